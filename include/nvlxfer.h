@@ -1,0 +1,321 @@
+/* libnvlxfer: moves GPU memory between the processes of one node.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * This header is the manual. It has three parts: an introduction, simple use, advanced use.
+ *
+ * Introduction
+ *
+ * A process shares GPU memory by handing out a handle. CUDA's handle names a whole allocation, but the
+ * tensors of an inference engine are carved out of allocations, at any offset. This library takes any
+ * device pointer, finds the allocation under it (the segment), exports each segment once, and tells
+ * peers where in it each registered range (the region) lies. A peer opens each segment once and adds the
+ * offset back, so that every tensor arrives byte for byte.
+ *
+ *     process A (seed)                                process B (target)
+ *     nvlx_engine_create                              nvlx_engine_create
+ *     nvlx_register(tensor, "w0")                     nvlx_register(its own buffer)
+ *     nvlx_export -> text      -- any channel -->     nvlx_peer_open(text)
+ *                                                     nvlx_peer_find("w0") -> address, length
+ *                                                     nvlx_transfer(read from address) -> request
+ *                                                     nvlx_wait(request)
+ *
+ * Conventions of every function, said once
+ *
+ * - Returns 0 or a negative NVLX_E... code. Outputs come last and are written only on success.
+ *   nvlx_last_error() then tells this thread's failure in full: the values, the cause, the driver's words.
+ * - May be called from any thread, with any CUDA device current or none, also while another thread
+ *   captures a CUDA graph. The current device and context of the caller are never changed.
+ * - Every function may return NVLX_EINVAL (an argument is wrong), NVLX_ENOMEM (no host memory), NVLX_EDEVICE
+ *   (the driver refused; its words are in nvlx_last_error) and NVLX_EFORK (called in a forked child: neither
+ *   CUDA nor this library survives fork). Only the errors beyond these are listed at each function.
+ * - Calls that may block say so. The others never wait for a GPU or for another process.
+ * - An object passed to a function must be alive: nothing may use an object while another thread frees it.
+ * - The library never exits or aborts, prints nothing to stdout, installs no signal handler. The cuda backend
+ *   starts no thread; the host backend starts one worker a lane. Nothing survives nvlx_engine_destroy.
+ * - Structs that callers fill begin with their size: set every field by the struct's init function first.
+ *   A NULL pointer to options means the defaults.
+ * - Bounds and access rights protect from mistakes, not from malice: who holds a descriptor can open the whole
+ *   segments that it names. Treat it as a secret.
+ *
+ * Everything here is there since version 0.1.0 unless it says otherwise.
+ */
+#ifndef NVLXFER_H
+#define NVLXFER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#ifdef __GNUC__
+#pragma GCC visibility push(default) /* the library itself is built with all else hidden */
+#endif
+
+#define NVLX_VERSION_MAJOR 0
+#define NVLX_VERSION_MINOR 1
+#define NVLX_VERSION_PATCH 0
+
+/* "0.1.0": the version of the library that is running, which a program can compare with the macros above. */
+const char *nvlx_version(void);
+
+/* ---- Errors ------------------------------------------------------------------------------------------ */
+
+#define NVLX_ERRORS(X)                                                                                                 \
+    X(EINVAL, -1, "invalid argument")                                                                                  \
+    X(ENOMEM, -2, "out of host memory")                                                                                \
+    X(EDEVICE, -3, "the device driver reported an error")                                                              \
+    X(EFORK, -4, "the engine belongs to the parent of this forked process")                                            \
+    X(EAGAIN, -5, "not yet: try again")                                                                                \
+    X(ETIMEDOUT, -6, "the time is over")                                                                               \
+    X(EBUSY, -7, "in use by transfers in flight, or too many are in flight")                                           \
+    X(ENOTSUP, -8, "not supported")                                                                                    \
+    X(ERANGE, -9, "the address range is not registered, or not all of it")                                             \
+    X(EACCES, -10, "the region does not grant this access")                                                            \
+    X(ENOENT, -11, "no such name")                                                                                     \
+    X(EEXIST, -12, "the name is taken")                                                                                \
+    X(EFORMAT, -13, "the descriptor is malformed")                                                                     \
+    X(EVERSION, -14, "the descriptor is of a version that this library does not know")                                 \
+    X(EBACKEND, -15, "the backend cannot run here, or the peer uses another one")                                      \
+    X(ESTALE, -16, "outdated: the peer has withdrawn or replaced it, or is gone")
+
+enum {
+#define NVLX_ERROR_VALUE(name, value, text) NVLX_##name = (value),
+    NVLX_ERRORS(NVLX_ERROR_VALUE)
+#undef NVLX_ERROR_VALUE
+        NVLX_OK = 0
+};
+
+/* A short text for a code, never NULL; valid for ever. */
+const char *nvlx_strerror(int code);
+
+/* The last failure of a call made by this thread, in full; "" if there was none. Valid until this thread's next
+ * failing call. A request that fails later keeps its own text: see nvlx_request_info. */
+const char *nvlx_last_error(void);
+
+enum { NVLX_LOG_ERROR = 0, NVLX_LOG_WARNING = 1, NVLX_LOG_INFO = 2, NVLX_LOG_DEBUG = 3 };
+
+typedef void (*nvlx_log_function)(void *context, int level, const char *message);
+
+/* Where the process's log messages go: to `function` (called from any thread, without a lock of the library held,
+ * must not call the library), or with NULL to glog, which is the default. Messages above `level` are dropped;
+ * the default level is NVLX_LOG_WARNING, or what the environment variable NVLX_LOG_LEVEL says (0 to 3).
+ * glog is never initialised by this library: where they end up is the program's choice. Handles are never logged. */
+int nvlx_set_log(int level, nvlx_log_function function, void *context);
+
+/* ---- Simple use -------------------------------------------------------------------------------------- */
+
+struct nvlx_engine;  /* this process's instance of the library: backend, registrations, peers, transfers */
+struct nvlx_region;  /* one registration of a byte range of local device memory */
+struct nvlx_peer;    /* another process, as known from its descriptor */
+struct nvlx_request; /* the completion of one transfer */
+
+enum {
+    NVLX_BACKEND_AUTO =
+        0, /* what the environment variable NVLX_BACKEND names, else cuda where a driver and a GPU answer, else host */
+    NVLX_BACKEND_CUDA = 1, /* NVIDIA GPUs */
+    NVLX_BACKEND_HOST =
+        2 /* software GPUs in shared memory, NVLX_HOST_GPUS of them (default 2): for tests without a GPU */
+};
+
+struct nvlx_config {
+    size_t size;
+    uint32_t backend;      /* NVLX_BACKEND_... */
+    uint32_t max_requests; /* requests in flight at most; more are refused with NVLX_EBUSY. 0: 4096 */
+    const int *gpus;       /* GPUs (CUDA ordinals of this process) on which a context may be made; copied. NULL: only
+                              those whose primary context is already active, now or later */
+    size_t gpu_count;      /* entries of `gpus` */
+};
+
+void nvlx_config_init(struct nvlx_config *config);
+
+/* Makes an engine. May block while the driver starts (up to seconds) if `gpus` names GPUs without a context.
+ * The caller destroys it. NVLX_EBACKEND: the backend asked for cannot run; the message has the cause. */
+int nvlx_engine_create(const struct nvlx_config *config, struct nvlx_engine **engine);
+
+/* Waits for every transfer in flight, then frees the engine with all its regions, peers, requests and memory from
+ * nvlx_alloc. Blocks. No other thread may be inside a call on this engine. The engine is gone whatever is returned,
+ * except for NVLX_EFORK. NULL is allowed. */
+int nvlx_engine_destroy(struct nvlx_engine *engine);
+
+/* "cuda" or "host": which backend the engine runs on. Never NULL; valid as long as the engine. */
+const char *nvlx_backend_name(const struct nvlx_engine *engine);
+
+/* The number of GPUs that a backend sees in this process; makes no context. NVLX_EBACKEND: it cannot run. */
+int nvlx_gpu_count(uint32_t backend, int *count);
+
+struct nvlx_alloc_options {
+    size_t size;
+    uint32_t flags; /* must be 0 */
+};
+
+void nvlx_alloc_options_init(struct nvlx_alloc_options *options);
+
+/* Allocates `length` > 0 bytes of memory on a GPU that can be registered and shared (cudaMalloc on cuda), for programs
+ * that have no allocator of their own. It is not registered yet. May block (cudaMalloc). Free it by nvlx_free. */
+int nvlx_alloc(struct nvlx_engine *engine, int gpu, size_t length, const struct nvlx_alloc_options *options,
+               void **address);
+
+/* Frees memory from nvlx_alloc of this engine; NULL is allowed. Unregister its regions first or after; peers should
+ * have closed it. Waits for running kernels on cuda (cudaFree). NVLX_EBUSY: an own transfer in flight uses it. */
+int nvlx_free(struct nvlx_engine *engine, void *address);
+
+/* Copies `length` bytes between local memory, each side host memory or device memory of this process, and waits for it.
+ * A convenience to fill and to check buffers; blocks. */
+int nvlx_memcpy(struct nvlx_engine *engine, void *destination, const void *source, size_t length);
+
+enum {
+    NVLX_ACCESS_NONE = 0,  /* private: only this process's transfers use the region */
+    NVLX_ACCESS_READ = 1,  /* peers may read */
+    NVLX_ACCESS_WRITE = 2, /* peers may write */
+    NVLX_ACCESS_READ_WRITE = 3
+};
+
+struct nvlx_region_options {
+    size_t size;
+    const char *name; /* by which peers find it: UTF-8, 1 to 255 bytes, unique in the engine; copied. NULL: none */
+    uint32_t access;  /* NVLX_ACCESS_...; the default is NVLX_ACCESS_READ_WRITE */
+};
+
+void nvlx_region_options_init(struct nvlx_region_options *options);
+
+/* Registers [address, address + length), any range of one allocation of shareable device memory; `length` 0 gives a
+ * region that only has a name. A range may be registered many times: each registration is its own region. Local sides
+ * of transfers must be registered too. The memory stays the caller's. Costs about a microsecond, more for the first
+ * region of a segment. NVLX_ENOTSUP: host, managed, virtual-memory-managed or pool memory; the message says what was
+ * found and what to use. NVLX_ERANGE: the range leaves its allocation. NVLX_EEXIST: the name is taken. */
+int nvlx_register(struct nvlx_engine *engine, const void *address, size_t length,
+                  const struct nvlx_region_options *options, struct nvlx_region **region);
+
+/* Drops this one registration, no other, and frees the region; works also after the memory was freed. Waits at most
+ * `timeout_ns` (< 0: for ever, 0: not at all) for own transfers in flight on its bytes. NVLX_EBUSY: they are still in
+ * flight; the region stays. Peers keep what they have mapped: agree with them first, and send them a new descriptor
+ * (nvlx_peer_update). */
+int nvlx_unregister(struct nvlx_region *region, int64_t timeout_ns);
+
+/* Writes this engine's descriptor: JSON, UTF-8, without line breaks, `length` bytes plus a final NUL. It lists all
+ * regions that grant anything, or have a name. Segments whose memory was freed in the meantime are left out with a
+ * warning. Free the text by nvlx_text_free. */
+int nvlx_export(struct nvlx_engine *engine, char **text, size_t *length);
+void nvlx_text_free(char *text);
+
+/* Makes a peer from the text of its descriptor (not necessarily NUL-terminated), which may come by any channel and is
+ * not trusted. Opens nothing yet. A process may be a peer of itself. NVLX_EFORMAT, NVLX_EVERSION, NVLX_EBACKEND: the
+ * message tells where and why. */
+int nvlx_peer_open(struct nvlx_engine *engine, const char *text, size_t length, struct nvlx_peer **peer);
+
+/* The address range of the peer's region of this name. The address is the peer's own and only means something in ops
+ * for this peer. NVLX_ENOENT: there is none. */
+int nvlx_peer_find(struct nvlx_peer *peer, const char *name, uint64_t *address, uint64_t *length);
+
+/* Forgets a peer and closes its mappings. Waits for transfers in flight with this peer; on cuda closing waits for
+ * running kernels, unrelated ones too. NULL is allowed. The peer's process may long be gone: until this call its memory
+ * stays allocated. */
+int nvlx_peer_close(struct nvlx_peer *peer);
+
+enum {
+    NVLX_OP_READ = 1, /* from the peer's `remote` to `local` */
+    NVLX_OP_WRITE = 2 /* from `local` to the peer's `remote` */
+};
+
+struct nvlx_op {
+    uint32_t opcode; /* NVLX_OP_... */
+    uint32_t flags;  /* must be 0 */
+    struct nvlx_peer *peer;
+    void *local;     /* registered in this engine */
+    uint64_t remote; /* an address of the peer: what nvlx_peer_find gave, plus an offset */
+    uint64_t length; /* bytes; an op of 0 bytes is accepted and moves nothing, whatever its addresses */
+    uint64_t arg;    /* must be 0 */
+};
+
+enum {
+    NVLX_NO_MAP = 1 /* fail with NVLX_EAGAIN rather than open a mapping within the call */
+};
+
+/* CUDA's two default streams, for nvlx_transfer_options.stream (the values of cudaStreamLegacy and
+ * cudaStreamPerThread). */
+#define NVLX_STREAM_LEGACY     ((void *)0x1)
+#define NVLX_STREAM_PER_THREAD ((void *)0x2)
+
+struct nvlx_transfer_options {
+    size_t size;
+    uint32_t flags; /* NVLX_NO_MAP */
+    void *stream; /* a CUDA stream (cudaStream_t) of the caller, in whose order the transfer takes its place: it starts
+                     after the work that is in the stream, and later work in the stream starts after it. No CPU waits.
+                     NULL: no order, and the sources' content must be complete before the call */
+};
+
+void nvlx_transfer_options_init(struct nvlx_transfer_options *options);
+
+/* Starts a list of copies; they may mix peers, GPUs, reads and writes. All ops are checked, and all segments mapped,
+ * before the first copy starts: all are accepted, or none is and the message names the op. After 0 the request tells
+ * what becomes of them. Ops are unordered among each other; overlapping destinations end with undefined content. `ops`
+ * may be reused at once. The first use of a peer's segment maps it (milliseconds), unless NVLX_NO_MAP is set. The
+ * caller frees the request. NVLX_ERANGE, NVLX_EACCES: an op leaves the registered regions, here or there, or they do
+ * not grant its direction. NVLX_ENOTSUP: the peer's segment is of a kind that cannot be opened; or `stream` is
+ * capturing a graph. NVLX_EAGAIN: NVLX_NO_MAP and not mapped. NVLX_EBUSY: config.max_requests are in flight.
+ * NVLX_ESTALE: the peer withdrew the segment or its process is gone. */
+int nvlx_transfer(struct nvlx_engine *engine, const struct nvlx_op *ops, size_t count,
+                  const struct nvlx_transfer_options *options, struct nvlx_request **request);
+
+/* 0: complete, every byte is in place and visible to every later CUDA call of either process. NVLX_EAGAIN: not yet.
+ * Else how it failed, with the cause in nvlx_last_error. Repeatable; any number of threads may ask at the same time. */
+int nvlx_test(struct nvlx_request *request);
+
+/* As nvlx_test, but waits up to `timeout_ns` (< 0: for ever). NVLX_ETIMEDOUT: still in flight; wait again. */
+int nvlx_wait(struct nvlx_request *request, int64_t timeout_ns);
+
+/* Frees a request. One in flight is not cancelled: the call waits for it. NULL is allowed. Returns how the transfer
+ * ended. */
+int nvlx_request_free(struct nvlx_request *request);
+
+/* ---- Advanced use ------------------------------------------------------------------------------------ */
+
+/* Replaces what is known of a peer by a newer descriptor of the same engine, atomically. Segments that it still lists
+ * stay mapped; those withdrawn are refused from now on and closed, or, if transfers in flight use them, at the next
+ * update or at nvlx_peer_close. The same generation again changes nothing. May wait for running kernels if something is
+ * closed. NVLX_ESTALE: the text is older than what is known, or of another engine (the process has restarted: open it
+ * as a new peer). Errors as nvlx_peer_open; the peer then stays as it was. */
+int nvlx_peer_update(struct nvlx_peer *peer, const char *text, size_t length);
+
+/* Maps the peer's segments under [address, address + length) on a local GPU ahead of the first transfer. Milliseconds.
+ * Errors as nvlx_transfer. */
+int nvlx_peer_map(struct nvlx_peer *peer, int gpu, uint64_t address, uint64_t length);
+
+struct nvlx_request_info {
+    size_t size;
+    int32_t status;      /* as nvlx_test would return */
+    uint32_t fragments;  /* copies issued, after planning */
+    uint64_t ops;        /* entries of the caller's list */
+    uint64_t bytes;      /* that the list moves */
+    uint64_t submit_ns;  /* time spent in nvlx_transfer */
+    uint64_t elapsed_ns; /* from the call until completion was first seen; 0 while in flight */
+    char error[256];     /* how it failed, in the driver's words; "" if it did not */
+};
+
+/* Tells about a request, in flight or complete. `info->size` must be set to sizeof *info; the struct is filled. */
+int nvlx_request_info(struct nvlx_request *request, struct nvlx_request_info *info);
+
+struct nvlx_engine_info {
+    size_t size;
+    uint64_t segments;         /* held now */
+    uint64_t regions;          /* registered now */
+    uint64_t handles_exported; /* since the engine was made: one a segment */
+    uint64_t mappings;         /* of peers' segments, open now */
+    uint64_t requests;         /* in flight */
+};
+
+/* Counts of what the engine holds. `info->size` must be set to sizeof *info; the struct is filled. */
+int nvlx_engine_info(struct nvlx_engine *engine, struct nvlx_engine_info *info);
+
+#ifdef __GNUC__
+#pragma GCC visibility pop
+#endif
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,47 @@
+/* Small helpers that every file may use. Layer 0: includes nothing of ours.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef NVLXI_BASE_H
+#define NVLXI_BASE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <time.h>
+
+#define NVLXI_COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+#define nvlxi_container_of(pointer, type, member) ((type *)((char *)(pointer)-offsetof(type, member)))
+
+#define nvlxi_likely(x)   __builtin_expect(!!(x), 1)
+#define nvlxi_unlikely(x) __builtin_expect(!!(x), 0)
+
+/* *sum = a + b; false if that does not fit, and *sum is then undefined. */
+static inline bool nvlxi_add(uint64_t a, uint64_t b, uint64_t *sum) {
+    return !__builtin_add_overflow(a, b, sum);
+}
+
+static inline uint64_t nvlxi_min(uint64_t a, uint64_t b) {
+    return a < b ? a : b;
+}
+
+static inline uint64_t nvlxi_max(uint64_t a, uint64_t b) {
+    return a > b ? a : b;
+}
+
+/* Monotonic time in nanoseconds. */
+static inline uint64_t nvlxi_now_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* The moment `timeout_ns` from now; < 0 and what does not fit mean never. */
+static inline uint64_t nvlxi_deadline(int64_t timeout_ns) {
+    uint64_t deadline;
+    if (timeout_ns < 0 || !nvlxi_add(nvlxi_now_ns(), (uint64_t)timeout_ns, &deadline))
+        return UINT64_MAX;
+    return deadline;
+}
+
+#endif

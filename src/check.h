@@ -1,0 +1,70 @@
+/* The caller's ops -> a plan: each op is checked to the byte against the registered regions of both sides, and
+ * relocated.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Runs with the engine's `tables` held for reading, issues nothing, and so can refuse a list as a whole. Most ops take
+ * a short path that only compares; whatever is new (a peer, a GPU, a region or segment first met in this list), or
+ * wrong, goes the long way once. "Met in this list" is known by marks: an array entry equal to the epoch of the list.
+ */
+#ifndef NVLXI_CHECK_H
+#define NVLXI_CHECK_H
+
+#include "plan.h"
+#include "registration.h"
+#include "relocation.h"
+
+struct nvlxi_use { /* local bytes that a transfer in flight reads or writes */
+    uint64_t start, end;
+};
+
+/* What a list needs while it is in flight. Arrays keep their memory for the next list. */
+struct nvlxi_needs {
+    struct nvlxi_use *uses;
+    struct nvlxi_mapping **mappings;
+    struct nvlx_peer **peers;
+    size_t use_count, use_capacity;
+    size_t mapping_count, mapping_capacity;
+    size_t peer_count, peer_capacity;
+};
+
+void nvlxi_needs_free(struct nvlxi_needs *needs);
+
+struct nvlxi_missing { /* a mapping that must be opened first */
+    struct nvlx_peer *peer;
+    int gpu;
+    uint64_t base, serial;
+};
+
+struct nvlxi_route { /* from a local GPU to a peer */
+    struct nvlx_peer *peer;
+    int gpu;
+    const struct nvlxi_peer_table *table;
+    const struct nvlxi_view *view;
+    struct nvlxi_group *group[2]; /* for reads, for writes: the last used */
+    uint32_t *mark;               /* [segments] */
+    size_t mark_capacity;
+};
+
+/* Scratch memory; one for each thread that is submitting, kept by the engine. */
+struct nvlxi_check {
+    const struct nvlxi_registration *registration;
+    const struct nvlxi_ranges *local;
+    uint32_t epoch;
+    uint32_t *mark; /* [pieces of the local table] */
+    size_t mark_capacity;
+    struct nvlxi_route **routes;
+    size_t route_count, route_capacity;
+    struct nvlxi_missing *missing;
+    size_t missing_count, missing_capacity;
+    struct nvlxi_check *next;
+};
+
+/* Fills the (empty) plan and needs. NVLX_EAGAIN (not logged): `check->missing` lists what must be mapped before the
+ * list is checked again. */
+int nvlxi_check_ops(struct nvlxi_check *check, const struct nvlxi_registration *registration, const struct nvlx_op *ops,
+                    size_t count, struct nvlxi_plan *plan, struct nvlxi_needs *needs);
+
+void nvlxi_check_free(struct nvlxi_check *check);
+
+#endif

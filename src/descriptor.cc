@@ -1,0 +1,578 @@
+// JSON -> records, and the only file that knows jsoncpp; descriptor_write.c is the way back. SPDX-License-Identifier:
+// Apache-2.0
+//
+// The wire format, version 1.0: one JSON object in UTF-8, at most NVLXI_TEXT_MAX bytes. What encode writes has no line
+// breaks; here it has, to be read:
+//
+//     {"format": "nvlxfer", "version": [1, 0], "backend": "cuda",
+//      "process": {"boot_id": "0c2f5a9e-...", "pid": "0x7b", "pid_namespace": "0xeffffffc", "start_time": "0x1234",
+//                  "engine": "<32 digits>", "generation": "0x5"},
+//      "segments": [{"kind": "cuda_malloc", "device": "<32 digits>", "serial": "0x1", "base": "0x7f0000000000",
+//                    "size": "0x200000", "handle": "<2 to 128 digits>"}, ...],
+//      "regions": [["name", 0, "0x0", "0x200", "rw"], ...]}
+//
+// - version: major, minor. A reader refuses another major version, and reads every minor one: it ignores fields of
+//   objects and further elements of arrays that it does not know. A change that a reader must not ignore makes a new
+//   major version; there only "format" and "version" are sure to be where they are.
+// - 64-bit values: strings of "0x" and 1 to 16 lower-case hex digits without leading zeros, since a JSON number loses
+//   bits above 2^53. Bytes: lower-case hex digits, two a byte.
+// - backend: 1 to 15 characters of a-z 0-9 _: whose handles these are. Peers of another backend cannot open them.
+// - process: struct nvlxi_identity. boot_id: 1 to 39 printable ASCII characters. engine: 16 bytes.
+// - segments: at most NVLXI_SEGMENTS_MAX. kind: characters of a-z 0-9 _; a reader keeps a segment of a kind unknown to
+//   it, without its handle, of whatever form. device: the GPU's UUID, 16 bytes. [base, base + size) is not empty, does
+//   not wrap, and overlaps no other segment's. handle: 1 to 64 bytes, a capability: it is never logged.
+// - regions: at most NVLXI_REGIONS_MAX, each an array, which jsoncpp reads twice as fast as an object:
+//     name      as nvlxi_name_valid wants it, unique; null for none
+//     segment   index into "segments"; null if, and only if, the length is 0
+//     offset    of the region in its segment; 0 without one
+//     length    in bytes; offset + length stays in the segment
+//     access    what peers may do: "-", "r", "w" or "rw"
+// - Keys are not repeated, and JSON is strict: no comments, nothing after the object but blanks, no control characters.
+//   No more than DEPTH_MAX levels and VALUES_MAX values.
+#include "descriptor.h"
+
+#include <json/json.h>
+
+#include <algorithm>
+#include <cinttypes>
+#include <cstdarg>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <new>
+#include <string>
+#include <string_view>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "base.h"
+#include "descriptor_wire.h"
+#include "name.h"
+extern "C" {
+#include "error.h"
+}
+
+namespace {
+
+struct WireName {
+    uint32_t value;
+    std::string_view name;
+};
+#define WIRE_NAME(value, name) {value, name},
+constexpr WireName kinds[] = {NVLXI_WIRE_KINDS(WIRE_NAME)};
+constexpr WireName accesses[] = {NVLXI_WIRE_ACCESSES(WIRE_NAME)};
+#undef WIRE_NAME
+
+// jsoncpp takes about 100 bytes for each value and recurses at each level. A region is 6 values and a segment 7: this
+// is what the largest descriptor has, and room for newer minor versions, instead of what 256 MiB of commas would make.
+constexpr unsigned DEPTH_MAX = 32;
+constexpr size_t VALUES_MAX = size_t{NVLXI_REGIONS_MAX} * 8 + size_t{NVLXI_SEGMENTS_MAX} * 16;
+
+// ---- How reading fails -----------------------------------------------------------------------------------
+
+// A place in the text: `list`[`index`].`field`, or those parts of it that are set.
+struct Place {
+    static constexpr size_t no_index = SIZE_MAX;
+    const char *list;
+    size_t index;
+    const char *field;
+};
+
+__attribute__((format(printf, 2, 3))) int malformed(const Place &place, const char *format, ...) {
+    char index[24] = "", text[320];
+    if (place.index != Place::no_index)
+        std::snprintf(index, sizeof index, "[%zu]", place.index);
+    va_list arguments;
+    va_start(arguments, format);
+    std::vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    return nvlxi_fail(NVLX_EFORMAT, "descriptor: %s%s%s%s%s", place.list, index, place.field != nullptr ? "." : "",
+                      place.field != nullptr ? place.field : "", text);
+}
+
+// Some text of the peer's for a message: its first characters, those that are harmless to print.
+struct Shown {
+    char text[48];
+
+    explicit Shown(std::string_view string) {
+        constexpr size_t most = 40;
+        size_t length = 0;
+        for (; length < string.size() && length < most; length++)
+            text[length] = string[length] >= ' ' && string[length] <= '~' ? string[length] : '?';
+        std::memcpy(text + length, string.size() > most ? "..." : "\0\0", 4);
+    }
+};
+
+bool get_string(const Json::Value *value, std::string_view *string) {
+    const char *begin = nullptr, *end = nullptr;
+    if (value == nullptr || !value->isString() || !value->getString(&begin, &end))
+        return false;
+    *string = std::string_view(begin, static_cast<size_t>(end - begin));
+    return true;
+}
+
+const char *type_name(const Json::Value *value) {
+    if (value == nullptr)
+        return "missing";
+    switch (value->type()) {
+    case Json::nullValue:
+        return "null";
+    case Json::booleanValue:
+        return "a truth value";
+    case Json::stringValue:
+        return "a string";
+    case Json::arrayValue:
+        return "an array";
+    case Json::objectValue:
+        return "an object";
+    default:
+        return "a number";
+    }
+}
+
+int unexpected(const Json::Value *value, const Place &place, const char *expected) {
+    std::string_view string;
+    if (get_string(value, &string))
+        return malformed(place, " is \"%s\": expected %s", Shown(string).text, expected);
+    return malformed(place, " is %s: expected %s", type_name(value), expected);
+}
+
+// ---- Reading values --------------------------------------------------------------------------------------
+// jsoncpp asserts or throws when a value is of another type than the caller thinks: all access is through these.
+
+// NULL if there is none.
+const Json::Value *member(const Json::Value &object, const char *name) {
+    return object.find(name, name + std::strlen(name));
+}
+
+bool is_hex_digit(char c) {
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
+}
+
+unsigned hex_digit(char c) {
+    return static_cast<unsigned>(c <= '9' ? c - '0' : c - 'a' + 10);
+}
+
+bool parse_hex(std::string_view string, uint64_t *value) {
+    if (string.size() < 3 || string.size() > 18 || string[0] != '0' || string[1] != 'x')
+        return false;
+    string.remove_prefix(2);
+    if (!std::all_of(string.begin(), string.end(), is_hex_digit) || (string[0] == '0' && string.size() > 1))
+        return false;
+    *value = 0;
+    for (const char c : string)
+        *value = *value << 4 | hex_digit(c);
+    return true;
+}
+
+int read_hex(const Json::Value *value, const Place &place, uint64_t *number) {
+    std::string_view string;
+    if (!get_string(value, &string) || !parse_hex(string, number))
+        return unexpected(value, place, "\"0x\" and 1 to 16 lower-case hex digits without leading zeros");
+    return NVLX_OK;
+}
+
+// How many bytes these digits are; 0 if they are no digits, or not for 1 to `most` bytes.
+size_t parse_bytes(std::string_view string, uint8_t *bytes, size_t most) {
+    if (string.size() % 2 != 0 || string.size() / 2 > most || !std::all_of(string.begin(), string.end(), is_hex_digit))
+        return 0;
+    for (size_t i = 0; i < string.size() / 2; i++)
+        bytes[i] = static_cast<uint8_t>(hex_digit(string[2 * i]) << 4 | hex_digit(string[2 * i + 1]));
+    return string.size() / 2;
+}
+
+// A number without a point or exponent, as JSON has it for small counts.
+bool get_index(const Json::Value &value, uint32_t *index) {
+    if ((value.type() != Json::intValue && value.type() != Json::uintValue) || !value.isUInt())
+        return false;
+    *index = value.asUInt();
+    return true;
+}
+
+bool is_word(std::string_view string) {
+    return !string.empty() && std::all_of(string.begin(), string.end(), [](char c) {
+        return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_';
+    });
+}
+
+bool is_printable(std::string_view string) {
+    return std::all_of(string.begin(), string.end(), [](char c) { return c >= ' ' && c <= '~'; });
+}
+
+// `room`: of the destination, zeroed before, of which the last byte stays 0.
+void copy_string(char *destination, size_t room, std::string_view string) {
+    std::memcpy(destination, string.data(), std::min(room - 1, string.size()));
+}
+
+// ---- Reading the text ------------------------------------------------------------------------------------
+
+// Looks at the text before jsoncpp does, which would recurse, allocate without bound, and take a NUL for the end.
+int scan(std::string_view text) {
+    bool in_string = false;
+    unsigned depth = 0;
+    size_t values = 1;
+    for (size_t i = 0; i < text.size(); i++) {
+        const char c = text[i];
+        if (static_cast<unsigned char>(c) < ' ' && (in_string || (c != '\n' && c != '\r' && c != '\t')))
+            return nvlxi_fail(NVLX_EFORMAT, "descriptor: control character 0x%02x at byte %zu",
+                              static_cast<unsigned>(c), i);
+        if (c == '"')
+            in_string = !in_string;
+        if (in_string) {
+            i += c == '\\' ? 1 : 0;
+            continue;
+        }
+        const bool opens = c == '[' || c == '{';
+        values += opens || c == ',' ? 1 : 0;
+        depth += opens ? 1 : 0;
+        depth -= (c == ']' || c == '}') && depth > 0 ? 1 : 0;
+        if (depth > DEPTH_MAX)
+            return nvlxi_fail(NVLX_EFORMAT, "descriptor: more than %u levels at byte %zu", DEPTH_MAX, i);
+        if (values > VALUES_MAX)
+            return nvlxi_fail(NVLX_EFORMAT, "descriptor: more than %zu values at byte %zu", VALUES_MAX, i);
+    }
+    return NVLX_OK;
+}
+
+// Of jsoncpp's "* Line 1, Column 2\n  What it means.\n..." the first two lines in one. What begins with a quote there
+// is a piece of the text, which might be of a handle.
+int syntax_error(const std::string &errors) {
+    const size_t first = errors.find('\n'), second = errors.find('\n', first + 1);
+    if (first == std::string::npos || errors.compare(0, 2, "* ") != 0)
+        return nvlxi_fail(NVLX_EFORMAT, "descriptor: not strict JSON");
+    std::string_view meaning(errors);
+    meaning = meaning.substr(first + 1, second - first - 1);
+    meaning.remove_prefix(std::min(meaning.size(), meaning.find_first_not_of(' ')));
+    if (!meaning.empty() && meaning[0] == '\'')
+        meaning = "not a number";
+    return nvlxi_fail(NVLX_EFORMAT, "descriptor: not strict JSON: %.*s: %s", static_cast<int>(first - 2),
+                      errors.c_str() + 2, Shown(meaning).text);
+}
+
+int parse(std::string_view text, Json::Value *root) {
+    Json::CharReaderBuilder builder;
+    Json::CharReaderBuilder::strictMode(&builder.settings_);
+    builder["skipBom"] = false;
+    builder["stackLimit"] = DEPTH_MAX + 8;
+    const std::unique_ptr<Json::CharReader> reader(builder.newCharReader());
+    std::string errors;
+    if (!reader->parse(text.data(), text.data() + text.size(), root, &errors))
+        return syntax_error(errors);
+    return root->isObject() ? NVLX_OK : unexpected(root, {"the text", Place::no_index, nullptr}, "an object");
+}
+
+// ---- Reading records -------------------------------------------------------------------------------------
+
+int read_version(const Json::Value &root) {
+    const Json::Value *format = member(root, "format"), *version = member(root, "version");
+    std::string_view name;
+    if (!get_string(format, &name) || name != NVLXI_WIRE_FORMAT)
+        return unexpected(format, {"format", Place::no_index, nullptr}, "\"" NVLXI_WIRE_FORMAT "\"");
+    uint32_t major = 0, minor = 0;
+    if (version == nullptr || !version->isArray() || version->size() < 2 || !get_index((*version)[0], &major) ||
+        !get_index((*version)[1], &minor))
+        return unexpected(version, {"version", Place::no_index, nullptr}, "two numbers");
+    if (major != NVLXI_WIRE_MAJOR)
+        return nvlxi_fail(NVLX_EVERSION, "descriptor version %" PRIu32 ".%" PRIu32 ", this library reads %u.x", major,
+                          minor, NVLXI_WIRE_MAJOR);
+    return NVLX_OK;
+}
+
+int read_process(const Json::Value *process, nvlxi_identity *identity) {
+    const auto place = [](const char *field) { return Place{"process", Place::no_index, field}; };
+    if (process == nullptr || !process->isObject())
+        return unexpected(process, place(nullptr), "an object");
+    const Json::Value *boot_id = member(*process, "boot_id"), *engine = member(*process, "engine");
+    std::string_view string;
+    if (!get_string(boot_id, &string) || string.empty() || string.size() >= sizeof identity->boot_id ||
+        !is_printable(string))
+        return unexpected(boot_id, place("boot_id"), "1 to 39 printable characters");
+    copy_string(identity->boot_id, sizeof identity->boot_id, string);
+    uint8_t bytes[16];
+    if (!get_string(engine, &string) || parse_bytes(string, bytes, sizeof bytes) != sizeof bytes)
+        return unexpected(engine, place("engine"), "32 lower-case hex digits");
+    copy_string(identity->engine, sizeof identity->engine, string);
+
+    const std::pair<const char *, uint64_t *> numbers[] = {{"pid", &identity->pid},
+                                                           {"pid_namespace", &identity->pid_namespace},
+                                                           {"start_time", &identity->start_time},
+                                                           {"generation", &identity->generation}};
+    for (const auto &[field, number] : numbers)
+        if (const int code = read_hex(member(*process, field), place(field), number))
+            return code;
+    return NVLX_OK;
+}
+
+int read_kind(const Json::Value *value, const Place &place, nvlxi_segment_record *segment) {
+    std::string_view name;
+    if (!get_string(value, &name) || !is_word(name))
+        return unexpected(value, place, "a word of a-z, 0-9 and _");
+    copy_string(segment->kind_name, sizeof segment->kind_name, name);
+    segment->kind = NVLXI_KIND_UNKNOWN;
+    for (const WireName &known : kinds)
+        if (known.name == name)
+            segment->kind = known.value;
+    return NVLX_OK;
+}
+
+// A handle lets its holder open the memory: the message has no byte of it.
+int read_handle(const Json::Value *value, const Place &place, nvlxi_handle *handle) {
+    std::string_view digits;
+    if (!get_string(value, &digits))
+        return malformed(place, " is %s: expected a string", type_name(value));
+    handle->length = static_cast<uint32_t>(parse_bytes(digits, handle->bytes, sizeof handle->bytes));
+    if (handle->length == 0)
+        return malformed(place, " of %zu characters: expected 1 to %zu bytes in lower-case hex", digits.size(),
+                         sizeof handle->bytes);
+    return NVLX_OK;
+}
+
+int read_segment(const Json::Value &item, size_t index, nvlxi_segment_record *segment) {
+    const auto place = [index](const char *field) { return Place{"segments", index, field}; };
+    if (!item.isObject())
+        return unexpected(&item, place(nullptr), "an object");
+    int code = read_kind(member(item, "kind"), place("kind"), segment);
+    if (code != NVLX_OK)
+        return code;
+    const Json::Value *device = member(item, "device");
+    std::string_view digits;
+    if (!get_string(device, &digits) ||
+        parse_bytes(digits, segment->device, sizeof segment->device) != sizeof segment->device)
+        return unexpected(device, place("device"), "32 lower-case hex digits");
+    if ((code = read_hex(member(item, "serial"), place("serial"), &segment->serial)) != NVLX_OK ||
+        (code = read_hex(member(item, "base"), place("base"), &segment->base)) != NVLX_OK ||
+        (code = read_hex(member(item, "size"), place("size"), &segment->size)) != NVLX_OK)
+        return code;
+    uint64_t end;
+    if (segment->size == 0 || !nvlxi_add(segment->base, segment->size, &end))
+        return malformed(place(nullptr), ": base 0x%" PRIx64 " + size 0x%" PRIx64 " is empty or wraps", segment->base,
+                         segment->size);
+    if (segment->kind == NVLXI_KIND_UNKNOWN)
+        return NVLX_OK;
+    return read_handle(member(item, "handle"), place("handle"), &segment->handle);
+}
+
+// In order of their bases, if any two overlap then two neighbours do. So no two have one base either.
+int check_overlap(const nvlxi_descriptor &descriptor) {
+    const nvlxi_segment_record *segments = descriptor.segments;
+    std::vector<size_t> order(descriptor.segment_count);
+    for (size_t i = 0; i < order.size(); i++)
+        order[i] = i;
+    std::sort(order.begin(), order.end(),
+              [segments](size_t a, size_t b) { return std::tie(segments[a].base, a) < std::tie(segments[b].base, b); });
+    for (size_t i = 1; i < order.size(); i++) {
+        const nvlxi_segment_record &before = segments[order[i - 1]], &after = segments[order[i]];
+        if (after.base - before.base < before.size)
+            return malformed({"segments", order[i], nullptr}, " at 0x%" PRIx64 " overlaps segments[%zu] at 0x%" PRIx64,
+                             after.base, order[i - 1], before.base);
+    }
+    return NVLX_OK;
+}
+
+int read_access(const Json::Value &value, const Place &place, uint32_t *access) {
+    std::string_view string;
+    if (get_string(&value, &string))
+        for (const WireName &known : accesses)
+            if (known.name == string) {
+                *access = known.value;
+                return NVLX_OK;
+            }
+    return unexpected(&value, place, "\"-\", \"r\", \"w\" or \"rw\"");
+}
+
+// Fills address from the offset, for a region whose other numbers are read.
+int place_region(uint64_t offset, size_t index, const nvlxi_descriptor &descriptor, nvlxi_region_record *region) {
+    const Place place = {"regions", index, nullptr};
+    if (region->segment == NVLXI_NO_SEGMENT) {
+        if (offset != 0 || region->length != 0)
+            return malformed(place, ": offset 0x%" PRIx64 " + length 0x%" PRIx64 " without a segment", offset,
+                             region->length);
+        return NVLX_OK;
+    }
+    if (region->length == 0)
+        return malformed(place, ": 0 bytes in segment %" PRIu32 ", not in none", region->segment);
+    const nvlxi_segment_record &segment = descriptor.segments[region->segment];
+    if (offset > segment.size || region->length > segment.size - offset)
+        return malformed(
+            place, ": offset 0x%" PRIx64 " + length 0x%" PRIx64 " leave segment %" PRIu32 " of 0x%" PRIx64 " bytes",
+            offset, region->length, region->segment, segment.size);
+    region->address = segment.base + offset;
+    return NVLX_OK;
+}
+
+int read_name(const Json::Value &value, const Place &place, char **arena, const char **name) {
+    std::string_view string;
+    *name = "";
+    if (value.isNull())
+        return NVLX_OK;
+    if (!get_string(&value, &string) || !nvlxi_name_bytes_valid(string.data(), string.size()))
+        return unexpected(&value, place, "null, or 1 to 255 bytes of UTF-8 without control characters");
+    std::memcpy(*arena, string.data(), string.size());
+    (*arena)[string.size()] = '\0';
+    *name = *arena;
+    *arena += string.size() + 1;
+    return NVLX_OK;
+}
+
+int read_region(const Json::Value &item, size_t index, const nvlxi_descriptor &descriptor, char **arena,
+                nvlxi_region_record *region) {
+    const auto place = [index](const char *field) { return Place{"regions", index, field}; };
+    if (!item.isArray() || item.size() < 5)
+        return unexpected(&item, place(nullptr), "an array of name, segment, offset, length and access");
+    Json::Value::const_iterator element = item.begin(); // operator[] would search
+    int code = read_name(*element, place("name"), arena, &region->name);
+    if (code != NVLX_OK)
+        return code;
+    ++element;
+    region->segment = NVLXI_NO_SEGMENT;
+    if (!element->isNull() && (!get_index(*element, &region->segment) || region->segment >= descriptor.segment_count))
+        return malformed(place("segment"), " is %s: expected null or an index below %zu",
+                         Shown(element->isNumeric() ? element->asString() : type_name(&*element)).text,
+                         descriptor.segment_count);
+    ++element;
+    uint64_t offset = 0;
+    if ((code = read_hex(&*element, place("offset"), &offset)) != NVLX_OK)
+        return code;
+    ++element;
+    if ((code = read_hex(&*element, place("length"), &region->length)) != NVLX_OK)
+        return code;
+    ++element;
+    if ((code = read_access(*element, place("access"), &region->access)) != NVLX_OK)
+        return code;
+    return place_region(offset, index, descriptor, region);
+}
+
+// Sorted by hash, and among equal hashes by name, so that names made to have equal hashes cost no more than a sort.
+int check_names(const nvlxi_descriptor &descriptor) {
+    struct Name {
+        size_t hash;
+        const char *name;
+        size_t index;
+    };
+    std::vector<Name> names;
+    names.reserve(descriptor.region_count);
+    for (size_t i = 0; i < descriptor.region_count; i++) {
+        const char *name = descriptor.regions[i].name;
+        if (name[0] != '\0')
+            names.push_back({std::hash<std::string_view>()(name), name, i});
+    }
+    std::sort(names.begin(), names.end(), [](const Name &a, const Name &b) {
+        if (a.hash != b.hash)
+            return a.hash < b.hash;
+        const int order = std::strcmp(a.name, b.name);
+        return order != 0 ? order < 0 : a.index < b.index;
+    });
+    for (size_t i = 1; i < names.size(); i++)
+        if (names[i].hash == names[i - 1].hash && std::strcmp(names[i].name, names[i - 1].name) == 0)
+            return malformed({"regions", names[i].index, "name"}, " is \"%s\", which is taken by regions[%zu]",
+                             Shown(names[i].name).text, names[i - 1].index);
+    return NVLX_OK;
+}
+
+// Bytes of all names with their NULs.
+size_t measure_names(const Json::Value &regions) {
+    size_t size = 1;
+    std::string_view name;
+    for (const Json::Value &region : regions)
+        if (region.isArray() && !region.empty() && get_string(&*region.begin(), &name))
+            size += name.size() + 1;
+    return size;
+}
+
+int check_list(const Json::Value *list, const char *name, size_t most) {
+    if (list == nullptr || !list->isArray())
+        return unexpected(list, {name, Place::no_index, nullptr}, "an array");
+    if (list->size() > most)
+        return malformed({name, Place::no_index, nullptr}, ": %u entries, of at most %zu", list->size(), most);
+    return NVLX_OK;
+}
+
+// Zeroed, for free(3).
+template <typename T> T *allocate(size_t count) {
+    T *memory = static_cast<T *>(std::calloc(std::max<size_t>(count, 1), sizeof(T)));
+    if (memory == nullptr)
+        throw std::bad_alloc();
+    return memory;
+}
+
+int read_segments(const Json::Value *list, nvlxi_descriptor *descriptor) {
+    if (const int code = check_list(list, "segments", NVLXI_SEGMENTS_MAX))
+        return code;
+    descriptor->segments = allocate<nvlxi_segment_record>(list->size());
+    for (const Json::Value &item : *list) {
+        const size_t index = descriptor->segment_count;
+        if (const int code = read_segment(item, index, &descriptor->segments[index]))
+            return code;
+        descriptor->segment_count++;
+    }
+    return check_overlap(*descriptor);
+}
+
+int read_regions(const Json::Value *list, nvlxi_descriptor *descriptor) {
+    if (const int code = check_list(list, "regions", NVLXI_REGIONS_MAX))
+        return code;
+    descriptor->regions = allocate<nvlxi_region_record>(list->size());
+    descriptor->names = allocate<char>(measure_names(*list));
+    char *arena = descriptor->names;
+    for (const Json::Value &item : *list) {
+        const size_t index = descriptor->region_count;
+        if (const int code = read_region(item, index, *descriptor, &arena, &descriptor->regions[index]))
+            return code;
+        descriptor->region_count++;
+    }
+    return check_names(*descriptor);
+}
+
+int read_text(std::string_view text, nvlxi_descriptor *descriptor) {
+    int code = scan(text);
+    if (code != NVLX_OK)
+        return code;
+    Json::Value root;
+    if ((code = parse(text, &root)) != NVLX_OK || (code = read_version(root)) != NVLX_OK)
+        return code;
+    const Json::Value *backend = member(root, "backend");
+    std::string_view name;
+    if (!get_string(backend, &name) || !is_word(name) || name.size() >= sizeof descriptor->backend)
+        return unexpected(backend, {"backend", Place::no_index, nullptr}, "1 to 15 characters of a-z, 0-9 and _");
+    copy_string(descriptor->backend, sizeof descriptor->backend, name);
+    if ((code = read_process(member(root, "process"), &descriptor->identity)) != NVLX_OK ||
+        (code = read_segments(member(root, "segments"), descriptor)) != NVLX_OK)
+        return code;
+    return read_regions(member(root, "regions"), descriptor);
+}
+
+} // namespace
+
+// ---- The C side: no exception passes ---------------------------------------------------------------------
+
+int nvlxi_descriptor_decode(const char *text, size_t length, nvlxi_descriptor **descriptor) {
+    if (length > NVLXI_TEXT_MAX)
+        return nvlxi_fail(NVLX_EFORMAT, "descriptor: %zu bytes, of at most %u", length, NVLXI_TEXT_MAX);
+    try {
+        std::unique_ptr<nvlxi_descriptor, decltype(&nvlxi_descriptor_free)> read(allocate<nvlxi_descriptor>(1),
+                                                                                 &nvlxi_descriptor_free);
+        if (const int code = read_text({text, length}, read.get()))
+            return code;
+        *descriptor = read.release();
+        return NVLX_OK;
+    } catch (const std::bad_alloc &) {
+        return nvlxi_fail(NVLX_ENOMEM, "descriptor: no memory to read %zu bytes", length);
+    } catch (const std::exception &error) {
+        return nvlxi_fail(NVLX_EFORMAT, "descriptor: %s", Shown(error.what()).text);
+    } catch (...) {
+        return nvlxi_fail(NVLX_EFORMAT, "descriptor: cannot be read");
+    }
+}
+
+void nvlxi_descriptor_free(nvlxi_descriptor *descriptor) {
+    if (descriptor == nullptr)
+        return;
+    std::free(descriptor->segments);
+    std::free(descriptor->regions);
+    std::free(descriptor->names);
+    std::free(descriptor);
+}

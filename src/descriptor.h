@@ -1,0 +1,40 @@
+/* Records <-> JSON: the text that a process hands to its peers. The format is described in descriptor.cc.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef NVLXI_DESCRIPTOR_H
+#define NVLXI_DESCRIPTOR_H
+
+#include <stddef.h>
+
+#include "records.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct nvlxi_descriptor {
+    char backend[16];
+    struct nvlxi_identity identity;
+    struct nvlxi_segment_record *segments;
+    size_t segment_count;
+    struct nvlxi_region_record *regions; /* names point into memory that the descriptor owns when it was decoded */
+    size_t region_count;
+    char *names; /* that memory; NULL in a descriptor to be encoded */
+};
+
+/* Writes the text, NUL-terminated; free it by free(3). NVLX_ENOMEM. */
+int nvlxi_descriptor_encode(const struct nvlxi_descriptor *descriptor, char **text, size_t *length);
+
+/* Reads a text that is not trusted. What comes back is sound: counts bounded, no sum wraps, segments have a size and do
+ * not overlap each other, each region with a length lies inside its segment, names are unique and valid UTF-8.
+ * NVLX_EFORMAT, NVLX_EVERSION, NVLX_ENOMEM, with the place in the message. */
+int nvlxi_descriptor_decode(const char *text, size_t length, struct nvlxi_descriptor **descriptor);
+
+/* Frees what decode made; NULL is allowed. */
+void nvlxi_descriptor_free(struct nvlxi_descriptor *descriptor);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,100 @@
+/* The one interface of the device backends: cuda is the product, host lets everything above this line run and be tested
+ * on a machine without a GPU. tests/device_contract.c holds both to what is written here.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Every function returns 0 or a negative NVLX_E... code after nvlxi_fail; may be called from any thread, with any
+ * current device or none, and leaves the caller's as it was; none is called with a lock held that another call needs to
+ * make progress. */
+#ifndef NVLXI_DEVICE_H
+#define NVLXI_DEVICE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "nvlxfer.h"
+#include "records.h"
+
+struct nvlxi_device; /* a backend's state for one engine */
+struct nvlxi_lane;   /* an ordered queue of copies on one GPU */
+struct nvlxi_event;  /* a point in a lane or a caller's stream */
+
+/* What lies under a pointer. */
+struct nvlxi_allocation {
+    uint32_t kind; /* enum nvlxi_kind */
+    int gpu;       /* ordinal in this process */
+    uint64_t base, size;
+    uint64_t serial; /* never reused within a process: tells a freed and re-allocated block from the old one */
+};
+
+struct nvlxi_copy {
+    uint64_t destination, source; /* addresses in this process, mapped ones included */
+    uint64_t length;              /* > 0 */
+    int destination_gpu;          /* ordinals; a mapping counts as memory of the GPU that it was opened on */
+    int source_gpu;
+};
+
+struct nvlxi_device_ops {
+    const char *name; /* "cuda", "host" */
+
+    /* GPUs that this process sees; makes no context. NVLX_EBACKEND with the cause if the backend cannot run. */
+    int (*count)(int *gpus);
+
+    /* `gpus`: where contexts may be made; NULL: only where one is active. Copied. */
+    int (*open)(const int *gpus, size_t gpu_count, struct nvlxi_device **device);
+    /* Everything made on the device has been destroyed before. */
+    void (*close)(struct nvlxi_device *device);
+
+    int (*uuid)(struct nvlxi_device *device, int gpu, uint8_t uuid[NVLXI_UUID_BYTES]);
+
+    /* Exportable memory. free: NVLX_EINVAL for an address that alloc of this device did not return. */
+    int (*alloc)(struct nvlxi_device *device, int gpu, size_t length, void **address);
+    int (*free)(struct nvlxi_device *device, void *address);
+    /* Copies between host and device memory of this process, any direction, and waits. */
+    int (*memcpy)(struct nvlxi_device *device, void *destination, const void *source, size_t length);
+
+    /* The allocation under `address`. NVLX_ENOTSUP if it is not memory that can be shared; the message names the kind
+     * found. */
+    int (*resolve)(struct nvlxi_device *device, uint64_t address, struct nvlxi_allocation *allocation);
+    /* Whether `allocation` is still what resolve found: 0, or NVLX_ESTALE (not logged) once it was freed. */
+    int (*alive)(struct nvlxi_device *device, const struct nvlxi_allocation *allocation);
+    /* A handle by which another process can open the allocation. The same handle every time. */
+    int (*export_handle)(struct nvlxi_device *device, const struct nvlxi_allocation *allocation,
+                         struct nvlxi_handle *handle);
+
+    /* Opens another process's segment on a GPU of this one. Opening again gives the same address and counts; unmap
+     * undoes one opening. A handle of this very process, of a dead process, of freed memory (that this process does not
+     * have mapped), or garbage is refused (NVLX_ESTALE if the exporter or its memory is known to be gone, else
+     * NVLX_EDEVICE). map takes milliseconds, unmap may wait for running kernels. A mapping shows the old bytes after
+     * the exporter has freed them. */
+    int (*map)(struct nvlxi_device *device, int gpu, const struct nvlxi_segment_record *segment, uint64_t *address);
+    int (*unmap)(struct nvlxi_device *device, int gpu, uint64_t address);
+
+    int (*lane_create)(struct nvlxi_device *device, int gpu, struct nvlxi_lane **lane);
+    /* Nothing is queued in the lane any more. */
+    void (*lane_destroy)(struct nvlxi_lane *lane);
+    /* Queues one copy; never waits for it, and never completes inside the call. */
+    int (*copy)(struct nvlxi_lane *lane, const struct nvlxi_copy *copy);
+
+    /* An event belongs to a GPU. It is complete until it is recorded; recording it again replaces the old point. */
+    int (*event_create)(struct nvlxi_device *device, int gpu, struct nvlxi_event **event);
+    void (*event_destroy)(struct nvlxi_event *event);
+    int (*event_record)(struct nvlxi_lane *lane, struct nvlxi_event *event);
+    /* 0: everything before the recorded point is done; NVLX_EAGAIN (not logged): not yet; NVLX_EDEVICE: the device
+     * failed. Does not block. */
+    int (*event_query)(struct nvlxi_event *event);
+    /* What is queued later in the lane starts after the event. */
+    int (*lane_wait)(struct nvlxi_lane *lane, struct nvlxi_event *event);
+
+    /* The caller's stream. stream_gpu: its GPU; NVLX_ENOTSUP if it is capturing a graph or cannot take part. */
+    int (*stream_gpu)(struct nvlxi_device *device, void *stream, int *gpu);
+    int (*stream_record)(struct nvlxi_device *device, void *stream, struct nvlxi_event *event);
+    int (*stream_wait)(struct nvlxi_device *device, void *stream, struct nvlxi_event *event);
+};
+
+extern const struct nvlxi_device_ops nvlxi_device_host;
+#ifdef NVLXI_WITH_CUDA
+extern const struct nvlxi_device_ops nvlxi_device_cuda;
+#endif
+
+#endif

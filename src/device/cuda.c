@@ -1,0 +1,214 @@
+/* The cuda backend. How sharing works on NVIDIA GPUs, in the order in which a reader needs it:
+ *
+ * - cudaMalloc memory is shared by a legacy IPC handle. The handle names the whole allocation, whichever pointer into
+ * it was asked; who opens it gets the allocation's base. cuMemGetAddressRange tells base and size of the allocation
+ * under any pointer.
+ * - The importer opens the handle on a GPU of its own: the mapping then counts as memory of that GPU, whatever the
+ * exporter calls its GPU, and also where CUDA_VISIBLE_DEVICES hides the exporter's GPU from the importer. There is no
+ * local ordinal of the exporter's GPU.
+ * - A buffer id is unique in a process for ever, so it tells a re-allocated block from the old one at the same address.
+ * - The exporter's free is not seen by importers: their mapping goes on showing the old bytes.
+ * - An event query while another thread captures a graph in global mode would break that capture; in relaxed mode it
+ * does not. So every entry exchanges this thread's capture mode, as it pushes the context that it needs, and takes both
+ * back on the way out. (Measured with driver 580 and CUDA 13.0.)
+ *
+ * Driver functions come through cudaGetDriverEntryPointByVersion, so that the library loads on machines without a
+ * driver. Threads: `mutex` guards `context`; all else is set in open.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "cuda.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "error.h"
+
+_Static_assert(sizeof(cudaIpcMemHandle_t) == NVLXI_HANDLE_BYTES, "a legacy IPC handle fills a handle");
+
+/* ---- The driver -------------------------------------------------------------------------------------- */
+
+struct nvlxi_cuda_driver nvlxi_cuda_driver;
+
+static int load_function(const char *name, unsigned version, void **function) {
+    enum cudaDriverEntryPointQueryResult found;
+    cudaError_t error = cudaGetDriverEntryPointByVersion(name, function, version, cudaEnableDefault, &found);
+    if (error == cudaSuccess && found == cudaDriverEntryPointSuccess)
+        return 0;
+    return nvlxi_fail(NVLX_EBACKEND, "the CUDA driver does not have %s of version %u: %s", name, version,
+                      error ? cudaGetErrorString(error) : "not found");
+}
+
+static int load_driver_once(void) {
+    int code = 0;
+#define LOAD(name, version, type)                                                                                      \
+    if (!code)                                                                                                         \
+        code = load_function(#name, version, (void **)&nvlxi_cuda_driver.name);
+    DRIVER_FUNCTIONS(LOAD)
+#undef LOAD
+    return code;
+}
+
+static int load_driver(void) {
+    static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+    static bool loaded;
+    pthread_mutex_lock(&mutex);
+    int code = loaded ? 0 : load_driver_once();
+    loaded = code == 0;
+    pthread_mutex_unlock(&mutex);
+    return code;
+}
+
+/* The runtime's error becomes ours, in its own words; it is taken off the thread, where the caller's next check would
+ * find it. */
+int nvlxi_cuda_runtime_failure(cudaError_t error, int code, const char *what) {
+    cudaGetLastError();
+    return nvlxi_fail(code, "%s: %s (%s)", what, cudaGetErrorString(error), cudaGetErrorName(error));
+}
+
+int nvlxi_cuda_driver_failure(CUresult error, int code, const char *what) {
+    const char *text = "unknown error", *name = "?";
+    nvlxi_cuda_driver.cuGetErrorString(error, &text);
+    nvlxi_cuda_driver.cuGetErrorName(error, &name);
+    return nvlxi_fail(code, "%s: %s (%s)", what, text, name);
+}
+
+/* ---- Contexts ---------------------------------------------------------------------------------------- */
+
+static int retain(struct nvlxi_device *device, int ordinal) {
+    struct nvlxi_cuda_gpu *gpu = &device->gpus[ordinal];
+    unsigned flags;
+    int active = 0;
+    if (!gpu->allowed && device->only_listed)
+        return nvlxi_fail(NVLX_EINVAL, "GPU %d is not in config.gpus", ordinal);
+    nvlxi_cuda_driver.cuDevicePrimaryCtxGetState(gpu->handle, &flags, &active);
+    if (!gpu->allowed && !active)
+        return nvlxi_fail(NVLX_EINVAL, "GPU %d has no active context: name it in config.gpus, or use it before",
+                          ordinal);
+    CUresult error = nvlxi_cuda_driver.cuDevicePrimaryCtxRetain(&gpu->context, gpu->handle);
+    if (error) {
+        gpu->context = NULL;
+        return nvlxi_cuda_driver_failure(error, NVLX_EDEVICE, "cuDevicePrimaryCtxRetain");
+    }
+    return 0;
+}
+
+int nvlxi_cuda_context(struct nvlxi_device *device, int ordinal, CUcontext *context) {
+    if (ordinal < 0 || ordinal >= device->gpu_count)
+        return nvlxi_fail(NVLX_EINVAL, "GPU %d is not one of the %d GPUs here", ordinal, device->gpu_count);
+    pthread_mutex_lock(&device->mutex);
+    int code = device->gpus[ordinal].context ? 0 : retain(device, ordinal);
+    *context = device->gpus[ordinal].context;
+    pthread_mutex_unlock(&device->mutex);
+    return code;
+}
+
+int nvlxi_cuda_enter(struct nvlxi_device *device, int gpu, struct nvlxi_cuda_entry *entry) {
+    CUcontext context;
+    int code = nvlxi_cuda_context(device, gpu, &context);
+    if (code)
+        return code;
+    CUresult error = nvlxi_cuda_driver.cuCtxPushCurrent(context);
+    if (error)
+        return nvlxi_cuda_driver_failure(error, NVLX_EDEVICE, "cuCtxPushCurrent");
+    entry->mode = cudaStreamCaptureModeRelaxed;
+    cudaThreadExchangeStreamCaptureMode(&entry->mode);
+    return 0;
+}
+
+void nvlxi_cuda_leave(struct nvlxi_cuda_entry *entry) {
+    CUcontext popped;
+    cudaThreadExchangeStreamCaptureMode(&entry->mode);
+    nvlxi_cuda_driver.cuCtxPopCurrent(&popped);
+}
+
+/* ---- Device ------------------------------------------------------------------------------------------ */
+
+static int cuda_count(int *gpus) {
+    cudaError_t error = cudaGetDeviceCount(gpus);
+    if (error)
+        return nvlxi_cuda_runtime_failure(error, NVLX_EBACKEND, "the cuda backend cannot run");
+    if (*gpus == 0)
+        return nvlxi_fail(NVLX_EBACKEND, "the cuda backend cannot run: no GPU is visible");
+    return load_driver();
+}
+
+static int open_gpus(struct nvlxi_device *device, const int *gpus, size_t gpu_count) {
+    for (int ordinal = 0; ordinal < device->gpu_count; ordinal++) {
+        struct nvlxi_cuda_gpu *gpu = &device->gpus[ordinal];
+        CUresult error = nvlxi_cuda_driver.cuDeviceGet(&gpu->handle, ordinal);
+        if (!error)
+            error = nvlxi_cuda_driver.cuDeviceGetUuid(&gpu->uuid, gpu->handle);
+        if (error)
+            return nvlxi_cuda_driver_failure(error, NVLX_EBACKEND, "cuDeviceGetUuid");
+    }
+    for (size_t i = 0; i < gpu_count; i++) {
+        CUcontext context;
+        if (gpus[i] >= 0 && gpus[i] < device->gpu_count)
+            device->gpus[gpus[i]].allowed = true;
+        int code = nvlxi_cuda_context(device, gpus[i], &context);
+        if (code)
+            return code;
+    }
+    return 0;
+}
+
+static void cuda_close(struct nvlxi_device *device) {
+    for (int ordinal = 0; ordinal < device->gpu_count; ordinal++)
+        if (device->gpus[ordinal].context)
+            nvlxi_cuda_driver.cuDevicePrimaryCtxRelease(device->gpus[ordinal].handle);
+    pthread_mutex_destroy(&device->mutex);
+    free(device);
+}
+
+static int cuda_open(const int *gpus, size_t gpu_count, struct nvlxi_device **device) {
+    int count, code = cuda_count(&count);
+    if (code)
+        return code;
+    struct nvlxi_device *made = calloc(1, sizeof *made + (size_t)count * sizeof made->gpus[0]);
+    if (!made)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for %d GPUs", count);
+    made->gpu_count = count;
+    made->only_listed = gpus != NULL;
+    pthread_mutex_init(&made->mutex, NULL);
+    code = open_gpus(made, gpus, gpu_count);
+    if (code) {
+        cuda_close(made);
+        return code;
+    }
+    *device = made;
+    return 0;
+}
+
+static int cuda_uuid(struct nvlxi_device *device, int gpu, uint8_t uuid[NVLXI_UUID_BYTES]) {
+    if (gpu < 0 || gpu >= device->gpu_count)
+        return nvlxi_fail(NVLX_EINVAL, "GPU %d is not one of the %d GPUs here", gpu, device->gpu_count);
+    memcpy(uuid, device->gpus[gpu].uuid.bytes, NVLXI_UUID_BYTES);
+    return 0;
+}
+
+const struct nvlxi_device_ops nvlxi_device_cuda = {
+    .name = "cuda",
+    .count = cuda_count,
+    .open = cuda_open,
+    .close = cuda_close,
+    .uuid = cuda_uuid,
+    .alloc = nvlxi_cuda_alloc,
+    .free = nvlxi_cuda_free,
+    .memcpy = nvlxi_cuda_memcpy,
+    .resolve = nvlxi_cuda_resolve,
+    .alive = nvlxi_cuda_alive,
+    .export_handle = nvlxi_cuda_export_handle,
+    .map = nvlxi_cuda_map,
+    .unmap = nvlxi_cuda_unmap,
+    .lane_create = nvlxi_cuda_lane_create,
+    .lane_destroy = nvlxi_cuda_lane_destroy,
+    .copy = nvlxi_cuda_copy,
+    .event_create = nvlxi_cuda_event_create,
+    .event_destroy = nvlxi_cuda_event_destroy,
+    .event_record = nvlxi_cuda_event_record,
+    .event_query = nvlxi_cuda_event_query,
+    .lane_wait = nvlxi_cuda_lane_wait,
+    .stream_gpu = nvlxi_cuda_stream_gpu,
+    .stream_record = nvlxi_cuda_stream_record,
+    .stream_wait = nvlxi_cuda_stream_wait,
+};

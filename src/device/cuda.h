@@ -1,0 +1,106 @@
+/* Inside the cuda backend: what its files share. cuda.c has the device and its contexts, cuda_memory.c allocations and
+ * mappings, cuda_lane.c lanes and events.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef NVLXI_DEVICE_CUDA_H
+#define NVLXI_DEVICE_CUDA_H
+
+#include <cuda.h>
+#include <cudaTypedefs.h>
+#include <cuda_runtime_api.h>
+#include <pthread.h>
+#include <stdbool.h>
+
+#include "device.h"
+
+struct nvlxi_cuda_gpu {
+    CUdevice handle;
+    CUuuid uuid;
+    bool allowed;      /* a context may be made: config.gpus names it */
+    CUcontext context; /* its primary context, retained; NULL before it is needed; guarded by the mutex */
+};
+
+struct nvlxi_device {
+    bool only_listed; /* config.gpus was given: no other GPU is used */
+    int gpu_count;
+    pthread_mutex_t mutex;
+    struct nvlxi_cuda_gpu gpus[];
+};
+
+struct nvlxi_lane {
+    struct nvlxi_device *device;
+    int gpu;
+    cudaStream_t stream;
+};
+
+struct nvlxi_event {
+    struct nvlxi_device *device;
+    int gpu;
+    cudaEvent_t event;
+};
+
+/* ---- The driver: its functions, by name, version and type --------------------------------------------- */
+
+#define DRIVER_FUNCTIONS(X)                                                                                            \
+    X(cuGetErrorName, 6000, PFN_cuGetErrorName_v6000)                                                                  \
+    X(cuGetErrorString, 6000, PFN_cuGetErrorString_v6000)                                                              \
+    X(cuDeviceGet, 2000, PFN_cuDeviceGet_v2000)                                                                        \
+    X(cuDeviceGetUuid, 11040, PFN_cuDeviceGetUuid_v11040)                                                              \
+    X(cuDevicePrimaryCtxGetState, 7000, PFN_cuDevicePrimaryCtxGetState_v7000)                                          \
+    X(cuDevicePrimaryCtxRetain, 7000, PFN_cuDevicePrimaryCtxRetain_v7000)                                              \
+    X(cuDevicePrimaryCtxRelease, 11000, PFN_cuDevicePrimaryCtxRelease_v11000)                                          \
+    X(cuCtxPushCurrent, 4000, PFN_cuCtxPushCurrent_v4000)                                                              \
+    X(cuCtxPopCurrent, 4000, PFN_cuCtxPopCurrent_v4000)                                                                \
+    X(cuPointerGetAttributes, 7000, PFN_cuPointerGetAttributes_v7000)                                                  \
+    X(cuMemGetAddressRange, 3020, PFN_cuMemGetAddressRange_v3020)                                                      \
+    X(cuStreamGetCtx, 9020, PFN_cuStreamGetCtx_v9020)                                                                  \
+    X(cuStreamIsCapturing, 10000, PFN_cuStreamIsCapturing_v10000)
+
+struct nvlxi_cuda_driver {
+#define DRIVER_FIELD(name, version, type) type name;
+    DRIVER_FUNCTIONS(DRIVER_FIELD)
+#undef DRIVER_FIELD
+};
+
+extern struct nvlxi_cuda_driver nvlxi_cuda_driver; /* complete once count or open has succeeded */
+
+/* The runtime's, or the driver's, error becomes ours, in its own words. */
+int nvlxi_cuda_runtime_failure(cudaError_t error, int code, const char *what);
+int nvlxi_cuda_driver_failure(CUresult error, int code, const char *what);
+
+/* What `enter` changed of the calling thread, to be undone by `leave`. */
+struct nvlxi_cuda_entry {
+    enum cudaStreamCaptureMode mode;
+};
+
+/* Makes the GPU's primary context current, and allows this thread all calls while others capture graphs. */
+int nvlxi_cuda_enter(struct nvlxi_device *device, int gpu, struct nvlxi_cuda_entry *entry);
+void nvlxi_cuda_leave(struct nvlxi_cuda_entry *entry);
+
+/* The GPU's primary context, retained; the caller's current one stays. */
+int nvlxi_cuda_context(struct nvlxi_device *device, int gpu, CUcontext *context);
+
+/* ---- The slots of the ops table that are in other files ----------------------------------------------- */
+
+int nvlxi_cuda_alloc(struct nvlxi_device *device, int gpu, size_t length, void **address);
+int nvlxi_cuda_free(struct nvlxi_device *device, void *address);
+int nvlxi_cuda_memcpy(struct nvlxi_device *device, void *destination, const void *source, size_t length);
+int nvlxi_cuda_resolve(struct nvlxi_device *device, uint64_t address, struct nvlxi_allocation *allocation);
+int nvlxi_cuda_alive(struct nvlxi_device *device, const struct nvlxi_allocation *allocation);
+int nvlxi_cuda_export_handle(struct nvlxi_device *device, const struct nvlxi_allocation *allocation,
+                             struct nvlxi_handle *handle);
+int nvlxi_cuda_map(struct nvlxi_device *device, int gpu, const struct nvlxi_segment_record *segment, uint64_t *address);
+int nvlxi_cuda_unmap(struct nvlxi_device *device, int gpu, uint64_t address);
+int nvlxi_cuda_lane_create(struct nvlxi_device *device, int gpu, struct nvlxi_lane **lane);
+void nvlxi_cuda_lane_destroy(struct nvlxi_lane *lane);
+int nvlxi_cuda_copy(struct nvlxi_lane *lane, const struct nvlxi_copy *copy);
+int nvlxi_cuda_event_create(struct nvlxi_device *device, int gpu, struct nvlxi_event **event);
+void nvlxi_cuda_event_destroy(struct nvlxi_event *event);
+int nvlxi_cuda_event_record(struct nvlxi_lane *lane, struct nvlxi_event *event);
+int nvlxi_cuda_event_query(struct nvlxi_event *event);
+int nvlxi_cuda_lane_wait(struct nvlxi_lane *lane, struct nvlxi_event *event);
+int nvlxi_cuda_stream_gpu(struct nvlxi_device *device, void *stream, int *gpu);
+int nvlxi_cuda_stream_record(struct nvlxi_device *device, void *stream, struct nvlxi_event *event);
+int nvlxi_cuda_stream_wait(struct nvlxi_device *device, void *stream, struct nvlxi_event *event);
+
+#endif

@@ -1,0 +1,179 @@
+/* The cuda backend's lanes and events, and the caller's streams. The introduction is in cuda.c.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "cuda.h"
+
+#include <stdlib.h>
+
+#include "error.h"
+
+/* ---- Lanes and events -------------------------------------------------------------------------------- */
+
+int nvlxi_cuda_lane_create(struct nvlxi_device *device, int gpu, struct nvlxi_lane **lane) {
+    struct nvlxi_cuda_entry entry;
+    struct nvlxi_lane *made = malloc(sizeof *made);
+    if (!made)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for a lane");
+    *made = (struct nvlxi_lane){.device = device, .gpu = gpu};
+    int code = nvlxi_cuda_enter(device, gpu, &entry);
+    if (code) {
+        free(made);
+        return code;
+    }
+    cudaError_t error = cudaStreamCreateWithFlags(&made->stream, cudaStreamNonBlocking);
+    nvlxi_cuda_leave(&entry);
+    if (error) {
+        free(made);
+        return nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "cudaStreamCreateWithFlags");
+    }
+    *lane = made;
+    return 0;
+}
+
+void nvlxi_cuda_lane_destroy(struct nvlxi_lane *lane) {
+    struct nvlxi_cuda_entry entry;
+    if (nvlxi_cuda_enter(lane->device, lane->gpu, &entry) == 0) {
+        cudaStreamDestroy(lane->stream);
+        nvlxi_cuda_leave(&entry);
+    }
+    free(lane);
+}
+
+int nvlxi_cuda_copy(struct nvlxi_lane *lane, const struct nvlxi_copy *copy) {
+    struct nvlxi_cuda_entry entry;
+    void *destination = (void *)(uintptr_t)copy->destination;
+    const void *source = (const void *)(uintptr_t)copy->source;
+    cudaError_t error;
+    int code = nvlxi_cuda_enter(lane->device, lane->gpu, &entry);
+    if (code)
+        return code;
+    if (copy->destination_gpu >= 0 && copy->source_gpu >= 0)
+        error = cudaMemcpyPeerAsync(destination, copy->destination_gpu, source, copy->source_gpu, copy->length,
+                                    lane->stream);
+    else
+        error = cudaMemcpyAsync(destination, source, copy->length, cudaMemcpyDefault, lane->stream);
+    nvlxi_cuda_leave(&entry);
+    return error ? nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "issuing a copy") : 0;
+}
+
+int nvlxi_cuda_event_create(struct nvlxi_device *device, int gpu, struct nvlxi_event **event) {
+    struct nvlxi_cuda_entry entry;
+    struct nvlxi_event *made = malloc(sizeof *made);
+    if (!made)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for an event");
+    *made = (struct nvlxi_event){.device = device, .gpu = gpu};
+    int code = nvlxi_cuda_enter(device, gpu, &entry);
+    if (code) {
+        free(made);
+        return code;
+    }
+    cudaError_t error = cudaEventCreateWithFlags(&made->event, cudaEventDisableTiming);
+    nvlxi_cuda_leave(&entry);
+    if (error) {
+        free(made);
+        return nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "cudaEventCreateWithFlags");
+    }
+    *event = made;
+    return 0;
+}
+
+void nvlxi_cuda_event_destroy(struct nvlxi_event *event) {
+    struct nvlxi_cuda_entry entry;
+    if (nvlxi_cuda_enter(event->device, event->gpu, &entry) == 0) {
+        cudaEventDestroy(event->event);
+        nvlxi_cuda_leave(&entry);
+    }
+    free(event);
+}
+
+int nvlxi_cuda_event_record(struct nvlxi_lane *lane, struct nvlxi_event *event) {
+    struct nvlxi_cuda_entry entry;
+    int code = nvlxi_cuda_enter(lane->device, lane->gpu, &entry);
+    if (code)
+        return code;
+    cudaError_t error = cudaEventRecord(event->event, lane->stream);
+    nvlxi_cuda_leave(&entry);
+    return error ? nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "cudaEventRecord") : 0;
+}
+
+int nvlxi_cuda_event_query(struct nvlxi_event *event) {
+    struct nvlxi_cuda_entry entry;
+    int code = nvlxi_cuda_enter(event->device, event->gpu, &entry);
+    if (code)
+        return code;
+    cudaError_t error = cudaEventQuery(event->event);
+    nvlxi_cuda_leave(&entry);
+    if (error == cudaErrorNotReady) {
+        cudaGetLastError();
+        return NVLX_EAGAIN;
+    }
+    return error ? nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "a copy, or other work on its GPU, failed") : 0;
+}
+
+int nvlxi_cuda_lane_wait(struct nvlxi_lane *lane, struct nvlxi_event *event) {
+    struct nvlxi_cuda_entry entry;
+    int code = nvlxi_cuda_enter(lane->device, lane->gpu, &entry);
+    if (code)
+        return code;
+    cudaError_t error = cudaStreamWaitEvent(lane->stream, event->event, 0);
+    nvlxi_cuda_leave(&entry);
+    return error ? nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "cudaStreamWaitEvent") : 0;
+}
+
+/* ---- The caller's stream ----------------------------------------------------------------------------- */
+
+/* The default streams mean those of the calling thread's current context, so this looks before any other is pushed. */
+static int stream_context(void *stream, CUcontext *context) {
+    CUstreamCaptureStatus status;
+    CUresult error = nvlxi_cuda_driver.cuStreamIsCapturing(stream, &status);
+    if (error)
+        return nvlxi_cuda_driver_failure(error, NVLX_ENOTSUP, "the stream in the options cannot be used now");
+    if (status != CU_STREAM_CAPTURE_STATUS_NONE)
+        return nvlxi_fail(NVLX_ENOTSUP,
+                          "the stream in the options is capturing a graph: a transfer cannot be part of one");
+    error = nvlxi_cuda_driver.cuStreamGetCtx(stream, context);
+    return error ? nvlxi_cuda_driver_failure(error, NVLX_ENOTSUP, "the stream in the options has no context") : 0;
+}
+
+int nvlxi_cuda_stream_gpu(struct nvlxi_device *device, void *stream, int *gpu) {
+    CUcontext context, primary;
+    int code = stream_context(stream, &context);
+    if (code)
+        return code;
+    for (int ordinal = 0; ordinal < device->gpu_count; ordinal++) {
+        unsigned flags;
+        int active = 0;
+        nvlxi_cuda_driver.cuDevicePrimaryCtxGetState(device->gpus[ordinal].handle, &flags, &active);
+        if (!active || (device->only_listed && !device->gpus[ordinal].allowed))
+            continue;
+        if ((code = nvlxi_cuda_context(device, ordinal, &primary)))
+            return code;
+        if (primary == context) {
+            *gpu = ordinal;
+            return 0;
+        }
+    }
+    return nvlxi_fail(NVLX_ENOTSUP,
+                      "the stream in the options is not of the primary context of a GPU that this engine uses");
+}
+
+int nvlxi_cuda_stream_record(struct nvlxi_device *device, void *stream, struct nvlxi_event *event) {
+    struct nvlxi_cuda_entry entry;
+    int code = nvlxi_cuda_enter(device, event->gpu, &entry);
+    if (code)
+        return code;
+    cudaError_t error = cudaEventRecord(event->event, stream);
+    nvlxi_cuda_leave(&entry);
+    return error ? nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "cudaEventRecord in the stream of the options") : 0;
+}
+
+int nvlxi_cuda_stream_wait(struct nvlxi_device *device, void *stream, struct nvlxi_event *event) {
+    struct nvlxi_cuda_entry entry;
+    int gpu, code = nvlxi_cuda_stream_gpu(device, stream, &gpu);
+    if (code || (code = nvlxi_cuda_enter(device, gpu, &entry)))
+        return code;
+    cudaError_t error = cudaStreamWaitEvent(stream, event->event, 0);
+    nvlxi_cuda_leave(&entry);
+    return error ? nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "cudaStreamWaitEvent in the stream of the options")
+                 : 0;
+}

@@ -1,0 +1,58 @@
+/* What the parts of the host backend share: host.c (GPUs), host_memory.c (memory and handles), host_lane.c (lanes and
+ * events). Only they, and tests of them, include it.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef NVLXI_DEVICE_HOST_H
+#define NVLXI_DEVICE_HOST_H
+
+#include <assert.h>
+
+#include "../device.h"
+
+#define NVLXI_HOST_GPUS_MAX 64
+#define NVLXI_HOST_MAGIC    UINT64_C(0x31657478786c766e)
+
+struct nvlxi_device {
+    int gpus;        /* at the time of opening */
+    uint64_t usable; /* bit i: GPU i may be worked on */
+};
+
+/* The bytes of a handle. It leads to the exporter's memfd through /proc; pid and start time together name a process,
+ * device and inode together a file, so that a number that was used again is noticed. */
+struct nvlxi_host_handle {
+    uint64_t magic;
+    int32_t pid;
+    int32_t fd; /* in that process */
+    uint64_t start_time;
+    uint64_t device, inode;
+    uint64_t serial, size;
+};
+static_assert(sizeof(struct nvlxi_host_handle) == 56, "no padding, and it fits");
+
+/* NVLX_EINVAL: there is no such GPU, or it may not be worked on. */
+int nvlxi_host_check_gpu(const struct nvlxi_device *device, int gpu);
+/* NVLX_EINVAL: there is no such GPU. */
+int nvlxi_host_check_ordinal(const struct nvlxi_device *device, int gpu);
+
+/* The slots of nvlxi_device_ops, as device.h describes them. */
+int nvlxi_host_alloc(struct nvlxi_device *device, int gpu, size_t length, void **address);
+int nvlxi_host_free(struct nvlxi_device *device, void *address);
+int nvlxi_host_resolve(struct nvlxi_device *device, uint64_t address, struct nvlxi_allocation *allocation);
+int nvlxi_host_alive(struct nvlxi_device *device, const struct nvlxi_allocation *allocation);
+int nvlxi_host_export(struct nvlxi_device *device, const struct nvlxi_allocation *allocation,
+                      struct nvlxi_handle *handle);
+int nvlxi_host_map(struct nvlxi_device *device, int gpu, const struct nvlxi_segment_record *segment, uint64_t *address);
+int nvlxi_host_unmap(struct nvlxi_device *device, int gpu, uint64_t address);
+
+int nvlxi_host_lane_create(struct nvlxi_device *device, int gpu, struct nvlxi_lane **lane);
+void nvlxi_host_lane_destroy(struct nvlxi_lane *lane);
+int nvlxi_host_copy(struct nvlxi_lane *lane, const struct nvlxi_copy *copy);
+int nvlxi_host_event_create(struct nvlxi_device *device, int gpu, struct nvlxi_event **event);
+void nvlxi_host_event_destroy(struct nvlxi_event *event);
+int nvlxi_host_event_record(struct nvlxi_lane *lane, struct nvlxi_event *event);
+int nvlxi_host_event_query(struct nvlxi_event *event);
+int nvlxi_host_lane_wait(struct nvlxi_lane *lane, struct nvlxi_event *event);
+int nvlxi_host_stream_gpu(struct nvlxi_device *device, void *stream, int *gpu);
+int nvlxi_host_stream_record(struct nvlxi_device *device, void *stream, struct nvlxi_event *event);
+int nvlxi_host_stream_wait(struct nvlxi_device *device, void *stream, struct nvlxi_event *event);
+
+#endif

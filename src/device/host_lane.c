@@ -1,0 +1,336 @@
+/* The host backend's lanes and events: a worker thread for each lane plays the copy engine.
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * A lane is a FIFO of jobs: copies, points to be marked done, points to be waited for. Its states:
+ *
+ *     RUNNING    the worker takes jobs from the front and runs them without a lock
+ *     STOPPING   lane_destroy has been called: the worker empties the queue and ends, then it is joined
+ *
+ * A point is one place in one lane's order: not done until the worker arrives there, done for ever after. An event
+ * holds the point of its last recording, or none, which counts as done. A wait takes the point that the event holds at
+ * the time of the call; recording the event anew gives it another point and does not touch the wait. A point can be
+ * waited for only after it has been made, so waits never form a circle. Points are counted: by the event, by the job
+ * that marks them, by each job that waits.
+ *
+ * Jobs and points are allocated before anything is queued or changed. Locks: `lanes_mutex` guards the registry; a
+ * lane's mutex its queue; an event's mutex its point; a point's mutex is for sleeping until it is done. None is held
+ * while another is taken. */
+#define _GNU_SOURCE
+#include "host.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/queue.h>
+
+#include "../error.h"
+
+struct point {
+    atomic_uint holders;
+    atomic_bool done; /* set once, by a worker, with the mutex held */
+    pthread_mutex_t mutex;
+    pthread_cond_t arrived;
+};
+
+enum job_kind { JOB_COPY, JOB_MARK, JOB_WAIT };
+
+struct job {
+    enum job_kind kind;
+    struct nvlxi_copy copy; /* JOB_COPY */
+    struct point *point;    /* JOB_MARK, JOB_WAIT: held */
+    STAILQ_ENTRY(job) entry;
+};
+
+struct nvlxi_event {
+    int gpu;
+    pthread_mutex_t mutex;
+    struct point *point; /* held; NULL: never recorded */
+};
+
+struct nvlxi_lane {
+    int gpu;
+    pthread_t worker;
+    pthread_mutex_t mutex;
+    pthread_cond_t changed;
+    bool stopping;
+    STAILQ_HEAD(, job) jobs;
+    LIST_ENTRY(nvlxi_lane) entry;
+};
+
+static pthread_mutex_t lanes_mutex = PTHREAD_MUTEX_INITIALIZER;
+static LIST_HEAD(, nvlxi_lane) lanes = LIST_HEAD_INITIALIZER(lanes);
+
+/* ---- Points ------------------------------------------------------------------------------------------ */
+
+static struct point *point_make(void) {
+    struct point *point = malloc(sizeof *point);
+    if (!point)
+        return NULL;
+    atomic_init(&point->holders, 1);
+    atomic_init(&point->done, false);
+    pthread_mutex_init(&point->mutex, NULL);
+    pthread_cond_init(&point->arrived, NULL);
+    return point;
+}
+
+static struct point *point_hold(struct point *point) {
+    if (point)
+        atomic_fetch_add_explicit(&point->holders, 1, memory_order_relaxed);
+    return point;
+}
+
+static void point_drop(struct point *point) {
+    if (!point || atomic_fetch_sub_explicit(&point->holders, 1, memory_order_acq_rel) != 1)
+        return;
+    pthread_cond_destroy(&point->arrived);
+    pthread_mutex_destroy(&point->mutex);
+    free(point);
+}
+
+static bool point_is_done(struct point *point) {
+    return !point || atomic_load_explicit(&point->done, memory_order_acquire);
+}
+
+static void point_mark(struct point *point) {
+    pthread_mutex_lock(&point->mutex);
+    atomic_store_explicit(&point->done, true, memory_order_release);
+    pthread_cond_broadcast(&point->arrived);
+    pthread_mutex_unlock(&point->mutex);
+}
+
+static void point_await(struct point *point) {
+    pthread_mutex_lock(&point->mutex);
+    while (!point_is_done(point))
+        pthread_cond_wait(&point->arrived, &point->mutex);
+    pthread_mutex_unlock(&point->mutex);
+}
+
+/* ---- Lanes ------------------------------------------------------------------------------------------- */
+
+static void job_run(const struct job *job) {
+    switch (job->kind) {
+    case JOB_COPY:
+        memmove((void *)(uintptr_t)job->copy.destination, (const void *)(uintptr_t)job->copy.source, job->copy.length);
+        break;
+    case JOB_MARK:
+        point_mark(job->point);
+        break;
+    case JOB_WAIT:
+        point_await(job->point);
+        break;
+    }
+}
+
+static struct job *next_job(struct nvlxi_lane *lane) {
+    pthread_mutex_lock(&lane->mutex);
+    while (STAILQ_EMPTY(&lane->jobs) && !lane->stopping)
+        pthread_cond_wait(&lane->changed, &lane->mutex);
+    struct job *job = STAILQ_FIRST(&lane->jobs);
+    if (job)
+        STAILQ_REMOVE_HEAD(&lane->jobs, entry);
+    pthread_mutex_unlock(&lane->mutex);
+    return job;
+}
+
+static void *work(void *argument) {
+    struct nvlxi_lane *lane = argument;
+    struct job *job;
+    while ((job = next_job(lane))) {
+        job_run(job);
+        point_drop(job->point);
+        free(job);
+    }
+    return NULL;
+}
+
+/* The program's signal handlers must not run in a thread that it does not know of. */
+static int start_worker(struct nvlxi_lane *lane) {
+    sigset_t all, old;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    int error = pthread_create(&lane->worker, NULL, work, lane);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    if (!error)
+        pthread_setname_np(lane->worker, "nvlx-host-lane");
+    return error;
+}
+
+int nvlxi_host_lane_create(struct nvlxi_device *device, int gpu, struct nvlxi_lane **lane) {
+    int code = nvlxi_host_check_gpu(device, gpu);
+    if (code)
+        return code;
+    struct nvlxi_lane *made = calloc(1, sizeof *made);
+    if (!made)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for a lane of GPU %d", gpu);
+    made->gpu = gpu;
+    STAILQ_INIT(&made->jobs);
+    pthread_mutex_init(&made->mutex, NULL);
+    pthread_cond_init(&made->changed, NULL);
+    int error = start_worker(made);
+    if (error) {
+        code = nvlxi_fail(NVLX_EDEVICE, "cannot start the worker of a lane of GPU %d: %s", gpu, strerror(error));
+        goto free_lane;
+    }
+    pthread_mutex_lock(&lanes_mutex);
+    LIST_INSERT_HEAD(&lanes, made, entry);
+    pthread_mutex_unlock(&lanes_mutex);
+    *lane = made;
+    return 0;
+
+free_lane:
+    pthread_cond_destroy(&made->changed);
+    pthread_mutex_destroy(&made->mutex);
+    free(made);
+    return code;
+}
+
+void nvlxi_host_lane_destroy(struct nvlxi_lane *lane) {
+    pthread_mutex_lock(&lanes_mutex);
+    LIST_REMOVE(lane, entry);
+    pthread_mutex_unlock(&lanes_mutex);
+    pthread_mutex_lock(&lane->mutex);
+    lane->stopping = true;
+    pthread_cond_signal(&lane->changed);
+    pthread_mutex_unlock(&lane->mutex);
+    pthread_join(lane->worker, NULL);
+    pthread_cond_destroy(&lane->changed);
+    pthread_mutex_destroy(&lane->mutex);
+    free(lane);
+}
+
+static void queue(struct nvlxi_lane *lane, struct job *job) {
+    pthread_mutex_lock(&lane->mutex);
+    STAILQ_INSERT_TAIL(&lane->jobs, job, entry);
+    pthread_cond_signal(&lane->changed);
+    pthread_mutex_unlock(&lane->mutex);
+}
+
+static struct job *job_make(enum job_kind kind) {
+    struct job *job = calloc(1, sizeof *job);
+    if (job)
+        job->kind = kind;
+    return job;
+}
+
+int nvlxi_host_copy(struct nvlxi_lane *lane, const struct nvlxi_copy *copy) {
+    struct job *job = job_make(JOB_COPY);
+    if (!job)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory to queue a copy of %llu bytes", (unsigned long long)copy->length);
+    job->copy = *copy;
+    queue(lane, job);
+    return 0;
+}
+
+/* ---- Events ------------------------------------------------------------------------------------------ */
+
+int nvlxi_host_event_create(struct nvlxi_device *device, int gpu, struct nvlxi_event **event) {
+    int code = nvlxi_host_check_gpu(device, gpu);
+    if (code)
+        return code;
+    struct nvlxi_event *made = calloc(1, sizeof *made);
+    if (!made)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for an event of GPU %d", gpu);
+    made->gpu = gpu;
+    pthread_mutex_init(&made->mutex, NULL);
+    *event = made;
+    return 0;
+}
+
+void nvlxi_host_event_destroy(struct nvlxi_event *event) {
+    point_drop(event->point);
+    pthread_mutex_destroy(&event->mutex);
+    free(event);
+}
+
+static struct point *event_point(struct nvlxi_event *event) {
+    pthread_mutex_lock(&event->mutex);
+    struct point *point = point_hold(event->point);
+    pthread_mutex_unlock(&event->mutex);
+    return point;
+}
+
+int nvlxi_host_event_record(struct nvlxi_lane *lane, struct nvlxi_event *event) {
+    if (lane->gpu != event->gpu)
+        return nvlxi_fail(NVLX_EDEVICE, "an event of GPU %d cannot be recorded on GPU %d", event->gpu, lane->gpu);
+    struct job *job = job_make(JOB_MARK);
+    struct point *point = point_make();
+    if (!job || !point) {
+        free(job);
+        point_drop(point);
+        return nvlxi_fail(NVLX_ENOMEM, "no memory to record an event of GPU %d", event->gpu);
+    }
+    job->point = point_hold(point);
+    pthread_mutex_lock(&event->mutex);
+    struct point *old = event->point;
+    event->point = point;
+    pthread_mutex_unlock(&event->mutex);
+    point_drop(old);
+    queue(lane, job);
+    return 0;
+}
+
+int nvlxi_host_event_query(struct nvlxi_event *event) {
+    pthread_mutex_lock(&event->mutex);
+    bool done = point_is_done(event->point);
+    pthread_mutex_unlock(&event->mutex);
+    return done ? 0 : NVLX_EAGAIN;
+}
+
+int nvlxi_host_lane_wait(struct nvlxi_lane *lane, struct nvlxi_event *event) {
+    struct point *point = event_point(event);
+    if (!point)
+        return 0;
+    struct job *job = job_make(JOB_WAIT);
+    if (!job) {
+        point_drop(point);
+        return nvlxi_fail(NVLX_ENOMEM, "no memory to wait for an event of GPU %d", event->gpu);
+    }
+    job->point = point;
+    queue(lane, job);
+    return 0;
+}
+
+/* ---- The caller's streams: lanes of this process ----------------------------------------------------- */
+
+static int find_stream(const void *stream, struct nvlxi_lane **lane) {
+    struct nvlxi_lane *found;
+    pthread_mutex_lock(&lanes_mutex);
+    LIST_FOREACH(found, &lanes, entry) {
+        if (found == stream)
+            break;
+    }
+    pthread_mutex_unlock(&lanes_mutex);
+    if (found) {
+        *lane = found;
+        return 0;
+    }
+    if (stream == NVLX_STREAM_LEGACY || stream == NVLX_STREAM_PER_THREAD)
+        return nvlxi_fail(NVLX_ENOTSUP, "the host backend has no default streams (stream %p)", stream);
+    return nvlxi_fail(NVLX_ENOTSUP, "stream %p is none of the host backend's: it knows no CUDA streams", stream);
+}
+
+int nvlxi_host_stream_gpu(struct nvlxi_device *device, void *stream, int *gpu) {
+    (void)device;
+    struct nvlxi_lane *lane;
+    int code = find_stream(stream, &lane);
+    if (!code)
+        *gpu = lane->gpu;
+    return code;
+}
+
+int nvlxi_host_stream_record(struct nvlxi_device *device, void *stream, struct nvlxi_event *event) {
+    (void)device;
+    struct nvlxi_lane *lane;
+    int code = find_stream(stream, &lane);
+    return code ? code : nvlxi_host_event_record(lane, event);
+}
+
+int nvlxi_host_stream_wait(struct nvlxi_device *device, void *stream, struct nvlxi_event *event) {
+    (void)device;
+    struct nvlxi_lane *lane;
+    int code = find_stream(stream, &lane);
+    return code ? code : nvlxi_host_lane_wait(lane, event);
+}

@@ -1,0 +1,529 @@
+/* The exported functions: they check the arguments, take the engine apart, and call the modules below.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include <utlist.h>
+
+#include "engine.h"
+#include "error.h"
+#include "identity.h"
+#include "log.h"
+#include "transfer.h"
+
+struct allocation { /* memory from nvlx_alloc */
+    void *address;
+    size_t length;
+    UT_hash_handle hh;
+};
+
+struct nvlx_engine {
+    const volatile char *alive; /* a page of its own that a fork wipes in the child: 1 here, 0 there */
+    const struct nvlxi_device_ops *ops;
+    struct nvlxi_device *device;
+    struct nvlxi_identity identity;
+    pthread_rwlock_t tables; /* the lookup tables: see registration.h and relocation.h */
+    struct nvlxi_registration registration;
+    struct nvlxi_relocation relocation;
+    struct nvlxi_transfers transfers;
+    pthread_mutex_t mutex;          /* guards the two below */
+    struct nvlx_peer *peers;        /* list */
+    struct allocation *allocations; /* hash set by address */
+};
+
+const char *nvlx_version(void) {
+#define TEXT_OF(x) #x
+#define TEXT(x)    TEXT_OF(x)
+    return TEXT(NVLX_VERSION_MAJOR) "." TEXT(NVLX_VERSION_MINOR) "." TEXT(NVLX_VERSION_PATCH);
+}
+
+/* ---- Structs that callers fill ----------------------------------------------------------------------- */
+
+void nvlx_config_init(struct nvlx_config *config) {
+    *config = (struct nvlx_config){.size = sizeof *config};
+}
+
+void nvlx_alloc_options_init(struct nvlx_alloc_options *options) {
+    *options = (struct nvlx_alloc_options){.size = sizeof *options};
+}
+
+void nvlx_region_options_init(struct nvlx_region_options *options) {
+    *options = (struct nvlx_region_options){.size = sizeof *options, .access = NVLX_ACCESS_READ_WRITE};
+}
+
+void nvlx_transfer_options_init(struct nvlx_transfer_options *options) {
+    *options = (struct nvlx_transfer_options){.size = sizeof *options};
+}
+
+/* Copies what the caller filled over the defaults in `known`: an older caller's missing tail keeps them; a newer
+ * caller's tail must be zero. */
+static int take_struct(void *known, size_t known_size, const void *given, const char *name) {
+    size_t size;
+    if (!given)
+        return 0;
+    memcpy(&size, given, sizeof size);
+    if (size < sizeof size || size > 65536)
+        return nvlxi_fail(NVLX_EINVAL, "struct %s has size %zu: it was not set by its init function", name, size);
+    for (size_t i = known_size; i < size; i++)
+        if (((const char *)given)[i])
+            return nvlxi_fail(NVLX_ENOTSUP, "struct %s sets byte %zu, which this version (%s) does not know", name, i,
+                              nvlx_version());
+    memcpy(known, given, nvlxi_min(size, known_size));
+    memcpy(known, &known_size, sizeof known_size);
+    return 0;
+}
+
+/* Gives as much of `made` as the caller's struct has room for. */
+static int give_struct(void *given, const void *made, size_t made_size, const char *name) {
+    size_t size;
+    if (!given)
+        return nvlxi_fail(NVLX_EINVAL, "struct %s is NULL", name);
+    memcpy(&size, given, sizeof size);
+    if (size < sizeof size || size > 65536)
+        return nvlxi_fail(NVLX_EINVAL, "struct %s has size %zu: set it to sizeof(struct %s)", name, size, name);
+    memset(given, 0, size);
+    memcpy(given, made, nvlxi_min(size, made_size));
+    memcpy(given, &size, sizeof size);
+    return 0;
+}
+
+static int check_engine(const struct nvlx_engine *engine) {
+    if (nvlxi_unlikely(!engine))
+        return nvlxi_fail(NVLX_EINVAL, "the engine is NULL");
+    if (nvlxi_unlikely(!*engine->alive))
+        return nvlxi_fail(NVLX_EFORK,
+                          "process %ld is a forked child: make an engine of its own, before any use of CUDA",
+                          (long)getpid());
+    return 0;
+}
+
+/* Arguments that must not be NULL, by name. */
+static int check_pointer(const void *pointer, const char *name) {
+    return nvlxi_likely(pointer != NULL) ? 0 : nvlxi_fail(NVLX_EINVAL, "%s is NULL", name);
+}
+
+/* ---- Backends ---------------------------------------------------------------------------------------- */
+
+static int find_backend(uint32_t backend, const struct nvlxi_device_ops **ops) {
+    const char *name = getenv("NVLX_BACKEND");
+    int gpus;
+    if (backend > NVLX_BACKEND_HOST)
+        return nvlxi_fail(NVLX_EINVAL, "backend %" PRIu32 " is not one of NVLX_BACKEND_...", backend);
+    if (backend == NVLX_BACKEND_AUTO && name && *name) {
+        if (strcmp(name, "cuda") && strcmp(name, "host"))
+            return nvlxi_fail(NVLX_EBACKEND, "NVLX_BACKEND is \"%.40s\": it must be cuda or host", name);
+        backend = strcmp(name, "cuda") ? NVLX_BACKEND_HOST : NVLX_BACKEND_CUDA;
+    }
+    *ops = &nvlxi_device_host;
+#ifdef NVLXI_WITH_CUDA
+    if (backend == NVLX_BACKEND_CUDA || (backend == NVLX_BACKEND_AUTO && nvlxi_device_cuda.count(&gpus) == 0))
+        *ops = &nvlxi_device_cuda;
+#else
+    if (backend == NVLX_BACKEND_CUDA)
+        return nvlxi_fail(NVLX_EBACKEND, "this library was built without the cuda backend");
+#endif
+    return (*ops)->count(&gpus);
+}
+
+int nvlx_gpu_count(uint32_t backend, int *count) {
+    const struct nvlxi_device_ops *ops;
+    int gpus, code = check_pointer(count, "count");
+    if (!code)
+        code = find_backend(backend, &ops);
+    if (!code)
+        code = ops->count(&gpus);
+    if (!code)
+        *count = gpus;
+    return code;
+}
+
+/* ---- Engine ------------------------------------------------------------------------------------------ */
+
+static int make_alive(struct nvlx_engine *engine) {
+    char *page = mmap(NULL, (size_t)sysconf(_SC_PAGESIZE), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (page == MAP_FAILED)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for an engine");
+    *page = 1;
+    engine->alive = page;
+    if (madvise(page, (size_t)sysconf(_SC_PAGESIZE), MADV_WIPEONFORK) == 0)
+        return 0;
+    munmap(page, (size_t)sysconf(_SC_PAGESIZE));
+    return nvlxi_fail(NVLX_ENOTSUP, "the kernel cannot tell forked children apart (MADV_WIPEONFORK, Linux 4.14)");
+}
+
+static void unmake_alive(struct nvlx_engine *engine) {
+    munmap((void *)(uintptr_t)engine->alive, (size_t)sysconf(_SC_PAGESIZE));
+}
+
+/* Writers go first: a stream of transfers must not keep a registration waiting. */
+static void init_tables_lock(pthread_rwlock_t *lock) {
+    pthread_rwlockattr_t attributes;
+    pthread_rwlockattr_init(&attributes);
+    pthread_rwlockattr_setkind_np(&attributes, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+    pthread_rwlock_init(lock, &attributes);
+    pthread_rwlockattr_destroy(&attributes);
+}
+
+static int init_modules(struct nvlx_engine *engine, const struct nvlx_config *config) {
+    struct nvlxi_registration *registration = &engine->registration;
+    struct nvlxi_relocation *relocation = &engine->relocation;
+    struct nvlxi_transfers *transfers = &engine->transfers;
+    registration->ops = relocation->ops = transfers->ops = engine->ops;
+    registration->device = relocation->device = transfers->device = engine->device;
+    registration->engine = transfers->engine = engine;
+    registration->tables = relocation->tables = transfers->tables = &engine->tables;
+    transfers->registration = registration;
+    transfers->max_requests = config->max_requests ? config->max_requests : 4096;
+    int code = engine->ops->count(&relocation->gpus);
+    if (!code)
+        code = nvlxi_relocation_init(relocation, &engine->identity);
+    if (code)
+        return code;
+    code = nvlxi_registration_init(registration);
+    if (code) {
+        nvlxi_relocation_free(relocation);
+        return code;
+    }
+    init_tables_lock(&engine->tables);
+    pthread_mutex_init(&engine->mutex, NULL);
+    nvlxi_transfers_init(transfers);
+    return 0;
+}
+
+int nvlxi_engine_create(const struct nvlx_config *config, const struct nvlxi_device_ops *ops,
+                        struct nvlx_engine **engine) {
+    struct nvlx_engine *made = calloc(1, sizeof *made);
+    if (!made)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for an engine");
+    made->ops = ops;
+    int code = make_alive(made);
+    if (code)
+        goto free_engine;
+    if ((code = nvlxi_identity_make(&made->identity)))
+        goto unmake_alive;
+    if ((code = ops->open(config->gpus, config->gpu_count, &made->device)))
+        goto unmake_alive;
+    if ((code = init_modules(made, config)))
+        goto close_device;
+    nvlxi_log(NVLX_LOG_INFO, "engine %s on backend %s with %d GPUs", made->identity.engine, ops->name,
+              made->relocation.gpus);
+    *engine = made;
+    return 0;
+close_device:
+    ops->close(made->device);
+unmake_alive:
+    unmake_alive(made);
+free_engine:
+    free(made);
+    return code;
+}
+
+int nvlx_engine_create(const struct nvlx_config *config, struct nvlx_engine **engine) {
+    struct nvlx_config known;
+    const struct nvlxi_device_ops *ops;
+    nvlx_config_init(&known);
+    int code = check_pointer(engine, "engine");
+    if (!code)
+        code = take_struct(&known, sizeof known, config, "nvlx_config");
+    if (!code && known.gpu_count && !known.gpus)
+        code = nvlxi_fail(NVLX_EINVAL, "config.gpus is NULL and config.gpu_count is %zu", known.gpu_count);
+    if (!code)
+        code = find_backend(known.backend, &ops);
+    return code ? code : nvlxi_engine_create(&known, ops, engine);
+}
+
+static int free_allocations(struct nvlx_engine *engine) {
+    struct allocation *allocation, *next;
+    int code = 0;
+    HASH_ITER(hh, engine->allocations, allocation, next) {
+        int failed = engine->ops->free(engine->device, allocation->address);
+        code = code ? code : failed;
+        HASH_DEL(engine->allocations, allocation);
+        free(allocation);
+    }
+    return code;
+}
+
+int nvlx_engine_destroy(struct nvlx_engine *engine) {
+    struct nvlx_peer *peer, *next;
+    if (!engine)
+        return 0;
+    int failed, code = check_engine(engine);
+    if (code)
+        return code;
+    nvlxi_transfers_free(&engine->transfers);
+    DL_FOREACH_SAFE(engine->peers, peer, next) {
+        failed = nvlxi_peer_close(peer);
+        code = code ? code : failed;
+    }
+    nvlxi_registration_free(&engine->registration);
+    nvlxi_relocation_free(&engine->relocation);
+    failed = free_allocations(engine);
+    engine->ops->close(engine->device);
+    pthread_rwlock_destroy(&engine->tables);
+    pthread_mutex_destroy(&engine->mutex);
+    unmake_alive(engine);
+    free(engine);
+    return code ? code : failed;
+}
+
+const char *nvlx_backend_name(const struct nvlx_engine *engine) {
+    return engine ? engine->ops->name : "";
+}
+
+int nvlx_engine_info(struct nvlx_engine *engine, struct nvlx_engine_info *info) {
+    struct nvlx_engine_info made = {0};
+    int code = check_engine(engine);
+    if (code)
+        return code;
+    pthread_mutex_lock(&engine->registration.mutex);
+    made.segments = HASH_COUNT(engine->registration.segments);
+    made.regions = engine->registration.region_count;
+    made.handles_exported = engine->registration.handles_exported;
+    pthread_mutex_unlock(&engine->registration.mutex);
+    made.mappings = atomic_load(&engine->relocation.mappings);
+    pthread_mutex_lock(&engine->transfers.mutex);
+    made.requests = engine->transfers.in_flight_count;
+    pthread_mutex_unlock(&engine->transfers.mutex);
+    return give_struct(info, &made, sizeof made, "nvlx_engine_info");
+}
+
+/* ---- Memory ------------------------------------------------------------------------------------------ */
+
+static int check_gpu(const struct nvlx_engine *engine, int gpu) {
+    if (gpu >= 0 && gpu < engine->relocation.gpus)
+        return 0;
+    return nvlxi_fail(NVLX_EINVAL, "GPU %d is not one of the %d GPUs here", gpu, engine->relocation.gpus);
+}
+
+static int keep_allocation(struct nvlx_engine *engine, void *address, size_t length) {
+    struct allocation *allocation = calloc(1, sizeof *allocation);
+    bool hash_full = allocation == NULL;
+    if (allocation) {
+        allocation->address = address;
+        allocation->length = length;
+        pthread_mutex_lock(&engine->mutex);
+        HASH_ADD_PTR(engine->allocations, address, allocation);
+        pthread_mutex_unlock(&engine->mutex);
+    }
+    if (!hash_full)
+        return 0;
+    free(allocation);
+    return nvlxi_fail(NVLX_ENOMEM, "no memory to note an allocation of %zu bytes", length);
+}
+
+int nvlx_alloc(struct nvlx_engine *engine, int gpu, size_t length, const struct nvlx_alloc_options *options,
+               void **address) {
+    struct nvlx_alloc_options known;
+    void *made;
+    nvlx_alloc_options_init(&known);
+    int code = check_engine(engine);
+    if (code || (code = check_pointer(address, "address")) ||
+        (code = take_struct(&known, sizeof known, options, "nvlx_alloc_options")) || (code = check_gpu(engine, gpu)))
+        return code;
+    if (!length || known.flags)
+        return nvlxi_fail(NVLX_EINVAL, "length %zu must not be 0, flags 0x%" PRIx32 " must be", length, known.flags);
+    code = engine->ops->alloc(engine->device, gpu, length, &made);
+    if (code)
+        return code;
+    code = keep_allocation(engine, made, length);
+    if (code) {
+        engine->ops->free(engine->device, made);
+        return code;
+    }
+    *address = made;
+    return 0;
+}
+
+int nvlx_free(struct nvlx_engine *engine, void *address) {
+    struct allocation *allocation;
+    int code = check_engine(engine);
+    if (code || !address)
+        return code;
+    nvlxi_transfers_progress(&engine->transfers);
+    pthread_mutex_lock(&engine->mutex);
+    HASH_FIND_PTR(engine->allocations, &address, allocation);
+    if (!allocation)
+        code =
+            nvlxi_fail(NVLX_EINVAL, "address %p is not from nvlx_alloc of this engine, or was freed before", address);
+    else if (nvlxi_transfers_busy(&engine->transfers, (uint64_t)(uintptr_t)address, allocation->length))
+        code = nvlxi_fail(NVLX_EBUSY, "a transfer in flight uses the memory at %p", address);
+    else
+        HASH_DEL(engine->allocations, allocation);
+    pthread_mutex_unlock(&engine->mutex);
+    if (code)
+        return code;
+    free(allocation);
+    return engine->ops->free(engine->device, address);
+}
+
+int nvlx_memcpy(struct nvlx_engine *engine, void *destination, const void *source, size_t length) {
+    int code = check_engine(engine);
+    if (code || !length)
+        return code;
+    if ((code = check_pointer(destination, "destination")) || (code = check_pointer(source, "source")))
+        return code;
+    return engine->ops->memcpy(engine->device, destination, source, length);
+}
+
+/* ---- Registration ------------------------------------------------------------------------------------ */
+
+int nvlx_register(struct nvlx_engine *engine, const void *address, size_t length,
+                  const struct nvlx_region_options *options, struct nvlx_region **region) {
+    struct nvlx_region_options known;
+    nvlx_region_options_init(&known);
+    int code = check_engine(engine);
+    if (code || (code = check_pointer(region, "region")) ||
+        (code = take_struct(&known, sizeof known, options, "nvlx_region_options")))
+        return code;
+    return nvlxi_registration_add(&engine->registration, (uint64_t)(uintptr_t)address, length, &known, region);
+}
+
+int nvlx_unregister(struct nvlx_region *region, int64_t timeout_ns) {
+    int code = check_pointer(region, "region");
+    if (code || (code = check_engine(region->engine)))
+        return code;
+    struct nvlxi_transfers *transfers = &region->engine->transfers;
+    uint64_t since = nvlxi_now_ns(), deadline = nvlxi_deadline(timeout_ns);
+    for (;;) {
+        nvlxi_transfers_progress(transfers);
+        code = nvlxi_registration_remove(&region->engine->registration, region, nvlxi_transfers_busy, transfers);
+        if (code != NVLX_EBUSY)
+            return code;
+        if (nvlxi_now_ns() >= deadline)
+            return nvlxi_fail(NVLX_EBUSY, "a transfer in flight uses the region at 0x%" PRIx64 " of %" PRIu64 " bytes",
+                              region->address, region->length);
+        nvlxi_transfers_pause(since);
+    }
+}
+
+int nvlx_export(struct nvlx_engine *engine, char **text, size_t *length) {
+    int code = check_engine(engine);
+    if (code || (code = check_pointer(text, "text")) || (code = check_pointer(length, "length")))
+        return code;
+    struct nvlxi_descriptor descriptor = {.identity = engine->identity};
+    strncpy(descriptor.backend, engine->ops->name, sizeof descriptor.backend - 1);
+    code = nvlxi_registration_records(&engine->registration, &descriptor);
+    if (code)
+        return code;
+    code = nvlxi_descriptor_encode(&descriptor, text, length);
+    nvlxi_registration_records_free(&descriptor);
+    return code;
+}
+
+void nvlx_text_free(char *text) {
+    free(text);
+}
+
+/* ---- Peers ------------------------------------------------------------------------------------------- */
+
+static int check_peer(const struct nvlx_peer *peer) {
+    int code = check_pointer(peer, "peer");
+    return code ? code : check_engine(peer->engine);
+}
+
+int nvlx_peer_open(struct nvlx_engine *engine, const char *text, size_t length, struct nvlx_peer **peer) {
+    struct nvlx_peer *made;
+    int code = check_engine(engine);
+    if (code || (code = check_pointer(text, "text")) || (code = check_pointer(peer, "peer")))
+        return code;
+    code = nvlxi_peer_open(&engine->relocation, text, length, &made);
+    if (code)
+        return code;
+    made->engine = engine;
+    pthread_mutex_lock(&engine->mutex);
+    DL_APPEND(engine->peers, made);
+    pthread_mutex_unlock(&engine->mutex);
+    *peer = made;
+    return 0;
+}
+
+int nvlx_peer_update(struct nvlx_peer *peer, const char *text, size_t length) {
+    int code = check_peer(peer);
+    if (code || (code = check_pointer(text, "text")))
+        return code;
+    nvlxi_transfers_progress(&peer->engine->transfers);
+    return nvlxi_peer_update(peer, text, length);
+}
+
+int nvlx_peer_find(struct nvlx_peer *peer, const char *name, uint64_t *address, uint64_t *length) {
+    int code = check_peer(peer);
+    if (code || (code = check_pointer(name, "name")) || (code = check_pointer(address, "address")) ||
+        (code = check_pointer(length, "length")))
+        return code;
+    return nvlxi_peer_find(peer, name, address, length);
+}
+
+int nvlx_peer_map(struct nvlx_peer *peer, int gpu, uint64_t address, uint64_t length) {
+    int code = check_peer(peer);
+    return code ? code : nvlxi_peer_map_range(peer, gpu, address, length);
+}
+
+int nvlx_peer_close(struct nvlx_peer *peer) {
+    if (!peer)
+        return 0;
+    int code = check_peer(peer);
+    if (code)
+        return code;
+    struct nvlx_engine *engine = peer->engine;
+    for (uint64_t since = nvlxi_now_ns();; nvlxi_transfers_pause(since)) {
+        nvlxi_transfers_progress(&engine->transfers);
+        if (!atomic_load(&peer->pins))
+            break;
+    }
+    pthread_mutex_lock(&engine->mutex);
+    DL_DELETE(engine->peers, peer);
+    pthread_mutex_unlock(&engine->mutex);
+    return nvlxi_peer_close(peer);
+}
+
+/* ---- Transfers --------------------------------------------------------------------------------------- */
+
+int nvlx_transfer(struct nvlx_engine *engine, const struct nvlx_op *ops, size_t count,
+                  const struct nvlx_transfer_options *options, struct nvlx_request **request) {
+    struct nvlx_transfer_options known;
+    nvlx_transfer_options_init(&known);
+    int code = check_engine(engine);
+    if (code || (code = check_pointer(request, "request")) ||
+        (code = take_struct(&known, sizeof known, options, "nvlx_transfer_options")))
+        return code;
+    if (count && (code = check_pointer(ops, "ops")))
+        return code;
+    if (known.flags & ~(uint32_t)NVLX_NO_MAP)
+        return nvlxi_fail(NVLX_EINVAL, "transfer flags 0x%" PRIx32 " are not known", known.flags);
+    return nvlxi_transfer_submit(&engine->transfers, ops, count, &known, request);
+}
+
+static int check_request(const struct nvlx_request *request) {
+    int code = check_pointer(request, "request");
+    return code ? code : check_engine(request->engine);
+}
+
+int nvlx_test(struct nvlx_request *request) {
+    int code = check_request(request);
+    return code ? code : nvlxi_request_test(request);
+}
+
+int nvlx_wait(struct nvlx_request *request, int64_t timeout_ns) {
+    int code = check_request(request);
+    return code ? code : nvlxi_request_wait(request, timeout_ns);
+}
+
+int nvlx_request_info(struct nvlx_request *request, struct nvlx_request_info *info) {
+    struct nvlx_request_info made = {0};
+    int code = check_request(request);
+    if (code)
+        return code;
+    nvlxi_request_info(request, &made);
+    return give_struct(info, &made, sizeof made, "nvlx_request_info");
+}
+
+int nvlx_request_free(struct nvlx_request *request) {
+    if (!request)
+        return 0;
+    int code = check_request(request);
+    return code ? code : nvlxi_request_free(request);
+}

@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "ranges.h"
+
+#include <stdlib.h>
+
+#include "error.h"
+
+#define BUCKETS_MIN 64u
+#define BUCKETS_MAX (1u << 20)
+
+/* Appends a piece, or grows the last one if nothing but the cut separates them. Pieces of different ranges stay apart
+ * even where they grant the same: what is in flight is known by piece. */
+static void append(struct nvlxi_range *piece, uint32_t *count, struct nvlxi_range next) {
+    if (next.start < next.end)
+        piece[(*count)++] = next;
+}
+
+static int compare_ends(const void *a, const void *b) {
+    const struct nvlxi_range *const *x = a, *const *y = b;
+    return ((*x)->end > (*y)->end) - ((*x)->end < (*y)->end);
+}
+
+struct sweep {
+    uint32_t open, readable, writable; /* ranges over the current address, and those that grant each access */
+    struct nvlxi_range current;
+};
+
+static void sweep_count(struct sweep *sweep, const struct nvlxi_range *range, uint32_t step) {
+    sweep->open += step;
+    if (range->access & NVLX_ACCESS_READ)
+        sweep->readable += step;
+    if (range->access & NVLX_ACCESS_WRITE)
+        sweep->writable += step;
+}
+
+/* Ends the current piece at `address` and begins the next one there. */
+static void sweep_cut(struct sweep *sweep, uint64_t address, struct nvlxi_range *piece, uint32_t *count) {
+    sweep->current.end = address;
+    sweep->current.access =
+        (uint16_t)((sweep->readable ? NVLX_ACCESS_READ : 0) | (sweep->writable ? NVLX_ACCESS_WRITE : 0));
+    if (sweep->open)
+        append(piece, count, sweep->current);
+    sweep->current.start = address;
+}
+
+/* Cuts ranges at every start and end. `ends` are the same ranges, sorted by end. */
+static uint32_t cut(const struct nvlxi_range *sorted, const struct nvlxi_range *const *ends, size_t count,
+                    struct nvlxi_range *piece) {
+    struct sweep sweep = {0};
+    uint32_t pieces = 0;
+    size_t start = 0;
+    for (size_t end = 0; end < count; end++) {
+        for (; start < count && sorted[start].start < ends[end]->end; start++) {
+            sweep_cut(&sweep, sorted[start].start, piece, &pieces);
+            sweep.current.owner = sorted[start].owner;
+            sweep.current.device = sorted[start].device;
+            sweep_count(&sweep, &sorted[start], 1);
+        }
+        sweep_cut(&sweep, ends[end]->end, piece, &pieces);
+        sweep_count(&sweep, ends[end], UINT32_MAX);
+    }
+    return pieces;
+}
+
+/* Returns the number of pieces written to `piece` (room for 2 * count), or UINT32_MAX without memory. */
+static uint32_t make_pieces(const struct nvlxi_range *sorted, size_t count, struct nvlxi_range *piece) {
+    const struct nvlxi_range **ends = malloc((count ? count : 1) * sizeof *ends);
+    if (!ends)
+        return UINT32_MAX;
+    for (size_t i = 0; i < count; i++)
+        ends[i] = &sorted[i];
+    qsort(ends, count, sizeof *ends, compare_ends);
+    uint32_t pieces = cut(sorted, ends, count, piece);
+    free(ends);
+    return pieces;
+}
+
+static bool overlap_anywhere(const struct nvlxi_range *sorted, size_t count) {
+    for (size_t i = 1; i < count; i++)
+        if (sorted[i].start < sorted[i - 1].end)
+            return true;
+    return false;
+}
+
+static int build_pieces(const struct nvlxi_range *sorted, size_t count, struct nvlxi_ranges *ranges) {
+    bool overlap = overlap_anywhere(sorted, count);
+    ranges->piece = malloc(((overlap ? 2 * count : count) + 1) * sizeof *ranges->piece);
+    if (!ranges->piece)
+        return NVLX_ENOMEM;
+    ranges->count = (uint32_t)count;
+    if (overlap)
+        ranges->count = make_pieces(sorted, count, ranges->piece);
+    else
+        for (size_t i = 0; i < count; i++)
+            ranges->piece[i] = sorted[i];
+    if (ranges->count == UINT32_MAX) {
+        free(ranges->piece);
+        return NVLX_ENOMEM;
+    }
+    ranges->piece[ranges->count] = (struct nvlxi_range){.start = UINT64_MAX, .end = UINT64_MAX};
+    return 0;
+}
+
+static int build_buckets(struct nvlxi_ranges *ranges) {
+    uint64_t wanted = nvlxi_min(nvlxi_max(4ull * ranges->count, BUCKETS_MIN), BUCKETS_MAX);
+    uint64_t span = ranges->count ? ranges->piece[ranges->count - 1].end - ranges->piece[0].start : 0;
+    ranges->low = ranges->piece[0].start;
+    ranges->shift = 0;
+    while ((span >> ranges->shift) >= wanted)
+        ranges->shift++;
+    ranges->bucket_count = span ? ((span - 1) >> ranges->shift) + 1 : 0;
+    ranges->bucket = malloc((ranges->bucket_count + 1) * sizeof *ranges->bucket);
+    if (!ranges->bucket)
+        return NVLX_ENOMEM;
+    uint32_t piece = 0;
+    for (uint64_t bucket = 0; bucket < ranges->bucket_count; bucket++) {
+        while (ranges->piece[piece].end <= ranges->low + (bucket << ranges->shift))
+            piece++;
+        ranges->bucket[bucket] = piece;
+    }
+    ranges->bucket[ranges->bucket_count] = ranges->count;
+    return 0;
+}
+
+int nvlxi_ranges_build(const struct nvlxi_range *sorted, size_t count, struct nvlxi_ranges *ranges) {
+    struct nvlxi_ranges built = {0};
+    if (count > UINT32_MAX / 4)
+        return nvlxi_fail(NVLX_ENOMEM, "%zu registered ranges are more than a lookup table holds", count);
+    if (build_pieces(sorted, count, &built))
+        goto no_memory;
+    if (build_buckets(&built))
+        goto free_pieces;
+    *ranges = built;
+    return 0;
+free_pieces:
+    free(built.piece);
+no_memory:
+    return nvlxi_fail(NVLX_ENOMEM, "no memory for a lookup table of %zu ranges", count);
+}
+
+void nvlxi_ranges_free(struct nvlxi_ranges *ranges) {
+    free(ranges->piece);
+    free(ranges->bucket);
+    *ranges = (struct nvlxi_ranges){0};
+}
+
+uint32_t nvlxi_ranges_search(const struct nvlxi_ranges *ranges, uint32_t first, uint32_t last, uint64_t address) {
+    while (first < last) {
+        uint32_t middle = first + (last - first) / 2;
+        if (ranges->piece[middle].end > address)
+            last = middle;
+        else
+            first = middle + 1;
+    }
+    return first;
+}
+
+bool nvlxi_ranges_cover(const struct nvlxi_ranges *ranges, uint32_t piece, uint64_t address, uint64_t length,
+                        uint32_t access, uint64_t *where, bool *registered) {
+    uint64_t end;
+    uint32_t owner = ranges->piece[piece].owner;
+    *where = address;
+    *registered = false;
+    if (!nvlxi_add(address, length, &end))
+        return false;
+    for (; *where < end; piece++) {
+        const struct nvlxi_range *range = &ranges->piece[piece];
+        if (piece >= ranges->count || range->start > *where || range->owner != owner)
+            return false;
+        if ((range->access & access) != access) {
+            *registered = true;
+            return false;
+        }
+        *where = range->end;
+    }
+    return true;
+}

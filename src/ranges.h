@@ -1,0 +1,64 @@
+/* A lookup table of address ranges: which one holds an address. Pure: no locks, no device calls.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * A table is built once from any ranges, which may overlap, and then only read. Building cuts them into pieces that do
+ * not overlap, sorted by address; a piece grants what any of its ranges grants. A lookup goes through an array of
+ * buckets of equal width, so that it costs about ten instructions however many ranges there are; where addresses are so
+ * uneven that a bucket holds many pieces, it searches them by halving. */
+#ifndef NVLXI_RANGES_H
+#define NVLXI_RANGES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base.h"
+
+struct nvlxi_range {
+    uint64_t start, end; /* [start, end), start < end */
+    uint32_t owner;      /* the segment: the same for all ranges that overlap */
+    uint16_t access;     /* NVLX_ACCESS_... */
+    uint16_t device;     /* index of the GPU that holds it */
+};
+
+struct nvlxi_ranges {
+    uint64_t low;              /* where bucket 0 begins */
+    uint64_t bucket_count;     /* 0 in an empty table */
+    uint32_t shift;            /* a bucket is 2^shift bytes wide */
+    uint32_t count;            /* pieces */
+    uint32_t *bucket;          /* [bucket_count + 1]: the first piece that ends after the bucket's start */
+    struct nvlxi_range *piece; /* [count + 1]: the last ends at UINT64_MAX and holds nothing */
+};
+
+/* Builds a table of `count` ranges, sorted by start. All owners of overlapping ranges are equal. NVLX_ENOMEM leaves
+ * *ranges as it was. */
+int nvlxi_ranges_build(const struct nvlxi_range *sorted, size_t count, struct nvlxi_ranges *ranges);
+void nvlxi_ranges_free(struct nvlxi_ranges *ranges);
+
+/* The first piece from `first` to `last` that ends after `address`: `last` does. */
+uint32_t nvlxi_ranges_search(const struct nvlxi_ranges *ranges, uint32_t first, uint32_t last, uint64_t address);
+
+/* The first piece that ends after `address`: the one that holds it, if any does. */
+static inline uint32_t nvlxi_ranges_find(const struct nvlxi_ranges *ranges, uint64_t address) {
+    uint64_t bucket = (address - ranges->low) >> ranges->shift;
+    if (nvlxi_unlikely(bucket >= ranges->bucket_count))
+        return ranges->count;
+    uint32_t first = ranges->bucket[bucket];
+    if (nvlxi_likely(ranges->piece[first].end > address))
+        return first;
+    return nvlxi_ranges_search(ranges, first + 1, ranges->bucket[bucket + 1], address);
+}
+
+/* Whether [address, address + length), length > 0, lies in one piece: the one found for this address. */
+static inline bool nvlxi_range_holds(const struct nvlxi_range *found, uint64_t address, uint64_t length) {
+    return address >= found->start && length <= found->end - address;
+}
+
+/* Whether [address, address + length), length > 0, lies in adjacent pieces of one owner, from `piece` on, that all
+ * grant `access` (every bit). If not, *where is the first byte that is missing or not granted, and *registered tells
+ * whether it is the latter. */
+bool nvlxi_ranges_cover(const struct nvlxi_ranges *ranges, uint32_t piece, uint64_t address, uint64_t length,
+                        uint32_t access, uint64_t *where, bool *registered);
+
+#endif

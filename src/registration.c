@@ -1,0 +1,490 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "registration.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "error.h"
+#include "log.h"
+#include "name.h"
+
+int nvlxi_registration_init(struct nvlxi_registration *registration) {
+    struct nvlxi_registration *r = registration;
+    int code = nvlxi_ranges_build(NULL, 0, &r->ranges);
+    if (code)
+        return code;
+    pthread_mutex_init(&r->mutex, NULL);
+    pthread_cond_init(&r->export_done, NULL);
+    return 0;
+}
+
+/* ---- Segments ---------------------------------------------------------------------------------------- */
+
+static int export_segment(struct nvlxi_registration *r, struct nvlxi_segment *segment) {
+    int code = r->ops->uuid(r->device, segment->allocation.gpu, segment->uuid);
+    return code ? code : r->ops->export_handle(r->device, &segment->allocation, &segment->handle);
+}
+
+/* Adds a PENDING segment, exports it without the lock, and makes it READY or removes it again. */
+static int create_segment(struct nvlxi_registration *r, const struct nvlxi_allocation *allocation,
+                          struct nvlxi_segment **created) {
+    struct nvlxi_segment *segment = calloc(1, sizeof *segment);
+    bool hash_full = segment == NULL;
+    if (segment) {
+        segment->key = (struct nvlxi_segment_key){allocation->base, allocation->serial};
+        segment->allocation = *allocation;
+        HASH_ADD(hh, r->segments, key, sizeof segment->key, segment);
+    }
+    if (hash_full) {
+        free(segment);
+        return nvlxi_fail(NVLX_ENOMEM, "no memory to register segment 0x%" PRIx64, allocation->base);
+    }
+    pthread_mutex_unlock(&r->mutex);
+    int code = export_segment(r, segment);
+    pthread_mutex_lock(&r->mutex);
+    if (code) {
+        HASH_DEL(r->segments, segment);
+        free(segment);
+    } else {
+        segment->ready = true;
+        r->handles_exported++;
+        *created = segment;
+    }
+    pthread_cond_broadcast(&r->export_done);
+    return code;
+}
+
+/* Finds or makes the segment and counts one region more in it. */
+static int acquire_segment(struct nvlxi_registration *r, const struct nvlxi_allocation *allocation,
+                           struct nvlxi_segment **acquired) {
+    const struct nvlxi_segment_key key = {allocation->base, allocation->serial};
+    struct nvlxi_segment *segment;
+    for (;;) {
+        HASH_FIND(hh, r->segments, &key, sizeof key, segment);
+        if (!segment || segment->ready)
+            break;
+        pthread_cond_wait(&r->export_done, &r->mutex);
+    }
+    if (!segment) {
+        int code = create_segment(r, allocation, &segment);
+        if (code)
+            return code;
+    }
+    segment->regions++;
+    *acquired = segment;
+    return 0;
+}
+
+static void release_segment(struct nvlxi_registration *r, struct nvlxi_segment *segment) {
+    if (!segment || --segment->regions)
+        return;
+    HASH_DEL(r->segments, segment);
+    free(segment);
+}
+
+/* ---- The list of regions ----------------------------------------------------------------------------- */
+
+static void compact(struct nvlxi_registration *r) {
+    size_t kept = 0, sorted = 0;
+    for (size_t i = 0; i < r->length; i++) {
+        if (r->regions[i]) {
+            r->regions[i]->position = kept;
+            r->regions[kept++] = r->regions[i];
+        }
+        if (i + 1 == r->sorted)
+            sorted = kept;
+    }
+    r->length = kept;
+    r->sorted = sorted;
+}
+
+static int reserve(struct nvlxi_registration *r) {
+    if (r->length == r->capacity && r->region_count <= r->length / 2)
+        compact(r);
+    if (r->length < r->capacity)
+        return 0;
+    size_t capacity = r->capacity ? 2 * r->capacity : 64;
+    struct nvlx_region **regions = realloc(r->regions, capacity * sizeof(*regions));
+    if (!regions)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for the list of %zu regions", capacity);
+    r->regions = regions;
+    r->capacity = capacity;
+    return 0;
+}
+
+static int take_name(struct nvlxi_registration *r, struct nvlx_region *region) {
+    struct nvlx_region *other;
+    bool hash_full = false;
+    if (!region->name)
+        return 0;
+    HASH_FIND_STR(r->names, region->name, other);
+    if (other)
+        return nvlxi_fail(NVLX_EEXIST, "the name \"%s\" is taken by a region at 0x%" PRIx64 " of %" PRIu64 " bytes",
+                          region->name, other->address, other->length);
+    HASH_ADD_KEYPTR(hh, r->names, region->name, strlen(region->name), region);
+    return hash_full ? nvlxi_fail(NVLX_ENOMEM, "no memory for the name \"%s\"", region->name) : 0;
+}
+
+/* Enters a region whose allocation is known; all or nothing. */
+static int enter(struct nvlxi_registration *r, const struct nvlxi_allocation *allocation, struct nvlx_region *region) {
+    int code = 0;
+    pthread_mutex_lock(&r->mutex);
+    if (region->length && (code = acquire_segment(r, allocation, &region->segment)))
+        goto unlock;
+    if ((code = reserve(r)) || (code = take_name(r, region)))
+        goto release;
+    region->position = r->length;
+    r->regions[r->length++] = region;
+    r->region_count++;
+    r->generation++;
+    atomic_store(&r->changed, true);
+    goto unlock;
+release:
+    release_segment(r, region->segment);
+unlock:
+    pthread_mutex_unlock(&r->mutex);
+    return code;
+}
+
+/* ---- Register, unregister ---------------------------------------------------------------------------- */
+
+static int check_name(const char *name) {
+    if (!name || nvlxi_name_valid(name))
+        return 0;
+    return nvlxi_fail(NVLX_EINVAL,
+                      "the name \"%.40s\" of %zu bytes is not UTF-8 of 1 to %d bytes without control characters", name,
+                      strlen(name), NVLXI_NAME_MAX);
+}
+
+static int resolve(struct nvlxi_registration *r, uint64_t address, uint64_t length,
+                   struct nvlxi_allocation *allocation) {
+    uint64_t end;
+    if (!nvlxi_add(address, length, &end))
+        return nvlxi_fail(NVLX_EINVAL, "address 0x%" PRIx64 " + length %" PRIu64 " wraps around", address, length);
+    int code = r->ops->resolve(r->device, address, allocation);
+    if (code)
+        return code;
+    if (end > allocation->base + allocation->size)
+        return nvlxi_fail(NVLX_ERANGE,
+                          "the range of %" PRIu64 " bytes at 0x%" PRIx64 " ends at 0x%" PRIx64
+                          ", beyond its allocation's end at 0x%" PRIx64 " (0x%" PRIx64 " + %" PRIu64 ")",
+                          length, address, end, allocation->base + allocation->size, allocation->base,
+                          allocation->size);
+    return 0;
+}
+
+static struct nvlx_region *make_region(uint64_t address, uint64_t length, const struct nvlx_region_options *options) {
+    struct nvlx_region *region = calloc(1, sizeof *region);
+    if (!region)
+        return NULL;
+    region->address = address;
+    region->length = length;
+    region->access = options->access;
+    if (options->name && !(region->name = strdup(options->name))) {
+        free(region);
+        return NULL;
+    }
+    return region;
+}
+
+static void free_region(struct nvlx_region *region) {
+    free(region->name);
+    free(region);
+}
+
+int nvlxi_registration_add(struct nvlxi_registration *registration, uint64_t address, uint64_t length,
+                           const struct nvlx_region_options *options, struct nvlx_region **region) {
+    struct nvlxi_allocation allocation = {0};
+    int code = check_name(options->name);
+    if (!code && options->access > NVLX_ACCESS_READ_WRITE)
+        code = nvlxi_fail(NVLX_EINVAL, "access %" PRIu32 " is not one of NVLX_ACCESS_...", options->access);
+    if (!code && length)
+        code = resolve(registration, address, length, &allocation);
+    if (code)
+        return code;
+    struct nvlx_region *made = make_region(length ? address : 0, length, options);
+    if (!made)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for a region");
+    made->engine = registration->engine;
+    code = enter(registration, &allocation, made);
+    if (code) {
+        free_region(made);
+        return code;
+    }
+    *region = made;
+    return 0;
+}
+
+int nvlxi_registration_remove(struct nvlxi_registration *registration, struct nvlx_region *region,
+                              nvlxi_busy_function busy, void *context) {
+    struct nvlxi_registration *r = registration;
+    pthread_mutex_lock(&r->mutex);
+    pthread_rwlock_wrlock(r->tables);
+    bool in_flight = region->segment && !region->segment->stale && busy(context, region->address, region->length);
+    if (!in_flight)
+        atomic_store(&r->changed, true);
+    pthread_rwlock_unlock(r->tables);
+    if (!in_flight) {
+        r->regions[region->position] = NULL;
+        r->region_count--;
+        r->generation++;
+        if (region->name)
+            HASH_DEL(r->names, region);
+        release_segment(r, region->segment);
+    }
+    pthread_mutex_unlock(&r->mutex);
+    if (in_flight)
+        return NVLX_EBUSY;
+    free_region(region);
+    return 0;
+}
+
+void nvlxi_registration_free(struct nvlxi_registration *registration) {
+    struct nvlxi_registration *r = registration;
+    HASH_CLEAR(hh, r->names);
+    for (size_t i = 0; i < r->length; i++) {
+        if (!r->regions[i])
+            continue;
+        release_segment(r, r->regions[i]->segment);
+        free_region(r->regions[i]);
+    }
+    free(r->regions);
+    nvlxi_ranges_free(&r->ranges);
+    pthread_cond_destroy(&r->export_done);
+    pthread_mutex_destroy(&r->mutex);
+}
+
+/* ---- The lookup table -------------------------------------------------------------------------------- */
+
+static int compare_regions(const void *a, const void *b) {
+    const struct nvlx_region *const *x = a, *const *y = b;
+    return ((*x)->address > (*y)->address) - ((*x)->address < (*y)->address);
+}
+
+/* Sorts the list by address: only what was added since the last time, then merges from the back. */
+static int sort_regions(struct nvlxi_registration *r) {
+    compact(r);
+    size_t added = r->length - r->sorted, old = r->sorted;
+    if (!added)
+        return 0;
+    struct nvlx_region **tail = malloc(added * sizeof(*tail));
+    if (!tail)
+        return NVLX_ENOMEM;
+    memcpy(tail, r->regions + old, added * sizeof(*tail));
+    qsort(tail, added, sizeof(*tail), compare_regions);
+    for (size_t at = r->length; added;) {
+        bool from_old = old && r->regions[old - 1]->address > tail[added - 1]->address;
+        r->regions[--at] = from_old ? r->regions[--old] : tail[--added];
+        r->regions[at]->position = at;
+    }
+    free(tail);
+    r->sorted = r->length;
+    return 0;
+}
+
+static int compare_segments(const void *a, const void *b) {
+    const struct nvlxi_segment *const *x = a, *const *y = b;
+    return ((*x)->key.base > (*y)->key.base) - ((*x)->key.base < (*y)->key.base);
+}
+
+static void mark_stale(struct nvlxi_segment *segment, const char *why) {
+    segment->stale = true;
+    nvlxi_log(NVLX_LOG_WARNING, "segment 0x%" PRIx64 " of %" PRIu64 " bytes with %zu regions is no longer used: %s",
+              segment->key.base, segment->allocation.size, segment->regions, why);
+}
+
+/* Numbers the segments by address. Where two overlap, the older one's memory was freed. */
+static int number_segments(struct nvlxi_registration *r) {
+    size_t count = 0;
+    struct nvlxi_segment *segment, *next, *last = NULL;
+    struct nvlxi_segment **sorted = malloc((HASH_COUNT(r->segments) + 1) * sizeof(*sorted));
+    if (!sorted)
+        return NVLX_ENOMEM;
+    HASH_ITER(hh, r->segments, segment, next) {
+        if (segment->ready && !segment->stale)
+            sorted[count++] = segment;
+    }
+    qsort(sorted, count, sizeof(*sorted), compare_segments);
+    for (size_t i = 0; i < count; i++) {
+        sorted[i]->index = (uint32_t)i;
+        if (last && sorted[i]->key.base < last->key.base + last->allocation.size) {
+            bool younger = sorted[i]->key.serial > last->key.serial;
+            mark_stale(younger ? last : sorted[i], "its memory was freed and allocated anew");
+            last = younger ? sorted[i] : last;
+        } else {
+            last = sorted[i];
+        }
+    }
+    free(sorted);
+    return 0;
+}
+
+static int build_ranges(struct nvlxi_registration *r, struct nvlxi_ranges *ranges) {
+    size_t count = 0;
+    struct nvlxi_range *sorted = malloc((r->length + 1) * sizeof *sorted);
+    if (!sorted)
+        return NVLX_ENOMEM;
+    for (size_t i = 0; i < r->length; i++) {
+        const struct nvlx_region *region = r->regions[i];
+        if (!region->segment || region->segment->stale)
+            continue;
+        sorted[count++] = (struct nvlxi_range){.start = region->address,
+                                               .end = region->address + region->length,
+                                               .owner = region->segment->index,
+                                               .access = (uint16_t)region->access,
+                                               .device = (uint16_t)region->segment->allocation.gpu};
+    }
+    int code = nvlxi_ranges_build(sorted, count, ranges);
+    free(sorted);
+    return code;
+}
+
+int nvlxi_registration_refresh(struct nvlxi_registration *registration) {
+    struct nvlxi_registration *r = registration;
+    struct nvlxi_ranges built, old = {0};
+    int code;
+    if (!atomic_load(&r->changed))
+        return 0;
+    pthread_mutex_lock(&r->mutex);
+    if ((code = sort_regions(r)) || (code = number_segments(r)) || (code = build_ranges(r, &built))) {
+        pthread_mutex_unlock(&r->mutex);
+        return nvlxi_fail(code, "no memory for the lookup table of %zu regions", r->length);
+    }
+    pthread_rwlock_wrlock(r->tables);
+    old = r->ranges;
+    r->ranges = built;
+    atomic_store(&r->changed, false);
+    pthread_rwlock_unlock(r->tables);
+    pthread_mutex_unlock(&r->mutex);
+    nvlxi_ranges_free(&old);
+    return 0;
+}
+
+/* ---- Records for export ------------------------------------------------------------------------------ */
+
+/* Copies what is needed to ask the driver, without the lock, which segments still live. */
+static struct nvlxi_allocation *snapshot(struct nvlxi_registration *r, size_t *count) {
+    struct nvlxi_segment *segment, *next;
+    *count = 0;
+    pthread_mutex_lock(&r->mutex);
+    struct nvlxi_allocation *list = malloc((HASH_COUNT(r->segments) + 1) * sizeof *list);
+    if (list) {
+        HASH_ITER(hh, r->segments, segment, next) {
+            if (segment->ready && !segment->stale)
+                list[(*count)++] = segment->allocation;
+        }
+    }
+    pthread_mutex_unlock(&r->mutex);
+    return list;
+}
+
+static void mark_freed(struct nvlxi_registration *r, const struct nvlxi_allocation *allocation) {
+    const struct nvlxi_segment_key key = {allocation->base, allocation->serial};
+    struct nvlxi_segment *segment;
+    pthread_mutex_lock(&r->mutex);
+    HASH_FIND(hh, r->segments, &key, sizeof key, segment);
+    if (segment && segment->ready && !segment->stale) {
+        mark_stale(segment, "its memory was freed");
+        r->generation++;
+        atomic_store(&r->changed, true);
+    }
+    pthread_mutex_unlock(&r->mutex);
+}
+
+static int mark_all_freed(struct nvlxi_registration *r) {
+    size_t count;
+    int code = 0;
+    struct nvlxi_allocation *list = snapshot(r, &count);
+    if (!list)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory to export");
+    for (size_t i = 0; i < count && !code; i++) {
+        code = r->ops->alive(r->device, &list[i]);
+        if (code == NVLX_ESTALE) {
+            mark_freed(r, &list[i]);
+            code = 0;
+        }
+    }
+    free(list);
+    return code;
+}
+
+static bool is_shared(const struct nvlx_region *region) {
+    return region && region->access != NVLX_ACCESS_NONE && !(region->segment && region->segment->stale);
+}
+
+static void record_segment(struct nvlxi_segment *segment, struct nvlxi_descriptor *descriptor) {
+    struct nvlxi_segment_record *record = &descriptor->segments[descriptor->segment_count];
+    segment->index = (uint32_t)descriptor->segment_count++;
+    record->kind = segment->allocation.kind;
+    record->serial = segment->key.serial;
+    record->base = segment->key.base;
+    record->size = segment->allocation.size;
+    record->handle = segment->handle;
+    memcpy(record->device, segment->uuid, sizeof record->device);
+}
+
+/* Room for all regions and names, and for all segments. */
+static int allocate_records(struct nvlxi_registration *r, struct nvlxi_descriptor *descriptor) {
+    size_t names = 1;
+    for (size_t i = 0; i < r->length; i++)
+        if (is_shared(r->regions[i]) && r->regions[i]->name)
+            names += strlen(r->regions[i]->name) + 1;
+    descriptor->segments = calloc(HASH_COUNT(r->segments) + 1, sizeof *descriptor->segments);
+    descriptor->regions = calloc(r->region_count + 1, sizeof *descriptor->regions);
+    descriptor->names = calloc(names, 1);
+    return descriptor->segments && descriptor->regions && descriptor->names ? 0 : NVLX_ENOMEM;
+}
+
+static void fill_records(struct nvlxi_registration *r, struct nvlxi_descriptor *descriptor) {
+    struct nvlxi_segment *segment, *next;
+    char *name = descriptor->names + 1; /* the first byte is the empty name */
+    HASH_ITER(hh, r->segments, segment, next) {
+        segment->index = NVLXI_NO_SEGMENT;
+    }
+    for (size_t i = 0; i < r->length; i++) {
+        const struct nvlx_region *region = r->regions[i];
+        if (!is_shared(region))
+            continue;
+        if (region->segment && region->segment->index == NVLXI_NO_SEGMENT)
+            record_segment(region->segment, descriptor);
+        struct nvlxi_region_record *record = &descriptor->regions[descriptor->region_count++];
+        record->name = descriptor->names;
+        record->segment = region->segment ? region->segment->index : NVLXI_NO_SEGMENT;
+        record->access = region->access;
+        record->address = region->address;
+        record->length = region->length;
+        if (region->name) {
+            record->name = name;
+            name = stpcpy(name, region->name) + 1;
+        }
+    }
+}
+
+int nvlxi_registration_records(struct nvlxi_registration *registration, struct nvlxi_descriptor *descriptor) {
+    struct nvlxi_registration *r = registration;
+    struct nvlxi_descriptor made = *descriptor;
+    int code = mark_all_freed(r);
+    if (!code)
+        code = nvlxi_registration_refresh(r);
+    if (code)
+        return code;
+    pthread_mutex_lock(&r->mutex);
+    code = allocate_records(r, &made);
+    if (!code)
+        fill_records(r, &made);
+    made.identity.generation = r->generation;
+    pthread_mutex_unlock(&r->mutex);
+    if (code) {
+        nvlxi_registration_records_free(&made);
+        return nvlxi_fail(code, "no memory to export the regions");
+    }
+    *descriptor = made;
+    return 0;
+}
+
+void nvlxi_registration_records_free(struct nvlxi_descriptor *descriptor) {
+    free(descriptor->segments);
+    free(descriptor->regions);
+    free(descriptor->names);
+}

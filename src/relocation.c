@@ -1,0 +1,439 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "relocation.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <utlist.h>
+
+#include "error.h"
+#include "identity.h"
+
+int nvlxi_relocation_init(struct nvlxi_relocation *relocation, const struct nvlxi_identity *identity) {
+    struct nvlxi_relocation *r = relocation;
+    r->identity = *identity;
+    for (int gpu = 0; gpu < r->gpus && gpu < NVLXI_DEVICES_MAX; gpu++) {
+        int code = r->ops->uuid(r->device, gpu, r->uuids[gpu]);
+        if (code)
+            return code;
+        r->uuid_count++;
+    }
+    pthread_mutex_init(&r->mutex, NULL);
+    pthread_cond_init(&r->opened, NULL);
+    return 0;
+}
+
+void nvlxi_relocation_free(struct nvlxi_relocation *relocation) {
+    pthread_cond_destroy(&relocation->opened);
+    pthread_mutex_destroy(&relocation->mutex);
+}
+
+/* ---- Tables ------------------------------------------------------------------------------------------ */
+
+/* A small number for a GPU's UUID. Beyond NVLXI_DEVICES_MAX of them, GPUs share the last: they then share lanes, no
+ * more. */
+static uint16_t device_index(struct nvlxi_relocation *r, const uint8_t uuid[NVLXI_UUID_BYTES]) {
+    size_t index;
+    pthread_mutex_lock(&r->mutex);
+    for (index = 0; index < r->uuid_count; index++)
+        if (!memcmp(r->uuids[index], uuid, NVLXI_UUID_BYTES))
+            break;
+    if (index == r->uuid_count && index < NVLXI_DEVICES_MAX)
+        memcpy(r->uuids[r->uuid_count++], uuid, NVLXI_UUID_BYTES);
+    pthread_mutex_unlock(&r->mutex);
+    return (uint16_t)nvlxi_min(index, NVLXI_DEVICES_MAX - 1);
+}
+
+static int compare_bases(const void *a, const void *b) {
+    const struct nvlxi_segment_record *const *x = a, *const *y = b;
+    return ((*x)->base > (*y)->base) - ((*x)->base < (*y)->base);
+}
+
+static int compare_starts(const void *a, const void *b) {
+    const struct nvlxi_range *x = a, *y = b;
+    return (x->start > y->start) - (x->start < y->start);
+}
+
+static int build_by_base(struct nvlxi_peer_table *table) {
+    const struct nvlxi_descriptor *d = table->descriptor;
+    table->by_base = malloc((d->segment_count + 1) * sizeof(*table->by_base));
+    if (!table->by_base)
+        return NVLX_ENOMEM;
+    for (size_t i = 0; i < d->segment_count; i++)
+        table->by_base[i] = &d->segments[i];
+    qsort(table->by_base, d->segment_count, sizeof(*table->by_base), compare_bases);
+    return 0;
+}
+
+static int build_names(struct nvlxi_peer_table *table) {
+    const struct nvlxi_descriptor *d = table->descriptor;
+    bool hash_full = false;
+    table->name_entries = calloc(d->region_count + 1, sizeof *table->name_entries);
+    if (!table->name_entries)
+        return NVLX_ENOMEM;
+    for (size_t i = 0; i < d->region_count; i++) {
+        struct nvlxi_region_name *entry = &table->name_entries[i];
+        entry->region = &d->regions[i];
+        if (entry->region->name[0] && !hash_full)
+            HASH_ADD_KEYPTR(hh, table->names, entry->region->name, strlen(entry->region->name), entry);
+    }
+    return hash_full ? NVLX_ENOMEM : 0;
+}
+
+static int build_ranges(struct nvlxi_relocation *r, struct nvlxi_peer_table *table) {
+    const struct nvlxi_descriptor *d = table->descriptor;
+    size_t count = 0;
+    int code = NVLX_ENOMEM;
+    uint16_t *devices = malloc((d->segment_count + 1) * sizeof *devices);
+    struct nvlxi_range *sorted = malloc((d->region_count + 1) * sizeof *sorted);
+    if (!devices || !sorted)
+        goto free_both;
+    for (size_t i = 0; i < d->segment_count; i++)
+        devices[i] = device_index(r, d->segments[i].device);
+    for (size_t i = 0; i < d->region_count; i++) {
+        const struct nvlxi_region_record *region = &d->regions[i];
+        if (region->segment != NVLXI_NO_SEGMENT)
+            sorted[count++] = (struct nvlxi_range){.start = region->address,
+                                                   .end = region->address + region->length,
+                                                   .owner = region->segment,
+                                                   .access = (uint16_t)region->access,
+                                                   .device = devices[region->segment]};
+    }
+    qsort(sorted, count, sizeof *sorted, compare_starts);
+    code = nvlxi_ranges_build(sorted, count, &table->ranges);
+free_both:
+    free(sorted);
+    free(devices);
+    return code;
+}
+
+static int build_views(struct nvlxi_relocation *r, struct nvlxi_peer_table *table) {
+    size_t segments = table->descriptor->segment_count;
+    table->views = calloc((size_t)r->gpus, sizeof *table->views);
+    if (!table->views)
+        return NVLX_ENOMEM;
+    for (int gpu = 0; gpu < r->gpus; gpu++) {
+        struct nvlxi_view *view = &table->views[gpu];
+        view->offset = malloc((segments + 1) * sizeof *view->offset);
+        view->mapping = calloc(segments + 1, sizeof(*view->mapping));
+        if (!view->offset || !view->mapping)
+            return NVLX_ENOMEM;
+        for (size_t i = 0; i < segments; i++)
+            atomic_init(&view->offset[i], NVLXI_UNMAPPED);
+    }
+    return 0;
+}
+
+static void table_free(struct nvlxi_relocation *r, struct nvlxi_peer_table *table) {
+    for (int gpu = 0; table->views && gpu < r->gpus; gpu++) {
+        free(table->views[gpu].offset);
+        free(table->views[gpu].mapping);
+    }
+    free(table->views);
+    HASH_CLEAR(hh, table->names);
+    free(table->name_entries);
+    free(table->by_base);
+    nvlxi_ranges_free(&table->ranges);
+    nvlxi_descriptor_free(table->descriptor);
+    free(table);
+}
+
+static int check_origin(const struct nvlxi_relocation *r, const struct nvlxi_descriptor *d) {
+    if (strcmp(d->backend, r->ops->name))
+        return nvlxi_fail(NVLX_EBACKEND, "the descriptor is of backend \"%s\", this engine runs on \"%s\"", d->backend,
+                          r->ops->name);
+    if (strcmp(d->identity.boot_id, r->identity.boot_id))
+        return nvlxi_fail(NVLX_ENOTSUP, "the descriptor comes from another machine: its boot id is %s, here it is %s",
+                          d->identity.boot_id, r->identity.boot_id);
+    return 0;
+}
+
+static int table_make(struct nvlxi_relocation *r, const char *text, size_t length, struct nvlxi_peer_table **made) {
+    struct nvlxi_peer_table *table = calloc(1, sizeof *table);
+    if (!table)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for a peer");
+    int code = nvlxi_descriptor_decode(text, length, &table->descriptor);
+    if (!code)
+        code = check_origin(r, table->descriptor);
+    if (code)
+        goto free_table;
+    if ((code = build_by_base(table)) || (code = build_names(table)) || (code = build_ranges(r, table)) ||
+        (code = build_views(r, table))) {
+        nvlxi_fail(code, "no memory for a peer with %zu segments and %zu regions", table->descriptor->segment_count,
+                   table->descriptor->region_count);
+        goto free_table;
+    }
+    *made = table;
+    return 0;
+free_table:
+    table_free(r, table);
+    return code;
+}
+
+/* The segment's record in the table, or NULL. */
+static const struct nvlxi_segment_record *find_segment(const struct nvlxi_peer_table *table, uint64_t base,
+                                                       uint64_t serial) {
+    const struct nvlxi_segment_record wanted = {.base = base}, *key = &wanted, **found;
+    found = bsearch(&key, table->by_base, table->descriptor->segment_count, sizeof(*table->by_base), compare_bases);
+    return found && (*found)->serial == serial ? *found : NULL;
+}
+
+/* ---- Mappings ---------------------------------------------------------------------------------------- */
+
+/* Enters a READY mapping into a table. False if the table does not have the segment. Under the mutex. */
+static bool publish(const struct nvlxi_peer_table *table, struct nvlxi_mapping *mapping) {
+    const struct nvlxi_segment_record *segment = find_segment(table, mapping->key.base, mapping->key.serial);
+    if (!segment)
+        return false;
+    const struct nvlxi_view *view = &table->views[mapping->key.gpu];
+    size_t index = (size_t)(segment - table->descriptor->segments);
+    view->mapping[index] = mapping;
+    atomic_store_explicit(&view->offset[index], mapping->address - segment->base, memory_order_release);
+    return true;
+}
+
+/* Takes a mapping out of use; to be closed when nothing pins it. Under the mutex. */
+static void retire(struct nvlx_peer *peer, struct nvlxi_mapping *mapping) {
+    HASH_DEL(peer->mappings, mapping);
+    LL_PREPEND(peer->retired, mapping);
+}
+
+static int close_mapping(struct nvlx_peer *peer, struct nvlxi_mapping *mapping) {
+    struct nvlxi_relocation *r = peer->relocation;
+    int code = mapping->foreign ? r->ops->unmap(r->device, (int)mapping->key.gpu, mapping->address) : 0;
+    atomic_fetch_sub(&r->mappings, 1);
+    free(mapping);
+    return code;
+}
+
+/* Closes what is retired and not pinned: nothing can pin it any more. Blocks in the driver, without a lock. */
+static int close_retired(struct nvlx_peer *peer) {
+    struct nvlxi_relocation *r = peer->relocation;
+    struct nvlxi_mapping *mapping, *next, *closing = NULL;
+    int code = 0;
+    pthread_mutex_lock(&r->mutex);
+    LL_FOREACH_SAFE(peer->retired, mapping, next) {
+        if (atomic_load(&mapping->pins))
+            continue;
+        LL_DELETE(peer->retired, mapping);
+        LL_PREPEND(closing, mapping);
+    }
+    pthread_mutex_unlock(&r->mutex);
+    LL_FOREACH_SAFE(closing, mapping, next) {
+        int failed = close_mapping(peer, mapping);
+        code = code ? code : failed;
+    }
+    return code;
+}
+
+/* In the exporter's own process the pointer itself is the mapping, if its memory still is what was exported. */
+static int open_own(struct nvlx_peer *peer, const struct nvlxi_segment_record *segment, struct nvlxi_mapping *mapping) {
+    struct nvlxi_relocation *r = peer->relocation;
+    struct nvlxi_allocation allocation;
+    int code = r->ops->resolve(r->device, segment->base, &allocation);
+    if (code)
+        return code;
+    if (allocation.serial != segment->serial)
+        return nvlxi_fail(NVLX_ESTALE, "segment 0x%" PRIx64 " of this process was freed and allocated anew",
+                          segment->base);
+    mapping->address = segment->base;
+    mapping->memory_gpu = allocation.gpu;
+    return 0;
+}
+
+static int open_mapping(struct nvlx_peer *peer, const struct nvlxi_segment_record *segment,
+                        struct nvlxi_mapping *mapping) {
+    struct nvlxi_relocation *r = peer->relocation;
+    if (peer->same_process)
+        return open_own(peer, segment, mapping);
+    mapping->foreign = true;
+    mapping->memory_gpu = (int)mapping->key.gpu;
+    return r->ops->map(r->device, (int)mapping->key.gpu, segment, &mapping->address);
+}
+
+/* Adds a PENDING mapping, opens it without the lock, and makes it READY or removes it. Under the mutex. */
+static int create_mapping(struct nvlx_peer *peer, const struct nvlxi_mapping_key *key,
+                          struct nvlxi_segment_record segment) {
+    struct nvlxi_relocation *r = peer->relocation;
+    struct nvlxi_mapping *mapping = calloc(1, sizeof *mapping);
+    bool hash_full = mapping == NULL;
+    if (mapping) {
+        mapping->key = *key;
+        HASH_ADD(hh, peer->mappings, key, sizeof mapping->key, mapping);
+    }
+    if (hash_full) {
+        free(mapping);
+        return nvlxi_fail(NVLX_ENOMEM, "no memory to map segment 0x%" PRIx64, segment.base);
+    }
+    pthread_mutex_unlock(&r->mutex);
+    int code = open_mapping(peer, &segment, mapping);
+    pthread_mutex_lock(&r->mutex);
+    if (code) {
+        HASH_DEL(peer->mappings, mapping);
+        free(mapping);
+    } else {
+        mapping->ready = true;
+        atomic_fetch_add(&r->mappings, 1);
+        if (!publish(peer->table, mapping))
+            retire(peer, mapping);
+    }
+    pthread_cond_broadcast(&r->opened);
+    return code;
+}
+
+static int check_segment(const struct nvlxi_segment_record *segment, uint64_t base) {
+    if (!segment)
+        return nvlxi_fail(NVLX_ESTALE, "the peer has withdrawn segment 0x%" PRIx64, base);
+    if (segment->kind == NVLXI_KIND_UNKNOWN)
+        return nvlxi_fail(NVLX_ENOTSUP,
+                          "the peer's segment 0x%" PRIx64 " is of kind \"%s\", which this version cannot open", base,
+                          segment->kind_name);
+    return 0;
+}
+
+int nvlxi_peer_map_segment(struct nvlx_peer *peer, int gpu, uint64_t base, uint64_t serial) {
+    struct nvlxi_relocation *r = peer->relocation;
+    const struct nvlxi_mapping_key key = {base, serial, (uint64_t)gpu};
+    struct nvlxi_mapping *mapping;
+    int code = 0;
+    pthread_mutex_lock(&r->mutex);
+    for (;;) {
+        HASH_FIND(hh, peer->mappings, &key, sizeof key, mapping);
+        if (!mapping || mapping->ready)
+            break;
+        pthread_cond_wait(&r->opened, &r->mutex);
+    }
+    if (!mapping) {
+        const struct nvlxi_segment_record *segment = find_segment(peer->table, base, serial);
+        code = check_segment(segment, base);
+        if (!code)
+            code = create_mapping(peer, &key, *segment);
+    }
+    pthread_mutex_unlock(&r->mutex);
+    return code;
+}
+
+/* The segment that holds `address`, which is registered, and the end of what lies in it of [address, end). */
+static int segment_at(struct nvlx_peer *peer, uint64_t address, uint64_t end, struct nvlxi_mapping_key *key,
+                      uint64_t *stop) {
+    const struct nvlxi_ranges *ranges = &peer->table->ranges;
+    uint32_t piece = nvlxi_ranges_find(ranges, address);
+    uint64_t where = address;
+    bool registered = false;
+    if (piece < ranges->count && ranges->piece[piece].start <= address) {
+        const struct nvlxi_segment_record *segment = &peer->table->descriptor->segments[ranges->piece[piece].owner];
+        *key = (struct nvlxi_mapping_key){.base = segment->base, .serial = segment->serial};
+        *stop = nvlxi_min(end, segment->base + segment->size);
+        if (nvlxi_ranges_cover(ranges, piece, address, *stop - address, NVLX_ACCESS_NONE, &where, &registered))
+            return 0;
+    }
+    return nvlxi_fail(NVLX_ERANGE, "the peer's address 0x%" PRIx64 " is not in a registered region", where);
+}
+
+int nvlxi_peer_map_range(struct nvlx_peer *peer, int gpu, uint64_t address, uint64_t length) {
+    struct nvlxi_relocation *r = peer->relocation;
+    uint64_t end;
+    if (gpu < 0 || gpu >= r->gpus)
+        return nvlxi_fail(NVLX_EINVAL, "GPU %d is not one of the %d GPUs here", gpu, r->gpus);
+    if (!nvlxi_add(address, length, &end))
+        return nvlxi_fail(NVLX_EINVAL, "address 0x%" PRIx64 " + length %" PRIu64 " wraps around", address, length);
+    while (address < end) {
+        struct nvlxi_mapping_key key = {0};
+        pthread_rwlock_rdlock(r->tables);
+        int code = segment_at(peer, address, end, &key, &address);
+        pthread_rwlock_unlock(r->tables);
+        if (!code)
+            code = nvlxi_peer_map_segment(peer, gpu, key.base, key.serial);
+        if (code)
+            return code;
+    }
+    return 0;
+}
+
+/* ---- Peers ------------------------------------------------------------------------------------------- */
+
+int nvlxi_peer_open(struct nvlxi_relocation *relocation, const char *text, size_t length, struct nvlx_peer **peer) {
+    struct nvlx_peer *made = calloc(1, sizeof *made);
+    if (!made)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for a peer");
+    int code = table_make(relocation, text, length, &made->table);
+    if (code) {
+        free(made);
+        return code;
+    }
+    made->relocation = relocation;
+    made->same_process = nvlxi_identity_same_process(&made->table->descriptor->identity, &relocation->identity);
+    *peer = made;
+    return 0;
+}
+
+static int check_generation(const struct nvlxi_identity *known, const struct nvlxi_identity *offered) {
+    if (strcmp(known->engine, offered->engine))
+        return nvlxi_fail(
+            NVLX_ESTALE,
+            "the descriptor is of engine %s, the peer is engine %s: it was restarted; open it as a new peer",
+            offered->engine, known->engine);
+    if (offered->generation < known->generation)
+        return nvlxi_fail(NVLX_ESTALE, "the descriptor is of generation %" PRIu64 ", %" PRIu64 " is known already",
+                          offered->generation, known->generation);
+    return 0;
+}
+
+/* Moves the mappings over to a new table, under both locks. */
+static struct nvlxi_peer_table *swap_table(struct nvlx_peer *peer, struct nvlxi_peer_table *table) {
+    struct nvlxi_peer_table *old = peer->table;
+    struct nvlxi_mapping *mapping, *next;
+    HASH_ITER(hh, peer->mappings, mapping, next) {
+        if (mapping->ready && !publish(table, mapping))
+            retire(peer, mapping);
+    }
+    peer->table = table;
+    return old;
+}
+
+int nvlxi_peer_update(struct nvlx_peer *peer, const char *text, size_t length) {
+    struct nvlxi_relocation *r = peer->relocation;
+    struct nvlxi_peer_table *table;
+    int code = table_make(r, text, length, &table);
+    if (code)
+        return code;
+    pthread_mutex_lock(&r->mutex);
+    code = check_generation(&peer->table->descriptor->identity, &table->descriptor->identity);
+    if (!code && table->descriptor->identity.generation != peer->table->descriptor->identity.generation) {
+        pthread_rwlock_wrlock(r->tables);
+        table = swap_table(peer, table);
+        pthread_rwlock_unlock(r->tables);
+    }
+    pthread_mutex_unlock(&r->mutex);
+    table_free(r, table);
+    return code ? code : close_retired(peer);
+}
+
+int nvlxi_peer_find(struct nvlx_peer *peer, const char *name, uint64_t *address, uint64_t *length) {
+    const struct nvlxi_region_name *entry;
+    int code = 0;
+    pthread_rwlock_rdlock(peer->relocation->tables);
+    HASH_FIND_STR(peer->table->names, name, entry);
+    if (entry) {
+        *address = entry->region->address;
+        *length = entry->region->length;
+    } else {
+        code = nvlxi_fail(NVLX_ENOENT, "the peer has no region named \"%.*s\"", NVLXI_NAME_MAX, name);
+    }
+    pthread_rwlock_unlock(peer->relocation->tables);
+    return code;
+}
+
+int nvlxi_peer_close(struct nvlx_peer *peer) {
+    struct nvlxi_relocation *r = peer->relocation;
+    struct nvlxi_mapping *mapping, *next;
+    pthread_mutex_lock(&r->mutex);
+    HASH_ITER(hh, peer->mappings, mapping, next) {
+        retire(peer, mapping);
+    }
+    pthread_mutex_unlock(&r->mutex);
+    int code = close_retired(peer);
+    table_free(r, peer->table);
+    free(peer);
+    return code;
+}

@@ -1,0 +1,105 @@
+/* Peers and mappings: an address of a peer -> where this process sees the same byte.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * What is known of a peer is a table, made from one descriptor and replaced as a whole by the next: the lookup table of
+ * its regions, and for each local GPU the place where each segment is mapped. A mapping belongs to the peer, is keyed
+ * by segment (base and serial) and local GPU, and outlives the table. Its states:
+ *
+ *     PENDING   one thread opens it, without a lock; others who need it wait for the outcome
+ *     READY     open; its offset is published in the peer's table, and transfers pin it while they are in flight
+ *     RETIRED   the peer withdrew the segment: not in the table any more; closed as soon as nothing pins it, in
+ *               update or close of the peer
+ *
+ * `mutex` guards the mappings of all peers. `tables`, which is the engine's, is held for reading by who looks up and
+ * pins, for writing by who swaps a peer's table. Order: mutex, then tables. Offsets are published atomically: a reader
+ * finds an old one or none. */
+#ifndef NVLXI_RELOCATION_H
+#define NVLXI_RELOCATION_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "descriptor.h"
+#include "device.h"
+#include "hash.h"
+#include "ranges.h"
+
+#define NVLXI_UNMAPPED    UINT64_MAX /* in place of an offset */
+#define NVLXI_DEVICES_MAX 256        /* distinct GPUs that peers may name */
+
+struct nvlxi_mapping_key {
+    uint64_t base, serial; /* of the segment, as the peer calls it */
+    uint64_t gpu;          /* local GPU that it is opened on */
+};
+
+struct nvlxi_mapping {
+    struct nvlxi_mapping_key key;
+    int memory_gpu;             /* to be named as holder in copies: key.gpu, but the true one within a process */
+    uint64_t address;           /* where it is mapped */
+    bool ready, foreign;        /* foreign: opened by the device, so to be closed by it */
+    atomic_uint pins;           /* requests in flight that use it */
+    struct nvlxi_mapping *next; /* in the list of retired ones */
+    UT_hash_handle hh;
+};
+
+struct nvlxi_view {                 /* the segments as one local GPU sees them */
+    _Atomic uint64_t *offset;       /* [segments]: mapped address - base, or NVLXI_UNMAPPED */
+    struct nvlxi_mapping **mapping; /* [segments]: valid where the offset is */
+};
+
+struct nvlxi_region_name {
+    const struct nvlxi_region_record *region;
+    UT_hash_handle hh;
+};
+
+struct nvlxi_peer_table {
+    struct nvlxi_descriptor *descriptor;
+    struct nvlxi_ranges ranges;                     /* owner: the segment's index */
+    const struct nvlxi_segment_record **by_base;    /* [segments], sorted */
+    struct nvlxi_region_name *name_entries, *names; /* the entries, and the hash set made of them */
+    struct nvlxi_view *views;                       /* [GPUs of this process] */
+};
+
+struct nvlxi_relocation {
+    const struct nvlxi_device_ops *ops;
+    struct nvlxi_device *device;
+    int gpus;
+    struct nvlxi_identity identity; /* ours */
+    pthread_rwlock_t *tables;
+    pthread_mutex_t mutex;
+    pthread_cond_t opened;
+    atomic_size_t mappings; /* open now, of all peers */
+    uint8_t uuids[NVLXI_DEVICES_MAX][NVLXI_UUID_BYTES];
+    size_t uuid_count; /* ours come first, by ordinal */
+};
+
+struct nvlx_peer {
+    struct nvlx_engine *engine;
+    struct nvlxi_relocation *relocation;
+    struct nvlxi_peer_table *table;
+    struct nvlxi_mapping *mappings; /* PENDING and READY: hash set by key */
+    struct nvlxi_mapping *retired;  /* list */
+    bool same_process;
+    atomic_uint pins;              /* requests in flight */
+    struct nvlx_peer *prev, *next; /* the engine's list */
+};
+
+/* `identity`: this process's. */
+int nvlxi_relocation_init(struct nvlxi_relocation *relocation, const struct nvlxi_identity *identity);
+void nvlxi_relocation_free(struct nvlxi_relocation *relocation);
+
+int nvlxi_peer_open(struct nvlxi_relocation *relocation, const char *text, size_t length, struct nvlx_peer **peer);
+int nvlxi_peer_update(struct nvlx_peer *peer, const char *text, size_t length);
+int nvlxi_peer_find(struct nvlx_peer *peer, const char *name, uint64_t *address, uint64_t *length);
+/* Nothing pins the peer or its mappings any more. Closes them all; returns the first error, and frees the peer anyhow.
+ */
+int nvlxi_peer_close(struct nvlx_peer *peer);
+
+/* Opens, or finds open, the mapping of one segment on a GPU, and publishes it. Called without a lock. */
+int nvlxi_peer_map_segment(struct nvlx_peer *peer, int gpu, uint64_t base, uint64_t serial);
+/* The same for all segments under a range of registered addresses. */
+int nvlxi_peer_map_range(struct nvlx_peer *peer, int gpu, uint64_t address, uint64_t length);
+
+#endif

@@ -1,0 +1,81 @@
+/* Requests: from the caller's list of ops to its completion.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ *     CHECKED    the list is a plan, all it needs is mapped (check.h); nothing is held yet
+ *     IN FLIGHT  in the list of requests in flight; pins its peers and mappings, and its local bytes cannot be
+ * unregistered; its copies are being issued, or are on lanes, each lane's last one followed by an event DONE       all
+ * its events were seen complete (or the device failed): status is set, nothing is held any more
+ *
+ * The step to IN FLIGHT is made with the engine's `tables` still held for reading from the check, so that whoever then
+ * takes them for writing sees every request that passed the check. The submitter holds `polling` until all is issued;
+ * then each poller takes it by trylock, so exactly one at a time looks at the events, and one of them makes the step to
+ * DONE. `mutex` guards the lists. Order: tables, then mutex; polling, then mutex; who holds the mutex only tries
+ * polling. */
+#ifndef NVLXI_TRANSFER_H
+#define NVLXI_TRANSFER_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "check.h"
+#include "pool.h"
+
+struct nvlxi_leg { /* the part of a request that one lane carries */
+    struct nvlxi_pooled_lane *lane;
+    struct nvlxi_pooled_event *event;
+};
+
+struct nvlxi_transfers {
+    const struct nvlxi_device_ops *ops;
+    struct nvlxi_device *device;
+    struct nvlx_engine *engine;
+    struct nvlxi_registration *registration;
+    pthread_rwlock_t *tables;
+    uint32_t max_requests;
+    pthread_mutex_t mutex;
+    struct nvlx_request *in_flight, *done; /* lists of what the caller has not freed */
+    struct nvlx_request *idle;             /* freed, kept for the next */
+    struct nvlxi_check *checks;            /* idle scratch memory */
+    uint32_t in_flight_count, idle_count;
+    struct nvlxi_pool pool;
+};
+
+struct nvlx_request {
+    struct nvlx_engine *engine;
+    struct nvlxi_transfers *transfers;
+    atomic_int status; /* NVLX_EAGAIN until DONE */
+    pthread_mutex_t polling;
+    int outcome; /* the first failure so far; under `polling` */
+    char error[256];
+    struct nvlxi_plan plan;
+    struct nvlxi_needs needs;
+    struct nvlxi_leg *legs, first_leg;
+    uint32_t leg_count, legs_done;
+    uint64_t ops, fragments, bytes, started_ns, submit_ns, elapsed_ns;
+    struct nvlx_request *prev, *next;
+};
+
+void nvlxi_transfers_init(struct nvlxi_transfers *transfers);
+/* Waits for all in flight; frees all requests. */
+void nvlxi_transfers_free(struct nvlxi_transfers *transfers);
+
+int nvlxi_transfer_submit(struct nvlxi_transfers *transfers, const struct nvlx_op *ops, size_t count,
+                          const struct nvlx_transfer_options *options, struct nvlx_request **request);
+
+int nvlxi_request_test(struct nvlx_request *request);
+int nvlxi_request_wait(struct nvlx_request *request, int64_t timeout_ns);
+void nvlxi_request_info(struct nvlx_request *request, struct nvlx_request_info *info);
+int nvlxi_request_free(struct nvlx_request *request);
+
+/* Looks whether requests in flight are done: for those who wait for what requests hold. */
+void nvlxi_transfers_progress(struct nvlxi_transfers *transfers);
+
+/* Waits a little: the longer since `since_ns`, the longer. */
+void nvlxi_transfers_pause(uint64_t since_ns);
+
+/* Whether a request in flight uses any of these local bytes: an nvlxi_busy_function; the context is the
+ * nvlxi_transfers. */
+bool nvlxi_transfers_busy(void *transfers, uint64_t address, uint64_t length);
+
+#endif
