@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Installs a build into a folder of its own, then builds and runs programs outside of the project against it: by the CMake
+# package and by pkg-config, neither of which may need what the library itself was built with.
+# Usage: tests/consumer/check.sh BUILD CMAKE
+# SPDX-License-Identifier: Apache-2.0
+set -euo pipefail
+build=$1 cmake=$2
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+prefix=$work/prefix
+
+# Shows what a command printed only if it fails.
+quietly() {
+    "$@" >"$work/log" 2>&1 || { cat "$work/log" && echo "failed: $*" && return 1; }
+}
+
+quietly "$cmake" --install "$build" --prefix "$prefix"
+(cd "$prefix" && find . ! -type d | sort)
+if grep -rniE 'glog|jsoncpp|cuda' "$prefix"/lib*/cmake "$prefix"/lib*/*/cmake 2>/dev/null; then
+    echo "the CMake package names a dependency of the library's own"
+    exit 1
+fi
+
+quietly "$cmake" -S "$here" -B "$work/by_cmake" -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_DISABLE_FIND_PACKAGE_glog=ON \
+    -DCMAKE_DISABLE_FIND_PACKAGE_jsoncpp=ON -DCMAKE_DISABLE_FIND_PACKAGE_PkgConfig=ON
+quietly "$cmake" --build "$work/by_cmake"
+echo "by the CMake package:"
+"$work/by_cmake/consumer_c"
+"$work/by_cmake/consumer_cc"
+
+# pkg-config sees nothing but what was installed here.
+pc=$(find "$prefix" -name nvlxfer.pc)
+export PKG_CONFIG_LIBDIR=${pc%/*}
+LD_LIBRARY_PATH=$(pkg-config --variable=libdir nvlxfer)
+export LD_LIBRARY_PATH
+cp "$here"/Makefile "$here"/consumer.c "$here"/consumer.cc "$work"
+quietly make -C "$work" all
+echo "by pkg-config:"
+"$work/consumer_c"
+"$work/consumer_cc"
+
+# The installed tools find the library by themselves.
+unset LD_LIBRARY_PATH
+for tool in "$prefix"/bin/*; do
+    if [[ -x $tool ]] && ldd "$tool" | grep 'not found'; then
+        echo "$tool does not find its libraries"
+        exit 1
+    fi
+done

@@ -1,0 +1,34 @@
+# Runs ctest, and says above its summary what was skipped and why, which ctest alone keeps to itself. Sourced.
+# SPDX-License-Identifier: Apache-2.0
+
+# print_skips TEST...: from ctest's log on stdin the lines "SKIP: <reason>", with the name of the test that wrote each; and
+# those of the named tests, which were skipped, that gave no reason.
+print_skips() {
+    awk -v skipped="$*" '
+        /^[0-9]+\/[0-9]+ Test: / { name = $3 }
+        /^SKIP: / { print "Skipped in " name ": " substr($0, 7); told[name] = 1 }
+        END {
+            count = split(skipped, names, " ")
+            for (i = 1; i <= count; i++)
+                if (!(names[i] in told))
+                    print "Skipped in " names[i] ": it gave no reason"
+            if (count || length(told))
+                print ""
+        }'
+}
+
+# run_ctest FOLDER CTEST_ARGUMENT...
+run_ctest() {
+    local folder=$1 line log skipped=()
+    shift
+    log=$folder/Testing/Temporary/LastTest.log
+    ctest --test-dir "$folder" --output-on-failure --parallel "$(nproc)" "$@" 2>&1 </dev/null | while IFS= read -r line; do
+        if [[ $line =~ Test\ +#[0-9]+:\ ([^ ]+)\ .*\*\*\*Skipped ]]; then
+            skipped+=("${BASH_REMATCH[1]}")
+        elif [[ $line =~ ^[0-9]+%\ tests\ passed ]]; then
+            # The log grows under the first name and gets the second at its end.
+            { cat "$log.tmp" 2>/dev/null || cat "$log"; } | print_skips "${skipped[@]}"
+        fi
+        printf '%s\n' "$line"
+    done || return "${PIPESTATUS[0]}"
+}

@@ -1,0 +1,180 @@
+/* What src/device.h promises, asked of every backend that is built in, with the same verdict wanted from each.
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Usage: device_contract           every backend; one that cannot run here is skipped, with its reason
+ *        device_contract BACKEND   this one; exit code 77, after the reason, if it cannot run here */
+#define _GNU_SOURCE
+#include "device_contract.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define CASE_SECONDS 120
+#define SKIPPED      77
+
+/* Where the verdicts differ, and why. */
+static const struct difference {
+    const char *backend, *what, *reason;
+} differences[] = {
+    {"host", "default streams", "they are CUDA's own; the host backend's streams are its lanes"},
+};
+
+struct party me;
+struct peer peer;
+
+/* ---- Helpers ----------------------------------------------------------------------------------------- */
+
+const char *difference(const char *what) {
+    for (size_t i = 0; i < NVLXI_COUNT(differences); i++)
+        if (!strcmp(differences[i].what, what) && !strcmp(differences[i].backend, me.ops->name))
+            return differences[i].reason;
+    return NULL;
+}
+
+void expect(int wanted, int code, const char *call, int line) {
+    if (code != wanted)
+        fail_msg("line %d: %s gave %d, not %d; the last error is '%s'", line, call, code, wanted, nvlx_last_error());
+}
+
+void need_two_gpus(void) {
+    if (me.gpus >= 2)
+        return;
+    print_message("SKIP: this case needs two GPUs, and there is %d\n", me.gpus);
+    skip();
+}
+
+struct message here(struct message message) {
+    EXPECT(0, work(&me, &message));
+    return message;
+}
+
+struct message there(struct message message) {
+    if (!peer.pid)
+        peer_start(&peer, me.ops->name);
+    EXPECT(0, peer_work(&peer, &message));
+    return message;
+}
+
+uint64_t allocate(int gpu, uint64_t length) {
+    return here((struct message){.errand = ERRAND_ALLOC, .gpu = gpu, .length = length}).address;
+}
+
+void release(uint64_t address) {
+    here((struct message){.errand = ERRAND_FREE, .address = address});
+}
+
+void fill(uint64_t address, uint64_t length, uint8_t seed) {
+    here((struct message){.errand = ERRAND_FILL, .address = address, .length = length, .seed = seed});
+}
+
+uint64_t wrong(uint64_t address, uint64_t length, uint8_t seed) {
+    return here((struct message){.errand = ERRAND_CHECK, .address = address, .length = length, .seed = seed}).wrong;
+}
+
+struct nvlxi_allocation resolve(uint64_t address) {
+    struct nvlxi_allocation found;
+    EXPECT(0, me.ops->resolve(me.device, address, &found));
+    return found;
+}
+
+uint64_t map(int gpu, const struct nvlxi_segment_record *record) {
+    return here((struct message){.errand = ERRAND_MAP, .gpu = gpu, .record = *record}).address;
+}
+
+void unmap(int gpu, uint64_t address) {
+    here((struct message){.errand = ERRAND_UNMAP, .gpu = gpu, .address = address});
+}
+
+/* A segment of the peer's, on its GPU 0, filled. The record's base is its address there. */
+struct nvlxi_segment_record peer_segment(uint64_t length, uint8_t seed) {
+    struct message m = there((struct message){.errand = ERRAND_ALLOC, .length = length});
+    m.errand = ERRAND_FILL;
+    m.seed = seed;
+    m = there(m);
+    m.errand = ERRAND_EXPORT;
+    return there(m).record;
+}
+
+void wait_for(struct nvlxi_event *event) {
+    EXPECT(0, await(me.ops, event));
+}
+
+/* ---- Running ------------------------------------------------------------------------------------------ */
+
+static int begin_case(void **state) {
+    (void)state;
+    alarm(CASE_SECONDS);
+    return 0;
+}
+
+static int end_case(void **state) {
+    (void)state;
+    peer_kill(&peer);
+    alarm(0);
+    return 0;
+}
+
+static int name_cases(const char *backend, const struct contract_case *cases, size_t count, struct CMUnitTest *tests) {
+    for (size_t i = 0; i < count; i++) {
+        char *name;
+        if (asprintf(&name, "%s: %s", backend, cases[i].name) < 0)
+            return -1;
+        tests[i] = (struct CMUnitTest){name, cases[i].function, begin_case, end_case, NULL};
+    }
+    return 0;
+}
+
+static int run_cases(const char *backend) {
+    const size_t count = memory_case_count + lane_case_count;
+    struct CMUnitTest *tests = calloc(count, sizeof *tests);
+    int failed = 1;
+    if (tests && !name_cases(backend, memory_cases, memory_case_count, tests) &&
+        !name_cases(backend, lane_cases, lane_case_count, tests + memory_case_count))
+        failed = _cmocka_run_group_tests(backend, tests, count, NULL, NULL);
+    for (size_t i = 0; tests && i < count; i++)
+        free((char *)tests[i].name);
+    free(tests);
+    return failed;
+}
+
+/* How many cases failed, or SKIPPED. */
+static int run_backend(const char *name) {
+    const struct nvlxi_device_ops *ops = party_ops(name);
+    if (!ops) {
+        printf("SKIP: the %s backend is not built in\n", name);
+        return SKIPPED;
+    }
+    if (party_open(ops, &me)) {
+        printf("SKIP: the %s backend cannot run here: %s\n", name, nvlx_last_error());
+        return SKIPPED;
+    }
+    for (size_t i = 0; i < NVLXI_COUNT(differences); i++)
+        if (!strcmp(differences[i].backend, name))
+            printf("known difference of %s: %s: %s\n", name, differences[i].what, differences[i].reason);
+    int failed = run_cases(name);
+    ops->close(me.device);
+    return failed;
+}
+
+int main(int argc, char **argv) {
+    static const char *const names[] = {"host", "cuda"};
+    peer_main(argc, argv);
+    nvlx_set_log(NVLX_LOG_ERROR, NULL, NULL); /* the cases provoke warnings by the hundred */
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    if (argc > 2 || (argc == 2 && strcmp(argv[1], "host") && strcmp(argv[1], "cuda"))) {
+        fprintf(stderr, "usage: %s [host | cuda]\n", argv[0]);
+        return 2;
+    }
+    if (argc == 2) {
+        int failed = run_backend(argv[1]);
+        return failed == SKIPPED ? SKIPPED : failed != 0;
+    }
+    bool bad = false;
+    for (size_t i = 0; i < NVLXI_COUNT(names); i++) {
+        int failed = run_backend(names[i]);
+        bad |= failed && failed != SKIPPED;
+    }
+    return bad;
+}

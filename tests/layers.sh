@@ -1,0 +1,153 @@
+#!/usr/bin/env bash
+# Each file includes only files of lower layers and its own header; device, log and JSON headers stay where they belong.
+# Usage: tests/layers.sh ROOT            checks the tree
+#        tests/layers.sh --prove ROOT    breaks copies of the tree, rule by rule, and fails if that is not noticed
+# SPDX-License-Identifier: Apache-2.0
+set -euo pipefail
+
+# File (a .h, .c, .cc or .cu of that name) and its layer: the design's layer, then a digit for the order inside it.
+declare -A layers
+while read -r file layer; do
+    layers[$file]=$layer
+done <<'TABLE'
+include/nvlxfer        00
+src/base               01
+src/hash               02
+src/log                10
+src/error              11
+src/name               12
+src/records            20
+src/identity           21
+src/device             21
+src/ranges             21
+src/device/host        22
+src/device/host_lane   23
+src/device/host_memory 23
+src/device/cuda        22
+src/device/cuda_lane   23
+src/device/cuda_memory 23
+src/device/copy        23
+src/descriptor         30
+src/registration       31
+src/relocation         31
+src/plan               40
+src/pool               41
+src/check              41
+src/transfer           42
+src/rendezvous         43
+src/engine             50
+src/tools/nvlx_info    90
+src/tools/nvlx_perf    90
+TABLE
+
+# Pairs of patterns: a header, and the only files that may include it.
+outside=(
+    '*cuda*' 'src/device/c*'
+    'driver_types.h' 'src/device/c*'
+    'nvtx*' 'src/device/c*'
+    'glog/*' 'src/log.cc'
+    'gflags/*' 'src/log.cc'
+    'json/*' 'src/descriptor.cc'
+)
+
+failed=0
+bad() {
+    echo "$1 includes $2: $3"
+    failed=1
+}
+
+# Sets `target` to the file of ours that `#include` of $2 in file $1 means, without its suffix, or to nothing.
+resolve() {
+    local directory
+    target=
+    for directory in "${1%/*}" src include; do
+        if [[ -f $directory/$2 ]]; then
+            target=$directory/${2%.*}
+            while [[ $target =~ ^(.*/)?[^/.]+/\.\./(.*)$ ]]; do
+                target=${BASH_REMATCH[1]}${BASH_REMATCH[2]}
+            done
+            return
+        fi
+    done
+}
+
+check_include() {
+    local file=$1 quote=$2 header=$3 stem=${1%.*} target i
+    resolve "$file" "$header"
+    if [[ -z $target && $quote == '"' ]]; then
+        bad "$file" "$header" "there is no such file"
+    elif [[ -z $target ]]; then
+        for ((i = 0; i < ${#outside[@]}; i += 2)); do
+            # shellcheck disable=SC2053 # patterns, hence unquoted
+            if [[ $header == ${outside[i]} && $file != ${outside[i + 1]} ]]; then
+                bad "$file" "$header" "only ${outside[i + 1]} may"
+            fi
+        done
+        if [[ $stem == src/plan && $header == pthread.h ]]; then
+            bad "$file" "$header" "a plan is pure: no locks"
+        fi
+    elif [[ -z ${layers[$target]:-} ]]; then
+        bad "$file" "$header" "$target is not in the table of tests/layers.sh"
+    elif [[ $file == src/tools/* && $target != include/nvlxfer && $target != src/tools/* ]]; then
+        bad "$file" "$header" "a tool uses only the public header"
+    elif [[ $stem == src/plan && $target == src/device ]]; then
+        bad "$file" "$header" "a plan is pure: no device calls"
+    elif [[ $target != "$stem" && ! ${layers[$target]} < ${layers[$stem]} ]]; then
+        bad "$file" "$header" "layer ${layers[$target]} is not below layer ${layers[$stem]}"
+    fi
+}
+
+check_tree() {
+    local file quote header count=0
+    while read -r file; do
+        count=$((count + 1))
+        if [[ -z ${layers[${file%.*}]:-} ]]; then
+            echo "$file is not in the table of tests/layers.sh"
+            failed=1
+            continue
+        fi
+        while read -r quote header; do
+            check_include "$file" "$quote" "$header"
+        done < <(sed -n 's/^[[:space:]]*#[[:space:]]*include[[:space:]]*\([<"]\)\([^>"]*\)[>"].*/\1 \2/p' "$file")
+    done < <(find include src -type f \( -name '*.h' -o -name '*.c' -o -name '*.cc' -o -name '*.cu' \) | sort)
+    ((count > 0)) || { echo "no source was found" && failed=1; }
+    ((failed)) || echo "$count files keep to their layers"
+}
+
+# Appends a line to a file in a copy of the tree, which must make the check fail and name that file.
+prove() {
+    local file=$1 line=$2 copy output
+    copy=$(mktemp -d)
+    cp -r include src "$copy"
+    mkdir -p "$copy/$(dirname "$file")"
+    printf '%s\n' "$line" >>"$copy/$file"
+    if output=$("$self" "$copy" 2>&1) || ! grep -q "^$file " <<<"$output"; then
+        echo "not noticed: '$line' in $file"
+        failed=1
+    fi
+    rm -rf "$copy"
+}
+
+self=$(realpath "${BASH_SOURCE[0]}")
+if [[ $1 == --prove ]]; then
+    cd "$2"
+    "$self" .
+    prove src/base.h '#include "error.h"'
+    prove src/registration.c '#include "relocation.h"'
+    prove src/ranges.c '#  include "transfer.h"'
+    prove src/device/host.c '#include "../registration.h"'
+    prove src/device/host.c '#include <cuda_runtime_api.h>'
+    prove src/engine.c '#include <cuda.h>'
+    prove src/engine.c '#include <glog/logging.h>'
+    prove src/log.cc '#include <json/json.h>'
+    prove src/plan.c '#include "device.h"'
+    prove src/plan.c '#include "nowhere.h"'
+    prove src/plan.c '#include <pthread.h>'
+    prove src/tools/nvlx_info.c '#include "base.h"'
+    prove src/unheard_of.c '#include "base.h"'
+    ((failed)) || echo "every broken copy was noticed"
+else
+    cd "$1"
+    check_tree
+fi
+exit "$failed"

@@ -1,0 +1,384 @@
+/* What only the host backend promises: its strictness about handles, its setting, and that it leaves nothing behind.
+ * SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base.h"
+#include "device/host.h"
+#include "device_peer.h"
+
+#define MIB          (1024u * 1024u)
+#define CASE_SECONDS 120
+
+static const struct nvlxi_device_ops *const ops = &nvlxi_device_host;
+static struct party me;
+static struct peer peer;
+
+#define EXPECT(wanted, call) expect(wanted, call, #call, __LINE__)
+
+static void expect(int wanted, int code, const char *call, int line) {
+    if (code != wanted)
+        fail_msg("line %d: %s gave %d, not %d; the last error is '%s'", line, call, code, wanted, nvlx_last_error());
+}
+
+static void expect_words(const char *words) {
+    if (!strstr(nvlx_last_error(), words))
+        fail_msg("the last error is '%s', without '%s'", nvlx_last_error(), words);
+}
+
+static int begin_case(void **state) {
+    (void)state;
+    alarm(CASE_SECONDS);
+    unsetenv("NVLX_HOST_GPUS");
+    EXPECT(0, party_open(ops, &me));
+    return 0;
+}
+
+static int end_case(void **state) {
+    (void)state;
+    peer_kill(&peer);
+    ops->close(me.device);
+    return 0;
+}
+
+static struct message there(struct message message) {
+    if (!peer.pid)
+        peer_start(&peer, ops->name);
+    EXPECT(0, peer_work(&peer, &message));
+    return message;
+}
+
+static struct nvlxi_segment_record peer_segment(uint64_t length) {
+    struct message m = there((struct message){.errand = ERRAND_ALLOC, .length = length});
+    m.errand = ERRAND_EXPORT;
+    return there(m).record;
+}
+
+static struct nvlxi_host_handle handle_of(const struct nvlxi_segment_record *record) {
+    struct nvlxi_host_handle handle;
+    assert_int_equal(record->handle.length, sizeof handle);
+    memcpy(&handle, record->handle.bytes, sizeof handle);
+    return handle;
+}
+
+static int map_forged(struct nvlxi_segment_record record, struct nvlxi_host_handle handle) {
+    uint64_t address;
+    memcpy(record.handle.bytes, &handle, sizeof handle);
+    int code = ops->map(me.device, 0, &record, &address);
+    if (!code)
+        EXPECT(0, ops->unmap(me.device, 0, address));
+    return code;
+}
+
+/* Lines of a file of /proc/self that hold `words`. */
+static int lines_with(const char *path, const char *words) {
+    char line[1024];
+    int count = 0;
+    FILE *file = fopen(path, "re");
+    assert_non_null(file);
+    while (fgets(line, sizeof line, file))
+        count += strstr(line, words) != NULL;
+    fclose(file);
+    return count;
+}
+
+/* ---- Settings ---------------------------------------------------------------------------------------- */
+
+static void setting_is_checked(void **state) {
+    (void)state;
+    static const char *const bad[] = {
+        "", "0", "65", "-1", "+2", " 2", "2 ", "two", "2x", "0x2", "99999999999999999999"};
+    static const int good[] = {1, 2, 64};
+    char text[16];
+    int gpus = 77;
+    for (size_t i = 0; i < NVLXI_COUNT(bad); i++) {
+        setenv("NVLX_HOST_GPUS", bad[i], 1);
+        EXPECT(NVLX_EBACKEND, ops->count(&gpus));
+        expect_words(bad[i]);
+        expect_words("NVLX_HOST_GPUS");
+        assert_int_equal(gpus, 77);
+        struct nvlxi_device *device = NULL;
+        EXPECT(NVLX_EBACKEND, ops->open(NULL, 0, &device));
+        assert_null(device);
+    }
+    for (size_t i = 0; i < NVLXI_COUNT(good); i++) {
+        snprintf(text, sizeof text, "%d", good[i]);
+        setenv("NVLX_HOST_GPUS", text, 1);
+        EXPECT(0, ops->count(&gpus));
+        assert_int_equal(gpus, good[i]);
+    }
+    unsetenv("NVLX_HOST_GPUS");
+    EXPECT(0, ops->count(&gpus));
+    assert_int_equal(gpus, 2);
+}
+
+static void listed_gpus_only(void **state) {
+    (void)state;
+    const int one[] = {1}, none[] = {0, 2}, negative[] = {-1};
+    struct nvlxi_device *device;
+    struct nvlxi_event *event;
+    struct nvlxi_lane *lane;
+    struct nvlxi_segment_record record = peer_segment(MIB);
+    uint64_t mapped;
+    void *address;
+    EXPECT(NVLX_EINVAL, ops->open(none, 2, &device));
+    expect_words("is 2, but there are 2");
+    EXPECT(NVLX_EINVAL, ops->open(negative, 1, &device));
+    EXPECT(0, ops->open(one, 1, &device));
+    EXPECT(NVLX_EINVAL, ops->alloc(device, 0, MIB, &address));
+    expect_words("config.gpus");
+    EXPECT(NVLX_EINVAL, ops->map(device, 0, &record, &mapped));
+    EXPECT(NVLX_EINVAL, ops->lane_create(device, 0, &lane));
+    EXPECT(NVLX_EINVAL, ops->event_create(device, 0, &event));
+    EXPECT(0, ops->map(device, 1, &record, &mapped));
+    EXPECT(0, ops->unmap(device, 1, mapped));
+    ops->close(device);
+    EXPECT(0, ops->open(NULL, 0, &device));
+    EXPECT(0, ops->alloc(device, 0, MIB, &address));
+    EXPECT(0, ops->free(device, address));
+    EXPECT(0, ops->alloc(device, 1, MIB, &address));
+    EXPECT(0, ops->free(device, address));
+    ops->close(device);
+}
+
+/* ---- Memory ------------------------------------------------------------------------------------------ */
+
+static void memory_is_known_to_all_engines(void **state) {
+    (void)state;
+    struct nvlxi_allocation found;
+    struct nvlxi_device *other;
+    void *address, *gone;
+    EXPECT(0, ops->open(NULL, 0, &other));
+    EXPECT(0, ops->alloc(me.device, 1, 100, &address));
+    EXPECT(0, ops->resolve(other, (uintptr_t)address + 99, &found));
+    assert_int_equal(found.base, (uintptr_t)address);
+    assert_int_equal(found.size, 100);
+    EXPECT(NVLX_ENOTSUP, ops->resolve(other, (uintptr_t)address + 100, &found));
+    EXPECT(NVLX_ENOTSUP, ops->resolve(other, (uintptr_t)address - 1, &found));
+    EXPECT(NVLX_ENOTSUP, ops->resolve(other, UINT64_MAX, &found));
+    EXPECT(NVLX_EINVAL, ops->free(other, address));
+    EXPECT(NVLX_EINVAL, ops->free(me.device, (char *)address + 1));
+    EXPECT(NVLX_EINVAL, ops->alloc(me.device, 0, 0, &gone));
+    EXPECT(NVLX_EDEVICE, ops->alloc(me.device, 0, SIZE_MAX, &gone));
+    EXPECT(NVLX_EDEVICE, ops->alloc(me.device, 0, (size_t)1 << 60, &gone));
+    EXPECT(0, ops->free(me.device, address));
+    EXPECT(NVLX_EINVAL, ops->free(me.device, address));
+    ops->close(other);
+}
+
+/* Of the first, the middle and the last of many, while others come and go. */
+static void many_allocations_are_found(void **state) {
+    (void)state;
+    enum { COUNT = 500 };
+    void *addresses[COUNT];
+    struct nvlxi_allocation found;
+    uint64_t serial = 0;
+    for (int i = 0; i < COUNT; i++)
+        EXPECT(0, ops->alloc(me.device, i % 2, (size_t)(1 + i * 37), &addresses[i]));
+    for (int i = 0; i < COUNT; i += 2)
+        EXPECT(0, ops->free(me.device, addresses[i]));
+    for (int i = 1; i < COUNT; i += 2) {
+        EXPECT(0, ops->resolve(me.device, (uintptr_t)addresses[i] + (uint64_t)i * 37, &found));
+        assert_int_equal(found.base, (uintptr_t)addresses[i]);
+        assert_true(found.serial > serial);
+        serial = found.serial;
+        EXPECT(0, ops->free(me.device, addresses[i]));
+    }
+}
+
+/* ---- Handles ----------------------------------------------------------------------------------------- */
+
+static void lying_sizes_are_refused(void **state) {
+    (void)state;
+    struct nvlxi_segment_record record = peer_segment(MIB), lie = record;
+    struct nvlxi_host_handle handle = handle_of(&record);
+    const uint64_t sizes[] = {0, 1, MIB - 1, MIB + 1, 64 * MIB, (uint64_t)1 << 46, UINT64_MAX};
+    for (size_t i = 0; i < NVLXI_COUNT(sizes); i++) {
+        lie.size = sizes[i];
+        EXPECT(NVLX_EDEVICE, map_forged(lie, handle));
+        struct nvlxi_host_handle forged = handle;
+        forged.size = sizes[i];
+        EXPECT(NVLX_EDEVICE, map_forged(record, forged));
+        EXPECT(NVLX_EDEVICE, map_forged(lie, forged));
+    }
+    EXPECT(0, map_forged(record, handle));
+}
+
+static void forged_handles_are_refused(void **state) {
+    (void)state;
+    struct nvlxi_segment_record record = peer_segment(MIB), other = record;
+    const struct nvlxi_host_handle handle = handle_of(&record);
+    struct nvlxi_host_handle forged = handle;
+    forged.start_time++;
+    EXPECT(NVLX_ESTALE, map_forged(record, forged));
+    expect_words("is gone");
+    forged = handle;
+    forged.fd = 100000;
+    EXPECT(NVLX_ESTALE, map_forged(record, forged));
+    expect_words("has freed");
+    forged = handle;
+    forged.inode++;
+    EXPECT(NVLX_ESTALE, map_forged(record, forged));
+    forged = handle;
+    forged.device++;
+    EXPECT(NVLX_ESTALE, map_forged(record, forged));
+    forged = handle;
+    forged.pid = -handle.pid;
+    EXPECT(NVLX_EDEVICE, map_forged(record, forged));
+    forged = handle;
+    forged.fd = -1;
+    EXPECT(NVLX_EDEVICE, map_forged(record, forged));
+    forged = handle;
+    forged.serial++;
+    EXPECT(NVLX_EDEVICE, map_forged(record, forged));
+    other.kind = NVLXI_KIND_UNKNOWN;
+    EXPECT(NVLX_ENOTSUP, map_forged(other, handle));
+    EXPECT(0, map_forged(record, handle));
+}
+
+/* The exporter's descriptor number now leads elsewhere: to a pipe, then to another segment. */
+static void reused_numbers_are_noticed(void **state) {
+    (void)state;
+    struct nvlxi_segment_record record = peer_segment(MIB);
+    const struct nvlxi_host_handle old = handle_of(&record);
+    there((struct message){.errand = ERRAND_FREE, .address = record.base});
+    EXPECT(NVLX_ESTALE, map_forged(record, old));
+    struct nvlxi_segment_record next = peer_segment(MIB);
+    struct nvlxi_host_handle now = handle_of(&next);
+    assert_int_equal(now.fd, old.fd);
+    EXPECT(NVLX_ESTALE, map_forged(record, old));
+    EXPECT(0, map_forged(next, now));
+    there((struct message){.errand = ERRAND_REPLACE, .fd = now.fd});
+    EXPECT(NVLX_ESTALE, map_forged(next, now));
+}
+
+/* Not even a segment's owner can shrink it under those who mapped it. */
+static void segments_keep_their_size(void **state) {
+    (void)state;
+    struct nvlxi_segment_record record = peer_segment(MIB);
+    struct nvlxi_host_handle handle = handle_of(&record);
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/fd/%d", (int)handle.pid, (int)handle.fd);
+    assert_int_not_equal(truncate(path, 1), 0);
+    assert_int_not_equal(truncate(path, 2 * MIB), 0);
+    EXPECT(0, map_forged(record, handle));
+}
+
+static void mappings_belong_to_a_gpu(void **state) {
+    (void)state;
+    struct nvlxi_segment_record record = peer_segment(MIB);
+    struct nvlxi_allocation found;
+    uint64_t mapped;
+    EXPECT(0, ops->map(me.device, 0, &record, &mapped));
+    EXPECT(NVLX_ENOTSUP, ops->resolve(me.device, mapped + 5, &found));
+    expect_words("a mapping of another process's memory");
+    EXPECT(NVLX_EINVAL, ops->unmap(me.device, 1, mapped));
+    EXPECT(NVLX_EINVAL, ops->unmap(me.device, 0, mapped + 1));
+    EXPECT(NVLX_EINVAL, ops->free(me.device, (void *)(uintptr_t)mapped));
+    EXPECT(0, ops->unmap(me.device, 0, mapped));
+    EXPECT(NVLX_EINVAL, ops->unmap(me.device, 0, mapped));
+}
+
+/* ---- Lanes ------------------------------------------------------------------------------------------- */
+
+static void only_lanes_are_streams(void **state) {
+    (void)state;
+    struct nvlxi_lane *lane;
+    struct nvlxi_event *event;
+    void *const strangers[] = {NULL, NVLX_STREAM_LEGACY, NVLX_STREAM_PER_THREAD, &me};
+    int gpu = 77;
+    EXPECT(0, ops->lane_create(me.device, 1, &lane));
+    EXPECT(0, ops->event_create(me.device, 1, &event));
+    for (size_t i = 0; i < NVLXI_COUNT(strangers); i++) {
+        EXPECT(NVLX_ENOTSUP, ops->stream_gpu(me.device, strangers[i], &gpu));
+        EXPECT(NVLX_ENOTSUP, ops->stream_record(me.device, strangers[i], event));
+        EXPECT(NVLX_ENOTSUP, ops->stream_wait(me.device, strangers[i], event));
+    }
+    assert_int_equal(gpu, 77);
+    EXPECT(0, ops->stream_gpu(me.device, lane, &gpu));
+    assert_int_equal(gpu, 1);
+    ops->event_destroy(event);
+    ops->lane_destroy(lane);
+    EXPECT(NVLX_ENOTSUP, ops->stream_gpu(me.device, lane, &gpu));
+}
+
+/* The signals that the one worker of this process blocks. */
+static unsigned long long blocked_in_worker(void) {
+    char path[300], line[256];
+    unsigned long long blocked = 0;
+    DIR *tasks = opendir("/proc/self/task");
+    assert_non_null(tasks);
+    for (struct dirent *task; (task = readdir(tasks));) {
+        snprintf(path, sizeof path, "/proc/self/task/%s/status", task->d_name);
+        FILE *file = fopen(path, "re");
+        bool worker = false;
+        while (file && fgets(line, sizeof line, file)) {
+            worker |= strstr(line, "nvlx-host-lane") != NULL;
+            if (worker)
+                sscanf(line, "SigBlk: %llx", &blocked);
+        }
+        if (file)
+            fclose(file);
+    }
+    closedir(tasks);
+    return blocked;
+}
+
+/* The program's handlers run in the program's threads: in a worker all signals are blocked that can be. */
+static void workers_take_no_signals(void **state) {
+    (void)state;
+    struct nvlxi_lane *lane;
+    struct nvlxi_event *event;
+    EXPECT(0, ops->lane_create(me.device, 0, &lane));
+    EXPECT(0, ops->event_create(me.device, 0, &event));
+    EXPECT(0, ops->event_record(lane, event)); /* until it runs, glibc blocks signals anyhow */
+    EXPECT(0, await(ops, event));
+    ops->event_destroy(event);
+    assert_int_equal(blocked_in_worker() & 0x7fffffff, 0x7ffbfeff); /* all but SIGKILL and SIGSTOP */
+    ops->lane_destroy(lane);
+}
+
+static void nothing_is_left(void **state) {
+    (void)state;
+    peer_kill(&peer);
+    assert_int_equal(lines_with("/proc/self/maps", "nvlxfer-host-gpu"), 0);
+    struct nvlxi_segment_record record = peer_segment(MIB);
+    struct nvlxi_lane *lane;
+    uint64_t mapped;
+    void *address;
+    EXPECT(0, ops->alloc(me.device, 0, MIB, &address));
+    EXPECT(0, ops->map(me.device, 0, &record, &mapped));
+    EXPECT(0, ops->lane_create(me.device, 0, &lane));
+    assert_int_equal(lines_with("/proc/self/maps", "nvlxfer-host-gpu"), 2);
+    int unused = dup(0);
+    ops->lane_destroy(lane);
+    EXPECT(0, ops->unmap(me.device, 0, mapped));
+    EXPECT(0, ops->free(me.device, address));
+    assert_int_equal(lines_with("/proc/self/maps", "nvlxfer-host-gpu"), 0);
+    int lower = dup(0); /* the segment's number is free again, the mapping never kept one */
+    assert_true(unused >= 0 && lower == unused - 1);
+    close(unused);
+    close(lower);
+}
+
+int main(int argc, char **argv) {
+    peer_main(argc, argv);
+    nvlx_set_log(NVLX_LOG_ERROR, NULL, NULL); /* the cases provoke warnings by the dozen */
+#define CASE(function) cmocka_unit_test_setup_teardown(function, begin_case, end_case)
+    const struct CMUnitTest tests[] = {
+        CASE(setting_is_checked),         CASE(listed_gpus_only),         CASE(memory_is_known_to_all_engines),
+        CASE(many_allocations_are_found), CASE(lying_sizes_are_refused),  CASE(forged_handles_are_refused),
+        CASE(reused_numbers_are_noticed), CASE(segments_keep_their_size), CASE(mappings_belong_to_a_gpu),
+        CASE(only_lanes_are_streams),     CASE(workers_take_no_signals),  CASE(nothing_is_left),
+    };
+#undef CASE
+    return cmocka_run_group_tests_name("host", tests, NULL, NULL);
+}
