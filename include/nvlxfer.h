@@ -120,6 +120,13 @@ enum {
         2 /* software GPUs in shared memory, NVLX_HOST_GPUS of them (default 2): for tests without a GPU */
 };
 
+enum {
+    NVLX_MECHANISM_DEFAULT = 0,     /* in options: what the engine's config says; in the config: auto */
+    NVLX_MECHANISM_AUTO = 1,        /* by size, alignment and number: the fastest */
+    NVLX_MECHANISM_COPY_ENGINE = 2, /* copy engines only: takes no SMs */
+    NVLX_MECHANISM_KERNEL = 3       /* a copy kernel only */
+};
+
 struct nvlx_config {
     size_t size;
     uint32_t backend;      /* NVLX_BACKEND_... */
@@ -127,6 +134,10 @@ struct nvlx_config {
     const int *gpus;       /* GPUs (CUDA ordinals of this process) on which a context may be made; copied. NULL: only
                               those whose primary context is already active, now or later */
     size_t gpu_count;      /* entries of `gpus` */
+    uint32_t mechanism;    /* NVLX_MECHANISM_...: the default of transfers */
+    uint32_t max_sms;      /* SMs that a transfer's kernel may take: the default of transfers. 0: 32 */
+    size_t list_memory; /* bytes of pinned host memory for lists of fragments, at most; transfers that find no room are
+                           refused with NVLX_EBUSY. 0: 256 MiB. Taken as needed, kept until the engine is destroyed */
 };
 
 void nvlx_config_init(struct nvlx_config *config);
@@ -245,6 +256,10 @@ struct nvlx_transfer_options {
     void *stream; /* a CUDA stream (cudaStream_t) of the caller, in whose order the transfer takes its place: it starts
                      after the work that is in the stream, and later work in the stream starts after it. No CPU waits.
                      NULL: no order, and the sources' content must be complete before the call */
+    uint32_t mechanism; /* NVLX_MECHANISM_... */
+    uint32_t max_sms;   /* SMs that the copy kernel may take, at most; 0: config.max_sms */
+    int32_t priority;   /* of the streams that carry it, as cudaStreamCreateWithPriority has it: lower is more urgent;
+                           what the   device does not have is taken as the nearest that it has */
 };
 
 void nvlx_transfer_options_init(struct nvlx_transfer_options *options);
@@ -284,15 +299,36 @@ int nvlx_peer_update(struct nvlx_peer *peer, const char *text, size_t length);
  * Errors as nvlx_transfer. */
 int nvlx_peer_map(struct nvlx_peer *peer, int gpu, uint64_t address, uint64_t length);
 
+struct nvlx_prepared; /* a list that was checked and relocated once, to be posted many times */
+
+/* Checks, maps and relocates a list once, as nvlx_transfer does, for lists that are copied again and again, such as the
+ * layout of a KV cache. Starts nothing. What the list names stays pinned until the object is freed: its regions cannot
+ * be unregistered (NVLX_EBUSY), its peers' mappings stay. options->stream must be NULL. Errors as nvlx_transfer. Free
+ * it by nvlx_prepared_free. */
+int nvlx_prepare(struct nvlx_engine *engine, const struct nvlx_op *ops, size_t count,
+                 const struct nvlx_transfer_options *options, struct nvlx_prepared **prepared);
+
+/* Starts all copies of a prepared list; costs a launch or a few, whatever the number of ops. `options` may name a
+ * stream; its mechanism, max_sms and priority must be 0: they were chosen by nvlx_prepare. May be posted again before
+ * the last post is complete. NVLX_ESTALE: a peer has withdrawn a segment of the list since; prepare it anew.
+ * NVLX_EBUSY, NVLX_ENOTSUP: as nvlx_transfer. */
+int nvlx_post(struct nvlx_prepared *prepared, const struct nvlx_transfer_options *options,
+              struct nvlx_request **request);
+
+/* Waits for its posts in flight, and frees it. Their requests stay the caller's. NULL is allowed. */
+int nvlx_prepared_free(struct nvlx_prepared *prepared);
+
 struct nvlx_request_info {
     size_t size;
-    int32_t status;      /* as nvlx_test would return */
-    uint32_t fragments;  /* copies issued, after planning */
-    uint64_t ops;        /* entries of the caller's list */
-    uint64_t bytes;      /* that the list moves */
-    uint64_t submit_ns;  /* time spent in nvlx_transfer */
-    uint64_t elapsed_ns; /* from the call until completion was first seen; 0 while in flight */
-    char error[256];     /* how it failed, in the driver's words; "" if it did not */
+    int32_t status;                          /* as nvlx_test would return */
+    uint32_t sms;                            /* that its kernels take at most; 0: no kernel carries any of it */
+    uint64_t ops;                            /* entries of the caller's list */
+    uint64_t bytes;                          /* that the list moves */
+    uint64_t submit_ns;                      /* time spent in nvlx_transfer */
+    uint64_t elapsed_ns;                     /* from the call until completion was first seen; 0 while in flight */
+    uint64_t engine_bytes, engine_fragments; /* what copy engines carry, after planning: adjacent ops are joined */
+    uint64_t kernel_bytes, kernel_fragments; /* what kernels carry, where long fragments are cut into pieces */
+    char error[256];                         /* how it failed, in the driver's words; "" if it did not */
 };
 
 /* Tells about a request, in flight or complete. `info->size` must be set to sizeof *info; the struct is filled. */

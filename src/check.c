@@ -174,21 +174,38 @@ static int use_segment(struct list *list, struct nvlxi_route *route, uint32_t se
     return code;
 }
 
+/* Whether the copy kernel can carry what goes from `gpu` to `remote_gpu`. Within a process, only copy engines reach
+ * another GPU. */
+static int kernels_reach(const struct nvlxi_registration *registration, int gpu, int remote_gpu, bool *reach) {
+    struct nvlxi_gpu_limits limits;
+    int code = registration->ops->limits(registration->device, gpu, &limits);
+    if (!code)
+        *reach = limits.sms && gpu == remote_gpu;
+    return code;
+}
+
 static int find_group(struct list *list, struct nvlxi_route *route, const struct nvlxi_range *remote, uint32_t opcode) {
     int remote_gpu = route->view->mapping[remote->owner]->memory_gpu;
-    struct nvlxi_group *group = nvlxi_plan_group(list->plan, route->gpu, remote_gpu, remote->device, (uint16_t)opcode);
-    if (!group || (group->next == group->limit && nvlxi_plan_grow(list->plan, group)))
-        return nvlxi_fail(NVLX_ENOMEM, "no memory for the fragments of a transfer");
+    bool kernels;
+    int code = kernels_reach(list->check->registration, route->gpu, remote_gpu, &kernels);
+    if (code)
+        return code;
+    if (list->plan->mechanism == NVLX_MECHANISM_KERNEL && !kernels)
+        return nvlxi_fail(NVLX_ENOTSUP, "no kernel can copy between GPU %d and GPU %d here, only copy engines",
+                          route->gpu, remote_gpu);
+    struct nvlxi_group *group =
+        nvlxi_plan_group(list->plan, route->gpu, remote_gpu, remote->device, (uint16_t)opcode, kernels);
+    if (!group)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for a group of copies");
     route->group[opcode - 1] = group;
     return 0;
 }
 
-static void add(struct nvlxi_group *group, const struct nvlx_op *op, uint64_t offset) {
+static inline int add(struct nvlxi_plan *plan, struct nvlxi_group *group, const struct nvlx_op *op, uint64_t offset) {
     uint64_t local = (uint64_t)(uintptr_t)op->local, remote = op->remote + offset;
     if (op->opcode == NVLX_OP_READ)
-        nvlxi_plan_add(group, local, remote, op->length);
-    else
-        nvlxi_plan_add(group, remote, local, op->length);
+        return nvlxi_plan_add(plan, group, local, remote, op->length);
+    return nvlxi_plan_add(plan, group, remote, local, op->length);
 }
 
 static int check_local(struct list *list, size_t index, int *gpu) {
@@ -221,11 +238,10 @@ static int check_op(struct list *list, size_t index, struct nvlxi_route **route)
     code = use_segment(list, *route, remote->owner, &offset);
     if (code || offset == NVLXI_UNMAPPED)
         return code;
-    if ((code = find_group(list, *route, remote, op->opcode)))
+    const struct nvlxi_group *group = (*route)->group[op->opcode - 1];
+    if ((!group || group->device != remote->device) && (code = find_group(list, *route, remote, op->opcode)))
         return code;
-    list->plan->bytes += op->length;
-    add((*route)->group[op->opcode - 1], op, offset);
-    return 0;
+    return add(list->plan, (*route)->group[op->opcode - 1], op, offset);
 }
 
 /* ---- The short path ---------------------------------------------------------------------------------- */
@@ -235,7 +251,6 @@ static size_t check_ready(struct list *list, size_t index, size_t count, struct 
     const struct nvlxi_check *check = list->check;
     const struct nvlxi_ranges *local = check->local, *remote = &route->table->ranges;
     const uint32_t epoch = check->epoch, *local_mark = check->mark, *segment_mark = route->mark;
-    uint64_t bytes = 0;
     for (; index < count; index++) {
         const struct nvlx_op *op = &list->ops[index];
         uint32_t opcode = op->opcode;
@@ -249,19 +264,14 @@ static size_t check_ready(struct list *list, size_t index, size_t count, struct 
         if (!(far->access & opcode) || local_mark[near] != epoch || segment_mark[far->owner] != epoch)
             break;
         struct nvlxi_group *group = route->group[opcode - 1];
-        if (!group || group->device != far->device || group->gpu != local->piece[near].device ||
-            group->next == group->limit)
+        if (!group || group->device != far->device || group->gpu != local->piece[near].device)
             break;
         uint64_t offset = atomic_load_explicit(&route->view->offset[far->owner], memory_order_relaxed);
         if (offset == NVLXI_UNMAPPED)
             break;
-        bytes += length;
-        if (opcode == NVLX_OP_READ)
-            nvlxi_plan_add(group, here, there + offset, length);
-        else
-            nvlxi_plan_add(group, there + offset, here, length);
+        if (add(list->plan, group, op, offset))
+            break;
     }
-    list->plan->bytes += bytes;
     return index;
 }
 
@@ -293,6 +303,7 @@ int nvlxi_check_ops(struct nvlxi_check *check, const struct nvlxi_registration *
         if (route)
             index = check_ready(&list, index + 1, count, route) - 1;
     }
-    nvlxi_plan_seal(plan);
-    return check->missing_count ? NVLX_EAGAIN : 0;
+    if (check->missing_count)
+        return NVLX_EAGAIN;
+    return nvlxi_plan_seal(plan);
 }

@@ -103,7 +103,7 @@ struct Shown {
         size_t length = 0;
         for (; length < string.size() && length < most; length++)
             text[length] = string[length] >= ' ' && string[length] <= '~' ? string[length] : '?';
-        std::memcpy(text + length, string.size() > most ? "..." : "\0\0", 4);
+        std::memcpy(text + length, string.size() > most ? "..." : "\0\0\0", 4);
     }
 };
 

@@ -34,6 +34,10 @@ struct nvlxi_copy {
     int source_gpu;
 };
 
+struct nvlxi_gpu_limits {
+    uint32_t sms; /* that copy kernels can use; 0: there are no kernels */
+};
+
 struct nvlxi_device_ops {
     const char *name; /* "cuda", "host" */
 
@@ -70,11 +74,26 @@ struct nvlxi_device_ops {
     int (*map)(struct nvlxi_device *device, int gpu, const struct nvlxi_segment_record *segment, uint64_t *address);
     int (*unmap)(struct nvlxi_device *device, int gpu, uint64_t address);
 
-    int (*lane_create)(struct nvlxi_device *device, int gpu, struct nvlxi_lane **lane);
+    int (*limits)(struct nvlxi_device *device, int gpu, struct nvlxi_gpu_limits *limits);
+
+    /* Host memory that the kernels of all GPUs can read: for lists of fragments. */
+    int (*list_alloc)(struct nvlxi_device *device, size_t size, void **memory);
+    void (*list_free)(struct nvlxi_device *device, void *memory);
+
+    /* `priority`: lower is more urgent, 0 is usual; taken as the nearest that the device has. */
+    int (*lane_create)(struct nvlxi_device *device, int gpu, int priority, struct nvlxi_lane **lane);
     /* Nothing is queued in the lane any more. */
     void (*lane_destroy)(struct nvlxi_lane *lane);
     /* Queues one copy; never waits for it, and never completes inside the call. */
     int (*copy)(struct nvlxi_lane *lane, const struct nvlxi_copy *copy);
+    /* Queues many copies for the copy engines, in any order among each other. The list is read before the call returns.
+     */
+    int (*copy_list)(struct nvlxi_lane *lane, const struct nvlxi_fragment *list, size_t count, int destination_gpu,
+                     int source_gpu);
+    /* Queues a kernel that copies a list, on `sms` SMs at most. The list lies in memory from list_alloc and is read
+     * until the kernel is complete. `opcode`: NVLX_OP_..., which side is far. `bytes`: of the list. */
+    int (*copy_kernel)(struct nvlxi_lane *lane, const struct nvlxi_fragment *list, uint32_t count, uint64_t bytes,
+                       uint32_t opcode, uint32_t sms);
 
     /* An event belongs to a GPU. It is complete until it is recorded; recording it again replaces the old point. */
     int (*event_create)(struct nvlxi_device *device, int gpu, struct nvlxi_event **event);

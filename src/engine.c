@@ -14,6 +14,8 @@
 #include "log.h"
 #include "transfer.h"
 
+#define LIST_MEMORY (256u << 20) /* bytes; where config.list_memory is 0 */
+
 struct allocation { /* memory from nvlx_alloc */
     void *address;
     size_t length;
@@ -105,6 +107,12 @@ static int check_pointer(const void *pointer, const char *name) {
     return nvlxi_likely(pointer != NULL) ? 0 : nvlxi_fail(NVLX_EINVAL, "%s is NULL", name);
 }
 
+static int check_mechanism(uint32_t mechanism) {
+    if (mechanism <= NVLX_MECHANISM_KERNEL)
+        return 0;
+    return nvlxi_fail(NVLX_EINVAL, "mechanism %" PRIu32 " is not one of NVLX_MECHANISM_...", mechanism);
+}
+
 /* ---- Backends ---------------------------------------------------------------------------------------- */
 
 static int find_backend(uint32_t backend, const struct nvlxi_device_ops **ops) {
@@ -177,6 +185,8 @@ static int init_modules(struct nvlx_engine *engine, const struct nvlx_config *co
     registration->tables = relocation->tables = transfers->tables = &engine->tables;
     transfers->registration = registration;
     transfers->max_requests = config->max_requests ? config->max_requests : 4096;
+    transfers->mechanism = config->mechanism ? config->mechanism : NVLX_MECHANISM_AUTO;
+    transfers->max_sms = config->max_sms ? config->max_sms : 32;
     int code = engine->ops->count(&relocation->gpus);
     if (!code)
         code = nvlxi_relocation_init(relocation, &engine->identity);
@@ -189,7 +199,7 @@ static int init_modules(struct nvlx_engine *engine, const struct nvlx_config *co
     }
     init_tables_lock(&engine->tables);
     pthread_mutex_init(&engine->mutex, NULL);
-    nvlxi_transfers_init(transfers);
+    nvlxi_transfers_init(transfers, config->list_memory ? config->list_memory : LIST_MEMORY);
     return 0;
 }
 
@@ -230,6 +240,8 @@ int nvlx_engine_create(const struct nvlx_config *config, struct nvlx_engine **en
         code = take_struct(&known, sizeof known, config, "nvlx_config");
     if (!code && known.gpu_count && !known.gpus)
         code = nvlxi_fail(NVLX_EINVAL, "config.gpus is NULL and config.gpu_count is %zu", known.gpu_count);
+    if (!code)
+        code = check_mechanism(known.mechanism);
     if (!code)
         code = find_backend(known.backend, &ops);
     return code ? code : nvlxi_engine_create(&known, ops, engine);
@@ -469,6 +481,8 @@ int nvlx_peer_close(struct nvlx_peer *peer) {
     if (code)
         return code;
     struct nvlx_engine *engine = peer->engine;
+    if (nvlxi_prepared_names(&engine->transfers, peer))
+        return nvlxi_fail(NVLX_EBUSY, "a prepared list names the peer: free it first");
     for (uint64_t since = nvlxi_now_ns();; nvlxi_transfers_pause(since)) {
         nvlxi_transfers_progress(&engine->transfers);
         if (!atomic_load(&peer->pins))
@@ -482,19 +496,66 @@ int nvlx_peer_close(struct nvlx_peer *peer) {
 
 /* ---- Transfers --------------------------------------------------------------------------------------- */
 
-int nvlx_transfer(struct nvlx_engine *engine, const struct nvlx_op *ops, size_t count,
-                  const struct nvlx_transfer_options *options, struct nvlx_request **request) {
-    struct nvlx_transfer_options known;
-    nvlx_transfer_options_init(&known);
+/* What nvlx_transfer and nvlx_prepare have in common. */
+static int take_transfer(const struct nvlx_engine *engine, const struct nvlx_op *ops, size_t count,
+                         const struct nvlx_transfer_options *options, struct nvlx_transfer_options *known) {
+    nvlx_transfer_options_init(known);
     int code = check_engine(engine);
-    if (code || (code = check_pointer(request, "request")) ||
-        (code = take_struct(&known, sizeof known, options, "nvlx_transfer_options")))
+    if (code || (code = take_struct(known, sizeof *known, options, "nvlx_transfer_options")))
         return code;
     if (count && (code = check_pointer(ops, "ops")))
         return code;
-    if (known.flags & ~(uint32_t)NVLX_NO_MAP)
-        return nvlxi_fail(NVLX_EINVAL, "transfer flags 0x%" PRIx32 " are not known", known.flags);
+    if (known->flags & ~(uint32_t)NVLX_NO_MAP)
+        return nvlxi_fail(NVLX_EINVAL, "transfer flags 0x%" PRIx32 " are not known", known->flags);
+    return check_mechanism(known->mechanism);
+}
+
+int nvlx_transfer(struct nvlx_engine *engine, const struct nvlx_op *ops, size_t count,
+                  const struct nvlx_transfer_options *options, struct nvlx_request **request) {
+    struct nvlx_transfer_options known;
+    int code = take_transfer(engine, ops, count, options, &known);
+    if (code || (code = check_pointer(request, "request")))
+        return code;
     return nvlxi_transfer_submit(&engine->transfers, ops, count, &known, request);
+}
+
+int nvlx_prepare(struct nvlx_engine *engine, const struct nvlx_op *ops, size_t count,
+                 const struct nvlx_transfer_options *options, struct nvlx_prepared **prepared) {
+    struct nvlx_transfer_options known;
+    int code = take_transfer(engine, ops, count, options, &known);
+    if (code || (code = check_pointer(prepared, "prepared")))
+        return code;
+    if (known.stream)
+        return nvlxi_fail(NVLX_EINVAL, "a stream is an option of nvlx_post, not of nvlx_prepare");
+    return nvlxi_prepare(&engine->transfers, ops, count, &known, prepared);
+}
+
+static int check_prepared(const struct nvlx_prepared *prepared) {
+    int code = check_pointer(prepared, "prepared");
+    return code ? code : check_engine(prepared->engine);
+}
+
+int nvlx_post(struct nvlx_prepared *prepared, const struct nvlx_transfer_options *options,
+              struct nvlx_request **request) {
+    struct nvlx_transfer_options known;
+    nvlx_transfer_options_init(&known);
+    int code = check_prepared(prepared);
+    if (code || (code = check_pointer(request, "request")) ||
+        (code = take_struct(&known, sizeof known, options, "nvlx_transfer_options")))
+        return code;
+    if (known.flags || known.mechanism || known.max_sms || known.priority)
+        return nvlxi_fail(NVLX_EINVAL,
+                          "flags, mechanism, max_sms and priority are options of nvlx_prepare, not of nvlx_post");
+    return nvlxi_post(prepared, known.stream, request);
+}
+
+int nvlx_prepared_free(struct nvlx_prepared *prepared) {
+    if (!prepared)
+        return 0;
+    int code = check_prepared(prepared);
+    if (!code)
+        nvlxi_prepared_free(prepared);
+    return code;
 }
 
 static int check_request(const struct nvlx_request *request) {

@@ -40,7 +40,7 @@ static int level_of(int code) {
     }
 }
 
-int nvlxi_fail(int code, const char *format, ...) {
+int(nvlxi_fail)(int code, const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(last_error, sizeof last_error, format, arguments);

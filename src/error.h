@@ -10,6 +10,10 @@
  * (EAGAIN, ETIMEDOUT, EBUSY) are logged at DEBUG, EBACKEND at INFO, all others at WARNING. */
 int nvlxi_fail(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+#ifdef __clang_analyzer__ /* which else thinks that it might return 0 */
+#define nvlxi_fail(code, ...) ((void)nvlxi_fail((code), __VA_ARGS__), (code))
+#endif
+
 /* This thread's last error becomes `text`; nothing is logged: for an error that was decided, and logged, before. */
 int nvlxi_fail_again(int code, const char *text);
 

@@ -1,10 +1,15 @@
-/* A transfer's fragments, grouped, on their way from the caller's ops to the lanes. Pure: no device calls, no locks.
+/* A transfer's fragments, on their way from the caller's ops to the lanes. Pure: no device calls, no locks.
  *
  * SPDX-License-Identifier: Apache-2.0
  *
- * A group is what one lane carries: the same local GPU, the same remote GPU, the same direction. Fragments are added in
- * the order of the ops; one that continues the last of its group on both sides makes it longer instead. They lie in
- * chunks, whose memory comes from the caller of nvlxi_plan_init, so that a list of any length needs no large block. */
+ * A group is what has the same local GPU, remote GPU and direction. Fragments are added in the order of the ops. The
+ * last one of a group stays open: one that continues it on both sides makes it longer. When the next one does not, it
+ * is placed in one of the group's lists, by the rules: copy engines carry what is large (they beat the kernels, and
+ * take no SMs), kernels what is small. Kernels balance best if no fragment is long, so what they carry is cut into
+ * pieces.
+ *
+ * Lists are made of chunks, whose memory comes from the caller: a list of any length needs no large block. The first
+ * few fragments of a plan lie in the plan itself, since most plans have no more. */
 #ifndef NVLXI_PLAN_H
 #define NVLXI_PLAN_H
 
@@ -18,64 +23,90 @@
 struct nvlxi_chunk {
     struct nvlxi_chunk *next;
     uint32_t capacity, count; /* fragments; the count is set by nvlxi_plan_seal */
+    bool joined;              /* made for a prepared list: see prepared.c */
     struct nvlxi_fragment *fragment;
 };
 
-/* Gives a chunk with room for at least one fragment, or NULL. */
-typedef struct nvlxi_chunk *(*nvlxi_chunk_function)(void *context);
+/* Gives a chunk for a list that has `count` fragments by now. NVLX_ENOMEM, NVLX_EBUSY. */
+typedef int (*nvlxi_take_chunk)(void *context, uint64_t count, struct nvlxi_chunk **chunk);
+typedef void (*nvlxi_give_chunk)(void *context, struct nvlxi_chunk *chunk);
+
+enum nvlxi_way { NVLXI_BY_KERNEL, NVLXI_BY_ENGINE, NVLXI_WAYS };
+
+struct nvlxi_list {
+    struct nvlxi_fragment *next, *limit; /* where the next fragment goes, and where the chunk ends */
+    struct nvlxi_chunk *first, *last;
+    uint64_t count; /* of fragments; set by nvlxi_plan_seal, before that without the last chunk's */
+    uint64_t bytes; /* set by nvlxi_plan_seal */
+};
 
 struct nvlxi_group {
-    int gpu;                      /* local GPU: the lane's */
-    int remote_gpu;               /* ordinal under which copies name the other side */
-    uint16_t device;              /* index of the GPU on the other side */
-    uint16_t opcode;              /* NVLX_OP_... */
-    struct nvlxi_fragment *last;  /* to be made longer; an empty one at first */
-    struct nvlxi_fragment *next;  /* where the next one goes */
-    struct nvlxi_fragment *limit; /* end of the chunk */
-    struct nvlxi_chunk *first_chunk, *last_chunk;
+    int gpu;                    /* local GPU: the lanes' */
+    int remote_gpu;             /* ordinal under which copies name the other side */
+    uint16_t device;            /* index of the GPU on the other side */
+    uint16_t opcode;            /* NVLX_OP_... */
+    uint64_t kernel_max;        /* an open fragment of at most this length goes to the kernel as it is */
+    uint64_t bytes;             /* of all its ops */
+    struct nvlxi_fragment open; /* length 0: none */
+    struct nvlxi_list lists[NVLXI_WAYS];
     struct nvlxi_group *following;
 };
 
-#define NVLXI_PLAN_INLINE 4 /* fragments of the first group that need no chunk from elsewhere */
+#define NVLXI_PLAN_INLINE 4 /* fragments that lie in the plan itself */
 
 struct nvlxi_plan {
     struct nvlxi_group *groups; /* list */
     uint32_t group_count;
-    uint64_t bytes;     /* of all ops */
-    uint64_t fragments; /* set by nvlxi_plan_seal */
-    nvlxi_chunk_function take_chunk;
+    uint32_t mechanism; /* NVLX_MECHANISM_... */
+    uint64_t bytes;     /* of all ops; set by nvlxi_plan_seal, as are the two below */
+    uint64_t fragments[NVLXI_WAYS];
+    uint64_t way_bytes[NVLXI_WAYS];
+    nvlxi_take_chunk take_chunk;
+    nvlxi_give_chunk give_chunk;
     void *context;
     struct nvlxi_group first_group;
-    struct nvlxi_chunk first_chunk;
-    struct nvlxi_fragment first_fragments[NVLXI_PLAN_INLINE];
+    struct nvlxi_chunk inline_chunk;
+    struct nvlxi_fragment inline_fragments[NVLXI_PLAN_INLINE];
 };
 
-void nvlxi_plan_init(struct nvlxi_plan *plan, nvlxi_chunk_function take_chunk, void *context);
+/* `context` is for the two functions. */
+void nvlxi_plan_init(struct nvlxi_plan *plan, nvlxi_take_chunk take_chunk, nvlxi_give_chunk give_chunk, void *context);
 
-/* Empties the plan. Calls `give_back`, unless it is NULL, with each chunk that came from take_chunk. */
-void nvlxi_plan_reset(struct nvlxi_plan *plan, void (*give_back)(void *context, struct nvlxi_chunk *chunk));
+/* Empties the plan, gives its chunks back, and sets the mechanism for what is added next. */
+void nvlxi_plan_reset(struct nvlxi_plan *plan, uint32_t mechanism);
 
-/* The group of these properties, made if there is none; NULL without memory. */
-struct nvlxi_group *nvlxi_plan_group(struct nvlxi_plan *plan, int gpu, int remote_gpu, uint16_t device,
-                                     uint16_t opcode);
+/* The group of these properties, made if there is none; NULL without memory. `kernels`: they may carry it. */
+struct nvlxi_group *nvlxi_plan_group(struct nvlxi_plan *plan, int gpu, int remote_gpu, uint16_t device, uint16_t opcode,
+                                     bool kernels);
 
-/* Makes room for one more fragment in a group whose chunk is full. NVLX_ENOMEM (not logged). */
-int nvlxi_plan_grow(struct nvlxi_plan *plan, struct nvlxi_group *group);
+/* Places the open fragment, whatever it is. Fails only as take_chunk does. */
+int nvlxi_plan_place(struct nvlxi_plan *plan, struct nvlxi_group *group);
 
-/* Adds a fragment to a group that has room (next < limit). */
-static inline void nvlxi_plan_add(struct nvlxi_group *group, uint64_t destination, uint64_t source, uint64_t length) {
-    struct nvlxi_fragment *last = group->last;
-    if (last->destination + last->length == destination && last->source + last->length == source) {
-        last->length += length;
-        return;
+/* Adds a fragment. Fails only as take_chunk does; the plan is then of no more use. */
+static inline int nvlxi_plan_add(struct nvlxi_plan *plan, struct nvlxi_group *group, uint64_t destination,
+                                 uint64_t source, uint64_t length) {
+    struct nvlxi_fragment *open = &group->open;
+    struct nvlxi_list *list = &group->lists[NVLXI_BY_KERNEL];
+    if (open->destination + open->length == destination && open->source + open->length == source) {
+        open->length += length;
+        group->bytes += length;
+        return 0;
     }
-    last = group->last = group->next++;
-    last->destination = destination;
-    last->source = source;
-    last->length = length;
+    if (nvlxi_likely(open->length - 1 < group->kernel_max && list->next < list->limit)) {
+        *list->next++ = *open;
+    } else {
+        int code = nvlxi_plan_place(plan, group);
+        if (code)
+            return code;
+    }
+    open->destination = destination;
+    open->source = source;
+    open->length = length;
+    group->bytes += length;
+    return 0;
 }
 
-/* Counts what was added, after the last of it. */
-void nvlxi_plan_seal(struct nvlxi_plan *plan);
+/* Places what is open and counts, after the last fragment. Fails only as take_chunk does. */
+int nvlxi_plan_seal(struct nvlxi_plan *plan);
 
 #endif

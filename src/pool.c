@@ -10,33 +10,18 @@ void nvlxi_pool_init(struct nvlxi_pool *pool) {
     pthread_mutex_init(&pool->mutex, NULL);
 }
 
-void nvlxi_pool_free(struct nvlxi_pool *pool) {
-    struct nvlxi_pooled_lane *lane, *next_lane;
-    struct nvlxi_pooled_event *event, *next_event;
-    struct nvlxi_chunk *chunk, *next_chunk;
-    LL_FOREACH_SAFE(pool->lanes, lane, next_lane) {
-        pool->ops->lane_destroy(lane->lane);
-        free(lane);
-    }
-    LL_FOREACH_SAFE(pool->events, event, next_event) {
-        pool->ops->event_destroy(event->event);
-        free(event);
-    }
-    LL_FOREACH_SAFE(pool->chunks, chunk, next_chunk) {
-        free(chunk);
-    }
-    pthread_mutex_destroy(&pool->mutex);
-}
-
 /* ---- Lanes ------------------------------------------------------------------------------------------- */
 
+static bool same_key(const struct nvlxi_lane_key *a, const struct nvlxi_lane_key *b) {
+    return a->gpu == b->gpu && a->priority == b->priority && a->device == b->device && a->opcode == b->opcode;
+}
+
 /* The lane of this pair with the fewest borrowers, or NULL; counts them. */
-static struct nvlxi_pooled_lane *least_used(struct nvlxi_pool *pool, const struct nvlxi_pooled_lane *pair,
-                                            size_t *count) {
+static struct nvlxi_pooled_lane *least_used(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key, size_t *count) {
     struct nvlxi_pooled_lane *lane, *best = NULL;
     *count = 0;
     LL_FOREACH(pool->lanes, lane) {
-        if (lane->gpu != pair->gpu || lane->device != pair->device || lane->opcode != pair->opcode)
+        if (!same_key(&lane->key, key))
             continue;
         ++*count;
         if (!best || lane->borrowers < best->borrowers)
@@ -45,12 +30,12 @@ static struct nvlxi_pooled_lane *least_used(struct nvlxi_pool *pool, const struc
     return best;
 }
 
-static int create_lane(struct nvlxi_pool *pool, const struct nvlxi_pooled_lane *pair, struct nvlxi_pooled_lane **lane) {
+static int create_lane(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key, struct nvlxi_pooled_lane **lane) {
     struct nvlxi_pooled_lane *made = malloc(sizeof *made);
     if (!made)
         return nvlxi_fail(NVLX_ENOMEM, "no memory for a lane");
-    *made = *pair;
-    int code = pool->ops->lane_create(pool->device, pair->gpu, &made->lane);
+    *made = (struct nvlxi_pooled_lane){.key = *key};
+    int code = pool->ops->lane_create(pool->device, key->gpu, key->priority, &made->lane);
     if (code) {
         free(made);
         return code;
@@ -59,15 +44,13 @@ static int create_lane(struct nvlxi_pool *pool, const struct nvlxi_pooled_lane *
     return 0;
 }
 
-int nvlxi_pool_borrow_lane(struct nvlxi_pool *pool, int gpu, uint16_t device, uint16_t opcode,
-                           struct nvlxi_pooled_lane **lane) {
-    const struct nvlxi_pooled_lane pair = {.gpu = gpu, .device = device, .opcode = opcode};
+int nvlxi_pool_borrow_lane(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key, struct nvlxi_pooled_lane **lane) {
     size_t count;
     pthread_mutex_lock(&pool->mutex);
-    struct nvlxi_pooled_lane *best = least_used(pool, &pair, &count);
+    struct nvlxi_pooled_lane *best = least_used(pool, key, &count);
     if (!best || (best->borrowers && count < NVLXI_LANES_MAX)) {
         pthread_mutex_unlock(&pool->mutex);
-        int code = create_lane(pool, &pair, &best);
+        int code = create_lane(pool, key, &best);
         if (code)
             return code;
         pthread_mutex_lock(&pool->mutex);
@@ -117,26 +100,97 @@ void nvlxi_pool_return_event(struct nvlxi_pool *pool, struct nvlxi_pooled_event 
 
 /* ---- Chunks ------------------------------------------------------------------------------------------ */
 
-struct nvlxi_chunk *nvlxi_pool_borrow_chunk(void *context) {
-    struct nvlxi_pool *pool = context;
-    pthread_mutex_lock(&pool->mutex);
-    struct nvlxi_chunk *chunk = pool->chunks;
-    if (chunk)
-        LL_DELETE(pool->chunks, chunk);
-    pthread_mutex_unlock(&pool->mutex);
-    if (!chunk) {
-        chunk = malloc(sizeof *chunk + NVLXI_CHUNK_FRAGMENTS * sizeof *chunk->fragment);
-        if (!chunk)
-            return NULL;
-        chunk->capacity = NVLXI_CHUNK_FRAGMENTS;
-        chunk->fragment = (struct nvlxi_fragment *)(chunk + 1);
+static const uint32_t chunk_sizes[NVLXI_CHUNK_SIZES] = {256, 4096, 32768};
+
+/* The size of the next chunk of a list: the first ones of a long list are short, the others are not. */
+static int size_class(uint64_t count) {
+    return count < chunk_sizes[0] ? 0 : count < chunk_sizes[1] ? 1 : 2;
+}
+
+static void destroy_chunk(struct nvlxi_pool *pool, struct nvlxi_chunk *chunk) {
+    pool->ops->list_free(pool->device, chunk->fragment);
+    free(chunk);
+}
+
+static int create_chunk(struct nvlxi_pool *pool, uint32_t capacity, struct nvlxi_chunk **chunk) {
+    void *memory;
+    struct nvlxi_chunk *made = malloc(sizeof *made);
+    if (!made)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for a list of fragments");
+    int code = pool->ops->list_alloc(pool->device, capacity * sizeof *made->fragment, &memory);
+    if (code) {
+        free(made);
+        return code;
     }
-    return chunk;
+    *made = (struct nvlxi_chunk){.capacity = capacity, .fragment = memory};
+    *chunk = made;
+    return 0;
+}
+
+/* Counts the bytes of a chunk that is about to be made, if they fit. */
+static int reserve_bytes(struct nvlxi_pool *pool, size_t bytes) {
+    bool fits;
+    pthread_mutex_lock(&pool->mutex);
+    fits = pool->list_bytes + bytes <= pool->list_limit;
+    if (fits)
+        pool->list_bytes += bytes;
+    pthread_mutex_unlock(&pool->mutex);
+    return fits ? 0
+                : nvlxi_fail(NVLX_EBUSY, "lists of fragments have taken all of config.list_memory, %zu bytes",
+                             pool->list_limit);
+}
+
+int nvlxi_pool_borrow_chunk(void *context, uint64_t count, struct nvlxi_chunk **chunk) {
+    struct nvlxi_pool *pool = context;
+    int class = size_class(count);
+    size_t bytes = chunk_sizes[class] * sizeof(struct nvlxi_fragment);
+    pthread_mutex_lock(&pool->mutex);
+    struct nvlxi_chunk *idle = pool->chunks[class];
+    if (idle)
+        LL_DELETE(pool->chunks[class], idle);
+    pthread_mutex_unlock(&pool->mutex);
+    if (!idle) {
+        int code = reserve_bytes(pool, bytes);
+        if (code)
+            return code;
+        code = create_chunk(pool, chunk_sizes[class], &idle);
+        if (code) {
+            pthread_mutex_lock(&pool->mutex);
+            pool->list_bytes -= bytes;
+            pthread_mutex_unlock(&pool->mutex);
+            return code;
+        }
+    }
+    *chunk = idle;
+    return 0;
 }
 
 void nvlxi_pool_return_chunk(void *context, struct nvlxi_chunk *chunk) {
     struct nvlxi_pool *pool = context;
+    int class = 0;
+    while (chunk_sizes[class] != chunk->capacity)
+        class ++;
     pthread_mutex_lock(&pool->mutex);
-    LL_PREPEND(pool->chunks, chunk);
+    LL_PREPEND(pool->chunks[class], chunk);
     pthread_mutex_unlock(&pool->mutex);
+}
+
+void nvlxi_pool_free(struct nvlxi_pool *pool) {
+    struct nvlxi_pooled_lane *lane, *next_lane;
+    struct nvlxi_pooled_event *event, *next_event;
+    struct nvlxi_chunk *chunk, *next_chunk;
+    LL_FOREACH_SAFE(pool->lanes, lane, next_lane) {
+        pool->ops->lane_destroy(lane->lane);
+        free(lane);
+    }
+    LL_FOREACH_SAFE(pool->events, event, next_event) {
+        pool->ops->event_destroy(event->event);
+        free(event);
+    }
+    for (int class = 0; class < NVLXI_CHUNK_SIZES; class ++) {
+        LL_FOREACH_SAFE(pool->chunks[class], chunk, next_chunk) {
+            destroy_chunk(pool, chunk);
+        }
+    }
+    pthread_mutex_destroy(&pool->mutex);
 }

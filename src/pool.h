@@ -3,9 +3,10 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * Everything is made when first needed, without the lock held, given back after use, and destroyed with the pool. A
- * lane serves one device pair and direction; a borrower gets an idle one while fewer than NVLXI_LANES_MAX exist for the
- * pair, else the one with the fewest borrowers: so a transfer that waits for its caller's stream does not hold up the
- * others. */
+ * lane serves one device pair, direction and priority; a borrower gets an idle one while fewer than NVLXI_LANES_MAX
+ * exist for the pair, else the one with the fewest borrowers: so a transfer that waits for its caller's stream does not
+ * hold up the others. Chunks come in sizes that grow with their list, so that many short lists and a few long ones both
+ * fit into the memory limit. */
 #ifndef NVLXI_POOL_H
 #define NVLXI_POOL_H
 
@@ -14,13 +15,18 @@
 #include "device.h"
 #include "plan.h"
 
-#define NVLXI_LANES_MAX       8
-#define NVLXI_CHUNK_FRAGMENTS 4096
+#define NVLXI_LANES_MAX   8
+#define NVLXI_CHUNK_SIZES 3
+
+struct nvlxi_lane_key {
+    int gpu;
+    int priority;
+    uint16_t device, opcode;
+};
 
 struct nvlxi_pooled_lane {
     struct nvlxi_lane *lane;
-    int gpu;
-    uint16_t device, opcode;
+    struct nvlxi_lane_key key;
     uint32_t borrowers;
     struct nvlxi_pooled_lane *next;
 };
@@ -34,25 +40,26 @@ struct nvlxi_pooled_event {
 struct nvlxi_pool {
     const struct nvlxi_device_ops *ops;
     struct nvlxi_device *device;
+    size_t list_limit; /* bytes of chunks, at most */
     pthread_mutex_t mutex;
-    struct nvlxi_pooled_lane *lanes;   /* all */
-    struct nvlxi_pooled_event *events; /* idle */
-    struct nvlxi_chunk *chunks;        /* idle */
+    struct nvlxi_pooled_lane *lanes;               /* all */
+    struct nvlxi_pooled_event *events;             /* idle */
+    struct nvlxi_chunk *chunks[NVLXI_CHUNK_SIZES]; /* idle */
+    size_t list_bytes;                             /* of all chunks, borrowed or idle */
 };
 
 void nvlxi_pool_init(struct nvlxi_pool *pool);
 /* Everything has been given back. */
 void nvlxi_pool_free(struct nvlxi_pool *pool);
 
-int nvlxi_pool_borrow_lane(struct nvlxi_pool *pool, int gpu, uint16_t device, uint16_t opcode,
-                           struct nvlxi_pooled_lane **lane);
+int nvlxi_pool_borrow_lane(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key, struct nvlxi_pooled_lane **lane);
 void nvlxi_pool_return_lane(struct nvlxi_pool *pool, struct nvlxi_pooled_lane *lane);
 
 int nvlxi_pool_borrow_event(struct nvlxi_pool *pool, int gpu, struct nvlxi_pooled_event **event);
 void nvlxi_pool_return_event(struct nvlxi_pool *pool, struct nvlxi_pooled_event *event);
 
-/* An nvlxi_chunk_function, and its counterpart; the context is the pool. */
-struct nvlxi_chunk *nvlxi_pool_borrow_chunk(void *pool);
+/* A plan's take_chunk and give_chunk; the context is the pool. NVLX_EBUSY: list_limit would be passed. */
+int nvlxi_pool_borrow_chunk(void *pool, uint64_t count, struct nvlxi_chunk **chunk);
 void nvlxi_pool_return_chunk(void *pool, struct nvlxi_chunk *chunk);
 
 #endif

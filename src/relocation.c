@@ -195,6 +195,7 @@ static bool publish(const struct nvlxi_peer_table *table, struct nvlxi_mapping *
 /* Takes a mapping out of use; to be closed when nothing pins it. Under the mutex. */
 static void retire(struct nvlx_peer *peer, struct nvlxi_mapping *mapping) {
     HASH_DEL(peer->mappings, mapping);
+    atomic_store(&mapping->retired, true);
     LL_PREPEND(peer->retired, mapping);
 }
 

@@ -36,10 +36,11 @@ struct nvlxi_mapping_key {
 
 struct nvlxi_mapping {
     struct nvlxi_mapping_key key;
-    int memory_gpu;             /* to be named as holder in copies: key.gpu, but the true one within a process */
-    uint64_t address;           /* where it is mapped */
-    bool ready, foreign;        /* foreign: opened by the device, so to be closed by it */
-    atomic_uint pins;           /* requests in flight that use it */
+    int memory_gpu;      /* to be named as holder in copies: key.gpu, but the true one within a process */
+    uint64_t address;    /* where it is mapped */
+    bool ready, foreign; /* foreign: opened by the device, so to be closed by it */
+    atomic_uint pins;    /* requests in flight, and prepared lists, that use it */
+    atomic_bool retired;
     struct nvlxi_mapping *next; /* in the list of retired ones */
     UT_hash_handle hh;
 };
@@ -82,7 +83,7 @@ struct nvlx_peer {
     struct nvlxi_mapping *mappings; /* PENDING and READY: hash set by key */
     struct nvlxi_mapping *retired;  /* list */
     bool same_process;
-    atomic_uint pins;              /* requests in flight */
+    atomic_uint pins;              /* requests in flight, and prepared lists */
     struct nvlx_peer *prev, *next; /* the engine's list */
 };
 

@@ -16,8 +16,9 @@
 #define YIELD_NS          5000000u /* then lets others run, */
 #define SLEEP_NS          50000    /* then sleeps in between */
 
-void nvlxi_transfers_init(struct nvlxi_transfers *transfers) {
+void nvlxi_transfers_init(struct nvlxi_transfers *transfers, size_t list_limit) {
     pthread_mutex_init(&transfers->mutex, NULL);
+    transfers->pool.list_limit = list_limit;
     transfers->pool.ops = transfers->ops;
     transfers->pool.device = transfers->device;
     nvlxi_pool_init(&transfers->pool);
@@ -34,7 +35,7 @@ static struct nvlx_request *new_request(struct nvlxi_transfers *t) {
     request->engine = t->engine;
     request->transfers = t;
     pthread_mutex_init(&request->polling, NULL);
-    nvlxi_plan_init(&request->plan, nvlxi_pool_borrow_chunk, &t->pool);
+    nvlxi_plan_init(&request->plan, nvlxi_pool_borrow_chunk, nvlxi_pool_return_chunk, &t->pool);
     return request;
 }
 
@@ -51,8 +52,11 @@ static struct nvlx_request *take_request(struct nvlxi_transfers *t) {
     atomic_store_explicit(&request->status, NVLX_EAGAIN, memory_order_relaxed);
     request->outcome = 0;
     request->error[0] = '\0';
-    request->leg_count = request->legs_done = 0;
-    request->ops = request->fragments = request->bytes = request->elapsed_ns = 0;
+    request->needs.use_count = request->needs.mapping_count = request->needs.peer_count = 0;
+    request->prepared = NULL;
+    request->legs = (struct nvlxi_legs){.leg = &request->legs.one};
+    request->info = (struct nvlx_request_info){0};
+    request->elapsed_ns = 0;
     return request;
 }
 
@@ -66,7 +70,7 @@ static void destroy_request(struct nvlx_request *request) {
 static void recycle(struct nvlx_request *request) {
     struct nvlxi_transfers *t = request->transfers;
     bool keep;
-    nvlxi_plan_reset(&request->plan, nvlxi_pool_return_chunk);
+    nvlxi_plan_reset(&request->plan, NVLX_MECHANISM_AUTO);
     pthread_mutex_lock(&t->mutex);
     keep = t->idle_count < IDLE_REQUESTS_MAX;
     if (keep) {
@@ -102,6 +106,8 @@ void nvlxi_transfers_free(struct nvlxi_transfers *transfers) {
         nvlxi_request_free(transfers->in_flight);
     while (transfers->done)
         nvlxi_request_free(transfers->done);
+    while (transfers->prepared)
+        nvlxi_prepared_free(transfers->prepared);
     LL_FOREACH_SAFE(transfers->idle, request, next) {
         destroy_request(request);
     }
@@ -114,29 +120,35 @@ void nvlxi_transfers_free(struct nvlxi_transfers *transfers) {
 
 /* ---- CHECKED -> IN FLIGHT ---------------------------------------------------------------------------- */
 
-/* Pins what the request needs and enters it in the list. With the tables held for reading. */
-static int enter(struct nvlx_request *request) {
-    struct nvlxi_transfers *t = request->transfers;
-    pthread_mutex_lock(&t->mutex);
-    if (t->in_flight_count >= t->max_requests) {
-        pthread_mutex_unlock(&t->mutex);
-        return NVLX_EBUSY;
-    }
-    t->in_flight_count++;
-    DL_APPEND(t->in_flight, request);
-    for (size_t i = 0; i < request->needs.mapping_count; i++)
-        atomic_fetch_add(&request->needs.mappings[i]->pins, 1);
-    for (size_t i = 0; i < request->needs.peer_count; i++)
-        atomic_fetch_add(&request->needs.peers[i]->pins, 1);
-    pthread_mutex_unlock(&t->mutex);
-    return 0;
+void nvlxi_needs_pin(struct nvlxi_needs *needs) {
+    for (size_t i = 0; i < needs->mapping_count; i++)
+        atomic_fetch_add(&needs->mappings[i]->pins, 1);
+    for (size_t i = 0; i < needs->peer_count; i++)
+        atomic_fetch_add(&needs->peers[i]->pins, 1);
 }
 
-static void unpin(struct nvlx_request *request) {
-    for (size_t i = 0; i < request->needs.mapping_count; i++)
-        atomic_fetch_sub(&request->needs.mappings[i]->pins, 1);
-    for (size_t i = 0; i < request->needs.peer_count; i++)
-        atomic_fetch_sub(&request->needs.peers[i]->pins, 1);
+void nvlxi_needs_unpin(struct nvlxi_needs *needs) {
+    for (size_t i = 0; i < needs->mapping_count; i++)
+        atomic_fetch_sub(&needs->mappings[i]->pins, 1);
+    for (size_t i = 0; i < needs->peer_count; i++)
+        atomic_fetch_sub(&needs->peers[i]->pins, 1);
+}
+
+/* Pins what the request needs and enters it in the list. With the tables held for reading, if it needs anything. */
+static int enter(void *holder) {
+    struct nvlx_request *request = holder;
+    struct nvlxi_transfers *t = request->transfers;
+    pthread_mutex_lock(&t->mutex);
+    bool room = t->in_flight_count < t->max_requests;
+    if (room) {
+        t->in_flight_count++;
+        DL_APPEND(t->in_flight, request);
+        nvlxi_needs_pin(&request->needs);
+    }
+    pthread_mutex_unlock(&t->mutex);
+    return room ? 0
+                : nvlxi_fail(NVLX_EBUSY, "%" PRIu32 " requests are in flight, as many as config.max_requests allows",
+                             t->max_requests);
 }
 
 /* Takes back `enter` for a request of which nothing was issued. */
@@ -146,7 +158,7 @@ static void leave(struct nvlx_request *request) {
     DL_DELETE(t->in_flight, request);
     t->in_flight_count--;
     pthread_mutex_unlock(&t->mutex);
-    unpin(request);
+    nvlxi_needs_unpin(&request->needs);
 }
 
 static int map_missing(const struct nvlxi_check *check, uint32_t flags) {
@@ -160,56 +172,58 @@ static int map_missing(const struct nvlxi_check *check, uint32_t flags) {
     return code;
 }
 
-/* Checks the list against the tables of this moment and enters the request. NVLX_EAGAIN with something missing: map it,
- * come again. */
-static int check_and_enter(struct nvlx_request *request, struct nvlxi_check *check, const struct nvlx_op *ops,
-                           size_t count) {
-    struct nvlxi_transfers *t = request->transfers;
-    int code = 0;
+/* Takes the tables for reading at a moment when they are up to date. */
+static int lock_tables(struct nvlxi_transfers *t) {
     for (;;) {
-        code = nvlxi_registration_refresh(t->registration);
+        int code = nvlxi_registration_refresh(t->registration);
         if (code)
             return code;
         pthread_rwlock_rdlock(t->tables);
         if (!atomic_load(&t->registration->changed))
-            break;
+            return 0;
         pthread_rwlock_unlock(t->tables);
     }
-    code = nvlxi_check_ops(check, t->registration, ops, count, &request->plan, &request->needs);
-    if (!code)
-        code = enter(request);
-    pthread_rwlock_unlock(t->tables);
-    return code;
 }
 
-static int admit(struct nvlx_request *request, const struct nvlx_op *ops, size_t count, uint32_t flags) {
-    struct nvlxi_transfers *t = request->transfers;
-    struct nvlxi_check *check = take_check(t);
+int nvlxi_transfer_admit(struct nvlxi_transfers *transfers, const struct nvlx_op *ops, size_t count, uint32_t flags,
+                         struct nvlxi_plan *plan, struct nvlxi_needs *needs, nvlxi_enter_function enter_holder,
+                         void *holder) {
+    struct nvlxi_check *check = take_check(transfers);
     bool polled = false;
-    int code;
-    if (!check)
-        return NVLX_ENOMEM;
-    for (;;) {
-        code = check_and_enter(request, check, ops, count);
+    int code = check ? 0 : NVLX_ENOMEM;
+    while (!code) {
+        if ((code = lock_tables(transfers)))
+            break;
+        code = nvlxi_check_ops(check, transfers->registration, ops, count, plan, needs);
+        if (!code)
+            code = enter_holder(holder);
+        pthread_rwlock_unlock(transfers->tables);
         if (code == NVLX_EAGAIN) {
-            if ((code = map_missing(check, flags)))
-                break;
+            code = map_missing(check, flags);
         } else if (code == NVLX_EBUSY && !polled) {
-            nvlxi_transfers_progress(t);
+            nvlxi_transfers_progress(transfers);
             polled = true;
+            code = 0;
         } else {
             break;
         }
-        nvlxi_plan_reset(&request->plan, nvlxi_pool_return_chunk);
+        nvlxi_plan_reset(plan, plan->mechanism);
     }
-    return_check(t, check);
-    if (code == NVLX_EBUSY)
-        return nvlxi_fail(code, "%" PRIu32 " requests are in flight, as many as config.max_requests allows",
-                          t->max_requests);
+    if (check)
+        return_check(transfers, check);
     return code;
 }
 
-/* ---- Issuing ----------------------------------------------------------------------------------------- */
+void nvlxi_transfer_describe(const struct nvlxi_plan *plan, size_t ops, uint32_t max_sms,
+                             struct nvlx_request_info *info) {
+    info->ops = ops;
+    info->bytes = plan->bytes;
+    info->engine_bytes = plan->way_bytes[NVLXI_BY_ENGINE];
+    info->engine_fragments = plan->fragments[NVLXI_BY_ENGINE];
+    info->kernel_bytes = plan->way_bytes[NVLXI_BY_KERNEL];
+    info->kernel_fragments = plan->fragments[NVLXI_BY_KERNEL];
+    info->sms = info->kernel_fragments ? max_sms : 0;
+}
 
 static void fail_request(struct nvlx_request *request, int code) {
     if (request->outcome)
@@ -218,123 +232,36 @@ static void fail_request(struct nvlx_request *request, int code) {
     snprintf(request->error, sizeof request->error, "%s", nvlx_last_error());
 }
 
-static void return_legs(struct nvlx_request *request) {
-    struct nvlxi_pool *pool = &request->transfers->pool;
-    for (uint32_t i = 0; i < request->leg_count; i++) {
-        if (request->legs[i].event)
-            nvlxi_pool_return_event(pool, request->legs[i].event);
-        nvlxi_pool_return_lane(pool, request->legs[i].lane);
-    }
-    if (request->legs != &request->first_leg)
-        free(request->legs);
-    request->leg_count = 0;
-}
-
-/* One lane and one event for each group, in the groups' order. */
-static int borrow_legs(struct nvlx_request *request) {
-    struct nvlxi_pool *pool = &request->transfers->pool;
-    const struct nvlxi_plan *plan = &request->plan;
-    request->legs = &request->first_leg;
-    if (plan->group_count > 1 && !(request->legs = calloc(plan->group_count, sizeof *request->legs)))
-        return nvlxi_fail(NVLX_ENOMEM, "no memory for a transfer over %" PRIu32 " lanes", plan->group_count);
-    for (const struct nvlxi_group *group = plan->groups; group; group = group->following) {
-        struct nvlxi_leg *leg = &request->legs[request->leg_count];
-        leg->event = NULL;
-        int code = nvlxi_pool_borrow_lane(pool, group->gpu, group->device, group->opcode, &leg->lane);
-        if (!code) {
-            request->leg_count++;
-            code = nvlxi_pool_borrow_event(pool, group->gpu, &leg->event);
-        }
-        if (code) {
-            return_legs(request);
-            return code;
-        }
-    }
-    return 0;
-}
-
-/* Lets all lanes start after what is now in the caller's stream. */
-static int follow_stream(struct nvlx_request *request, void *stream) {
-    struct nvlxi_transfers *t = request->transfers;
-    struct nvlxi_pooled_event *event;
-    int gpu, code = t->ops->stream_gpu(t->device, stream, &gpu);
-    if (!code)
-        code = nvlxi_pool_borrow_event(&t->pool, gpu, &event);
-    if (code)
-        return code;
-    code = t->ops->stream_record(t->device, stream, event->event);
-    for (uint32_t i = 0; i < request->leg_count && !code; i++)
-        code = t->ops->lane_wait(request->legs[i].lane->lane, event->event);
-    nvlxi_pool_return_event(&t->pool, event);
-    return code;
-}
-
-static int copy_group(const struct nvlxi_transfers *t, const struct nvlxi_group *group, struct nvlxi_lane *lane) {
-    bool read = group->opcode == NVLX_OP_READ;
-    struct nvlxi_copy copy = {.destination_gpu = read ? group->gpu : group->remote_gpu,
-                              .source_gpu = read ? group->remote_gpu : group->gpu};
-    for (const struct nvlxi_chunk *chunk = group->first_chunk; chunk; chunk = chunk->next) {
-        for (uint32_t i = 0; i < chunk->count; i++) {
-            copy.destination = chunk->fragment[i].destination;
-            copy.source = chunk->fragment[i].source;
-            copy.length = chunk->fragment[i].length;
-            int code = t->ops->copy(lane, &copy);
-            if (code)
-                return code;
-        }
-    }
-    return 0;
-}
-
-/* Issues all copies, each lane's followed by its event, and the caller's stream behind them. What fails here fails the
- * request. */
-static void issue(struct nvlx_request *request, void *stream) {
-    struct nvlxi_transfers *t = request->transfers;
-    const struct nvlxi_group *group = request->plan.groups;
-    for (uint32_t i = 0; i < request->leg_count; i++, group = group->following) {
-        struct nvlxi_leg *leg = &request->legs[i];
-        int code = request->outcome ? 0 : copy_group(t, group, leg->lane->lane);
-        if (code)
-            fail_request(request, code);
-        code = t->ops->event_record(leg->lane->lane, leg->event->event);
-        if (!code && stream)
-            code = t->ops->stream_wait(t->device, stream, leg->event->event);
-        if (code)
-            fail_request(request, code);
-    }
-}
-
 /* ---- IN FLIGHT -> DONE ------------------------------------------------------------------------------- */
 
 /* Under `polling`, of a request that is IN FLIGHT. */
 static void finish(struct nvlx_request *request) {
     struct nvlxi_transfers *t = request->transfers;
     request->elapsed_ns = nvlxi_now_ns() - request->started_ns;
-    return_legs(request);
-    nvlxi_plan_reset(&request->plan, nvlxi_pool_return_chunk);
-    unpin(request);
+    nvlxi_issue_return(&t->pool, &request->legs);
+    nvlxi_plan_reset(&request->plan, NVLX_MECHANISM_AUTO);
+    nvlxi_needs_unpin(&request->needs);
+    if (request->prepared)
+        atomic_fetch_sub(&request->prepared->posts, 1);
     pthread_mutex_lock(&t->mutex);
     DL_DELETE(t->in_flight, request);
     DL_APPEND(t->done, request);
     t->in_flight_count--;
     pthread_mutex_unlock(&t->mutex);
     if (request->outcome)
-        nvlxi_log(NVLX_LOG_ERROR, "transfer of %" PRIu64 " ops, %" PRIu64 " bytes failed: %s", request->ops,
-                  request->bytes, request->error);
+        nvlxi_log(NVLX_LOG_ERROR, "transfer of %" PRIu64 " ops, %" PRIu64 " bytes failed: %s", request->info.ops,
+                  request->info.bytes, request->error);
     atomic_store_explicit(&request->status, request->outcome, memory_order_release);
 }
 
-/* Looks at the events in turn, under `polling`; true when all are complete, or the device has failed. */
+/* Under `polling`; true when all legs are complete, or the device has failed. */
 static bool poll_legs(struct nvlx_request *request) {
-    const struct nvlxi_transfers *t = request->transfers;
-    for (; request->legs_done < request->leg_count; request->legs_done++) {
-        int code = t->ops->event_query(request->legs[request->legs_done].event->event);
-        if (code == NVLX_EAGAIN)
-            return false;
-        if (code)
-            fail_request(request, code);
+    for (;;) {
+        int code = nvlxi_issue_poll(&request->transfers->pool, &request->legs);
+        if (code == 0 || code == NVLX_EAGAIN)
+            return code == 0;
+        fail_request(request, code);
     }
-    return true;
 }
 
 static void poll_request(struct nvlx_request *request) {
@@ -345,6 +272,26 @@ static void poll_request(struct nvlx_request *request) {
     pthread_mutex_unlock(&request->polling);
 }
 
+/* Issues a plan for a request that is in flight. Fails only before the first copy; what goes wrong later fails the
+ * request. */
+static int start(struct nvlx_request *request, const struct nvlxi_plan *plan, int32_t priority, void *stream) {
+    struct nvlxi_pool *pool = &request->transfers->pool;
+    int code = nvlxi_issue_borrow(pool, plan, priority, &request->legs);
+    if (code)
+        return code;
+    if (stream && (code = nvlxi_issue_follow(pool, &request->legs, stream))) {
+        nvlxi_issue_return(pool, &request->legs);
+        return code;
+    }
+    code = nvlxi_issue_copies(pool, plan, &request->legs, request->info.sms, stream);
+    if (code)
+        fail_request(request, code);
+    request->info.submit_ns = nvlxi_now_ns() - request->started_ns;
+    if (!request->legs.count)
+        finish(request);
+    return 0;
+}
+
 int nvlxi_transfer_submit(struct nvlxi_transfers *transfers, const struct nvlx_op *ops, size_t count,
                           const struct nvlx_transfer_options *options, struct nvlx_request **request) {
     uint64_t started_ns = nvlxi_now_ns();
@@ -352,31 +299,56 @@ int nvlxi_transfer_submit(struct nvlxi_transfers *transfers, const struct nvlx_o
     if (!made)
         return NVLX_ENOMEM;
     pthread_mutex_lock(&made->polling);
-    int code = admit(made, ops, count, options->flags);
-    if (code)
-        goto recycle_request;
-    if ((code = borrow_legs(made)))
-        goto leave_list;
-    if (options->stream && (code = follow_stream(made, options->stream)))
-        goto give_legs_back;
     made->started_ns = started_ns;
-    made->ops = count;
-    made->bytes = made->plan.bytes;
-    made->fragments = made->plan.fragments;
-    issue(made, options->stream);
-    made->submit_ns = nvlxi_now_ns() - started_ns;
-    if (!made->leg_count)
-        finish(made);
+    nvlxi_plan_reset(&made->plan, options->mechanism ? options->mechanism : transfers->mechanism);
+    int code = nvlxi_transfer_admit(transfers, ops, count, options->flags, &made->plan, &made->needs, enter, made);
+    if (!code) {
+        nvlxi_transfer_describe(&made->plan, count, options->max_sms ? options->max_sms : transfers->max_sms,
+                                &made->info);
+        code = start(made, &made->plan, options->priority, options->stream);
+        if (code)
+            leave(made);
+    }
     pthread_mutex_unlock(&made->polling);
-    *request = made;
-    return 0;
-give_legs_back:
-    return_legs(made);
-leave_list:
-    leave(made);
-recycle_request:
+    if (code)
+        recycle(made);
+    else
+        *request = made;
+    return code;
+}
+
+int nvlxi_post(struct nvlx_prepared *prepared, void *stream, struct nvlx_request **request) {
+    struct nvlxi_transfers *t = prepared->transfers;
+    uint64_t started_ns = nvlxi_now_ns();
+    for (size_t i = 0; i < prepared->needs.mapping_count; i++)
+        if (atomic_load(&prepared->needs.mappings[i]->retired))
+            return nvlxi_fail(NVLX_ESTALE, "the peer has withdrawn segment 0x%" PRIx64 " of the prepared list",
+                              prepared->needs.mappings[i]->key.base);
+    struct nvlx_request *made = take_request(t);
+    if (!made)
+        return NVLX_ENOMEM;
+    pthread_mutex_lock(&made->polling);
+    made->started_ns = started_ns;
+    made->info = prepared->info;
+    int code = enter(made);
+    if (code) {
+        nvlxi_transfers_progress(t);
+        code = enter(made);
+    }
+    if (!code) {
+        made->prepared = prepared;
+        atomic_fetch_add(&prepared->posts, 1);
+        code = start(made, &prepared->plan, prepared->priority, stream);
+        if (code) {
+            atomic_fetch_sub(&prepared->posts, 1);
+            leave(made);
+        }
+    }
     pthread_mutex_unlock(&made->polling);
-    recycle(made);
+    if (code)
+        recycle(made);
+    else
+        *request = made;
     return code;
 }
 
@@ -412,16 +384,24 @@ void nvlxi_transfers_pause(uint64_t since_ns) {
         nanosleep(&nap, NULL);
 }
 
+static bool uses(const struct nvlxi_needs *needs, uint64_t address, uint64_t length) {
+    for (size_t i = 0; i < needs->use_count; i++)
+        if (address < needs->uses[i].end && needs->uses[i].start < address + length)
+            return true;
+    return false;
+}
+
 bool nvlxi_transfers_busy(void *context, uint64_t address, uint64_t length) {
     struct nvlxi_transfers *t = context;
     const struct nvlx_request *request;
+    const struct nvlx_prepared *prepared;
     bool busy = false;
     pthread_mutex_lock(&t->mutex);
     DL_FOREACH(t->in_flight, request) {
-        for (size_t i = 0; i < request->needs.use_count && !busy; i++) {
-            const struct nvlxi_use *use = &request->needs.uses[i];
-            busy = address < use->end && use->start < address + length;
-        }
+        busy = busy || uses(&request->needs, address, length);
+    }
+    DL_FOREACH(t->prepared, prepared) {
+        busy = busy || uses(&prepared->needs, address, length);
     }
     pthread_mutex_unlock(&t->mutex);
     return busy;
@@ -451,15 +431,13 @@ int nvlxi_request_wait(struct nvlx_request *request, int64_t timeout_ns) {
 }
 
 void nvlxi_request_info(struct nvlx_request *request, struct nvlx_request_info *info) {
-    info->status = nvlxi_request_test(request);
-    info->fragments = (uint32_t)request->fragments;
-    info->ops = request->ops;
-    info->bytes = request->bytes;
-    info->submit_ns = request->submit_ns;
-    info->elapsed_ns = info->status == NVLX_EAGAIN ? 0 : request->elapsed_ns;
-    info->error[0] = '\0';
-    if (info->status && info->status != NVLX_EAGAIN)
-        snprintf(info->error, sizeof info->error, "%s", request->error);
+    int status = nvlxi_request_test(request);
+    *info = request->info;
+    info->status = status;
+    if (status == NVLX_EAGAIN)
+        return;
+    info->elapsed_ns = request->elapsed_ns;
+    snprintf(info->error, sizeof info->error, "%s", request->error);
 }
 
 int nvlxi_request_free(struct nvlx_request *request) {

@@ -19,12 +19,7 @@
 #include <stdatomic.h>
 
 #include "check.h"
-#include "pool.h"
-
-struct nvlxi_leg { /* the part of a request that one lane carries */
-    struct nvlxi_pooled_lane *lane;
-    struct nvlxi_pooled_event *event;
-};
+#include "issue.h"
 
 struct nvlxi_transfers {
     const struct nvlxi_device_ops *ops;
@@ -33,9 +28,11 @@ struct nvlxi_transfers {
     struct nvlxi_registration *registration;
     pthread_rwlock_t *tables;
     uint32_t max_requests;
+    uint32_t mechanism, max_sms; /* of transfers that do not say */
     pthread_mutex_t mutex;
     struct nvlx_request *in_flight, *done; /* lists of what the caller has not freed */
     struct nvlx_request *idle;             /* freed, kept for the next */
+    struct nvlx_prepared *prepared;        /* list */
     struct nvlxi_check *checks;            /* idle scratch memory */
     uint32_t in_flight_count, idle_count;
     struct nvlxi_pool pool;
@@ -48,20 +45,51 @@ struct nvlx_request {
     pthread_mutex_t polling;
     int outcome; /* the first failure so far; under `polling` */
     char error[256];
-    struct nvlxi_plan plan;
+    struct nvlxi_plan plan; /* of a transfer */
     struct nvlxi_needs needs;
-    struct nvlxi_leg *legs, first_leg;
-    uint32_t leg_count, legs_done;
-    uint64_t ops, fragments, bytes, started_ns, submit_ns, elapsed_ns;
+    struct nvlx_prepared *prepared; /* of a post: has plan and needs */
+    struct nvlxi_legs legs;
+    struct nvlx_request_info info; /* what is known when it is issued; the rest when it is asked for */
+    uint64_t started_ns, elapsed_ns;
     struct nvlx_request *prev, *next;
 };
 
-void nvlxi_transfers_init(struct nvlxi_transfers *transfers);
-/* Waits for all in flight; frees all requests. */
+struct nvlx_prepared {
+    struct nvlx_engine *engine;
+    struct nvlxi_transfers *transfers;
+    struct nvlxi_plan plan; /* the kernels' lists lie in one chunk each */
+    struct nvlxi_needs needs;
+    struct nvlx_request_info info;
+    int32_t priority;
+    atomic_uint posts; /* in flight */
+    struct nvlx_prepared *prev, *next;
+};
+
+void nvlxi_transfers_init(struct nvlxi_transfers *transfers, size_t list_limit);
+/* Waits for all in flight; frees all requests and prepared lists. */
 void nvlxi_transfers_free(struct nvlxi_transfers *transfers);
 
 int nvlxi_transfer_submit(struct nvlxi_transfers *transfers, const struct nvlx_op *ops, size_t count,
                           const struct nvlx_transfer_options *options, struct nvlx_request **request);
+
+int nvlxi_prepare(struct nvlxi_transfers *transfers, const struct nvlx_op *ops, size_t count,
+                  const struct nvlx_transfer_options *options, struct nvlx_prepared **prepared);
+int nvlxi_post(struct nvlx_prepared *prepared, void *stream, struct nvlx_request **request);
+void nvlxi_prepared_free(struct nvlx_prepared *prepared);
+
+/* Whether a prepared list names the peer. */
+bool nvlxi_prepared_names(struct nvlxi_transfers *transfers, const struct nvlx_peer *peer);
+
+/* Between transfer.c and prepared.c. `admit` checks a list, maps what it needs and, with the tables still locked, calls
+ * `enter`, which makes it hold what it needs; `plan` and `needs` are the holder's. */
+typedef int (*nvlxi_enter_function)(void *holder);
+int nvlxi_transfer_admit(struct nvlxi_transfers *transfers, const struct nvlx_op *ops, size_t count, uint32_t flags,
+                         struct nvlxi_plan *plan, struct nvlxi_needs *needs, nvlxi_enter_function enter, void *holder);
+void nvlxi_needs_pin(struct nvlxi_needs *needs);
+void nvlxi_needs_unpin(struct nvlxi_needs *needs);
+/* What the plan will do, for those who ask. */
+void nvlxi_transfer_describe(const struct nvlxi_plan *plan, size_t ops, uint32_t max_sms,
+                             struct nvlx_request_info *info);
 
 int nvlxi_request_test(struct nvlx_request *request);
 int nvlxi_request_wait(struct nvlx_request *request, int64_t timeout_ns);

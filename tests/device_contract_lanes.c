@@ -17,7 +17,7 @@
 
 static struct nvlxi_lane *make_lane(int gpu) {
     struct nvlxi_lane *lane;
-    EXPECT(0, me.ops->lane_create(me.device, gpu, &lane));
+    EXPECT(0, me.ops->lane_create(me.device, gpu, 0, &lane));
     return lane;
 }
 

@@ -127,7 +127,7 @@ static void gpu_numbers_are_checked(void **state) {
         EXPECT(NVLX_EINVAL, me.ops->alloc(me.device, bad[i], KIB, &address));
         assert_non_null(strstr(nvlx_last_error(), number));
         EXPECT(NVLX_EINVAL, me.ops->map(me.device, bad[i], &record, &mapped));
-        EXPECT(NVLX_EINVAL, me.ops->lane_create(me.device, bad[i], &lane));
+        EXPECT(NVLX_EINVAL, me.ops->lane_create(me.device, bad[i], 0, &lane));
         EXPECT(NVLX_EINVAL, me.ops->event_create(me.device, bad[i], &event));
         EXPECT(NVLX_EINVAL, me.ops->uuid(me.device, bad[i], uuid));
     }

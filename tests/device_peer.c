@@ -117,7 +117,7 @@ static int copy(struct party *party, const struct message *message) {
                              .source_gpu = message->gpu};
     struct nvlxi_lane *lane;
     struct nvlxi_event *event;
-    int code = ops->lane_create(party->device, message->gpu, &lane);
+    int code = ops->lane_create(party->device, message->gpu, 0, &lane);
     if (code)
         return code;
     code = ops->event_create(party->device, message->gpu, &event);

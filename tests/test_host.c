@@ -136,7 +136,7 @@ static void listed_gpus_only(void **state) {
     EXPECT(NVLX_EINVAL, ops->alloc(device, 0, MIB, &address));
     expect_words("config.gpus");
     EXPECT(NVLX_EINVAL, ops->map(device, 0, &record, &mapped));
-    EXPECT(NVLX_EINVAL, ops->lane_create(device, 0, &lane));
+    EXPECT(NVLX_EINVAL, ops->lane_create(device, 0, 0, &lane));
     EXPECT(NVLX_EINVAL, ops->event_create(device, 0, &event));
     EXPECT(0, ops->map(device, 1, &record, &mapped));
     EXPECT(0, ops->unmap(device, 1, mapped));
@@ -295,7 +295,7 @@ static void only_lanes_are_streams(void **state) {
     struct nvlxi_event *event;
     void *const strangers[] = {NULL, NVLX_STREAM_LEGACY, NVLX_STREAM_PER_THREAD, &me};
     int gpu = 77;
-    EXPECT(0, ops->lane_create(me.device, 1, &lane));
+    EXPECT(0, ops->lane_create(me.device, 1, 0, &lane));
     EXPECT(0, ops->event_create(me.device, 1, &event));
     for (size_t i = 0; i < NVLXI_COUNT(strangers); i++) {
         EXPECT(NVLX_ENOTSUP, ops->stream_gpu(me.device, strangers[i], &gpu));
@@ -337,7 +337,7 @@ static void workers_take_no_signals(void **state) {
     (void)state;
     struct nvlxi_lane *lane;
     struct nvlxi_event *event;
-    EXPECT(0, ops->lane_create(me.device, 0, &lane));
+    EXPECT(0, ops->lane_create(me.device, 0, 0, &lane));
     EXPECT(0, ops->event_create(me.device, 0, &event));
     EXPECT(0, ops->event_record(lane, event)); /* until it runs, glibc blocks signals anyhow */
     EXPECT(0, await(ops, event));
@@ -356,7 +356,7 @@ static void nothing_is_left(void **state) {
     void *address;
     EXPECT(0, ops->alloc(me.device, 0, MIB, &address));
     EXPECT(0, ops->map(me.device, 0, &record, &mapped));
-    EXPECT(0, ops->lane_create(me.device, 0, &lane));
+    EXPECT(0, ops->lane_create(me.device, 0, 0, &lane));
     assert_int_equal(lines_with("/proc/self/maps", "nvlxfer-host-gpu"), 2);
     int unused = dup(0);
     ops->lane_destroy(lane);

@@ -21,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "copy.h"
 #include "error.h"
 
 _Static_assert(sizeof(cudaIpcMemHandle_t) == NVLXI_HANDLE_BYTES, "a legacy IPC handle fills a handle");
@@ -74,6 +75,22 @@ int nvlxi_cuda_driver_failure(CUresult error, int code, const char *what) {
 
 /* ---- Contexts ---------------------------------------------------------------------------------------- */
 
+/* A GPU for whose architecture there is no kernel goes without: its transfers take the copy engines. */
+static void load_kernel(struct nvlxi_cuda_gpu *gpu) {
+    CUcontext popped;
+    enum cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
+    if (nvlxi_cuda_driver.cuCtxPushCurrent(gpu->context))
+        return;
+    cudaThreadExchangeStreamCaptureMode(&mode);
+    cudaError_t error = nvlxi_cuda_load_kernel();
+    cudaThreadExchangeStreamCaptureMode(&mode);
+    nvlxi_cuda_driver.cuCtxPopCurrent(&popped);
+    gpu->kernels = error == cudaSuccess;
+    if (!gpu->kernels)
+        nvlxi_cuda_runtime_failure(error, NVLX_ENOTSUP,
+                                   "GPU without copy kernel: its transfers take the copy engines only");
+}
+
 static int retain(struct nvlxi_device *device, int ordinal) {
     struct nvlxi_cuda_gpu *gpu = &device->gpus[ordinal];
     unsigned flags;
@@ -89,6 +106,7 @@ static int retain(struct nvlxi_device *device, int ordinal) {
         gpu->context = NULL;
         return nvlxi_cuda_driver_failure(error, NVLX_EDEVICE, "cuDevicePrimaryCtxRetain");
     }
+    load_kernel(gpu);
     return 0;
 }
 
@@ -119,6 +137,15 @@ void nvlxi_cuda_leave(struct nvlxi_cuda_entry *entry) {
     CUcontext popped;
     cudaThreadExchangeStreamCaptureMode(&entry->mode);
     nvlxi_cuda_driver.cuCtxPopCurrent(&popped);
+}
+
+int nvlxi_cuda_any_gpu(struct nvlxi_device *device) {
+    int gpu = 0;
+    pthread_mutex_lock(&device->mutex);
+    while (gpu < device->gpu_count && !device->gpus[gpu].context)
+        gpu++;
+    pthread_mutex_unlock(&device->mutex);
+    return gpu < device->gpu_count ? gpu : 0;
 }
 
 /* ---- Device ------------------------------------------------------------------------------------------ */
@@ -186,6 +213,18 @@ static int cuda_uuid(struct nvlxi_device *device, int gpu, uint8_t uuid[NVLXI_UU
     return 0;
 }
 
+static int cuda_limits(struct nvlxi_device *device, int gpu, struct nvlxi_gpu_limits *limits) {
+    CUcontext context;
+    int sms, code = nvlxi_cuda_context(device, gpu, &context);
+    if (code)
+        return code;
+    cudaError_t error = cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, gpu);
+    if (error)
+        return nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "cudaDeviceGetAttribute");
+    limits->sms = device->gpus[gpu].kernels ? (uint32_t)sms : 0;
+    return 0;
+}
+
 const struct nvlxi_device_ops nvlxi_device_cuda = {
     .name = "cuda",
     .count = cuda_count,
@@ -200,9 +239,14 @@ const struct nvlxi_device_ops nvlxi_device_cuda = {
     .export_handle = nvlxi_cuda_export_handle,
     .map = nvlxi_cuda_map,
     .unmap = nvlxi_cuda_unmap,
+    .limits = cuda_limits,
+    .list_alloc = nvlxi_cuda_list_alloc,
+    .list_free = nvlxi_cuda_list_free,
     .lane_create = nvlxi_cuda_lane_create,
     .lane_destroy = nvlxi_cuda_lane_destroy,
     .copy = nvlxi_cuda_copy,
+    .copy_list = nvlxi_cuda_copy_list,
+    .copy_kernel = nvlxi_cuda_copy_kernel,
     .event_create = nvlxi_cuda_event_create,
     .event_destroy = nvlxi_cuda_event_destroy,
     .event_record = nvlxi_cuda_event_record,

@@ -16,6 +16,7 @@
 struct nvlxi_cuda_gpu {
     CUdevice handle;
     CUuuid uuid;
+    bool kernels;      /* the copy kernel is loaded into the context */
     bool allowed;      /* a context may be made: config.gpus names it */
     CUcontext context; /* its primary context, retained; NULL before it is needed; guarded by the mutex */
 };
@@ -80,6 +81,9 @@ void nvlxi_cuda_leave(struct nvlxi_cuda_entry *entry);
 /* The GPU's primary context, retained; the caller's current one stays. */
 int nvlxi_cuda_context(struct nvlxi_device *device, int gpu, CUcontext *context);
 
+/* A GPU whose context is retained; 0 if none is. */
+int nvlxi_cuda_any_gpu(struct nvlxi_device *device);
+
 /* ---- The slots of the ops table that are in other files ----------------------------------------------- */
 
 int nvlxi_cuda_alloc(struct nvlxi_device *device, int gpu, size_t length, void **address);
@@ -89,11 +93,17 @@ int nvlxi_cuda_resolve(struct nvlxi_device *device, uint64_t address, struct nvl
 int nvlxi_cuda_alive(struct nvlxi_device *device, const struct nvlxi_allocation *allocation);
 int nvlxi_cuda_export_handle(struct nvlxi_device *device, const struct nvlxi_allocation *allocation,
                              struct nvlxi_handle *handle);
+int nvlxi_cuda_list_alloc(struct nvlxi_device *device, size_t size, void **memory);
+void nvlxi_cuda_list_free(struct nvlxi_device *device, void *memory);
 int nvlxi_cuda_map(struct nvlxi_device *device, int gpu, const struct nvlxi_segment_record *segment, uint64_t *address);
 int nvlxi_cuda_unmap(struct nvlxi_device *device, int gpu, uint64_t address);
-int nvlxi_cuda_lane_create(struct nvlxi_device *device, int gpu, struct nvlxi_lane **lane);
+int nvlxi_cuda_lane_create(struct nvlxi_device *device, int gpu, int priority, struct nvlxi_lane **lane);
 void nvlxi_cuda_lane_destroy(struct nvlxi_lane *lane);
 int nvlxi_cuda_copy(struct nvlxi_lane *lane, const struct nvlxi_copy *copy);
+int nvlxi_cuda_copy_list(struct nvlxi_lane *lane, const struct nvlxi_fragment *list, size_t count, int destination_gpu,
+                         int source_gpu);
+int nvlxi_cuda_copy_kernel(struct nvlxi_lane *lane, const struct nvlxi_fragment *list, uint32_t count, uint64_t bytes,
+                           uint32_t opcode, uint32_t sms);
 int nvlxi_cuda_event_create(struct nvlxi_device *device, int gpu, struct nvlxi_event **event);
 void nvlxi_cuda_event_destroy(struct nvlxi_event *event);
 int nvlxi_cuda_event_record(struct nvlxi_lane *lane, struct nvlxi_event *event);

@@ -5,11 +5,12 @@
 
 #include <stdlib.h>
 
+#include "copy.h"
 #include "error.h"
 
 /* ---- Lanes and events -------------------------------------------------------------------------------- */
 
-int nvlxi_cuda_lane_create(struct nvlxi_device *device, int gpu, struct nvlxi_lane **lane) {
+int nvlxi_cuda_lane_create(struct nvlxi_device *device, int gpu, int priority, struct nvlxi_lane **lane) {
     struct nvlxi_cuda_entry entry;
     struct nvlxi_lane *made = malloc(sizeof *made);
     if (!made)
@@ -20,11 +21,11 @@ int nvlxi_cuda_lane_create(struct nvlxi_device *device, int gpu, struct nvlxi_la
         free(made);
         return code;
     }
-    cudaError_t error = cudaStreamCreateWithFlags(&made->stream, cudaStreamNonBlocking);
+    cudaError_t error = cudaStreamCreateWithPriority(&made->stream, cudaStreamNonBlocking, priority); /* clamps it */
     nvlxi_cuda_leave(&entry);
     if (error) {
         free(made);
-        return nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "cudaStreamCreateWithFlags");
+        return nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "cudaStreamCreateWithPriority");
     }
     *lane = made;
     return 0;
@@ -54,6 +55,57 @@ int nvlxi_cuda_copy(struct nvlxi_lane *lane, const struct nvlxi_copy *copy) {
         error = cudaMemcpyAsync(destination, source, copy->length, cudaMemcpyDefault, lane->stream);
     nvlxi_cuda_leave(&entry);
     return error ? nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "issuing a copy") : 0;
+}
+
+/* As many as one call takes, without memory of its own. */
+#define BATCH 512
+
+static cudaError_t copy_batch(struct nvlxi_lane *lane, const struct nvlxi_fragment *list, size_t count,
+                              int destination_gpu, int source_gpu) {
+    const void *sources[BATCH];
+    void *destinations[BATCH];
+    size_t lengths[BATCH], first = 0;
+    struct cudaMemcpyAttributes attributes = {
+        .srcAccessOrder = cudaMemcpySrcAccessOrderStream,
+        .srcLocHint = {.type = cudaMemLocationTypeDevice, .id = source_gpu},
+        .dstLocHint = {.type = cudaMemLocationTypeDevice, .id = destination_gpu},
+    };
+    for (size_t i = 0; i < count; i++) {
+        sources[i] = (const void *)(uintptr_t)list[i].source;
+        destinations[i] = (void *)(uintptr_t)list[i].destination;
+        lengths[i] = list[i].length;
+    }
+#if CUDART_VERSION >= 13000
+    return cudaMemcpyBatchAsync(destinations, sources, lengths, count, &attributes, &first, 1, lane->stream);
+#else
+    size_t failed;
+    return cudaMemcpyBatchAsync(destinations, (void **)sources, lengths, count, &attributes, &first, 1,
+                                &failed, lane->stream);
+#endif
+}
+
+int nvlxi_cuda_copy_list(struct nvlxi_lane *lane, const struct nvlxi_fragment *list, size_t count, int destination_gpu,
+                         int source_gpu) {
+    struct nvlxi_cuda_entry entry;
+    cudaError_t error = cudaSuccess;
+    int code = nvlxi_cuda_enter(lane->device, lane->gpu, &entry);
+    if (code)
+        return code;
+    for (size_t done = 0; done < count && !error; done += BATCH)
+        error = copy_batch(lane, list + done, count - done < BATCH ? count - done : BATCH, destination_gpu, source_gpu);
+    nvlxi_cuda_leave(&entry);
+    return error ? nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "cudaMemcpyBatchAsync") : 0;
+}
+
+int nvlxi_cuda_copy_kernel(struct nvlxi_lane *lane, const struct nvlxi_fragment *list, uint32_t count, uint64_t bytes,
+                           uint32_t opcode, uint32_t sms) {
+    struct nvlxi_cuda_entry entry;
+    int code = nvlxi_cuda_enter(lane->device, lane->gpu, &entry);
+    if (code)
+        return code;
+    cudaError_t error = nvlxi_cuda_launch(list, count, bytes, opcode, sms, lane->stream);
+    nvlxi_cuda_leave(&entry);
+    return error ? nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "launching the copy kernel") : 0;
 }
 
 int nvlxi_cuda_event_create(struct nvlxi_device *device, int gpu, struct nvlxi_event **event) {

@@ -61,14 +61,12 @@ int nvlxi_cuda_free(struct nvlxi_device *device, void *address) {
 }
 
 /* The GPU of a pointer, or of the other one where this is host memory; the first GPU that can be used otherwise. */
-static int memcpy_gpu(const struct nvlxi_device *device, const void *destination, const void *source, int *gpu) {
+static int memcpy_gpu(struct nvlxi_device *device, const void *destination, const void *source, int *gpu) {
     struct attributes to, from;
     int code = get_attributes((uint64_t)(uintptr_t)destination, &to);
     if (!code)
         code = get_attributes((uint64_t)(uintptr_t)source, &from);
-    *gpu = 0;
-    while (*gpu < device->gpu_count - 1 && !device->gpus[*gpu].context)
-        ++*gpu;
+    *gpu = nvlxi_cuda_any_gpu(device);
     if (!code && from.type == CU_MEMORYTYPE_DEVICE)
         *gpu = from.gpu;
     if (!code && to.type == CU_MEMORYTYPE_DEVICE)
@@ -160,6 +158,27 @@ int nvlxi_cuda_export_handle(struct nvlxi_device *device, const struct nvlxi_all
     handle->length = sizeof made;
     memcpy(handle->bytes, &made, sizeof made);
     return 0;
+}
+
+/* ---- Lists of fragments ------------------------------------------------------------------------------ */
+
+/* Pinned, and at the same address for the host and all GPUs. */
+int nvlxi_cuda_list_alloc(struct nvlxi_device *device, size_t size, void **memory) {
+    struct nvlxi_cuda_entry entry;
+    int gpu = nvlxi_cuda_any_gpu(device), code = nvlxi_cuda_enter(device, gpu, &entry);
+    if (code)
+        return code;
+    cudaError_t error = cudaHostAlloc(memory, size, cudaHostAllocPortable | cudaHostAllocMapped);
+    nvlxi_cuda_leave(&entry);
+    return error ? nvlxi_cuda_runtime_failure(error, NVLX_ENOMEM, "cudaHostAlloc") : 0;
+}
+
+void nvlxi_cuda_list_free(struct nvlxi_device *device, void *memory) {
+    struct nvlxi_cuda_entry entry;
+    if (nvlxi_cuda_enter(device, nvlxi_cuda_any_gpu(device), &entry))
+        return;
+    cudaFreeHost(memory);
+    nvlxi_cuda_leave(&entry);
 }
 
 /* ---- Mappings ---------------------------------------------------------------------------------------- */

@@ -82,6 +82,25 @@ static int host_memcpy(struct nvlxi_device *device, void *destination, const voi
     return 0;
 }
 
+/* As many as one would want to try the limits of transfers with. */
+static int host_limits(struct nvlxi_device *device, int gpu, struct nvlxi_gpu_limits *limits) {
+    int code = nvlxi_host_check_gpu(device, gpu);
+    if (!code)
+        limits->sms = 132;
+    return code;
+}
+
+static int host_list_alloc(struct nvlxi_device *device, size_t size, void **memory) {
+    (void)device;
+    *memory = malloc(size);
+    return *memory ? 0 : nvlxi_fail(NVLX_ENOMEM, "no memory for a list of %zu bytes", size);
+}
+
+static void host_list_free(struct nvlxi_device *device, void *memory) {
+    (void)device;
+    free(memory);
+}
+
 const struct nvlxi_device_ops nvlxi_device_host = {
     .name = "host",
     .count = host_count,
@@ -96,9 +115,14 @@ const struct nvlxi_device_ops nvlxi_device_host = {
     .export_handle = nvlxi_host_export,
     .map = nvlxi_host_map,
     .unmap = nvlxi_host_unmap,
+    .limits = host_limits,
+    .list_alloc = host_list_alloc,
+    .list_free = host_list_free,
     .lane_create = nvlxi_host_lane_create,
     .lane_destroy = nvlxi_host_lane_destroy,
     .copy = nvlxi_host_copy,
+    .copy_list = nvlxi_host_copy_list,
+    .copy_kernel = nvlxi_host_copy_kernel,
     .event_create = nvlxi_host_event_create,
     .event_destroy = nvlxi_host_event_destroy,
     .event_record = nvlxi_host_event_record,

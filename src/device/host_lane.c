@@ -35,12 +35,15 @@ struct point {
     pthread_cond_t arrived;
 };
 
-enum job_kind { JOB_COPY, JOB_MARK, JOB_WAIT };
+enum job_kind { JOB_COPY, JOB_LIST, JOB_MARK, JOB_WAIT };
 
 struct job {
     enum job_kind kind;
-    struct nvlxi_copy copy; /* JOB_COPY */
-    struct point *point;    /* JOB_MARK, JOB_WAIT: held */
+    struct nvlxi_copy copy;            /* JOB_COPY */
+    const struct nvlxi_fragment *list; /* JOB_LIST: `owned` by the job, or the caller's until the job is done */
+    struct nvlxi_fragment *owned;
+    size_t count;
+    struct point *point; /* JOB_MARK, JOB_WAIT: held */
     STAILQ_ENTRY(job) entry;
 };
 
@@ -110,10 +113,18 @@ static void point_await(struct point *point) {
 
 /* ---- Lanes ------------------------------------------------------------------------------------------- */
 
+static void copy_bytes(uint64_t destination, uint64_t source, uint64_t length) {
+    memmove((void *)(uintptr_t)destination, (const void *)(uintptr_t)source, length);
+}
+
 static void job_run(const struct job *job) {
     switch (job->kind) {
     case JOB_COPY:
-        memmove((void *)(uintptr_t)job->copy.destination, (const void *)(uintptr_t)job->copy.source, job->copy.length);
+        copy_bytes(job->copy.destination, job->copy.source, job->copy.length);
+        break;
+    case JOB_LIST:
+        for (size_t i = 0; i < job->count; i++)
+            copy_bytes(job->list[i].destination, job->list[i].source, job->list[i].length);
         break;
     case JOB_MARK:
         point_mark(job->point);
@@ -141,6 +152,7 @@ static void *work(void *argument) {
     while ((job = next_job(lane))) {
         job_run(job);
         point_drop(job->point);
+        free(job->owned);
         free(job);
     }
     return NULL;
@@ -158,7 +170,8 @@ static int start_worker(struct nvlxi_lane *lane) {
     return error;
 }
 
-int nvlxi_host_lane_create(struct nvlxi_device *device, int gpu, struct nvlxi_lane **lane) {
+int nvlxi_host_lane_create(struct nvlxi_device *device, int gpu, int priority, struct nvlxi_lane **lane) {
+    (void)priority; /* workers have none */
     int code = nvlxi_host_check_gpu(device, gpu);
     if (code)
         return code;
@@ -220,6 +233,38 @@ int nvlxi_host_copy(struct nvlxi_lane *lane, const struct nvlxi_copy *copy) {
     if (!job)
         return nvlxi_fail(NVLX_ENOMEM, "no memory to queue a copy of %llu bytes", (unsigned long long)copy->length);
     job->copy = *copy;
+    queue(lane, job);
+    return 0;
+}
+
+int nvlxi_host_copy_list(struct nvlxi_lane *lane, const struct nvlxi_fragment *list, size_t count, int destination_gpu,
+                         int source_gpu) {
+    (void)destination_gpu;
+    (void)source_gpu;
+    struct job *job = job_make(JOB_LIST);
+    struct nvlxi_fragment *own = malloc(count * sizeof *own);
+    if (!job || !own) {
+        free(job);
+        free(own);
+        return nvlxi_fail(NVLX_ENOMEM, "no memory to queue %zu copies", count);
+    }
+    memcpy(own, list, count * sizeof *own);
+    job->list = job->owned = own;
+    job->count = count;
+    queue(lane, job);
+    return 0;
+}
+
+int nvlxi_host_copy_kernel(struct nvlxi_lane *lane, const struct nvlxi_fragment *list, uint32_t count, uint64_t bytes,
+                           uint32_t opcode, uint32_t sms) {
+    (void)bytes;
+    (void)opcode;
+    (void)sms;
+    struct job *job = job_make(JOB_LIST);
+    if (!job)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory to queue a kernel of %u copies", (unsigned)count);
+    job->list = list;
+    job->count = count;
     queue(lane, job);
     return 0;
 }

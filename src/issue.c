@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "issue.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "error.h"
+
+#define ENGINE_LANES 4 /* over which a list for the copy engines is spread: they then fill the link from 256 KiB on */
+
+static uint32_t engine_lanes(const struct nvlxi_group *group) {
+    return (uint32_t)nvlxi_min(group->lists[NVLXI_BY_ENGINE].count, ENGINE_LANES);
+}
+
+static uint32_t kernel_lanes(const struct nvlxi_group *group) {
+    return group->lists[NVLXI_BY_KERNEL].count ? 1 : 0;
+}
+
+void nvlxi_issue_return(struct nvlxi_pool *pool, struct nvlxi_legs *legs) {
+    for (uint32_t i = 0; i < legs->count; i++) {
+        if (legs->leg[i].event)
+            nvlxi_pool_return_event(pool, legs->leg[i].event);
+        nvlxi_pool_return_lane(pool, legs->leg[i].lane);
+    }
+    if (legs->leg != &legs->one)
+        free(legs->leg);
+    legs->count = 0;
+}
+
+static int borrow_leg(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key, struct nvlxi_legs *legs) {
+    struct nvlxi_leg *leg = &legs->leg[legs->count];
+    leg->event = NULL;
+    int code = nvlxi_pool_borrow_lane(pool, key, &leg->lane);
+    if (code)
+        return code;
+    legs->count++;
+    return nvlxi_pool_borrow_event(pool, key->gpu, &leg->event);
+}
+
+int nvlxi_issue_borrow(struct nvlxi_pool *pool, const struct nvlxi_plan *plan, int priority, struct nvlxi_legs *legs) {
+    const struct nvlxi_group *group;
+    uint32_t needed = 0;
+    int code = 0;
+    for (group = plan->groups; group; group = group->following)
+        needed += engine_lanes(group) + kernel_lanes(group);
+    *legs = (struct nvlxi_legs){.leg = &legs->one};
+    if (needed > 1 && !(legs->leg = calloc(needed, sizeof *legs->leg)))
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for a transfer over %" PRIu32 " lanes", needed);
+    for (group = plan->groups; group; group = group->following) {
+        const struct nvlxi_lane_key key = {
+            .gpu = group->gpu, .priority = priority, .device = group->device, .opcode = group->opcode};
+        for (uint32_t lanes = engine_lanes(group) + kernel_lanes(group); lanes && !code; lanes--)
+            code = borrow_leg(pool, &key, legs);
+    }
+    if (code)
+        nvlxi_issue_return(pool, legs);
+    return code;
+}
+
+int nvlxi_issue_follow(struct nvlxi_pool *pool, const struct nvlxi_legs *legs, void *stream) {
+    struct nvlxi_pooled_event *event;
+    int gpu, code = pool->ops->stream_gpu(pool->device, stream, &gpu);
+    if (!code)
+        code = nvlxi_pool_borrow_event(pool, gpu, &event);
+    if (code)
+        return code;
+    code = pool->ops->stream_record(pool->device, stream, event->event);
+    for (uint32_t i = 0; i < legs->count && !code; i++)
+        code = pool->ops->lane_wait(legs->leg[i].lane->lane, event->event);
+    nvlxi_pool_return_event(pool, event);
+    return code;
+}
+
+static int copy_one(const struct nvlxi_pool *pool, struct nvlxi_lane *lane, const struct nvlxi_fragment *fragment,
+                    int to, int from) {
+    const struct nvlxi_copy copy = {.destination = fragment->destination,
+                                    .source = fragment->source,
+                                    .length = fragment->length,
+                                    .destination_gpu = to,
+                                    .source_gpu = from};
+    return pool->ops->copy(lane, &copy);
+}
+
+/* Gives each lane a slice of each chunk. */
+static int issue_engines(const struct nvlxi_pool *pool, const struct nvlxi_group *group, const struct nvlxi_leg *legs) {
+    const uint64_t lanes = engine_lanes(group);
+    const bool read = group->opcode == NVLX_OP_READ;
+    const int to = read ? group->gpu : group->remote_gpu, from = read ? group->remote_gpu : group->gpu;
+    for (const struct nvlxi_chunk *chunk = group->lists[NVLXI_BY_ENGINE].first; chunk; chunk = chunk->next) {
+        for (uint64_t i = 0; i < lanes; i++) {
+            const uint64_t first = chunk->count * i / lanes, count = chunk->count * (i + 1) / lanes - first;
+            const struct nvlxi_fragment *list = chunk->fragment + first;
+            int code = 0;
+            if (count == 1)
+                code = copy_one(pool, legs[i].lane->lane, list, to, from);
+            else if (count)
+                code = pool->ops->copy_list(legs[i].lane->lane, list, count, to, from);
+            if (code)
+                return code;
+        }
+    }
+    return 0;
+}
+
+static int issue_kernels(const struct nvlxi_pool *pool, const struct nvlxi_group *group, const struct nvlxi_leg *leg,
+                         uint32_t max_sms) {
+    const struct nvlxi_list *list = &group->lists[NVLXI_BY_KERNEL];
+    for (const struct nvlxi_chunk *chunk = list->first; chunk; chunk = chunk->next) {
+        const uint64_t bytes = list->bytes / list->count * chunk->count;
+        int code = chunk->count ? pool->ops->copy_kernel(leg->lane->lane, chunk->fragment, chunk->count, bytes,
+                                                         group->opcode, max_sms)
+                                : 0;
+        if (code)
+            return code;
+    }
+    return 0;
+}
+
+int nvlxi_issue_copies(struct nvlxi_pool *pool, const struct nvlxi_plan *plan, const struct nvlxi_legs *legs,
+                       uint32_t max_sms, void *stream) {
+    const struct nvlxi_leg *leg = legs->leg;
+    int failure = 0, code;
+    for (const struct nvlxi_group *group = plan->groups; group && !failure; group = group->following) {
+        failure = issue_engines(pool, group, leg);
+        leg += engine_lanes(group);
+        if (!failure && kernel_lanes(group))
+            failure = issue_kernels(pool, group, leg, max_sms);
+        leg += kernel_lanes(group);
+    }
+    for (uint32_t i = 0; i < legs->count; i++) {
+        code = pool->ops->event_record(legs->leg[i].lane->lane, legs->leg[i].event->event);
+        if (!code && stream)
+            code = pool->ops->stream_wait(pool->device, stream, legs->leg[i].event->event);
+        failure = failure ? failure : code;
+    }
+    return failure;
+}
+
+int nvlxi_issue_poll(struct nvlxi_pool *pool, struct nvlxi_legs *legs) {
+    while (legs->done < legs->count) {
+        int code = pool->ops->event_query(legs->leg[legs->done].event->event);
+        if (code == NVLX_EAGAIN)
+            return code;
+        legs->done++;
+        if (code)
+            return code;
+    }
+    return 0;
+}

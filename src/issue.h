@@ -1,0 +1,38 @@
+/* A plan -> copies on lanes. A leg is the part of a plan that one lane carries, and the event behind it.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef NVLXI_ISSUE_H
+#define NVLXI_ISSUE_H
+
+#include "plan.h"
+#include "pool.h"
+
+struct nvlxi_leg {
+    struct nvlxi_pooled_lane *lane;
+    struct nvlxi_pooled_event *event;
+};
+
+struct nvlxi_legs {
+    struct nvlxi_leg *leg, one; /* `leg` points to `one`, or to memory of its own where there are more */
+    uint32_t count, done;
+};
+
+/* Borrows lanes and events for a sealed plan, all or none. */
+int nvlxi_issue_borrow(struct nvlxi_pool *pool, const struct nvlxi_plan *plan, int priority, struct nvlxi_legs *legs);
+/* Gives them back. */
+void nvlxi_issue_return(struct nvlxi_pool *pool, struct nvlxi_legs *legs);
+
+/* Lets all legs start after what is in the caller's stream by now. */
+int nvlxi_issue_follow(struct nvlxi_pool *pool, const struct nvlxi_legs *legs, void *stream);
+
+/* Issues all copies, each leg's followed by its event, and, unless it is NULL, the caller's stream behind them. The
+ * first failure is returned; what was issued before it is in flight, and all events are recorded as far as the device
+ * allows. */
+int nvlxi_issue_copies(struct nvlxi_pool *pool, const struct nvlxi_plan *plan, const struct nvlxi_legs *legs,
+                       uint32_t max_sms, void *stream);
+
+/* Looks at the events in turn. 0: all are complete; NVLX_EAGAIN (not logged): not yet; else what the device says of the
+ * leg looked at, which counts as complete: ask again. */
+int nvlxi_issue_poll(struct nvlxi_pool *pool, struct nvlxi_legs *legs);
+
+#endif

@@ -1,0 +1,131 @@
+/* Lists that are checked once and posted many times.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * A prepared list holds what it needs, as a request in flight does, from nvlxi_prepare to nvlxi_prepared_free: its
+ * local bytes cannot be unregistered, and mappings that its peers withdraw are retired, which a post reports, but not
+ * closed. Its plan never changes; any number of posts may read it. It is freed when none of them is in flight. */
+#include <stdlib.h>
+#include <string.h>
+#include <utlist.h>
+
+#include "error.h"
+#include "transfer.h"
+
+/* Moves a list for the kernel into one chunk, so that it takes one launch. */
+static int join_chunks(struct nvlxi_pool *pool, struct nvlxi_list *list) {
+    void *memory;
+    uint64_t at = 0;
+    struct nvlxi_chunk *joined = calloc(1, sizeof *joined), *chunk, *next;
+    if (!joined)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for a prepared list");
+    int code = pool->ops->list_alloc(pool->device, list->count * sizeof *joined->fragment, &memory);
+    if (code) {
+        free(joined);
+        return code;
+    }
+    joined->joined = true;
+    joined->fragment = memory;
+    joined->count = joined->capacity = (uint32_t)list->count;
+    for (chunk = list->first; chunk; chunk = next) {
+        next = chunk->next;
+        memcpy(joined->fragment + at, chunk->fragment, chunk->count * sizeof *chunk->fragment);
+        at += chunk->count;
+        nvlxi_pool_return_chunk(pool, chunk);
+    }
+    list->first = list->last = joined;
+    return 0;
+}
+
+static int join_all(struct nvlx_prepared *prepared) {
+    int code = 0;
+    for (struct nvlxi_group *group = prepared->plan.groups; group && !code; group = group->following)
+        if (group->lists[NVLXI_BY_KERNEL].count)
+            code = join_chunks(&prepared->transfers->pool, &group->lists[NVLXI_BY_KERNEL]);
+    return code;
+}
+
+/* The plan's give_chunk: a joined chunk is not one of the pool's. */
+static void give_chunk(void *context, struct nvlxi_chunk *chunk) {
+    struct nvlx_prepared *prepared = context;
+    struct nvlxi_pool *pool = &prepared->transfers->pool;
+    if (chunk->joined) {
+        pool->ops->list_free(pool->device, chunk->fragment);
+        free(chunk);
+    } else {
+        nvlxi_pool_return_chunk(pool, chunk);
+    }
+}
+
+static int take_chunk(void *context, uint64_t count, struct nvlxi_chunk **chunk) {
+    struct nvlx_prepared *prepared = context;
+    return nvlxi_pool_borrow_chunk(&prepared->transfers->pool, count, chunk);
+}
+
+static int enter(void *holder) {
+    struct nvlx_prepared *prepared = holder;
+    struct nvlxi_transfers *t = prepared->transfers;
+    pthread_mutex_lock(&t->mutex);
+    DL_APPEND(t->prepared, prepared);
+    nvlxi_needs_pin(&prepared->needs);
+    pthread_mutex_unlock(&t->mutex);
+    return 0;
+}
+
+static void leave(struct nvlx_prepared *prepared) {
+    struct nvlxi_transfers *t = prepared->transfers;
+    pthread_mutex_lock(&t->mutex);
+    DL_DELETE(t->prepared, prepared);
+    pthread_mutex_unlock(&t->mutex);
+    nvlxi_needs_unpin(&prepared->needs);
+}
+
+static void destroy(struct nvlx_prepared *prepared) {
+    nvlxi_plan_reset(&prepared->plan, NVLX_MECHANISM_AUTO);
+    nvlxi_needs_free(&prepared->needs);
+    free(prepared);
+}
+
+int nvlxi_prepare(struct nvlxi_transfers *transfers, const struct nvlx_op *ops, size_t count,
+                  const struct nvlx_transfer_options *options, struct nvlx_prepared **prepared) {
+    struct nvlx_prepared *made = calloc(1, sizeof *made);
+    if (!made)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for a prepared list");
+    made->engine = transfers->engine;
+    made->transfers = transfers;
+    made->priority = options->priority;
+    nvlxi_plan_init(&made->plan, take_chunk, give_chunk, made);
+    nvlxi_plan_reset(&made->plan, options->mechanism ? options->mechanism : transfers->mechanism);
+    int code = nvlxi_transfer_admit(transfers, ops, count, options->flags, &made->plan, &made->needs, enter, made);
+    if (code)
+        goto destroy_made;
+    if ((code = join_all(made)))
+        goto leave_list;
+    nvlxi_transfer_describe(&made->plan, count, options->max_sms ? options->max_sms : transfers->max_sms, &made->info);
+    *prepared = made;
+    return 0;
+leave_list:
+    leave(made);
+destroy_made:
+    destroy(made);
+    return code;
+}
+
+void nvlxi_prepared_free(struct nvlx_prepared *prepared) {
+    for (uint64_t since = nvlxi_now_ns(); atomic_load(&prepared->posts); nvlxi_transfers_pause(since))
+        nvlxi_transfers_progress(prepared->transfers);
+    leave(prepared);
+    destroy(prepared);
+}
+
+bool nvlxi_prepared_names(struct nvlxi_transfers *transfers, const struct nvlx_peer *peer) {
+    const struct nvlx_prepared *prepared;
+    bool named = false;
+    pthread_mutex_lock(&transfers->mutex);
+    DL_FOREACH(transfers->prepared, prepared) {
+        for (size_t i = 0; i < prepared->needs.peer_count; i++)
+            named = named || prepared->needs.peers[i] == peer;
+    }
+    pthread_mutex_unlock(&transfers->mutex);
+    return named;
+}
