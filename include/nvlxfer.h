@@ -201,14 +201,14 @@ int nvlx_register(struct nvlx_engine *engine, const void *address, size_t length
                   const struct nvlx_region_options *options, struct nvlx_region **region);
 
 /* Drops this one registration, no other, and frees the region; works also after the memory was freed. Waits at most
- * `timeout_ns` (< 0: for ever, 0: not at all) for own transfers in flight on its bytes. NVLX_EBUSY: they are still in
- * flight; the region stays. Peers keep what they have mapped: agree with them first, and send them a new descriptor
- * (nvlx_peer_update). */
+ * `timeout_ns` (< 0: for ever, 0: not at all) for own transfers in flight on it, or on a region that overlaps it.
+ * NVLX_EBUSY: they are still in flight; the region stays. Peers keep what they have mapped: agree with them first, and
+ * send them a new descriptor (nvlx_peer_update). */
 int nvlx_unregister(struct nvlx_region *region, int64_t timeout_ns);
 
 /* Writes this engine's descriptor: JSON, UTF-8, without line breaks, `length` bytes plus a final NUL. It lists all
- * regions that grant anything, or have a name. Segments whose memory was freed in the meantime are left out with a
- * warning. Free the text by nvlx_text_free. */
+ * regions that grant peers something; private ones are not told. Segments whose memory was freed in the meantime are
+ * left out with a warning. Free the text by nvlx_text_free. */
 int nvlx_export(struct nvlx_engine *engine, char **text, size_t *length);
 void nvlx_text_free(char *text);
 

@@ -7,6 +7,8 @@
 
 #include "error.h"
 
+#define EPOCH_STEP 1024u /* more than GPUs in a machine */
+
 /* Makes room for `needed` elements; the array keeps its content, new bytes are 0. */
 static int grow(void *array, size_t *capacity, size_t needed, size_t element) {
     void **memory = array;
@@ -31,12 +33,15 @@ void nvlxi_needs_free(struct nvlxi_needs *needs) {
 
 void nvlxi_check_free(struct nvlxi_check *check) {
     for (size_t i = 0; i < check->route_capacity; i++) {
-        if (check->routes[i])
+        if (check->routes[i]) {
             free(check->routes[i]->mark);
+            free(check->routes[i]->seen[0]);
+            free(check->routes[i]->seen[1]);
+        }
         free(check->routes[i]);
     }
     free(check->routes);
-    free(check->mark);
+    free(check->seen);
     free(check->missing);
     free(check);
 }
@@ -80,20 +85,25 @@ static int remote_failure(size_t index, const struct nvlx_op *op, uint64_t where
                       index, op->remote, op->length, where);
 }
 
+static struct nvlxi_seen seen_piece(const struct nvlxi_range *piece, uint64_t key, uint64_t offset) {
+    return (struct nvlxi_seen){.start = piece->start, .last = piece->last, .key = key, .offset = offset};
+}
+
 /* Notes that the list uses the local pieces under an op. */
-static int use_local(struct list *list, uint32_t piece, uint64_t end) {
+static int use_local(struct list *list, uint32_t index, uint64_t end) {
     struct nvlxi_check *check = list->check;
     struct nvlxi_needs *needs = list->needs;
-    int code = grow(&check->mark, &check->mark_capacity, check->local->count, sizeof *check->mark);
-    for (; !code && piece < check->local->count && check->local->piece[piece].start < end; piece++) {
-        if (check->mark[piece] == check->epoch)
+    const struct nvlxi_range *piece = &check->local->piece[index];
+    int code = grow(&check->seen, &check->seen_capacity, check->local->count + 1, sizeof *check->seen);
+    for (; !code && index < check->local->count && piece->start < end; index++, piece++) {
+        const uint64_t key = check->epoch + piece->device;
+        if (check->seen[index].key == key)
             continue;
         code = grow(&needs->uses, &needs->use_capacity, needs->use_count + 1, sizeof *needs->uses);
         if (code)
             break;
-        check->mark[piece] = check->epoch;
-        needs->uses[needs->use_count++] =
-            (struct nvlxi_use){check->local->piece[piece].start, check->local->piece[piece].end};
+        check->seen[index] = seen_piece(piece, key, 0);
+        needs->uses[needs->use_count++] = (struct nvlxi_use){piece->start, piece->end};
     }
     return code;
 }
@@ -111,7 +121,10 @@ static int need_peer(struct list *list, struct nvlx_peer *peer) {
 
 /* Turns an unused or new route into the one from `gpu` to `peer`. */
 static int begin_route(struct list *list, struct nvlxi_route *route, struct nvlx_peer *peer, int gpu) {
-    int code = grow(&route->mark, &route->mark_capacity, peer->table->descriptor->segment_count, sizeof *route->mark);
+    const struct nvlxi_peer_table *table = peer->table;
+    int code = grow(&route->mark, &route->mark_capacity, table->descriptor->segment_count, sizeof *route->mark);
+    for (int way = 0; way < 2 && !code; way++)
+        code = grow(&route->seen[way], &route->seen_capacity[way], table->ranges.count + 1, sizeof *route->seen[way]);
     if (!code)
         code = need_peer(list, peer);
     if (code)
@@ -201,6 +214,10 @@ static int find_group(struct list *list, struct nvlxi_route *route, const struct
     return 0;
 }
 
+static uint64_t key_of(const struct nvlxi_check *check, const struct nvlxi_group *group) {
+    return (uint64_t)group->id << 32 | check->epoch;
+}
+
 static inline int add(struct nvlxi_plan *plan, struct nvlxi_group *group, const struct nvlx_op *op, uint64_t offset) {
     uint64_t local = (uint64_t)(uintptr_t)op->local, remote = op->remote + offset;
     if (op->opcode == NVLX_OP_READ)
@@ -238,41 +255,139 @@ static int check_op(struct list *list, size_t index, struct nvlxi_route **route)
     code = use_segment(list, *route, remote->owner, &offset);
     if (code || offset == NVLXI_UNMAPPED)
         return code;
-    const struct nvlxi_group *group = (*route)->group[op->opcode - 1];
-    if ((!group || group->device != remote->device) && (code = find_group(list, *route, remote, op->opcode)))
-        return code;
-    return add(list->plan, (*route)->group[op->opcode - 1], op, offset);
+    struct nvlxi_group *group = (*route)->group[op->opcode - 1];
+    if (!group || group->device != remote->device) {
+        if ((code = find_group(list, *route, remote, op->opcode)))
+            return code;
+        group = (*route)->group[op->opcode - 1];
+    }
+    if (remote->access & op->opcode && nvlxi_range_holds(remote, op->remote, op->length))
+        (*route)->seen[op->opcode - 1][piece] = seen_piece(remote, key_of(list->check, group), offset);
+    return add(list->plan, group, op, offset);
 }
 
 /* ---- The short path ---------------------------------------------------------------------------------- */
 
+/* One side of the short path. */
+struct side {
+    uint64_t shift, mask;
+    const uint32_t *slot;
+    const struct nvlxi_seen *seen; /* its entry for the table's end holds nothing */
+    const struct nvlxi_ranges *ranges;
+};
+
+_Static_assert(sizeof(struct nvlxi_seen) == sizeof(struct nvlxi_range), "slots are scaled for both");
+
+static struct side side_of(const struct nvlxi_ranges *ranges, const struct nvlxi_seen *seen) {
+    return (struct side){ranges->shift, ranges->mask, ranges->slot, seen, ranges};
+}
+
+static inline bool holds(const struct nvlxi_seen *seen, uint64_t address, uint64_t last) {
+    uint64_t room;
+    return !__builtin_sub_overflow(seen->last, last, &room) && address - seen->start <= room;
+}
+
+/* Where the slot does not name the piece. */
+static __attribute__((noinline)) const struct nvlxi_seen *look_further(const struct side *side, uint64_t address,
+                                                                       uint64_t last) {
+    const struct nvlxi_seen *seen = &side->seen[nvlxi_ranges_search(side->ranges, address)];
+    return holds(seen, address, last) ? seen : &side->seen[side->ranges->count];
+}
+
+/* What was seen of the piece that holds [address, address + last], in this list or long ago; the table's end if there
+ * is none. */
+static inline const struct nvlxi_seen *look_up(const struct side *side, uint64_t address, uint64_t last) {
+    const uint32_t scaled = side->slot[(address >> side->shift) & side->mask];
+    const struct nvlxi_seen *seen = (const void *)((const char *)side->seen + scaled);
+    return nvlxi_likely(holds(seen, address, last)) ? seen : look_further(side, address, last);
+}
+
+struct run { /* ops that go the way of one group */
+    struct side local, remote;
+    const struct nvlx_peer *peer;
+    uint64_t keys; /* the sum of both keys: see keys_of */
+    uint64_t warp_max;
+};
+
+/* One comparison tells whether both sides were seen in this list. No other two keys have this sum: the upper half is
+ * the remote one's alone, and in the lower halves, which are epoch + GPU and epoch of this list or of older ones,
+ * epochs differ by more than GPUs can. */
+static uint64_t keys_of(uint64_t local, uint64_t remote) {
+    return local + remote;
+}
+
+/* Adds the ops from `op` on that need nothing new; returns the first that does. The group has an open fragment. `last`
+ * is length - 1, so that an op of 0 bytes does not pass: no piece is that long. */
+static inline __attribute__((always_inline)) const struct nvlx_op *add_ready(const struct run *run,
+                                                                             const struct nvlx_op *op,
+                                                                             const struct nvlx_op *end,
+                                                                             struct nvlxi_group *group, bool read) {
+    struct nvlxi_list *const list = &group->lists[NVLXI_BY_WARPS];
+    struct nvlxi_fragment open = group->open,
+                          *next = list->next; /* written only: lists are slow to read, see device.h */
+    uint64_t bytes = 0;
+    if (end - op > list->limit - next) /* each op fills at most one fragment */
+        end = op + (list->limit - next);
+    for (; op < end; op++) {
+        uint64_t head, here = (uint64_t)(uintptr_t)op->local, there = op->remote, last = op->length - 1;
+        memcpy(&head, &op->opcode, sizeof head); /* opcode and flags, as on a little-endian CPU: what CUDA runs on */
+        if (nvlxi_unlikely(head != (read ? NVLX_OP_READ : NVLX_OP_WRITE) || op->peer != run->peer || op->arg))
+            break;
+        const struct nvlxi_seen *near = look_up(&run->local, here, last), *far = look_up(&run->remote, there, last);
+        if (nvlxi_unlikely(near->key + far->key != run->keys))
+            break;
+        there += far->offset;
+        const uint64_t destination = read ? here : there, source = read ? there : here;
+        if (destination == open.destination + open.length && source == open.source + open.length) {
+            open.length += last + 1;
+        } else {
+            if (nvlxi_unlikely(open.length > run->warp_max))
+                break;
+            *next++ = open;
+            open = (struct nvlxi_fragment){destination, source, last + 1};
+        }
+        bytes += last + 1;
+    }
+    group->open = open;
+    group->bytes += bytes;
+    list->next = next;
+    return op;
+}
+
+static __attribute__((noinline)) const struct nvlx_op *add_reads(const struct run *run, const struct nvlx_op *op,
+                                                                 const struct nvlx_op *end, struct nvlxi_group *group) {
+    return add_ready(run, op, end, group, true);
+}
+
+static __attribute__((noinline)) const struct nvlx_op *
+add_writes(const struct run *run, const struct nvlx_op *op, const struct nvlx_op *end, struct nvlxi_group *group) {
+    return add_ready(run, op, end, group, false);
+}
+
 /* Adds the ops from `index` on that need nothing new; returns the first that does. */
 static size_t check_ready(struct list *list, size_t index, size_t count, struct nvlxi_route *route) {
     const struct nvlxi_check *check = list->check;
-    const struct nvlxi_ranges *local = check->local, *remote = &route->table->ranges;
-    const uint32_t epoch = check->epoch, *local_mark = check->mark, *segment_mark = route->mark;
-    for (; index < count; index++) {
-        const struct nvlx_op *op = &list->ops[index];
-        uint32_t opcode = op->opcode;
-        if (op->peer != route->peer || (opcode - 1) > 1 || op->flags || op->arg || !op->length)
-            break;
-        uint64_t here = (uint64_t)(uintptr_t)op->local, there = op->remote, length = op->length;
-        uint32_t near = nvlxi_ranges_find(local, here);
-        const struct nvlxi_range *far = &remote->piece[nvlxi_ranges_find(remote, there)];
-        if (!nvlxi_range_holds(&local->piece[near], here, length) || !nvlxi_range_holds(far, there, length))
-            break;
-        if (!(far->access & opcode) || local_mark[near] != epoch || segment_mark[far->owner] != epoch)
-            break;
-        struct nvlxi_group *group = route->group[opcode - 1];
-        if (!group || group->device != far->device || group->gpu != local->piece[near].device)
-            break;
-        uint64_t offset = atomic_load_explicit(&route->view->offset[far->owner], memory_order_relaxed);
-        if (offset == NVLXI_UNMAPPED)
-            break;
-        if (add(list->plan, group, op, offset))
-            break;
-    }
-    return index;
+    const struct nvlx_op *op = list->ops + index, *end = list->ops + count, *before;
+    do {
+        before = op;
+        for (int way = 0; way < 2 && op < end; way++) {
+            struct nvlxi_group *group = route->group[way];
+            if (!group)
+                continue;
+            const struct run run = {.local = side_of(check->local, check->seen),
+                                    .remote = side_of(&route->table->ranges, route->seen[way]),
+                                    .peer = route->peer,
+                                    .keys = keys_of(check->epoch + (uint32_t)route->gpu, key_of(check, group)),
+                                    .warp_max = group->warp_max};
+            op = way == 0 ? add_reads(&run, op, end, group) : add_writes(&run, op, end, group);
+        }
+    } while (op != before);
+    return (size_t)(op - list->ops);
+}
+
+static void forget(void *marks, size_t size) {
+    if (marks)
+        memset(marks, 0, size);
 }
 
 static void begin(struct nvlxi_check *check, const struct nvlxi_registration *registration) {
@@ -280,13 +395,16 @@ static void begin(struct nvlxi_check *check, const struct nvlxi_registration *re
     check->local = &registration->ranges;
     check->route_count = 0;
     check->missing_count = 0;
-    if (++check->epoch == 0) { /* marks of four billion lists ago would look new */
-        if (check->mark)
-            memset(check->mark, 0, check->mark_capacity * sizeof *check->mark);
-        for (size_t i = 0; i < check->route_capacity; i++)
-            if (check->routes[i] && check->routes[i]->mark)
-                memset(check->routes[i]->mark, 0, check->routes[i]->mark_capacity * sizeof(uint32_t));
-        check->epoch = 1;
+    check->epoch += EPOCH_STEP;
+    if (check->epoch >= UINT32_MAX / 2) { /* sums of two keys would not fit any more: see keys_of */
+        forget(check->seen, check->seen_capacity * sizeof *check->seen);
+        for (size_t i = 0; i < check->route_capacity && check->routes[i]; i++) {
+            struct nvlxi_route *route = check->routes[i];
+            forget(route->mark, route->mark_capacity * sizeof *route->mark);
+            forget(route->seen[0], route->seen_capacity[0] * sizeof *route->seen[0]);
+            forget(route->seen[1], route->seen_capacity[1] * sizeof *route->seen[1]);
+        }
+        check->epoch = EPOCH_STEP;
     }
 }
 

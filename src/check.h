@@ -4,9 +4,9 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * Runs with the engine's `tables` held for reading, issues nothing, and so can refuse a list as a whole. Most ops take
- * a short path that only compares; whatever is new (a peer, a GPU, a region or segment first met in this list), or
- * wrong, goes the long way once. "Met in this list" is known by marks: an array entry equal to the epoch of the list.
- */
+ * a short path that compares and adds, no more; what is met for the first time in this list (a peer, a GPU, a region),
+ * or is wrong, goes the long way once. "Met in this list" is known by marks, which hold what is unique to the list: its
+ * epoch. */
 #ifndef NVLXI_CHECK_H
 #define NVLXI_CHECK_H
 
@@ -36,13 +36,23 @@ struct nvlxi_missing { /* a mapping that must be opened first */
     uint64_t base, serial;
 };
 
+/* A piece of a table as it was found when an op of this list first lay in it: all that the short path looks at. */
+struct nvlxi_seen {
+    uint64_t start, last; /* of the piece: its first byte, and its length - 1 */
+    uint64_t key; /* local: epoch + GPU. Peer's: epoch, and above it the id of the group; it grants the direction, and
+                     is mapped */
+    uint64_t offset; /* peer's: to be added to an address */
+};
+
 struct nvlxi_route { /* from a local GPU to a peer */
     struct nvlx_peer *peer;
     int gpu;
     const struct nvlxi_peer_table *table;
     const struct nvlxi_view *view;
     struct nvlxi_group *group[2]; /* for reads, for writes: the last used */
-    uint32_t *mark;               /* [segments] */
+    struct nvlxi_seen *seen[2];   /* [pieces + 1] for reads, for writes */
+    size_t seen_capacity[2];
+    uint32_t *mark; /* [segments]: epoch, of those pinned or listed as missing */
     size_t mark_capacity;
 };
 
@@ -50,9 +60,9 @@ struct nvlxi_route { /* from a local GPU to a peer */
 struct nvlxi_check {
     const struct nvlxi_registration *registration;
     const struct nvlxi_ranges *local;
-    uint32_t epoch;
-    uint32_t *mark; /* [pieces of the local table] */
-    size_t mark_capacity;
+    uint32_t epoch;          /* of the list; grows by EPOCH_STEP, so that epoch + GPU is unique too */
+    struct nvlxi_seen *seen; /* [pieces of the local table + 1] */
+    size_t seen_capacity;
     struct nvlxi_route **routes;
     size_t route_count, route_capacity;
     struct nvlxi_missing *missing;

@@ -210,7 +210,8 @@ void copy_string(char *destination, size_t room, std::string_view string) {
 
 // ---- Reading the text ------------------------------------------------------------------------------------
 
-// Looks at the text before jsoncpp does, which would recurse, allocate without bound, and take a NUL for the end.
+// Looks at the text before jsoncpp does, which would recurse, allocate without bound, take a NUL for the end, and skip
+// comments between an object's fields even where they are forbidden.
 int scan(std::string_view text) {
     bool in_string = false;
     unsigned depth = 0;
@@ -226,6 +227,8 @@ int scan(std::string_view text) {
             i += c == '\\' ? 1 : 0;
             continue;
         }
+        if (c == '/')
+            return nvlxi_fail(NVLX_EFORMAT, "descriptor: a comment at byte %zu", i);
         const bool opens = c == '[' || c == '{';
         values += opens || c == ',' ? 1 : 0;
         depth += opens ? 1 : 0;
@@ -238,8 +241,8 @@ int scan(std::string_view text) {
     return NVLX_OK;
 }
 
-// Of jsoncpp's "* Line 1, Column 2\n  What it means.\n..." the first two lines in one. What begins with a quote there
-// is a piece of the text, which might be of a handle.
+// Of jsoncpp's "* Line 1, Column 2\n  What it means.\n..." the first two lines in one, but for the words that jsoncpp
+// quotes from the text, which might be a handle: "'x' is not a number.", "Duplicate key: 'x'".
 int syntax_error(const std::string &errors) {
     const size_t first = errors.find('\n'), second = errors.find('\n', first + 1);
     if (first == std::string::npos || errors.compare(0, 2, "* ") != 0)
@@ -248,7 +251,9 @@ int syntax_error(const std::string &errors) {
     meaning = meaning.substr(first + 1, second - first - 1);
     meaning.remove_prefix(std::min(meaning.size(), meaning.find_first_not_of(' ')));
     if (!meaning.empty() && meaning[0] == '\'')
-        meaning = "not a number";
+        meaning = "Not a number.";
+    else if (meaning.substr(0, 9) == "Duplicate")
+        meaning = "Duplicate key.";
     return nvlxi_fail(NVLX_EFORMAT, "descriptor: not strict JSON: %.*s: %s", static_cast<int>(first - 2),
                       errors.c_str() + 2, Shown(meaning).text);
 }

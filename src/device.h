@@ -9,6 +9,7 @@
 #ifndef NVLXI_DEVICE_H
 #define NVLXI_DEVICE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -32,6 +33,14 @@ struct nvlxi_copy {
     uint64_t length;              /* > 0 */
     int destination_gpu;          /* ordinals; a mapping counts as memory of the GPU that it was opened on */
     int source_gpu;
+};
+
+struct nvlxi_kernel {
+    const struct nvlxi_fragment *list; /* in memory from list_alloc */
+    uint32_t count;
+    uint32_t sms;    /* that it may take, at most */
+    uint32_t opcode; /* NVLX_OP_...: which side is far */
+    bool by_blocks;  /* a block a fragment, for long ones; else a warp a fragment */
 };
 
 struct nvlxi_gpu_limits {
@@ -76,7 +85,7 @@ struct nvlxi_device_ops {
 
     int (*limits)(struct nvlxi_device *device, int gpu, struct nvlxi_gpu_limits *limits);
 
-    /* Host memory that the kernels of all GPUs can read: for lists of fragments. */
+    /* Host memory that the kernels of all GPUs can read: for lists of fragments. The host may be slow to read it. */
     int (*list_alloc)(struct nvlxi_device *device, size_t size, void **memory);
     void (*list_free)(struct nvlxi_device *device, void *memory);
 
@@ -90,10 +99,12 @@ struct nvlxi_device_ops {
      */
     int (*copy_list)(struct nvlxi_lane *lane, const struct nvlxi_fragment *list, size_t count, int destination_gpu,
                      int source_gpu);
-    /* Queues a kernel that copies a list, on `sms` SMs at most. The list lies in memory from list_alloc and is read
-     * until the kernel is complete. `opcode`: NVLX_OP_..., which side is far. `bytes`: of the list. */
-    int (*copy_kernel)(struct nvlxi_lane *lane, const struct nvlxi_fragment *list, uint32_t count, uint64_t bytes,
-                       uint32_t opcode, uint32_t sms);
+    /* Queues the copy kernel. Its list is read until it is complete. */
+    int (*copy_kernel)(struct nvlxi_lane *lane, const struct nvlxi_kernel *kernel);
+
+    /* 0: everything queued in the lane by now is done; NVLX_EAGAIN (not logged): not yet; NVLX_EDEVICE: the device
+     * failed. Does not block. */
+    int (*lane_query)(struct nvlxi_lane *lane);
 
     /* An event belongs to a GPU. It is complete until it is recorded; recording it again replaces the old point. */
     int (*event_create)(struct nvlxi_device *device, int gpu, struct nvlxi_event **event);

@@ -6,14 +6,15 @@
 
 #include "error.h"
 
-#define ENGINE_LANES 4 /* over which a list for the copy engines is spread: they then fill the link from 256 KiB on */
+#define ENGINE_LANES 4  /* over which a list for the copy engines is spread: they then fill the link from 1 MiB on */
+#define ENGINE_SLICE 64 /* copies that a lane gets at a time */
 
 static uint32_t engine_lanes(const struct nvlxi_group *group) {
-    return (uint32_t)nvlxi_min(group->lists[NVLXI_BY_ENGINE].count, ENGINE_LANES);
+    return (uint32_t)nvlxi_min(group->lists[NVLXI_BY_ENGINES].count, ENGINE_LANES);
 }
 
 static uint32_t kernel_lanes(const struct nvlxi_group *group) {
-    return group->lists[NVLXI_BY_KERNEL].count ? 1 : 0;
+    return group->lists[NVLXI_BY_WARPS].count || group->lists[NVLXI_BY_BLOCKS].count ? 1 : 0;
 }
 
 void nvlxi_issue_return(struct nvlxi_pool *pool, struct nvlxi_legs *legs) {
@@ -29,7 +30,7 @@ void nvlxi_issue_return(struct nvlxi_pool *pool, struct nvlxi_legs *legs) {
 
 static int borrow_leg(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key, struct nvlxi_legs *legs) {
     struct nvlxi_leg *leg = &legs->leg[legs->count];
-    leg->event = NULL;
+    *leg = (struct nvlxi_leg){0};
     int code = nvlxi_pool_borrow_lane(pool, key, &leg->lane);
     if (code)
         return code;
@@ -81,20 +82,22 @@ static int copy_one(const struct nvlxi_pool *pool, struct nvlxi_lane *lane, cons
     return pool->ops->copy(lane, &copy);
 }
 
-/* Gives each lane a slice of each chunk. */
-static int issue_engines(const struct nvlxi_pool *pool, const struct nvlxi_group *group, const struct nvlxi_leg *legs) {
-    const uint64_t lanes = engine_lanes(group);
+static int issue_slice(const struct nvlxi_pool *pool, const struct nvlxi_group *group, struct nvlxi_lane *lane,
+                       const struct nvlxi_fragment *list, uint64_t count) {
     const bool read = group->opcode == NVLX_OP_READ;
     const int to = read ? group->gpu : group->remote_gpu, from = read ? group->remote_gpu : group->gpu;
-    for (const struct nvlxi_chunk *chunk = group->lists[NVLXI_BY_ENGINE].first; chunk; chunk = chunk->next) {
-        for (uint64_t i = 0; i < lanes; i++) {
-            const uint64_t first = chunk->count * i / lanes, count = chunk->count * (i + 1) / lanes - first;
-            const struct nvlxi_fragment *list = chunk->fragment + first;
-            int code = 0;
-            if (count == 1)
-                code = copy_one(pool, legs[i].lane->lane, list, to, from);
-            else if (count)
-                code = pool->ops->copy_list(legs[i].lane->lane, list, count, to, from);
+    return count == 1 ? copy_one(pool, lane, list, to, from) : pool->ops->copy_list(lane, list, count, to, from);
+}
+
+/* Gives the lanes slices in turn, so that all are busy from the start. */
+static int issue_engines(const struct nvlxi_pool *pool, const struct nvlxi_group *group, const struct nvlxi_leg *legs) {
+    const uint64_t lanes = engine_lanes(group);
+    for (const struct nvlxi_chunk *chunk = group->lists[NVLXI_BY_ENGINES].first; chunk; chunk = chunk->next) {
+        const uint64_t slice = nvlxi_min((chunk->count + lanes - 1) / lanes, ENGINE_SLICE);
+        uint64_t lane = 0;
+        for (uint64_t first = 0; first < chunk->count; first += slice, lane = (lane + 1) % lanes) {
+            int code = issue_slice(pool, group, legs[lane].lane->lane, chunk->fragment + first,
+                                   nvlxi_min(slice, chunk->count - first));
             if (code)
                 return code;
         }
@@ -102,14 +105,13 @@ static int issue_engines(const struct nvlxi_pool *pool, const struct nvlxi_group
     return 0;
 }
 
-static int issue_kernels(const struct nvlxi_pool *pool, const struct nvlxi_group *group, const struct nvlxi_leg *leg,
-                         uint32_t max_sms) {
-    const struct nvlxi_list *list = &group->lists[NVLXI_BY_KERNEL];
-    for (const struct nvlxi_chunk *chunk = list->first; chunk; chunk = chunk->next) {
-        const uint64_t bytes = list->bytes / list->count * chunk->count;
-        int code = chunk->count ? pool->ops->copy_kernel(leg->lane->lane, chunk->fragment, chunk->count, bytes,
-                                                         group->opcode, max_sms)
-                                : 0;
+static int issue_kernels(const struct nvlxi_pool *pool, const struct nvlxi_group *group, enum nvlxi_way way,
+                         const struct nvlxi_leg *leg, uint32_t max_sms) {
+    struct nvlxi_kernel kernel = {.opcode = group->opcode, .sms = max_sms, .by_blocks = way == NVLXI_BY_BLOCKS};
+    for (const struct nvlxi_chunk *chunk = group->lists[way].first; chunk; chunk = chunk->next) {
+        kernel.list = chunk->fragment;
+        kernel.count = chunk->count;
+        int code = chunk->count ? pool->ops->copy_kernel(leg->lane->lane, &kernel) : 0;
         if (code)
             return code;
     }
@@ -123,12 +125,13 @@ int nvlxi_issue_copies(struct nvlxi_pool *pool, const struct nvlxi_plan *plan, c
     for (const struct nvlxi_group *group = plan->groups; group && !failure; group = group->following) {
         failure = issue_engines(pool, group, leg);
         leg += engine_lanes(group);
-        if (!failure && kernel_lanes(group))
-            failure = issue_kernels(pool, group, leg, max_sms);
+        for (int way = NVLXI_BY_WARPS; way <= NVLXI_BY_BLOCKS && !failure; way++)
+            failure = issue_kernels(pool, group, way, leg, max_sms);
         leg += kernel_lanes(group);
     }
     for (uint32_t i = 0; i < legs->count; i++) {
         code = pool->ops->event_record(legs->leg[i].lane->lane, legs->leg[i].event->event);
+        legs->leg[i].unrecorded = code != 0;
         if (!code && stream)
             code = pool->ops->stream_wait(pool->device, stream, legs->leg[i].event->event);
         failure = failure ? failure : code;
@@ -138,7 +141,8 @@ int nvlxi_issue_copies(struct nvlxi_pool *pool, const struct nvlxi_plan *plan, c
 
 int nvlxi_issue_poll(struct nvlxi_pool *pool, struct nvlxi_legs *legs) {
     while (legs->done < legs->count) {
-        int code = pool->ops->event_query(legs->leg[legs->done].event->event);
+        const struct nvlxi_leg *leg = &legs->leg[legs->done];
+        int code = leg->unrecorded ? pool->ops->lane_query(leg->lane->lane) : pool->ops->event_query(leg->event->event);
         if (code == NVLX_EAGAIN)
             return code;
         legs->done++;

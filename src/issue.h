@@ -10,6 +10,7 @@
 struct nvlxi_leg {
     struct nvlxi_pooled_lane *lane;
     struct nvlxi_pooled_event *event;
+    bool unrecorded; /* the device refused to record the event: the leg is complete when its lane is empty */
 };
 
 struct nvlxi_legs {
@@ -26,8 +27,7 @@ void nvlxi_issue_return(struct nvlxi_pool *pool, struct nvlxi_legs *legs);
 int nvlxi_issue_follow(struct nvlxi_pool *pool, const struct nvlxi_legs *legs, void *stream);
 
 /* Issues all copies, each leg's followed by its event, and, unless it is NULL, the caller's stream behind them. The
- * first failure is returned; what was issued before it is in flight, and all events are recorded as far as the device
- * allows. */
+ * first failure is returned; what was issued before it is in flight. */
 int nvlxi_issue_copies(struct nvlxi_pool *pool, const struct nvlxi_plan *plan, const struct nvlxi_legs *legs,
                        uint32_t max_sms, void *stream);
 

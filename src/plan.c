@@ -6,15 +6,14 @@
 
 #include "error.h"
 
-/* The rules, measured on two H200 with NV18 between them. From 2 MiB on, copy engines carry as much as kernels, or
- * more. A piece is short at first, so that short lists keep all warps busy, and longer in long lists. Where source and
- * destination are apart by an odd number of bytes, a kernel copies byte by byte: engines do better with what is long.
- */
+/* The rules, measured on two H200 with NV18 between them. A warp carries a fragment best up to 32 KiB, a block up to 2
+ * MiB; from there on copy engines are as fast or faster. Where source and destination are apart by an odd number of
+ * bytes, the kernel copies byte by byte: engines do better with what is long. Fewer fragments than fit into the plan
+ * itself are not worth a launch. Where the caller wants the kernel alone, what is long is cut, so that more than one
+ * block gets some of it. */
+#define WARP_MAX       (64u << 10)
 #define ENGINE_MIN     (2u << 20)
 #define ODD_ENGINE_MIN (64u << 10)
-#define PIECE          (16u << 10)
-#define LONG_PIECE     (64u << 10)
-#define LONG_LIST      (64u << 20)
 
 void nvlxi_plan_init(struct nvlxi_plan *plan, nvlxi_take_chunk take_chunk, nvlxi_give_chunk give_chunk, void *context) {
     memset(plan, 0, sizeof *plan);
@@ -62,13 +61,11 @@ static void append(struct nvlxi_list *list, struct nvlxi_chunk *chunk) {
     list->limit = chunk->fragment + chunk->capacity;
 }
 
-/* The first group begins in the plan's own chunk, unless kernels, which cannot read it, shall carry all. */
+/* The first group begins in the plan's own chunk, unless the kernel, which cannot read it, shall carry all. */
 static void begin_inline(struct nvlxi_plan *plan, struct nvlxi_group *group) {
     plan->inline_chunk = (struct nvlxi_chunk){.capacity = NVLXI_PLAN_INLINE, .fragment = plan->inline_fragments};
-    if (plan->mechanism == NVLX_MECHANISM_AUTO)
-        append(&group->lists[NVLXI_BY_KERNEL], &plan->inline_chunk);
-    else if (plan->mechanism == NVLX_MECHANISM_COPY_ENGINE)
-        append(&group->lists[NVLXI_BY_ENGINE], &plan->inline_chunk);
+    if (plan->mechanism != NVLX_MECHANISM_KERNEL)
+        append(&group->lists[NVLXI_BY_WARPS], &plan->inline_chunk);
 }
 
 static struct nvlxi_group *add_group(struct nvlxi_plan *plan) {
@@ -76,7 +73,7 @@ static struct nvlxi_group *add_group(struct nvlxi_plan *plan) {
     struct nvlxi_group *group = first ? &plan->first_group : malloc(sizeof *group);
     if (!group)
         return NULL;
-    *group = (struct nvlxi_group){.following = plan->groups};
+    *group = (struct nvlxi_group){.id = plan->group_count, .following = plan->groups};
     if (first)
         begin_inline(plan, group);
     plan->groups = group;
@@ -96,27 +93,19 @@ struct nvlxi_group *nvlxi_plan_group(struct nvlxi_plan *plan, int gpu, int remot
         group->remote_gpu = remote_gpu;
         group->device = device;
         group->opcode = opcode;
-        group->kernel_max = plan->mechanism == NVLX_MECHANISM_COPY_ENGINE || !kernels ? 0 : PIECE;
+        group->warp_max = plan->mechanism == NVLX_MECHANISM_COPY_ENGINE || !kernels ? 0 : WARP_MAX;
     }
     return group;
 }
 
 /* ---- Placing ----------------------------------------------------------------------------------------- */
 
-/* Makes room in a list. What begins in the plan's own chunk moves out of it as soon as there is more. */
-static int grow(struct nvlxi_plan *plan, struct nvlxi_list *list) {
+static int grow(struct nvlxi_plan *plan, struct nvlxi_list *list, bool kernel) {
     uint64_t in_last = list->last ? (uint64_t)(list->next - list->last->fragment) : 0;
     struct nvlxi_chunk *chunk;
-    int code = plan->take_chunk(plan->context, list->count + in_last, &chunk);
+    int code = plan->take_chunk(plan->context, kernel, list->count + in_last, &chunk);
     if (code)
         return code;
-    if (list->last == &plan->inline_chunk) {
-        list->first = list->last = NULL;
-        append(list, chunk);
-        memcpy(chunk->fragment, plan->inline_fragments, in_last * sizeof *chunk->fragment);
-        list->next += in_last;
-        return 0;
-    }
     if (list->last)
         list->last->count = (uint32_t)in_last;
     list->count += in_last;
@@ -124,35 +113,66 @@ static int grow(struct nvlxi_plan *plan, struct nvlxi_list *list) {
     return 0;
 }
 
-/* Puts a fragment into a list in pieces of at most `piece` bytes; the fragment becomes empty. */
-static int put(struct nvlxi_plan *plan, struct nvlxi_list *list, struct nvlxi_fragment *fragment, uint64_t piece) {
-    while (fragment->length) {
-        uint64_t length = nvlxi_min(fragment->length, piece);
-        int code = list->next == list->limit ? grow(plan, list) : 0;
+/* Puts a fragment into a list; for the blocks in parts. */
+static int put(struct nvlxi_plan *plan, struct nvlxi_group *group, enum nvlxi_way way, struct nvlxi_fragment fragment) {
+    struct nvlxi_list *list = &group->lists[way];
+    const uint64_t most = way == NVLXI_BY_BLOCKS ? ENGINE_MIN : UINT64_MAX;
+    while (fragment.length) {
+        uint64_t length = nvlxi_min(fragment.length, most);
+        int code = list->next == list->limit ? grow(plan, list, way != NVLXI_BY_ENGINES) : 0;
         if (code)
             return code;
-        *list->next++ = (struct nvlxi_fragment){fragment->destination, fragment->source, length};
+        *list->next++ = (struct nvlxi_fragment){fragment.destination, fragment.source, length};
         list->bytes += length;
-        fragment->destination += length;
-        fragment->source += length;
-        fragment->length -= length;
+        fragment.destination += length;
+        fragment.source += length;
+        fragment.length -= length;
     }
     return 0;
 }
 
-static bool suits_engine(const struct nvlxi_plan *plan, const struct nvlxi_group *group) {
-    const struct nvlxi_fragment *open = &group->open;
-    if (group->kernel_max == 0)
-        return true;
-    if (plan->mechanism == NVLX_MECHANISM_KERNEL)
-        return false;
-    return open->length >= ENGINE_MIN || (open->length >= ODD_ENGINE_MIN && (open->destination ^ open->source) % 4);
+static enum nvlxi_way choose(const struct nvlxi_plan *plan, const struct nvlxi_group *group,
+                             const struct nvlxi_fragment *fragment) {
+    if (group->warp_max == 0)
+        return NVLXI_BY_ENGINES;
+    if (plan->mechanism != NVLX_MECHANISM_KERNEL &&
+        (fragment->length >= ENGINE_MIN ||
+         (fragment->length >= ODD_ENGINE_MIN && (fragment->destination ^ fragment->source) % 4)))
+        return NVLXI_BY_ENGINES;
+    return fragment->length <= WARP_MAX ? NVLXI_BY_WARPS : NVLXI_BY_BLOCKS;
+}
+
+static int place(struct nvlxi_plan *plan, struct nvlxi_group *group, const struct nvlxi_fragment *fragment) {
+    return put(plan, group, choose(plan, group, fragment), *fragment);
+}
+
+/* What began in the plan's own chunk, where anything may lie, leaves it for the lists when there is more. */
+static int leave_inline(struct nvlxi_plan *plan, struct nvlxi_group *group) {
+    struct nvlxi_list *list = &group->lists[NVLXI_BY_WARPS];
+    int code = 0;
+    *list = (struct nvlxi_list){0};
+    for (uint32_t i = 0; i < NVLXI_PLAN_INLINE && !code; i++)
+        code = place(plan, group, &plan->inline_fragments[i]);
+    return code;
+}
+
+static bool is_inline(const struct nvlxi_plan *plan, const struct nvlxi_group *group) {
+    return group->lists[NVLXI_BY_WARPS].last == &plan->inline_chunk;
 }
 
 int nvlxi_plan_place(struct nvlxi_plan *plan, struct nvlxi_group *group) {
-    if (suits_engine(plan, group))
-        return put(plan, &group->lists[NVLXI_BY_ENGINE], &group->open, UINT64_MAX);
-    return put(plan, &group->lists[NVLXI_BY_KERNEL], &group->open, group->bytes < LONG_LIST ? PIECE : LONG_PIECE);
+    struct nvlxi_list *list = &group->lists[NVLXI_BY_WARPS];
+    int code = 0;
+    if (!group->open.length)
+        return 0;
+    if (is_inline(plan, group)) {
+        if (list->next < list->limit) {
+            *list->next++ = group->open;
+            return 0;
+        }
+        code = leave_inline(plan, group);
+    }
+    return code ? code : place(plan, group, &group->open);
 }
 
 static void close_list(struct nvlxi_list *list) {
@@ -162,19 +182,17 @@ static void close_list(struct nvlxi_list *list) {
     }
 }
 
-/* A list that never left the plan's own chunk is too short for a kernel: the engines take it. */
+/* What never left the plan's own chunk goes to the engines. */
 static void settle(struct nvlxi_plan *plan, struct nvlxi_group *group) {
-    struct nvlxi_list *kernel = &group->lists[NVLXI_BY_KERNEL], *engine = &group->lists[NVLXI_BY_ENGINE];
-    close_list(kernel);
-    close_list(engine);
-    kernel->bytes = group->bytes - engine->bytes;
-    if (kernel->first != &plan->inline_chunk)
-        return;
-    plan->inline_chunk.next = engine->first;
-    engine->first = &plan->inline_chunk;
-    engine->count += kernel->count;
-    engine->bytes += kernel->bytes;
-    *kernel = (struct nvlxi_list){0};
+    struct nvlxi_list *lists = group->lists;
+    bool engines = is_inline(plan, group);
+    for (int way = 0; way < NVLXI_WAYS; way++)
+        close_list(&lists[way]);
+    lists[NVLXI_BY_WARPS].bytes = group->bytes - lists[NVLXI_BY_BLOCKS].bytes - lists[NVLXI_BY_ENGINES].bytes;
+    if (engines) {
+        lists[NVLXI_BY_ENGINES] = lists[NVLXI_BY_WARPS];
+        lists[NVLXI_BY_WARPS] = (struct nvlxi_list){0};
+    }
 }
 
 int nvlxi_plan_seal(struct nvlxi_plan *plan) {

@@ -4,9 +4,9 @@
  *
  * A group is what has the same local GPU, remote GPU and direction. Fragments are added in the order of the ops. The
  * last one of a group stays open: one that continues it on both sides makes it longer. When the next one does not, it
- * is placed in one of the group's lists, by the rules: copy engines carry what is large (they beat the kernels, and
- * take no SMs), kernels what is small. Kernels balance best if no fragment is long, so what they carry is cut into
- * pieces.
+ * is placed in one of the group's lists, by the rules in plan.c: copy engines carry what is large (they beat the
+ * kernel, and take no SMs) or few, the kernel carries the rest, short fragments by a warp each, longer ones by a block
+ * each.
  *
  * Lists are made of chunks, whose memory comes from the caller: a list of any length needs no large block. The first
  * few fragments of a plan lie in the plan itself, since most plans have no more. */
@@ -23,21 +23,22 @@
 struct nvlxi_chunk {
     struct nvlxi_chunk *next;
     uint32_t capacity, count; /* fragments; the count is set by nvlxi_plan_seal */
-    bool joined;              /* made for a prepared list: see prepared.c */
+    bool kernel;              /* lies in memory that kernels can read */
     struct nvlxi_fragment *fragment;
 };
 
-/* Gives a chunk for a list that has `count` fragments by now. NVLX_ENOMEM, NVLX_EBUSY. */
-typedef int (*nvlxi_take_chunk)(void *context, uint64_t count, struct nvlxi_chunk **chunk);
+/* Gives a chunk for a list that has `count` fragments by now, for a kernel to read or for the host. NVLX_ENOMEM,
+ * NVLX_EBUSY. */
+typedef int (*nvlxi_take_chunk)(void *context, bool kernel, uint64_t count, struct nvlxi_chunk **chunk);
 typedef void (*nvlxi_give_chunk)(void *context, struct nvlxi_chunk *chunk);
 
-enum nvlxi_way { NVLXI_BY_KERNEL, NVLXI_BY_ENGINE, NVLXI_WAYS };
+enum nvlxi_way { NVLXI_BY_WARPS, NVLXI_BY_BLOCKS, NVLXI_BY_ENGINES, NVLXI_WAYS };
 
 struct nvlxi_list {
     struct nvlxi_fragment *next, *limit; /* where the next fragment goes, and where the chunk ends */
     struct nvlxi_chunk *first, *last;
     uint64_t count; /* of fragments; set by nvlxi_plan_seal, before that without the last chunk's */
-    uint64_t bytes; /* set by nvlxi_plan_seal */
+    uint64_t bytes; /* of the warps' list set by nvlxi_plan_seal */
 };
 
 struct nvlxi_group {
@@ -45,7 +46,8 @@ struct nvlxi_group {
     int remote_gpu;             /* ordinal under which copies name the other side */
     uint16_t device;            /* index of the GPU on the other side */
     uint16_t opcode;            /* NVLX_OP_... */
-    uint64_t kernel_max;        /* an open fragment of at most this length goes to the kernel as it is */
+    uint32_t id;                /* its number in the plan */
+    uint64_t warp_max;          /* an open fragment of at most this length goes to the warps: 0 if there is no kernel */
     uint64_t bytes;             /* of all its ops */
     struct nvlxi_fragment open; /* length 0: none */
     struct nvlxi_list lists[NVLXI_WAYS];
@@ -86,13 +88,13 @@ int nvlxi_plan_place(struct nvlxi_plan *plan, struct nvlxi_group *group);
 static inline int nvlxi_plan_add(struct nvlxi_plan *plan, struct nvlxi_group *group, uint64_t destination,
                                  uint64_t source, uint64_t length) {
     struct nvlxi_fragment *open = &group->open;
-    struct nvlxi_list *list = &group->lists[NVLXI_BY_KERNEL];
+    struct nvlxi_list *list = &group->lists[NVLXI_BY_WARPS];
     if (open->destination + open->length == destination && open->source + open->length == source) {
         open->length += length;
         group->bytes += length;
         return 0;
     }
-    if (nvlxi_likely(open->length - 1 < group->kernel_max && list->next < list->limit)) {
+    if (nvlxi_likely(open->length - 1 < group->warp_max && list->next < list->limit)) {
         *list->next++ = *open;
     } else {
         int code = nvlxi_plan_place(plan, group);

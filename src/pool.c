@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "pool.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <utlist.h>
 
@@ -108,21 +109,28 @@ static int size_class(uint64_t count) {
 }
 
 static void destroy_chunk(struct nvlxi_pool *pool, struct nvlxi_chunk *chunk) {
-    pool->ops->list_free(pool->device, chunk->fragment);
+    if (chunk->kernel)
+        pool->ops->list_free(pool->device, chunk->fragment);
+    else
+        free(chunk->fragment);
     free(chunk);
 }
 
-static int create_chunk(struct nvlxi_pool *pool, uint32_t capacity, struct nvlxi_chunk **chunk) {
-    void *memory;
+static int create_chunk(struct nvlxi_pool *pool, bool kernel, uint32_t capacity, struct nvlxi_chunk **chunk) {
+    const size_t bytes = capacity * sizeof(struct nvlxi_fragment);
     struct nvlxi_chunk *made = malloc(sizeof *made);
-    if (!made)
-        return nvlxi_fail(NVLX_ENOMEM, "no memory for a list of fragments");
-    int code = pool->ops->list_alloc(pool->device, capacity * sizeof *made->fragment, &memory);
+    void *memory = kernel ? NULL : malloc(bytes);
+    if (!made || (!kernel && !memory)) {
+        free(made);
+        free(memory);
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for a list of %" PRIu32 " fragments", capacity);
+    }
+    int code = kernel ? pool->ops->list_alloc(pool->device, bytes, &memory) : 0;
     if (code) {
         free(made);
         return code;
     }
-    *made = (struct nvlxi_chunk){.capacity = capacity, .fragment = memory};
+    *made = (struct nvlxi_chunk){.capacity = capacity, .kernel = kernel, .fragment = memory};
     *chunk = made;
     return 0;
 }
@@ -140,27 +148,30 @@ static int reserve_bytes(struct nvlxi_pool *pool, size_t bytes) {
                              pool->list_limit);
 }
 
-int nvlxi_pool_borrow_chunk(void *context, uint64_t count, struct nvlxi_chunk **chunk) {
+static int make_chunk(struct nvlxi_pool *pool, bool kernel, int class, struct nvlxi_chunk **chunk) {
+    const size_t bytes = chunk_sizes[class] * sizeof(struct nvlxi_fragment);
+    int code = reserve_bytes(pool, bytes);
+    if (code)
+        return code;
+    code = create_chunk(pool, kernel, chunk_sizes[class], chunk);
+    if (code) {
+        pthread_mutex_lock(&pool->mutex);
+        pool->list_bytes -= bytes;
+        pthread_mutex_unlock(&pool->mutex);
+    }
+    return code;
+}
+
+int nvlxi_pool_borrow_chunk(void *context, bool kernel, uint64_t count, struct nvlxi_chunk **chunk) {
     struct nvlxi_pool *pool = context;
     int class = size_class(count);
-    size_t bytes = chunk_sizes[class] * sizeof(struct nvlxi_fragment);
     pthread_mutex_lock(&pool->mutex);
-    struct nvlxi_chunk *idle = pool->chunks[class];
+    struct nvlxi_chunk *idle = pool->chunks[kernel][class];
     if (idle)
-        LL_DELETE(pool->chunks[class], idle);
+        LL_DELETE(pool->chunks[kernel][class], idle);
     pthread_mutex_unlock(&pool->mutex);
-    if (!idle) {
-        int code = reserve_bytes(pool, bytes);
-        if (code)
-            return code;
-        code = create_chunk(pool, chunk_sizes[class], &idle);
-        if (code) {
-            pthread_mutex_lock(&pool->mutex);
-            pool->list_bytes -= bytes;
-            pthread_mutex_unlock(&pool->mutex);
-            return code;
-        }
-    }
+    if (!idle)
+        return make_chunk(pool, kernel, class, chunk);
     *chunk = idle;
     return 0;
 }
@@ -171,7 +182,7 @@ void nvlxi_pool_return_chunk(void *context, struct nvlxi_chunk *chunk) {
     while (chunk_sizes[class] != chunk->capacity)
         class ++;
     pthread_mutex_lock(&pool->mutex);
-    LL_PREPEND(pool->chunks[class], chunk);
+    LL_PREPEND(pool->chunks[chunk->kernel][class], chunk);
     pthread_mutex_unlock(&pool->mutex);
 }
 
@@ -188,8 +199,10 @@ void nvlxi_pool_free(struct nvlxi_pool *pool) {
         free(event);
     }
     for (int class = 0; class < NVLXI_CHUNK_SIZES; class ++) {
-        LL_FOREACH_SAFE(pool->chunks[class], chunk, next_chunk) {
-            destroy_chunk(pool, chunk);
+        for (int kernel = 0; kernel < 2; kernel++) {
+            LL_FOREACH_SAFE(pool->chunks[kernel][class], chunk, next_chunk) {
+                destroy_chunk(pool, chunk);
+            }
         }
     }
     pthread_mutex_destroy(&pool->mutex);

@@ -42,10 +42,10 @@ struct nvlxi_pool {
     struct nvlxi_device *device;
     size_t list_limit; /* bytes of chunks, at most */
     pthread_mutex_t mutex;
-    struct nvlxi_pooled_lane *lanes;               /* all */
-    struct nvlxi_pooled_event *events;             /* idle */
-    struct nvlxi_chunk *chunks[NVLXI_CHUNK_SIZES]; /* idle */
-    size_t list_bytes;                             /* of all chunks, borrowed or idle */
+    struct nvlxi_pooled_lane *lanes;                  /* all */
+    struct nvlxi_pooled_event *events;                /* idle */
+    struct nvlxi_chunk *chunks[2][NVLXI_CHUNK_SIZES]; /* idle: for the host, for kernels */
+    size_t list_bytes;                                /* of all chunks, borrowed or idle */
 };
 
 void nvlxi_pool_init(struct nvlxi_pool *pool);
@@ -59,7 +59,7 @@ int nvlxi_pool_borrow_event(struct nvlxi_pool *pool, int gpu, struct nvlxi_poole
 void nvlxi_pool_return_event(struct nvlxi_pool *pool, struct nvlxi_pooled_event *event);
 
 /* A plan's take_chunk and give_chunk; the context is the pool. NVLX_EBUSY: list_limit would be passed. */
-int nvlxi_pool_borrow_chunk(void *pool, uint64_t count, struct nvlxi_chunk **chunk);
+int nvlxi_pool_borrow_chunk(void *pool, bool kernel, uint64_t count, struct nvlxi_chunk **chunk);
 void nvlxi_pool_return_chunk(void *pool, struct nvlxi_chunk *chunk);
 
 #endif

@@ -24,7 +24,7 @@ static int join_chunks(struct nvlxi_pool *pool, struct nvlxi_list *list) {
         free(joined);
         return code;
     }
-    joined->joined = true;
+    joined->kernel = true;
     joined->fragment = memory;
     joined->count = joined->capacity = (uint32_t)list->count;
     for (chunk = list->first; chunk; chunk = next) {
@@ -40,16 +40,17 @@ static int join_chunks(struct nvlxi_pool *pool, struct nvlxi_list *list) {
 static int join_all(struct nvlx_prepared *prepared) {
     int code = 0;
     for (struct nvlxi_group *group = prepared->plan.groups; group && !code; group = group->following)
-        if (group->lists[NVLXI_BY_KERNEL].count)
-            code = join_chunks(&prepared->transfers->pool, &group->lists[NVLXI_BY_KERNEL]);
+        for (int way = NVLXI_BY_WARPS; way <= NVLXI_BY_BLOCKS && !code; way++)
+            if (group->lists[way].count)
+                code = join_chunks(&prepared->transfers->pool, &group->lists[way]);
     return code;
 }
 
-/* The plan's give_chunk: a joined chunk is not one of the pool's. */
+/* The plan's give_chunk: only joined chunks are for kernels, and they are not the pool's. */
 static void give_chunk(void *context, struct nvlxi_chunk *chunk) {
     struct nvlx_prepared *prepared = context;
     struct nvlxi_pool *pool = &prepared->transfers->pool;
-    if (chunk->joined) {
+    if (chunk->kernel) {
         pool->ops->list_free(pool->device, chunk->fragment);
         free(chunk);
     } else {
@@ -57,9 +58,11 @@ static void give_chunk(void *context, struct nvlxi_chunk *chunk) {
     }
 }
 
-static int take_chunk(void *context, uint64_t count, struct nvlxi_chunk **chunk) {
+/* The plan's take_chunk: all in memory of the host, since what kernels shall read is joined later. */
+static int take_chunk(void *context, bool kernel, uint64_t count, struct nvlxi_chunk **chunk) {
     struct nvlx_prepared *prepared = context;
-    return nvlxi_pool_borrow_chunk(&prepared->transfers->pool, count, chunk);
+    (void)kernel;
+    return nvlxi_pool_borrow_chunk(&prepared->transfers->pool, false, count, chunk);
 }
 
 static int enter(void *holder) {

@@ -5,8 +5,10 @@
 
 #include "error.h"
 
-#define BUCKETS_MIN 64u
-#define BUCKETS_MAX (1u << 20)
+#define SLOTS_MIN 64u
+#define SLOTS_MAX (1u << 22)
+#define PIECE     ((uint32_t)sizeof(struct nvlxi_range))
+#define SPREAD    64u /* slots a piece, so that few of them stand for a boundary */
 
 /* Appends a piece, or grows the last one if nothing but the cut separates them. Pieces of different ranges stay apart
  * even where they grant the same: what is in flight is known by piece. */
@@ -97,38 +99,59 @@ static int build_pieces(const struct nvlxi_range *sorted, size_t count, struct n
         free(ranges->piece);
         return NVLX_ENOMEM;
     }
+    for (uint32_t i = 0; i < ranges->count; i++)
+        ranges->piece[i].last = ranges->piece[i].end - ranges->piece[i].start - 1;
     ranges->piece[ranges->count] = (struct nvlxi_range){.start = UINT64_MAX, .end = UINT64_MAX};
     return 0;
 }
 
-static int build_buckets(struct nvlxi_ranges *ranges) {
-    uint64_t wanted = nvlxi_min(nvlxi_max(4ull * ranges->count, BUCKETS_MIN), BUCKETS_MAX);
-    uint64_t span = ranges->count ? ranges->piece[ranges->count - 1].end - ranges->piece[0].start : 0;
-    ranges->low = ranges->piece[0].start;
-    ranges->shift = 0;
-    while ((span >> ranges->shift) >= wanted)
-        ranges->shift++;
-    ranges->bucket_count = span ? ((span - 1) >> ranges->shift) + 1 : 0;
-    ranges->bucket = malloc((ranges->bucket_count + 1) * sizeof *ranges->bucket);
-    if (!ranges->bucket)
-        return NVLX_ENOMEM;
-    uint32_t piece = 0;
-    for (uint64_t bucket = 0; bucket < ranges->bucket_count; bucket++) {
-        while (ranges->piece[piece].end <= ranges->low + (bucket << ranges->shift))
-            piece++;
-        ranges->bucket[bucket] = piece;
+/* The slots that all pieces take if a slot is 2^shift bytes wide. */
+static uint64_t slots_taken(const struct nvlxi_ranges *ranges, uint32_t shift) {
+    uint64_t taken = 0;
+    for (uint32_t i = 0; i < ranges->count; i++)
+        taken += (ranges->piece[i].last >> shift) + 1;
+    return taken;
+}
+
+static void fill_slots(struct nvlxi_ranges *ranges) {
+    for (uint64_t i = 0; i <= ranges->mask; i++)
+        ranges->slot[i] = ranges->count * PIECE;
+    for (uint32_t i = 0; i < ranges->count; i++) {
+        const struct nvlxi_range *piece = &ranges->piece[i];
+        const uint64_t first = piece->start >> ranges->shift, last = (piece->start + piece->last) >> ranges->shift;
+        for (uint64_t wide = first; wide <= last; wide++)
+            ranges->slot[wide & ranges->mask] = i * PIECE;
     }
-    ranges->bucket[ranges->bucket_count] = ranges->count;
+}
+
+static int build_slots(struct nvlxi_ranges *ranges) {
+    const uint64_t wanted = nvlxi_min(nvlxi_max((uint64_t)SPREAD * ranges->count, SLOTS_MIN), SLOTS_MAX);
+    uint64_t slots = SLOTS_MIN;
+    while (slots < wanted)
+        slots *= 2;
+    ranges->mask = slots - 1;
+    ranges->shift = 0;
+    while (slots_taken(ranges, ranges->shift) > slots)
+        ranges->shift++;
+    /* Better a few slots a piece less than pieces that share slots, as long as the gaps between them are not too wide
+     * for that. */
+    const uint64_t span = ranges->count ? ranges->piece[ranges->count - 1].end - ranges->piece[0].start : 0;
+    for (int tries = 0; tries < 3 && span >> ranges->shift >= slots; tries++)
+        ranges->shift++;
+    ranges->slot = malloc(slots * sizeof *ranges->slot);
+    if (!ranges->slot)
+        return NVLX_ENOMEM;
+    fill_slots(ranges);
     return 0;
 }
 
 int nvlxi_ranges_build(const struct nvlxi_range *sorted, size_t count, struct nvlxi_ranges *ranges) {
     struct nvlxi_ranges built = {0};
-    if (count > UINT32_MAX / 4)
+    if (count > UINT32_MAX / 4 / PIECE)
         return nvlxi_fail(NVLX_ENOMEM, "%zu registered ranges are more than a lookup table holds", count);
     if (build_pieces(sorted, count, &built))
         goto no_memory;
-    if (build_buckets(&built))
+    if (build_slots(&built))
         goto free_pieces;
     *ranges = built;
     return 0;
@@ -140,11 +163,12 @@ no_memory:
 
 void nvlxi_ranges_free(struct nvlxi_ranges *ranges) {
     free(ranges->piece);
-    free(ranges->bucket);
+    free(ranges->slot);
     *ranges = (struct nvlxi_ranges){0};
 }
 
-uint32_t nvlxi_ranges_search(const struct nvlxi_ranges *ranges, uint32_t first, uint32_t last, uint64_t address) {
+uint32_t nvlxi_ranges_search(const struct nvlxi_ranges *ranges, uint64_t address) {
+    uint32_t first = 0, last = ranges->count;
     while (first < last) {
         uint32_t middle = first + (last - first) / 2;
         if (ranges->piece[middle].end > address)

@@ -3,9 +3,10 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * A table is built once from any ranges, which may overlap, and then only read. Building cuts them into pieces that do
- * not overlap, sorted by address; a piece grants what any of its ranges grants. A lookup goes through an array of
- * buckets of equal width, so that it costs about ten instructions however many ranges there are; where addresses are so
- * uneven that a bucket holds many pieces, it searches them by halving. */
+ * not overlap, sorted by address; a piece grants what any of its ranges grants. A lookup goes by some bits of the
+ * address to a slot, which names a piece that is likely to hold it: there are many more slots than pieces. Where it
+ * does not, all pieces are searched by halving. Clusters of addresses that are far apart share the slots without harm.
+ * A table must have been built, be it of nothing, before it is read. */
 #ifndef NVLXI_RANGES_H
 #define NVLXI_RANGES_H
 
@@ -20,14 +21,14 @@ struct nvlxi_range {
     uint32_t owner;      /* the segment: the same for all ranges that overlap */
     uint16_t access;     /* NVLX_ACCESS_... */
     uint16_t device;     /* index of the GPU that holds it */
+    uint64_t last;       /* end - start - 1; set by nvlxi_ranges_build */
 };
 
 struct nvlxi_ranges {
-    uint64_t low;              /* where bucket 0 begins */
-    uint64_t bucket_count;     /* 0 in an empty table */
-    uint32_t shift;            /* a bucket is 2^shift bytes wide */
-    uint32_t count;            /* pieces */
-    uint32_t *bucket;          /* [bucket_count + 1]: the first piece that ends after the bucket's start */
+    uint32_t shift; /* a slot stands for addresses that agree in (address >> shift) & mask */
+    uint32_t count; /* pieces */
+    uint64_t mask;  /* slots - 1 */
+    uint32_t *slot; /* index of a piece, or `count`, times the size of one, which saves each lookup a shift */
     struct nvlxi_range *piece; /* [count + 1]: the last ends at UINT64_MAX and holds nothing */
 };
 
@@ -36,18 +37,14 @@ struct nvlxi_ranges {
 int nvlxi_ranges_build(const struct nvlxi_range *sorted, size_t count, struct nvlxi_ranges *ranges);
 void nvlxi_ranges_free(struct nvlxi_ranges *ranges);
 
-/* The first piece from `first` to `last` that ends after `address`: `last` does. */
-uint32_t nvlxi_ranges_search(const struct nvlxi_ranges *ranges, uint32_t first, uint32_t last, uint64_t address);
+/* The first piece that ends after `address`, by halving. */
+uint32_t nvlxi_ranges_search(const struct nvlxi_ranges *ranges, uint64_t address);
 
 /* The first piece that ends after `address`: the one that holds it, if any does. */
 static inline uint32_t nvlxi_ranges_find(const struct nvlxi_ranges *ranges, uint64_t address) {
-    uint64_t bucket = (address - ranges->low) >> ranges->shift;
-    if (nvlxi_unlikely(bucket >= ranges->bucket_count))
-        return ranges->count;
-    uint32_t first = ranges->bucket[bucket];
-    if (nvlxi_likely(ranges->piece[first].end > address))
-        return first;
-    return nvlxi_ranges_search(ranges, first + 1, ranges->bucket[bucket + 1], address);
+    uint32_t likely = ranges->slot[(address >> ranges->shift) & ranges->mask] / sizeof *ranges->piece;
+    const struct nvlxi_range *piece = &ranges->piece[likely];
+    return address - piece->start <= piece->last ? likely : nvlxi_ranges_search(ranges, address);
 }
 
 /* Whether [address, address + length), length > 0, lies in one piece: the one found for this address. */

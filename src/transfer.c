@@ -218,10 +218,10 @@ void nvlxi_transfer_describe(const struct nvlxi_plan *plan, size_t ops, uint32_t
                              struct nvlx_request_info *info) {
     info->ops = ops;
     info->bytes = plan->bytes;
-    info->engine_bytes = plan->way_bytes[NVLXI_BY_ENGINE];
-    info->engine_fragments = plan->fragments[NVLXI_BY_ENGINE];
-    info->kernel_bytes = plan->way_bytes[NVLXI_BY_KERNEL];
-    info->kernel_fragments = plan->fragments[NVLXI_BY_KERNEL];
+    info->engine_bytes = plan->way_bytes[NVLXI_BY_ENGINES];
+    info->engine_fragments = plan->fragments[NVLXI_BY_ENGINES];
+    info->kernel_bytes = plan->way_bytes[NVLXI_BY_WARPS] + plan->way_bytes[NVLXI_BY_BLOCKS];
+    info->kernel_fragments = plan->fragments[NVLXI_BY_WARPS] + plan->fragments[NVLXI_BY_BLOCKS];
     info->sms = info->kernel_fragments ? max_sms : 0;
 }
 

@@ -259,6 +259,27 @@ static void complete_means_copied(void **state) {
     desk_free(&desk);
 }
 
+/* A lane tells itself when all that it was given is done: not while a copy is on its way. */
+static void an_idle_lane_has_copied(void **state) {
+    (void)state;
+    struct desk desk = desk_make();
+    struct nvlxi_lane *lane = make_lane(0);
+    int busy = 0;
+    EXPECT(0, me.ops->lane_query(lane));
+    for (int i = 0; i < 5; i++) {
+        int code;
+        fill(desk.middle, SMALL, BLANK);
+        slowly_to_middle(lane, &desk);
+        while ((code = me.ops->lane_query(lane)) == NVLX_EAGAIN)
+            busy++;
+        EXPECT(0, code);
+        assert_int_equal(wrong(desk.middle, SMALL, SEED), 0);
+    }
+    assert_true(busy > 0);
+    me.ops->lane_destroy(lane);
+    desk_free(&desk);
+}
+
 /* An event that is recorded twice tells of the second time, also if the first has long come. */
 static void recording_again_replaces(void **state) {
     (void)state;
@@ -503,6 +524,7 @@ const struct contract_case lane_cases[] = {
     {"every gpu has lanes", every_gpu_has_lanes},
     {"lanes leak nothing", lanes_leak_nothing},
     {"complete means copied", complete_means_copied},
+    {"an idle lane has copied", an_idle_lane_has_copied},
     {"recording again replaces", recording_again_replaces},
     {"a wait keeps its point", a_wait_keeps_its_point},
     {"a wait for nothing passes", a_wait_for_nothing_passes},

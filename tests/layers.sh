@@ -16,9 +16,9 @@ src/hash               02
 src/log                10
 src/error              11
 src/name               12
-src/records            20
+src/records            18
 src/identity           21
-src/device             21
+src/device             20
 src/ranges             21
 src/device/host        22
 src/device/host_lane   23
@@ -41,7 +41,15 @@ src/prepared           44
 src/rendezvous         45
 src/engine             50
 src/tools/nvlx_info    90
-src/tools/nvlx_perf    90
+src/tools/perf         90
+src/tools/perf_base    91
+src/tools/perf_options 91
+src/tools/perf_list    92
+src/tools/perf_channel 92
+src/tools/perf_raw     93
+src/tools/perf_raw_host 94
+src/tools/perf_side    94
+src/tools/nvlx_perf    99
 TABLE
 
 # Pairs of patterns: a header, and the only files that may include it.

@@ -1,4 +1,4 @@
-// The kernel that copies lists of fragments: a warp a fragment.
+// The kernel that copies lists of fragments: a warp a fragment, or a block a fragment.
 //
 // SPDX-License-Identifier: Apache-2.0
 //
@@ -79,7 +79,7 @@ __device__ __forceinline__ void copy_fragment(const Tile &fragment) {
 }
 
 __global__ void __launch_bounds__(block_warps *warp_threads)
-    copy_fragments(const nvlxi_fragment *__restrict__ list, uint32_t count, uint32_t per) {
+    copy_by_warps(const nvlxi_fragment *__restrict__ list, uint32_t count, uint32_t per) {
     const uint64_t warp = blockIdx.x * block_warps + threadIdx.x / warp_threads;
     const uint64_t step = uint64_t(gridDim.x) * block_warps * per;
     Tile next = load(list, count, warp * per, per);
@@ -88,6 +88,28 @@ __global__ void __launch_bounds__(block_warps *warp_threads)
         next = load(list, count, first + step, per);
         for (uint32_t i = 0; i < per && first + i < count; i++)
             copy_fragment(pick(tile, i));
+    }
+}
+
+// A block's fragments, cut into pieces, which its warps take in turn: each walks through all fragments and copies every
+// 32nd piece. Its lanes hold the next fragments' descriptors, one each.
+__global__ void __launch_bounds__(block_warps *warp_threads)
+    copy_by_blocks(const nvlxi_fragment *__restrict__ list, uint32_t count, uint64_t piece) {
+    const uint64_t step = uint64_t(gridDim.x) * warp_threads;
+    uint64_t ahead = threadIdx.x / warp_threads; // pieces until the warp's next one
+    for (uint64_t first = blockIdx.x; first < count; first += step) {
+        const uint64_t mine = first + uint64_t(threadIdx.x % warp_threads) * gridDim.x;
+        const Tile tile =
+            mine < count ? Tile{list[mine].destination, list[mine].source, list[mine].length} : Tile{0, 0, 0};
+        for (uint32_t i = 0; i < warp_threads && first + uint64_t(i) * gridDim.x < count; i++) {
+            const Tile fragment = pick(tile, i);
+            const uint64_t pieces = (fragment.length + piece - 1) / piece;
+            for (; ahead < pieces; ahead += block_warps) {
+                const uint64_t begin = ahead * piece, left = fragment.length - begin;
+                copy_fragment({fragment.destination + begin, fragment.source + begin, left < piece ? left : piece});
+            }
+            ahead -= pieces;
+        }
     }
 }
 
@@ -106,28 +128,29 @@ uint32_t blocks_for(uint32_t opcode, uint32_t sms) {
     if (sms >= 64)
         return 64;
     if (opcode == NVLX_OP_READ || sms < 8)
-        return sms;
+        return sms ? sms : 1;
     return sms >= 24 ? 24 : 8;
-}
-
-// Fragments that a warp takes at a time. Short ones together, for one read of the list; long ones singly, which
-// balances better.
-uint32_t tile_for(uint64_t count, uint64_t bytes, uint32_t warps) {
-    return bytes / count >= 16384 ? 1 : clamp(ceil_div(count, warps), 1, warp_threads);
 }
 
 } // namespace
 
 cudaError_t nvlxi_cuda_load_kernel() {
     cudaFuncAttributes attributes;
-    return cudaFuncGetAttributes(&attributes, copy_fragments);
+    const cudaError_t error = cudaFuncGetAttributes(&attributes, copy_by_warps);
+    return error ? error : cudaFuncGetAttributes(&attributes, copy_by_blocks);
 }
 
-cudaError_t nvlxi_cuda_launch(const nvlxi_fragment *list, uint32_t count, uint64_t bytes, uint32_t opcode, uint32_t sms,
-                              cudaStream_t stream) {
-    const uint32_t blocks = blocks_for(opcode, sms ? sms : 1);
-    const uint32_t tile = tile_for(count, bytes, blocks * block_warps);
-    const uint32_t needed = ceil_div(ceil_div(count, tile), block_warps);
-    copy_fragments<<<clamp(needed, 1, blocks), block_warps * warp_threads, 0, stream>>>(list, count, tile);
+cudaError_t nvlxi_cuda_launch(const nvlxi_kernel *kernel, cudaStream_t stream) {
+    const uint32_t blocks = blocks_for(kernel->opcode, kernel->sms), threads = block_warps * warp_threads;
+    if (kernel->by_blocks) {
+        // Short pieces where there are few, so that all warps get some.
+        const uint64_t piece = kernel->count < blocks * 8 ? 16384 : 65536;
+        copy_by_blocks<<<clamp(kernel->count, 1, blocks), threads, 0, stream>>>(kernel->list, kernel->count, piece);
+    } else {
+        // Several fragments a warp, for one read of the list.
+        const uint32_t per = clamp(ceil_div(kernel->count, blocks * block_warps), 1, warp_threads);
+        const uint32_t needed = ceil_div(ceil_div(kernel->count, per), block_warps);
+        copy_by_warps<<<clamp(needed, 1, blocks), threads, 0, stream>>>(kernel->list, kernel->count, per);
+    }
     return cudaGetLastError();
 }

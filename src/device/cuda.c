@@ -76,19 +76,22 @@ int nvlxi_cuda_driver_failure(CUresult error, int code, const char *what) {
 /* ---- Contexts ---------------------------------------------------------------------------------------- */
 
 /* A GPU for whose architecture there is no kernel goes without: its transfers take the copy engines. */
-static void load_kernel(struct nvlxi_cuda_gpu *gpu) {
+static void load_kernel(struct nvlxi_cuda_gpu *gpu, CUcontext context, int ordinal) {
+    CUstreamCaptureMode mode = CU_STREAM_CAPTURE_MODE_RELAXED;
     CUcontext popped;
-    enum cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
-    if (nvlxi_cuda_driver.cuCtxPushCurrent(gpu->context))
+    int sms = 0;
+    if (nvlxi_cuda_driver.cuCtxPushCurrent(context))
         return;
-    cudaThreadExchangeStreamCaptureMode(&mode);
+    nvlxi_cuda_driver.cuThreadExchangeStreamCaptureMode(&mode);
     cudaError_t error = nvlxi_cuda_load_kernel();
-    cudaThreadExchangeStreamCaptureMode(&mode);
+    if (!error)
+        error = cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, ordinal);
+    nvlxi_cuda_driver.cuThreadExchangeStreamCaptureMode(&mode);
     nvlxi_cuda_driver.cuCtxPopCurrent(&popped);
-    gpu->kernels = error == cudaSuccess;
-    if (!gpu->kernels)
+    gpu->sms = (uint32_t)sms;
+    if (error)
         nvlxi_cuda_runtime_failure(error, NVLX_ENOTSUP,
-                                   "GPU without copy kernel: its transfers take the copy engines only");
+                                   "the copy kernel does not load: this GPU's transfers take the copy engines");
 }
 
 static int retain(struct nvlxi_device *device, int ordinal) {
@@ -101,22 +104,26 @@ static int retain(struct nvlxi_device *device, int ordinal) {
     if (!gpu->allowed && !active)
         return nvlxi_fail(NVLX_EINVAL, "GPU %d has no active context: name it in config.gpus, or use it before",
                           ordinal);
-    CUresult error = nvlxi_cuda_driver.cuDevicePrimaryCtxRetain(&gpu->context, gpu->handle);
-    if (error) {
-        gpu->context = NULL;
+    CUcontext context;
+    CUresult error = nvlxi_cuda_driver.cuDevicePrimaryCtxRetain(&context, gpu->handle);
+    if (error)
         return nvlxi_cuda_driver_failure(error, NVLX_EDEVICE, "cuDevicePrimaryCtxRetain");
-    }
-    load_kernel(gpu);
+    load_kernel(gpu, context, ordinal);
+    atomic_store(&gpu->context, context);
     return 0;
 }
 
 int nvlxi_cuda_context(struct nvlxi_device *device, int ordinal, CUcontext *context) {
     if (ordinal < 0 || ordinal >= device->gpu_count)
         return nvlxi_fail(NVLX_EINVAL, "GPU %d is not one of the %d GPUs here", ordinal, device->gpu_count);
-    pthread_mutex_lock(&device->mutex);
-    int code = device->gpus[ordinal].context ? 0 : retain(device, ordinal);
-    *context = device->gpus[ordinal].context;
-    pthread_mutex_unlock(&device->mutex);
+    struct nvlxi_cuda_gpu *gpu = &device->gpus[ordinal];
+    int code = 0;
+    if (!atomic_load(&gpu->context)) {
+        pthread_mutex_lock(&device->mutex);
+        code = atomic_load(&gpu->context) ? 0 : retain(device, ordinal);
+        pthread_mutex_unlock(&device->mutex);
+    }
+    *context = atomic_load(&gpu->context);
     return code;
 }
 
@@ -128,14 +135,14 @@ int nvlxi_cuda_enter(struct nvlxi_device *device, int gpu, struct nvlxi_cuda_ent
     CUresult error = nvlxi_cuda_driver.cuCtxPushCurrent(context);
     if (error)
         return nvlxi_cuda_driver_failure(error, NVLX_EDEVICE, "cuCtxPushCurrent");
-    entry->mode = cudaStreamCaptureModeRelaxed;
-    cudaThreadExchangeStreamCaptureMode(&entry->mode);
+    entry->mode = CU_STREAM_CAPTURE_MODE_RELAXED;
+    nvlxi_cuda_driver.cuThreadExchangeStreamCaptureMode(&entry->mode);
     return 0;
 }
 
 void nvlxi_cuda_leave(struct nvlxi_cuda_entry *entry) {
     CUcontext popped;
-    cudaThreadExchangeStreamCaptureMode(&entry->mode);
+    nvlxi_cuda_driver.cuThreadExchangeStreamCaptureMode(&entry->mode);
     nvlxi_cuda_driver.cuCtxPopCurrent(&popped);
 }
 
@@ -215,13 +222,10 @@ static int cuda_uuid(struct nvlxi_device *device, int gpu, uint8_t uuid[NVLXI_UU
 
 static int cuda_limits(struct nvlxi_device *device, int gpu, struct nvlxi_gpu_limits *limits) {
     CUcontext context;
-    int sms, code = nvlxi_cuda_context(device, gpu, &context);
+    int code = nvlxi_cuda_context(device, gpu, &context);
     if (code)
         return code;
-    cudaError_t error = cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, gpu);
-    if (error)
-        return nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "cudaDeviceGetAttribute");
-    limits->sms = device->gpus[gpu].kernels ? (uint32_t)sms : 0;
+    limits->sms = device->gpus[gpu].sms;
     return 0;
 }
 
@@ -244,6 +248,7 @@ const struct nvlxi_device_ops nvlxi_device_cuda = {
     .list_free = nvlxi_cuda_list_free,
     .lane_create = nvlxi_cuda_lane_create,
     .lane_destroy = nvlxi_cuda_lane_destroy,
+    .lane_query = nvlxi_cuda_lane_query,
     .copy = nvlxi_cuda_copy,
     .copy_list = nvlxi_cuda_copy_list,
     .copy_kernel = nvlxi_cuda_copy_kernel,

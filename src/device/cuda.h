@@ -9,6 +9,7 @@
 #include <cudaTypedefs.h>
 #include <cuda_runtime_api.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 
 #include "device.h"
@@ -16,9 +17,9 @@
 struct nvlxi_cuda_gpu {
     CUdevice handle;
     CUuuid uuid;
-    bool kernels;      /* the copy kernel is loaded into the context */
-    bool allowed;      /* a context may be made: config.gpus names it */
-    CUcontext context; /* its primary context, retained; NULL before it is needed; guarded by the mutex */
+    uint32_t sms;               /* that the copy kernel can use; 0: there is none for this GPU */
+    bool allowed;               /* a context may be made: config.gpus names it */
+    _Atomic(CUcontext) context; /* its primary context, retained; NULL before it is needed; set under the mutex */
 };
 
 struct nvlxi_device {
@@ -52,6 +53,9 @@ struct nvlxi_event {
     X(cuDevicePrimaryCtxRelease, 11000, PFN_cuDevicePrimaryCtxRelease_v11000)                                          \
     X(cuCtxPushCurrent, 4000, PFN_cuCtxPushCurrent_v4000)                                                              \
     X(cuCtxPopCurrent, 4000, PFN_cuCtxPopCurrent_v4000)                                                                \
+    X(cuThreadExchangeStreamCaptureMode, 10010, PFN_cuThreadExchangeStreamCaptureMode_v10010)                          \
+    X(cuEventQuery, 2000, PFN_cuEventQuery_v2000)                                                                      \
+    X(cuStreamQuery, 2000, PFN_cuStreamQuery_v2000)                                                                    \
     X(cuPointerGetAttributes, 7000, PFN_cuPointerGetAttributes_v7000)                                                  \
     X(cuMemGetAddressRange, 3020, PFN_cuMemGetAddressRange_v3020)                                                      \
     X(cuStreamGetCtx, 9020, PFN_cuStreamGetCtx_v9020)                                                                  \
@@ -71,7 +75,7 @@ int nvlxi_cuda_driver_failure(CUresult error, int code, const char *what);
 
 /* What `enter` changed of the calling thread, to be undone by `leave`. */
 struct nvlxi_cuda_entry {
-    enum cudaStreamCaptureMode mode;
+    CUstreamCaptureMode mode;
 };
 
 /* Makes the GPU's primary context current, and allows this thread all calls while others capture graphs. */
@@ -99,11 +103,11 @@ int nvlxi_cuda_map(struct nvlxi_device *device, int gpu, const struct nvlxi_segm
 int nvlxi_cuda_unmap(struct nvlxi_device *device, int gpu, uint64_t address);
 int nvlxi_cuda_lane_create(struct nvlxi_device *device, int gpu, int priority, struct nvlxi_lane **lane);
 void nvlxi_cuda_lane_destroy(struct nvlxi_lane *lane);
+int nvlxi_cuda_lane_query(struct nvlxi_lane *lane);
 int nvlxi_cuda_copy(struct nvlxi_lane *lane, const struct nvlxi_copy *copy);
 int nvlxi_cuda_copy_list(struct nvlxi_lane *lane, const struct nvlxi_fragment *list, size_t count, int destination_gpu,
                          int source_gpu);
-int nvlxi_cuda_copy_kernel(struct nvlxi_lane *lane, const struct nvlxi_fragment *list, uint32_t count, uint64_t bytes,
-                           uint32_t opcode, uint32_t sms);
+int nvlxi_cuda_copy_kernel(struct nvlxi_lane *lane, const struct nvlxi_kernel *kernel);
 int nvlxi_cuda_event_create(struct nvlxi_device *device, int gpu, struct nvlxi_event **event);
 void nvlxi_cuda_event_destroy(struct nvlxi_event *event);
 int nvlxi_cuda_event_record(struct nvlxi_lane *lane, struct nvlxi_event *event);

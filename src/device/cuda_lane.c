@@ -58,7 +58,7 @@ int nvlxi_cuda_copy(struct nvlxi_lane *lane, const struct nvlxi_copy *copy) {
 }
 
 /* As many as one call takes, without memory of its own. */
-#define BATCH 512
+#define BATCH 64
 
 static cudaError_t copy_batch(struct nvlxi_lane *lane, const struct nvlxi_fragment *list, size_t count,
                               int destination_gpu, int source_gpu) {
@@ -79,8 +79,8 @@ static cudaError_t copy_batch(struct nvlxi_lane *lane, const struct nvlxi_fragme
     return cudaMemcpyBatchAsync(destinations, sources, lengths, count, &attributes, &first, 1, lane->stream);
 #else
     size_t failed;
-    return cudaMemcpyBatchAsync(destinations, (void **)sources, lengths, count, &attributes, &first, 1,
-                                &failed, lane->stream);
+    return cudaMemcpyBatchAsync(destinations, (void **)sources, lengths, count, &attributes, &first, 1, &failed,
+                                lane->stream);
 #endif
 }
 
@@ -97,13 +97,12 @@ int nvlxi_cuda_copy_list(struct nvlxi_lane *lane, const struct nvlxi_fragment *l
     return error ? nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "cudaMemcpyBatchAsync") : 0;
 }
 
-int nvlxi_cuda_copy_kernel(struct nvlxi_lane *lane, const struct nvlxi_fragment *list, uint32_t count, uint64_t bytes,
-                           uint32_t opcode, uint32_t sms) {
+int nvlxi_cuda_copy_kernel(struct nvlxi_lane *lane, const struct nvlxi_kernel *kernel) {
     struct nvlxi_cuda_entry entry;
     int code = nvlxi_cuda_enter(lane->device, lane->gpu, &entry);
     if (code)
         return code;
-    cudaError_t error = nvlxi_cuda_launch(list, count, bytes, opcode, sms, lane->stream);
+    cudaError_t error = nvlxi_cuda_launch(kernel, lane->stream);
     nvlxi_cuda_leave(&entry);
     return error ? nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "launching the copy kernel") : 0;
 }
@@ -148,18 +147,28 @@ int nvlxi_cuda_event_record(struct nvlxi_lane *lane, struct nvlxi_event *event) 
     return error ? nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "cudaEventRecord") : 0;
 }
 
-int nvlxi_cuda_event_query(struct nvlxi_event *event) {
-    struct nvlxi_cuda_entry entry;
-    int code = nvlxi_cuda_enter(event->device, event->gpu, &entry);
-    if (code)
-        return code;
-    cudaError_t error = cudaEventQuery(event->event);
-    nvlxi_cuda_leave(&entry);
-    if (error == cudaErrorNotReady) {
-        cudaGetLastError();
+/* What the driver says of an event or a stream that was asked whether it is complete. */
+static int query_outcome(CUresult error) {
+    if (error == CUDA_ERROR_NOT_READY)
         return NVLX_EAGAIN;
-    }
-    return error ? nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "a copy, or other work on its GPU, failed") : 0;
+    return error ? nvlxi_cuda_driver_failure(error, NVLX_EDEVICE, "a copy, or other work on its GPU, failed") : 0;
+}
+
+/* By the driver, which needs no current context for this. */
+int nvlxi_cuda_event_query(struct nvlxi_event *event) {
+    CUstreamCaptureMode mode = CU_STREAM_CAPTURE_MODE_RELAXED;
+    nvlxi_cuda_driver.cuThreadExchangeStreamCaptureMode(&mode);
+    CUresult error = nvlxi_cuda_driver.cuEventQuery(event->event);
+    nvlxi_cuda_driver.cuThreadExchangeStreamCaptureMode(&mode);
+    return query_outcome(error);
+}
+
+int nvlxi_cuda_lane_query(struct nvlxi_lane *lane) {
+    CUstreamCaptureMode mode = CU_STREAM_CAPTURE_MODE_RELAXED;
+    nvlxi_cuda_driver.cuThreadExchangeStreamCaptureMode(&mode);
+    CUresult error = nvlxi_cuda_driver.cuStreamQuery(lane->stream);
+    nvlxi_cuda_driver.cuThreadExchangeStreamCaptureMode(&mode);
+    return query_outcome(error);
 }
 
 int nvlxi_cuda_lane_wait(struct nvlxi_lane *lane, struct nvlxi_event *event) {

@@ -120,6 +120,7 @@ const struct nvlxi_device_ops nvlxi_device_host = {
     .list_free = host_list_free,
     .lane_create = nvlxi_host_lane_create,
     .lane_destroy = nvlxi_host_lane_destroy,
+    .lane_query = nvlxi_host_lane_query,
     .copy = nvlxi_host_copy,
     .copy_list = nvlxi_host_copy_list,
     .copy_kernel = nvlxi_host_copy_kernel,

@@ -45,11 +45,11 @@ int nvlxi_host_unmap(struct nvlxi_device *device, int gpu, uint64_t address);
 
 int nvlxi_host_lane_create(struct nvlxi_device *device, int gpu, int priority, struct nvlxi_lane **lane);
 void nvlxi_host_lane_destroy(struct nvlxi_lane *lane);
+int nvlxi_host_lane_query(struct nvlxi_lane *lane);
 int nvlxi_host_copy(struct nvlxi_lane *lane, const struct nvlxi_copy *copy);
 int nvlxi_host_copy_list(struct nvlxi_lane *lane, const struct nvlxi_fragment *list, size_t count, int destination_gpu,
                          int source_gpu);
-int nvlxi_host_copy_kernel(struct nvlxi_lane *lane, const struct nvlxi_fragment *list, uint32_t count, uint64_t bytes,
-                           uint32_t opcode, uint32_t sms);
+int nvlxi_host_copy_kernel(struct nvlxi_lane *lane, const struct nvlxi_kernel *kernel);
 int nvlxi_host_event_create(struct nvlxi_device *device, int gpu, struct nvlxi_event **event);
 void nvlxi_host_event_destroy(struct nvlxi_event *event);
 int nvlxi_host_event_record(struct nvlxi_lane *lane, struct nvlxi_event *event);

@@ -58,7 +58,7 @@ struct nvlxi_lane {
     pthread_t worker;
     pthread_mutex_t mutex;
     pthread_cond_t changed;
-    bool stopping;
+    bool stopping, working; /* working: a job has left the queue and is not done */
     STAILQ_HEAD(, job) jobs;
     LIST_ENTRY(nvlxi_lane) entry;
 };
@@ -137,11 +137,13 @@ static void job_run(const struct job *job) {
 
 static struct job *next_job(struct nvlxi_lane *lane) {
     pthread_mutex_lock(&lane->mutex);
+    lane->working = false;
     while (STAILQ_EMPTY(&lane->jobs) && !lane->stopping)
         pthread_cond_wait(&lane->changed, &lane->mutex);
     struct job *job = STAILQ_FIRST(&lane->jobs);
     if (job)
         STAILQ_REMOVE_HEAD(&lane->jobs, entry);
+    lane->working = job != NULL;
     pthread_mutex_unlock(&lane->mutex);
     return job;
 }
@@ -214,6 +216,13 @@ void nvlxi_host_lane_destroy(struct nvlxi_lane *lane) {
     free(lane);
 }
 
+int nvlxi_host_lane_query(struct nvlxi_lane *lane) {
+    pthread_mutex_lock(&lane->mutex);
+    bool idle = STAILQ_EMPTY(&lane->jobs) && !lane->working;
+    pthread_mutex_unlock(&lane->mutex);
+    return idle ? 0 : NVLX_EAGAIN;
+}
+
 static void queue(struct nvlxi_lane *lane, struct job *job) {
     pthread_mutex_lock(&lane->mutex);
     STAILQ_INSERT_TAIL(&lane->jobs, job, entry);
@@ -255,16 +264,12 @@ int nvlxi_host_copy_list(struct nvlxi_lane *lane, const struct nvlxi_fragment *l
     return 0;
 }
 
-int nvlxi_host_copy_kernel(struct nvlxi_lane *lane, const struct nvlxi_fragment *list, uint32_t count, uint64_t bytes,
-                           uint32_t opcode, uint32_t sms) {
-    (void)bytes;
-    (void)opcode;
-    (void)sms;
+int nvlxi_host_copy_kernel(struct nvlxi_lane *lane, const struct nvlxi_kernel *kernel) {
     struct job *job = job_make(JOB_LIST);
     if (!job)
-        return nvlxi_fail(NVLX_ENOMEM, "no memory to queue a kernel of %u copies", (unsigned)count);
-    job->list = list;
-    job->count = count;
+        return nvlxi_fail(NVLX_ENOMEM, "no memory to queue a kernel of %u copies", (unsigned)kernel->count);
+    job->list = kernel->list;
+    job->count = kernel->count;
     queue(lane, job);
     return 0;
 }
