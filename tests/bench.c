@@ -1,0 +1,100 @@
+/* Buffers and a model of their bytes: see bench.h. SPDX-License-Identifier: Apache-2.0 */
+#include "bench.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+static uint8_t *make_model(size_t size, uint32_t seed) {
+    uint8_t *model = malloc(size);
+    if (!model)
+        FAIL("no memory for a model of %zu bytes", size);
+    for (size_t i = 0; i < size; i++)
+        model[i] = seed_byte(seed, i);
+    return model;
+}
+
+void bench_begin(struct bench *bench, struct nvlx_engine *engine, size_t size) {
+    *bench = (struct bench){.engine = engine, .size = size};
+    owner_start(&bench->owner);
+    for (uint32_t i = 0; i < 2; i++) {
+        int gpu = i ? second_gpu() : 0;
+        bench->local[i] = allocate(engine, gpu, size, 11 + i);
+        bench->remote[i] = owner_alloc(&bench->owner, i, gpu, size, 1 + i);
+        bench->model_local[i] = make_model(size, 11 + i);
+        bench->model_remote[i] = make_model(size, 1 + i);
+    }
+}
+
+void bench_open_peer(struct bench *bench) {
+    char *text = owner_export(&bench->owner);
+    if (bench->peer)
+        OK(nvlx_peer_update(bench->peer, text, strlen(text)));
+    else
+        bench->peer = open_peer(bench->engine, text);
+    free(text);
+}
+
+/* Where an address of one of the two buffers is in the model. */
+static uint8_t *in_model(const struct bench *bench, const uint64_t base[2], uint8_t *const model[2], uint64_t address) {
+    for (int i = 0; i < 2; i++)
+        if (address >= base[i] && address - base[i] < bench->size)
+            return model[i] + (address - base[i]);
+    FAIL("address 0x%" PRIx64 " is in neither buffer", address);
+}
+
+void bench_apply(struct bench *bench, const struct nvlx_op *ops, size_t count) {
+    const uint64_t local[2] = {(uint64_t)(uintptr_t)bench->local[0], (uint64_t)(uintptr_t)bench->local[1]};
+    for (size_t i = 0; i < count; i++) {
+        if (!ops[i].length)
+            continue;
+        uint8_t *here = in_model(bench, local, bench->model_local, (uint64_t)(uintptr_t)ops[i].local);
+        uint8_t *there = in_model(bench, bench->remote, bench->model_remote, ops[i].remote);
+        memmove(ops[i].opcode == NVLX_OP_READ ? here : there, ops[i].opcode == NVLX_OP_READ ? there : here,
+                ops[i].length);
+    }
+}
+
+static void compare(const uint8_t *bytes, const uint8_t *model, size_t size, const char *whose, int buffer,
+                    const char *when) {
+    if (!memcmp(bytes, model, size))
+        return;
+    size_t at = 0, count = 0;
+    while (bytes[at] == model[at])
+        at++;
+    for (size_t i = at; i < size; i++)
+        count += bytes[i] != model[i];
+    FAIL("%s: %zu bytes of %s buffer %d are wrong, first the one at %zu: 0x%02x, not 0x%02x", when, count, whose,
+         buffer, at, bytes[at], model[at]);
+}
+
+void bench_compare(struct bench *bench, const char *when) {
+    uint8_t *bytes = malloc(bench->size);
+    if (!bytes)
+        FAIL("no memory to compare");
+    for (int i = 0; i < 2; i++) {
+        OK(nvlx_memcpy(bench->engine, bytes, bench->local[i], bench->size));
+        compare(bytes, bench->model_local[i], bench->size, "local", i, when);
+        owner_read(&bench->owner, (uint32_t)i, 0, bytes, bench->size);
+        compare(bytes, bench->model_remote[i], bench->size, "remote", i, when);
+    }
+    free(bytes);
+}
+
+void bench_move(struct bench *bench, const struct nvlx_op *ops, size_t count,
+                const struct nvlx_transfer_options *options, const char *when) {
+    struct nvlx_request *request;
+    OK(nvlx_transfer(bench->engine, ops, count, options, &request));
+    finish(request);
+    bench_apply(bench, ops, count);
+    bench_compare(bench, when);
+}
+
+void bench_end(struct bench *bench) {
+    OK(nvlx_engine_destroy(bench->engine));
+    owner_end(&bench->owner);
+    for (int i = 0; i < 2; i++) {
+        free(bench->model_local[i]);
+        free(bench->model_remote[i]);
+    }
+}

@@ -1,0 +1,31 @@
+/* Two buffers here, two in an owner, and a model of the bytes in all four: whatever is transferred is done to the model
+ * too, and every byte compared. SPDX-License-Identifier: Apache-2.0 */
+#ifndef BENCH_H
+#define BENCH_H
+
+#include "support.h"
+
+struct bench {
+    struct nvlx_engine *engine;
+    struct owner owner;
+    struct nvlx_peer *peer; /* opened by bench_open_peer */
+    size_t size;            /* of each buffer */
+    char *local[2];         /* on GPU 0, and on the second; filled with seeds 11 and 12 */
+    uint64_t remote[2];     /* the owner's slots 0 and 1, on GPU 0 and the second; seeds 1 and 2 */
+    uint8_t *model_local[2], *model_remote[2];
+};
+
+void bench_begin(struct bench *bench, struct nvlx_engine *engine, size_t size);
+/* Opens the peer, or brings it up to date, from what the owner has registered. */
+void bench_open_peer(struct bench *bench);
+/* Does to the model what the ops are to do. */
+void bench_apply(struct bench *bench, const struct nvlx_op *ops, size_t count);
+/* Compares every byte, here and there. */
+void bench_compare(struct bench *bench, const char *when);
+/* All of it: transfer, wait, apply, compare. `options` may be NULL. */
+void bench_move(struct bench *bench, const struct nvlx_op *ops, size_t count,
+                const struct nvlx_transfer_options *options, const char *when);
+/* The engine is destroyed. */
+void bench_end(struct bench *bench);
+
+#endif

@@ -1,0 +1,27 @@
+/* The host backend with faults on demand, for engines made by nvlxi_engine_create. SPDX-License-Identifier: Apache-2.0
+ *
+ * All of it may be set and read at any time, from any thread. */
+#ifndef FAULTY_DEVICE_H
+#define FAULTY_DEVICE_H
+
+#include <stdatomic.h>
+
+#include "device.h"
+
+struct faults {
+    atomic_long calls;   /* made so far, of those that can fail */
+    atomic_long fail_at; /* this one fails; 0: none. What frees something first does so, then fails */
+    atomic_bool paused;  /* calls are not counted and do not fail */
+    atomic_bool hold;    /* no event is seen complete */
+    atomic_bool copies;  /* every copy fails */
+    atomic_bool queries; /* every event says that the device failed */
+    atomic_long maps, unmaps, exports, resolves, queried;
+    atomic_int map_delay_us;
+};
+extern struct faults faults;
+
+extern const struct nvlxi_device_ops faulty_device;
+
+struct nvlx_engine *make_faulty_engine(uint32_t max_requests);
+
+#endif

@@ -1,0 +1,204 @@
+/* Descriptors that do harm: deep, huge, cut, damaged, or read while memory runs out; and what large ones cost.
+ * SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+#include "descriptor_check.h"
+#include "descriptor_text.h"
+#include "faulty_memory.h"
+
+static void ignore(void *context, int level, const char *message) {
+    (void)context;
+    (void)level;
+    (void)message;
+}
+
+static void expect(const char *what, int code, int wanted, const char *words) {
+    if (code != wanted || (wanted && !strstr(nvlx_last_error(), words)))
+        fail_msg("%s: %d instead of %d with '%s'; the last error is '%s'", what, code, wanted, words,
+                 nvlx_last_error());
+}
+
+/* Decodes from memory of the very length, so that reading further is noticed. */
+static int decode(const char *text, size_t length, struct nvlxi_descriptor **descriptor) {
+    char *copy = malloc(length ? length : 1);
+    assert_non_null(copy);
+    memcpy(copy, text, length);
+    int code = nvlxi_descriptor_decode(copy, length, descriptor);
+    free(copy);
+    return code;
+}
+
+/* `head`, then `unit` `count` times, then `tail`. */
+static void expect_repeated(const char *head, const char *unit, size_t count, const char *tail, const char *words) {
+    size_t size = strlen(unit), length = strlen(head) + size * count + strlen(tail);
+    char *text = malloc(length + 1);
+    assert_non_null(text);
+    char *end = stpcpy(text, head);
+    for (size_t i = 0; i < count; i++)
+        end = stpcpy(end, unit);
+    memcpy(end, tail, strlen(tail) + 1);
+    struct nvlxi_descriptor *descriptor = NULL;
+    expect(unit, nvlxi_descriptor_decode(text, length, &descriptor), NVLX_EFORMAT, words);
+    assert_null(descriptor);
+    free(text);
+}
+
+static void test_huge(void **state) {
+    (void)state;
+    static const char head[] = "{\"format\":\"nvlxfer\",\"version\":[1,0],\"backend\":\"cuda\",\"process\":" PROCESS;
+    char start[sizeof head + 40];
+    expect_repeated("", "[", 100000, "", "more than 32 levels at byte 32");
+    expect_repeated("", "{\"a\":", 100000, "", "more than 32 levels");
+    expect_repeated("{\"x\":", "[", 31, "", "Line 1, Column");
+    expect_repeated("[", ",", 20000000, "", "more than 12582912 values");
+    expect_repeated("[", "{}", 10000000, "", "Line 1, Column");
+    expect_repeated("{\"format\":\"", ",[", 10000000, "\"}", "format is \",[,[");
+    snprintf(start, sizeof start, "%s,\"segments\":[0", head);
+    expect_repeated(start, ",0", NVLXI_SEGMENTS_MAX, "]}", "segments: 262145 entries, of at most 262144");
+    snprintf(start, sizeof start, "%s,\"segments\":[],\"regions\":[0", head);
+    expect_repeated(start, ",0", NVLXI_REGIONS_MAX, "]}", "regions: 1048577 entries, of at most 1048576");
+}
+
+static void test_truncated(void **state) {
+    (void)state;
+    for (size_t length = 0; length < strlen(VALID); length++) {
+        struct nvlxi_descriptor *descriptor = NULL;
+        expect("prefix", decode(VALID, length, &descriptor), NVLX_EFORMAT, "descriptor: ");
+        assert_null(descriptor);
+    }
+}
+
+/* Any text one byte away from a valid one is refused, or decodes to something sound. */
+static void test_flipped(void **state) {
+    (void)state;
+    static const uint8_t others[] = "\"\\[]{}:,.-/0fgx \xff";
+    uint8_t text[sizeof VALID];
+    memcpy(text, VALID, sizeof text);
+    for (size_t at = 0; at < strlen(VALID); at++)
+        for (size_t i = 0; i < 8 + sizeof others; i++) {
+            uint8_t byte = text[at];
+            text[at] = i < 8 ? (uint8_t)(byte ^ 1u << i) : others[i - 8];
+            const char *wrong = check_text((const char *)text, strlen(VALID));
+            if (wrong)
+                fail_msg("%s: %.*s", wrong, (int)strlen(VALID), (const char *)text);
+            text[at] = byte;
+        }
+}
+
+/* Sizes and times for a weight loader's descriptor. The bounds on times are ten times what a release build may take. */
+static void expect_cost(size_t region_count, size_t most_bytes, double most_ms) {
+    enum { SEGMENTS_HELD = 500, STEP = 512 };
+    struct nvlxi_segment_record *segments = calloc(SEGMENTS_HELD, sizeof *segments);
+    struct nvlxi_region_record *regions = calloc(region_count, sizeof *regions);
+    char(*names)[80] = calloc(region_count, sizeof *names);
+    assert_true(segments && regions && names);
+    for (uint32_t i = 0; i < SEGMENTS_HELD; i++) {
+        segments[i] = (struct nvlxi_segment_record){.kind = NVLXI_KIND_CUDA_MALLOC,
+                                                    .kind_name = "cuda_malloc",
+                                                    .serial = i + 1,
+                                                    .base = 0x7f0000000000 + i * 0x4000000ull,
+                                                    .size = 0x4000000,
+                                                    .handle = {.length = NVLXI_HANDLE_BYTES}};
+        memset(segments[i].handle.bytes, (int)i, NVLXI_HANDLE_BYTES);
+    }
+    for (size_t i = 0; i < region_count; i++) {
+        uint32_t segment = (uint32_t)(i % SEGMENTS_HELD);
+        snprintf(names[i], sizeof names[i], "model.layers.%zu.self_attn.%c_proj.weight.%zu", i / 7 % 80, "qkvo"[i % 4],
+                 i);
+        regions[i] = (struct nvlxi_region_record){.name = names[i],
+                                                  .segment = segment,
+                                                  .access = NVLX_ACCESS_READ,
+                                                  .address = segments[segment].base + i / SEGMENTS_HELD * STEP,
+                                                  .length = STEP};
+    }
+    struct nvlxi_descriptor descriptor = {.backend = "cuda",
+                                          .segments = segments,
+                                          .segment_count = SEGMENTS_HELD,
+                                          .regions = regions,
+                                          .region_count = region_count};
+    strcpy(descriptor.identity.boot_id, "0c2f5a9e-1111-4222-8333-444455556666");
+    strcpy(descriptor.identity.engine, "00112233445566778899aabbccddeeff");
+
+    char *text;
+    size_t length;
+    struct nvlxi_descriptor *decoded = NULL;
+    uint64_t start = nvlxi_now_ns();
+    expect("encode", nvlxi_descriptor_encode(&descriptor, &text, &length), 0, "");
+    uint64_t middle = nvlxi_now_ns();
+    expect("decode", nvlxi_descriptor_decode(text, length, &decoded), 0, "");
+    double encode_ms = (double)(middle - start) / 1e6, decode_ms = (double)(nvlxi_now_ns() - middle) / 1e6;
+    printf("%zu regions in %d segments: %zu bytes, encoded in %.1f ms, decoded in %.1f ms\n", region_count,
+           SEGMENTS_HELD, length, encode_ms, decode_ms);
+    assert_null(compare_descriptors(&descriptor, decoded));
+    assert_true(length <= most_bytes);
+    assert_true(encode_ms <= most_ms && decode_ms <= most_ms);
+    nvlxi_descriptor_free(decoded);
+    free(text);
+    free(names);
+    free(regions);
+    free(segments);
+}
+
+static void test_cost(void **state) {
+    (void)state;
+    expect_cost(15000, 2000000, 500);
+    expect_cost(100000, 12000000, 3000);
+}
+
+/* ---- Memory that runs out --------------------------------------------------------------------------------------- */
+
+/* Makes the n-th allocation of a call fail, for every n until none is left to fail. */
+static int decode_failing(long n, struct nvlxi_descriptor **descriptor) {
+    memory_fail_at(n);
+    memory_arm(true);
+    int code = nvlxi_descriptor_decode(VALID, strlen(VALID), descriptor);
+    memory_arm(false);
+    return code;
+}
+
+static bool stream_fails;
+
+FILE *__real_open_memstream(char **text, size_t *size);
+FILE *__wrap_open_memstream(char **text, size_t *size);
+
+FILE *__wrap_open_memstream(char **text, size_t *size) {
+    return stream_fails ? NULL : __real_open_memstream(text, size);
+}
+
+static void test_no_memory(void **state) {
+    (void)state;
+    struct nvlxi_descriptor *descriptor = NULL;
+    char *text = NULL;
+    size_t length;
+    long n = 1;
+    int code;
+    for (; (code = decode_failing(n, &descriptor)) != 0; n++) {
+        expect("decode", code, NVLX_ENOMEM, "no memory to read");
+        assert_null(descriptor);
+        assert_int_equal(memory_live(), 0);
+    }
+    assert_true(n > 50);
+    stream_fails = true;
+    expect("encode", nvlxi_descriptor_encode(descriptor, &text, &length), NVLX_ENOMEM, "no memory to write");
+    stream_fails = false;
+    assert_null(text);
+    nvlxi_descriptor_free(descriptor);
+    assert_int_equal(memory_live(), 0);
+}
+
+static int be_quiet(void **state) {
+    (void)state;
+    return nvlx_set_log(NVLX_LOG_ERROR, ignore, NULL);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_huge), cmocka_unit_test(test_truncated),
+                                       cmocka_unit_test(test_flipped), cmocka_unit_test(test_cost),
+                                       cmocka_unit_test(test_no_memory)};
+    return cmocka_run_group_tests_name("descriptor_limits", tests, be_quiet, NULL);
+}
