@@ -482,7 +482,7 @@ static void expect_refusals(struct nvlx_request *request, struct nvlx_prepared *
 }
 
 static void forked_children_are_refused(void) {
-    int status;
+    int status = -1;
     struct nvlx_prepared *prepared;
     begin(0);
     struct nvlx_op one = op(NVLX_OP_READ, 0, 0, 0, 1000);
