@@ -287,9 +287,9 @@ static inline bool holds(const struct nvlxi_seen *seen, uint64_t address, uint64
     return !__builtin_sub_overflow(seen->last, last, &room) && address - seen->start <= room;
 }
 
-/* Where the slot does not name the piece. */
-static __attribute__((noinline)) const struct nvlxi_seen *look_further(const struct side *side, uint64_t address,
-                                                                       uint64_t last) {
+/* Where the slot does not name the piece, which is rare. */
+static __attribute__((noinline, cold)) const struct nvlxi_seen *look_further(const struct side *side, uint64_t address,
+                                                                             uint64_t last) {
     const struct nvlxi_seen *seen = &side->seen[nvlxi_ranges_search(side->ranges, address)];
     return holds(seen, address, last) ? seen : &side->seen[side->ranges->count];
 }
@@ -304,8 +304,9 @@ static inline const struct nvlxi_seen *look_up(const struct side *side, uint64_t
 
 struct run { /* ops that go the way of one group */
     struct side local, remote;
-    const struct nvlx_peer *peer;
-    uint64_t keys; /* the sum of both keys: see keys_of */
+    const struct nvlx_op *end; /* each op before it fills at most one fragment: there is room for that */
+    uint64_t peer;             /* its address, for one test together with arg */
+    uint64_t keys;             /* the sum of both keys: see keys_of */
     uint64_t warp_max;
 };
 
@@ -318,20 +319,17 @@ static uint64_t keys_of(uint64_t local, uint64_t remote) {
 
 /* Adds the ops from `op` on that need nothing new; returns the first that does. The group has an open fragment. `last`
  * is length - 1, so that an op of 0 bytes does not pass: no piece is that long. */
-static inline __attribute__((always_inline)) const struct nvlx_op *add_ready(const struct run *run,
-                                                                             const struct nvlx_op *op,
-                                                                             const struct nvlx_op *end,
-                                                                             struct nvlxi_group *group, bool read) {
+static inline __attribute__((always_inline)) const struct nvlx_op *
+add_ready(const struct run *run, const struct nvlx_op *op, struct nvlxi_group *group, bool read) {
     struct nvlxi_list *const list = &group->lists[NVLXI_BY_WARPS];
     struct nvlxi_fragment open = group->open,
                           *next = list->next; /* written only: lists are slow to read, see device.h */
     uint64_t bytes = 0;
-    if (end - op > list->limit - next) /* each op fills at most one fragment */
-        end = op + (list->limit - next);
-    for (; op < end; op++) {
+    for (; op < run->end; op++) {
         uint64_t head, here = (uint64_t)(uintptr_t)op->local, there = op->remote, last = op->length - 1;
         memcpy(&head, &op->opcode, sizeof head); /* opcode and flags, as on a little-endian CPU: what CUDA runs on */
-        if (nvlxi_unlikely(head != (read ? NVLX_OP_READ : NVLX_OP_WRITE) || op->peer != run->peer || op->arg))
+        if (nvlxi_unlikely(head != (read ? NVLX_OP_READ : NVLX_OP_WRITE) ||
+                           ((uintptr_t)op->peer ^ run->peer) | op->arg))
             break;
         const struct nvlxi_seen *near = look_up(&run->local, here, last), *far = look_up(&run->remote, there, last);
         if (nvlxi_unlikely(near->key + far->key != run->keys))
@@ -355,13 +353,13 @@ static inline __attribute__((always_inline)) const struct nvlx_op *add_ready(con
 }
 
 static __attribute__((noinline)) const struct nvlx_op *add_reads(const struct run *run, const struct nvlx_op *op,
-                                                                 const struct nvlx_op *end, struct nvlxi_group *group) {
-    return add_ready(run, op, end, group, true);
+                                                                 struct nvlxi_group *group) {
+    return add_ready(run, op, group, true);
 }
 
-static __attribute__((noinline)) const struct nvlx_op *
-add_writes(const struct run *run, const struct nvlx_op *op, const struct nvlx_op *end, struct nvlxi_group *group) {
-    return add_ready(run, op, end, group, false);
+static __attribute__((noinline)) const struct nvlx_op *add_writes(const struct run *run, const struct nvlx_op *op,
+                                                                  struct nvlxi_group *group) {
+    return add_ready(run, op, group, false);
 }
 
 /* Adds the ops from `index` on that need nothing new; returns the first that does. */
@@ -374,12 +372,14 @@ static size_t check_ready(struct list *list, size_t index, size_t count, struct 
             struct nvlxi_group *group = route->group[way];
             if (!group)
                 continue;
+            const struct nvlxi_list *to = &group->lists[NVLXI_BY_WARPS];
             const struct run run = {.local = side_of(check->local, check->seen),
                                     .remote = side_of(&route->table->ranges, route->seen[way]),
-                                    .peer = route->peer,
+                                    .end = op + nvlxi_min((size_t)(end - op), (size_t)(to->limit - to->next)),
+                                    .peer = (uintptr_t)route->peer,
                                     .keys = keys_of(check->epoch + (uint32_t)route->gpu, key_of(check, group)),
                                     .warp_max = group->warp_max};
-            op = way == 0 ? add_reads(&run, op, end, group) : add_writes(&run, op, end, group);
+            op = way == 0 ? add_reads(&run, op, group) : add_writes(&run, op, group);
         }
     } while (op != before);
     return (size_t)(op - list->ops);

@@ -21,7 +21,7 @@
 #define FRAGMENT 4096u
 #define SHORT    8192
 #define LONG     40960
-#define LIMIT    66.0
+#define LIMIT    60.0
 
 static void check(int code, const char *what) {
     if (code) {
