@@ -59,7 +59,7 @@ int nvlxi_pool_borrow_event(struct nvlxi_pool *pool, int gpu, struct nvlxi_poole
 void nvlxi_pool_return_event(struct nvlxi_pool *pool, struct nvlxi_pooled_event *event);
 
 /* A plan's take_chunk and give_chunk; the context is the pool. NVLX_EBUSY: list_limit would be passed. */
-int nvlxi_pool_borrow_chunk(void *pool, bool kernel, uint64_t count, struct nvlxi_chunk **chunk);
-void nvlxi_pool_return_chunk(void *pool, struct nvlxi_chunk *chunk);
+int nvlxi_pool_borrow_chunk(void *context, bool kernel, uint64_t count, struct nvlxi_chunk **chunk);
+void nvlxi_pool_return_chunk(void *context, struct nvlxi_chunk *chunk);
 
 #endif

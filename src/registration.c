@@ -79,7 +79,7 @@ static int acquire_segment(struct nvlxi_registration *r, const struct nvlxi_allo
 static void release_segment(struct nvlxi_registration *r, struct nvlxi_segment *segment) {
     if (!segment || --segment->regions)
         return;
-    HASH_DEL(r->segments, segment);
+    HASH_DEL(r->segments, segment); /* NOLINT(clang-analyzer-core.NullDereference): the table has this segment */
     free(segment);
 }
 

@@ -187,7 +187,7 @@ static bool publish(const struct nvlxi_peer_table *table, struct nvlxi_mapping *
         return false;
     const struct nvlxi_view *view = &table->views[mapping->key.gpu];
     size_t index = (size_t)(segment - table->descriptor->segments);
-    view->mapping[index] = mapping;
+    view->mapping[index] = mapping; /* NOLINT(clang-analyzer-core.NullDereference): the GPU is one of the views' */
     atomic_store_explicit(&view->offset[index], mapping->address - segment->base, memory_order_release);
     return true;
 }
@@ -210,15 +210,16 @@ static int close_mapping(struct nvlx_peer *peer, struct nvlxi_mapping *mapping) 
 /* Closes what is retired and not pinned: nothing can pin it any more. Blocks in the driver, without a lock. */
 static int close_retired(struct nvlx_peer *peer) {
     struct nvlxi_relocation *r = peer->relocation;
-    struct nvlxi_mapping *mapping, *next, *closing = NULL;
+    struct nvlxi_mapping *mapping, *next, *pinned = NULL, *closing = NULL;
     int code = 0;
     pthread_mutex_lock(&r->mutex);
     LL_FOREACH_SAFE(peer->retired, mapping, next) {
         if (atomic_load(&mapping->pins))
-            continue;
-        LL_DELETE(peer->retired, mapping);
-        LL_PREPEND(closing, mapping);
+            LL_PREPEND(pinned, mapping);
+        else
+            LL_PREPEND(closing, mapping);
     }
+    peer->retired = pinned;
     pthread_mutex_unlock(&r->mutex);
     LL_FOREACH_SAFE(closing, mapping, next) {
         int failed = close_mapping(peer, mapping);

@@ -17,7 +17,10 @@
 static inline const char *compare_descriptors(const struct nvlxi_descriptor *a, const struct nvlxi_descriptor *b) {
     if (strcmp(a->backend, b->backend) != 0)
         return "another backend";
-    if (memcmp(&a->identity, &b->identity, sizeof a->identity) != 0)
+    const struct nvlxi_identity *one = &a->identity, *other = &b->identity;
+    if (strcmp(one->boot_id, other->boot_id) || strcmp(one->engine, other->engine) || one->pid != other->pid ||
+        one->pid_namespace != other->pid_namespace || one->start_time != other->start_time ||
+        one->generation != other->generation)
         return "another identity";
     if (a->segment_count != b->segment_count || a->region_count != b->region_count)
         return "another number of segments or regions";

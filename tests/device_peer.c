@@ -29,8 +29,6 @@
 #define COMPLETE_NS   INT64_C(30000000000)
 #define GPUS_MAX      64
 
-extern char **environ;
-
 const struct nvlxi_device_ops *party_ops(const char *name) {
     if (!strcmp(name, nvlxi_device_host.name))
         return &nvlxi_device_host;

@@ -431,7 +431,7 @@ static void device_errors_are_told(void) {
     expect_failed(start(bench.engine, &one, 1), "fallen off the bus");
     struct nvlx_op ops[8];
     for (size_t i = 0; i < COUNT(ops); i++)
-        ops[i] = op(i % 2 ? NVLX_OP_READ : NVLX_OP_WRITE, i / 4 % 2, 2000 * i, 4000 * i, 1000);
+        ops[i] = op(i % 2 ? NVLX_OP_READ : NVLX_OP_WRITE, (int)(i / 4 % 2), 2000 * i, 4000 * i, 1000);
     expect_failed(start(bench.engine, ops, COUNT(ops)), "fallen off the bus");
     atomic_store(&faults.queries, false);
     bench_apply(&bench, &one, 1);

@@ -175,7 +175,7 @@ static int open_gpus(struct nvlxi_device *device, const int *gpus, size_t gpu_co
         if (error)
             return nvlxi_cuda_driver_failure(error, NVLX_EBACKEND, "cuDeviceGetUuid");
     }
-    for (size_t i = 0; i < gpu_count; i++) {
+    for (size_t i = 0; gpus && i < gpu_count; i++) {
         CUcontext context;
         if (gpus[i] >= 0 && gpus[i] < device->gpu_count)
             device->gpus[gpus[i]].allowed = true;
