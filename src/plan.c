@@ -11,9 +11,8 @@
  * bytes, the kernel copies byte by byte: engines do better with what is long. Fewer fragments than fit into the plan
  * itself are not worth a launch. Where the caller wants the kernel alone, what is long is cut, so that more than one
  * block gets some of it. */
-#define WARP_MAX       (64u << 10)
-#define ENGINE_MIN     (2u << 20)
-#define ODD_ENGINE_MIN (64u << 10)
+#define WARP_MAX   (64u << 10)
+#define ENGINE_MIN (2u << 20)
 
 void nvlxi_plan_init(struct nvlxi_plan *plan, nvlxi_take_chunk take_chunk, nvlxi_give_chunk give_chunk, void *context) {
     memset(plan, 0, sizeof *plan);
@@ -133,13 +132,14 @@ static int put(struct nvlxi_plan *plan, struct nvlxi_group *group, enum nvlxi_wa
 
 static enum nvlxi_way choose(const struct nvlxi_plan *plan, const struct nvlxi_group *group,
                              const struct nvlxi_fragment *fragment) {
+    if (fragment->length <= group->warp_max) /* without asking, in nvlxi_plan_add and check.c */
+        return NVLXI_BY_WARPS;
     if (group->warp_max == 0)
         return NVLXI_BY_ENGINES;
     if (plan->mechanism != NVLX_MECHANISM_KERNEL &&
-        (fragment->length >= ENGINE_MIN ||
-         (fragment->length >= ODD_ENGINE_MIN && (fragment->destination ^ fragment->source) % 4)))
+        (fragment->length >= ENGINE_MIN || (fragment->destination ^ fragment->source) % 4))
         return NVLXI_BY_ENGINES;
-    return fragment->length <= WARP_MAX ? NVLXI_BY_WARPS : NVLXI_BY_BLOCKS;
+    return NVLXI_BY_BLOCKS;
 }
 
 static int place(struct nvlxi_plan *plan, struct nvlxi_group *group, const struct nvlxi_fragment *fragment) {
