@@ -11,6 +11,7 @@
 
 #include "bench.h"
 #include "faulty_device.h"
+#include "host_stream.h"
 
 #define SIZE     (1 * MIB)
 #define SHORT_NS INT64_C(20000000)
@@ -267,50 +268,6 @@ static void what_is_in_flight_is_held(void) {
 }
 
 /* ---- Streams ------------------------------------------------------------------------------------------- */
-
-#define SLOW        (16 * MIB)
-#define SLOW_COPIES 8
-
-struct stream { /* the caller's, on the host backend: a lane */
-    struct nvlxi_device *device;
-    struct nvlxi_lane *lane;
-    struct nvlxi_event *end;
-    char *slow; /* two buffers, to be copied between */
-};
-
-static void open_stream(struct stream *stream) {
-    OK(nvlxi_device_host.open(NULL, 0, &stream->device));
-    OK(nvlxi_device_host.lane_create(stream->device, 0, 0, &stream->lane));
-    OK(nvlxi_device_host.event_create(stream->device, 0, &stream->end));
-    stream->slow = calloc(2, SLOW);
-    EXPECT(stream->slow != NULL);
-}
-
-static void close_stream(struct stream *stream) {
-    nvlxi_device_host.event_destroy(stream->end);
-    nvlxi_device_host.lane_destroy(stream->lane);
-    nvlxi_device_host.close(stream->device);
-    free(stream->slow);
-}
-
-static void stream_copy(struct stream *stream, void *to, const void *from, size_t length) {
-    struct nvlxi_copy copy = {
-        .destination = (uint64_t)(uintptr_t)to, .source = (uint64_t)(uintptr_t)from, .length = length};
-    OK(nvlxi_device_host.copy(stream->lane, &copy));
-}
-
-static void stream_is_slow(struct stream *stream) {
-    for (int i = 0; i < SLOW_COPIES; i++)
-        stream_copy(stream, stream->slow + (i % 2 ? SLOW : 0), stream->slow + (i % 2 ? 0 : SLOW), SLOW);
-}
-
-static void stream_end(struct stream *stream) {
-    int code;
-    OK(nvlxi_device_host.event_record(stream->lane, stream->end));
-    while ((code = nvlxi_device_host.event_query(stream->end)) == NVLX_EAGAIN)
-        usleep(100);
-    OK(code);
-}
 
 /* In the stream: something slow, then a producer writes what is sent, then the transfer, then a consumer of what came.
  * Returns how many bytes were stale at the consumer. */
