@@ -71,6 +71,7 @@ static int faulty_export(struct nvlxi_device *device, const struct nvlxi_allocat
                          struct nvlxi_handle *handle) {
     int code = fault("export_handle");
     atomic_fetch_add(&faults.exports, 1);
+    usleep((useconds_t)atomic_load(&faults.export_delay_us));
     return code ? code : real->export_handle(device, allocation, handle);
 }
 
