@@ -137,7 +137,7 @@ struct nvlx_config {
     uint32_t mechanism;    /* NVLX_MECHANISM_...: the default of transfers */
     uint32_t max_sms;      /* SMs that a transfer's kernel may take: the default of transfers. 0: 32 */
     size_t list_memory; /* bytes of pinned host memory for lists of fragments, at most; transfers that find no room are
-                           refused with NVLX_EBUSY. 0: 256 MiB. Taken as needed, kept until the engine is destroyed */
+                           refused with NVLX_EBUSY. 0: 256 MiB. Taken as needed, kept for the next list */
 };
 
 void nvlx_config_init(struct nvlx_config *config);
@@ -303,8 +303,9 @@ struct nvlx_prepared; /* a list that was checked and relocated once, to be poste
 
 /* Checks, maps and relocates a list once, as nvlx_transfer does, for lists that are copied again and again, such as the
  * layout of a KV cache. Starts nothing. What the list names stays pinned until the object is freed: its regions cannot
- * be unregistered (NVLX_EBUSY), its peers' mappings stay. options->stream must be NULL. Errors as nvlx_transfer. Free
- * it by nvlx_prepared_free. */
+ * be unregistered (NVLX_EBUSY), its peers' mappings stay, and its list takes some of config.list_memory: where that is
+ * short, what lies idle is freed, for which the driver may wait for running kernels. options->stream must be NULL.
+ * Errors as nvlx_transfer. Free it by nvlx_prepared_free. */
 int nvlx_prepare(struct nvlx_engine *engine, const struct nvlx_op *ops, size_t count,
                  const struct nvlx_transfer_options *options, struct nvlx_prepared **prepared);
 

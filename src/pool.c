@@ -135,45 +135,57 @@ static int create_chunk(struct nvlxi_pool *pool, bool kernel, uint32_t capacity,
     return 0;
 }
 
-/* Counts the bytes of a chunk that is about to be made, if they fit. */
-static int reserve_bytes(struct nvlxi_pool *pool, size_t bytes) {
-    bool fits;
-    pthread_mutex_lock(&pool->mutex);
-    fits = pool->list_bytes + bytes <= pool->list_limit;
-    if (fits)
-        pool->list_bytes += bytes;
-    pthread_mutex_unlock(&pool->mutex);
-    return fits ? 0
-                : nvlxi_fail(NVLX_EBUSY, "lists of fragments have taken all of config.list_memory, %zu bytes",
-                             pool->list_limit);
+/* Under the mutex: counts pinned bytes that are about to be allocated, if they fit. */
+static bool reserve(struct nvlxi_pool *pool, size_t bytes) {
+    if (bytes > pool->list_limit - pool->list_bytes)
+        return false;
+    pool->list_bytes += bytes;
+    return true;
 }
 
-static int make_chunk(struct nvlxi_pool *pool, bool kernel, int class, struct nvlxi_chunk **chunk) {
-    const size_t bytes = chunk_sizes[class] * sizeof(struct nvlxi_fragment);
-    int code = reserve_bytes(pool, bytes);
-    if (code)
-        return code;
-    code = create_chunk(pool, kernel, chunk_sizes[class], chunk);
-    if (code) {
-        pthread_mutex_lock(&pool->mutex);
-        pool->list_bytes -= bytes;
-        pthread_mutex_unlock(&pool->mutex);
-    }
-    return code;
+static void unreserve(struct nvlxi_pool *pool, size_t bytes) {
+    pthread_mutex_lock(&pool->mutex);
+    pool->list_bytes -= bytes;
+    pthread_mutex_unlock(&pool->mutex);
+}
+
+static int no_room(const struct nvlxi_pool *pool) {
+    return nvlxi_fail(NVLX_EBUSY, "lists of fragments have taken all of config.list_memory, %zu bytes",
+                      pool->list_limit);
+}
+
+static size_t pinned_bytes(bool kernel, uint32_t capacity) {
+    return kernel ? capacity * sizeof(struct nvlxi_fragment) : 0;
+}
+
+/* Under the mutex. */
+static struct nvlxi_chunk *take_idle(struct nvlxi_pool *pool, bool kernel, int class) {
+    struct nvlxi_chunk *idle = pool->chunks[kernel][class];
+    if (idle)
+        LL_DELETE(pool->chunks[kernel][class], idle);
+    return idle;
 }
 
 int nvlxi_pool_borrow_chunk(void *context, bool kernel, uint64_t count, struct nvlxi_chunk **chunk) {
     struct nvlxi_pool *pool = context;
-    int class = size_class(count);
+    const uint32_t capacity = chunk_sizes[size_class(count)];
+    const size_t bytes = pinned_bytes(kernel, capacity);
     pthread_mutex_lock(&pool->mutex);
-    struct nvlxi_chunk *idle = pool->chunks[kernel][class];
-    if (idle)
-        LL_DELETE(pool->chunks[kernel][class], idle);
+    struct nvlxi_chunk *idle = take_idle(pool, kernel, size_class(count));
+    bool room = !idle && reserve(pool, bytes);
+    for (int class = 0; !idle && !room && class < NVLXI_CHUNK_SIZES; class ++)
+        idle = take_idle(pool, kernel, class);
     pthread_mutex_unlock(&pool->mutex);
-    if (!idle)
-        return make_chunk(pool, kernel, class, chunk);
-    *chunk = idle;
-    return 0;
+    if (idle) {
+        *chunk = idle;
+        return 0;
+    }
+    if (!room)
+        return no_room(pool);
+    int code = create_chunk(pool, kernel, capacity, chunk);
+    if (code)
+        unreserve(pool, bytes);
+    return code;
 }
 
 void nvlxi_pool_return_chunk(void *context, struct nvlxi_chunk *chunk) {
@@ -184,6 +196,45 @@ void nvlxi_pool_return_chunk(void *context, struct nvlxi_chunk *chunk) {
     pthread_mutex_lock(&pool->mutex);
     LL_PREPEND(pool->chunks[chunk->kernel][class], chunk);
     pthread_mutex_unlock(&pool->mutex);
+}
+
+/* Gives idle pinned memory back to the driver. */
+static void free_idle(struct nvlxi_pool *pool) {
+    for (int class = 0; class < NVLXI_CHUNK_SIZES; class ++) {
+        for (;;) {
+            pthread_mutex_lock(&pool->mutex);
+            struct nvlxi_chunk *idle = take_idle(pool, true, class);
+            pthread_mutex_unlock(&pool->mutex);
+            if (!idle)
+                break;
+            destroy_chunk(pool, idle);
+            unreserve(pool, pinned_bytes(true, chunk_sizes[class]));
+        }
+    }
+}
+
+static bool reserve_list(struct nvlxi_pool *pool, size_t bytes) {
+    pthread_mutex_lock(&pool->mutex);
+    bool room = reserve(pool, bytes);
+    pthread_mutex_unlock(&pool->mutex);
+    return room;
+}
+
+int nvlxi_pool_list_alloc(struct nvlxi_pool *pool, size_t bytes, void **memory) {
+    if (!reserve_list(pool, bytes)) {
+        free_idle(pool);
+        if (!reserve_list(pool, bytes))
+            return no_room(pool);
+    }
+    int code = pool->ops->list_alloc(pool->device, bytes, memory);
+    if (code)
+        unreserve(pool, bytes);
+    return code;
+}
+
+void nvlxi_pool_list_free(struct nvlxi_pool *pool, void *memory, size_t bytes) {
+    pool->ops->list_free(pool->device, memory);
+    unreserve(pool, bytes);
 }
 
 void nvlxi_pool_free(struct nvlxi_pool *pool) {

@@ -40,12 +40,12 @@ struct nvlxi_pooled_event {
 struct nvlxi_pool {
     const struct nvlxi_device_ops *ops;
     struct nvlxi_device *device;
-    size_t list_limit; /* bytes of chunks, at most */
+    size_t list_limit; /* bytes of pinned memory, at most */
     pthread_mutex_t mutex;
     struct nvlxi_pooled_lane *lanes;                  /* all */
     struct nvlxi_pooled_event *events;                /* idle */
     struct nvlxi_chunk *chunks[2][NVLXI_CHUNK_SIZES]; /* idle: for the host, for kernels */
-    size_t list_bytes;                                /* of all chunks, borrowed or idle */
+    size_t list_bytes; /* pinned: of all chunks for kernels, borrowed or idle, and of prepared lists */
 };
 
 void nvlxi_pool_init(struct nvlxi_pool *pool);
@@ -58,8 +58,14 @@ void nvlxi_pool_return_lane(struct nvlxi_pool *pool, struct nvlxi_pooled_lane *l
 int nvlxi_pool_borrow_event(struct nvlxi_pool *pool, int gpu, struct nvlxi_pooled_event **event);
 void nvlxi_pool_return_event(struct nvlxi_pool *pool, struct nvlxi_pooled_event *event);
 
-/* A plan's take_chunk and give_chunk; the context is the pool. NVLX_EBUSY: list_limit would be passed. */
+/* A plan's take_chunk and give_chunk; the context is the pool. Where list_limit would be passed, an idle chunk of any
+ * size is given; NVLX_EBUSY: there is none. */
 int nvlxi_pool_borrow_chunk(void *context, bool kernel, uint64_t count, struct nvlxi_chunk **chunk);
 void nvlxi_pool_return_chunk(void *context, struct nvlxi_chunk *chunk);
+
+/* Pinned memory for a prepared list. Where list_limit would be passed, idle chunks are freed first, for which the
+ * driver may wait; NVLX_EBUSY: that was not enough. */
+int nvlxi_pool_list_alloc(struct nvlxi_pool *pool, size_t bytes, void **memory);
+void nvlxi_pool_list_free(struct nvlxi_pool *pool, void *memory, size_t bytes);
 
 #endif

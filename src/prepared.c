@@ -19,7 +19,7 @@ static int join_chunks(struct nvlxi_pool *pool, struct nvlxi_list *list) {
     struct nvlxi_chunk *joined = calloc(1, sizeof *joined), *chunk, *next;
     if (!joined)
         return nvlxi_fail(NVLX_ENOMEM, "no memory for a prepared list");
-    int code = pool->ops->list_alloc(pool->device, list->count * sizeof *joined->fragment, &memory);
+    int code = nvlxi_pool_list_alloc(pool, list->count * sizeof *joined->fragment, &memory);
     if (code) {
         free(joined);
         return code;
@@ -51,7 +51,7 @@ static void give_chunk(void *context, struct nvlxi_chunk *chunk) {
     struct nvlx_prepared *prepared = context;
     struct nvlxi_pool *pool = &prepared->transfers->pool;
     if (chunk->kernel) {
-        pool->ops->list_free(pool->device, chunk->fragment);
+        nvlxi_pool_list_free(pool, chunk->fragment, chunk->capacity * sizeof *chunk->fragment);
         free(chunk);
     } else {
         nvlxi_pool_return_chunk(pool, chunk);

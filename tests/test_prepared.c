@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "bench.h"
+#include "engine.h"
 #include "faulty_device.h"
 #include "host_stream.h"
 
@@ -19,14 +20,18 @@ static struct bench bench;
 static struct nvlx_region *whole[2];
 static struct stream stream;
 
-static void begin(uint32_t max_requests) {
+static void begin_on(struct nvlx_engine *engine) {
     open_stream(&stream);
-    bench_begin(&bench, make_faulty_engine(max_requests), SIZE);
+    bench_begin(&bench, engine, SIZE);
     owner_register(&bench.owner, 0, 0, 0, SIZE, NVLX_ACCESS_READ_WRITE, "near");
     owner_register(&bench.owner, 1, 1, 0, SIZE, NVLX_ACCESS_READ_WRITE, "far");
     bench_open_peer(&bench);
     for (int i = 0; i < 2; i++)
         whole[i] = register_range(bench.engine, bench.local[i], SIZE, NULL, NVLX_ACCESS_NONE);
+}
+
+static void begin(uint32_t max_requests) {
+    begin_on(make_faulty_engine(max_requests));
 }
 
 static void end(void) {
@@ -222,6 +227,73 @@ static void long_lists(void) {
     bench_apply(&bench, ops, FRAGMENTS);
     expect_carried(ops, NVLX_MECHANISM_COPY_ENGINE, 5);
     bench_compare(&bench, "by copy engines");
+    free(ops);
+    end();
+}
+
+/* ---- Pinned memory ------------------------------------------------------------------------------------- */
+
+#define PINNED ((size_t)103000 * 24) /* a list of FRAGMENTS fits, and not much more */
+#define FEW    10
+
+static void begin_with_pinned(void) {
+    struct nvlx_engine *engine;
+    struct nvlx_config config;
+    fill_config(&config);
+    config.list_memory = PINNED;
+    OK(nvlxi_engine_create(&config, &faulty_device, &engine));
+    begin_on(engine);
+}
+
+static int try_transfer(const struct nvlx_op *ops, size_t count, uint32_t mechanism, struct nvlx_request **request) {
+    struct nvlx_transfer_options options;
+    nvlx_transfer_options_init(&options);
+    options.mechanism = mechanism;
+    return nvlx_transfer(bench.engine, ops, count, &options, request);
+}
+
+static void expect_transfer(const struct nvlx_op *ops, size_t count, uint32_t mechanism) {
+    struct nvlx_request *request;
+    OK(try_transfer(ops, count, mechanism, &request));
+    finish(request);
+}
+
+/* Memory that lies idle keeps nobody waiting, of whatever kind and size it is. */
+static void idle_memory_serves_all(const struct nvlx_op *ops) {
+    enum { CHUNKS = 6 }; /* that the long list left behind, and one for which there is still room */
+    struct nvlx_request *requests[CHUNKS], *none;
+    expect_transfer(ops, FRAGMENTS, NVLX_MECHANISM_KERNEL);
+    expect_transfer(ops, FRAGMENTS, NVLX_MECHANISM_COPY_ENGINE);
+    atomic_store(&faults.hold, true);
+    for (size_t i = 0; i < CHUNKS; i++)
+        OK(try_transfer(ops + i * FEW, FEW, NVLX_MECHANISM_KERNEL, &requests[i]));
+    REFUSED(try_transfer(ops + CHUNKS * FEW, FEW, NVLX_MECHANISM_KERNEL, &none), NVLX_EBUSY, "config.list_memory");
+    atomic_store(&faults.hold, false);
+    for (size_t i = 0; i < CHUNKS; i++)
+        finish(requests[i]);
+}
+
+static void pinned_memory_is_bounded(void) {
+    struct nvlx_prepared *no_list = NULL;
+    struct nvlx_request *none;
+    struct nvlx_op *ops = calloc(FRAGMENTS, sizeof *ops);
+    EXPECT(ops != NULL);
+    begin_with_pinned();
+    for (size_t i = 0; i < FRAGMENTS; i++)
+        ops[i] = op(NVLX_OP_READ, 0, 40 * i, 13 * (FRAGMENTS - 1 - i), 13);
+    bench_apply(&bench, ops, FRAGMENTS);
+    for (int round = 0; round < 3; round++) {
+        idle_memory_serves_all(ops);
+        struct nvlx_prepared *prepared = prepare(ops, FRAGMENTS);
+        REFUSED(nvlx_prepare(bench.engine, ops, FRAGMENTS, NULL, &no_list), NVLX_EBUSY, "config.list_memory");
+        REFUSED(try_transfer(ops, FRAGMENTS, NVLX_MECHANISM_KERNEL, &none), NVLX_EBUSY, "config.list_memory");
+        EXPECT(!no_list);
+        expect_transfer(ops, FEW, NVLX_MECHANISM_KERNEL);
+        expect_transfer(ops, FRAGMENTS, NVLX_MECHANISM_COPY_ENGINE); /* which needs none */
+        finish(post(prepared));
+        bench_compare(&bench, "where pinned memory is short");
+        OK(nvlx_prepared_free(prepared));
+    }
     free(ops);
     end();
 }
@@ -482,6 +554,7 @@ int main(int argc, char **argv) {
                                         {"posted_by_many_threads", posted_by_many_threads},
                                         {"nothing_to_post", nothing_to_post},
                                         {"long_lists", long_lists},
+                                        {"pinned_memory_is_bounded", pinned_memory_is_bounded},
                                         {"what_is_prepared_is_held", what_is_prepared_is_held},
                                         {"withdrawn_segments", withdrawn_segments},
                                         {"freeing_waits_for_posts", freeing_waits_for_posts},
