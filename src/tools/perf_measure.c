@@ -207,6 +207,8 @@ static void warm_up(struct run *run, struct way *way) {
     struct perf_sample ignored;
     if (run->row->both)
         send_list(run->session, &run->lists[1].spec, way->prepared ? PERF_PART_POST : PERF_PART_CALL, &way->options);
+    perf_progress("%s %s: first round, %s", perf_op_name(run->row->opcode), perf_size_text(run->row->fragment).text,
+                  way->column->name);
     move(run, way, &ignored);
     verify(run, way);
 }

@@ -19,7 +19,8 @@
 
 struct perf_raw {
     int gpu, sms, major;
-    struct perf_raw_setup setup;
+    char *memory, *staging;
+    uint64_t size, staging_size;
     char *peer_memory, *peer_staging; /* NULL: none */
     cudaStream_t streams[STREAMS];
 
@@ -82,8 +83,8 @@ static void describe_platform(char *text, size_t size) {
     must(cudaDriverGetVersion(&cuda), "cudaDriverGetVersion");
     must(cudaRuntimeGetVersion(&runtime), "cudaRuntimeGetVersion");
     read_driver(driver, sizeof driver);
-    snprintf(text, size, "CUDA %d.%d, driver %s for CUDA %d.%d", runtime / 1000, runtime % 1000 / 10, driver,
-             cuda / 1000, cuda % 1000 / 10);
+    snprintf(text, size, "CUDA %d.%d, driver %s%sfor CUDA %d.%d", runtime / 1000, runtime % 1000 / 10, driver,
+             *driver ? " " : "", cuda / 1000, cuda % 1000 / 10);
 }
 
 static void share(int gpu, const void *memory, struct perf_handle *handle) {
@@ -112,7 +113,10 @@ static void read_attributes(struct perf_raw *raw) {
 static struct perf_raw *raw_open(const struct perf_raw_setup *setup) {
     struct perf_raw *raw = perf_alloc(1, sizeof *raw);
     raw->gpu = setup->gpu;
-    raw->setup = *setup;
+    raw->memory = setup->memory;
+    raw->staging = setup->staging;
+    raw->size = setup->size;
+    raw->staging_size = setup->staging_size;
     must(cudaSetDevice(raw->gpu), "cudaSetDevice");
     read_attributes(raw);
     must(perf_cuda_load(raw->major), "loading the kernels of the baselines");
@@ -187,7 +191,7 @@ static void set_copies(struct perf_raw *raw, const struct perf_list *list) {
     raw->lengths = perf_alloc(list->count, sizeof *raw->lengths);
     for (size_t i = 0; i < list->count; i++) {
         const struct perf_fragment *fragment = &list->fragments[i];
-        char *local = raw->setup.memory + fragment->local, *remote = raw->peer_memory + fragment->remote;
+        char *local = raw->memory + fragment->local, *remote = raw->peer_memory + fragment->remote;
         copies[i] = (struct perf_copy){raw->put ? remote : local, raw->put ? local : remote, fragment->length};
         raw->to[i] = copies[i].to;
         raw->from[i] = copies[i].from;
@@ -204,8 +208,8 @@ static void set_staged_copies(struct perf_raw *raw, const struct perf_list *list
     uint64_t at = 0;
     for (size_t i = 0; i < list->count; i++) {
         const struct perf_fragment *fragment = &list->fragments[i];
-        char *scattered = raw->setup.memory + (owner ? fragment->remote : fragment->local);
-        char *staged = raw->setup.staging + at;
+        char *scattered = raw->memory + (owner ? fragment->remote : fragment->local);
+        char *staged = raw->staging + at;
         copies[i] = (struct perf_copy){gather ? staged : scattered, gather ? scattered : staged, fragment->length};
         at += fragment->length;
     }
@@ -222,7 +226,7 @@ static void set_list(struct perf_raw *raw, const struct perf_list *list) {
     raw->bytes = list->bytes;
     if (raw->peer_memory)
         set_copies(raw, list);
-    if (raw->setup.staging && list->bytes <= raw->setup.staging_size)
+    if (raw->staging && list->bytes <= raw->staging_size)
         set_staged_copies(raw, list);
 }
 
@@ -293,7 +297,7 @@ static void run_staged_kernel(struct perf_raw *raw) {
 }
 
 static void copy_staging(struct perf_raw *raw) {
-    char *own = raw->setup.staging, *peers = raw->peer_staging;
+    char *own = raw->staging, *peers = raw->peer_staging;
     must(cudaMemcpyPeerAsync(raw->put ? peers : own, raw->gpu, raw->put ? own : peers, raw->gpu, raw->bytes,
                              raw->streams[0]),
          "cudaMemcpyPeerAsync");
@@ -360,7 +364,7 @@ static void describe_choice(const struct perf_choice *choice, char *text, size_t
 /* ---- Content ---------------------------------------------------------------------------------------------- */
 
 static void fill(struct perf_raw *raw, uint64_t seed) {
-    must(perf_cuda_fill(raw->setup.memory, raw->setup.size, seed, raw->streams[0]), "filling memory");
+    must(perf_cuda_fill(raw->memory, raw->size, seed, raw->streams[0]), "filling memory");
     finish(raw, 1);
 }
 
@@ -381,7 +385,7 @@ static void check(struct perf_raw *raw, const struct perf_piece *pieces, size_t 
         return;
     upload_pieces(raw, pieces, count);
     must(cudaMemcpyAsync(raw->wrong, result, sizeof result, cudaMemcpyHostToDevice, stream), "cudaMemcpyAsync");
-    must(perf_cuda_check(raw->setup.memory, raw->pieces, count, raw->wrong, stream), "checking memory");
+    must(perf_cuda_check(raw->memory, raw->pieces, count, raw->wrong, stream), "checking memory");
     must(cudaMemcpyAsync(result, raw->wrong, sizeof result, cudaMemcpyDeviceToHost, stream), "cudaMemcpyAsync");
     finish(raw, 1);
     *wrong = (struct perf_wrong){result[0], result[1]};

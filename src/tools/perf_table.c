@@ -66,16 +66,20 @@ static void print_ours(const struct perf_results *results, const struct perf_row
 
 static void print_marks(const struct perf_results *results, const struct perf_row *row) {
     const struct perf_column *best = perf_best_raw(results, row, 0);
+    const char *why_not = NULL;
     size_t verified = 0, wrong = 0;
     for (size_t i = 0; i < results->column_count; i++) {
         verified += row->cells[i].verified;
         wrong += row->cells[i].wrong != 0;
+        why_not = row->cells[i].why_not ? row->cells[i].why_not : why_not;
     }
     printf("  %s", best ? best->name : "-");
     if (best && *row->cells[best - results->columns].kernel)
         printf(" (%s)", row->cells[best - results->columns].kernel);
     if (verified)
         printf(", %zu of %zu verified%s", verified - wrong, verified, wrong ? ": WRONG BYTES" : "");
+    if (why_not && !row->both)
+        printf(", - since %s", why_not);
     putchar('\n');
 }
 
