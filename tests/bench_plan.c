@@ -16,12 +16,13 @@
 #include "check.h"
 #include "identity.h"
 
-#define REGIONS  160
-#define SIZE     (4u << 20)
-#define FRAGMENT 4096u
-#define SHORT    8192
-#define LONG     40960
-#define LIMIT    60.0
+#define REGIONS   160
+#define SIZE      (4u << 20)
+#define ALIGNMENT (2u << 20)
+#define FRAGMENT  4096u
+#define SHORT     8192
+#define LONG      40960
+#define LIMIT     60.0
 
 static void check(int code, const char *what) {
     if (code) {
@@ -52,6 +53,13 @@ static void open_device(struct bench *bench) {
     check(nvlxi_relocation_init(&bench->relocation, &identity), "relocation");
 }
 
+/* Aligned as cudaMalloc aligns what is large. */
+static void *allocate(const struct bench *bench) {
+    void *memory;
+    check(nvlxi_device_host.alloc(bench->device, 0, SIZE + ALIGNMENT, &memory), "alloc");
+    return (char *)memory + -(uintptr_t)memory % ALIGNMENT;
+}
+
 /* The same regions serve as the local side and, by a descriptor of this process, as the peer's. */
 static void open_peer(struct bench *bench) {
     struct nvlx_region_options options;
@@ -61,7 +69,7 @@ static void open_peer(struct bench *bench) {
     size_t length;
     nvlx_region_options_init(&options);
     for (int i = 0; i < REGIONS; i++) {
-        check(nvlxi_device_host.alloc(bench->device, 0, SIZE, &bench->memory[i]), "alloc");
+        bench->memory[i] = allocate(bench);
         check(nvlxi_registration_add(&bench->registration, (uint64_t)(uintptr_t)bench->memory[i], SIZE, &options,
                                      &region),
               "add");
