@@ -157,15 +157,25 @@ const char *nvlx_backend_name(const struct nvlx_engine *engine);
 /* The number of GPUs that a backend sees in this process; makes no context. NVLX_EBACKEND: it cannot run. */
 int nvlx_gpu_count(uint32_t backend, int *count);
 
+enum {
+    NVLX_ALLOC_VMM = 1, /* virtual-memory-managed (cuMemCreate), shared by file descriptor: works across users,
+                           containers and PID namespaces, and read-only where a region grants no more. Peers need the
+                           rendezvous (nvlx_serve) */
+    NVLX_ALLOC_POOL = 2 /* of a stream-ordered pool that can be shared (cudaMallocAsync), by file descriptor as well */
+};
+
 struct nvlx_alloc_options {
     size_t size;
-    uint32_t flags; /* must be 0 */
+    uint32_t flags;      /* NVLX_ALLOC_..., one at most; 0: cudaMalloc */
+    size_t chunk_length; /* with NVLX_ALLOC_VMM: bytes of one chunk, rounded up to the GPU's granularity (2 MiB); 0: all
+                            in one chunk */
 };
 
 void nvlx_alloc_options_init(struct nvlx_alloc_options *options);
 
-/* Allocates `length` > 0 bytes of memory on a GPU that can be registered and shared (cudaMalloc on cuda), for programs
- * that have no allocator of their own. It is not registered yet. May block (cudaMalloc). Free it by nvlx_free. */
+/* Allocates `length` > 0 bytes of memory on a GPU that can be registered and shared (cudaMalloc on cuda, unless the
+ * options ask for another kind), for programs that have no allocator of their own. It is not registered yet. May block
+ * (cudaMalloc). Free it by nvlx_free. NVLX_ENOTSUP: the GPU has no memory of this kind. */
 int nvlx_alloc(struct nvlx_engine *engine, int gpu, size_t length, const struct nvlx_alloc_options *options,
                void **address);
 

@@ -26,6 +26,31 @@ struct nvlxi_allocation {
     int gpu;       /* ordinal in this process */
     uint64_t base, size;
     uint64_t serial; /* never reused within a process: tells a freed and re-allocated block from the old one */
+    bool file;       /* sharing it takes a file descriptor (export_file) */
+    bool joins;      /* registered ranges may go on into adjacent allocations of the GPU that join too */
+};
+
+struct nvlxi_alloc {
+    int gpu;
+    size_t length;
+    uint32_t kind; /* NVLXI_KIND_CUDA_MALLOC, _VMM or _POOL */
+    size_t chunk;  /* NVLXI_KIND_VMM: bytes of one chunk, rounded up to the granularity; 0: all in one */
+};
+
+/* Where the file descriptors of another process's segments come from. */
+struct nvlxi_files {
+    /* The next one, which the caller closes. Waits for the owner, with a limit of its own. */
+    int (*take)(struct nvlxi_files *files, int *fd);
+};
+
+/* What is to be mapped: one segment, or adjacent ones that join, back to back. */
+struct nvlxi_map {
+    int gpu;                                     /* of this process */
+    const struct nvlxi_identity *owner;          /* the process that exported them */
+    const struct nvlxi_segment_record *segments; /* in order of address */
+    size_t count;
+    bool read_only;            /* peers may only read all of it: enforced by the mapping where the kind allows */
+    struct nvlxi_files *files; /* one is taken for each segment with `file`, in order; NULL if none has it */
 };
 
 struct nvlxi_copy {
@@ -61,7 +86,7 @@ struct nvlxi_device_ops {
     int (*uuid)(struct nvlxi_device *device, int gpu, uint8_t uuid[NVLXI_UUID_BYTES]);
 
     /* Exportable memory. free: NVLX_EINVAL for an address that alloc of this device did not return. */
-    int (*alloc)(struct nvlxi_device *device, int gpu, size_t length, void **address);
+    int (*alloc)(struct nvlxi_device *device, const struct nvlxi_alloc *alloc, void **address);
     int (*free)(struct nvlxi_device *device, void *address);
     /* Copies between host and device memory of this process, any direction, and waits. */
     int (*memcpy)(struct nvlxi_device *device, void *destination, const void *source, size_t length);
@@ -74,13 +99,18 @@ struct nvlxi_device_ops {
     /* A handle by which another process can open the allocation. The same handle every time. */
     int (*export_handle)(struct nvlxi_device *device, const struct nvlxi_allocation *allocation,
                          struct nvlxi_handle *handle);
+    /* A new file descriptor for an allocation with `file`, for another process; the caller closes it. NVLX_ESTALE: the
+     * allocation was freed. */
+    int (*export_file)(struct nvlxi_device *device, const struct nvlxi_allocation *allocation, int *fd);
 
-    /* Opens another process's segment on a GPU of this one. Opening again gives the same address and counts; unmap
-     * undoes one opening. A handle of this very process, of a dead process, of freed memory (that this process does not
-     * have mapped), or garbage is refused (NVLX_ESTALE if the exporter or its memory is known to be gone, else
-     * NVLX_EDEVICE). map takes milliseconds, unmap may wait for running kernels. A mapping shows the old bytes after
-     * the exporter has freed them. */
-    int (*map)(struct nvlxi_device *device, int gpu, const struct nvlxi_segment_record *segment, uint64_t *address);
+    /* Opens another process's segments on a GPU of this one, back to back: *address is where the first begins. Of the
+     * kind CUDA_MALLOC, opening again gives the same address and counts; of the others, it maps anew. unmap undoes one
+     * opening. A handle of this very process, of a dead process, of freed memory (that this process does not have
+     * mapped), or garbage is refused (NVLX_ESTALE if the exporter or its memory is known to be gone, else
+     * NVLX_EDEVICE). NVLX_ENOTSUP: the kind cannot be opened here, such as a legacy handle of a process whose pid, in
+     * its own namespace, is ours; no driver is asked. map takes milliseconds, unmap may wait for running kernels. A
+     * mapping shows the old bytes after the exporter has freed them. */
+    int (*map)(struct nvlxi_device *device, const struct nvlxi_map *map, uint64_t *address);
     int (*unmap)(struct nvlxi_device *device, int gpu, uint64_t address);
 
     int (*limits)(struct nvlxi_device *device, int gpu, struct nvlxi_gpu_limits *limits);

@@ -327,18 +327,33 @@ static int keep_allocation(struct nvlx_engine *engine, void *address, size_t len
     return nvlxi_fail(NVLX_ENOMEM, "no memory to note an allocation of %zu bytes", length);
 }
 
+static int alloc_request(int gpu, size_t length, const struct nvlx_alloc_options *options,
+                         struct nvlxi_alloc *request) {
+    static const uint32_t kinds[] = {NVLXI_KIND_CUDA_MALLOC, NVLXI_KIND_VMM, NVLXI_KIND_POOL};
+    if (!length)
+        return nvlxi_fail(NVLX_EINVAL, "an allocation of 0 bytes");
+    if (options->flags >= NVLXI_COUNT(kinds))
+        return nvlxi_fail(NVLX_EINVAL, "flags 0x%" PRIx32 " are not one of NVLX_ALLOC_...", options->flags);
+    if (options->chunk_length && options->flags != NVLX_ALLOC_VMM)
+        return nvlxi_fail(NVLX_EINVAL, "chunk_length %zu is for NVLX_ALLOC_VMM", options->chunk_length);
+    *request = (struct nvlxi_alloc){
+        .gpu = gpu, .length = length, .kind = kinds[options->flags], .chunk = options->chunk_length};
+    return 0;
+}
+
 int nvlx_alloc(struct nvlx_engine *engine, int gpu, size_t length, const struct nvlx_alloc_options *options,
                void **address) {
     struct nvlx_alloc_options known;
+    struct nvlxi_alloc request;
     void *made;
     nvlx_alloc_options_init(&known);
     int code = check_engine(engine);
     if (code || (code = check_pointer(address, "address")) ||
         (code = take_struct(&known, sizeof known, options, "nvlx_alloc_options")) || (code = check_gpu(engine, gpu)))
         return code;
-    if (!length || known.flags)
-        return nvlxi_fail(NVLX_EINVAL, "length %zu must not be 0, flags 0x%" PRIx32 " must be", length, known.flags);
-    code = engine->ops->alloc(engine->device, gpu, length, &made);
+    if ((code = alloc_request(gpu, length, &known, &request)))
+        return code;
+    code = engine->ops->alloc(engine->device, &request, &made);
     if (code)
         return code;
     code = keep_allocation(engine, made, length);

@@ -250,7 +250,9 @@ static int open_mapping(struct nvlx_peer *peer, const struct nvlxi_segment_recor
         return open_own(peer, segment, mapping);
     mapping->foreign = true;
     mapping->memory_gpu = (int)mapping->key.gpu;
-    return r->ops->map(r->device, (int)mapping->key.gpu, segment, &mapping->address);
+    const struct nvlxi_map map = {
+        .gpu = (int)mapping->key.gpu, .owner = &peer->table->descriptor->identity, .segments = segment, .count = 1};
+    return r->ops->map(r->device, &map, &mapping->address);
 }
 
 /* Adds a PENDING mapping, opens it without the lock, and makes it READY or removes it. Under the mutex. */

@@ -63,9 +63,18 @@ struct nvlxi_peer_table {
     struct nvlxi_view *views;                       /* [GPUs of this process] */
 };
 
+/* Opens the source of the file descriptors of a peer's segments, for those with `file`, in order. Set by who can reach
+ * the peer. Called without a lock; may wait for the peer, with a limit. */
+struct nvlxi_file_server {
+    int (*open)(struct nvlxi_file_server *server, const struct nvlxi_descriptor *owner,
+                const struct nvlxi_segment_record *segments, size_t count, struct nvlxi_files **files);
+    void (*close)(struct nvlxi_file_server *server, struct nvlxi_files *files);
+};
+
 struct nvlxi_relocation {
     const struct nvlxi_device_ops *ops;
     struct nvlxi_device *device;
+    struct nvlxi_file_server *file_server; /* NULL: files cannot be had */
     int gpus;
     struct nvlxi_identity identity; /* ours */
     pthread_rwlock_t *tables;

@@ -55,8 +55,9 @@ static void open_device(struct bench *bench) {
 
 /* Aligned as cudaMalloc aligns what is large. */
 static void *allocate(const struct bench *bench) {
+    const struct nvlxi_alloc alloc = {.length = SIZE + ALIGNMENT, .kind = NVLXI_KIND_CUDA_MALLOC};
     void *memory;
-    check(nvlxi_device_host.alloc(bench->device, 0, SIZE + ALIGNMENT, &memory), "alloc");
+    check(nvlxi_device_host.alloc(bench->device, &alloc, &memory), "alloc");
     return (char *)memory + -(uintptr_t)memory % ALIGNMENT;
 }
 

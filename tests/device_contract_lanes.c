@@ -441,7 +441,7 @@ static void *call_everything(void *argument) {
     *failures += me.ops->resolve(me.device, stranger->memory + 5, &found) != 0;
     *failures += me.ops->alive(me.device, &found) != 0;
     *failures += me.ops->export_handle(me.device, &found, &handle) != 0;
-    *failures += me.ops->map(me.device, 0, stranger->record, &mapped) != 0;
+    *failures += map_plain(&me, 0, stranger->record, &mapped) != 0;
     *failures += me.ops->memcpy(me.device, &byte, (void *)(uintptr_t)mapped, 1) != 0;
     struct message m = {.errand = ERRAND_COPY, .address = stranger->memory, .source = mapped, .length = SMALL};
     *failures += work(&me, &m) != 0;

@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 static int try_map(int gpu, const struct nvlxi_segment_record *record, uint64_t *address) {
-    return me.ops->map(me.device, gpu, record, address);
+    return map_plain(&me, gpu, record, address);
 }
 
 /* ---- Memory ------------------------------------------------------------------------------------------ */
@@ -124,9 +124,9 @@ static void gpu_numbers_are_checked(void **state) {
     char number[16];
     for (size_t i = 0; i < NVLXI_COUNT(bad); i++) {
         snprintf(number, sizeof number, "%d", bad[i]);
-        EXPECT(NVLX_EINVAL, me.ops->alloc(me.device, bad[i], KIB, &address));
+        EXPECT(NVLX_EINVAL, alloc_plain(&me, bad[i], KIB, &address));
         assert_non_null(strstr(nvlx_last_error(), number));
-        EXPECT(NVLX_EINVAL, me.ops->map(me.device, bad[i], &record, &mapped));
+        EXPECT(NVLX_EINVAL, map_plain(&me, bad[i], &record, &mapped));
         EXPECT(NVLX_EINVAL, me.ops->lane_create(me.device, bad[i], 0, &lane));
         EXPECT(NVLX_EINVAL, me.ops->event_create(me.device, bad[i], &event));
         EXPECT(NVLX_EINVAL, me.ops->uuid(me.device, bad[i], uuid));

@@ -71,6 +71,17 @@ static void *pointer(uint64_t address) {
     return (void *)(uintptr_t)address;
 }
 
+int alloc_plain(const struct party *party, int gpu, size_t length, void **address) {
+    const struct nvlxi_alloc alloc = {.gpu = gpu, .length = length, .kind = NVLXI_KIND_CUDA_MALLOC};
+    return party->ops->alloc(party->device, &alloc, address);
+}
+
+int map_plain(const struct party *party, int gpu, const struct nvlxi_segment_record *record, uint64_t *address) {
+    const struct nvlxi_identity owner = {.pid = 0}; /* another one's */
+    const struct nvlxi_map map = {.gpu = gpu, .owner = &owner, .segments = record, .count = 1};
+    return party->ops->map(party->device, &map, address);
+}
+
 static int export(struct party *party, struct message *message) {
     struct nvlxi_allocation found;
     struct nvlxi_segment_record *record = &message->record;
@@ -144,7 +155,7 @@ int work(struct party *party, struct message *message) {
     void *address;
     switch (message->errand) {
     case ERRAND_ALLOC:
-        message->code = ops->alloc(party->device, message->gpu, message->length, &address);
+        message->code = alloc_plain(party, message->gpu, message->length, &address);
         if (!message->code)
             message->address = (uintptr_t)address;
         break;
@@ -155,7 +166,7 @@ int work(struct party *party, struct message *message) {
         message->code = export(party, message);
         break;
     case ERRAND_MAP:
-        message->code = ops->map(party->device, message->gpu, &message->record, &message->address);
+        message->code = map_plain(party, message->gpu, &message->record, &message->address);
         break;
     case ERRAND_UNMAP:
         message->code = ops->unmap(party->device, message->gpu, message->address);

@@ -47,6 +47,10 @@ struct peer {
 int party_open(const struct nvlxi_device_ops *ops, struct party *party);
 const struct nvlxi_device_ops *party_ops(const char *name);
 
+/* The party's alloc of cudaMalloc memory, and its map of one segment of another process, without files. */
+int alloc_plain(const struct party *party, int gpu, size_t length, void **address);
+int map_plain(const struct party *party, int gpu, const struct nvlxi_segment_record *record, uint64_t *address);
+
 /* Does the errand, fills in what it yields, and returns its code. */
 int work(struct party *party, struct message *message);
 /* The same in the peer. Fails the test if the peer does not answer in time. */

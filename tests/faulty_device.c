@@ -41,9 +41,9 @@ static int faulty_uuid(struct nvlxi_device *device, int gpu, uint8_t uuid[NVLXI_
     return code ? code : real->uuid(device, gpu, uuid);
 }
 
-static int faulty_alloc(struct nvlxi_device *device, int gpu, size_t length, void **address) {
+static int faulty_alloc(struct nvlxi_device *device, const struct nvlxi_alloc *alloc, void **address) {
     int code = fault("alloc");
-    return code ? code : real->alloc(device, gpu, length, address);
+    return code ? code : real->alloc(device, alloc, address);
 }
 
 static int faulty_free(struct nvlxi_device *device, void *address) {
@@ -75,12 +75,16 @@ static int faulty_export(struct nvlxi_device *device, const struct nvlxi_allocat
     return code ? code : real->export_handle(device, allocation, handle);
 }
 
-static int faulty_map(struct nvlxi_device *device, int gpu, const struct nvlxi_segment_record *segment,
-                      uint64_t *address) {
+static int faulty_export_file(struct nvlxi_device *device, const struct nvlxi_allocation *allocation, int *fd) {
+    int code = fault("export_file");
+    return code ? code : real->export_file(device, allocation, fd);
+}
+
+static int faulty_map(struct nvlxi_device *device, const struct nvlxi_map *map, uint64_t *address) {
     int code = fault("map");
     atomic_fetch_add(&faults.maps, 1);
     usleep((useconds_t)atomic_load(&faults.map_delay_us));
-    return code ? code : real->map(device, gpu, segment, address);
+    return code ? code : real->map(device, map, address);
 }
 
 static int faulty_unmap(struct nvlxi_device *device, int gpu, uint64_t address) {
@@ -196,6 +200,7 @@ const struct nvlxi_device_ops faulty_device = {
     .resolve = faulty_resolve,
     .alive = faulty_alive,
     .export_handle = faulty_export,
+    .export_file = faulty_export_file,
     .map = faulty_map,
     .unmap = faulty_unmap,
     .limits = faulty_limits,

@@ -121,15 +121,15 @@ static void test_unencodable(void **state) {
         struct nvlxi_region_record region;
         uint32_t handle_length;
         const char *words;
-    } cases[] = {{{"\xff", 0, 1, 0x1000, 1}, 1, "name of regions[0]"},
-                 {{"tab\t", 0, 1, 0x1000, 1}, 1, "name of regions[0]"},
-                 {{"a", 0, 4, 0x1000, 1}, 1, "access 4"},
-                 {{"a", 0, 1, 0xfff, 1}, 1, "regions[0] at 0xfff"},
-                 {{"a", 0, 1, 0x1000, 0x101}, 1, "0x101 bytes"},
-                 {{"a", 0, 1, 0x1000, 0}, 1, "regions[0]"},
-                 {{"a", 1, 1, 0x1000, 1}, 1, "regions[0]"},
-                 {{"a", NVLXI_NO_SEGMENT, 1, 0, 1}, 1, "regions[0]"},
-                 {{"a", 0, 1, 0x1000, 1}, 65, "segments[0] has a handle of 65"}};
+    } cases[] = {{{"\xff", 0, 1, 0x1000, 1, 1}, 1, "name of regions[0]"},
+                 {{"tab\t", 0, 1, 0x1000, 1, 1}, 1, "name of regions[0]"},
+                 {{"a", 0, 4, 0x1000, 1, 1}, 1, "access 4"},
+                 {{"a", 0, 1, 0xfff, 1, 1}, 1, "regions[0] at 0xfff"},
+                 {{"a", 0, 1, 0x1000, 0x101, 1}, 1, "0x101 bytes"},
+                 {{"a", 0, 1, 0x1000, 0, 1}, 1, "regions[0]"},
+                 {{"a", 1, 1, 0x1000, 1, 1}, 1, "regions[0]"},
+                 {{"a", NVLXI_NO_SEGMENT, 1, 0, 1, 1}, 1, "regions[0]"},
+                 {{"a", 0, 1, 0x1000, 1, 1}, 65, "segments[0] has a handle of 65"}};
     for (size_t i = 0; i < NVLXI_COUNT(cases); i++) {
         struct nvlxi_region_record region = cases[i].region;
         struct nvlxi_segment_record segment = {.kind = 1, .base = 0x1000, .size = 0x100};

@@ -72,7 +72,7 @@ static struct nvlxi_host_handle handle_of(const struct nvlxi_segment_record *rec
 static int map_forged(struct nvlxi_segment_record record, struct nvlxi_host_handle handle) {
     uint64_t address;
     memcpy(record.handle.bytes, &handle, sizeof handle);
-    int code = ops->map(me.device, 0, &record, &address);
+    int code = map_plain(&me, 0, &record, &address);
     if (!code)
         EXPECT(0, ops->unmap(me.device, 0, address));
     return code;
@@ -127,24 +127,27 @@ static void listed_gpus_only(void **state) {
     struct nvlxi_event *event;
     struct nvlxi_lane *lane;
     struct nvlxi_segment_record record = peer_segment(MIB);
+    struct party party = {.ops = ops};
     uint64_t mapped;
     void *address;
     EXPECT(NVLX_EINVAL, ops->open(none, 2, &device));
     expect_words("is 2, but there are 2");
     EXPECT(NVLX_EINVAL, ops->open(negative, 1, &device));
     EXPECT(0, ops->open(one, 1, &device));
-    EXPECT(NVLX_EINVAL, ops->alloc(device, 0, MIB, &address));
+    party.device = device;
+    EXPECT(NVLX_EINVAL, alloc_plain(&party, 0, MIB, &address));
     expect_words("config.gpus");
-    EXPECT(NVLX_EINVAL, ops->map(device, 0, &record, &mapped));
+    EXPECT(NVLX_EINVAL, map_plain(&party, 0, &record, &mapped));
     EXPECT(NVLX_EINVAL, ops->lane_create(device, 0, 0, &lane));
     EXPECT(NVLX_EINVAL, ops->event_create(device, 0, &event));
-    EXPECT(0, ops->map(device, 1, &record, &mapped));
+    EXPECT(0, map_plain(&party, 1, &record, &mapped));
     EXPECT(0, ops->unmap(device, 1, mapped));
     ops->close(device);
     EXPECT(0, ops->open(NULL, 0, &device));
-    EXPECT(0, ops->alloc(device, 0, MIB, &address));
+    party.device = device;
+    EXPECT(0, alloc_plain(&party, 0, MIB, &address));
     EXPECT(0, ops->free(device, address));
-    EXPECT(0, ops->alloc(device, 1, MIB, &address));
+    EXPECT(0, alloc_plain(&party, 1, MIB, &address));
     EXPECT(0, ops->free(device, address));
     ops->close(device);
 }
@@ -157,7 +160,7 @@ static void memory_is_known_to_all_engines(void **state) {
     struct nvlxi_device *other;
     void *address, *gone;
     EXPECT(0, ops->open(NULL, 0, &other));
-    EXPECT(0, ops->alloc(me.device, 1, 100, &address));
+    EXPECT(0, alloc_plain(&me, 1, 100, &address));
     EXPECT(0, ops->resolve(other, (uintptr_t)address + 99, &found));
     assert_int_equal(found.base, (uintptr_t)address);
     assert_int_equal(found.size, 100);
@@ -166,9 +169,9 @@ static void memory_is_known_to_all_engines(void **state) {
     EXPECT(NVLX_ENOTSUP, ops->resolve(other, UINT64_MAX, &found));
     EXPECT(NVLX_EINVAL, ops->free(other, address));
     EXPECT(NVLX_EINVAL, ops->free(me.device, (char *)address + 1));
-    EXPECT(NVLX_EINVAL, ops->alloc(me.device, 0, 0, &gone));
-    EXPECT(NVLX_EDEVICE, ops->alloc(me.device, 0, SIZE_MAX, &gone));
-    EXPECT(NVLX_EDEVICE, ops->alloc(me.device, 0, (size_t)1 << 60, &gone));
+    EXPECT(NVLX_EINVAL, alloc_plain(&me, 0, 0, &gone));
+    EXPECT(NVLX_EDEVICE, alloc_plain(&me, 0, SIZE_MAX, &gone));
+    EXPECT(NVLX_EDEVICE, alloc_plain(&me, 0, (size_t)1 << 60, &gone));
     EXPECT(0, ops->free(me.device, address));
     EXPECT(NVLX_EINVAL, ops->free(me.device, address));
     ops->close(other);
@@ -182,7 +185,7 @@ static void many_allocations_are_found(void **state) {
     struct nvlxi_allocation found;
     uint64_t serial = 0;
     for (int i = 0; i < COUNT; i++)
-        EXPECT(0, ops->alloc(me.device, i % 2, (size_t)(1 + i * 37), &addresses[i]));
+        EXPECT(0, alloc_plain(&me, i % 2, (size_t)(1 + i * 37), &addresses[i]));
     for (int i = 0; i < COUNT; i += 2)
         EXPECT(0, ops->free(me.device, addresses[i]));
     for (int i = 1; i < COUNT; i += 2) {
@@ -277,7 +280,7 @@ static void mappings_belong_to_a_gpu(void **state) {
     struct nvlxi_segment_record record = peer_segment(MIB);
     struct nvlxi_allocation found;
     uint64_t mapped;
-    EXPECT(0, ops->map(me.device, 0, &record, &mapped));
+    EXPECT(0, map_plain(&me, 0, &record, &mapped));
     EXPECT(NVLX_ENOTSUP, ops->resolve(me.device, mapped + 5, &found));
     expect_words("a mapping of another process's memory");
     EXPECT(NVLX_EINVAL, ops->unmap(me.device, 1, mapped));
@@ -354,8 +357,8 @@ static void nothing_is_left(void **state) {
     struct nvlxi_lane *lane;
     uint64_t mapped;
     void *address;
-    EXPECT(0, ops->alloc(me.device, 0, MIB, &address));
-    EXPECT(0, ops->map(me.device, 0, &record, &mapped));
+    EXPECT(0, alloc_plain(&me, 0, MIB, &address));
+    EXPECT(0, map_plain(&me, 0, &record, &mapped));
     EXPECT(0, ops->lane_create(me.device, 0, 0, &lane));
     assert_int_equal(lines_with("/proc/self/maps", "nvlxfer-host-gpu"), 2);
     int unused = dup(0);

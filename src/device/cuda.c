@@ -241,6 +241,7 @@ const struct nvlxi_device_ops nvlxi_device_cuda = {
     .resolve = nvlxi_cuda_resolve,
     .alive = nvlxi_cuda_alive,
     .export_handle = nvlxi_cuda_export_handle,
+    .export_file = nvlxi_cuda_export_file,
     .map = nvlxi_cuda_map,
     .unmap = nvlxi_cuda_unmap,
     .limits = cuda_limits,

@@ -90,7 +90,7 @@ int nvlxi_cuda_any_gpu(struct nvlxi_device *device);
 
 /* ---- The slots of the ops table that are in other files ----------------------------------------------- */
 
-int nvlxi_cuda_alloc(struct nvlxi_device *device, int gpu, size_t length, void **address);
+int nvlxi_cuda_alloc(struct nvlxi_device *device, const struct nvlxi_alloc *alloc, void **address);
 int nvlxi_cuda_free(struct nvlxi_device *device, void *address);
 int nvlxi_cuda_memcpy(struct nvlxi_device *device, void *destination, const void *source, size_t length);
 int nvlxi_cuda_resolve(struct nvlxi_device *device, uint64_t address, struct nvlxi_allocation *allocation);
@@ -99,7 +99,8 @@ int nvlxi_cuda_export_handle(struct nvlxi_device *device, const struct nvlxi_all
                              struct nvlxi_handle *handle);
 int nvlxi_cuda_list_alloc(struct nvlxi_device *device, size_t size, void **memory);
 void nvlxi_cuda_list_free(struct nvlxi_device *device, void *memory);
-int nvlxi_cuda_map(struct nvlxi_device *device, int gpu, const struct nvlxi_segment_record *segment, uint64_t *address);
+int nvlxi_cuda_export_file(struct nvlxi_device *device, const struct nvlxi_allocation *allocation, int *fd);
+int nvlxi_cuda_map(struct nvlxi_device *device, const struct nvlxi_map *map, uint64_t *address);
 int nvlxi_cuda_unmap(struct nvlxi_device *device, int gpu, uint64_t address);
 int nvlxi_cuda_lane_create(struct nvlxi_device *device, int gpu, int priority, struct nvlxi_lane **lane);
 void nvlxi_cuda_lane_destroy(struct nvlxi_lane *lane);

@@ -29,13 +29,15 @@ static int get_attributes(uint64_t address, struct attributes *attributes) {
     return error ? nvlxi_cuda_driver_failure(error, NVLX_EDEVICE, "cuPointerGetAttributes") : 0;
 }
 
-int nvlxi_cuda_alloc(struct nvlxi_device *device, int gpu, size_t length, void **address) {
+int nvlxi_cuda_alloc(struct nvlxi_device *device, const struct nvlxi_alloc *alloc, void **address) {
     struct nvlxi_cuda_entry entry;
     void *made;
-    int code = nvlxi_cuda_enter(device, gpu, &entry);
+    if (alloc->kind != NVLXI_KIND_CUDA_MALLOC)
+        return nvlxi_fail(NVLX_ENOTSUP, "the cuda backend does not allocate memory of kind %" PRIu32, alloc->kind);
+    int code = nvlxi_cuda_enter(device, alloc->gpu, &entry);
     if (code)
         return code;
-    cudaError_t error = cudaMalloc(&made, length);
+    cudaError_t error = cudaMalloc(&made, alloc->length);
     nvlxi_cuda_leave(&entry);
     if (error)
         return nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "cudaMalloc");
@@ -160,6 +162,12 @@ int nvlxi_cuda_export_handle(struct nvlxi_device *device, const struct nvlxi_all
     return 0;
 }
 
+int nvlxi_cuda_export_file(struct nvlxi_device *device, const struct nvlxi_allocation *allocation, int *fd) {
+    (void)device, (void)fd;
+    return nvlxi_fail(NVLX_ENOTSUP, "the allocation at 0x%" PRIx64 " is not shared by a file descriptor",
+                      allocation->base);
+}
+
 /* ---- Lists of fragments ------------------------------------------------------------------------------ */
 
 /* Pinned, and at the same address for the host and all GPUs. */
@@ -183,8 +191,8 @@ void nvlxi_cuda_list_free(struct nvlxi_device *device, void *memory) {
 
 /* ---- Mappings ---------------------------------------------------------------------------------------- */
 
-int nvlxi_cuda_map(struct nvlxi_device *device, int gpu, const struct nvlxi_segment_record *segment,
-                   uint64_t *address) {
+int nvlxi_cuda_map(struct nvlxi_device *device, const struct nvlxi_map *map, uint64_t *address) {
+    const struct nvlxi_segment_record *segment = map->segments;
     struct nvlxi_cuda_entry entry;
     cudaIpcMemHandle_t handle;
     void *mapped;
@@ -194,7 +202,7 @@ int nvlxi_cuda_map(struct nvlxi_device *device, int gpu, const struct nvlxi_segm
         return nvlxi_fail(NVLX_EDEVICE,
                           "the handle of segment 0x%" PRIx64 " has %" PRIu32 " bytes, a CUDA handle has %zu",
                           segment->base, segment->handle.length, sizeof handle);
-    int code = nvlxi_cuda_enter(device, gpu, &entry);
+    int code = nvlxi_cuda_enter(device, map->gpu, &entry);
     if (code)
         return code;
     memcpy(&handle, segment->handle.bytes, sizeof handle);

@@ -113,6 +113,7 @@ const struct nvlxi_device_ops nvlxi_device_host = {
     .resolve = nvlxi_host_resolve,
     .alive = nvlxi_host_alive,
     .export_handle = nvlxi_host_export,
+    .export_file = nvlxi_host_export_file,
     .map = nvlxi_host_map,
     .unmap = nvlxi_host_unmap,
     .limits = host_limits,

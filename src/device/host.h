@@ -34,13 +34,14 @@ int nvlxi_host_check_gpu(const struct nvlxi_device *device, int gpu);
 int nvlxi_host_check_ordinal(const struct nvlxi_device *device, int gpu);
 
 /* The slots of nvlxi_device_ops, as device.h describes them. */
-int nvlxi_host_alloc(struct nvlxi_device *device, int gpu, size_t length, void **address);
+int nvlxi_host_alloc(struct nvlxi_device *device, const struct nvlxi_alloc *alloc, void **address);
 int nvlxi_host_free(struct nvlxi_device *device, void *address);
 int nvlxi_host_resolve(struct nvlxi_device *device, uint64_t address, struct nvlxi_allocation *allocation);
 int nvlxi_host_alive(struct nvlxi_device *device, const struct nvlxi_allocation *allocation);
 int nvlxi_host_export(struct nvlxi_device *device, const struct nvlxi_allocation *allocation,
                       struct nvlxi_handle *handle);
-int nvlxi_host_map(struct nvlxi_device *device, int gpu, const struct nvlxi_segment_record *segment, uint64_t *address);
+int nvlxi_host_export_file(struct nvlxi_device *device, const struct nvlxi_allocation *allocation, int *fd);
+int nvlxi_host_map(struct nvlxi_device *device, const struct nvlxi_map *map, uint64_t *address);
 int nvlxi_host_unmap(struct nvlxi_device *device, int gpu, uint64_t address);
 
 int nvlxi_host_lane_create(struct nvlxi_device *device, int gpu, int priority, struct nvlxi_lane **lane);

@@ -118,10 +118,14 @@ static int insert_own(struct block *block) {
     return 0;
 }
 
-int nvlxi_host_alloc(struct nvlxi_device *device, int gpu, size_t length, void **address) {
+int nvlxi_host_alloc(struct nvlxi_device *device, const struct nvlxi_alloc *alloc, void **address) {
+    const int gpu = alloc->gpu;
+    const size_t length = alloc->length;
     int code = nvlxi_host_check_gpu(device, gpu);
     if (code)
         return code;
+    if (alloc->kind != NVLXI_KIND_CUDA_MALLOC)
+        return nvlxi_fail(NVLX_ENOTSUP, "the host backend has no memory of kind %" PRIu32, alloc->kind);
     if (length == 0)
         return nvlxi_fail(NVLX_EINVAL, "an allocation of 0 bytes on GPU %d", gpu);
     struct block *block = calloc(1, sizeof *block);
@@ -363,8 +367,15 @@ static bool insert_mapping(struct block *block) {
     return false;
 }
 
-int nvlxi_host_map(struct nvlxi_device *device, int gpu, const struct nvlxi_segment_record *segment,
-                   uint64_t *address) {
+int nvlxi_host_export_file(struct nvlxi_device *device, const struct nvlxi_allocation *allocation, int *fd) {
+    (void)device, (void)fd;
+    return nvlxi_fail(NVLX_ENOTSUP, "the allocation at 0x%" PRIx64 " is not shared by a file descriptor",
+                      allocation->base);
+}
+
+int nvlxi_host_map(struct nvlxi_device *device, const struct nvlxi_map *map, uint64_t *address) {
+    const struct nvlxi_segment_record *segment = map->segments;
+    const int gpu = map->gpu;
     int code = nvlxi_host_check_gpu(device, gpu);
     if (code)
         return code;
