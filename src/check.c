@@ -122,7 +122,7 @@ static int need_peer(struct list *list, struct nvlx_peer *peer) {
 /* Turns an unused or new route into the one from `gpu` to `peer`. */
 static int begin_route(struct list *list, struct nvlxi_route *route, struct nvlx_peer *peer, int gpu) {
     const struct nvlxi_peer_table *table = peer->table;
-    int code = grow(&route->mark, &route->mark_capacity, table->descriptor->segment_count, sizeof *route->mark);
+    int code = grow(&route->mark, &route->mark_capacity, table->spans.count, sizeof *route->mark);
     for (int way = 0; way < 2 && !code; way++)
         code = grow(&route->seen[way], &route->seen_capacity[way], table->ranges.count + 1, sizeof *route->seen[way]);
     if (!code)
@@ -159,31 +159,30 @@ static int find_route(struct list *list, struct nvlx_peer *peer, int gpu, struct
     return 0;
 }
 
-static int note_missing(struct nvlxi_check *check, const struct nvlxi_route *route,
-                        const struct nvlxi_segment_record *segment) {
+static int note_missing(struct nvlxi_check *check, const struct nvlxi_route *route, const struct nvlxi_span *span) {
     int code = grow(&check->missing, &check->missing_capacity, check->missing_count + 1, sizeof *check->missing);
     if (!code)
-        check->missing[check->missing_count++] = (struct nvlxi_missing){
-            .peer = route->peer, .gpu = route->gpu, .base = segment->base, .serial = segment->serial};
+        check->missing[check->missing_count++] =
+            (struct nvlxi_missing){.peer = route->peer, .gpu = route->gpu, .base = span->base, .serial = span->serial};
     return code;
 }
 
-/* Notes that the list uses a segment of the peer: pins its mapping, or lists it as missing; tells its offset. */
-static int use_segment(struct list *list, struct nvlxi_route *route, uint32_t segment, uint64_t *offset) {
+/* Notes that the list uses a span of the peer: pins its mapping, or lists it as missing; tells its offset. */
+static int use_span(struct list *list, struct nvlxi_route *route, uint32_t span, uint64_t *offset) {
     struct nvlxi_needs *needs = list->needs;
     int code = 0;
-    *offset = atomic_load_explicit(&route->view->offset[segment], memory_order_acquire);
-    if (route->mark[segment] == list->check->epoch)
+    *offset = atomic_load_explicit(&route->view->offset[span], memory_order_acquire);
+    if (route->mark[span] == list->check->epoch)
         return 0;
     if (*offset == NVLXI_UNMAPPED) {
-        code = note_missing(list->check, route, &route->table->descriptor->segments[segment]);
+        code = note_missing(list->check, route, &route->table->spans.span[span]);
     } else {
         code = grow(&needs->mappings, &needs->mapping_capacity, needs->mapping_count + 1, sizeof(*needs->mappings));
         if (!code)
-            needs->mappings[needs->mapping_count++] = route->view->mapping[segment];
+            needs->mappings[needs->mapping_count++] = route->view->mapping[span];
     }
     if (!code)
-        route->mark[segment] = list->check->epoch;
+        route->mark[span] = list->check->epoch;
     return code;
 }
 
@@ -252,7 +251,7 @@ static int check_op(struct list *list, size_t index, struct nvlxi_route **route)
     if (!nvlxi_ranges_cover(ranges, piece, op->remote, op->length, op->opcode, &where, &registered))
         return remote_failure(index, op, where, registered);
     const struct nvlxi_range *remote = &ranges->piece[piece];
-    code = use_segment(list, *route, remote->owner, &offset);
+    code = use_span(list, *route, remote->owner, &offset);
     if (code || offset == NVLXI_UNMAPPED)
         return code;
     struct nvlxi_group *group = (*route)->group[op->opcode - 1];

@@ -52,7 +52,7 @@ struct nvlxi_route { /* from a local GPU to a peer */
     struct nvlxi_group *group[2]; /* for reads, for writes: the last used */
     struct nvlxi_seen *seen[2];   /* [pieces + 1] for reads, for writes */
     size_t seen_capacity[2];
-    uint32_t *mark; /* [segments]: epoch, of those pinned or listed as missing */
+    uint32_t *mark; /* [spans]: epoch, of those pinned or listed as missing */
     size_t mark_capacity;
 };
 

@@ -15,6 +15,7 @@ extern "C" {
 struct nvlxi_descriptor {
     char backend[16];
     struct nvlxi_identity identity;
+    char address[NVLXI_ADDRESS_MAX + 1]; /* where its owner serves; "" if nowhere */
     struct nvlxi_segment_record *segments;
     size_t segment_count;
     struct nvlxi_region_record *regions; /* names point into memory that the descriptor owns when it was decoded */

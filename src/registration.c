@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "error.h"
+#include "ground.h"
 #include "log.h"
 #include "name.h"
 
@@ -44,7 +45,7 @@ static int create_segment(struct nvlxi_registration *r, const struct nvlxi_alloc
     int code = export_segment(r, segment);
     pthread_mutex_lock(&r->mutex);
     if (code) {
-        HASH_DEL(r->segments, segment);
+        HASH_DEL(r->segments, segment); /* NOLINT(clang-analyzer-core.NullDereference): the table has this segment */
         free(segment);
     } else {
         segment->ready = true;
@@ -55,7 +56,7 @@ static int create_segment(struct nvlxi_registration *r, const struct nvlxi_alloc
     return code;
 }
 
-/* Finds or makes the segment and counts one region more in it. */
+/* Finds or makes the segment and counts one region more in it. Lets go of the mutex meanwhile. */
 static int acquire_segment(struct nvlxi_registration *r, const struct nvlxi_allocation *allocation,
                            struct nvlxi_segment **acquired) {
     const struct nvlxi_segment_key key = {allocation->base, allocation->serial};
@@ -76,11 +77,36 @@ static int acquire_segment(struct nvlxi_registration *r, const struct nvlxi_allo
     return 0;
 }
 
-static void release_segment(struct nvlxi_registration *r, struct nvlxi_segment *segment) {
-    if (!segment || --segment->regions)
-        return;
-    HASH_DEL(r->segments, segment); /* NOLINT(clang-analyzer-core.NullDereference): the table has this segment */
-    free(segment);
+/* Counts the region out of its segments. */
+static void release_segments(struct nvlxi_registration *r, struct nvlx_region *region) {
+    for (; region->segment_count; region->segment_count--) {
+        struct nvlxi_segment *segment = region->segments[region->segment_count - 1];
+        if (--segment->regions)
+            continue;
+        HASH_DEL(r->segments, segment); /* NOLINT(clang-analyzer-core.NullDereference): the table has this segment */
+        free(segment);
+    }
+}
+
+/* Counts the region into the segments of its allocations, all or none. */
+static int acquire_segments(struct nvlxi_registration *r, const struct nvlxi_ground *ground,
+                            struct nvlx_region *region) {
+    for (; region->segment_count < ground->count; region->segment_count++) {
+        struct nvlxi_segment **segment = &region->segments[region->segment_count];
+        int code = acquire_segment(r, &ground->list[region->segment_count], segment);
+        if (code) {
+            release_segments(r, region);
+            return code;
+        }
+    }
+    return 0;
+}
+
+static bool is_stale(const struct nvlx_region *region) {
+    for (uint32_t i = 0; i < region->segment_count; i++)
+        if (region->segments[i]->stale)
+            return true;
+    return false;
 }
 
 /* ---- The list of regions ----------------------------------------------------------------------------- */
@@ -126,11 +152,11 @@ static int take_name(struct nvlxi_registration *r, struct nvlx_region *region) {
     return hash_full ? nvlxi_fail(NVLX_ENOMEM, "no memory for the name \"%s\"", region->name) : 0;
 }
 
-/* Enters a region whose allocation is known; all or nothing. */
-static int enter(struct nvlxi_registration *r, const struct nvlxi_allocation *allocation, struct nvlx_region *region) {
-    int code = 0;
+/* Enters a region whose allocations are known; all or nothing. */
+static int enter(struct nvlxi_registration *r, const struct nvlxi_ground *ground, struct nvlx_region *region) {
     pthread_mutex_lock(&r->mutex);
-    if (region->length && (code = acquire_segment(r, allocation, &region->segment)))
+    int code = acquire_segments(r, ground, region);
+    if (code)
         goto unlock;
     if ((code = reserve(r)) || (code = take_name(r, region)))
         goto release;
@@ -141,7 +167,7 @@ static int enter(struct nvlxi_registration *r, const struct nvlxi_allocation *al
     atomic_store(&r->changed, true);
     goto unlock;
 release:
-    release_segment(r, region->segment);
+    release_segments(r, region);
 unlock:
     pthread_mutex_unlock(&r->mutex);
     return code;
@@ -157,63 +183,51 @@ static int check_name(const char *name) {
                       strlen(name), NVLXI_NAME_MAX);
 }
 
-static int resolve(struct nvlxi_registration *r, uint64_t address, uint64_t length,
-                   struct nvlxi_allocation *allocation) {
-    uint64_t end;
-    if (!nvlxi_add(address, length, &end))
-        return nvlxi_fail(NVLX_EINVAL, "address 0x%" PRIx64 " + length %" PRIu64 " wraps around", address, length);
-    int code = r->ops->resolve(r->device, address, allocation);
-    if (code)
-        return code;
-    if (end > allocation->base + allocation->size)
-        return nvlxi_fail(NVLX_ERANGE,
-                          "the range of %" PRIu64 " bytes at 0x%" PRIx64 " ends at 0x%" PRIx64
-                          ", beyond its allocation's end at 0x%" PRIx64 " (0x%" PRIx64 " + %" PRIu64 ")",
-                          length, address, end, allocation->base + allocation->size, allocation->base,
-                          allocation->size);
-    return 0;
-}
-
-static struct nvlx_region *make_region(uint64_t address, uint64_t length, const struct nvlx_region_options *options) {
-    struct nvlx_region *region = calloc(1, sizeof *region);
-    if (!region)
-        return NULL;
-    region->address = address;
-    region->length = length;
-    region->access = options->access;
-    if (options->name && !(region->name = strdup(options->name))) {
-        free(region);
-        return NULL;
-    }
-    return region;
-}
-
 static void free_region(struct nvlx_region *region) {
+    if (region->segments != &region->one)
+        free(region->segments);
     free(region->name);
     free(region);
 }
 
+/* With room for `segments`. */
+static int make_region(uint64_t address, uint64_t length, const struct nvlx_region_options *options, size_t segments,
+                       struct nvlx_region **made) {
+    struct nvlx_region *region = calloc(1, sizeof *region);
+    if (!region)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for a region");
+    region->address = length ? address : 0;
+    region->length = length;
+    region->access = options->access;
+    region->segments = segments > 1 ? calloc(segments, sizeof(*region->segments)) : &region->one;
+    if (!region->segments || (options->name && !(region->name = strdup(options->name)))) {
+        free_region(region);
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for a region in %zu segments", segments);
+    }
+    *made = region;
+    return 0;
+}
+
 int nvlxi_registration_add(struct nvlxi_registration *registration, uint64_t address, uint64_t length,
                            const struct nvlx_region_options *options, struct nvlx_region **region) {
-    struct nvlxi_allocation allocation = {0};
+    struct nvlxi_ground ground = {.list = &ground.one};
+    struct nvlx_region *made;
     int code = check_name(options->name);
     if (!code && options->access > NVLX_ACCESS_READ_WRITE)
         code = nvlxi_fail(NVLX_EINVAL, "access %" PRIu32 " is not one of NVLX_ACCESS_...", options->access);
     if (!code && length)
-        code = resolve(registration, address, length, &allocation);
-    if (code)
-        return code;
-    struct nvlx_region *made = make_region(length ? address : 0, length, options);
-    if (!made)
-        return nvlxi_fail(NVLX_ENOMEM, "no memory for a region");
+        code = nvlxi_ground_survey(registration->ops, registration->device, address, length, &ground);
+    if (code || (code = make_region(address, length, options, ground.count, &made)))
+        goto free_ground;
     made->engine = registration->engine;
-    code = enter(registration, &allocation, made);
-    if (code) {
+    code = enter(registration, &ground, made);
+    if (code)
         free_region(made);
-        return code;
-    }
-    *region = made;
-    return 0;
+    else
+        *region = made;
+free_ground:
+    nvlxi_ground_free(&ground);
+    return code;
 }
 
 int nvlxi_registration_remove(struct nvlxi_registration *registration, struct nvlx_region *region,
@@ -221,7 +235,7 @@ int nvlxi_registration_remove(struct nvlxi_registration *registration, struct nv
     struct nvlxi_registration *r = registration;
     pthread_mutex_lock(&r->mutex);
     pthread_rwlock_wrlock(r->tables);
-    bool in_flight = region->segment && !region->segment->stale && busy(context, region->address, region->length);
+    bool in_flight = region->length && !is_stale(region) && busy(context, region->address, region->length);
     if (!in_flight)
         atomic_store(&r->changed, true);
     pthread_rwlock_unlock(r->tables);
@@ -231,7 +245,7 @@ int nvlxi_registration_remove(struct nvlxi_registration *registration, struct nv
         r->generation++;
         if (region->name)
             HASH_DEL(r->names, region);
-        release_segment(r, region->segment);
+        release_segments(r, region);
     }
     pthread_mutex_unlock(&r->mutex);
     if (in_flight)
@@ -246,7 +260,7 @@ void nvlxi_registration_free(struct nvlxi_registration *registration) {
     for (size_t i = 0; i < r->length; i++) {
         if (!r->regions[i])
             continue;
-        release_segment(r, r->regions[i]->segment);
+        release_segments(r, r->regions[i]);
         free_region(r->regions[i]);
     }
     free(r->regions);
@@ -294,7 +308,25 @@ static void mark_stale(struct nvlxi_segment *segment, const char *why) {
               segment->key.base, segment->allocation.size, segment->regions, why);
 }
 
-/* Numbers the segments by address. Where two overlap, the older one's memory was freed. */
+/* Gives the same number to segments that regions join. They are sorted and numbered by address. */
+static int number_owners(struct nvlxi_registration *r, struct nvlxi_segment **sorted, size_t count) {
+    uint32_t owner = 0;
+    bool *joined = calloc(count + 1, sizeof *joined); /* with the next one */
+    if (!joined)
+        return NVLX_ENOMEM;
+    for (size_t i = 0; i < r->length; i++)
+        for (uint32_t k = 0; k + 1 < r->regions[i]->segment_count && !is_stale(r->regions[i]); k++)
+            joined[r->regions[i]->segments[k]->index] = true;
+    for (size_t i = 0; i < count; i++) {
+        sorted[i]->index = owner;
+        owner += !joined[i];
+    }
+    free(joined);
+    return 0;
+}
+
+/* Numbers the segments by address. Where two overlap, the older one's memory was freed. The list of regions is compact.
+ */
 static int number_segments(struct nvlxi_registration *r) {
     size_t count = 0;
     struct nvlxi_segment *segment, *next, *last = NULL;
@@ -316,8 +348,9 @@ static int number_segments(struct nvlxi_registration *r) {
             last = sorted[i];
         }
     }
+    int code = number_owners(r, sorted, count);
     free(sorted);
-    return 0;
+    return code;
 }
 
 static int build_ranges(struct nvlxi_registration *r, struct nvlxi_ranges *ranges) {
@@ -327,13 +360,13 @@ static int build_ranges(struct nvlxi_registration *r, struct nvlxi_ranges *range
         return NVLX_ENOMEM;
     for (size_t i = 0; i < r->length; i++) {
         const struct nvlx_region *region = r->regions[i];
-        if (!region->segment || region->segment->stale)
+        if (!region->length || is_stale(region))
             continue;
         sorted[count++] = (struct nvlxi_range){.start = region->address,
                                                .end = region->address + region->length,
-                                               .owner = region->segment->index,
+                                               .owner = region->segments[0]->index,
                                                .access = (uint16_t)region->access,
-                                               .device = (uint16_t)region->segment->allocation.gpu};
+                                               .device = (uint16_t)region->segments[0]->allocation.gpu};
     }
     int code = nvlxi_ranges_build(sorted, count, ranges);
     free(sorted);
@@ -410,7 +443,7 @@ static int mark_all_freed(struct nvlxi_registration *r) {
 }
 
 static bool is_shared(const struct nvlx_region *region) {
-    return region && region->access != NVLX_ACCESS_NONE && !(region->segment && region->segment->stale);
+    return region && region->access != NVLX_ACCESS_NONE && !is_stale(region);
 }
 
 static void record_segment(struct nvlxi_segment *segment, struct nvlxi_descriptor *descriptor) {
@@ -420,6 +453,8 @@ static void record_segment(struct nvlxi_segment *segment, struct nvlxi_descripto
     record->serial = segment->key.serial;
     record->base = segment->key.base;
     record->size = segment->allocation.size;
+    record->file = segment->allocation.file;
+    record->joins = segment->allocation.joins;
     record->handle = segment->handle;
     memcpy(record->device, segment->uuid, sizeof record->device);
 }
@@ -436,6 +471,7 @@ static int allocate_records(struct nvlxi_registration *r, struct nvlxi_descripto
     return descriptor->segments && descriptor->regions && descriptor->names ? 0 : NVLX_ENOMEM;
 }
 
+/* The list of regions is sorted by address, and so are the segments as they are met. */
 static void fill_records(struct nvlxi_registration *r, struct nvlxi_descriptor *descriptor) {
     struct nvlxi_segment *segment, *next;
     char *name = descriptor->names + 1; /* the first byte is the empty name */
@@ -446,11 +482,13 @@ static void fill_records(struct nvlxi_registration *r, struct nvlxi_descriptor *
         const struct nvlx_region *region = r->regions[i];
         if (!is_shared(region))
             continue;
-        if (region->segment && region->segment->index == NVLXI_NO_SEGMENT)
-            record_segment(region->segment, descriptor);
+        for (uint32_t k = 0; k < region->segment_count; k++)
+            if (region->segments[k]->index == NVLXI_NO_SEGMENT)
+                record_segment(region->segments[k], descriptor);
         struct nvlxi_region_record *record = &descriptor->regions[descriptor->region_count++];
         record->name = descriptor->names;
-        record->segment = region->segment ? region->segment->index : NVLXI_NO_SEGMENT;
+        record->segment = region->length ? region->segments[0]->index : NVLXI_NO_SEGMENT;
+        record->spans = region->segment_count;
         record->access = region->access;
         record->address = region->address;
         record->length = region->length;
@@ -470,7 +508,9 @@ int nvlxi_registration_records(struct nvlxi_registration *registration, struct n
     if (code)
         return code;
     pthread_mutex_lock(&r->mutex);
-    code = allocate_records(r, &made);
+    code = sort_regions(r);
+    if (!code)
+        code = allocate_records(r, &made);
     if (!code)
         fill_records(r, &made);
     made.identity.generation = r->generation;

@@ -9,7 +9,10 @@
  *     (gone)    its last region was unregistered, or the export failed
  *
  * A READY segment becomes stale when its memory is found to be freed: a younger segment lies over it, or the driver
- * says so at export. A stale segment is neither exported nor used by transfers; its regions can only be unregistered.
+ * says so at export. A stale segment is neither exported nor used by transfers; regions in it can only be unregistered.
+ *
+ * A region lies in one segment, or in a run of adjacent ones whose kind joins, such as the chunks of virtual-memory
+ * management: it counts in each of them.
  *
  * `mutex` guards segments, regions and names. `tables`, which is the engine's, guards the lookup table: transfers hold
  * it for reading while they check their ops; who swaps the table, or drops a region, holds it for writing. Order:
@@ -36,14 +39,16 @@ struct nvlxi_segment {
     struct nvlxi_handle handle;
     uint8_t uuid[NVLXI_UUID_BYTES]; /* of its GPU */
     bool ready, stale;
-    uint32_t index; /* scratch, under the mutex: its number while segments are being counted through */
+    uint32_t index; /* scratch, under the mutex: a number while segments are being counted through */
     size_t regions;
     UT_hash_handle hh;
 };
 
 struct nvlx_region {
     struct nvlx_engine *engine;
-    struct nvlxi_segment *segment; /* NULL for a region of 0 bytes */
+    struct nvlxi_segment **segments,
+        *one;               /* `segments` points to `one`, or to memory of its own where it lies in more */
+    uint32_t segment_count; /* in order of address; 0 for a region of 0 bytes */
     uint64_t address, length;
     uint32_t access;
     size_t position; /* in the list of regions */

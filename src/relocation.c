@@ -44,25 +44,9 @@ static uint16_t device_index(struct nvlxi_relocation *r, const uint8_t uuid[NVLX
     return (uint16_t)nvlxi_min(index, NVLXI_DEVICES_MAX - 1);
 }
 
-static int compare_bases(const void *a, const void *b) {
-    const struct nvlxi_segment_record *const *x = a, *const *y = b;
-    return ((*x)->base > (*y)->base) - ((*x)->base < (*y)->base);
-}
-
 static int compare_starts(const void *a, const void *b) {
     const struct nvlxi_range *x = a, *y = b;
     return (x->start > y->start) - (x->start < y->start);
-}
-
-static int build_by_base(struct nvlxi_peer_table *table) {
-    const struct nvlxi_descriptor *d = table->descriptor;
-    table->by_base = malloc((d->segment_count + 1) * sizeof(*table->by_base));
-    if (!table->by_base)
-        return NVLX_ENOMEM;
-    for (size_t i = 0; i < d->segment_count; i++)
-        table->by_base[i] = &d->segments[i];
-    qsort(table->by_base, d->segment_count, sizeof(*table->by_base), compare_bases);
-    return 0;
 }
 
 static int build_names(struct nvlxi_peer_table *table) {
@@ -95,7 +79,7 @@ static int build_ranges(struct nvlxi_relocation *r, struct nvlxi_peer_table *tab
         if (region->segment != NVLXI_NO_SEGMENT)
             sorted[count++] = (struct nvlxi_range){.start = region->address,
                                                    .end = region->address + region->length,
-                                                   .owner = region->segment,
+                                                   .owner = table->spans.of_segment[region->segment],
                                                    .access = (uint16_t)region->access,
                                                    .device = devices[region->segment]};
     }
@@ -108,17 +92,17 @@ free_both:
 }
 
 static int build_views(struct nvlxi_relocation *r, struct nvlxi_peer_table *table) {
-    size_t segments = table->descriptor->segment_count;
+    const size_t spans = table->spans.count;
     table->views = calloc((size_t)r->gpus, sizeof *table->views);
     if (!table->views)
         return NVLX_ENOMEM;
     for (int gpu = 0; gpu < r->gpus; gpu++) {
         struct nvlxi_view *view = &table->views[gpu];
-        view->offset = malloc((segments + 1) * sizeof *view->offset);
-        view->mapping = calloc(segments + 1, sizeof(*view->mapping));
+        view->offset = malloc((spans + 1) * sizeof *view->offset);
+        view->mapping = calloc(spans + 1, sizeof(*view->mapping));
         if (!view->offset || !view->mapping)
             return NVLX_ENOMEM;
-        for (size_t i = 0; i < segments; i++)
+        for (size_t i = 0; i < spans; i++)
             atomic_init(&view->offset[i], NVLXI_UNMAPPED);
     }
     return 0;
@@ -132,7 +116,7 @@ static void table_free(struct nvlxi_relocation *r, struct nvlxi_peer_table *tabl
     free(table->views);
     HASH_CLEAR(hh, table->names);
     free(table->name_entries);
-    free(table->by_base);
+    nvlxi_spans_free(&table->spans);
     nvlxi_ranges_free(&table->ranges);
     nvlxi_descriptor_free(table->descriptor);
     free(table);
@@ -157,8 +141,8 @@ static int table_make(struct nvlxi_relocation *r, const char *text, size_t lengt
         code = check_origin(r, table->descriptor);
     if (code)
         goto free_table;
-    if ((code = build_by_base(table)) || (code = build_names(table)) || (code = build_ranges(r, table)) ||
-        (code = build_views(r, table))) {
+    if ((code = nvlxi_spans_make(table->descriptor, &table->spans)) || (code = build_names(table)) ||
+        (code = build_ranges(r, table)) || (code = build_views(r, table))) {
         nvlxi_fail(code, "no memory for a peer with %zu segments and %zu regions", table->descriptor->segment_count,
                    table->descriptor->region_count);
         goto free_table;
@@ -170,25 +154,17 @@ free_table:
     return code;
 }
 
-/* The segment's record in the table, or NULL. */
-static const struct nvlxi_segment_record *find_segment(const struct nvlxi_peer_table *table, uint64_t base,
-                                                       uint64_t serial) {
-    const struct nvlxi_segment_record wanted = {.base = base}, *key = &wanted, **found;
-    found = bsearch(&key, table->by_base, table->descriptor->segment_count, sizeof(*table->by_base), compare_bases);
-    return found && (*found)->serial == serial ? *found : NULL;
-}
-
 /* ---- Mappings ---------------------------------------------------------------------------------------- */
 
-/* Enters a READY mapping into a table. False if the table does not have the segment. Under the mutex. */
+/* Enters a READY mapping into a table. False if the table does not have the span. Under the mutex. */
 static bool publish(const struct nvlxi_peer_table *table, struct nvlxi_mapping *mapping) {
-    const struct nvlxi_segment_record *segment = find_segment(table, mapping->key.base, mapping->key.serial);
-    if (!segment)
+    const struct nvlxi_span *span = nvlxi_spans_find(&table->spans, mapping->key.base, mapping->key.serial);
+    if (!span)
         return false;
     const struct nvlxi_view *view = &table->views[mapping->key.gpu];
-    size_t index = (size_t)(segment - table->descriptor->segments);
+    const size_t index = (size_t)(span - table->spans.span);
     view->mapping[index] = mapping; /* NOLINT(clang-analyzer-core.NullDereference): the GPU is one of the views' */
-    atomic_store_explicit(&view->offset[index], mapping->address - segment->base, memory_order_release);
+    atomic_store_explicit(&view->offset[index], mapping->address - span->base, memory_order_release);
     return true;
 }
 
@@ -228,36 +204,73 @@ static int close_retired(struct nvlx_peer *peer) {
     return code;
 }
 
+/* What a mapping is opened from: a copy, since the table may be replaced meanwhile. */
+struct opening {
+    struct nvlxi_descriptor owner; /* identity and address, no segments or regions */
+    struct nvlxi_segment_record *segments;
+    size_t count;
+    bool read_only;
+};
+
 /* In the exporter's own process the pointer itself is the mapping, if its memory still is what was exported. */
-static int open_own(struct nvlx_peer *peer, const struct nvlxi_segment_record *segment, struct nvlxi_mapping *mapping) {
-    struct nvlxi_relocation *r = peer->relocation;
+static int open_own(struct nvlxi_relocation *r, const struct opening *opening, struct nvlxi_mapping *mapping) {
     struct nvlxi_allocation allocation;
-    int code = r->ops->resolve(r->device, segment->base, &allocation);
-    if (code)
-        return code;
-    if (allocation.serial != segment->serial)
-        return nvlxi_fail(NVLX_ESTALE, "segment 0x%" PRIx64 " of this process was freed and allocated anew",
-                          segment->base);
-    mapping->address = segment->base;
+    for (size_t i = 0; i < opening->count; i++) {
+        const struct nvlxi_segment_record *segment = &opening->segments[i];
+        int code = r->ops->resolve(r->device, segment->base, &allocation);
+        if (code)
+            return code;
+        if (allocation.serial != segment->serial)
+            return nvlxi_fail(NVLX_ESTALE, "segment 0x%" PRIx64 " of this process was freed and allocated anew",
+                              segment->base);
+    }
+    mapping->address = opening->segments[0].base;
     mapping->memory_gpu = allocation.gpu;
     return 0;
 }
 
-static int open_mapping(struct nvlx_peer *peer, const struct nvlxi_segment_record *segment,
-                        struct nvlxi_mapping *mapping) {
+static bool needs_files(const struct opening *opening) {
+    for (size_t i = 0; i < opening->count; i++)
+        if (opening->segments[i].file)
+            return true;
+    return false;
+}
+
+static int open_files(struct nvlxi_relocation *r, const struct opening *opening, struct nvlxi_files **files) {
+    *files = NULL;
+    if (!needs_files(opening))
+        return 0;
+    if (!r->file_server || !opening->owner.address[0])
+        return nvlxi_fail(NVLX_ENOTSUP,
+                          "segment 0x%" PRIx64
+                          " of kind \"%s\" is opened by a file descriptor, but its process does not "
+                          "serve any: it must call nvlx_serve before it exports",
+                          opening->segments[0].base, opening->segments[0].kind_name);
+    return r->file_server->open(r->file_server, &opening->owner, opening->segments, opening->count, files);
+}
+
+static int open_mapping(struct nvlx_peer *peer, const struct opening *opening, struct nvlxi_mapping *mapping) {
     struct nvlxi_relocation *r = peer->relocation;
+    struct nvlxi_map map = {.gpu = (int)mapping->key.gpu,
+                            .owner = &opening->owner.identity,
+                            .segments = opening->segments,
+                            .count = opening->count,
+                            .read_only = opening->read_only};
     if (peer->same_process)
-        return open_own(peer, segment, mapping);
+        return open_own(r, opening, mapping);
     mapping->foreign = true;
-    mapping->memory_gpu = (int)mapping->key.gpu;
-    const struct nvlxi_map map = {
-        .gpu = (int)mapping->key.gpu, .owner = &peer->table->descriptor->identity, .segments = segment, .count = 1};
-    return r->ops->map(r->device, &map, &mapping->address);
+    mapping->memory_gpu = map.gpu;
+    int code = open_files(r, opening, &map.files);
+    if (code)
+        return code;
+    code = r->ops->map(r->device, &map, &mapping->address);
+    if (map.files)
+        r->file_server->close(r->file_server, map.files);
+    return code;
 }
 
 /* Adds a PENDING mapping, opens it without the lock, and makes it READY or removes it. Under the mutex. */
-static int create_mapping(struct nvlx_peer *peer, const struct nvlxi_mapping_key *key,
-                          struct nvlxi_segment_record segment) {
+static int create_mapping(struct nvlx_peer *peer, const struct nvlxi_mapping_key *key, const struct opening *opening) {
     struct nvlxi_relocation *r = peer->relocation;
     struct nvlxi_mapping *mapping = calloc(1, sizeof *mapping);
     bool hash_full = mapping == NULL;
@@ -267,10 +280,10 @@ static int create_mapping(struct nvlx_peer *peer, const struct nvlxi_mapping_key
     }
     if (hash_full) {
         free(mapping);
-        return nvlxi_fail(NVLX_ENOMEM, "no memory to map segment 0x%" PRIx64, segment.base);
+        return nvlxi_fail(NVLX_ENOMEM, "no memory to map segment 0x%" PRIx64, key->base);
     }
     pthread_mutex_unlock(&r->mutex);
-    int code = open_mapping(peer, &segment, mapping);
+    int code = open_mapping(peer, opening, mapping);
     pthread_mutex_lock(&r->mutex);
     if (code) {
         HASH_DEL(peer->mappings, mapping);
@@ -285,20 +298,37 @@ static int create_mapping(struct nvlx_peer *peer, const struct nvlxi_mapping_key
     return code;
 }
 
-static int check_segment(const struct nvlxi_segment_record *segment, uint64_t base) {
-    if (!segment)
-        return nvlxi_fail(NVLX_ESTALE, "the peer has withdrawn segment 0x%" PRIx64, base);
+static int check_kind(const struct nvlxi_segment_record *segment) {
     if (segment->kind == NVLXI_KIND_UNKNOWN)
         return nvlxi_fail(NVLX_ENOTSUP,
-                          "the peer's segment 0x%" PRIx64 " is of kind \"%s\", which this version cannot open", base,
-                          segment->kind_name);
+                          "the peer's segment 0x%" PRIx64 " is of kind \"%s\", which this version cannot open",
+                          segment->base, segment->kind_name);
     return 0;
 }
 
-int nvlxi_peer_map_segment(struct nvlx_peer *peer, int gpu, uint64_t base, uint64_t serial) {
+/* Copies what is needed to open a span; its segments are to be freed. Under the mutex. */
+static int prepare_opening(const struct nvlx_peer *peer, uint64_t base, uint64_t serial, struct opening *opening) {
+    const struct nvlxi_descriptor *d = peer->table->descriptor;
+    const struct nvlxi_span *span = nvlxi_spans_find(&peer->table->spans, base, serial);
+    if (!span)
+        return nvlxi_fail(NVLX_ESTALE, "the peer has withdrawn segment 0x%" PRIx64, base);
+    int code = check_kind(&d->segments[span->first]);
+    if (code)
+        return code;
+    *opening = (struct opening){.owner.identity = d->identity, .count = span->count, .read_only = span->read_only};
+    memcpy(opening->owner.address, d->address, sizeof d->address);
+    opening->segments = malloc(span->count * sizeof *opening->segments);
+    if (!opening->segments)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory to map %" PRIu32 " segments", span->count);
+    memcpy(opening->segments, &d->segments[span->first], span->count * sizeof *opening->segments);
+    return 0;
+}
+
+int nvlxi_peer_map_span(struct nvlx_peer *peer, int gpu, uint64_t base, uint64_t serial) {
     struct nvlxi_relocation *r = peer->relocation;
     const struct nvlxi_mapping_key key = {base, serial, (uint64_t)gpu};
     struct nvlxi_mapping *mapping;
+    struct opening opening;
     int code = 0;
     pthread_mutex_lock(&r->mutex);
     for (;;) {
@@ -307,27 +337,25 @@ int nvlxi_peer_map_segment(struct nvlx_peer *peer, int gpu, uint64_t base, uint6
             break;
         pthread_cond_wait(&r->opened, &r->mutex);
     }
-    if (!mapping) {
-        const struct nvlxi_segment_record *segment = find_segment(peer->table, base, serial);
-        code = check_segment(segment, base);
-        if (!code)
-            code = create_mapping(peer, &key, *segment);
+    if (!mapping && !(code = prepare_opening(peer, base, serial, &opening))) {
+        code = create_mapping(peer, &key, &opening);
+        free(opening.segments);
     }
     pthread_mutex_unlock(&r->mutex);
     return code;
 }
 
-/* The segment that holds `address`, which is registered, and the end of what lies in it of [address, end). */
-static int segment_at(struct nvlx_peer *peer, uint64_t address, uint64_t end, struct nvlxi_mapping_key *key,
-                      uint64_t *stop) {
+/* The span that holds `address`, which is registered, and the end of what lies in it of [address, end). */
+static int span_at(struct nvlx_peer *peer, uint64_t address, uint64_t end, struct nvlxi_mapping_key *key,
+                   uint64_t *stop) {
     const struct nvlxi_ranges *ranges = &peer->table->ranges;
     uint32_t piece = nvlxi_ranges_find(ranges, address);
     uint64_t where = address;
     bool registered = false;
     if (piece < ranges->count && ranges->piece[piece].start <= address) {
-        const struct nvlxi_segment_record *segment = &peer->table->descriptor->segments[ranges->piece[piece].owner];
-        *key = (struct nvlxi_mapping_key){.base = segment->base, .serial = segment->serial};
-        *stop = nvlxi_min(end, segment->base + segment->size);
+        const struct nvlxi_span *span = &peer->table->spans.span[ranges->piece[piece].owner];
+        *key = (struct nvlxi_mapping_key){.base = span->base, .serial = span->serial};
+        *stop = nvlxi_min(end, span->base + span->size);
         if (nvlxi_ranges_cover(ranges, piece, address, *stop - address, NVLX_ACCESS_NONE, &where, &registered))
             return 0;
     }
@@ -344,10 +372,10 @@ int nvlxi_peer_map_range(struct nvlx_peer *peer, int gpu, uint64_t address, uint
     while (address < end) {
         struct nvlxi_mapping_key key = {0};
         pthread_rwlock_rdlock(r->tables);
-        int code = segment_at(peer, address, end, &key, &address);
+        int code = span_at(peer, address, end, &key, &address);
         pthread_rwlock_unlock(r->tables);
         if (!code)
-            code = nvlxi_peer_map_segment(peer, gpu, key.base, key.serial);
+            code = nvlxi_peer_map_span(peer, gpu, key.base, key.serial);
         if (code)
             return code;
     }

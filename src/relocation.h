@@ -3,12 +3,12 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * What is known of a peer is a table, made from one descriptor and replaced as a whole by the next: the lookup table of
- * its regions, and for each local GPU the place where each segment is mapped. A mapping belongs to the peer, is keyed
- * by segment (base and serial) and local GPU, and outlives the table. Its states:
+ * its regions, and for each local GPU the place where each span (span.h) is mapped. A mapping belongs to the peer, is
+ * keyed by span (base and serial) and local GPU, and outlives the table. Its states:
  *
  *     PENDING   one thread opens it, without a lock; others who need it wait for the outcome
  *     READY     open; its offset is published in the peer's table, and transfers pin it while they are in flight
- *     RETIRED   the peer withdrew the segment: not in the table any more; closed as soon as nothing pins it, in
+ *     RETIRED   the peer withdrew the span: not in the table any more; closed as soon as nothing pins it, in
  *               update or close of the peer
  *
  * `mutex` guards the mappings of all peers. `tables`, which is the engine's, is held for reading by who looks up and
@@ -25,12 +25,13 @@
 #include "device.h"
 #include "hash.h"
 #include "ranges.h"
+#include "span.h"
 
 #define NVLXI_UNMAPPED    UINT64_MAX /* in place of an offset */
 #define NVLXI_DEVICES_MAX 256        /* distinct GPUs that peers may name */
 
 struct nvlxi_mapping_key {
-    uint64_t base, serial; /* of the segment, as the peer calls it */
+    uint64_t base, serial; /* of the span, as the peer calls it */
     uint64_t gpu;          /* local GPU that it is opened on */
 };
 
@@ -45,9 +46,9 @@ struct nvlxi_mapping {
     UT_hash_handle hh;
 };
 
-struct nvlxi_view {                 /* the segments as one local GPU sees them */
-    _Atomic uint64_t *offset;       /* [segments]: mapped address - base, or NVLXI_UNMAPPED */
-    struct nvlxi_mapping **mapping; /* [segments]: valid where the offset is */
+struct nvlxi_view {                 /* the spans as one local GPU sees them */
+    _Atomic uint64_t *offset;       /* [spans]: mapped address - base, or NVLXI_UNMAPPED */
+    struct nvlxi_mapping **mapping; /* [spans]: valid where the offset is */
 };
 
 struct nvlxi_region_name {
@@ -57,8 +58,8 @@ struct nvlxi_region_name {
 
 struct nvlxi_peer_table {
     struct nvlxi_descriptor *descriptor;
-    struct nvlxi_ranges ranges;                     /* owner: the segment's index */
-    const struct nvlxi_segment_record **by_base;    /* [segments], sorted */
+    struct nvlxi_spans spans;
+    struct nvlxi_ranges ranges;                     /* owner: the span's index */
     struct nvlxi_region_name *name_entries, *names; /* the entries, and the hash set made of them */
     struct nvlxi_view *views;                       /* [GPUs of this process] */
 };
@@ -107,9 +108,9 @@ int nvlxi_peer_find(struct nvlx_peer *peer, const char *name, uint64_t *address,
  */
 int nvlxi_peer_close(struct nvlx_peer *peer);
 
-/* Opens, or finds open, the mapping of one segment on a GPU, and publishes it. Called without a lock. */
-int nvlxi_peer_map_segment(struct nvlx_peer *peer, int gpu, uint64_t base, uint64_t serial);
-/* The same for all segments under a range of registered addresses. */
+/* Opens, or finds open, the mapping of one span on a GPU, and publishes it. Called without a lock. */
+int nvlxi_peer_map_span(struct nvlx_peer *peer, int gpu, uint64_t base, uint64_t serial);
+/* The same for all spans under a range of registered addresses. */
 int nvlxi_peer_map_range(struct nvlx_peer *peer, int gpu, uint64_t address, uint64_t length);
 
 #endif

@@ -167,8 +167,8 @@ static int map_missing(const struct nvlxi_check *check, uint32_t flags) {
         return nvlxi_fail(NVLX_EAGAIN, "%zu segments of peers must be mapped first, and NVLX_NO_MAP is set",
                           check->missing_count);
     for (size_t i = 0; i < check->missing_count && !code; i++)
-        code = nvlxi_peer_map_segment(check->missing[i].peer, check->missing[i].gpu, check->missing[i].base,
-                                      check->missing[i].serial);
+        code = nvlxi_peer_map_span(check->missing[i].peer, check->missing[i].gpu, check->missing[i].base,
+                                   check->missing[i].serial);
     return code;
 }
 

@@ -20,6 +20,7 @@ src/records            18
 src/identity           21
 src/device             20
 src/ranges             21
+src/ground             21
 src/device/host        22
 src/device/host_lane   23
 src/device/host_memory 23
@@ -31,7 +32,8 @@ src/descriptor_wire    29
 src/descriptor         30
 src/descriptor_write   31
 src/registration       31
-src/relocation         31
+src/span               31
+src/relocation         32
 src/plan               40
 src/pool               41
 src/check              41
