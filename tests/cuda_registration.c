@@ -1,8 +1,6 @@
-/* Registration on real memory: its speed and the descriptor's size, memory that is freed and allocated anew, and the
- * kinds of memory that are refused.
+/* Registration on real memory: its speed and the descriptor's size, memory that is freed and allocated anew, and
+ * memory that is refused (kinds of GPU memory are in cuda_kinds.c).
  * SPDX-License-Identifier: Apache-2.0 */
-#include <cuda.h>
-#include <cudaTypedefs.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -287,50 +285,6 @@ static void refuse(struct nvlx_engine *engine, const void *address, const char *
     printf("refused: %s\n", nvlx_last_error());
 }
 
-struct vmm {
-    CUdeviceptr address;
-    size_t size;
-    CUmemGenericAllocationHandle handle;
-};
-
-#define DRIVER(call) EXPECT((call) == CUDA_SUCCESS)
-
-static struct vmm make_vmm(int gpu) {
-    const CUmemAllocationProp properties = {.type = CU_MEM_ALLOCATION_TYPE_PINNED,
-                                            .requestedHandleTypes = CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR,
-                                            .location = {.type = CU_MEM_LOCATION_TYPE_DEVICE, .id = gpu}};
-    const CUmemAccessDesc access = {.location = properties.location, .flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE};
-    PFN_cuMemGetAllocationGranularity_v10020 granularity;
-    PFN_cuMemCreate_v10020 create;
-    PFN_cuMemAddressReserve_v10020 reserve;
-    PFN_cuMemMap_v10020 map;
-    PFN_cuMemSetAccess_v10020 set_access;
-    struct vmm vmm;
-    driver_function("cuMemGetAllocationGranularity", 10020, (void **)&granularity);
-    driver_function("cuMemCreate", 10020, (void **)&create);
-    driver_function("cuMemAddressReserve", 10020, (void **)&reserve);
-    driver_function("cuMemMap", 10020, (void **)&map);
-    driver_function("cuMemSetAccess", 10020, (void **)&set_access);
-    DRIVER(granularity(&vmm.size, &properties, CU_MEM_ALLOC_GRANULARITY_MINIMUM));
-    DRIVER(create(&vmm.handle, vmm.size, &properties, 0));
-    DRIVER(reserve(&vmm.address, vmm.size, 0, 0, 0));
-    DRIVER(map(vmm.address, vmm.size, 0, vmm.handle, 0));
-    DRIVER(set_access(vmm.address, vmm.size, &access, 1));
-    return vmm;
-}
-
-static void unmake_vmm(struct vmm vmm) {
-    PFN_cuMemUnmap_v10020 unmap;
-    PFN_cuMemAddressFree_v10020 address_free;
-    PFN_cuMemRelease_v10020 release;
-    driver_function("cuMemUnmap", 10020, (void **)&unmap);
-    driver_function("cuMemAddressFree", 10020, (void **)&address_free);
-    driver_function("cuMemRelease", 10020, (void **)&release);
-    DRIVER(unmap(vmm.address, vmm.size));
-    DRIVER(address_free(vmm.address, vmm.size));
-    DRIVER(release(vmm.handle));
-}
-
 static void try_host_memory(struct nvlx_engine *engine) {
     void *plain = malloc(4096), *pinned;
     EXPECT(plain != NULL);
@@ -339,18 +293,6 @@ static void try_host_memory(struct nvlx_engine *engine) {
     CUDA(cudaMallocHost(&pinned, 4096));
     refuse(engine, pinned, "pinned host memory", "use cudaMalloc or nvlx_alloc");
     CUDA(cudaFreeHost(pinned));
-}
-
-static void try_pool(struct nvlx_engine *engine) {
-    cudaStream_t stream;
-    void *pooled;
-    CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
-    CUDA(cudaMallocAsync(&pooled, 4096, stream));
-    CUDA(cudaStreamSynchronize(stream));
-    refuse(engine, pooled, "cudaMallocAsync", "use cudaMalloc or nvlx_alloc");
-    CUDA(cudaFreeAsync(pooled, stream));
-    CUDA(cudaStreamSynchronize(stream));
-    CUDA(cudaStreamDestroy(stream));
 }
 
 /* Memory of another process, which cannot be passed on: by a handle that this process has opened itself. */
@@ -376,10 +318,6 @@ static void try_range(struct nvlx_engine *engine) {
 
 static void try_kinds(struct nvlx_engine *engine) {
     try_host_memory(engine);
-    struct vmm vmm = make_vmm(0);
-    refuse(engine, (const void *)(uintptr_t)vmm.address, "virtual-memory-managed", "use cudaMalloc or nvlx_alloc");
-    unmake_vmm(vmm);
-    try_pool(engine);
     try_peers_memory(engine);
     try_range(engine);
     EXPECT(engine_info(engine).segments == 0);

@@ -27,6 +27,8 @@ src/device/host_memory 23
 src/device/cuda        22
 src/device/cuda_lane   23
 src/device/cuda_memory 23
+src/device/cuda_pool   23
+src/device/cuda_vmm    23
 src/device/copy        21
 src/descriptor_wire    29
 src/descriptor         30

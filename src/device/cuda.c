@@ -8,12 +8,21 @@
  * local ordinal of the exporter's GPU.
  * - A buffer id is unique in a process for ever, so it tells a re-allocated block from the old one at the same address.
  * - The exporter's free is not seen by importers: their mapping goes on showing the old bytes.
+ * - Memory of cuMemCreate (VMM) comes in chunks, which its owner maps at addresses of its choice; PyTorch's expandable
+ * segments are such. A chunk made for it is shared by a file descriptor, which reaches other users and containers over
+ * a socket; the importer maps chunks back to back, as the owner has them, so that one copy may cross them, and
+ * read-only if it likes. cuMemGetAddressRange gives the chunk. A chunk that is mapped anew has a new buffer id.
+ * - An importer's chunk cannot be passed on: its handle types are 0, as are those of a chunk made without any.
+ * - A stream-ordered pool (cudaMallocAsync) made for it is shared by a file descriptor, once, and then each allocation
+ * by 64 bytes. The pool that cudaMallocAsync takes by default was not made for it.
+ * - A fabric handle is 64 bytes for a chunk, and needs no descriptor. Whether there are any (they take an IMEX channel)
+ * is only told by asking for one.
  * - An event query while another thread captures a graph in global mode would break that capture; in relaxed mode it
  * does not. So every entry exchanges this thread's capture mode, as it pushes the context that it needs, and takes both
  * back on the way out. (Measured with driver 580 and CUDA 13.0.)
  *
  * Driver functions come through cudaGetDriverEntryPointByVersion, so that the library loads on machines without a
- * driver. Threads: `mutex` guards `context`; all else is set in open.
+ * driver. Threads: `mutex` guards `context`, `pool` and `records`; all else is set in open.
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #include "cuda.h"
@@ -23,6 +32,7 @@
 
 #include "copy.h"
 #include "error.h"
+#include "identity.h"
 
 _Static_assert(sizeof(cudaIpcMemHandle_t) == NVLXI_HANDLE_BYTES, "a legacy IPC handle fills a handle");
 
@@ -61,12 +71,12 @@ static int load_driver(void) {
 
 /* The runtime's error becomes ours, in its own words; it is taken off the thread, where the caller's next check would
  * find it. */
-int nvlxi_cuda_runtime_failure(cudaError_t error, int code, const char *what) {
+int(nvlxi_cuda_runtime_failure)(cudaError_t error, int code, const char *what) {
     cudaGetLastError();
     return nvlxi_fail(code, "%s: %s (%s)", what, cudaGetErrorString(error), cudaGetErrorName(error));
 }
 
-int nvlxi_cuda_driver_failure(CUresult error, int code, const char *what) {
+int(nvlxi_cuda_driver_failure)(CUresult error, int code, const char *what) {
     const char *text = "unknown error", *name = "?";
     nvlxi_cuda_driver.cuGetErrorString(error, &text);
     nvlxi_cuda_driver.cuGetErrorName(error, &name);
@@ -113,17 +123,17 @@ static int retain(struct nvlxi_device *device, int ordinal) {
     return 0;
 }
 
-int nvlxi_cuda_context(struct nvlxi_device *device, int ordinal, CUcontext *context) {
-    if (ordinal < 0 || ordinal >= device->gpu_count)
-        return nvlxi_fail(NVLX_EINVAL, "GPU %d is not one of the %d GPUs here", ordinal, device->gpu_count);
-    struct nvlxi_cuda_gpu *gpu = &device->gpus[ordinal];
+int nvlxi_cuda_context(struct nvlxi_device *device, int gpu, CUcontext *context) {
+    if (gpu < 0 || gpu >= device->gpu_count)
+        return nvlxi_fail(NVLX_EINVAL, "GPU %d is not one of the %d GPUs here", gpu, device->gpu_count);
+    _Atomic(CUcontext) *retained = &device->gpus[gpu].context;
     int code = 0;
-    if (!atomic_load(&gpu->context)) {
+    if (!atomic_load(retained)) {
         pthread_mutex_lock(&device->mutex);
-        code = atomic_load(&gpu->context) ? 0 : retain(device, ordinal);
+        code = atomic_load(retained) ? 0 : retain(device, gpu);
         pthread_mutex_unlock(&device->mutex);
     }
-    *context = atomic_load(&gpu->context);
+    *context = atomic_load(retained);
     return code;
 }
 
@@ -187,6 +197,7 @@ static int open_gpus(struct nvlxi_device *device, const int *gpus, size_t gpu_co
 }
 
 static void cuda_close(struct nvlxi_device *device) {
+    nvlxi_cuda_pools_close(device);
     for (int ordinal = 0; ordinal < device->gpu_count; ordinal++)
         if (device->gpus[ordinal].context)
             nvlxi_cuda_driver.cuDevicePrimaryCtxRelease(device->gpus[ordinal].handle);
@@ -204,7 +215,9 @@ static int cuda_open(const int *gpus, size_t gpu_count, struct nvlxi_device **de
     made->gpu_count = count;
     made->only_listed = gpus != NULL;
     pthread_mutex_init(&made->mutex, NULL);
-    code = open_gpus(made, gpus, gpu_count);
+    code = nvlxi_identity_make(&made->identity);
+    if (!code)
+        code = open_gpus(made, gpus, gpu_count);
     if (code) {
         cuda_close(made);
         return code;

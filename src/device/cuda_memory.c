@@ -1,58 +1,91 @@
-/* The cuda backend's memory: what lies under a pointer, handles, mappings. The introduction is in cuda.c.
+/* The cuda backend's memory: what lies under a pointer, handles, mappings; that of cudaMalloc in full, of other kinds
+ * with cuda_vmm.c and cuda_pool.c. The introduction is in cuda.c.
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #include "cuda.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "error.h"
+#include "identity.h"
 
 /* ---- Memory ------------------------------------------------------------------------------------------ */
 
-struct attributes {
-    unsigned type; /* CUmemorytype; 0: not known to CUDA */
-    int gpu;
-    uint64_t managed, legacy, serial; /* wide enough for what the driver writes */
-    void *pool;
-};
-
-static int get_attributes(uint64_t address, struct attributes *attributes) {
+int nvlxi_cuda_attributes(uint64_t address, struct nvlxi_cuda_attributes *attributes) {
     CUpointer_attribute names[] = {CU_POINTER_ATTRIBUTE_MEMORY_TYPE, CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL,
                                    CU_POINTER_ATTRIBUTE_IS_MANAGED,  CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE,
                                    CU_POINTER_ATTRIBUTE_BUFFER_ID,   CU_POINTER_ATTRIBUTE_MEMPOOL_HANDLE};
     void *values[] = {&attributes->type,   &attributes->gpu,    &attributes->managed,
-                      &attributes->legacy, &attributes->serial, &attributes->pool};
+                      &attributes->legacy, &attributes->serial, (void *)&attributes->pool};
     memset(attributes, 0, sizeof *attributes);
     CUresult error = nvlxi_cuda_driver.cuPointerGetAttributes(sizeof names / sizeof *names, names, values, address);
     return error ? nvlxi_cuda_driver_failure(error, NVLX_EDEVICE, "cuPointerGetAttributes") : 0;
 }
 
+int nvlxi_cuda_handle_types(uint64_t address, uint64_t *types) {
+    CUpointer_attribute names[] = {CU_POINTER_ATTRIBUTE_ALLOWED_HANDLE_TYPES};
+    void *values[] = {types};
+    *types = 0;
+    CUresult error = nvlxi_cuda_driver.cuPointerGetAttributes(1, names, values, address);
+    return error ? nvlxi_cuda_driver_failure(error, NVLX_EDEVICE, "cuPointerGetAttributes") : 0;
+}
+
+static int legacy_alloc(size_t length, void **address) {
+    cudaError_t error = cudaMalloc(address, length);
+    return error ? nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "cudaMalloc") : 0;
+}
+
 int nvlxi_cuda_alloc(struct nvlxi_device *device, const struct nvlxi_alloc *alloc, void **address) {
     struct nvlxi_cuda_entry entry;
     void *made;
-    if (alloc->kind != NVLXI_KIND_CUDA_MALLOC)
-        return nvlxi_fail(NVLX_ENOTSUP, "the cuda backend does not allocate memory of kind %" PRIu32, alloc->kind);
+    if (alloc->length == 0)
+        return nvlxi_fail(NVLX_EINVAL, "an allocation of 0 bytes on GPU %d", alloc->gpu);
     int code = nvlxi_cuda_enter(device, alloc->gpu, &entry);
     if (code)
         return code;
-    cudaError_t error = cudaMalloc(&made, alloc->length);
+    if (alloc->kind == NVLXI_KIND_CUDA_MALLOC)
+        code = legacy_alloc(alloc->length, &made);
+    else if (alloc->kind == NVLXI_KIND_VMM)
+        code = nvlxi_cuda_vmm_alloc(device, alloc, &made);
+    else if (alloc->kind == NVLXI_KIND_POOL)
+        code = nvlxi_cuda_pool_alloc(device, alloc, &made);
+    else
+        code = nvlxi_fail(NVLX_ENOTSUP, "the cuda backend does not allocate memory of kind %" PRIu32, alloc->kind);
     nvlxi_cuda_leave(&entry);
-    if (error)
-        return nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "cudaMalloc");
-    *address = made;
-    return 0;
+    if (!code)
+        *address = made;
+    return code;
+}
+
+static int free_recorded(struct nvlxi_device *device, struct nvlxi_cuda_record *record) {
+    struct nvlxi_cuda_entry entry;
+    int code = nvlxi_cuda_enter(device, record->gpu, &entry);
+    if (code) {
+        free(record);
+        return code;
+    }
+    code = record->kind == NVLXI_KIND_POOL ? nvlxi_cuda_pool_free(record) : nvlxi_cuda_vmm_drop(record);
+    nvlxi_cuda_leave(&entry);
+    return code;
 }
 
 int nvlxi_cuda_free(struct nvlxi_device *device, void *address) {
-    struct attributes attributes;
+    struct nvlxi_cuda_record *record = nvlxi_cuda_record_take(device, (uint64_t)(uintptr_t)address, false, -1);
+    struct nvlxi_cuda_attributes attributes;
     struct nvlxi_cuda_entry entry;
-    int code = get_attributes((uint64_t)(uintptr_t)address, &attributes);
+    if (record)
+        return free_recorded(device, record);
+    int code = nvlxi_cuda_attributes((uint64_t)(uintptr_t)address, &attributes);
     if (code)
         return code;
     if (attributes.type != CU_MEMORYTYPE_DEVICE)
         return nvlxi_fail(NVLX_EINVAL, "%p is not memory of a GPU", address);
+    if (attributes.pool || attributes.managed)
+        return nvlxi_fail(NVLX_EINVAL, "%p was not allocated by this engine, or is freed", address);
     if ((code = nvlxi_cuda_enter(device, attributes.gpu, &entry)))
         return code;
     cudaError_t error = cudaFree(address);
@@ -64,10 +97,10 @@ int nvlxi_cuda_free(struct nvlxi_device *device, void *address) {
 
 /* The GPU of a pointer, or of the other one where this is host memory; the first GPU that can be used otherwise. */
 static int memcpy_gpu(struct nvlxi_device *device, const void *destination, const void *source, int *gpu) {
-    struct attributes to, from;
-    int code = get_attributes((uint64_t)(uintptr_t)destination, &to);
+    struct nvlxi_cuda_attributes to, from;
+    int code = nvlxi_cuda_attributes((uint64_t)(uintptr_t)destination, &to);
     if (!code)
-        code = get_attributes((uint64_t)(uintptr_t)source, &from);
+        code = nvlxi_cuda_attributes((uint64_t)(uintptr_t)source, &from);
     *gpu = nvlxi_cuda_any_gpu(device);
     if (!code && from.type == CU_MEMORYTYPE_DEVICE)
         *gpu = from.gpu;
@@ -94,29 +127,42 @@ int nvlxi_cuda_memcpy(struct nvlxi_device *device, void *destination, const void
     return error ? nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "copying with cudaMemcpyAsync") : 0;
 }
 
-/* What CUDA calls memory that cannot be shared by a legacy handle, and the remedy; NULL if it can. */
-static const char *unshareable(const struct attributes *attributes) {
+/* What CUDA calls memory that is not a GPU's alone, and the remedy; NULL if it is. */
+static const char *unshareable(const struct nvlxi_cuda_attributes *attributes) {
     if (attributes->managed)
         return "managed memory, which CUDA cannot share: use cudaMalloc or nvlx_alloc";
     if (attributes->type == CU_MEMORYTYPE_HOST)
         return "pinned host memory: only GPU memory can be shared; use cudaMalloc or nvlx_alloc";
     if (attributes->type != CU_MEMORYTYPE_DEVICE)
-        return "memory that CUDA does not know, such as the host's: use cudaMalloc or nvlx_alloc";
-    if (attributes->pool)
-        return "of a stream-ordered pool (cudaMallocAsync), which this version cannot share: use cudaMalloc or "
-               "nvlx_alloc";
-    if (!attributes->legacy)
-        return "virtual-memory-managed (cuMemCreate, expandable segments), which this version cannot share: use "
+        return "memory that CUDA does not know, such as the host's, or an address at which nothing is mapped: use "
                "cudaMalloc or nvlx_alloc";
     return NULL;
 }
 
-int nvlxi_cuda_resolve(struct nvlxi_device *device, uint64_t address, struct nvlxi_allocation *allocation) {
-    struct attributes attributes;
-    struct nvlxi_cuda_entry entry;
+/* Finds the allocation under the address; the GPU's context is current. Memory of cudaMalloc, the usual case, takes no
+ * question more. */
+static int describe(uint64_t address, const struct nvlxi_cuda_attributes *attributes,
+                    struct nvlxi_allocation *allocation) {
     CUdeviceptr base;
     size_t size;
-    int code = get_attributes(address, &attributes);
+    CUresult error = nvlxi_cuda_driver.cuMemGetAddressRange(&base, &size, address);
+    if (error)
+        return nvlxi_cuda_driver_failure(error, NVLX_EDEVICE, "cuMemGetAddressRange");
+    *allocation = (struct nvlxi_allocation){.kind = NVLXI_KIND_CUDA_MALLOC,
+                                            .gpu = attributes->gpu,
+                                            .base = base,
+                                            .size = size,
+                                            .serial = attributes->serial};
+    if (attributes->pool)
+        return nvlxi_cuda_pool_describe(attributes->pool, allocation);
+    return attributes->legacy ? 0 : nvlxi_cuda_vmm_describe(allocation);
+}
+
+int nvlxi_cuda_resolve(struct nvlxi_device *device, uint64_t address, struct nvlxi_allocation *allocation) {
+    struct nvlxi_cuda_attributes attributes;
+    struct nvlxi_allocation found;
+    struct nvlxi_cuda_entry entry;
+    int code = nvlxi_cuda_attributes(address, &attributes);
     if (code)
         return code;
     const char *why = unshareable(&attributes);
@@ -124,48 +170,90 @@ int nvlxi_cuda_resolve(struct nvlxi_device *device, uint64_t address, struct nvl
         return nvlxi_fail(NVLX_ENOTSUP, "0x%" PRIx64 " is %s", address, why);
     if ((code = nvlxi_cuda_enter(device, attributes.gpu, &entry)))
         return code;
-    CUresult error = nvlxi_cuda_driver.cuMemGetAddressRange(&base, &size, address);
+    code = describe(address, &attributes, &found);
     nvlxi_cuda_leave(&entry);
-    if (error)
-        return nvlxi_cuda_driver_failure(error, NVLX_EDEVICE, "cuMemGetAddressRange");
-    *allocation = (struct nvlxi_allocation){
-        .kind = NVLXI_KIND_CUDA_MALLOC, .gpu = attributes.gpu, .base = base, .size = size, .serial = attributes.serial};
-    return 0;
+    if (!code)
+        *allocation = found;
+    return code;
 }
 
 int nvlxi_cuda_alive(struct nvlxi_device *device, const struct nvlxi_allocation *allocation) {
-    struct attributes attributes;
+    struct nvlxi_cuda_attributes attributes;
     (void)device;
-    int code = get_attributes(allocation->base, &attributes);
+    int code = nvlxi_cuda_attributes(allocation->base, &attributes);
     if (code)
         return code;
     return attributes.type == CU_MEMORYTYPE_DEVICE && attributes.serial == allocation->serial ? 0 : NVLX_ESTALE;
 }
 
-int nvlxi_cuda_export_handle(struct nvlxi_device *device, const struct nvlxi_allocation *allocation,
-                             struct nvlxi_handle *handle) {
-    struct nvlxi_cuda_entry entry;
+/* ---- Export ------------------------------------------------------------------------------------------ */
+
+void nvlxi_cuda_fill_handle(struct nvlxi_handle *handle, const void *bytes, size_t length) {
+    *handle = (struct nvlxi_handle){.length = (uint32_t)length};
+    memcpy(handle->bytes, bytes, length);
+}
+
+static int legacy_export(const struct nvlxi_allocation *allocation, struct nvlxi_handle *handle) {
     cudaIpcMemHandle_t made;
-    int code = nvlxi_cuda_enter(device, allocation->gpu, &entry);
-    if (code)
-        return code;
     cudaError_t error = cudaIpcGetMemHandle(&made, (void *)(uintptr_t)allocation->base);
-    nvlxi_cuda_leave(&entry);
     if (error == cudaErrorInvalidValue)
         return nvlxi_cuda_runtime_failure(
             error, NVLX_ENOTSUP,
             "cudaIpcGetMemHandle, of memory that another process shared with this one or that CUDA cannot share");
     if (error)
         return nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "cudaIpcGetMemHandle");
-    handle->length = sizeof made;
-    memcpy(handle->bytes, &made, sizeof made);
+    nvlxi_cuda_fill_handle(handle, &made, sizeof made);
     return 0;
 }
 
+int nvlxi_cuda_export_handle(struct nvlxi_device *device, const struct nvlxi_allocation *allocation,
+                             struct nvlxi_handle *handle) {
+    struct nvlxi_handle made = {.length = 0};
+    struct nvlxi_cuda_entry entry;
+    int code = nvlxi_cuda_enter(device, allocation->gpu, &entry);
+    if (code)
+        return code;
+    if (allocation->kind == NVLXI_KIND_CUDA_MALLOC)
+        code = legacy_export(allocation, &made);
+    else if (allocation->kind == NVLXI_KIND_POOL)
+        code = nvlxi_cuda_pool_export_handle(allocation, &made);
+    else if (allocation->kind == NVLXI_KIND_FABRIC)
+        code = nvlxi_cuda_vmm_export_fabric(allocation, &made);
+    nvlxi_cuda_leave(&entry);
+    if (!code)
+        *handle = made;
+    return code;
+}
+
+static int check_alive(struct nvlxi_device *device, const struct nvlxi_allocation *allocation) {
+    int code = nvlxi_cuda_alive(device, allocation);
+    return code == NVLX_ESTALE ? nvlxi_fail(NVLX_ESTALE, "the allocation at 0x%" PRIx64 " was freed", allocation->base)
+                               : code;
+}
+
+/* Freed after the first look, its address may have been taken by newer memory, whose file it then is: hence the second
+ * look. */
 int nvlxi_cuda_export_file(struct nvlxi_device *device, const struct nvlxi_allocation *allocation, int *fd) {
-    (void)device, (void)fd;
-    return nvlxi_fail(NVLX_ENOTSUP, "the allocation at 0x%" PRIx64 " is not shared by a file descriptor",
-                      allocation->base);
+    struct nvlxi_cuda_entry entry;
+    int made;
+    if (!allocation->file)
+        return nvlxi_fail(NVLX_ENOTSUP, "the allocation at 0x%" PRIx64 " is not shared by a file descriptor",
+                          allocation->base);
+    int code = check_alive(device, allocation);
+    if (code || (code = nvlxi_cuda_enter(device, allocation->gpu, &entry)))
+        return code;
+    code = allocation->kind == NVLXI_KIND_POOL ? nvlxi_cuda_pool_export_file(allocation, &made)
+                                               : nvlxi_cuda_vmm_export_file(allocation, &made);
+    nvlxi_cuda_leave(&entry);
+    if (code)
+        return code;
+    if ((code = check_alive(device, allocation))) {
+        close(made);
+        return code;
+    }
+    fcntl(made, F_SETFD, FD_CLOEXEC);
+    *fd = made;
+    return 0;
 }
 
 /* ---- Lists of fragments ------------------------------------------------------------------------------ */
@@ -191,45 +279,105 @@ void nvlxi_cuda_list_free(struct nvlxi_device *device, void *memory) {
 
 /* ---- Mappings ---------------------------------------------------------------------------------------- */
 
-int nvlxi_cuda_map(struct nvlxi_device *device, const struct nvlxi_map *map, uint64_t *address) {
-    const struct nvlxi_segment_record *segment = map->segments;
-    struct nvlxi_cuda_entry entry;
-    cudaIpcMemHandle_t handle;
-    void *mapped;
-    CUdeviceptr base;
-    size_t size = 0;
-    if (segment->handle.length != sizeof handle)
+int nvlxi_cuda_read_handle(const struct nvlxi_segment_record *segment, void *bytes, size_t length) {
+    if (segment->handle.length != length)
         return nvlxi_fail(NVLX_EDEVICE,
                           "the handle of segment 0x%" PRIx64 " has %" PRIu32 " bytes, a CUDA handle has %zu",
-                          segment->base, segment->handle.length, sizeof handle);
-    int code = nvlxi_cuda_enter(device, map->gpu, &entry);
-    if (code)
-        return code;
-    memcpy(&handle, segment->handle.bytes, sizeof handle);
-    cudaError_t error = cudaIpcOpenMemHandle(&mapped, handle, cudaIpcMemLazyEnablePeerAccess);
-    if (!error && (nvlxi_cuda_driver.cuMemGetAddressRange(&base, &size, (CUdeviceptr)mapped) || size < segment->size)) {
-        cudaIpcCloseMemHandle(mapped);
-        nvlxi_cuda_leave(&entry);
-        return nvlxi_fail(NVLX_EDEVICE,
-                          "segment 0x%" PRIx64 " is said to have %" PRIu64 " bytes, but its handle opens %zu",
-                          segment->base, segment->size, size);
-    }
-    nvlxi_cuda_leave(&entry);
+                          segment->base, segment->handle.length, length);
+    memcpy(bytes, segment->handle.bytes, length);
+    return 0;
+}
+
+int nvlxi_cuda_take_file(const struct nvlxi_map *map, const struct nvlxi_segment_record *segment, int *fd) {
+    if (!map->files || !segment->file)
+        return nvlxi_fail(NVLX_EDEVICE, "segment 0x%" PRIx64 " needs a file descriptor, and comes without",
+                          segment->base);
+    return map->files->take(map->files, fd);
+}
+
+/* Of a process in another PID namespace whose pid is ours, the driver takes the handle for our own. */
+static int check_pid(const struct nvlxi_map *map) {
+    if (map->owner->pid != (uint64_t)getpid())
+        return 0;
+    return nvlxi_fail(NVLX_ENOTSUP,
+                      "segment 0x%" PRIx64 " is of a process with the pid %" PRIu64 ", which is this one's too: CUDA "
+                      "cannot open its handle. Let the peer share virtual-memory-managed memory (NVLX_ALLOC_VMM, "
+                      "expandable segments) by nvlx_serve, or run both in one PID namespace",
+                      map->segments->base, map->owner->pid);
+}
+
+static int legacy_map(const struct nvlxi_segment_record *segment, const cudaIpcMemHandle_t *handle, void **mapped) {
+    CUdeviceptr base;
+    size_t size = 0;
+    cudaError_t error = cudaIpcOpenMemHandle(mapped, *handle, cudaIpcMemLazyEnablePeerAccess);
     if (error)
         return nvlxi_cuda_runtime_failure(error, error == cudaErrorInvalidResourceHandle ? NVLX_ESTALE : NVLX_EDEVICE,
                                           "cudaIpcOpenMemHandle");
-    *address = (uint64_t)(uintptr_t)mapped;
-    return 0;
+    if (!nvlxi_cuda_driver.cuMemGetAddressRange(&base, &size, (CUdeviceptr)*mapped) && size >= segment->size)
+        return 0;
+    cudaIpcCloseMemHandle(*mapped);
+    return nvlxi_fail(NVLX_EDEVICE, "segment 0x%" PRIx64 " is said to have %" PRIu64 " bytes, but its handle opens %zu",
+                      segment->base, segment->size, size);
+}
+
+static int map_legacy(struct nvlxi_device *device, const struct nvlxi_map *map, uint64_t *address) {
+    struct nvlxi_cuda_entry entry;
+    cudaIpcMemHandle_t handle;
+    void *mapped;
+    int code = check_pid(map);
+    if (code || (code = nvlxi_cuda_read_handle(map->segments, &handle, sizeof handle)) ||
+        (code = nvlxi_cuda_enter(device, map->gpu, &entry)))
+        return code;
+    code = legacy_map(map->segments, &handle, &mapped);
+    nvlxi_cuda_leave(&entry);
+    if (!code)
+        *address = (uint64_t)(uintptr_t)mapped;
+    return code;
+}
+
+/* Unlike legacy handles, CUDA may open these in the process that made them: refused here, so that all kinds are alike.
+ */
+static int check_foreign(const struct nvlxi_device *device, const struct nvlxi_map *map) {
+    if (!nvlxi_identity_same_process(map->owner, &device->identity))
+        return 0;
+    return nvlxi_fail(NVLX_EDEVICE, "segment 0x%" PRIx64 " is of this very process", map->segments->base);
+}
+
+int nvlxi_cuda_map(struct nvlxi_device *device, const struct nvlxi_map *map, uint64_t *address) {
+    const uint32_t kind = map->segments->kind;
+    struct nvlxi_cuda_entry entry;
+    if (kind == NVLXI_KIND_CUDA_MALLOC)
+        return map_legacy(device, map, address);
+    if (kind != NVLXI_KIND_VMM && kind != NVLXI_KIND_FABRIC && kind != NVLXI_KIND_POOL)
+        return nvlxi_fail(NVLX_ENOTSUP, "a segment of kind '%s' cannot be opened", map->segments->kind_name);
+    int code = check_foreign(device, map);
+    if (code || (code = nvlxi_cuda_enter(device, map->gpu, &entry)))
+        return code;
+    code = kind == NVLXI_KIND_POOL ? nvlxi_cuda_pool_map(map, address) : nvlxi_cuda_vmm_map(device, map, address);
+    nvlxi_cuda_leave(&entry);
+    return code;
+}
+
+static int unmap_legacy(uint64_t address) {
+    cudaError_t error = cudaIpcCloseMemHandle((void *)(uintptr_t)address);
+    return error ? nvlxi_cuda_runtime_failure(error, error == cudaErrorInvalidValue ? NVLX_EINVAL : NVLX_EDEVICE,
+                                              "cudaIpcCloseMemHandle")
+                 : 0;
 }
 
 int nvlxi_cuda_unmap(struct nvlxi_device *device, int gpu, uint64_t address) {
     struct nvlxi_cuda_entry entry;
+    bool found = false;
     int code = nvlxi_cuda_enter(device, gpu, &entry);
     if (code)
         return code;
-    cudaError_t error = cudaIpcCloseMemHandle((void *)(uintptr_t)address);
+    struct nvlxi_cuda_record *record = nvlxi_cuda_record_take(device, address, true, gpu);
+    if (record)
+        code = nvlxi_cuda_vmm_drop(record);
+    else
+        code = nvlxi_cuda_pool_unmap(address, &found);
+    if (!record && !found)
+        code = unmap_legacy(address);
     nvlxi_cuda_leave(&entry);
-    return error ? nvlxi_cuda_runtime_failure(error, error == cudaErrorInvalidValue ? NVLX_EINVAL : NVLX_EDEVICE,
-                                              "cudaIpcCloseMemHandle")
-                 : 0;
+    return code;
 }
