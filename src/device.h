@@ -34,12 +34,13 @@ struct nvlxi_alloc {
     int gpu;
     size_t length;
     uint32_t kind; /* NVLXI_KIND_CUDA_MALLOC, _VMM or _POOL */
-    size_t chunk;  /* NVLXI_KIND_VMM: bytes of one chunk, rounded up to the granularity; 0: all in one */
+    size_t chunk;  /* NVLXI_KIND_VMM: bytes of one chunk, rounded up to the granularity, as `length` is; the last takes
+                      what is left. 0: all in one */
 };
 
 /* Where the file descriptors of another process's segments come from. */
 struct nvlxi_files {
-    /* The next one, which the caller closes. Waits for the owner, with a limit of its own. */
+    /* The next one, which the caller closes; or how it failed. Waits for the owner, with a limit of its own. */
     int (*take)(struct nvlxi_files *files, int *fd);
 };
 
@@ -49,7 +50,7 @@ struct nvlxi_map {
     const struct nvlxi_identity *owner;          /* the process that exported them */
     const struct nvlxi_segment_record *segments; /* in order of address */
     size_t count;
-    bool read_only;            /* peers may only read all of it: enforced by the mapping where the kind allows */
+    bool read_only; /* peers may only read all of it: enforced by mappings of VMM and FABRIC; no other kind can */
     struct nvlxi_files *files; /* one is taken for each segment with `file`, in order; NULL if none has it */
 };
 
@@ -85,10 +86,13 @@ struct nvlxi_device_ops {
 
     int (*uuid)(struct nvlxi_device *device, int gpu, uint8_t uuid[NVLXI_UUID_BYTES]);
 
-    /* Exportable memory. free: NVLX_EINVAL for an address that alloc of this device did not return. */
+    /* Exportable memory. alloc: NVLX_ENOTSUP if the GPU has none of this kind. Each chunk of VMM is an allocation of
+     * its own, with a serial of its own; they lie back to back. free frees what alloc returned, all of it: NVLX_EINVAL
+     * for an address that alloc of this device did not return, inner ones too. */
     int (*alloc)(struct nvlxi_device *device, const struct nvlxi_alloc *alloc, void **address);
     int (*free)(struct nvlxi_device *device, void *address);
-    /* Copies between host and device memory of this process, any direction, and waits. */
+    /* Copies between host and device memory of this process, mapped ones included, any direction, and waits.
+     * NVLX_EDEVICE if the destination is mapped read-only. */
     int (*memcpy)(struct nvlxi_device *device, void *destination, const void *source, size_t length);
 
     /* The allocation under `address`. NVLX_ENOTSUP if it is not memory that can be shared; the message names the kind
@@ -96,20 +100,30 @@ struct nvlxi_device_ops {
     int (*resolve)(struct nvlxi_device *device, uint64_t address, struct nvlxi_allocation *allocation);
     /* Whether `allocation` is still what resolve found: 0, or NVLX_ESTALE (not logged) once it was freed. */
     int (*alive)(struct nvlxi_device *device, const struct nvlxi_allocation *allocation);
-    /* A handle by which another process can open the allocation. The same handle every time. */
+    /* A handle by which another process can open the allocation; of length 0 if the file descriptor is all it takes.
+     * The same handle every time. */
     int (*export_handle)(struct nvlxi_device *device, const struct nvlxi_allocation *allocation,
                          struct nvlxi_handle *handle);
-    /* A new file descriptor for an allocation with `file`, for another process; the caller closes it. NVLX_ESTALE: the
-     * allocation was freed. */
+    /* A new file descriptor, close-on-exec, for an allocation with `file`, for another process; the caller closes it.
+     * NVLX_ESTALE: the allocation was freed; NVLX_ENOTSUP: it is not shared by a file descriptor. */
     int (*export_file)(struct nvlxi_device *device, const struct nvlxi_allocation *allocation, int *fd);
 
     /* Opens another process's segments on a GPU of this one, back to back: *address is where the first begins. Of the
-     * kind CUDA_MALLOC, opening again gives the same address and counts; of the others, it maps anew. unmap undoes one
-     * opening. A handle of this very process, of a dead process, of freed memory (that this process does not have
-     * mapped), or garbage is refused (NVLX_ESTALE if the exporter or its memory is known to be gone, else
-     * NVLX_EDEVICE). NVLX_ENOTSUP: the kind cannot be opened here, such as a legacy handle of a process whose pid, in
-     * its own namespace, is ours; no driver is asked. map takes milliseconds, unmap may wait for running kernels. A
-     * mapping shows the old bytes after the exporter has freed them. */
+     * kind CUDA_MALLOC, opening again gives the same address and counts; VMM and FABRIC are mapped anew, elsewhere; of
+     * POOL, it may be either. unmap undoes one opening, in any order: NVLX_EINVAL if nothing was opened there.
+     *
+     * A CUDA_MALLOC handle of this very process, of a dead process or of freed memory (that this process does not have
+     * mapped), a file descriptor of anything else, a size beyond the segment's (of VMM, any other than it), or garbage
+     * is refused (NVLX_ESTALE if the exporter or its memory is known to be gone, else NVLX_EDEVICE), and the device
+     * stays usable. A file descriptor keeps its chunk: it opens after the exporter has freed it, too. NVLX_ENOTSUP: the
+     * kind cannot be opened here, such as a CUDA_MALLOC handle of another process whose pid, in its own namespace, is
+     * ours (owner.h); no driver is asked, no file taken.
+     *
+     * Files are taken one at a time and closed at once, none after a failure; that of take is passed on. Whatever
+     * fails, nothing stays mapped, and no file open.
+     *
+     * map takes milliseconds, unmap may wait for running kernels. A mapping shows the old bytes after the exporter has
+     * freed them or has died; of POOL, only until the exporter frees. */
     int (*map)(struct nvlxi_device *device, const struct nvlxi_map *map, uint64_t *address);
     int (*unmap)(struct nvlxi_device *device, int gpu, uint64_t address);
 
@@ -123,13 +137,15 @@ struct nvlxi_device_ops {
     int (*lane_create)(struct nvlxi_device *device, int gpu, int priority, struct nvlxi_lane **lane);
     /* Nothing is queued in the lane any more. */
     void (*lane_destroy)(struct nvlxi_lane *lane);
-    /* Queues one copy; never waits for it, and never completes inside the call. */
+    /* Queues one copy; never waits for it, and never completes inside the call. Of this and copy_list: NVLX_EDEVICE,
+     * and nothing is queued, if a destination is mapped read-only. */
     int (*copy)(struct nvlxi_lane *lane, const struct nvlxi_copy *copy);
     /* Queues many copies for the copy engines, in any order among each other. The list is read before the call returns.
      */
     int (*copy_list)(struct nvlxi_lane *lane, const struct nvlxi_fragment *list, size_t count, int destination_gpu,
                      int source_gpu);
-    /* Queues the copy kernel. Its list is read until it is complete. */
+    /* Queues the copy kernel. Its list is read until it is complete. A destination that is mapped read-only may cost
+     * the GPU's context: the caller sees to it that there is none. */
     int (*copy_kernel)(struct nvlxi_lane *lane, const struct nvlxi_kernel *kernel);
 
     /* 0: everything queued in the lane by now is done; NVLX_EAGAIN (not logged): not yet; NVLX_EDEVICE: the device

@@ -21,9 +21,14 @@ src/identity           21
 src/device             20
 src/ranges             21
 src/ground             21
+src/device/owner       22
 src/device/host        22
+src/device/host_file   22
 src/device/host_lane   23
 src/device/host_memory 23
+src/device/host_legacy 24
+src/device/host_vmm    24
+src/device/host_pool   24
 src/device/cuda        22
 src/device/cuda_lane   23
 src/device/cuda_memory 23

@@ -2,8 +2,8 @@
  * tested on a machine without a GPU. It refuses at least what CUDA refuses.
  * SPDX-License-Identifier: Apache-2.0
  *
- * A "GPU" is only a number: its memory is host_memory.c's, its engines are the worker threads of host_lane.c. There are
- * NVLX_HOST_GPUS of them, and every process sees the same ones. */
+ * A "GPU" is only a number: its memory is host_memory.c's and that of one file a kind, its engines are the worker
+ * threads of host_lane.c. There are NVLX_HOST_GPUS of them, and every process sees the same ones. */
 #include "host.h"
 
 #include <errno.h>
@@ -78,8 +78,11 @@ static int host_uuid(struct nvlxi_device *device, int gpu, uint8_t uuid[NVLXI_UU
 
 static int host_memcpy(struct nvlxi_device *device, void *destination, const void *source, size_t length) {
     (void)device;
-    memcpy(destination, source, length);
-    return 0;
+    const struct nvlxi_fragment fragment = {(uintptr_t)destination, (uintptr_t)source, length};
+    int code = nvlxi_host_check_writable(&fragment, 1);
+    if (!code)
+        memcpy(destination, source, length);
+    return code;
 }
 
 /* As many as one would want to try the limits of transfers with. */

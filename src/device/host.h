@@ -1,5 +1,5 @@
-/* What the parts of the host backend share: host.c (GPUs), host_memory.c (memory and handles), host_lane.c (lanes and
- * events). Only they, and tests of them, include it.
+/* What the parts of the host backend share: host.c (GPUs), host_memory.c and one file a kind (memory and handles),
+ * host_lane.c (lanes and events). Only they, and tests of them, include it.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef NVLXI_DEVICE_HOST_H
 #define NVLXI_DEVICE_HOST_H
@@ -8,16 +8,17 @@
 
 #include "../device.h"
 
-#define NVLXI_HOST_GPUS_MAX 64
-#define NVLXI_HOST_MAGIC    UINT64_C(0x31657478786c766e)
+#define NVLXI_HOST_GPUS_MAX   64
+#define NVLXI_HOST_MAGIC      UINT64_C(0x31657478786c766e)
+#define NVLXI_HOST_POOL_MAGIC UINT64_C(0x6c6f6f70786c766e)
 
 struct nvlxi_device {
     int gpus;        /* at the time of opening */
     uint64_t usable; /* bit i: GPU i may be worked on */
 };
 
-/* The bytes of a handle. It leads to the exporter's memfd through /proc; pid and start time together name a process,
- * device and inode together a file, so that a number that was used again is noticed. */
+/* The bytes of a legacy handle. It leads to the exporter's memfd through /proc; pid and start time together name a
+ * process, device and inode together a file, so that a number that was used again is noticed. */
 struct nvlxi_host_handle {
     uint64_t magic;
     int32_t pid;
@@ -28,10 +29,23 @@ struct nvlxi_host_handle {
 };
 static_assert(sizeof(struct nvlxi_host_handle) == 56, "no padding, and it fits");
 
+/* The bytes of a handle of a pool's allocation. The tag is random: only who was given the handle knows it, and no later
+ * allocation at the same place has it. */
+struct nvlxi_host_pool_handle {
+    uint64_t magic;
+    uint64_t offset, size; /* in the pool's memory */
+    uint64_t serial, tag;
+    uint64_t unused[3];
+};
+static_assert(sizeof(struct nvlxi_host_pool_handle) == NVLXI_HANDLE_BYTES, "as long as CUDA's");
+
 /* NVLX_EINVAL: there is no such GPU, or it may not be worked on. */
 int nvlxi_host_check_gpu(const struct nvlxi_device *device, int gpu);
 /* NVLX_EINVAL: there is no such GPU. */
 int nvlxi_host_check_ordinal(const struct nvlxi_device *device, int gpu);
+
+/* NVLX_EDEVICE if one of the copies goes to a mapping that may only be read. */
+int nvlxi_host_check_writable(const struct nvlxi_fragment *list, size_t count);
 
 /* The slots of nvlxi_device_ops, as device.h describes them. */
 int nvlxi_host_alloc(struct nvlxi_device *device, const struct nvlxi_alloc *alloc, void **address);

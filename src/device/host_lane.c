@@ -238,6 +238,10 @@ static struct job *job_make(enum job_kind kind) {
 }
 
 int nvlxi_host_copy(struct nvlxi_lane *lane, const struct nvlxi_copy *copy) {
+    const struct nvlxi_fragment fragment = {copy->destination, copy->source, copy->length};
+    int code = nvlxi_host_check_writable(&fragment, 1);
+    if (code)
+        return code;
     struct job *job = job_make(JOB_COPY);
     if (!job)
         return nvlxi_fail(NVLX_ENOMEM, "no memory to queue a copy of %llu bytes", (unsigned long long)copy->length);
@@ -250,6 +254,9 @@ int nvlxi_host_copy_list(struct nvlxi_lane *lane, const struct nvlxi_fragment *l
                          int source_gpu) {
     (void)destination_gpu;
     (void)source_gpu;
+    int code = nvlxi_host_check_writable(list, count);
+    if (code)
+        return code;
     struct job *job = job_make(JOB_LIST);
     struct nvlxi_fragment *own = malloc(count * sizeof *own);
     if (!job || !own) {
@@ -265,6 +272,9 @@ int nvlxi_host_copy_list(struct nvlxi_lane *lane, const struct nvlxi_fragment *l
 }
 
 int nvlxi_host_copy_kernel(struct nvlxi_lane *lane, const struct nvlxi_kernel *kernel) {
+    int code = nvlxi_host_check_writable(kernel->list, kernel->count);
+    if (code)
+        return code;
     struct job *job = job_make(JOB_LIST);
     if (!job)
         return nvlxi_fail(NVLX_ENOMEM, "no memory to queue a kernel of %u copies", (unsigned)kernel->count);

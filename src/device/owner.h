@@ -1,0 +1,16 @@
+/* Whose legacy handles a backend does not open. SPDX-License-Identifier: Apache-2.0 */
+#ifndef NVLXI_DEVICE_OWNER_H
+#define NVLXI_DEVICE_OWNER_H
+
+#include "../device.h"
+
+/* How processes share that cannot do so by legacy handles, since their PID namespaces differ: ends a message. */
+#define NVLXI_NAMESPACE_REMEDY                                                                                         \
+    "share VMM memory instead (nvlx_alloc with NVLX_ALLOC_VMM, or expandable segments) and call nvlx_serve, or run "   \
+    "both processes in one PID namespace"
+
+/* A legacy handle names its process by a number. NVLX_ENOTSUP if the owner's number is this process's own, though it is
+ * another process: whoever opens the handle takes it for one of this process. */
+int nvlxi_check_owner(const struct nvlxi_map *map);
+
+#endif
