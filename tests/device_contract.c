@@ -21,6 +21,16 @@ static const struct difference {
     {"host", "default streams", "they are CUDA's own; the host backend's streams are its lanes"},
 };
 
+static const struct {
+    const struct contract_case *cases;
+    const size_t *count;
+} parts[] = {
+    {memory_cases, &memory_case_count},
+    {kind_cases, &kind_case_count},
+    {refusal_cases, &refusal_case_count},
+    {lane_cases, &lane_case_count},
+};
+
 struct party me;
 struct peer peer;
 
@@ -116,22 +126,26 @@ static int end_case(void **state) {
     return 0;
 }
 
-static int name_cases(const char *backend, const struct contract_case *cases, size_t count, struct CMUnitTest *tests) {
-    for (size_t i = 0; i < count; i++) {
-        char *name;
-        if (asprintf(&name, "%s: %s", backend, cases[i].name) < 0)
-            return -1;
-        tests[i] = (struct CMUnitTest){name, cases[i].function, begin_case, end_case, NULL};
+static int name_cases(const char *backend, struct CMUnitTest *tests) {
+    size_t named = 0;
+    for (size_t i = 0; i < NVLXI_COUNT(parts); i++) {
+        for (size_t k = 0; k < *parts[i].count; k++) {
+            char *name;
+            if (asprintf(&name, "%s: %s", backend, parts[i].cases[k].name) < 0)
+                return -1;
+            tests[named++] = (struct CMUnitTest){name, parts[i].cases[k].function, begin_case, end_case, NULL};
+        }
     }
     return 0;
 }
 
 static int run_cases(const char *backend) {
-    const size_t count = memory_case_count + lane_case_count;
-    struct CMUnitTest *tests = calloc(count, sizeof *tests);
+    size_t count = 0;
     int failed = 1;
-    if (tests && !name_cases(backend, memory_cases, memory_case_count, tests) &&
-        !name_cases(backend, lane_cases, lane_case_count, tests + memory_case_count))
+    for (size_t i = 0; i < NVLXI_COUNT(parts); i++)
+        count += *parts[i].count;
+    struct CMUnitTest *tests = calloc(count, sizeof *tests);
+    if (tests && !name_cases(backend, tests))
         failed = _cmocka_run_group_tests(backend, tests, count, NULL, NULL);
     for (size_t i = 0; tests && i < count; i++)
         free((char *)tests[i].name);

@@ -29,6 +29,10 @@
 #define COMPLETE_NS   INT64_C(30000000000)
 #define GPUS_MAX      64
 
+extern char **environ;
+
+static const char *const kind_names[] = {"unknown", "cuda_malloc", "vmm", "pool", "fabric"};
+
 const struct nvlxi_device_ops *party_ops(const char *name) {
     if (!strcmp(name, nvlxi_device_host.name))
         return &nvlxi_device_host;
@@ -82,6 +86,18 @@ int map_plain(const struct party *party, int gpu, const struct nvlxi_segment_rec
     return party->ops->map(party->device, &map, address);
 }
 
+static int alloc(const struct party *party, struct message *message) {
+    const struct nvlxi_alloc wanted = {.gpu = message->gpu,
+                                       .length = message->length,
+                                       .kind = message->kind ? message->kind : NVLXI_KIND_CUDA_MALLOC,
+                                       .chunk = message->chunk};
+    void *address;
+    int code = party->ops->alloc(party->device, &wanted, &address);
+    if (!code)
+        message->address = (uintptr_t)address;
+    return code;
+}
+
 static int export(struct party *party, struct message *message) {
     struct nvlxi_allocation found;
     struct nvlxi_segment_record *record = &message->record;
@@ -93,9 +109,17 @@ static int export(struct party *party, struct message *message) {
     record->serial = found.serial;
     record->base = found.base;
     record->size = found.size;
-    snprintf(record->kind_name, sizeof record->kind_name, "cuda_malloc");
+    record->file = found.file;
+    record->joins = found.joins;
+    snprintf(record->kind_name, sizeof record->kind_name, "%s", kind_names[found.kind]);
     code = party->ops->uuid(party->device, found.gpu, record->device);
     return code ? code : party->ops->export_handle(party->device, &found, &record->handle);
+}
+
+static int export_file(struct party *party, struct message *message) {
+    struct nvlxi_allocation found;
+    int code = party->ops->resolve(party->device, message->address, &found);
+    return code ? code : party->ops->export_file(party->device, &found, &message->fd);
 }
 
 static int fill_or_check(struct party *party, struct message *message) {
@@ -152,18 +176,18 @@ static int replace(int fd) {
 
 int work(struct party *party, struct message *message) {
     const struct nvlxi_device_ops *ops = party->ops;
-    void *address;
     switch (message->errand) {
     case ERRAND_ALLOC:
-        message->code = alloc_plain(party, message->gpu, message->length, &address);
-        if (!message->code)
-            message->address = (uintptr_t)address;
+        message->code = alloc(party, message);
         break;
     case ERRAND_FREE:
         message->code = ops->free(party->device, pointer(message->address));
         break;
     case ERRAND_EXPORT:
         message->code = export(party, message);
+        break;
+    case ERRAND_FILE:
+        message->code = export_file(party, message);
         break;
     case ERRAND_MAP:
         message->code = map_plain(party, message->gpu, &message->record, &message->address);
@@ -185,15 +209,42 @@ int work(struct party *party, struct message *message) {
     return message->code;
 }
 
-/* ---- The peer's side --------------------------------------------------------------------------------- */
+/* ---- The socket -------------------------------------------------------------------------------------- */
 
+/* A message, and the one file descriptor that may come with it. */
+union parcel {
+    struct cmsghdr header;
+    char bytes[CMSG_SPACE(sizeof(int))];
+};
+
+/* If a file descriptor came along, it is message->fd here. */
 static bool get(int socket, struct message *message) {
-    return recv(socket, message, sizeof *message, MSG_WAITALL) == (ssize_t)sizeof *message;
+    union parcel parcel;
+    struct iovec body = {message, sizeof *message};
+    struct msghdr header = {.msg_iov = &body, .msg_iovlen = 1, .msg_control = &parcel, .msg_controllen = sizeof parcel};
+    if (recvmsg(socket, &header, MSG_WAITALL | MSG_CMSG_CLOEXEC) != (ssize_t)sizeof *message)
+        return false;
+    const struct cmsghdr *came = CMSG_FIRSTHDR(&header);
+    if (came && came->cmsg_type == SCM_RIGHTS)
+        memcpy(&message->fd, CMSG_DATA(came), sizeof message->fd);
+    return true;
 }
 
-static bool put(int socket, const struct message *message) {
-    return send(socket, message, sizeof *message, MSG_NOSIGNAL) == (ssize_t)sizeof *message;
+/* With fd >= 0, that goes along. */
+static bool put(int socket, const struct message *message, int fd) {
+    union parcel parcel = {
+        .header = {.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof fd)}};
+    struct iovec body = {(void *)message, sizeof *message};
+    struct msghdr header = {.msg_iov = &body, .msg_iovlen = 1};
+    if (fd >= 0) {
+        header.msg_control = &parcel;
+        header.msg_controllen = sizeof parcel;
+        memcpy(CMSG_DATA(&parcel.header), &fd, sizeof fd);
+    }
+    return sendmsg(socket, &header, MSG_NOSIGNAL) == (ssize_t)sizeof *message;
 }
+
+/* ---- The peer's side --------------------------------------------------------------------------------- */
 
 void peer_main(int argc, char **argv) {
     struct party party;
@@ -206,8 +257,11 @@ void peer_main(int argc, char **argv) {
     if (!ops || party_open(ops, &party))
         exit(1);
     while (get(PEER_FD, &message)) {
-        work(&party, &message);
-        if (!put(PEER_FD, &message))
+        int file = work(&party, &message) || message.errand != ERRAND_FILE ? -1 : message.fd;
+        bool sent = put(PEER_FD, &message, file);
+        if (file >= 0)
+            close(file);
+        if (!sent)
             break;
     }
     ops->close(party.device);
@@ -240,7 +294,7 @@ void peer_start(struct peer *peer, const char *backend) {
 
 int peer_work(struct peer *peer, struct message *message) {
     struct pollfd answer = {.fd = peer->socket, .events = POLLIN};
-    if (!put(peer->socket, message))
+    if (!put(peer->socket, message, -1))
         fail_msg("the peer is gone");
     int ready = poll(&answer, 1, ANSWER_MS);
     if (ready != 1 || !get(peer->socket, message))

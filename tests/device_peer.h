@@ -18,9 +18,10 @@ struct party { /* a process's use of a backend */
 };
 
 enum errand {
-    ERRAND_ALLOC,  /* gpu, length -> address */
+    ERRAND_ALLOC,  /* gpu, length, kind (0: cudaMalloc), chunk -> address */
     ERRAND_FREE,   /* address */
     ERRAND_EXPORT, /* address -> record */
+    ERRAND_FILE,   /* address -> fd: a file descriptor for the allocation there, the caller's to close */
     ERRAND_MAP,    /* gpu, record -> address */
     ERRAND_UNMAP,  /* gpu, address */
     ERRAND_FILL,   /* address, length, seed: writes the seed's bytes by memcpy */
@@ -34,6 +35,8 @@ struct message {
     int code; /* of the errand */
     int gpu, fd;
     uint8_t seed;
+    uint32_t kind;
+    uint64_t chunk;
     uint64_t address, source, length, wrong;
     struct nvlxi_segment_record record;
 };
