@@ -2,65 +2,12 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
 #include <dirent.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
-#include "base.h"
-#include "device/host.h"
-#include "device_peer.h"
-
-#define MIB          (1024u * 1024u)
-#define CASE_SECONDS 120
-
-static const struct nvlxi_device_ops *const ops = &nvlxi_device_host;
-static struct party me;
-static struct peer peer;
-
-#define EXPECT(wanted, call) expect(wanted, call, #call, __LINE__)
-
-static void expect(int wanted, int code, const char *call, int line) {
-    if (code != wanted)
-        fail_msg("line %d: %s gave %d, not %d; the last error is '%s'", line, call, code, wanted, nvlx_last_error());
-}
-
-static void expect_words(const char *words) {
-    if (!strstr(nvlx_last_error(), words))
-        fail_msg("the last error is '%s', without '%s'", nvlx_last_error(), words);
-}
-
-static int begin_case(void **state) {
-    (void)state;
-    alarm(CASE_SECONDS);
-    unsetenv("NVLX_HOST_GPUS");
-    EXPECT(0, party_open(ops, &me));
-    return 0;
-}
-
-static int end_case(void **state) {
-    (void)state;
-    peer_kill(&peer);
-    ops->close(me.device);
-    return 0;
-}
-
-static struct message there(struct message message) {
-    if (!peer.pid)
-        peer_start(&peer, ops->name);
-    EXPECT(0, peer_work(&peer, &message));
-    return message;
-}
-
-static struct nvlxi_segment_record peer_segment(uint64_t length) {
-    struct message m = there((struct message){.errand = ERRAND_ALLOC, .length = length});
-    m.errand = ERRAND_EXPORT;
-    return there(m).record;
-}
+#include "host_support.h"
 
 static struct nvlxi_host_handle handle_of(const struct nvlxi_segment_record *record) {
     struct nvlxi_host_handle handle;
@@ -76,18 +23,6 @@ static int map_forged(struct nvlxi_segment_record record, struct nvlxi_host_hand
     if (!code)
         EXPECT(0, ops->unmap(me.device, 0, address));
     return code;
-}
-
-/* Lines of a file of /proc/self that hold `words`. */
-static int lines_with(const char *path, const char *words) {
-    char line[1024];
-    int count = 0;
-    FILE *file = fopen(path, "re");
-    assert_non_null(file);
-    while (fgets(line, sizeof line, file))
-        count += strstr(line, words) != NULL;
-    fclose(file);
-    return count;
 }
 
 /* ---- Settings ---------------------------------------------------------------------------------------- */
@@ -375,13 +310,11 @@ static void nothing_is_left(void **state) {
 int main(int argc, char **argv) {
     peer_main(argc, argv);
     nvlx_set_log(NVLX_LOG_ERROR, NULL, NULL); /* the cases provoke warnings by the dozen */
-#define CASE(function) cmocka_unit_test_setup_teardown(function, begin_case, end_case)
     const struct CMUnitTest tests[] = {
         CASE(setting_is_checked),         CASE(listed_gpus_only),         CASE(memory_is_known_to_all_engines),
         CASE(many_allocations_are_found), CASE(lying_sizes_are_refused),  CASE(forged_handles_are_refused),
         CASE(reused_numbers_are_noticed), CASE(segments_keep_their_size), CASE(mappings_belong_to_a_gpu),
         CASE(only_lanes_are_streams),     CASE(workers_take_no_signals),  CASE(nothing_is_left),
     };
-#undef CASE
     return cmocka_run_group_tests_name("host", tests, NULL, NULL);
 }
