@@ -331,7 +331,7 @@ static int alloc_request(int gpu, size_t length, const struct nvlx_alloc_options
                          struct nvlxi_alloc *request) {
     static const uint32_t kinds[] = {NVLXI_KIND_CUDA_MALLOC, NVLXI_KIND_VMM, NVLXI_KIND_POOL};
     if (!length)
-        return nvlxi_fail(NVLX_EINVAL, "an allocation of 0 bytes");
+        return nvlxi_fail(NVLX_EINVAL, "length 0: an allocation has at least one byte");
     if (options->flags >= NVLXI_COUNT(kinds))
         return nvlxi_fail(NVLX_EINVAL, "flags 0x%" PRIx32 " are not one of NVLX_ALLOC_...", options->flags);
     if (options->chunk_length && options->flags != NVLX_ALLOC_VMM)

@@ -237,8 +237,11 @@ static void values(void) {
     REFUSED(nvlx_alloc(engine, -1, 1, NULL, &address), NVLX_EINVAL, "GPU -1");
     REFUSED(nvlx_alloc(engine, 1000, 1, NULL, &address), NVLX_EINVAL, "GPU 1000");
     nvlx_alloc_options_init(&alloc_options);
-    alloc_options.flags = 1;
-    REFUSED(nvlx_alloc(engine, 0, 1, &alloc_options, &address), NVLX_EINVAL, "flags 0x1");
+    alloc_options.flags = NVLX_ALLOC_VMM | NVLX_ALLOC_POOL;
+    REFUSED(nvlx_alloc(engine, 0, 1, &alloc_options, &address), NVLX_EINVAL, "flags 0x3");
+    alloc_options.flags = NVLX_ALLOC_POOL;
+    alloc_options.chunk_length = 4096;
+    REFUSED(nvlx_alloc(engine, 0, 1, &alloc_options, &address), NVLX_EINVAL, "chunk_length 4096");
     EXPECT(address == &engine);
     REFUSED(nvlx_free(engine, memory + 1), NVLX_EINVAL, "not from nvlx_alloc");
     REFUSED(nvlx_free(engine, &config), NVLX_EINVAL, "not from nvlx_alloc");
