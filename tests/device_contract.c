@@ -19,6 +19,7 @@ static const struct difference {
     const char *backend, *what, *reason;
 } differences[] = {
     {"host", "default streams", "they are CUDA's own; the host backend's streams are its lanes"},
+    {"host", "other PID namespaces", "it reaches legacy memory through /proc, which shows one namespace only"},
 };
 
 static const struct {

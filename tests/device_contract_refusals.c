@@ -202,6 +202,22 @@ static void equal_pids_are_told(void **state) {
     unmap(0, mapped);
 }
 
+/* Another number in another namespace: the handle is as good as any. */
+static void other_namespaces_are_no_obstacle(void **state) {
+    (void)state;
+    struct nvlxi_segment_record plain = peer_segment(MIB, 5);
+    const struct nvlxi_identity owner = {.pid = (uint64_t)peer.pid, .pid_namespace = 1, .start_time = 1};
+    const struct nvlxi_map map = {.owner = &owner, .segments = &plain, .count = 1};
+    uint64_t mapped;
+    if (difference("other PID namespaces")) {
+        EXPECT(NVLX_ENOTSUP, me.ops->map(me.device, &map, &mapped));
+        return;
+    }
+    EXPECT(0, me.ops->map(me.device, &map, &mapped));
+    assert_int_equal(wrong(mapped, MIB, 5), 0);
+    unmap(0, mapped);
+}
+
 /* ---- Leaks and threads ------------------------------------------------------------------------------- */
 
 /* Of the file descriptors of a source, new ones. */
@@ -309,6 +325,7 @@ const struct contract_case refusal_cases[] = {
     {"lying chunk sizes are refused", lying_chunk_sizes_are_refused},
     {"a failure in the middle undoes all", a_failure_in_the_middle_undoes_all},
     {"equal pids are told", equal_pids_are_told},
+    {"other namespaces are no obstacle", other_namespaces_are_no_obstacle},
     {"mappings leak nothing", mappings_leak_nothing},
     {"pool mappings leak nothing", pool_mappings_leak_nothing},
     {"exports leak nothing", exports_leak_nothing},

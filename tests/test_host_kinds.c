@@ -1,6 +1,7 @@
 /* The host backend's kinds of memory beyond the contract: forged records and files, and what runs out.
  * SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -210,6 +211,13 @@ static void kernels_do_not_write_what_is_read_only(void **state) {
     EXPECT(NVLX_EDEVICE, ops->copy_kernel(lane, &kernel));
     expect_words("may only be read");
     EXPECT(0, ops->lane_query(lane));
+    int ends[2];
+    assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+    assert_int_equal(write(ends[1], "x", 1), 1);
+    assert_int_equal(read(ends[0], (void *)(uintptr_t)mapped, 1), -1); /* nor does the kernel of the system */
+    assert_int_equal(errno, EFAULT);
+    close(ends[0]);
+    close(ends[1]);
     ops->lane_destroy(lane);
     EXPECT(0, ops->unmap(me.device, 0, mapped));
     close(chunk.fd);
@@ -253,7 +261,7 @@ static void forged_pool_handles_are_refused(void **state) {
     struct exported real = exported_by_peer(NVLXI_KIND_POOL, 3000), lie = real;
     const struct nvlxi_host_pool_handle handle = handle_of(&real.record);
     const uint64_t offsets[] = {1, handle.offset + 511, POOL, UINT64_MAX - 511};
-    const uint64_t sizes[] = {0, POOL, UINT64_MAX};
+    const uint64_t sizes[] = {0, POOL + 1, UINT64_MAX};
     struct nvlxi_host_pool_handle forged = handle;
     for (size_t i = 0; i < NVLXI_COUNT(offsets); i++) {
         forged.offset = offsets[i];
@@ -266,6 +274,7 @@ static void forged_pool_handles_are_refused(void **state) {
         forged.size = lie.record.size = sizes[i];
         refuse_pool(NVLX_EDEVICE, 0, real, forged);
         refuse_pool(NVLX_EDEVICE, 0, lie, handle);
+        refuse_pool(NVLX_EDEVICE, 0, lie, forged);
     }
     forged.size = lie.record.size = handle.size + 1; /* both agree */
     refuse_pool(NVLX_EDEVICE, 1, lie, forged);

@@ -219,7 +219,8 @@ static int map_pages(int fd, const struct nvlxi_host_pool_handle *handle, struct
         mmap(NULL, lead + handle->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)(handle->offset - lead));
     if (address == MAP_FAILED)
         return nvlxi_fail(NVLX_EDEVICE, "cannot map %" PRIu64 " bytes of a pool: %s", handle->size, strerror(errno));
-    block->base = (uintptr_t)address + lead;
+    block->base = (uintptr_t)address;
+    block->base += lead;
     block->size = handle->size;
     return 0;
 }

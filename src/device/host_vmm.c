@@ -43,6 +43,7 @@ static int reserve(uint64_t size, uint64_t *base) {
 /* Puts a whole file into reserved space. errno tells why not. */
 static int place(int fd, uint64_t base, uint64_t size, int protection) {
     void *address = mmap(nvlxi_host_pointer(base), size, protection, MAP_SHARED | MAP_FIXED, fd, 0);
+    /* cppcheck-suppress memleak ; it is the reservation's */
     return address == MAP_FAILED ? -1 : 0;
 }
 
