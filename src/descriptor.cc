@@ -6,10 +6,11 @@
 //
 //     {"format": "nvlxfer", "version": [1, 0], "backend": "cuda",
 //      "process": {"boot_id": "0c2f5a9e-...", "pid": "0x7b", "pid_namespace": "0xeffffffc", "start_time": "0x1234",
-//                  "engine": "<32 digits>", "generation": "0x5"},
+//                  "engine": "<32 digits>", "generation": "0x5", "address": "/run/model.sock"},
 //      "segments": [{"kind": "cuda_malloc", "device": "<32 digits>", "serial": "0x1", "base": "0x7f0000000000",
-//                    "size": "0x200000", "handle": "<2 to 128 digits>"}, ...],
-//      "regions": [["name", 0, "0x0", "0x200", "rw"], ...]}
+//                    "size": "0x200000", "handle": "<2 to 128 digits>"},
+//                   {"kind": "vmm", ..., "file": true}, ...],
+//      "regions": [["name", "0 0x0 0x200 rw"], ...]}
 //
 // - version: major, minor. A reader refuses another major version, and reads every minor one: it ignores fields of
 //   objects and further elements of arrays that it does not know. A change that a reader must not ignore makes a new
@@ -17,15 +18,24 @@
 // - 64-bit values: strings of "0x" and 1 to 16 lower-case hex digits without leading zeros, since a JSON number loses
 //   bits above 2^53. Bytes: lower-case hex digits, two a byte.
 // - backend: 1 to 15 characters of a-z 0-9 _: whose handles these are. Peers of another backend cannot open them.
-// - process: struct nvlxi_identity. boot_id: 1 to 39 printable ASCII characters. engine: 16 bytes.
+// - process: struct nvlxi_identity. boot_id: 1 to 39 printable ASCII characters. engine: 16 bytes. address: where the
+//   process gives out file descriptors, 1 to 107 printable ASCII characters; absent if it does not.
 // - segments: at most NVLXI_SEGMENTS_MAX. kind: characters of a-z 0-9 _; a reader keeps a segment of a kind unknown to
-//   it, without its handle, of whatever form. device: the GPU's UUID, 16 bytes. [base, base + size) is not empty, does
-//   not wrap, and overlaps no other segment's. handle: 1 to 64 bytes, a capability: it is never logged.
-// - regions: at most NVLXI_REGIONS_MAX, each an array, which jsoncpp reads twice as fast as an object:
-//     name      as nvlxi_name_valid wants it, unique; null for none
-//     segment   index into "segments"; null if, and only if, the length is 0
-//     offset    of the region in its segment; 0 without one
-//     length    in bytes; offset + length stays in the segment
+//   it, without its handle and file, of whatever form. device: the GPU's UUID, 16 bytes. [base, base + size) is not
+//   empty, does not wrap, and overlaps no other segment's. handle: 1 to 64 bytes, a capability: it is never logged.
+//   file: true if opening the segment takes a file descriptor from `address`, else absent or false. What a segment has
+//   goes by its kind, and so does whether it joins:
+//     cuda_malloc   a handle, no file
+//     vmm           a file, a handle or none; joins
+//     pool          a handle, a file
+//     fabric        a handle, no file; joins
+// - regions: at most NVLXI_REGIONS_MAX, each an array of two, since each value costs jsoncpp 250 ns. First the name, as
+//   nvlxi_name_valid wants it, unique; null for none. Then words with one space between them, of which a reader ignores
+//   what follows these:
+//     segment   index into "segments" in decimal digits; "-" if, and only if, the length is 0
+//     offset    of the region in its segment, where it begins; 0 without one
+//     length    in bytes. The region stays in its segment, or goes on into those that follow in the list: each of them
+//               begins where the one before ends, is of its device and kind, and both join
 //     access    what peers may do: "-", "r", "w" or "rw"
 // - Keys are not repeated, and JSON is strict: no comments, nothing after the object but blanks, no control characters.
 //   No more than DEPTH_MAX levels and VALUES_MAX values.
@@ -34,8 +44,8 @@
 #include <json/json.h>
 
 #include <algorithm>
+#include <array>
 #include <cinttypes>
-#include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -51,6 +61,7 @@
 
 #include "base.h"
 #include "descriptor_wire.h"
+#include "descriptor_words.h"
 #include "name.h"
 extern "C" {
 #include "error.h"
@@ -58,54 +69,19 @@ extern "C" {
 
 namespace {
 
-struct WireName {
-    uint32_t value;
-    std::string_view name;
-};
-#define WIRE_NAME(value, name) {value, name},
-constexpr WireName kinds[] = {NVLXI_WIRE_KINDS(WIRE_NAME)};
-constexpr WireName accesses[] = {NVLXI_WIRE_ACCESSES(WIRE_NAME)};
-#undef WIRE_NAME
+using namespace nvlxi;
 
-// jsoncpp takes about 100 bytes for each value and recurses at each level. A region is 6 values and a segment 7: this
+#define ENTRY(...) {__VA_ARGS__},
+constexpr nvlxi_wire_kind kinds[] = {NVLXI_WIRE_KINDS(ENTRY)};
+constexpr nvlxi_wire_access accesses[] = {NVLXI_WIRE_ACCESSES(ENTRY)};
+#undef ENTRY
+
+// jsoncpp takes about 100 bytes for each value and recurses at each level. A region is 3 values and a segment 9: this
 // is what the largest descriptor has, and room for newer minor versions, instead of what 256 MiB of commas would make.
 constexpr unsigned DEPTH_MAX = 32;
-constexpr size_t VALUES_MAX = size_t{NVLXI_REGIONS_MAX} * 8 + size_t{NVLXI_SEGMENTS_MAX} * 16;
+constexpr size_t VALUES_MAX = size_t{NVLXI_REGIONS_MAX} * 4 + size_t{NVLXI_SEGMENTS_MAX} * 16;
 
 // ---- How reading fails -----------------------------------------------------------------------------------
-
-// A place in the text: `list`[`index`].`field`, or those parts of it that are set.
-struct Place {
-    static constexpr size_t no_index = SIZE_MAX;
-    const char *list;
-    size_t index;
-    const char *field;
-};
-
-__attribute__((format(printf, 2, 3))) int malformed(const Place &place, const char *format, ...) {
-    char index[24] = "", text[320];
-    if (place.index != Place::no_index)
-        std::snprintf(index, sizeof index, "[%zu]", place.index);
-    va_list arguments;
-    va_start(arguments, format);
-    std::vsnprintf(text, sizeof text, format, arguments);
-    va_end(arguments);
-    return nvlxi_fail(NVLX_EFORMAT, "descriptor: %s%s%s%s%s", place.list, index, place.field != nullptr ? "." : "",
-                      place.field != nullptr ? place.field : "", text);
-}
-
-// Some text of the peer's for a message: its first characters, those that are harmless to print.
-struct Shown {
-    char text[48];
-
-    explicit Shown(std::string_view string) {
-        constexpr size_t most = 40;
-        size_t length = 0;
-        for (; length < string.size() && length < most; length++)
-            text[length] = string[length] >= ' ' && string[length] <= '~' ? string[length] : '?';
-        std::memcpy(text + length, string.size() > most ? "..." : "\0\0\0", 4);
-    }
-};
 
 bool get_string(const Json::Value *value, std::string_view *string) {
     const char *begin = nullptr, *end = nullptr;
@@ -137,7 +113,7 @@ const char *type_name(const Json::Value *value) {
 int unexpected(const Json::Value *value, const Place &place, const char *expected) {
     std::string_view string;
     if (get_string(value, &string))
-        return malformed(place, " is \"%s\": expected %s", Shown(string).text, expected);
+        return bad_word(string, place, expected);
     return malformed(place, " is %s: expected %s", type_name(value), expected);
 }
 
@@ -149,40 +125,9 @@ const Json::Value *member(const Json::Value &object, const char *name) {
     return object.find(name, name + std::strlen(name));
 }
 
-bool is_hex_digit(char c) {
-    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
-}
-
-unsigned hex_digit(char c) {
-    return static_cast<unsigned>(c <= '9' ? c - '0' : c - 'a' + 10);
-}
-
-bool parse_hex(std::string_view string, uint64_t *value) {
-    if (string.size() < 3 || string.size() > 18 || string[0] != '0' || string[1] != 'x')
-        return false;
-    string.remove_prefix(2);
-    if (!std::all_of(string.begin(), string.end(), is_hex_digit) || (string[0] == '0' && string.size() > 1))
-        return false;
-    *value = 0;
-    for (const char c : string)
-        *value = *value << 4 | hex_digit(c);
-    return true;
-}
-
 int read_hex(const Json::Value *value, const Place &place, uint64_t *number) {
     std::string_view string;
-    if (!get_string(value, &string) || !parse_hex(string, number))
-        return unexpected(value, place, "\"0x\" and 1 to 16 lower-case hex digits without leading zeros");
-    return NVLX_OK;
-}
-
-// How many bytes these digits are; 0 if they are no digits, or not for 1 to `most` bytes.
-size_t parse_bytes(std::string_view string, uint8_t *bytes, size_t most) {
-    if (string.size() % 2 != 0 || string.size() / 2 > most || !std::all_of(string.begin(), string.end(), is_hex_digit))
-        return 0;
-    for (size_t i = 0; i < string.size() / 2; i++)
-        bytes[i] = static_cast<uint8_t>(hex_digit(string[2 * i]) << 4 | hex_digit(string[2 * i + 1]));
-    return string.size() / 2;
+    return get_string(value, &string) ? read_hex_word(string, place, number) : unexpected(value, place, hex_form);
 }
 
 // A number without a point or exponent, as JSON has it for small counts.
@@ -193,16 +138,6 @@ bool get_index(const Json::Value &value, uint32_t *index) {
     return true;
 }
 
-bool is_word(std::string_view string) {
-    return !string.empty() && std::all_of(string.begin(), string.end(), [](char c) {
-        return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_';
-    });
-}
-
-bool is_printable(std::string_view string) {
-    return std::all_of(string.begin(), string.end(), [](char c) { return c >= ' ' && c <= '~'; });
-}
-
 // `room`: of the destination, zeroed before, of which the last byte stays 0.
 void copy_string(char *destination, size_t room, std::string_view string) {
     std::memcpy(destination, string.data(), std::min(room - 1, string.size()));
@@ -210,23 +145,45 @@ void copy_string(char *destination, size_t room, std::string_view string) {
 
 // ---- Reading the text ------------------------------------------------------------------------------------
 
+// What ends a run of characters that mean nothing in a string.
+constexpr auto stops_string = [] {
+    std::array<bool, 256> stops = {};
+    for (size_t c = 0; c < ' '; c++)
+        stops[c] = true;
+    stops['"'] = stops['\\'] = true;
+    return stops;
+}();
+
+// The index of a string's closing quote, or of a control character in it; beyond the text if it ends before.
+size_t find_string_end(std::string_view text, size_t begin) {
+    for (size_t i = begin;; i += 2) {
+        while (i < text.size() && !stops_string[static_cast<unsigned char>(text[i])])
+            i++;
+        if (i >= text.size() || text[i] != '\\')
+            return i;
+    }
+}
+
+int control_character(std::string_view text, size_t at) {
+    return nvlxi_fail(NVLX_EFORMAT, "descriptor: control character 0x%02x at byte %zu",
+                      static_cast<unsigned>(static_cast<unsigned char>(text[at])), at);
+}
+
 // Looks at the text before jsoncpp does, which would recurse, allocate without bound, take a NUL for the end, and skip
 // comments between an object's fields even where they are forbidden.
 int scan(std::string_view text) {
-    bool in_string = false;
     unsigned depth = 0;
     size_t values = 1;
     for (size_t i = 0; i < text.size(); i++) {
-        const char c = text[i];
-        if (static_cast<unsigned char>(c) < ' ' && (in_string || (c != '\n' && c != '\r' && c != '\t')))
-            return nvlxi_fail(NVLX_EFORMAT, "descriptor: control character 0x%02x at byte %zu",
-                              static_cast<unsigned>(c), i);
-        if (c == '"')
-            in_string = !in_string;
-        if (in_string) {
-            i += c == '\\' ? 1 : 0;
+        if (text[i] == '"') {
+            i = find_string_end(text, i + 1);
+            if (i < text.size() && text[i] != '"')
+                return control_character(text, i);
             continue;
         }
+        const char c = text[i];
+        if (static_cast<unsigned char>(c) < ' ' && c != '\n' && c != '\r' && c != '\t')
+            return control_character(text, i);
         if (c == '/')
             return nvlxi_fail(NVLX_EFORMAT, "descriptor: a comment at byte %zu", i);
         const bool opens = c == '[' || c == '{';
@@ -287,7 +244,18 @@ int read_version(const Json::Value &root) {
     return NVLX_OK;
 }
 
-int read_process(const Json::Value *process, nvlxi_identity *identity) {
+int read_address(const Json::Value *value, nvlxi_descriptor *descriptor) {
+    std::string_view string;
+    if (value == nullptr)
+        return NVLX_OK;
+    if (!get_string(value, &string) || string.empty() || string.size() > NVLXI_ADDRESS_MAX || !is_printable(string))
+        return unexpected(value, {"process", Place::no_index, "address"}, "1 to 107 printable characters");
+    copy_string(descriptor->address, sizeof descriptor->address, string);
+    return NVLX_OK;
+}
+
+int read_process(const Json::Value *process, nvlxi_descriptor *descriptor) {
+    nvlxi_identity *identity = &descriptor->identity;
     const auto place = [](const char *field) { return Place{"process", Place::no_index, field}; };
     if (process == nullptr || !process->isObject())
         return unexpected(process, place(nullptr), "an object");
@@ -309,18 +277,34 @@ int read_process(const Json::Value *process, nvlxi_identity *identity) {
     for (const auto &[field, number] : numbers)
         if (const int code = read_hex(member(*process, field), place(field), number))
             return code;
-    return NVLX_OK;
+    return read_address(member(*process, "address"), descriptor);
 }
 
-int read_kind(const Json::Value *value, const Place &place, nvlxi_segment_record *segment) {
+// *kind is NULL if it is of a newer minor version.
+int read_kind(const Json::Value *value, const Place &place, nvlxi_segment_record *segment,
+              const nvlxi_wire_kind **kind) {
     std::string_view name;
+    *kind = nullptr;
     if (!get_string(value, &name) || !is_word(name))
         return unexpected(value, place, "a word of a-z, 0-9 and _");
     copy_string(segment->kind_name, sizeof segment->kind_name, name);
     segment->kind = NVLXI_KIND_UNKNOWN;
-    for (const WireName &known : kinds)
-        if (known.name == name)
-            segment->kind = known.value;
+    for (const nvlxi_wire_kind &known : kinds)
+        if (known.name == name) {
+            *kind = &known;
+            segment->kind = known.kind;
+            segment->joins = known.joins;
+        }
+    return NVLX_OK;
+}
+
+int read_file(const Json::Value *value, const Place &place, const nvlxi_wire_kind &kind, bool *file) {
+    if (value != nullptr && !value->isBool())
+        return unexpected(value, place, "a truth value");
+    *file = value != nullptr && value->asBool();
+    if (*file != kind.file)
+        return malformed(place, " is %s: expected %s for a segment of kind \"%s\"", *file ? "true" : "not true",
+                         kind.file ? "true" : "none", kind.name);
     return NVLX_OK;
 }
 
@@ -340,7 +324,8 @@ int read_segment(const Json::Value &item, size_t index, nvlxi_segment_record *se
     const auto place = [index](const char *field) { return Place{"segments", index, field}; };
     if (!item.isObject())
         return unexpected(&item, place(nullptr), "an object");
-    int code = read_kind(member(item, "kind"), place("kind"), segment);
+    const nvlxi_wire_kind *kind;
+    int code = read_kind(member(item, "kind"), place("kind"), segment, &kind);
     if (code != NVLX_OK)
         return code;
     const Json::Value *device = member(item, "device");
@@ -356,9 +341,12 @@ int read_segment(const Json::Value &item, size_t index, nvlxi_segment_record *se
     if (segment->size == 0 || !nvlxi_add(segment->base, segment->size, &end))
         return malformed(place(nullptr), ": base 0x%" PRIx64 " + size 0x%" PRIx64 " is empty or wraps", segment->base,
                          segment->size);
-    if (segment->kind == NVLXI_KIND_UNKNOWN)
+    if (kind == nullptr)
         return NVLX_OK;
-    return read_handle(member(item, "handle"), place("handle"), &segment->handle);
+    if ((code = read_file(member(item, "file"), place("file"), *kind, &segment->file)) != NVLX_OK)
+        return code;
+    const Json::Value *handle = member(item, "handle");
+    return handle == nullptr && !kind->handle ? NVLX_OK : read_handle(handle, place("handle"), &segment->handle);
 }
 
 // In order of their bases, if any two overlap then two neighbours do. So no two have one base either.
@@ -378,19 +366,27 @@ int check_overlap(const nvlxi_descriptor &descriptor) {
     return NVLX_OK;
 }
 
-int read_access(const Json::Value &value, const Place &place, uint32_t *access) {
-    std::string_view string;
-    if (get_string(&value, &string))
-        for (const WireName &known : accesses)
-            if (known.name == string) {
-                *access = known.value;
-                return NVLX_OK;
-            }
-    return unexpected(&value, place, "\"-\", \"r\", \"w\" or \"rw\"");
+// ---- Reading regions -------------------------------------------------------------------------------------
+
+struct RegionReader {
+    const nvlxi_descriptor &descriptor;
+    // For each segment the end of those that a region which begins in it may go on into.
+    std::vector<uint32_t> run_ends;
+    char *arena; // where the next name goes
+};
+
+std::vector<uint32_t> find_run_ends(const nvlxi_descriptor &descriptor) {
+    std::vector<uint32_t> ends(descriptor.segment_count);
+    for (size_t i = ends.size(); i-- > 0;) {
+        const bool goes_on =
+            i + 1 < ends.size() && nvlxi_wire_adjoin(&descriptor.segments[i], &descriptor.segments[i + 1]);
+        ends[i] = goes_on ? ends[i + 1] : static_cast<uint32_t>(i + 1);
+    }
+    return ends;
 }
 
-// Fills address from the offset, for a region whose other numbers are read.
-int place_region(uint64_t offset, size_t index, const nvlxi_descriptor &descriptor, nvlxi_region_record *region) {
+// Fills address and spans from the offset, for a region whose other numbers are read.
+int place_region(uint64_t offset, size_t index, const RegionReader &reader, nvlxi_region_record *region) {
     const Place place = {"regions", index, nullptr};
     if (region->segment == NVLXI_NO_SEGMENT) {
         if (offset != 0 || region->length != 0)
@@ -400,12 +396,19 @@ int place_region(uint64_t offset, size_t index, const nvlxi_descriptor &descript
     }
     if (region->length == 0)
         return malformed(place, ": 0 bytes in segment %" PRIu32 ", not in none", region->segment);
-    const nvlxi_segment_record &segment = descriptor.segments[region->segment];
-    if (offset > segment.size || region->length > segment.size - offset)
-        return malformed(
-            place, ": offset 0x%" PRIx64 " + length 0x%" PRIx64 " leave segment %" PRIu32 " of 0x%" PRIx64 " bytes",
-            offset, region->length, region->segment, segment.size);
-    region->address = segment.base + offset;
+    const nvlxi_segment_record *first = &reader.descriptor.segments[region->segment];
+    const nvlxi_segment_record *end = &reader.descriptor.segments[reader.run_ends[region->segment]];
+    const uint64_t room = end[-1].base + end[-1].size - first->base;
+    if (offset >= first->size || region->length > room - offset)
+        return malformed(place,
+                         ": offset 0x%" PRIx64 " + length 0x%" PRIx64 " leave segment %" PRIu32 " of 0x%" PRIx64
+                         " bytes, or the 0x%" PRIx64 " with those that it joins",
+                         offset, region->length, region->segment, first->size, room);
+    region->address = first->base + offset;
+    const nvlxi_segment_record *after =
+        std::upper_bound(first, end, region->address + (region->length - 1),
+                         [](uint64_t last, const nvlxi_segment_record &segment) { return last < segment.base; });
+    region->spans = static_cast<uint32_t>(after - first);
     return NVLX_OK;
 }
 
@@ -423,32 +426,45 @@ int read_name(const Json::Value &value, const Place &place, char **arena, const 
     return NVLX_OK;
 }
 
-int read_region(const Json::Value &item, size_t index, const nvlxi_descriptor &descriptor, char **arena,
-                nvlxi_region_record *region) {
+int read_segment_index(std::string_view word, const Place &place, size_t count, uint32_t *segment) {
+    *segment = NVLXI_NO_SEGMENT;
+    if (word == NVLXI_WIRE_NO_SEGMENT || (parse_index(word, segment) && *segment < count))
+        return NVLX_OK;
+    char expected[64];
+    std::snprintf(expected, sizeof expected, "\"" NVLXI_WIRE_NO_SEGMENT "\" or an index below %zu", count);
+    return bad_word(word, place, expected);
+}
+
+int read_access(std::string_view word, const Place &place, uint32_t *access) {
+    for (const nvlxi_wire_access &known : accesses)
+        if (known.name == word) {
+            *access = known.access;
+            return NVLX_OK;
+        }
+    return bad_word(word, place, "\"-\", \"r\", \"w\" or \"rw\"");
+}
+
+int read_range(const Json::Value &value, size_t index, const RegionReader &reader, nvlxi_region_record *region) {
     const auto place = [index](const char *field) { return Place{"regions", index, field}; };
-    if (!item.isArray() || item.size() < 5)
-        return unexpected(&item, place(nullptr), "an array of name, segment, offset, length and access");
-    Json::Value::const_iterator element = item.begin(); // operator[] would search
-    int code = read_name(*element, place("name"), arena, &region->name);
-    if (code != NVLX_OK)
-        return code;
-    ++element;
-    region->segment = NVLXI_NO_SEGMENT;
-    if (!element->isNull() && (!get_index(*element, &region->segment) || region->segment >= descriptor.segment_count))
-        return malformed(place("segment"), " is %s: expected null or an index below %zu",
-                         Shown(element->isNumeric() ? element->asString() : type_name(&*element)).text,
-                         descriptor.segment_count);
-    ++element;
+    std::string_view string;
+    if (!get_string(&value, &string))
+        return unexpected(&value, place("range"), "a string of segment, offset, length and access");
+    Words words(string);
     uint64_t offset = 0;
-    if ((code = read_hex(&*element, place("offset"), &offset)) != NVLX_OK)
+    int code = read_segment_index(words.next(), place("segment"), reader.descriptor.segment_count, &region->segment);
+    if (code != NVLX_OK || (code = read_hex_word(words.next(), place("offset"), &offset)) != NVLX_OK ||
+        (code = read_hex_word(words.next(), place("length"), &region->length)) != NVLX_OK ||
+        (code = read_access(words.next(), place("access"), &region->access)) != NVLX_OK)
         return code;
-    ++element;
-    if ((code = read_hex(&*element, place("length"), &region->length)) != NVLX_OK)
-        return code;
-    ++element;
-    if ((code = read_access(*element, place("access"), &region->access)) != NVLX_OK)
-        return code;
-    return place_region(offset, index, descriptor, region);
+    return place_region(offset, index, reader, region);
+}
+
+int read_region(const Json::Value &item, size_t index, RegionReader *reader, nvlxi_region_record *region) {
+    if (!item.isArray() || item.size() < 2)
+        return unexpected(&item, {"regions", index, nullptr}, "an array of name and range");
+    Json::Value::const_iterator element = item.begin(); // operator[] would search
+    const int code = read_name(*element, {"regions", index, "name"}, &reader->arena, &region->name);
+    return code != NVLX_OK ? code : read_range(*++element, index, *reader, region);
 }
 
 // Sorted by hash, and among equal hashes by name, so that names made to have equal hashes cost no more than a sort.
@@ -476,16 +492,6 @@ int check_names(const nvlxi_descriptor &descriptor) {
             return malformed({"regions", names[i].index, "name"}, " is \"%s\", which is taken by regions[%zu]",
                              Shown(names[i].name).text, names[i - 1].index);
     return NVLX_OK;
-}
-
-// Bytes of all names with their NULs.
-size_t measure_names(const Json::Value &regions) {
-    size_t size = 1;
-    std::string_view name;
-    for (const Json::Value &region : regions)
-        if (region.isArray() && !region.empty() && get_string(&*region.begin(), &name))
-            size += name.size() + 1;
-    return size;
 }
 
 int check_list(const Json::Value *list, const char *name, size_t most) {
@@ -517,15 +523,16 @@ int read_segments(const Json::Value *list, nvlxi_descriptor *descriptor) {
     return check_overlap(*descriptor);
 }
 
-int read_regions(const Json::Value *list, nvlxi_descriptor *descriptor) {
+// `text_size`: room for all names with their NULs, which in the text have two quotes each.
+int read_regions(const Json::Value *list, size_t text_size, nvlxi_descriptor *descriptor) {
     if (const int code = check_list(list, "regions", NVLXI_REGIONS_MAX))
         return code;
     descriptor->regions = allocate<nvlxi_region_record>(list->size());
-    descriptor->names = allocate<char>(measure_names(*list));
-    char *arena = descriptor->names;
+    descriptor->names = allocate<char>(text_size);
+    RegionReader reader = {*descriptor, find_run_ends(*descriptor), descriptor->names};
     for (const Json::Value &item : *list) {
         const size_t index = descriptor->region_count;
-        if (const int code = read_region(item, index, *descriptor, &arena, &descriptor->regions[index]))
+        if (const int code = read_region(item, index, &reader, &descriptor->regions[index]))
             return code;
         descriptor->region_count++;
     }
@@ -544,10 +551,10 @@ int read_text(std::string_view text, nvlxi_descriptor *descriptor) {
     if (!get_string(backend, &name) || !is_word(name) || name.size() >= sizeof descriptor->backend)
         return unexpected(backend, {"backend", Place::no_index, nullptr}, "1 to 15 characters of a-z, 0-9 and _");
     copy_string(descriptor->backend, sizeof descriptor->backend, name);
-    if ((code = read_process(member(root, "process"), &descriptor->identity)) != NVLX_OK ||
+    if ((code = read_process(member(root, "process"), descriptor)) != NVLX_OK ||
         (code = read_segments(member(root, "segments"), descriptor)) != NVLX_OK)
         return code;
-    return read_regions(member(root, "regions"), descriptor);
+    return read_regions(member(root, "regions"), text.size(), descriptor);
 }
 
 } // namespace

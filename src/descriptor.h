@@ -15,7 +15,7 @@ extern "C" {
 struct nvlxi_descriptor {
     char backend[16];
     struct nvlxi_identity identity;
-    char address[NVLXI_ADDRESS_MAX + 1]; /* where its owner serves; "" if nowhere */
+    char address[NVLXI_ADDRESS_MAX + 1]; /* where the process gives out file descriptors; "" if it does not */
     struct nvlxi_segment_record *segments;
     size_t segment_count;
     struct nvlxi_region_record *regions; /* names point into memory that the descriptor owns when it was decoded */
@@ -27,7 +27,8 @@ struct nvlxi_descriptor {
 int nvlxi_descriptor_encode(const struct nvlxi_descriptor *descriptor, char **text, size_t *length);
 
 /* Reads a text that is not trusted. What comes back is sound: counts bounded, no sum wraps, segments have a size and do
- * not overlap each other, each region with a length lies inside its segment, names are unique and valid UTF-8.
+ * not overlap each other and have the file and handle that their kind takes, each region with a length lies inside the
+ * segments that it spans, which are adjacent and join, names are unique and valid UTF-8.
  * NVLX_EFORMAT, NVLX_EVERSION, NVLX_ENOMEM, with the place in the message. */
 int nvlxi_descriptor_decode(const char *text, size_t length, struct nvlxi_descriptor **descriptor);
 

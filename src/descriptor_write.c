@@ -16,39 +16,70 @@
 
 #define HEX "\"0x%" PRIx64 "\""
 
-static const char *kind_name(const struct nvlxi_segment_record *segment) {
-    switch (segment->kind) {
-#define KIND_NAME(kind, name)                                                                                          \
-    case kind:                                                                                                         \
-        return name;
-        NVLXI_WIRE_KINDS(KIND_NAME)
-#undef KIND_NAME
-    default:
-        return segment->kind_name;
-    }
+#define ENTRY(...) {__VA_ARGS__},
+static const struct nvlxi_wire_kind kinds[] = {NVLXI_WIRE_KINDS(ENTRY)};
+static const struct nvlxi_wire_access accesses[] = {NVLXI_WIRE_ACCESSES(ENTRY)};
+#undef ENTRY
+
+/* NULL for one of a newer version. */
+static const struct nvlxi_wire_kind *find_kind(const struct nvlxi_segment_record *segment) {
+    for (size_t i = 0; i < NVLXI_COUNT(kinds); i++)
+        if (kinds[i].kind == segment->kind)
+            return &kinds[i];
+    return NULL;
 }
 
 /* NULL if there is no such access. */
 static const char *access_name(uint32_t access) {
-    switch (access) {
-#define ACCESS_NAME(access, name)                                                                                      \
-    case access:                                                                                                       \
-        return name;
-        NVLXI_WIRE_ACCESSES(ACCESS_NAME)
-#undef ACCESS_NAME
-    default:
-        return NULL;
-    }
+    for (size_t i = 0; i < NVLXI_COUNT(accesses); i++)
+        if (accesses[i].access == access)
+            return accesses[i].name;
+    return NULL;
 }
 
-static bool lies_in_segment(const struct nvlxi_region_record *region, const struct nvlxi_descriptor *descriptor) {
+/* ---- Checks ---------------------------------------------------------------------------------------------- */
+
+/* As a peer will take them from the kind. */
+static bool has_what_kind_takes(const struct nvlxi_segment_record *segment) {
+    const struct nvlxi_wire_kind *kind = find_kind(segment);
+    if (!kind)
+        return !segment->file && !segment->joins;
+    return segment->file == kind->file && segment->joins == kind->joins && (segment->handle.length || !kind->handle);
+}
+
+static bool lies_in_segments(const struct nvlxi_region_record *region, const struct nvlxi_descriptor *descriptor) {
     if (region->segment == NVLXI_NO_SEGMENT)
-        return region->length == 0;
-    if (region->segment >= descriptor->segment_count)
+        return region->length == 0 && region->spans == 0;
+    if (region->segment >= descriptor->segment_count || region->length == 0 || region->spans == 0 ||
+        region->spans > descriptor->segment_count - region->segment)
         return false;
-    const struct nvlxi_segment_record *segment = &descriptor->segments[region->segment];
-    uint64_t offset = region->address - segment->base; /* wraps to beyond the size if the address is below */
-    return region->length > 0 && offset < segment->size && region->length <= segment->size - offset;
+    const struct nvlxi_segment_record *first = &descriptor->segments[region->segment],
+                                      *last = first + region->spans - 1;
+    for (const struct nvlxi_segment_record *segment = first; segment < last; segment++)
+        if (!nvlxi_wire_adjoin(segment, segment + 1))
+            return false;
+    uint64_t offset = region->address - first->base; /* wraps to beyond the size if the address is below */
+    uint64_t before_last = last->base - first->base;
+    return offset < first->size && region->length > before_last - nvlxi_min(offset, before_last) &&
+           region->length <= before_last + last->size - offset;
+}
+
+static bool is_printable(const char *string) {
+    while (*string >= ' ' && *string <= '~')
+        string++;
+    return *string == '\0';
+}
+
+static int check_segment(const struct nvlxi_segment_record *segment, size_t index) {
+    if (segment->handle.length > NVLXI_HANDLE_BYTES)
+        return nvlxi_fail(NVLX_EINVAL, "segments[%zu] has a handle of %" PRIu32 " bytes, of at most %d", index,
+                          segment->handle.length, NVLXI_HANDLE_BYTES);
+    if (!has_what_kind_takes(segment))
+        return nvlxi_fail(NVLX_EINVAL,
+                          "segments[%zu] of kind %" PRIu32 " has a handle of %" PRIu32
+                          " bytes, file %d and joins %d: its kind takes others",
+                          index, segment->kind, segment->handle.length, segment->file, segment->joins);
+    return NVLX_OK;
 }
 
 /* Refuses what no peer would read. */
@@ -56,11 +87,12 @@ static int check(const struct nvlxi_descriptor *descriptor) {
     if (descriptor->segment_count > NVLXI_SEGMENTS_MAX || descriptor->region_count > NVLXI_REGIONS_MAX)
         return nvlxi_fail(NVLX_EINVAL, "%zu segments and %zu regions: a descriptor has at most %u and %u",
                           descriptor->segment_count, descriptor->region_count, NVLXI_SEGMENTS_MAX, NVLXI_REGIONS_MAX);
+    if (!is_printable(descriptor->address))
+        return nvlxi_fail(NVLX_EINVAL, "the address to be served at has characters that are not printable");
     for (size_t i = 0; i < descriptor->segment_count; i++) {
-        uint32_t length = descriptor->segments[i].handle.length;
-        if (length > NVLXI_HANDLE_BYTES)
-            return nvlxi_fail(NVLX_EINVAL, "segments[%zu] has a handle of %" PRIu32 " bytes, of at most %d", i, length,
-                              NVLXI_HANDLE_BYTES);
+        int code = check_segment(&descriptor->segments[i], i);
+        if (code)
+            return code;
     }
     for (size_t i = 0; i < descriptor->region_count; i++) {
         const struct nvlxi_region_record *region = &descriptor->regions[i];
@@ -69,12 +101,15 @@ static int check(const struct nvlxi_descriptor *descriptor) {
                               "the name of regions[%zu] is not 1 to 255 bytes of UTF-8 without control characters", i);
         if (!access_name(region->access))
             return nvlxi_fail(NVLX_EINVAL, "regions[%zu] has access %" PRIu32 ", not 0 to 3", i, region->access);
-        if (!lies_in_segment(region, descriptor))
-            return nvlxi_fail(NVLX_EINVAL, "regions[%zu] at 0x%" PRIx64 " of 0x%" PRIx64 " bytes is not in its segment",
-                              i, region->address, region->length);
+        if (!lies_in_segments(region, descriptor))
+            return nvlxi_fail(NVLX_EINVAL,
+                              "regions[%zu] at 0x%" PRIx64 " of 0x%" PRIx64 " bytes is not in its segments", i,
+                              region->address, region->length);
     }
     return NVLX_OK;
 }
+
+/* ---- Writing --------------------------------------------------------------------------------------------- */
 
 static void write_bytes(FILE *file, const uint8_t *bytes, size_t length) {
     char digits[2 * NVLXI_HANDLE_BYTES];
@@ -86,12 +121,17 @@ static void write_bytes(FILE *file, const uint8_t *bytes, size_t length) {
 }
 
 static void write_segment(FILE *file, const struct nvlxi_segment_record *segment) {
-    fprintf(file, "{\"kind\":\"%s\",\"device\":\"", kind_name(segment));
+    const struct nvlxi_wire_kind *kind = find_kind(segment);
+    fprintf(file, "{\"kind\":\"%s\",\"device\":\"", kind ? kind->name : segment->kind_name);
     write_bytes(file, segment->device, sizeof segment->device);
-    fprintf(file, "\",\"serial\":" HEX ",\"base\":" HEX ",\"size\":" HEX ",\"handle\":\"", segment->serial,
-            segment->base, segment->size);
-    write_bytes(file, segment->handle.bytes, segment->handle.length);
-    fputs("\"}", file);
+    fprintf(file, "\",\"serial\":" HEX ",\"base\":" HEX ",\"size\":" HEX, segment->serial, segment->base,
+            segment->size);
+    if (segment->handle.length) {
+        fputs(",\"handle\":\"", file);
+        write_bytes(file, segment->handle.bytes, segment->handle.length);
+        fputc('"', file);
+    }
+    fputs(segment->file ? ",\"file\":true}" : "}", file);
 }
 
 static void write_string(FILE *file, const char *string) {
@@ -114,23 +154,31 @@ static void write_region(FILE *file, const struct nvlxi_region_record *region,
     else
         fputs("null", file);
     if (region->segment == NVLXI_NO_SEGMENT)
-        fputs(",null,\"0x0\",\"0x0\"", file);
+        fputs(",\"" NVLXI_WIRE_NO_SEGMENT " 0x0 0x0", file);
     else
-        fprintf(file, ",%" PRIu32 "," HEX "," HEX, region->segment, region->address - segments[region->segment].base,
-                region->length);
-    fprintf(file, ",\"%s\"]", access_name(region->access));
+        fprintf(file, ",\"%" PRIu32 " 0x%" PRIx64 " 0x%" PRIx64, region->segment,
+                region->address - segments[region->segment].base, region->length);
+    fprintf(file, " %s\"]", access_name(region->access));
+}
+
+static void write_process(FILE *file, const struct nvlxi_descriptor *descriptor) {
+    const struct nvlxi_identity *identity = &descriptor->identity;
+    fputs("{\"boot_id\":", file);
+    write_string(file, identity->boot_id);
+    fprintf(file,
+            ",\"pid\":" HEX ",\"pid_namespace\":" HEX ",\"start_time\":" HEX ",\"engine\":\"%s\",\"generation\":" HEX,
+            identity->pid, identity->pid_namespace, identity->start_time, identity->engine, identity->generation);
+    if (descriptor->address[0]) {
+        fputs(",\"address\":", file);
+        write_string(file, descriptor->address);
+    }
+    fputc('}', file);
 }
 
 static void write_text(FILE *file, const struct nvlxi_descriptor *descriptor) {
-    const struct nvlxi_identity *identity = &descriptor->identity;
-    fprintf(file,
-            "{\"format\":\"%s\",\"version\":[%u,%u],\"backend\":\"%s\",\"process\":{\"boot_id\":", NVLXI_WIRE_FORMAT,
+    fprintf(file, "{\"format\":\"%s\",\"version\":[%u,%u],\"backend\":\"%s\",\"process\":", NVLXI_WIRE_FORMAT,
             NVLXI_WIRE_MAJOR, NVLXI_WIRE_MINOR, descriptor->backend);
-    write_string(file, identity->boot_id);
-    fprintf(file,
-            ",\"pid\":" HEX ",\"pid_namespace\":" HEX ",\"start_time\":" HEX ",\"engine\":\"%s\",\"generation\":" HEX
-            "}",
-            identity->pid, identity->pid_namespace, identity->start_time, identity->engine, identity->generation);
+    write_process(file, descriptor);
     fputs(",\"segments\":[", file);
     for (size_t i = 0; i < descriptor->segment_count; i++) {
         fputs(i > 0 ? "," : "", file);

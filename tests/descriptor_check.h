@@ -22,22 +22,42 @@ static inline const char *compare_descriptors(const struct nvlxi_descriptor *a, 
         one->pid_namespace != other->pid_namespace || one->start_time != other->start_time ||
         one->generation != other->generation)
         return "another identity";
+    if (strcmp(a->address, b->address) != 0)
+        return "another address";
     if (a->segment_count != b->segment_count || a->region_count != b->region_count)
         return "another number of segments or regions";
     for (size_t i = 0; i < a->segment_count; i++) {
         const struct nvlxi_segment_record *x = &a->segments[i], *y = &b->segments[i];
         if (x->kind != y->kind || strcmp(x->kind_name, y->kind_name) != 0 ||
             memcmp(x->device, y->device, sizeof x->device) != 0 || x->serial != y->serial || x->base != y->base ||
-            x->size != y->size || x->handle.length != y->handle.length ||
+            x->size != y->size || x->file != y->file || x->joins != y->joins || x->handle.length != y->handle.length ||
             memcmp(x->handle.bytes, y->handle.bytes, x->handle.length) != 0)
             return "another segment";
     }
     for (size_t i = 0; i < a->region_count; i++) {
         const struct nvlxi_region_record *x = &a->regions[i], *y = &b->regions[i];
         if (strcmp(x->name, y->name) != 0 || x->segment != y->segment || x->access != y->access ||
-            x->address != y->address || x->length != y->length)
+            x->address != y->address || x->length != y->length || x->spans != y->spans)
             return "another region";
     }
+    return NULL;
+}
+
+/* A region with a length begins in its first segment, ends in the last that it spans, and has no gap between. */
+static inline const char *check_spans(const struct nvlxi_descriptor *d, const struct nvlxi_region_record *region) {
+    if (region->segment >= d->segment_count || region->spans == 0 || region->spans > d->segment_count - region->segment)
+        return "a segment that is none";
+    const struct nvlxi_segment_record *first = &d->segments[region->segment], *last = first + region->spans - 1;
+    for (const struct nvlxi_segment_record *a = first, *b = first + 1; b <= last; a++, b++)
+        if (!a->joins || !b->joins || a->kind != b->kind || memcmp(a->device, b->device, sizeof a->device) != 0 ||
+            a->base + a->size != b->base)
+            return "a region over segments that do not join";
+    if (region->length == 0 || region->address + region->length < region->address)
+        return "a region that is empty or wraps";
+    if (region->address < first->base || region->address - first->base >= first->size)
+        return "a region that does not begin in its segment";
+    if (region->address + region->length <= last->base || region->address + region->length > last->base + last->size)
+        return "a region that does not end in the last segment that it spans";
     return NULL;
 }
 
@@ -51,13 +71,28 @@ static inline const char *check_region(const struct nvlxi_descriptor *d, size_t 
     if (region->access > NVLX_ACCESS_READ_WRITE)
         return "an access that is none";
     if (region->segment == NVLXI_NO_SEGMENT)
-        return region->length || region->address ? "bytes outside segments" : NULL;
-    if (region->segment >= d->segment_count)
-        return "a segment that is none";
-    const struct nvlxi_segment_record *segment = &d->segments[region->segment];
-    if (region->length == 0 || region->address < segment->base || region->length > segment->size ||
-        region->address - segment->base > segment->size - region->length)
-        return "a region outside its segment";
+        return region->length || region->address || region->spans ? "bytes outside segments" : NULL;
+    return check_spans(d, region);
+}
+
+static inline const char *check_kind(const struct nvlxi_segment_record *segment) {
+    const bool chunk = segment->kind == NVLXI_KIND_VMM || segment->kind == NVLXI_KIND_FABRIC;
+    const bool handle = segment->handle.length != 0;
+    if (segment->handle.length > NVLXI_HANDLE_BYTES)
+        return "a handle of a wrong length";
+    if (segment->joins != chunk)
+        return "a segment that joins, or does not, unlike its kind";
+    if (segment->file != (segment->kind == NVLXI_KIND_VMM || segment->kind == NVLXI_KIND_POOL))
+        return "a segment with a file, or without, unlike its kind";
+    if (segment->kind != NVLXI_KIND_VMM && handle != (segment->kind != NVLXI_KIND_UNKNOWN))
+        return "a segment with a handle, or without, unlike its kind";
+    return NULL;
+}
+
+static inline const char *check_address(const char *address) {
+    for (; *address; address++)
+        if (*address < ' ' || *address > '~')
+            return "an address that cannot be printed";
     return NULL;
 }
 
@@ -68,8 +103,9 @@ static inline const char *check_sound(const struct nvlxi_descriptor *d) {
         uint64_t end;
         if (a->size == 0 || !nvlxi_add(a->base, a->size, &end))
             return "a segment that is empty or wraps";
-        if ((a->kind == NVLXI_KIND_UNKNOWN) != (a->handle.length == 0) || a->handle.length > NVLXI_HANDLE_BYTES)
-            return "a handle of a wrong length";
+        const char *wrong = check_kind(a);
+        if (wrong)
+            return wrong;
         for (size_t j = 0; j < i; j++)
             if (a->base < d->segments[j].base + d->segments[j].size && d->segments[j].base < end)
                 return "segments that overlap";
@@ -79,7 +115,7 @@ static inline const char *check_sound(const struct nvlxi_descriptor *d) {
         if (wrong)
             return wrong;
     }
-    return NULL;
+    return check_address(d->address);
 }
 
 /* Decodes a text; if that succeeds, what comes back must be sound, and the same after encoding and decoding. */

@@ -36,6 +36,7 @@ src/device/cuda_pool   23
 src/device/cuda_vmm    23
 src/device/copy        21
 src/descriptor_wire    29
+src/descriptor_words   29
 src/descriptor         30
 src/descriptor_write   31
 src/registration       31

@@ -1,75 +1,12 @@
 /* Descriptors: what goes in comes out, and each way in which a text can be malformed is refused by its name.
  * SPDX-License-Identifier: Apache-2.0 */
-#define _GNU_SOURCE
-#include <inttypes.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
+#include "descriptor_expect.h"
 
-#include <cmocka.h>
-
-#include "descriptor_check.h"
-#include "descriptor_text.h"
-
-/* Handles are capabilities: no message may have a piece of one. */
-static void watch_log(void *context, int level, const char *message) {
-    (void)context;
-    (void)level;
-    if (strcasestr(message, "deadbee"))
-        fail_msg("a handle's bytes are in the log: %s", message);
-}
-
-static void expect(const char *what, int code, int wanted, const char *words) {
-    if (code != wanted || (wanted && !strstr(nvlx_last_error(), words)))
-        fail_msg("%s: %d instead of %d with '%s'; the last error is '%s'", what, code, wanted, words,
-                 nvlx_last_error());
-}
-
-/* Decodes from memory of the very length, so that reading further is noticed. */
-static int decode(const char *text, size_t length, struct nvlxi_descriptor **descriptor) {
-    char *copy = malloc(length ? length : 1);
-    assert_non_null(copy);
-    memcpy(copy, text, length);
-    int code = nvlxi_descriptor_decode(copy, length, descriptor);
-    free(copy);
-    return code;
-}
-
-static struct nvlxi_descriptor *decode_valid(const char *text) {
-    struct nvlxi_descriptor *descriptor = NULL;
-    expect(text, decode(text, strlen(text), &descriptor), 0, "");
-    const char *wrong = check_sound(descriptor);
-    if (wrong)
-        fail_msg("%s: %s", text, wrong);
-    return descriptor;
-}
-
-/* The valid text with the first `from` in it replaced by `to`; free it. */
 static char *replace(const char *from, const char *to) {
-    const char *at = strstr(VALID, from);
-    if (!at)
-        fail_msg("the valid text has no %s", from);
-    char *text;
-    assert_true(asprintf(&text, "%.*s%s%s", (int)(at - VALID), VALID, to, at + strlen(from)) >= 0);
-    return text;
+    return replace_in(VALID, from, to);
 }
 
 /* ---- Round trips ------------------------------------------------------------------------------------------------ */
-
-static void expect_round_trip(const struct nvlxi_descriptor *descriptor) {
-    char *text;
-    size_t length;
-    struct nvlxi_descriptor *decoded = NULL;
-    expect("encode", nvlxi_descriptor_encode(descriptor, &text, &length), 0, "");
-    assert_int_equal(strlen(text), length);
-    assert_null(strpbrk(text, "\r\n"));
-    expect(text, decode(text, length, &decoded), 0, "");
-    const char *wrong = compare_descriptors(descriptor, decoded);
-    if (wrong)
-        fail_msg("%s: %s", wrong, text);
-    nvlxi_descriptor_free(decoded);
-    free(text);
-}
 
 static void test_extreme_values(void **state) {
     (void)state;
@@ -89,17 +26,48 @@ static void test_extreme_values(void **state) {
          .kind_name = "cuda_malloc",
          .base = UINT64_MAX - 1,
          .size = 1,
-         .handle = {.length = 1}}};
+         .handle = {.length = 1}},
+        {.kind = NVLXI_KIND_VMM, .kind_name = "vmm", .base = 1, .size = 1, .file = true, .joins = true},
+        {.kind = NVLXI_KIND_VMM, .kind_name = "vmm", .base = 2, .size = (1ull << 63) - 2, .file = true, .joins = true},
+        {.kind = NVLXI_KIND_FABRIC,
+         .kind_name = "fabric",
+         .base = 3ull << 62,
+         .size = 1,
+         .joins = true,
+         .handle = {.length = 64}},
+        {.kind = NVLXI_KIND_FABRIC,
+         .kind_name = "fabric",
+         .base = (3ull << 62) + 1,
+         .size = 1,
+         .joins = true,
+         .handle = {.length = 1}},
+        {.kind = NVLXI_KIND_POOL,
+         .kind_name = "pool",
+         .base = (3ull << 62) + 2,
+         .size = 1,
+         .file = true,
+         .handle = {.length = 64}},
+        {.kind = NVLXI_KIND_UNKNOWN, .kind_name = "newer", .base = UINT64_MAX - 2, .size = 1}};
     struct nvlxi_region_record regions[] = {
         {.name = "\xc3\xbc \xe2\x82\xac \xf0\x9f\x98\x80 \\ \" / ',[]{}",
          .segment = 0,
          .access = NVLX_ACCESS_NONE,
          .address = 1ull << 63,
-         .length = 1ull << 62},
-        {.name = longest, .segment = 0, .access = NVLX_ACCESS_READ, .address = (3ull << 62) - 1, .length = 1},
-        {.name = "", .segment = 1, .access = NVLX_ACCESS_WRITE, .address = 0, .length = 1},
-        {.name = "", .segment = 2, .access = NVLX_ACCESS_READ_WRITE, .address = UINT64_MAX - 1, .length = 1},
+         .length = 1ull << 62,
+         .spans = 1},
+        {.name = longest, .access = NVLX_ACCESS_READ, .address = (3ull << 62) - 1, .length = 1, .spans = 1},
+        {.segment = 1, .access = NVLX_ACCESS_WRITE, .address = 0, .length = 1},
+        {.segment = 2, .access = NVLX_ACCESS_READ_WRITE, .address = UINT64_MAX - 1, .length = 1},
+        {.segment = 3, .address = 1, .length = (1ull << 63) - 1, .spans = 2},
+        {.segment = 3, .address = 1, .length = 1},
+        {.segment = 5, .address = 3ull << 62, .length = 2, .spans = 2},
+        {.segment = 7, .address = (3ull << 62) + 2, .length = 1},
+        {.segment = 8, .address = UINT64_MAX - 2, .length = 1},
         {.name = "zero", .segment = NVLXI_NO_SEGMENT, .access = NVLX_ACCESS_READ}};
+    for (size_t i = 0; i < NVLXI_COUNT(regions); i++) {
+        regions[i].name = regions[i].name ? regions[i].name : "";
+        regions[i].spans += regions[i].length && !regions[i].spans ? 1 : 0;
+    }
     struct nvlxi_descriptor descriptor = {.backend = "fifteen_letters",
                                           .identity = {.pid = UINT64_MAX, .generation = 1ull << 53},
                                           .segments = segments,
@@ -108,6 +76,8 @@ static void test_extreme_values(void **state) {
                                           .region_count = NVLXI_COUNT(regions)};
     strcpy(descriptor.identity.boot_id, "\"~\\\"  printable, of 39 characters .....");
     strcpy(descriptor.identity.engine, "ffffffffffffffffffffffffffffffff");
+    expect_round_trip(&descriptor);
+    memset(descriptor.address, '"', NVLXI_ADDRESS_MAX);
     expect_round_trip(&descriptor);
     descriptor.segment_count = descriptor.region_count = 0;
     descriptor.segments = NULL;
@@ -125,36 +95,33 @@ static void test_unencodable(void **state) {
                  {{"tab\t", 0, 1, 0x1000, 1, 1}, 1, "name of regions[0]"},
                  {{"a", 0, 4, 0x1000, 1, 1}, 1, "access 4"},
                  {{"a", 0, 1, 0xfff, 1, 1}, 1, "regions[0] at 0xfff"},
+                 {{"a", 0, 1, 0x1100, 1, 1}, 1, "regions[0] at 0x1100"},
                  {{"a", 0, 1, 0x1000, 0x101, 1}, 1, "0x101 bytes"},
+                 {{"a", 0, 1, 0x1000, UINT64_MAX, 1}, 1, "0xffffffffffffffff bytes"},
                  {{"a", 0, 1, 0x1000, 0, 1}, 1, "regions[0]"},
                  {{"a", 1, 1, 0x1000, 1, 1}, 1, "regions[0]"},
+                 {{"a", 0, 1, 0x1000, 1, 0}, 1, "regions[0]"},
+                 {{"a", 0, 1, 0x1000, 1, 2}, 1, "regions[0]"},
+                 {{"a", 0, 1, 0x1000, 1, UINT32_MAX}, 1, "regions[0]"},
                  {{"a", NVLXI_NO_SEGMENT, 1, 0, 1, 1}, 1, "regions[0]"},
-                 {{"a", 0, 1, 0x1000, 1, 1}, 65, "segments[0] has a handle of 65"}};
+                 {{"a", NVLXI_NO_SEGMENT, 1, 0, 0, 1}, 1, "regions[0]"},
+                 {{"a", 0, 1, 0x1000, 1, 1}, 65, "segments[0] has a handle of 65"},
+                 {{"a", 0, 1, 0x1000, 1, 1}, 0, "segments[0] of kind 1 has a handle of 0 bytes"}};
     for (size_t i = 0; i < NVLXI_COUNT(cases); i++) {
         struct nvlxi_region_record region = cases[i].region;
         struct nvlxi_segment_record segment = {.kind = 1, .base = 0x1000, .size = 0x100};
         segment.handle.length = cases[i].handle_length;
         struct nvlxi_descriptor descriptor = {
             .segments = &segment, .segment_count = 1, .regions = &region, .region_count = 1};
-        char *text = NULL;
-        size_t length;
-        expect(cases[i].words, nvlxi_descriptor_encode(&descriptor, &text, &length), NVLX_EINVAL, cases[i].words);
-        assert_null(text);
+        expect_unencodable(&descriptor, cases[i].words);
     }
     struct nvlxi_descriptor many = {.region_count = NVLXI_REGIONS_MAX + 1};
-    expect("too many regions", nvlxi_descriptor_encode(&many, NULL, NULL), NVLX_EINVAL, "1048577 regions");
+    expect_unencodable(&many, "1048577 regions");
+    struct nvlxi_descriptor unprintable = {.address = "/run/\n"};
+    expect_unencodable(&unprintable, "the address to be served at");
 }
 
 /* ---- What other versions may say -------------------------------------------------------------------------------- */
-
-static void expect_same_as_valid(const char *text) {
-    struct nvlxi_descriptor *expected = decode_valid(VALID), *found = decode_valid(text);
-    const char *wrong = compare_descriptors(expected, found);
-    if (wrong)
-        fail_msg("%s: %s", wrong, text);
-    nvlxi_descriptor_free(expected);
-    nvlxi_descriptor_free(found);
-}
 
 static void test_ignored(void **state) {
     (void)state;
@@ -164,20 +131,22 @@ static void test_ignored(void **state) {
         {"{\"format\"", "{\"new\":{\"a\":[1,2.5e3,null,true,\"\\ud83d\\ude00\"]},\"format\""},
         {"\"pid\"", "\"host\":[],\"pid\""},
         {"\"kind\"", "\"chunks\":[[[[]]]],\"kind\""},
-        {"\"rw\"]", "\"rw\",{\"sum\":1},[]]"},
+        {" rw\"]", " rw\",{\"sum\":1},[]]"},
+        {" rw\"]", " rw 0x7 -  sum=1\"]"},
+        {" rw\"]", " rw \"]"},
+        {HANDLE "\"", HANDLE "\",\"file\":false"},
+        {"\"0 0x0", "\"\\u0030 0x0"},
         {"{\"format\"", " \r\n\t{ \"format\""},
-        {"\"zero\",null,\"0x0\",\"0x0\",\"w\"]]}", "\"zero\",null,\"0x0\",\"0x0\",\"w\"]]}\n"},
+        {"0x0 w\"]]}", "0x0 w\"]]}\n"},
         {"\"zero\"", "\"\\u007aer\\u006F\""}};
-    for (size_t i = 0; i < NVLXI_COUNT(changes); i++) {
-        char *text = replace(changes[i][0], changes[i][1]);
-        expect_same_as_valid(text);
-        free(text);
-    }
+    for (size_t i = 0; i < NVLXI_COUNT(changes); i++)
+        expect_same(VALID, changes[i][0], changes[i][1]);
 }
 
 static void test_unknown_kind(void **state) {
     (void)state;
-    static const char *const handles[] = {"\"" HANDLE "\"", "{\"fd\":3}", "null", "\"no hex\""};
+    static const char *const handles[] = {"\"" HANDLE "\"", "{\"fd\":3}",         "null",
+                                          "\"no hex\"",     "null,\"file\":true", "null,\"file\":\"x\""};
     for (size_t i = 0; i < NVLXI_COUNT(handles); i++) {
         char *to;
         assert_true(asprintf(&to,
@@ -193,6 +162,7 @@ static void test_unknown_kind(void **state) {
         assert_int_equal(descriptor->segments[0].kind, NVLXI_KIND_UNKNOWN);
         assert_string_equal(descriptor->segments[0].kind_name, "vmm_chunks_of_2_mib_eac");
         assert_int_equal(descriptor->segments[0].handle.length, 0);
+        assert_false(descriptor->segments[0].file || descriptor->segments[0].joins);
         assert_int_equal(descriptor->segments[1].kind, NVLXI_KIND_CUDA_MALLOC);
         assert_int_equal(descriptor->region_count, 4);
         nvlxi_descriptor_free(descriptor);
@@ -201,25 +171,12 @@ static void test_unknown_kind(void **state) {
     }
 }
 
+/* ---- Kinds of memory, and where their files are given out ----------------------------------------------------------
+ */
+
 /* ---- Malformed texts -------------------------------------------------------------------------------------------- */
 
-struct change {
-    const char *from, *to; /* in the valid text */
-    const char *words;     /* in the message */
-};
-
-static void expect_refused(const struct change *changes, size_t count, int code) {
-    for (size_t i = 0; i < count; i++) {
-        char *text = replace(changes[i].from, changes[i].to);
-        struct nvlxi_descriptor *descriptor = NULL;
-        expect(text, decode(text, strlen(text), &descriptor), code, changes[i].words);
-        assert_null(descriptor);
-        assert_null(strcasestr(nvlx_last_error(), "deadbee"));
-        free(text);
-    }
-}
-
-#define EXPECT_REFUSED(changes, code) expect_refused(changes, NVLXI_COUNT(changes), code)
+#define EXPECT_REFUSED(changes, code) expect_refused_in(VALID, changes, NVLXI_COUNT(changes), code)
 
 static void test_version(void **state) {
     (void)state;
@@ -266,6 +223,12 @@ static void test_bad_head(void **state) {
         {"\"pid_namespace\":", "\"p\":", "process.pid_namespace is missing"},
         {"\"0x1234\"", "null", "process.start_time is null"},
         {"\"0x5\"", "false", "process.generation is a truth value"},
+        {"\"0x5\"", "\"0x5\",\"address\":\"\"", "process.address is \"\""},
+        {"\"0x5\"", "\"0x5\",\"address\":null", "process.address is null"},
+        {"\"0x5\"", "\"0x5\",\"address\":1", "process.address is a number"},
+        {"\"0x5\"", "\"0x5\",\"address\":\"/\xc3\xbc\"", "process.address is \"/??\""},
+        {"\"0x5\"", "\"0x5\",\"address\":\"/\\u0000\"", "process.address is \"/?\""},
+        {"\"0x5\"", "\"0x5\",\"address\":\"" X16("123456") "123456789012\"", "process.address is \"1234561"},
         {"ccddeeff\"", "ccddee\"", "process.engine"},
         {"ccddeeff\"", "ccddeeff00\"", "process.engine"},
         {"ccddeeff\"", "ccddeeFF\"", "process.engine"},
@@ -283,14 +246,46 @@ static void test_bad_numbers(void **state) {
     static const struct change places[] = {{"\"0x7b\"", NULL, "process.pid is "},
                                            {"\"0x1\"", NULL, "segments[0].serial is "},
                                            {"\"0x7f0000001000\"", NULL, "segments[1].base is "},
-                                           {"\"0x2000\"", NULL, "segments[1].size is "},
-                                           {"\"0x1ff0\"", NULL, "regions[1].offset is "},
-                                           {"\"0x200\"", NULL, "regions[0].length is "}};
+                                           {"\"0x2000\"", NULL, "segments[1].size is "}};
     for (size_t i = 0; i < NVLXI_COUNT(places); i++)
         for (size_t j = 0; j < NVLXI_COUNT(numbers); j++) {
             struct change change = {places[i].from, numbers[j], places[i].words};
-            expect_refused(&change, 1, NVLX_EFORMAT);
+            expect_refused_in(VALID, &change, 1, NVLX_EFORMAT);
         }
+}
+
+/* Every word of a region, with everything that is none there. */
+static void test_bad_words(void **state) {
+    (void)state;
+    static const char *const numbers[] = {
+        " ",           " 0x",         " 0",    " 1",    " 0X1",  " 0x01", " 0x00",
+        " 0xA",        " 0xg",        " -0x1", "  0x1", " 0x+1", " \\t",  " 0x10000000000000000",
+        " 0x1\\u0000", " 0x1\\u00a0", " null", " -"};
+    static const char *const indices[] = {
+        "\" 0x",   "\"0x0 0x",      "\"00 0x",         "\"01 0x",         "\"+0 0x",
+        "\"-1 0x", "\"-- 0x",       "\"0.0 0x",        "\"null 0x",       "\"2 0x",
+        "\" 0 0x", "\"0\\u0000 0x", "\"4294967295 0x", "\"4294967296 0x", "\"18446744073709551616 0x"};
+    static const char *const accesses[] = {" \"", "  rw\"", " wr\"", " rwx\"", " RW\"", " rw\\u0000\"", " 3\""};
+    struct change change = {" 0x1ff0", NULL, "regions[1].offset is \""};
+    for (size_t i = 0; i < NVLXI_COUNT(numbers); i++) {
+        change.to = numbers[i];
+        expect_refused_in(VALID, &change, 1, NVLX_EFORMAT);
+    }
+    change = (struct change){" 0x200", NULL, "regions[0].length is \""};
+    for (size_t i = 0; i < NVLXI_COUNT(numbers); i++) {
+        change.to = numbers[i];
+        expect_refused_in(VALID, &change, 1, NVLX_EFORMAT);
+    }
+    change = (struct change){"\"0 0x", NULL, "regions[0].segment is \""};
+    for (size_t i = 0; i < NVLXI_COUNT(indices); i++) {
+        change.to = indices[i];
+        expect_refused_in(VALID, &change, 1, NVLX_EFORMAT);
+    }
+    change = (struct change){" rw\"", NULL, "regions[0].access is \""};
+    for (size_t i = 0; i < NVLXI_COUNT(accesses); i++) {
+        change.to = accesses[i];
+        expect_refused_in(VALID, &change, 1, NVLX_EFORMAT);
+    }
 }
 
 static void test_bad_segments(void **state) {
@@ -321,6 +316,10 @@ static void test_bad_segments(void **state) {
         {HANDLE, "deadbeef g", "segments[0].handle of 10"},
         {HANDLE, X16("deadbeef") "00", "segments[0].handle of 130"},
         {"\"" HANDLE "\"", "[]", "segments[0].handle is an array"},
+        {HANDLE "\"", HANDLE "\",\"file\":true", "segments[0].file is true: expected none for a segment of kind"},
+        {HANDLE "\"", HANDLE "\",\"file\":1", "segments[0].file is a number: expected a truth value"},
+        {HANDLE "\"", HANDLE "\",\"file\":null", "segments[0].file is null"},
+        {HANDLE "\"", HANDLE "\",\"file\":\"true\"", "segments[0].file is \"true\""},
         {"\"" HANDLE "\"", HANDLE, "Line 1, Column"},
         {"\"" HANDLE "\"", "0" HANDLE, "Line 1, Column"},
         {"\"" HANDLE "\"", "-" HANDLE, "Line 1, Column"},
@@ -335,23 +334,25 @@ static void test_bad_regions(void **state) {
         {",\"regions\":" REGIONS, "", "regions is missing"},
         {REGIONS, "[{}]", "regions[0] is an object"},
         {REGIONS, "[[]]", "regions[0] is an array"},
-        {"\"0x200\",\"rw\"]", "\"0x200\"]", "regions[0] is an array"},
-        {"\"a\",0", "\"a\",2", "regions[0].segment is 2: expected null or an index below 2"},
-        {"\"a\",0", "\"a\",-1", "regions[0].segment is -1"},
-        {"\"a\",0", "\"a\",0.0", "regions[0].segment is 0"},
-        {"\"a\",0", "\"a\",4294967295", "regions[0].segment is 4294967295"},
-        {"\"a\",0", "\"a\",4294967296", "regions[0].segment is 4294967296"},
-        {"\"a\",0", "\"a\",\"0\"", "regions[0].segment is a string"},
-        {"\"a\",0", "\"a\",null", "regions[0]: offset 0x0 + length 0x200 without a segment"},
-        {"\"zero\",null", "\"zero\",1", "regions[3]: 0 bytes in segment 1"},
-        {"\"zero\",null,\"0x0\"", "\"zero\",null,\"0x1\"", "regions[3]: offset 0x1 + length 0x0 without"},
-        {"\"0x1ff0\"", "\"0x1ff1\"", "regions[1]: offset 0x1ff1 + length 0x10 leave segment 1 of 0x2000 bytes"},
-        {"\"0x1ff0\"", "\"0xfffffffffffffff8\"", "regions[1]: offset 0xfffffffffffffff8"},
-        {"\"0x0\",\"0x200\"", "\"0x0\",\"0x1001\"", "regions[0]: offset 0x0 + length 0x1001 leave segment 0 of 0x1000"},
-        {"\"rw\"", "\"\"", "regions[0].access is \"\""},
-        {"\"rw\"", "\"wr\"", "regions[0].access is \"wr\""},
-        {"\"rw\"", "\"rw\\u0000\"", "regions[0].access"},
-        {"\"rw\"", "3", "regions[0].access is a number"},
+        {"[\"a\",\"0 0x0 0x200 rw\"]", "[\"0 0x0 0x200 rw\"]", "regions[0] is an array: expected an array of name"},
+        {"\"0 0x0 0x200 rw\"", "0", "regions[0].range is a number: expected a string of segment, offset"},
+        {"\"0 0x0 0x200 rw\"", "null", "regions[0].range is null"},
+        {"\"0 0x0 0x200 rw\"", "[0,\"0x0\",\"0x200\",\"rw\"]", "regions[0].range is an array"},
+        {"\"0 0x0 0x200 rw\"", "\"\"", "regions[0].segment is \"\": expected \"-\" or an index below 2"},
+        {"\"0 0x0 0x200 rw\"", "\"0\"", "regions[0].offset is missing: expected \"0x\" and 1 to 16"},
+        {"\"0 0x0 0x200 rw\"", "\"0 0x0\"", "regions[0].length is missing"},
+        {"\"0 0x0 0x200 rw\"", "\"0 0x0 0x200\"", "regions[0].access is missing: expected \"-\", \"r\", \"w\""},
+        {"\"0 0x0 0x200 rw\"", "\"0 0x0 rw\"", "regions[0].length is \"rw\""},
+        {"\"0 0x0 0x200 rw\"", "\"0 0x0  0x200 rw\"", "regions[0].length is \"\""},
+        {"\"0 0x0 0x200 rw\"", "\"0\xc2\xa0 0x0 0x200 rw\"", "regions[0].segment is \"0??\""},
+        {"\"0 0x0 0x200 rw\"", "\"2 0x0 0x200 rw\"", "regions[0].segment is \"2\": expected \"-\" or an index below 2"},
+        {"\"0 0x0", "\"- 0x0", "regions[0]: offset 0x0 + length 0x200 without a segment"},
+        {"\"- 0x0", "\"1 0x0", "regions[3]: 0 bytes in segment 1"},
+        {"\"- 0x0", "\"- 0x1", "regions[3]: offset 0x1 + length 0x0 without"},
+        {"0x1ff0", "0x1ff1", "regions[1]: offset 0x1ff1 + length 0x10 leave segment 1 of 0x2000 bytes"},
+        {"0x1ff0", "0x2000", "regions[1]: offset 0x2000 + length 0x10 leave segment 1"},
+        {"0x1ff0", "0xfffffffffffffff8", "regions[1]: offset 0xfffffffffffffff8"},
+        {"0x0 0x200", "0x0 0x1001", "regions[0]: offset 0x0 + length 0x1001 leave segment 0 of 0x1000"},
         {"\"a\"", "\"b\"", "regions[1].name is \"b\", which is taken by regions[0]"},
         {"\"b\"", "\"zero\"", "regions[3].name is \"zero\", which is taken by regions[1]"}};
     EXPECT_REFUSED(changes, NVLX_EFORMAT);
@@ -395,9 +396,9 @@ static void test_bad_json(void **state) {
                                             {"[1,0]", "[1,,0]", "Line 1, Column"},
                                             {"[1,0]", "[1,NaN]", "Line 1, Column"},
                                             {"[1,0]", "[1,0],\"x\":Infinity", "Line 1, Column"},
-                                            {"\"w\"]]}", "\"w\"]],}", "Line 1, Column"},
-                                            {"\"w\"]]}", "\"w\"]]}{}", "Extra non-whitespace"},
-                                            {"\"w\"]]}", "\"w\"]]}x", "Extra non-whitespace"},
+                                            {"w\"]]}", "w\"]],}", "Line 1, Column"},
+                                            {"w\"]]}", "w\"]]}{}", "Extra non-whitespace"},
+                                            {"w\"]]}", "w\"]]}x", "Extra non-whitespace"},
                                             {"\"cuda\"", "\"cu\nda\"", "control character 0x0a at byte 49"},
                                             {"{\"format\"", "\f{\"format\"", "control character 0x0c at byte 0"}};
     EXPECT_REFUSED(changes, NVLX_EFORMAT);
@@ -407,16 +408,11 @@ static void test_bad_json(void **state) {
            "268435457 bytes");
 }
 
-static int watch(void **state) {
-    (void)state;
-    return nvlx_set_log(NVLX_LOG_DEBUG, watch_log, NULL);
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_extreme_values), cmocka_unit_test(test_unencodable),  cmocka_unit_test(test_ignored),
-        cmocka_unit_test(test_unknown_kind),   cmocka_unit_test(test_version),      cmocka_unit_test(test_bad_head),
-        cmocka_unit_test(test_bad_numbers),    cmocka_unit_test(test_bad_segments), cmocka_unit_test(test_bad_regions),
-        cmocka_unit_test(test_bad_names),      cmocka_unit_test(test_bad_json)};
-    return cmocka_run_group_tests_name("descriptor", tests, watch, NULL);
+        cmocka_unit_test(test_extreme_values), cmocka_unit_test(test_unencodable), cmocka_unit_test(test_ignored),
+        cmocka_unit_test(test_unknown_kind),   cmocka_unit_test(test_version),     cmocka_unit_test(test_bad_head),
+        cmocka_unit_test(test_bad_numbers),    cmocka_unit_test(test_bad_words),   cmocka_unit_test(test_bad_segments),
+        cmocka_unit_test(test_bad_regions),    cmocka_unit_test(test_bad_names),   cmocka_unit_test(test_bad_json)};
+    return cmocka_run_group_tests_name("descriptor", tests, watch_handles, NULL);
 }
