@@ -50,7 +50,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
-#include <functional>
 #include <memory>
 #include <new>
 #include <string>
@@ -467,30 +466,15 @@ int read_region(const Json::Value &item, size_t index, RegionReader *reader, nvl
     return code != NVLX_OK ? code : read_range(*++element, index, *reader, region);
 }
 
-// Sorted by hash, and among equal hashes by name, so that names made to have equal hashes cost no more than a sort.
-int check_names(const nvlxi_descriptor &descriptor) {
-    struct Name {
-        size_t hash;
-        const char *name;
-        size_t index;
-    };
-    std::vector<Name> names;
-    names.reserve(descriptor.region_count);
-    for (size_t i = 0; i < descriptor.region_count; i++) {
-        const char *name = descriptor.regions[i].name;
-        if (name[0] != '\0')
-            names.push_back({std::hash<std::string_view>()(name), name, i});
-    }
-    std::sort(names.begin(), names.end(), [](const Name &a, const Name &b) {
-        if (a.hash != b.hash)
-            return a.hash < b.hash;
-        const int order = std::strcmp(a.name, b.name);
-        return order != 0 ? order < 0 : a.index < b.index;
-    });
-    for (size_t i = 1; i < names.size(); i++)
-        if (names[i].hash == names[i - 1].hash && std::strcmp(names[i].name, names[i - 1].name) == 0)
-            return malformed({"regions", names[i].index, "name"}, " is \"%s\", which is taken by regions[%zu]",
-                             Shown(names[i].name).text, names[i - 1].index);
+int index_names(nvlxi_descriptor *descriptor) {
+    size_t index = 0, twin = 0;
+    const int code =
+        nvlxi_name_index_build(descriptor->regions, descriptor->region_count, &descriptor->by_name, &index, &twin);
+    if (code == NVLX_ENOMEM)
+        throw std::bad_alloc();
+    if (code != NVLX_OK)
+        return malformed({"regions", index, "name"}, " is \"%s\", which is taken by regions[%zu]",
+                         Shown(descriptor->regions[index].name).text, twin);
     return NVLX_OK;
 }
 
@@ -536,7 +520,7 @@ int read_regions(const Json::Value *list, size_t text_size, nvlxi_descriptor *de
             return code;
         descriptor->region_count++;
     }
-    return check_names(*descriptor);
+    return index_names(descriptor);
 }
 
 int read_text(std::string_view text, nvlxi_descriptor *descriptor) {
@@ -586,5 +570,6 @@ void nvlxi_descriptor_free(nvlxi_descriptor *descriptor) {
     std::free(descriptor->segments);
     std::free(descriptor->regions);
     std::free(descriptor->names);
+    nvlxi_name_index_free(&descriptor->by_name);
     std::free(descriptor);
 }

@@ -6,6 +6,7 @@
 
 #include <stddef.h>
 
+#include "name_index.h"
 #include "records.h"
 
 #ifdef __cplusplus
@@ -20,7 +21,8 @@ struct nvlxi_descriptor {
     size_t segment_count;
     struct nvlxi_region_record *regions; /* names point into memory that the descriptor owns when it was decoded */
     size_t region_count;
-    char *names; /* that memory; NULL in a descriptor to be encoded */
+    char *names;                     /* that memory; NULL in a descriptor to be encoded */
+    struct nvlxi_name_index by_name; /* set when it was decoded */
 };
 
 /* Writes the text, NUL-terminated; free it by free(3). NVLX_ENOMEM. */

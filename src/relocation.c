@@ -49,21 +49,6 @@ static int compare_starts(const void *a, const void *b) {
     return (x->start > y->start) - (x->start < y->start);
 }
 
-static int build_names(struct nvlxi_peer_table *table) {
-    const struct nvlxi_descriptor *d = table->descriptor;
-    bool hash_full = false;
-    table->name_entries = calloc(d->region_count + 1, sizeof *table->name_entries);
-    if (!table->name_entries)
-        return NVLX_ENOMEM;
-    for (size_t i = 0; i < d->region_count; i++) {
-        struct nvlxi_region_name *entry = &table->name_entries[i];
-        entry->region = &d->regions[i];
-        if (entry->region->name[0] && !hash_full)
-            HASH_ADD_KEYPTR(hh, table->names, entry->region->name, strlen(entry->region->name), entry);
-    }
-    return hash_full ? NVLX_ENOMEM : 0;
-}
-
 static int build_ranges(struct nvlxi_relocation *r, struct nvlxi_peer_table *table) {
     const struct nvlxi_descriptor *d = table->descriptor;
     size_t count = 0;
@@ -114,8 +99,6 @@ static void table_free(struct nvlxi_relocation *r, struct nvlxi_peer_table *tabl
         free(table->views[gpu].mapping);
     }
     free(table->views);
-    HASH_CLEAR(hh, table->names);
-    free(table->name_entries);
     nvlxi_spans_free(&table->spans);
     nvlxi_ranges_free(&table->ranges);
     nvlxi_descriptor_free(table->descriptor);
@@ -141,8 +124,8 @@ static int table_make(struct nvlxi_relocation *r, const char *text, size_t lengt
         code = check_origin(r, table->descriptor);
     if (code)
         goto free_table;
-    if ((code = nvlxi_spans_make(table->descriptor, &table->spans)) || (code = build_names(table)) ||
-        (code = build_ranges(r, table)) || (code = build_views(r, table))) {
+    if ((code = nvlxi_spans_make(table->descriptor, &table->spans)) || (code = build_ranges(r, table)) ||
+        (code = build_views(r, table))) {
         nvlxi_fail(code, "no memory for a peer with %zu segments and %zu regions", table->descriptor->segment_count,
                    table->descriptor->region_count);
         goto free_table;
@@ -442,13 +425,13 @@ int nvlxi_peer_update(struct nvlx_peer *peer, const char *text, size_t length) {
 }
 
 int nvlxi_peer_find(struct nvlx_peer *peer, const char *name, uint64_t *address, uint64_t *length) {
-    const struct nvlxi_region_name *entry;
     int code = 0;
     pthread_rwlock_rdlock(peer->relocation->tables);
-    HASH_FIND_STR(peer->table->names, name, entry);
-    if (entry) {
-        *address = entry->region->address;
-        *length = entry->region->length;
+    const struct nvlxi_descriptor *d = peer->table->descriptor;
+    const struct nvlxi_region_record *region = nvlxi_name_index_find(&d->by_name, d->regions, name);
+    if (region) {
+        *address = region->address;
+        *length = region->length;
     } else {
         code = nvlxi_fail(NVLX_ENOENT, "the peer has no region named \"%.*s\"", NVLXI_NAME_MAX, name);
     }

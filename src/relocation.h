@@ -51,17 +51,11 @@ struct nvlxi_view {                 /* the spans as one local GPU sees them */
     struct nvlxi_mapping **mapping; /* [spans]: valid where the offset is */
 };
 
-struct nvlxi_region_name {
-    const struct nvlxi_region_record *region;
-    UT_hash_handle hh;
-};
-
 struct nvlxi_peer_table {
     struct nvlxi_descriptor *descriptor;
     struct nvlxi_spans spans;
-    struct nvlxi_ranges ranges;                     /* owner: the span's index */
-    struct nvlxi_region_name *name_entries, *names; /* the entries, and the hash set made of them */
-    struct nvlxi_view *views;                       /* [GPUs of this process] */
+    struct nvlxi_ranges ranges; /* owner: the span's index */
+    struct nvlxi_view *views;   /* [GPUs of this process] */
 };
 
 /* Opens the source of the file descriptors of a peer's segments, for those with `file`, in order. Set by who can reach

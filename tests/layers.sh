@@ -17,6 +17,7 @@ src/log                10
 src/error              11
 src/name               12
 src/records            18
+src/name_index         19
 src/identity           21
 src/device             20
 src/ranges             21

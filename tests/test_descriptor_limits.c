@@ -122,6 +122,9 @@ static void expect_cost(size_t region_count, size_t most_bytes, double most_ms) 
     printf("%zu regions in %d segments: %zu bytes, encoded in %.1f ms, decoded in %.1f ms\n", region_count,
            SEGMENTS_HELD, length, encode_ms, decode_ms);
     assert_null(compare_descriptors(&descriptor, decoded));
+    for (size_t i = 0; i < region_count; i++)
+        assert_ptr_equal(nvlxi_name_index_find(&decoded->by_name, decoded->regions, names[i]), &decoded->regions[i]);
+    assert_null(nvlxi_name_index_find(&decoded->by_name, decoded->regions, "model.layers.0.self_attn.q_proj.weight."));
     assert_true(length <= most_bytes);
     assert_true(encode_ms <= most_ms && decode_ms <= most_ms);
     nvlxi_descriptor_free(decoded);
