@@ -28,7 +28,7 @@ const char *name_of(const nvlxi_region_record *regions, uint64_t entry) {
 
 int nvlxi_name_index_build(const nvlxi_region_record *regions, size_t count, nvlxi_name_index *index, size_t *region,
                            size_t *twin) {
-    auto *const entries = static_cast<uint64_t *>(std::malloc((count + 1) * sizeof(uint64_t)));
+    auto *const entries = static_cast<uint64_t *>(std::calloc(count + 1, sizeof(uint64_t)));
     if (entries == nullptr)
         return NVLX_ENOMEM;
     uint64_t *end = entries;

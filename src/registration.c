@@ -492,7 +492,6 @@ static void fill_records(struct nvlxi_registration *r, struct nvlxi_descriptor *
         record->access = region->access;
         record->address = region->address;
         record->length = region->length;
-        record->spans = region->segment ? 1 : 0;
         if (region->name) {
             record->name = name;
             name = stpcpy(name, region->name) + 1;

@@ -12,7 +12,12 @@
 #include "name.h"
 #include "nvlxfer.h"
 
-/* All functions return NULL, or what is wrong. */
+static inline bool same_identity(const struct nvlxi_identity *a, const struct nvlxi_identity *b) {
+    return strcmp(a->boot_id, b->boot_id) == 0 && a->pid == b->pid && a->pid_namespace == b->pid_namespace &&
+           a->start_time == b->start_time && strcmp(a->engine, b->engine) == 0 && a->generation == b->generation;
+}
+
+/* All functions from here on return NULL, or what is wrong. */
 
 static inline const char *compare_descriptors(const struct nvlxi_descriptor *a, const struct nvlxi_descriptor *b) {
     if (strcmp(a->backend, b->backend) != 0)

@@ -145,8 +145,8 @@ static void test_ignored(void **state) {
 
 static void test_unknown_kind(void **state) {
     (void)state;
-    static const char *const handles[] = {"\"" HANDLE "\"", "{\"fd\":3}",         "null",
-                                          "\"no hex\"",     "null,\"file\":true", "null,\"file\":\"x\""};
+    static const char *const handles[] = {"\"deadbeefdeadbeef\"", "{\"fd\":3}",         "null",
+                                          "\"no hex\"",           "null,\"file\":true", "null,\"file\":\"x\""};
     for (size_t i = 0; i < NVLXI_COUNT(handles); i++) {
         char *to;
         assert_true(asprintf(&to,
