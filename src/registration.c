@@ -302,8 +302,10 @@ static int compare_segments(const void *a, const void *b) {
     return ((*x)->key.base > (*y)->key.base) - ((*x)->key.base < (*y)->key.base);
 }
 
-static void mark_stale(struct nvlxi_segment *segment, const char *why) {
+/* What is exported changes with it. */
+static void mark_stale(struct nvlxi_registration *r, struct nvlxi_segment *segment, const char *why) {
     segment->stale = true;
+    r->generation++;
     nvlxi_log(NVLX_LOG_WARNING, "segment 0x%" PRIx64 " of %" PRIu64 " bytes with %zu regions is no longer used: %s",
               segment->key.base, segment->allocation.size, segment->regions, why);
 }
@@ -342,7 +344,7 @@ static int number_segments(struct nvlxi_registration *r) {
         sorted[i]->index = (uint32_t)i;
         if (last && sorted[i]->key.base < last->key.base + last->allocation.size) {
             bool younger = sorted[i]->key.serial > last->key.serial;
-            mark_stale(younger ? last : sorted[i], "its memory was freed and allocated anew");
+            mark_stale(r, younger ? last : sorted[i], "its memory was freed and allocated anew");
             last = younger ? sorted[i] : last;
         } else {
             last = sorted[i];
@@ -418,8 +420,7 @@ static void mark_freed(struct nvlxi_registration *r, const struct nvlxi_allocati
     pthread_mutex_lock(&r->mutex);
     HASH_FIND(hh, r->segments, &key, sizeof key, segment);
     if (segment && segment->ready && !segment->stale) {
-        mark_stale(segment, "its memory was freed");
-        r->generation++;
+        mark_stale(r, segment, "its memory was freed");
         atomic_store(&r->changed, true);
     }
     pthread_mutex_unlock(&r->mutex);

@@ -1,9 +1,9 @@
 /* Descriptors that do harm: deep, huge, cut, damaged, or read while memory runs out; and what large ones cost.
  * SPDX-License-Identifier: Apache-2.0 */
-#include <time.h>
-
 #include "descriptor_expect.h"
 #include "faulty_memory.h"
+
+#include <time.h>
 
 static void ignore(void *context, int level, const char *message) {
     (void)context;
