@@ -20,6 +20,9 @@
  *                                                     nvlx_transfer(read from address) -> request
  *                                                     nvlx_wait(request)
  *
+ * The two lines in the middle are what nvlx_serve (A) and nvlx_connect (B) do over a Unix socket: B then learns of
+ * later changes, and memory that is shared by file descriptor can be opened.
+ *
  * Conventions of every function, said once
  *
  * - Returns 0 or a negative NVLX_E... code. Outputs come last and are written only on success.
@@ -31,8 +34,9 @@
  *   CUDA nor this library survives fork). Only the errors beyond these are listed at each function.
  * - Calls that may block say so. The others never wait for a GPU or for another process.
  * - An object passed to a function must be alive: nothing may use an object while another thread frees it.
- * - The library never exits or aborts, prints nothing to stdout, installs no signal handler. The cuda backend
- *   starts no thread; the host backend starts one worker a lane. Nothing survives nvlx_engine_destroy.
+ * - The library never exits or aborts, prints nothing to stdout, installs no signal handler. The first nvlx_serve or
+ *   nvlx_connect starts one thread an engine, "nvlx-service", with all signals blocked; the host backend starts one
+ *   worker a lane. There are no other threads. Nothing survives nvlx_engine_destroy.
  * - Structs that callers fill begin with their size: set every field by the struct's init function first.
  *   A NULL pointer to options means the defaults.
  * - Bounds and access rights protect from mistakes, not from malice: who holds a descriptor can open the whole
@@ -73,11 +77,11 @@ const char *nvlx_version(void);
     X(EBUSY, -7, "in use by transfers in flight, or too many are in flight")                                           \
     X(ENOTSUP, -8, "not supported")                                                                                    \
     X(ERANGE, -9, "the address range is not registered, or not all of it")                                             \
-    X(EACCES, -10, "the region does not grant this access")                                                            \
+    X(EACCES, -10, "this access is not granted")                                                                       \
     X(ENOENT, -11, "no such name")                                                                                     \
     X(EEXIST, -12, "the name is taken")                                                                                \
-    X(EFORMAT, -13, "the descriptor is malformed")                                                                     \
-    X(EVERSION, -14, "the descriptor is of a version that this library does not know")                                 \
+    X(EFORMAT, -13, "malformed")                                                                                       \
+    X(EVERSION, -14, "of a version that this library does not know")                                                   \
     X(EBACKEND, -15, "the backend cannot run here, or the peer uses another one")                                      \
     X(ESTALE, -16, "outdated: the peer has withdrawn or replaced it, or is gone")
 
@@ -295,6 +299,45 @@ int nvlx_wait(struct nvlx_request *request, int64_t timeout_ns);
 /* Frees a request. One in flight is not cancelled: the call waits for it. NULL is allowed. Returns how the transfer
  * ended. */
 int nvlx_request_free(struct nvlx_request *request);
+
+struct nvlx_serve_options {
+    size_t size;
+    const uint32_t *users; /* user ids that may connect, beside this process's own effective user; copied */
+    size_t user_count;
+    const uint32_t *groups; /* group ids, one of which a process must have, supplementary or not; copied */
+    size_t group_count;
+    uint32_t mode; /* of the socket file. 0: 0600, or 0666 where users or groups are named. Whoever passes it must
+                      also be one of the above, by the kernel's word on who connects */
+    uint32_t max_connections; /* more are refused with NVLX_EBUSY. 0: 64. At most 65536. A peer that follows this engine
+                                 takes one, and another for moments while it maps memory that takes file descriptors */
+};
+
+void nvlx_serve_options_init(struct nvlx_serve_options *options);
+
+/* Serves this engine's descriptor, its changes, and the file descriptors of its shared memory at an address of this
+ * node: an absolute path, where a socket file is made, or "@name" in the abstract namespace (which ends at the network
+ * namespace, and has no file mode); at most 107 bytes of UTF-8. Descriptors written from now on, by nvlx_export too,
+ * name the address, so that peers made by nvlx_peer_open can fetch file descriptors as well. Once an engine; it ends
+ * with the engine, and the socket file is removed. A socket file that a killed process left is replaced. Changes reach
+ * peers within milliseconds, later where the descriptor is long: after a change, it is written anew at most once in ten
+ * times the time that this takes. May block for up to a second if others are about to serve in the same folder.
+ * NVLX_EEXIST: another process serves there, the path is no socket, or this engine serves already. NVLX_EACCES,
+ * NVLX_ENOENT: the folder does not let it, or is not there. NVLX_EBUSY: others keep the folder locked. */
+int nvlx_serve(struct nvlx_engine *engine, const char *address, const struct nvlx_serve_options *options);
+
+/* Makes a peer of the engine that serves at `address`, ready for use; what it registers and unregisters from now on is
+ * known here without asking. A name may therefore vanish between two calls: then NVLX_ENOENT, NVLX_ERANGE or
+ * NVLX_ESTALE, as after nvlx_peer_update. Blocks up to `timeout_ns` (< 0: for ever), also while nobody serves there
+ * yet: processes may start in any order. The caller closes the peer (nvlx_peer_close). NVLX_ETIMEDOUT: nobody serves,
+ * or does not answer. NVLX_EACCES: this user may not connect. NVLX_EBUSY: the server has as many connections as it
+ * allows. NVLX_EVERSION: it speaks another major version of the protocol. Else as nvlx_peer_open. */
+int nvlx_connect(struct nvlx_engine *engine, const char *address, int64_t timeout_ns, struct nvlx_peer **peer);
+
+/* Whether the peer is alive, as far as known; does not block. NVLX_ESTALE: the connection that nvlx_connect made has
+ * ended: its process is gone, or its engine was destroyed, or it dropped this one, which did not read for 30 s. What is
+ * mapped of the peer can still be read until nvlx_peer_close; nothing more is mapped; a process restarted at the
+ * address is a new peer: connect anew. Of a peer from nvlx_peer_open nothing is known: 0. */
+int nvlx_peer_test(struct nvlx_peer *peer);
 
 /* ---- Advanced use ------------------------------------------------------------------------------------ */
 

@@ -12,6 +12,8 @@
 #include "error.h"
 #include "identity.h"
 #include "log.h"
+#include "options.h"
+#include "rendezvous.h"
 #include "transfer.h"
 
 #define LIST_MEMORY (256u << 20) /* bytes; where config.list_memory is 0 */
@@ -31,66 +33,11 @@ struct nvlx_engine {
     struct nvlxi_registration registration;
     struct nvlxi_relocation relocation;
     struct nvlxi_transfers transfers;
+    struct nvlxi_rendezvous rendezvous;
     pthread_mutex_t mutex;          /* guards the two below */
     struct nvlx_peer *peers;        /* list */
     struct allocation *allocations; /* hash set by address */
 };
-
-const char *nvlx_version(void) {
-#define TEXT_OF(x) #x
-#define TEXT(x)    TEXT_OF(x)
-    return TEXT(NVLX_VERSION_MAJOR) "." TEXT(NVLX_VERSION_MINOR) "." TEXT(NVLX_VERSION_PATCH);
-}
-
-/* ---- Structs that callers fill ----------------------------------------------------------------------- */
-
-void nvlx_config_init(struct nvlx_config *config) {
-    *config = (struct nvlx_config){.size = sizeof *config};
-}
-
-void nvlx_alloc_options_init(struct nvlx_alloc_options *options) {
-    *options = (struct nvlx_alloc_options){.size = sizeof *options};
-}
-
-void nvlx_region_options_init(struct nvlx_region_options *options) {
-    *options = (struct nvlx_region_options){.size = sizeof *options, .access = NVLX_ACCESS_READ_WRITE};
-}
-
-void nvlx_transfer_options_init(struct nvlx_transfer_options *options) {
-    *options = (struct nvlx_transfer_options){.size = sizeof *options};
-}
-
-/* Copies what the caller filled over the defaults in `known`: an older caller's missing tail keeps them; a newer
- * caller's tail must be zero. */
-static int take_struct(void *known, size_t known_size, const void *given, const char *name) {
-    size_t size;
-    if (!given)
-        return 0;
-    memcpy(&size, given, sizeof size);
-    if (size < sizeof size || size > 65536)
-        return nvlxi_fail(NVLX_EINVAL, "struct %s has size %zu: it was not set by its init function", name, size);
-    for (size_t i = known_size; i < size; i++)
-        if (((const char *)given)[i])
-            return nvlxi_fail(NVLX_ENOTSUP, "struct %s sets byte %zu, which this version (%s) does not know", name, i,
-                              nvlx_version());
-    memcpy(known, given, nvlxi_min(size, known_size));
-    memcpy(known, &known_size, sizeof known_size);
-    return 0;
-}
-
-/* Gives as much of `made` as the caller's struct has room for. */
-static int give_struct(void *given, const void *made, size_t made_size, const char *name) {
-    size_t size;
-    if (!given)
-        return nvlxi_fail(NVLX_EINVAL, "struct %s is NULL", name);
-    memcpy(&size, given, sizeof size);
-    if (size < sizeof size || size > 65536)
-        return nvlxi_fail(NVLX_EINVAL, "struct %s has size %zu: set it to sizeof(struct %s)", name, size, name);
-    memset(given, 0, size);
-    memcpy(given, made, nvlxi_min(size, made_size));
-    memcpy(given, &size, sizeof size);
-    return 0;
-}
 
 static int check_engine(const struct nvlx_engine *engine) {
     if (nvlxi_unlikely(!engine))
@@ -200,6 +147,7 @@ static int init_modules(struct nvlx_engine *engine, const struct nvlx_config *co
     init_tables_lock(&engine->tables);
     pthread_mutex_init(&engine->mutex, NULL);
     nvlxi_transfers_init(transfers, config->list_memory ? config->list_memory : LIST_MEMORY);
+    nvlxi_rendezvous_init(&engine->rendezvous, registration, relocation, transfers, &engine->identity);
     return 0;
 }
 
@@ -237,7 +185,7 @@ int nvlx_engine_create(const struct nvlx_config *config, struct nvlx_engine **en
     nvlx_config_init(&known);
     int code = check_pointer(engine, "engine");
     if (!code)
-        code = take_struct(&known, sizeof known, config, "nvlx_config");
+        code = nvlxi_struct_take(&known, sizeof known, config, "nvlx_config");
     if (!code && known.gpu_count && !known.gpus)
         code = nvlxi_fail(NVLX_EINVAL, "config.gpus is NULL and config.gpu_count is %zu", known.gpu_count);
     if (!code)
@@ -266,6 +214,7 @@ int nvlx_engine_destroy(struct nvlx_engine *engine) {
     int failed, code = check_engine(engine);
     if (code)
         return code;
+    nvlxi_rendezvous_free(&engine->rendezvous); /* first: its thread uses all the others */
     nvlxi_transfers_free(&engine->transfers);
     DL_FOREACH_SAFE(engine->peers, peer, next) {
         failed = nvlxi_peer_close(peer);
@@ -300,7 +249,7 @@ int nvlx_engine_info(struct nvlx_engine *engine, struct nvlx_engine_info *info) 
     pthread_mutex_lock(&engine->transfers.mutex);
     made.requests = engine->transfers.in_flight_count;
     pthread_mutex_unlock(&engine->transfers.mutex);
-    return give_struct(info, &made, sizeof made, "nvlx_engine_info");
+    return nvlxi_struct_give(info, &made, sizeof made, "nvlx_engine_info");
 }
 
 /* ---- Memory ------------------------------------------------------------------------------------------ */
@@ -349,7 +298,8 @@ int nvlx_alloc(struct nvlx_engine *engine, int gpu, size_t length, const struct 
     nvlx_alloc_options_init(&known);
     int code = check_engine(engine);
     if (code || (code = check_pointer(address, "address")) ||
-        (code = take_struct(&known, sizeof known, options, "nvlx_alloc_options")) || (code = check_gpu(engine, gpu)))
+        (code = nvlxi_struct_take(&known, sizeof known, options, "nvlx_alloc_options")) ||
+        (code = check_gpu(engine, gpu)))
         return code;
     if ((code = alloc_request(gpu, length, &known, &request)))
         return code;
@@ -404,7 +354,7 @@ int nvlx_register(struct nvlx_engine *engine, const void *address, size_t length
     nvlx_region_options_init(&known);
     int code = check_engine(engine);
     if (code || (code = check_pointer(region, "region")) ||
-        (code = take_struct(&known, sizeof known, options, "nvlx_region_options")))
+        (code = nvlxi_struct_take(&known, sizeof known, options, "nvlx_region_options")))
         return code;
     return nvlxi_registration_add(&engine->registration, (uint64_t)(uintptr_t)address, length, &known, region);
 }
@@ -428,17 +378,11 @@ int nvlx_unregister(struct nvlx_region *region, int64_t timeout_ns) {
 }
 
 int nvlx_export(struct nvlx_engine *engine, char **text, size_t *length) {
+    uint64_t generation;
     int code = check_engine(engine);
     if (code || (code = check_pointer(text, "text")) || (code = check_pointer(length, "length")))
         return code;
-    struct nvlxi_descriptor descriptor = {.identity = engine->identity};
-    strncpy(descriptor.backend, engine->ops->name, sizeof descriptor.backend - 1);
-    code = nvlxi_registration_records(&engine->registration, &descriptor);
-    if (code)
-        return code;
-    code = nvlxi_descriptor_encode(&descriptor, text, length);
-    nvlxi_registration_records_free(&descriptor);
-    return code;
+    return nvlxi_publisher_text(&engine->rendezvous.publisher, text, length, &generation);
 }
 
 void nvlx_text_free(char *text) {
@@ -452,6 +396,13 @@ static int check_peer(const struct nvlx_peer *peer) {
     return code ? code : check_engine(peer->engine);
 }
 
+static void keep_peer(struct nvlx_engine *engine, struct nvlx_peer *peer) {
+    peer->engine = engine;
+    pthread_mutex_lock(&engine->mutex);
+    DL_APPEND(engine->peers, peer);
+    pthread_mutex_unlock(&engine->mutex);
+}
+
 int nvlx_peer_open(struct nvlx_engine *engine, const char *text, size_t length, struct nvlx_peer **peer) {
     struct nvlx_peer *made;
     int code = check_engine(engine);
@@ -460,12 +411,37 @@ int nvlx_peer_open(struct nvlx_engine *engine, const char *text, size_t length, 
     code = nvlxi_peer_open(&engine->relocation, text, length, &made);
     if (code)
         return code;
-    made->engine = engine;
-    pthread_mutex_lock(&engine->mutex);
-    DL_APPEND(engine->peers, made);
-    pthread_mutex_unlock(&engine->mutex);
+    keep_peer(engine, made);
     *peer = made;
     return 0;
+}
+
+int nvlx_serve(struct nvlx_engine *engine, const char *address, const struct nvlx_serve_options *options) {
+    struct nvlx_serve_options known;
+    nvlx_serve_options_init(&known);
+    int code = check_engine(engine);
+    if (code || (code = check_pointer(address, "address")) ||
+        (code = nvlxi_struct_take(&known, sizeof known, options, "nvlx_serve_options")))
+        return code;
+    return nvlxi_rendezvous_serve(&engine->rendezvous, address, &known);
+}
+
+int nvlx_connect(struct nvlx_engine *engine, const char *address, int64_t timeout_ns, struct nvlx_peer **peer) {
+    struct nvlx_peer *made;
+    int code = check_engine(engine);
+    if (code || (code = check_pointer(address, "address")) || (code = check_pointer(peer, "peer")))
+        return code;
+    code = nvlxi_rendezvous_connect(&engine->rendezvous, address, timeout_ns, &made);
+    if (code)
+        return code;
+    keep_peer(engine, made);
+    *peer = made;
+    return 0;
+}
+
+int nvlx_peer_test(struct nvlx_peer *peer) {
+    int code = check_peer(peer);
+    return code ? code : nvlxi_clients_test(&peer->engine->rendezvous.clients, peer);
 }
 
 int nvlx_peer_update(struct nvlx_peer *peer, const char *text, size_t length) {
@@ -503,6 +479,7 @@ int nvlx_peer_close(struct nvlx_peer *peer) {
         if (!atomic_load(&peer->pins))
             break;
     }
+    nvlxi_rendezvous_leave(&engine->rendezvous, peer);
     pthread_mutex_lock(&engine->mutex);
     DL_DELETE(engine->peers, peer);
     pthread_mutex_unlock(&engine->mutex);
@@ -516,7 +493,7 @@ static int take_transfer(const struct nvlx_engine *engine, const struct nvlx_op 
                          const struct nvlx_transfer_options *options, struct nvlx_transfer_options *known) {
     nvlx_transfer_options_init(known);
     int code = check_engine(engine);
-    if (code || (code = take_struct(known, sizeof *known, options, "nvlx_transfer_options")))
+    if (code || (code = nvlxi_struct_take(known, sizeof *known, options, "nvlx_transfer_options")))
         return code;
     if (count && (code = check_pointer(ops, "ops")))
         return code;
@@ -556,7 +533,7 @@ int nvlx_post(struct nvlx_prepared *prepared, const struct nvlx_transfer_options
     nvlx_transfer_options_init(&known);
     int code = check_prepared(prepared);
     if (code || (code = check_pointer(request, "request")) ||
-        (code = take_struct(&known, sizeof known, options, "nvlx_transfer_options")))
+        (code = nvlxi_struct_take(&known, sizeof known, options, "nvlx_transfer_options")))
         return code;
     if (known.flags || known.mechanism || known.max_sms || known.priority)
         return nvlxi_fail(NVLX_EINVAL,
@@ -594,7 +571,7 @@ int nvlx_request_info(struct nvlx_request *request, struct nvlx_request_info *in
     if (code)
         return code;
     nvlxi_request_info(request, &made);
-    return give_struct(info, &made, sizeof made, "nvlx_request_info");
+    return nvlxi_struct_give(info, &made, sizeof made, "nvlx_request_info");
 }
 
 int nvlx_request_free(struct nvlx_request *request) {

@@ -20,6 +20,23 @@ int nvlxi_registration_init(struct nvlxi_registration *registration) {
     return 0;
 }
 
+/* ---- Who listens for changes --------------------------------------------------------------------------- */
+
+void nvlxi_registration_listen(struct nvlxi_registration *registration, nvlxi_change_function function, void *context) {
+    pthread_mutex_lock(&registration->mutex);
+    registration->generation++;
+    registration->on_change_context = context;
+    atomic_store(&registration->on_change, function);
+    pthread_mutex_unlock(&registration->mutex);
+}
+
+/* Without the mutex. */
+static void tell_change(struct nvlxi_registration *r) {
+    nvlxi_change_function function = atomic_load(&r->on_change);
+    if (function)
+        function(r->on_change_context);
+}
+
 /* ---- Segments ---------------------------------------------------------------------------------------- */
 
 static int export_segment(struct nvlxi_registration *r, struct nvlxi_segment *segment) {
@@ -152,6 +169,12 @@ static int take_name(struct nvlxi_registration *r, struct nvlx_region *region) {
     return hash_full ? nvlxi_fail(NVLX_ENOMEM, "no memory for the name \"%s\"", region->name) : 0;
 }
 
+/* Counts a region among those that grant peers something in its segments, or not any more. */
+static void count_shared(struct nvlx_region *region, int by) {
+    for (uint32_t i = 0; region->access != NVLX_ACCESS_NONE && i < region->segment_count; i++)
+        region->segments[i]->shared += (size_t)by;
+}
+
 /* Enters a region whose allocations are known; all or nothing. */
 static int enter(struct nvlxi_registration *r, const struct nvlxi_ground *ground, struct nvlx_region *region) {
     pthread_mutex_lock(&r->mutex);
@@ -164,12 +187,15 @@ static int enter(struct nvlxi_registration *r, const struct nvlxi_ground *ground
     r->regions[r->length++] = region;
     r->region_count++;
     r->generation++;
+    count_shared(region, 1);
     atomic_store(&r->changed, true);
     goto unlock;
 release:
     release_segments(r, region);
 unlock:
     pthread_mutex_unlock(&r->mutex);
+    if (!code)
+        tell_change(r);
     return code;
 }
 
@@ -245,11 +271,13 @@ int nvlxi_registration_remove(struct nvlxi_registration *registration, struct nv
         r->generation++;
         if (region->name)
             HASH_DEL(r->names, region);
+        count_shared(region, -1);
         release_segments(r, region);
     }
     pthread_mutex_unlock(&r->mutex);
     if (in_flight)
         return NVLX_EBUSY;
+    tell_change(r);
     free_region(region);
     return 0;
 }
@@ -419,11 +447,14 @@ static void mark_freed(struct nvlxi_registration *r, const struct nvlxi_allocati
     struct nvlxi_segment *segment;
     pthread_mutex_lock(&r->mutex);
     HASH_FIND(hh, r->segments, &key, sizeof key, segment);
-    if (segment && segment->ready && !segment->stale) {
+    bool found = segment && segment->ready && !segment->stale;
+    if (found) {
         mark_stale(r, segment, "its memory was freed");
         atomic_store(&r->changed, true);
     }
     pthread_mutex_unlock(&r->mutex);
+    if (found)
+        tell_change(r);
 }
 
 static int mark_all_freed(struct nvlxi_registration *r) {
@@ -528,4 +559,17 @@ void nvlxi_registration_records_free(struct nvlxi_descriptor *descriptor) {
     free(descriptor->segments);
     free(descriptor->regions);
     free(descriptor->names);
+}
+
+int nvlxi_registration_find(struct nvlxi_registration *registration, uint64_t base, uint64_t serial,
+                            struct nvlxi_allocation *allocation) {
+    const struct nvlxi_segment_key key = {base, serial};
+    struct nvlxi_segment *segment;
+    pthread_mutex_lock(&registration->mutex);
+    HASH_FIND(hh, registration->segments, &key, sizeof key, segment);
+    bool found = segment && segment->ready && !segment->stale && segment->shared;
+    if (found)
+        *allocation = segment->allocation;
+    pthread_mutex_unlock(&registration->mutex);
+    return found ? 0 : nvlxi_fail(NVLX_ESTALE, "no region is shared in a segment 0x%" PRIx64 " any more", base);
 }

@@ -41,6 +41,7 @@ struct nvlxi_segment {
     bool ready, stale;
     uint32_t index; /* scratch, under the mutex: a number while segments are being counted through */
     size_t regions;
+    size_t shared; /* regions that grant peers something */
     UT_hash_handle hh;
 };
 
@@ -56,6 +57,9 @@ struct nvlx_region {
     UT_hash_handle hh;
 };
 
+/* Called after the generation has grown, by the thread that made it grow, without a lock held. */
+typedef void (*nvlxi_change_function)(void *context);
+
 struct nvlxi_registration {
     const struct nvlxi_device_ops *ops;
     struct nvlxi_device *device;
@@ -68,8 +72,10 @@ struct nvlxi_registration {
     struct nvlx_region **regions; /* the list: NULL where one was removed; the first `sorted` are in order of address */
     size_t length, capacity, sorted, region_count;
     uint64_t generation, handles_exported;
-    struct nvlxi_ranges ranges; /* of the regions as of the last refresh */
-    atomic_bool changed;        /* since the last refresh */
+    struct nvlxi_ranges ranges;               /* of the regions as of the last refresh */
+    atomic_bool changed;                      /* since the last refresh */
+    _Atomic(nvlxi_change_function) on_change; /* NULL: nobody listens */
+    void *on_change_context;                  /* never changes while on_change is set */
 };
 
 int nvlxi_registration_init(struct nvlxi_registration *registration);
@@ -87,6 +93,14 @@ int nvlxi_registration_remove(struct nvlxi_registration *registration, struct nv
 
 /* Brings the lookup table up to date if anything changed. Called before `tables` is locked for reading. */
 int nvlxi_registration_refresh(struct nvlxi_registration *registration);
+
+/* From now on `function` is called after every change. The generation grows: who listens has something to add to the
+ * descriptor. Once. */
+void nvlxi_registration_listen(struct nvlxi_registration *registration, nvlxi_change_function function, void *context);
+
+/* The allocation of a segment that some region grants to peers: NVLX_ESTALE if there is none. */
+int nvlxi_registration_find(struct nvlxi_registration *registration, uint64_t base, uint64_t serial,
+                            struct nvlxi_allocation *allocation);
 
 /* Records of all that peers may use, for encoding; free by nvlxi_registration_records_free. Identity and backend are
  * the caller's to fill, but for the generation. */

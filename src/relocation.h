@@ -87,8 +87,10 @@ struct nvlx_peer {
     struct nvlxi_mapping *mappings; /* PENDING and READY: hash set by key */
     struct nvlxi_mapping *retired;  /* list */
     bool same_process;
-    atomic_uint pins;              /* requests in flight, and prepared lists */
-    struct nvlx_peer *prev, *next; /* the engine's list */
+    struct nvlxi_subscription *subscription; /* the rendezvous' own; NULL: the peer was not made by connecting */
+    atomic_bool gone;                        /* its connection has ended: no memory of it is opened any more */
+    atomic_uint pins;                        /* requests in flight, and prepared lists */
+    struct nvlx_peer *prev, *next;           /* the engine's list */
 };
 
 /* `identity`: this process's. */

@@ -16,6 +16,7 @@ src/hash               02
 src/log                10
 src/error              11
 src/name               12
+src/options            12
 src/records            18
 src/name_index         19
 src/identity           21
@@ -49,7 +50,14 @@ src/check              41
 src/issue              42
 src/transfer           43
 src/prepared           44
-src/rendezvous         45
+src/wire               40
+src/rendezvous_link    44
+src/rendezvous_text    44
+src/rendezvous_listen  45
+src/rendezvous_client  46
+src/rendezvous_fetch   46
+src/rendezvous_server  46
+src/rendezvous         47
 src/engine             50
 src/tools/nvlx_info    90
 src/tools/perf         90

@@ -1,0 +1,16 @@
+/* Structs that cross the public interface: each begins with its size as its user knows it.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef NVLXI_OPTIONS_H
+#define NVLXI_OPTIONS_H
+
+#include <stddef.h>
+
+/* Copies what the caller filled over the defaults in `known`: an older caller's missing tail keeps them; a newer
+ * caller's tail must be zero. NULL changes nothing. NVLX_EINVAL, NVLX_ENOTSUP. */
+int nvlxi_struct_take(void *known, size_t known_size, const void *given, const char *name);
+
+/* Gives as much of `made` as the caller's struct has room for. NVLX_EINVAL. */
+int nvlxi_struct_give(void *given, const void *made, size_t made_size, const char *name);
+
+#endif

@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "rendezvous_client.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <utlist.h>
+
+#include "base.h"
+#include "error.h"
+#include "log.h"
+
+void nvlxi_clients_init(struct nvlxi_clients *clients, struct nvlxi_relocation *relocation,
+                        struct nvlxi_transfers *transfers) {
+    clients->relocation = relocation;
+    clients->transfers = transfers;
+    pthread_mutex_init(&clients->mutex, NULL);
+    pthread_cond_init(&clients->idle, NULL);
+}
+
+static void free_subscription(struct nvlxi_subscription *subscription) {
+    nvlxi_link_close(&subscription->link);
+    free(subscription);
+}
+
+void nvlxi_clients_free(struct nvlxi_clients *clients) {
+    struct nvlxi_subscription *subscription, *next;
+    DL_FOREACH_SAFE(clients->list, subscription, next) {
+        DL_DELETE(clients->list, subscription);
+        subscription->peer->subscription = NULL;
+        free_subscription(subscription);
+    }
+    pthread_cond_destroy(&clients->idle);
+    pthread_mutex_destroy(&clients->mutex);
+}
+
+/* ---- Called by users' threads -------------------------------------------------------------------------- */
+
+static int open_first(struct nvlxi_clients *clients, struct nvlxi_link *link, uint64_t deadline,
+                      struct nvlx_peer **peer) {
+    int code = nvlxi_link_receive(link, NVLXI_WIRE_TEXT, NULL, deadline);
+    if (!code)
+        code = nvlxi_peer_open(clients->relocation, (const char *)link->in.body, link->in.header.length, peer);
+    if (code)
+        return code;
+    nvlxi_inbox_clear(&link->in);
+    const char *engine = (*peer)->table->descriptor->identity.engine;
+    if (strcmp(engine, link->engine) == 0)
+        return 0;
+    code = nvlxi_fail(NVLX_EFORMAT, "engine %s serves at \"%s\", but sends the descriptor of engine %s", link->engine,
+                      link->address, engine);
+    nvlxi_peer_close(*peer);
+    return code;
+}
+
+int nvlxi_clients_connect(struct nvlxi_clients *clients, const char *address, int64_t timeout_ns,
+                          struct nvlx_peer **peer) {
+    uint64_t deadline = nvlxi_deadline(timeout_ns);
+    struct nvlxi_subscription *made = calloc(1, sizeof *made);
+    if (!made)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for a connection");
+    int code = nvlxi_link_open(&made->link, address, NVLXI_WIRE_SUBSCRIBER, true, deadline);
+    if (!code)
+        code = open_first(clients, &made->link, deadline, &made->peer);
+    if (code) {
+        free_subscription(made);
+        return code;
+    }
+    made->peer->subscription = made;
+    *peer = made->peer;
+    return 0;
+}
+
+void nvlxi_clients_follow(struct nvlxi_clients *clients, struct nvlx_peer *peer) {
+    pthread_mutex_lock(&clients->mutex);
+    DL_APPEND(clients->list, peer->subscription);
+    pthread_mutex_unlock(&clients->mutex);
+}
+
+void nvlxi_clients_leave(struct nvlxi_clients *clients, struct nvlx_peer *peer) {
+    struct nvlxi_subscription *subscription = peer->subscription;
+    pthread_mutex_lock(&clients->mutex);
+    while (subscription->busy)
+        pthread_cond_wait(&clients->idle, &clients->mutex);
+    DL_DELETE(clients->list, subscription);
+    pthread_mutex_unlock(&clients->mutex);
+    peer->subscription = NULL;
+    free_subscription(subscription);
+}
+
+int nvlxi_clients_test(struct nvlxi_clients *clients, struct nvlx_peer *peer) {
+    const struct nvlxi_subscription *subscription = peer->subscription;
+    int code = 0;
+    if (!subscription)
+        return 0;
+    pthread_mutex_lock(&clients->mutex);
+    if (subscription->ended)
+        code = nvlxi_fail_again(NVLX_ESTALE, subscription->reason);
+    pthread_mutex_unlock(&clients->mutex);
+    return code;
+}
+
+/* ---- Called by the service thread ---------------------------------------------------------------------- */
+
+size_t nvlxi_clients_poll(struct nvlxi_clients *clients, struct pollfd *polls, size_t first, size_t room) {
+    struct nvlxi_subscription *subscription;
+    size_t at = first;
+    pthread_mutex_lock(&clients->mutex);
+    DL_FOREACH(clients->list, subscription) {
+        subscription->slot = 0;
+        if (subscription->ended || at == room)
+            continue;
+        polls[at] = (struct pollfd){.fd = subscription->link.socket, .events = POLLIN};
+        subscription->slot = at++;
+    }
+    pthread_mutex_unlock(&clients->mutex);
+    return at - first;
+}
+
+/* An older text than is known is no failure: the user may have been faster, by nvlx_peer_update. */
+static int apply(struct nvlxi_clients *clients, struct nvlxi_subscription *subscription) {
+    const struct nvlxi_inbox *in = &subscription->link.in;
+    if (in->header.type != NVLXI_WIRE_TEXT)
+        return nvlxi_fail(NVLX_EFORMAT, "a message of type %u, not a descriptor", (unsigned)in->header.type);
+    nvlxi_transfers_progress(clients->transfers);
+    int code = nvlxi_peer_update(subscription->peer, (const char *)in->body, in->header.length);
+    return code == NVLX_ESTALE ? 0 : code;
+}
+
+/* Busy with it, without the mutex. Returns 0 or why the connection ends. */
+static int read_more(struct nvlxi_clients *clients, struct nvlxi_subscription *subscription) {
+    struct nvlxi_inbox *in = &subscription->link.in;
+    int code = nvlxi_inbox_fill(in, subscription->link.socket, NULL);
+    if (code == NVLX_EAGAIN)
+        return 0;
+    if (code == NVLX_ESTALE)
+        return nvlxi_fail(code, "the peer's process is gone: the server at \"%s\" has closed the connection",
+                          subscription->link.address);
+    if (!code) {
+        code = apply(clients, subscription);
+        nvlxi_inbox_clear(in);
+    }
+    return code;
+}
+
+/* Under the mutex. */
+static void end(struct nvlxi_subscription *subscription) {
+    atomic_store(&subscription->peer->gone, true);
+    subscription->ended = true;
+    snprintf(subscription->reason, sizeof subscription->reason, "%s", nvlx_last_error());
+    nvlxi_link_close(&subscription->link);
+}
+
+void nvlxi_clients_turn(struct nvlxi_clients *clients, const struct pollfd *polls) {
+    struct nvlxi_subscription *subscription;
+    pthread_mutex_lock(&clients->mutex);
+    DL_FOREACH(clients->list, subscription) {
+        if (!subscription->slot || !polls[subscription->slot].revents)
+            continue;
+        subscription->busy = true;
+        pthread_mutex_unlock(&clients->mutex);
+        int code = read_more(clients, subscription);
+        pthread_mutex_lock(&clients->mutex);
+        if (code)
+            end(subscription);
+        subscription->busy = false;
+        pthread_cond_broadcast(&clients->idle);
+    }
+    pthread_mutex_unlock(&clients->mutex);
+}

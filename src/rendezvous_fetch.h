@@ -1,0 +1,19 @@
+/* Fetches the file descriptors of a peer's segments from where the peer serves, for relocation.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * A connection of its own for each mapping, made and used by the thread that maps, which waits. Without progress for
+ * `patience_ns` it gives up: NVLX_ETIMEDOUT. */
+#ifndef NVLXI_RENDEZVOUS_FETCH_H
+#define NVLXI_RENDEZVOUS_FETCH_H
+
+#include "relocation.h"
+
+struct nvlxi_fetcher {
+    struct nvlxi_file_server server;
+    int64_t patience_ns;
+};
+
+void nvlxi_fetcher_init(struct nvlxi_fetcher *fetcher);
+
+#endif

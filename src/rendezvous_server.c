@@ -1,0 +1,411 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE
+#include "rendezvous_server.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <utlist.h>
+
+#include "base.h"
+#include "error.h"
+#include "log.h"
+#include "rendezvous_link.h"
+
+#define HELLO_NS       UINT64_C(5000000000)
+#define STALL_NS       UINT64_C(30000000000)
+#define ACCEPT_REST_NS UINT64_C(100000000)  /* after accept found no room for a file descriptor */
+#define TEXT_REST_NS   UINT64_C(2000000)    /* between two texts, or if that is more: */
+#define TEXT_REST      10                   /* times what it took to make one */
+#define TEXT_RETRY_NS  UINT64_C(1000000000) /* after one that could not be made */
+#define ACCEPTS_A_TURN 16
+#define FILES_A_TURN   16 /* a connection; exporting one takes 0.3 to 0.7 ms */
+
+struct text {
+    char *bytes;
+    size_t length;
+    uint64_t begun; /* when making it began: it has all that was registered before */
+    uint64_t generation;
+    unsigned users;
+};
+
+enum state { STRANGER, SUBSCRIBER, FETCHER };
+
+struct connection {
+    int socket;
+    enum state state;
+    size_t slot;    /* in the array polled, or 0: it came later */
+    uint64_t since; /* when it made progress last */
+    struct nvlxi_inbox in;
+    uint8_t head[NVLXI_WIRE_SHORT_MAX]; /* what is being sent: a short message, or the header of a text, ... */
+    size_t head_length, sent;           /* sent: of both */
+    struct text *text;                  /* ... then the text, or NULL */
+    uint64_t subscribed;                /* when its HELLO came */
+    bool told;                          /* a text was begun: of this generation */
+    uint64_t generation;
+    struct nvlxi_wire_file files[NVLXI_WIRE_FILES_MAX]; /* asked for, [files_given, file_count) are to be sent */
+    size_t files_given, file_count;
+    struct connection *prev, *next;
+};
+
+struct nvlxi_server {
+    struct nvlxi_listener listener;
+    struct nvlxi_publisher *publisher;
+    size_t max_connections, count, subscribers;
+    struct connection *connections; /* list */
+    struct text *text;              /* the newest, or NULL */
+    atomic_bool outdated;           /* it is not the newest any more */
+    uint64_t text_due;              /* no new one before */
+    uint64_t accept_due;            /* nobody is let in before */
+};
+
+/* ---- The text ------------------------------------------------------------------------------------------ */
+
+static void drop_text(struct text *text) {
+    if (!text || --text->users)
+        return;
+    free(text->bytes);
+    free(text);
+}
+
+static int make_text(struct nvlxi_server *server, uint64_t begun) {
+    struct text *made = calloc(1, sizeof *made);
+    if (!made)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for a descriptor to send");
+    int code = nvlxi_publisher_text(server->publisher, &made->bytes, &made->length, &made->generation);
+    if (code) {
+        free(made);
+        return code;
+    }
+    made->users = 1;
+    made->begun = begun;
+    drop_text(server->text);
+    server->text = made;
+    return 0;
+}
+
+/* Once for all subscribers, and not too often. */
+static void refresh_text(struct nvlxi_server *server) {
+    uint64_t begin = nvlxi_now_ns();
+    if (!server->subscribers || begin < server->text_due || !atomic_exchange(&server->outdated, false))
+        return;
+    int code = make_text(server, begin);
+    if (code)
+        atomic_store(&server->outdated, true);
+    server->text_due = begin + (code ? TEXT_RETRY_NS : nvlxi_max(TEXT_REST_NS, TEXT_REST * (nvlxi_now_ns() - begin)));
+}
+
+bool nvlxi_server_changed(struct nvlxi_server *server) {
+    return !atomic_exchange(&server->outdated, true);
+}
+
+/* ---- Sending ------------------------------------------------------------------------------------------- */
+
+static bool is_sending(const struct connection *c) {
+    return c->sent < c->head_length + (c->text ? c->text->length : 0);
+}
+
+static void begin_sending(struct connection *c, size_t head_length) {
+    c->head_length = head_length;
+    c->sent = 0;
+    c->since = nvlxi_now_ns();
+}
+
+/* Returns 0, NVLX_EAGAIN (not logged) or NVLX_ESTALE (not logged: it has gone). */
+static int send_more(struct connection *c) {
+    while (is_sending(c)) {
+        bool in_head = c->sent < c->head_length;
+        const void *bytes =
+            in_head ? (const void *)(c->head + c->sent) : (const void *)(c->text->bytes + (c->sent - c->head_length));
+        size_t length = in_head ? c->head_length - c->sent : c->text->length - (c->sent - c->head_length);
+        ssize_t count = send(c->socket, bytes, length, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (count < 0 && errno == EINTR)
+            continue;
+        if (count < 0)
+            return errno == EAGAIN || errno == ENOBUFS || errno == ENOMEM ? NVLX_EAGAIN : NVLX_ESTALE;
+        c->sent += (size_t)count;
+        c->since = nvlxi_now_ns();
+    }
+    drop_text(c->text);
+    c->text = NULL;
+    return 0;
+}
+
+static void begin_text(struct connection *c, struct text *text) {
+    text->users++;
+    c->text = text;
+    c->told = true;
+    c->generation = text->generation;
+    begin_sending(c, nvlxi_wire_put_text(c->head, text->length));
+}
+
+/* The first one must have all that was registered before the client came. */
+static bool wants_text(const struct nvlxi_server *server, const struct connection *c) {
+    const struct text *text = server->text;
+    if (c->state != SUBSCRIBER || !text)
+        return false;
+    return c->told ? c->generation != text->generation : text->begun > c->subscribed || !atomic_load(&server->outdated);
+}
+
+/* ---- Files --------------------------------------------------------------------------------------------- */
+
+static int export_file(const struct nvlxi_server *server, const struct nvlxi_wire_file *file, int *fd) {
+    struct nvlxi_registration *registration = server->publisher->registration;
+    struct nvlxi_allocation allocation;
+    int code = nvlxi_registration_find(registration, file->base, file->serial, &allocation);
+    if (!code && !allocation.file)
+        code = nvlxi_fail(NVLX_EINVAL, "segment 0x%" PRIx64 " is not shared by a file descriptor", file->base);
+    return code ? code : registration->ops->export_file(registration->device, &allocation, fd);
+}
+
+/* The message is far shorter than what a socket that polls as writable takes, so it goes whole or not at all. */
+static int send_files(struct connection *c, const int *fds, size_t count) {
+    union {
+        char bytes[CMSG_SPACE(FILES_A_TURN * sizeof(int))];
+        struct cmsghdr aligned;
+    } control = {0};
+    uint8_t bytes[NVLXI_WIRE_SHORT_MAX];
+    struct iovec what = {.iov_base = bytes, .iov_len = nvlxi_wire_put_files(bytes, count)};
+    struct msghdr message = {.msg_iov = &what,
+                             .msg_iovlen = 1,
+                             .msg_control = control.bytes,
+                             .msg_controllen = CMSG_SPACE(count * sizeof(int))};
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    *header =
+        (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(count * sizeof(int))};
+    memcpy(CMSG_DATA(header), fds, count * sizeof(int));
+    ssize_t sent = sendmsg(c->socket, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (sent == (ssize_t)what.iov_len)
+        return 0;
+    if (sent < 0 && (errno == EAGAIN || errno == EINTR))
+        return NVLX_EAGAIN;
+    if (sent < 0 && nvlxi_socket_code(errno) == NVLX_ESTALE)
+        return NVLX_ESTALE;
+    return nvlxi_fail(NVLX_ENOMEM, "cannot send %zu file descriptors: %s", count,
+                      sent < 0 ? strerror(errno) : "only a part was taken");
+}
+
+static void refuse_files(struct connection *c, int code) {
+    c->files_given = c->file_count = 0;
+    begin_sending(c, nvlxi_wire_put_refusal(c->head, code, nvlx_last_error()));
+}
+
+/* Some of the files that a fetcher asked for; the socket is writable. Returns as send_more. */
+static int give_files(const struct nvlxi_server *server, struct connection *c) {
+    int fds[FILES_A_TURN], code = 0;
+    size_t wanted = nvlxi_min(c->file_count - c->files_given, FILES_A_TURN), count = 0;
+    while (count < wanted && !(code = export_file(server, &c->files[c->files_given + count], &fds[count])))
+        count++;
+    if (!code)
+        code = send_files(c, fds, count);
+    for (size_t i = 0; i < count; i++)
+        close(fds[i]);
+    if (code == NVLX_EAGAIN || code == NVLX_ESTALE)
+        return code;
+    if (code)
+        refuse_files(c, code);
+    else
+        c->files_given += count;
+    c->since = nvlxi_now_ns();
+    return 0;
+}
+
+/* ---- Receiving ----------------------------------------------------------------------------------------- */
+
+static int welcome(struct nvlxi_server *server, struct connection *c) {
+    enum nvlxi_wire_role role;
+    int code = nvlxi_wire_get_hello(c->in.body, &role);
+    if (code)
+        return code;
+    c->state = role == NVLXI_WIRE_SUBSCRIBER ? SUBSCRIBER : FETCHER;
+    c->subscribed = c->since;
+    server->subscribers += c->state == SUBSCRIBER;
+    begin_sending(c, nvlxi_wire_put_welcome(c->head, server->publisher->identity->engine));
+    return 0;
+}
+
+/* A whole message has come. */
+static int obey(struct nvlxi_server *server, struct connection *c) {
+    c->since = nvlxi_now_ns();
+    if (c->state == STRANGER && c->in.header.type == NVLXI_WIRE_HELLO)
+        return welcome(server, c);
+    if (c->state == FETCHER && c->in.header.type == NVLXI_WIRE_FETCH) {
+        c->files_given = 0;
+        return nvlxi_wire_get_fetch(c->in.body, c->in.header.length, c->files, &c->file_count);
+    }
+    return nvlxi_fail(NVLX_EFORMAT, "a message of type %u out of turn", (unsigned)c->in.header.type);
+}
+
+static bool is_giving(const struct connection *c) {
+    return c->files_given < c->file_count;
+}
+
+/* A fetcher is not listened to while it is being served. */
+static bool listens(const struct connection *c) {
+    return c->state != FETCHER || (!is_giving(c) && !is_sending(c));
+}
+
+static int take_input(struct nvlxi_server *server, struct connection *c) {
+    int code = nvlxi_inbox_fill(&c->in, c->socket, NULL);
+    if (code)
+        return code == NVLX_EAGAIN ? 0 : code;
+    code = obey(server, c);
+    nvlxi_inbox_clear(&c->in);
+    return code;
+}
+
+/* ---- Connections --------------------------------------------------------------------------------------- */
+
+static void remove_connection(struct nvlxi_server *server, struct connection *c) {
+    DL_DELETE(server->connections, c);
+    server->count--;
+    server->subscribers -= c->state == SUBSCRIBER;
+    nvlxi_inbox_clear(&c->in);
+    drop_text(c->text);
+    shutdown(c->socket, SHUT_RDWR); /* a forked child may have it as well */
+    close(c->socket);
+    free(c);
+}
+
+/* Says why, if it can be said without waiting and not in the middle of something else. */
+static void send_reason(int socket, int code) {
+    uint8_t message[NVLXI_WIRE_SHORT_MAX];
+    size_t length = nvlxi_wire_put_refusal(message, code, nvlx_last_error());
+    if (send(socket, message, length, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+        nvlxi_log(NVLX_LOG_DEBUG, "a client did not take the reason why it is refused: %s", strerror(errno));
+}
+
+static void drop(struct nvlxi_server *server, struct connection *c, int code) {
+    if (code != NVLX_ESTALE && !is_sending(c))
+        send_reason(c->socket, code);
+    remove_connection(server, c);
+}
+
+/* When it will be dropped unless it makes progress. */
+static uint64_t deadline_of(const struct connection *c) {
+    if (c->state == STRANGER)
+        return c->since + HELLO_NS;
+    return c->state == FETCHER || is_sending(c) ? c->since + STALL_NS : UINT64_MAX;
+}
+
+static int serve(struct nvlxi_server *server, struct connection *c, short events) {
+    int code = 0;
+    if (events & POLLERR || (events & POLLHUP && !(events & POLLIN)))
+        return NVLX_ESTALE;
+    if (events & POLLIN)
+        code = take_input(server, c);
+    if (!code && is_sending(c))
+        code = send_more(c);
+    if (!code && is_giving(c) && events & POLLOUT)
+        code = give_files(server, c);
+    if (!code && !is_sending(c) && wants_text(server, c)) {
+        begin_text(c, server->text);
+        code = send_more(c);
+    }
+    if ((!code || code == NVLX_EAGAIN) && nvlxi_now_ns() >= deadline_of(c))
+        return nvlxi_fail(NVLX_ETIMEDOUT, "a client of \"%s\" made no progress for %" PRIu64 " s",
+                          server->listener.address, (c->state == STRANGER ? HELLO_NS : STALL_NS) / 1000000000);
+    return code == NVLX_EAGAIN ? 0 : code;
+}
+
+static int admit(struct nvlxi_server *server, int socket) {
+    int code = nvlxi_listener_admits(&server->listener, socket);
+    if (code)
+        return code;
+    if (server->count >= server->max_connections)
+        return nvlxi_fail(NVLX_EBUSY, "%zu connections are open already: as many as max_connections allows",
+                          server->count);
+    struct connection *made = calloc(1, sizeof *made);
+    if (!made)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for a connection");
+    made->socket = socket;
+    made->since = nvlxi_now_ns();
+    DL_APPEND(server->connections, made);
+    server->count++;
+    return 0;
+}
+
+static void accept_some(struct nvlxi_server *server) {
+    for (int i = 0; i < ACCEPTS_A_TURN; i++) {
+        int socket = accept4(server->listener.socket, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (socket < 0 && (errno == EINTR || errno == ECONNABORTED))
+            continue;
+        if (socket < 0 && errno == EAGAIN)
+            return;
+        if (socket < 0) { /* who waits keeps waiting; asking again at once would only turn in circles */
+            nvlxi_log(NVLX_LOG_WARNING, "nobody can be let in at \"%s\" now: %s", server->listener.address,
+                      strerror(errno));
+            server->accept_due = nvlxi_now_ns() + ACCEPT_REST_NS;
+            return;
+        }
+        int code = admit(server, socket);
+        if (code) {
+            send_reason(socket, code);
+            close(socket);
+        }
+    }
+}
+
+/* ---- The server ---------------------------------------------------------------------------------------- */
+
+int nvlxi_server_open(struct nvlxi_publisher *publisher, const char *address, const struct nvlx_serve_options *options,
+                      struct nvlxi_server **server) {
+    struct nvlxi_server *made = calloc(1, sizeof *made);
+    if (!made)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for a server");
+    int code = nvlxi_listener_open(&made->listener, address, options);
+    if (code) {
+        free(made);
+        return code;
+    }
+    made->publisher = publisher;
+    made->max_connections = options->max_connections;
+    atomic_init(&made->outdated, true);
+    *server = made;
+    return 0;
+}
+
+void nvlxi_server_close(struct nvlxi_server *server) {
+    struct connection *c, *next;
+    nvlxi_listener_close(&server->listener);
+    DL_FOREACH_SAFE(server->connections, c, next)
+    remove_connection(server, c);
+    drop_text(server->text);
+    free(server);
+}
+
+size_t nvlxi_server_capacity(const struct nvlxi_server *server) {
+    return server->max_connections + 1;
+}
+
+size_t nvlxi_server_poll(struct nvlxi_server *server, struct pollfd *polls, uint64_t *deadline) {
+    struct connection *c;
+    size_t count = 1;
+    bool rests = nvlxi_now_ns() < server->accept_due;
+    polls[0] = (struct pollfd){.fd = rests ? -1 : server->listener.socket, .events = POLLIN};
+    if (rests)
+        *deadline = nvlxi_min(*deadline, server->accept_due);
+    if (server->subscribers && atomic_load(&server->outdated))
+        *deadline = nvlxi_min(*deadline, server->text_due);
+    DL_FOREACH(server->connections, c) {
+        short events = (short)((listens(c) ? POLLIN : 0) | (is_sending(c) || is_giving(c) ? POLLOUT : 0));
+        polls[count] = (struct pollfd){.fd = c->socket, .events = events};
+        c->slot = count++;
+        *deadline = nvlxi_min(*deadline, deadline_of(c));
+    }
+    return count;
+}
+
+void nvlxi_server_turn(struct nvlxi_server *server, const struct pollfd *polls) {
+    struct connection *c, *next;
+    refresh_text(server);
+    DL_FOREACH_SAFE(server->connections, c, next) {
+        int code = serve(server, c, polls[c->slot].revents);
+        if (code)
+            drop(server, c, code);
+    }
+    if (polls[0].revents)
+        accept_some(server);
+}
