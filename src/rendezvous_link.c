@@ -275,9 +275,12 @@ int nvlxi_link_open(struct nvlxi_link *link, const char *address, enum nvlxi_wir
     return code;
 }
 
+/* Closing alone would not reach the other end while the service thread polls, or a forked child has the socket too. */
 void nvlxi_link_close(struct nvlxi_link *link) {
     nvlxi_inbox_clear(&link->in);
-    if (link->socket >= 0)
+    if (link->socket >= 0) {
+        shutdown(link->socket, SHUT_RDWR);
         close(link->socket);
+    }
     link->socket = -1;
 }

@@ -131,14 +131,24 @@ char *with_field(const char *text, const char *key, const char *value) {
 
 /* ---- The owner ----------------------------------------------------------------------------------------- */
 
-enum task { TASK_ALLOC, TASK_FREE, TASK_REGISTER, TASK_UNREGISTER, TASK_EXPORT, TASK_WRONG, TASK_FILL, TASK_READ };
+enum task {
+    TASK_ALLOC,
+    TASK_FREE,
+    TASK_REGISTER,
+    TASK_UNREGISTER,
+    TASK_EXPORT,
+    TASK_SERVE,
+    TASK_WRONG,
+    TASK_FILL,
+    TASK_READ
+};
 
 struct order {
     enum task task;
     uint32_t slot, region, access, seed;
     int gpu;
     size_t offset, length;
-    char name[64]; /* "" for none */
+    char name[256]; /* "" for none; or an address */
 };
 
 struct answer {
@@ -167,6 +177,13 @@ static void send_export(struct estate *estate, int socket) {
     nvlx_text_free(text);
 }
 
+static int serve(struct estate *estate, const struct order *order) {
+    struct nvlx_serve_options options;
+    nvlx_serve_options_init(&options);
+    options.max_connections = (uint32_t)order->length;
+    return nvlx_serve(estate->engine, order->name, &options);
+}
+
 static struct answer obey(struct estate *estate, const struct order *order) {
     struct answer answer = {0};
     char **memory = &estate->memory[order->slot];
@@ -184,6 +201,9 @@ static struct answer obey(struct estate *estate, const struct order *order) {
         break;
     case TASK_UNREGISTER:
         answer.code = nvlx_unregister(estate->regions[order->region], 0);
+        break;
+    case TASK_SERVE:
+        answer.code = serve(estate, order);
         break;
     case TASK_WRONG:
         answer.value = wrong(estate->engine, *memory + order->offset, order->length, order->seed);
@@ -259,6 +279,12 @@ char *owner_export(struct owner *owner) {
     size_t length;
     OK(ask(owner, &order).code);
     return get_text(owner->child.socket, &length);
+}
+
+int owner_serve(struct owner *owner, const char *address, uint32_t max_connections) {
+    struct order order = {.task = TASK_SERVE, .length = max_connections};
+    snprintf(order.name, sizeof order.name, "%s", address);
+    return ask(owner, &order).code;
 }
 
 uint64_t owner_wrong(struct owner *owner, uint32_t slot, size_t offset, size_t length, uint32_t seed) {
