@@ -1,0 +1,461 @@
+/* What a server and a client of the rendezvous stand: other ends that are not of this library, are slow, are too many,
+ * or may not come in. SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "rendezvous_support.h"
+#include "wire.h"
+
+#define SIZE   (256 * KIB)
+#define NOBODY 65534
+#define ENGINE "0123456789abcdef0123456789abcdef"
+
+static struct nvlx_engine *engine; /* serves at `address` */
+static char *mine;
+static char address[64];
+static struct possessions idle; /* of this process, when nobody is connected */
+
+static void begin(uint32_t max_connections) {
+    struct nvlx_serve_options options;
+    nvlx_serve_options_init(&options);
+    options.max_connections = max_connections;
+    engine = make_engine(0);
+    mine = allocate(engine, 0, SIZE, 99);
+    register_range(engine, mine, SIZE, "mine", NVLX_ACCESS_READ_WRITE);
+    snprintf(address, sizeof address, "%s", own_path());
+    OK(nvlx_serve(engine, address, &options));
+    idle = possessions_of(getpid());
+}
+
+/* It still serves, and nothing is left of whoever came. */
+static void end(void) {
+    await_possessions(getpid(), idle);
+    struct nvlx_peer *self = connect_to(engine, address);
+    EQUAL((uintptr_t)mine, find(self, "mine"));
+    OK(nvlx_engine_destroy(engine));
+}
+
+static size_t hello(uint8_t *bytes, enum nvlxi_wire_role role) {
+    return nvlxi_wire_put_hello(bytes, role);
+}
+
+/* Reads one message; its body becomes a string. */
+static uint16_t receive(int socket, char *text, size_t size) {
+    uint8_t head[NVLXI_WIRE_HEADER];
+    struct nvlxi_wire_header header;
+    get(socket, head, sizeof head);
+    OK(nvlxi_wire_get_header(head, true, &header));
+    EXPECT(header.length < size);
+    get(socket, text, header.length);
+    text[header.length] = '\0';
+    return header.type;
+}
+
+static void expect_refusal(int socket, int code, const char *words) {
+    char body[512];
+    struct nvlxi_wire_refusal refusal;
+    EQUAL(NVLXI_WIRE_REFUSAL, receive(socket, body, sizeof body));
+    OK(nvlxi_wire_get_refusal((uint8_t *)body, strlen(body + 8) + 8, &refusal));
+    if (refusal.code != code || !strstr(refusal.text, words))
+        FAIL("refused by %d: %s", refusal.code, refusal.text);
+    EXPECT(closes(socket, 5000));
+    close(socket);
+}
+
+/* Sends bytes as a first message, and expects to be refused. */
+static void expect_refused(const uint8_t *bytes, size_t length, int code, const char *words) {
+    int socket = raw_connect(address);
+    put(socket, bytes, length);
+    expect_refusal(socket, code, words);
+}
+
+/* ---- What a server stands ------------------------------------------------------------------------------- */
+
+static void garbage_is_refused(void) {
+    uint8_t bytes[256];
+    uint64_t random = 7;
+    uint32_t length;
+    uint16_t version = 2;
+    begin(0);
+    for (int i = 0; i < 200; i++) {
+        for (size_t k = 0; k < sizeof bytes; k++)
+            bytes[k] = (uint8_t)next_random(&random);
+        int socket = raw_connect(address);
+        put(socket, bytes, sizeof bytes);
+        EXPECT(closes(socket, 5000));
+        close(socket);
+    }
+    size_t whole = hello(bytes, NVLXI_WIRE_SUBSCRIBER);
+    length = 1000000;
+    memcpy(bytes, &length, sizeof length);
+    expect_refused(bytes, whole, NVLX_EFORMAT, "HELLO of 1000000");
+    hello(bytes, (enum nvlxi_wire_role)3);
+    expect_refused(bytes, whole, NVLX_EFORMAT, "role is 3");
+    hello(bytes, NVLXI_WIRE_FETCHER);
+    memcpy(bytes + NVLXI_WIRE_HEADER + 8, &version, sizeof version);
+    expect_refused(bytes, whole, NVLX_EVERSION, "version 2.0");
+    hello(bytes, NVLXI_WIRE_FETCHER);
+    bytes[NVLXI_WIRE_HEADER] ^= 1;
+    expect_refused(bytes, whole, NVLX_EFORMAT, "not of this library");
+    const struct nvlxi_wire_file file = {1, 2};
+    expect_refused(bytes, nvlxi_wire_put_fetch(bytes, &file, 1), NVLX_EFORMAT, "out of turn");
+    end();
+}
+
+static void truncated_messages_end(void) {
+    uint8_t bytes[NVLXI_WIRE_SHORT_MAX];
+    begin(0);
+    size_t whole = hello(bytes, NVLXI_WIRE_SUBSCRIBER);
+    for (size_t length = 0; length < whole; length++) {
+        int socket = raw_connect(address);
+        put(socket, bytes, length);
+        if (length % 2) {
+            EQUAL(0, shutdown(socket, SHUT_WR));
+            EXPECT(closes(socket, 5000));
+        }
+        close(socket);
+    }
+    end();
+}
+
+/* Byte by byte, but in time. */
+static void pieces_are_joined(void) {
+    uint8_t bytes[NVLXI_WIRE_SHORT_MAX];
+    char body[4096];
+    begin(0);
+    size_t whole = hello(bytes, NVLXI_WIRE_SUBSCRIBER);
+    int socket = raw_connect(address);
+    for (size_t i = 0; i < whole; i++) {
+        put(socket, bytes + i, 1);
+        usleep(2000);
+    }
+    EQUAL(NVLXI_WIRE_WELCOME, receive(socket, body, sizeof body));
+    EQUAL(NVLXI_WIRE_TEXT, receive(socket, body, sizeof body));
+    EXPECT(strstr(body, "\"mine\"") != NULL);
+    close(socket);
+    end();
+}
+
+static void slow_strangers_are_dropped(void) {
+    uint8_t bytes[NVLXI_WIRE_SHORT_MAX];
+    begin(0);
+    hello(bytes, NVLXI_WIRE_SUBSCRIBER);
+    int socket = raw_connect(address), silent = raw_connect(address);
+    double start = now_ms();
+    for (size_t i = 0; i < 12; i++) {
+        put(socket, bytes + i, 1);
+        usleep(400000);
+    }
+    expect_refusal(socket, NVLX_ETIMEDOUT, "5 s");
+    EXPECT(now_ms() - start >= 4900);
+    expect_refusal(silent, NVLX_ETIMEDOUT, "5 s");
+    end();
+}
+
+static void replayed_messages_are_refused(void) {
+    uint8_t bytes[2 * NVLXI_WIRE_SHORT_MAX];
+    char body[4096];
+    begin(0);
+    for (enum nvlxi_wire_role role = NVLXI_WIRE_SUBSCRIBER; role <= NVLXI_WIRE_FETCHER; role++) {
+        int socket = raw_connect(address);
+        size_t whole = hello(bytes, role);
+        put(socket, bytes, whole);
+        EQUAL(NVLXI_WIRE_WELCOME, receive(socket, body, sizeof body));
+        if (role == NVLXI_WIRE_SUBSCRIBER)
+            EQUAL(NVLXI_WIRE_TEXT, receive(socket, body, sizeof body));
+        put(socket, bytes, whole);
+        expect_refusal(socket, NVLX_EFORMAT, "out of turn");
+    }
+    end();
+}
+
+/* A subscriber that reads nothing: 30 s after its socket is full it is dropped, and others were served all the time. */
+static void stalled_readers_are_dropped(void) {
+    uint8_t bytes[NVLXI_WIRE_SHORT_MAX];
+    char name[256];
+    begin(0);
+    for (int i = 0; i < 5000; i++) {
+        snprintf(name, sizeof name, "%0200d", i);
+        register_range(engine, mine, 100, name, NVLX_ACCESS_READ);
+    }
+    int socket = raw_connect(address);
+    put(socket, bytes, hello(bytes, NVLXI_WIRE_SUBSCRIBER));
+    double start = now_ms();
+    struct possessions held = {idle.fds + 2, idle.threads};
+    await_possessions(getpid(), held);
+    while (possessions_of(getpid()).fds == held.fds) {
+        OK(nvlx_peer_close(connect_to(engine, address)));
+        usleep(200000);
+        EXPECT(now_ms() - start < 45000);
+    }
+    EXPECT(now_ms() - start > 29000);
+    close(socket);
+    end();
+}
+
+static void too_many_are_refused(void) {
+    struct nvlx_peer *peers[3], *more;
+    begin(3);
+    struct nvlx_engine *client = make_engine(0);
+    for (size_t i = 0; i < COUNT(peers); i++)
+        peers[i] = connect_to(client, address);
+    REFUSED(nvlx_connect(client, address, PATIENCE, &more), NVLX_EBUSY, "3 connections");
+    OK(nvlx_peer_close(peers[1]));
+    int code;
+    for (double start = now_ms(); (code = nvlx_connect(client, address, PATIENCE, &more)) && now_ms() - start < 5000;)
+        usleep(1000);
+    OK(code);
+    OK(nvlx_peer_test(peers[0]));
+    OK(nvlx_engine_destroy(client));
+    end();
+}
+
+static void set_limit(rlim_t limit) {
+    struct rlimit known;
+    EQUAL(0, getrlimit(RLIMIT_NOFILE, &known));
+    known.rlim_cur = limit;
+    EQUAL(0, setrlimit(RLIMIT_NOFILE, &known));
+}
+
+/* A server that has no more file descriptors lets nobody in until it has, and does not spin. */
+static void servers_without_descriptors_wait(void) {
+    uint8_t bytes[NVLXI_WIRE_SHORT_MAX];
+    char body[4096];
+    struct rusage before, after;
+    begin(0);
+    int first = raw_connect(address), second = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    await_possessions(getpid(), (struct possessions){idle.fds + 3, idle.threads});
+    close(second);
+    second = raw_connect(address);
+    close(second);
+    await_possessions(getpid(), (struct possessions){idle.fds + 2, idle.threads});
+    int spare = open("/dev/null", O_RDONLY | O_CLOEXEC), top = dup(spare);
+    set_limit((rlim_t)top + 1);
+    close(top);
+    second = raw_connect(address);
+    put(second, bytes, hello(bytes, NVLXI_WIRE_SUBSCRIBER));
+    EQUAL(0, getrusage(RUSAGE_SELF, &before));
+    EXPECT(!closes(second, 1000));
+    EQUAL(0, getrusage(RUSAGE_SELF, &after));
+    long us =
+        (after.ru_utime.tv_sec - before.ru_utime.tv_sec) * 1000000 + after.ru_utime.tv_usec - before.ru_utime.tv_usec;
+    EXPECT(us < 300000);
+    close(spare);
+    EQUAL(NVLXI_WIRE_WELCOME, receive(second, body, sizeof body));
+    EQUAL(NVLXI_WIRE_TEXT, receive(second, body, sizeof body));
+    set_limit(1024);
+    close(first), close(second);
+    end();
+}
+
+static void clients_without_descriptors_are_told(void) {
+    struct nvlx_peer *peer = NULL;
+    begin(0);
+    struct nvlx_engine *client = make_engine(0);
+    int next = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    close(next);
+    set_limit((rlim_t)next);
+    REFUSED(nvlx_connect(client, address, PATIENCE, &peer), NVLX_ENOMEM, "Too many open files");
+    set_limit((rlim_t)next + 1); /* for the eventfd, but not for the socket */
+    REFUSED(nvlx_connect(client, address, PATIENCE, &peer), NVLX_ENOMEM, "Too many open files");
+    set_limit(1024);
+    EXPECT(!peer);
+    OK(nvlx_peer_close(connect_to(client, address)));
+    OK(nvlx_engine_destroy(client));
+    end();
+}
+
+/* ---- What a client stands ------------------------------------------------------------------------------- */
+
+/* Connects to a server that answers with these bytes, and then closes. */
+static void connect_to_fake(const uint8_t *bytes, size_t length, int code, const char *words) {
+    struct nvlx_peer *peer = NULL;
+    char fake[80];
+    snprintf(fake, sizeof fake, "%s-fake", address);
+    int listener = raw_listen(fake);
+    pid_t pid = fork();
+    if (!pid) { /* only system calls */
+        int accepted = accept(listener, NULL, NULL);
+        if (send(accepted, bytes, length, MSG_NOSIGNAL) != (ssize_t)length)
+            _exit(1);
+        shutdown(accepted, SHUT_WR);
+        closes(accepted, 5000);
+        _exit(0);
+    }
+    close(listener);
+    REFUSED(nvlx_connect(engine, fake, PATIENCE, &peer), code, words);
+    EXPECT(!peer && waitpid(pid, NULL, 0) == pid);
+    EQUAL(0, unlink(fake));
+}
+
+static void bad_servers_are_refused(void) {
+    static const char text[] = "{\"format\":\"nvlxfer\"}";
+    uint8_t bytes[4 * NVLXI_WIRE_SHORT_MAX] = {0};
+    uint16_t version = 9;
+    uint32_t length = UINT32_MAX;
+    char *exported;
+    size_t exported_length;
+    begin(0);
+    connect_to_fake(bytes, 64, NVLX_EFORMAT, "type 0");
+    size_t welcome = nvlxi_wire_put_welcome(bytes, ENGINE);
+    memcpy(bytes + NVLXI_WIRE_HEADER + 8, &version, sizeof version);
+    connect_to_fake(bytes, welcome, NVLX_EVERSION, "version 9.0");
+    nvlxi_wire_put_welcome(bytes, ENGINE);
+    connect_to_fake(bytes, welcome, NVLX_ESTALE, "closed");
+    memcpy(bytes + welcome, bytes, welcome);
+    connect_to_fake(bytes, 2 * welcome, NVLX_EFORMAT, "type 3");
+    size_t whole = welcome + nvlxi_wire_put_text(bytes + welcome, sizeof text - 1);
+    memcpy(bytes + whole, text, sizeof text - 1);
+    connect_to_fake(bytes, whole + sizeof text - 1, NVLX_EFORMAT, "");
+    connect_to_fake(bytes, whole + 5, NVLX_ESTALE, "closed");
+    memcpy(bytes + welcome, &length, sizeof length);
+    connect_to_fake(bytes, whole, NVLX_EFORMAT, "TEXT of 4294967295");
+    OK(nvlx_export(engine, &exported, &exported_length));
+    EXPECT(exported_length < sizeof bytes - 2 * NVLXI_WIRE_SHORT_MAX);
+    nvlxi_wire_put_text(bytes + welcome, exported_length);
+    memcpy(bytes + whole, exported, exported_length);
+    connect_to_fake(bytes, whole + exported_length, NVLX_EFORMAT, "descriptor of engine");
+    nvlx_text_free(exported);
+    connect_to_fake(bytes, nvlxi_wire_put_refusal(bytes, NVLX_EBUSY, "not today"), NVLX_EBUSY, "not today");
+    connect_to_fake(bytes, nvlxi_wire_put_refusal(bytes, -77, "not today"), NVLX_EFORMAT, "-77");
+    OK(nvlx_engine_destroy(engine)); /* the thread that connecting has started is not what `idle` counted */
+}
+
+/* ---- Who may come in ------------------------------------------------------------------------------------ */
+
+struct visit {
+    uint32_t user, group, supplementary; /* who comes */
+    char address[64];
+};
+
+/* A child that becomes somebody else and connects; sends the code. */
+static void visitor_role(int socket) {
+    struct visit visit;
+    struct nvlx_peer *peer;
+    get(socket, &visit, sizeof visit);
+    const gid_t groups[] = {visit.supplementary};
+    if (setgroups(1, groups) || setgid(visit.group) || setuid(visit.user))
+        FAIL("cannot become user %u: %s", visit.user, strerror(errno));
+    prctl(PR_SET_PDEATHSIG, SIGKILL); /* becoming somebody else has undone it */
+    struct nvlx_engine *visitor = make_engine(0);
+    int code = nvlx_connect(visitor, visit.address, 5 * SECOND_NS, &peer);
+    put(socket, &code, sizeof code);
+    OK(nvlx_engine_destroy(visitor));
+}
+
+static void visit(uint32_t user, uint32_t group, uint32_t supplementary, int expected) {
+    struct child child;
+    struct visit visit = {.user = user, .group = group, .supplementary = supplementary};
+    int code;
+    snprintf(visit.address, sizeof visit.address, "%s", address);
+    child_start(&child, "visitor");
+    put(child.socket, &visit, sizeof visit);
+    get(child.socket, &code, sizeof code);
+    if (code != expected)
+        FAIL("user %u, groups %u and %u: %d, not %d", user, group, supplementary, code, expected);
+    child_end(&child);
+}
+
+static bool is_root(const char *test) {
+    if (geteuid() == 0)
+        return true;
+    printf("SKIP: %s: only root can become other users\n", test);
+    return false;
+}
+
+static void serve_for(const uint32_t *users, const uint32_t *groups, uint32_t mode) {
+    struct nvlx_serve_options options;
+    nvlx_serve_options_init(&options);
+    options.users = users;
+    options.user_count = users ? 1 : 0;
+    options.groups = groups;
+    options.group_count = groups ? 1 : 0;
+    options.mode = mode;
+    engine = make_engine(0);
+    OK(nvlx_serve(engine, address, &options));
+}
+
+static void users_are_told_apart(void) {
+    const uint32_t user = NOBODY, group = 7000;
+    struct stat status;
+    if (!is_root("users_are_told_apart"))
+        return;
+    const char *const addresses[] = {own_path(), own_name()};
+    for (size_t i = 0; i < COUNT(addresses); i++) {
+        snprintf(address, sizeof address, "%s", addresses[i]);
+        serve_for(NULL, NULL, i ? 0 : 0777); /* the file lets them in, the server does not */
+        visit(0, 0, 0, 0);
+        visit(NOBODY, NOBODY, NOBODY, NVLX_EACCES);
+        OK(nvlx_engine_destroy(engine));
+        serve_for(&user, NULL, 0);
+        visit(NOBODY, NOBODY, NOBODY, 0);
+        visit(NOBODY - 1, NOBODY, NOBODY, NVLX_EACCES);
+        EXPECT(i || (stat(address, &status) == 0 && (status.st_mode & 0777) == 0666));
+        OK(nvlx_engine_destroy(engine));
+        serve_for(NULL, &group, 0);
+        visit(NOBODY, group, NOBODY, 0);
+        visit(NOBODY, NOBODY, group, 0);
+        visit(NOBODY, NOBODY, group + 1, NVLX_EACCES);
+        OK(nvlx_engine_destroy(engine));
+    }
+    snprintf(address, sizeof address, "%s", own_path());
+    serve_for(NULL, NULL, 0); /* not even the file lets them in */
+    visit(NOBODY, NOBODY, NOBODY, NVLX_EACCES);
+    OK(nvlx_engine_destroy(engine));
+}
+
+/* A child that is somebody else and serves in a folder that is root's. */
+static void intruder_role(int socket) {
+    char folder[64], path[80];
+    get(socket, folder, sizeof folder);
+    if (setgroups(0, NULL) || setgid(NOBODY) || setuid(NOBODY))
+        FAIL("cannot become nobody: %s", strerror(errno));
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    struct nvlx_engine *intruder = make_engine(0);
+    snprintf(path, sizeof path, "%s/here", folder);
+    REFUSED(nvlx_serve(intruder, path, NULL), NVLX_EACCES, path);
+    OK(nvlx_engine_destroy(intruder));
+}
+
+static void folders_are_protected(void) {
+    struct child child;
+    char folder[64] = {0};
+    if (!is_root("folders_are_protected"))
+        return;
+    snprintf(folder, sizeof folder, "%s-folder", own_path());
+    EQUAL(0, mkdir(folder, 0755));
+    child_start(&child, "intruder");
+    put(child.socket, folder, sizeof folder);
+    child_end(&child);
+    EQUAL(0, rmdir(folder));
+}
+
+int main(int argc, char **argv) {
+    static const struct test tests[] = {{"garbage_is_refused", garbage_is_refused},
+                                        {"truncated_messages_end", truncated_messages_end},
+                                        {"pieces_are_joined", pieces_are_joined},
+                                        {"slow_strangers_are_dropped", slow_strangers_are_dropped},
+                                        {"replayed_messages_are_refused", replayed_messages_are_refused},
+                                        {"stalled_readers_are_dropped", stalled_readers_are_dropped},
+                                        {"too_many_are_refused", too_many_are_refused},
+                                        {"servers_without_descriptors_wait", servers_without_descriptors_wait},
+                                        {"clients_without_descriptors_are_told", clients_without_descriptors_are_told},
+                                        {"bad_servers_are_refused", bad_servers_are_refused},
+                                        {"users_are_told_apart", users_are_told_apart},
+                                        {"folders_are_protected", folders_are_protected},
+                                        {0}};
+    static const struct role roles[] = {{"visitor", visitor_role}, {"intruder", intruder_role}, {0}};
+    return run_tests(argc, argv, tests, roles, 60);
+}
