@@ -198,14 +198,13 @@ static int give_files(const struct nvlxi_server *server, struct connection *c) {
     size_t wanted = nvlxi_min(c->file_count - c->files_given, FILES_A_TURN), count = 0;
     while (count < wanted && !(code = export_file(server, &c->files[c->files_given + count], &fds[count])))
         count++;
-    if (!code)
-        code = send_files(c, fds, count);
+    int failed = code ? 0 : send_files(c, fds, count);
     for (size_t i = 0; i < count; i++)
         close(fds[i]);
-    if (code == NVLX_EAGAIN || code == NVLX_ESTALE)
-        return code;
-    if (code)
-        refuse_files(c, code);
+    if (failed == NVLX_EAGAIN || failed == NVLX_ESTALE)
+        return failed;
+    if (code || failed)
+        refuse_files(c, code ? code : failed);
     else
         c->files_given += count;
     c->since = nvlxi_now_ns();

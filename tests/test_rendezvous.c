@@ -244,7 +244,7 @@ static void await_child(struct child *child) {
  * one then skips to the newest. */
 static void a_stopped_client_stops_nobody(void) {
     struct child stopped, other;
-    char name[300];
+    char name[300], change[64];
     begin();
     for (int i = 0; i < 3000; i++) {
         snprintf(name, sizeof name, "%0200d", i);
@@ -257,13 +257,13 @@ static void a_stopped_client_stops_nobody(void) {
     await_child(&stopped), await_child(&other);
     EQUAL(0, kill(stopped.pid, SIGSTOP));
     for (int i = 0; i < 10; i++) {
-        snprintf(name, sizeof name, "change-%d", i);
-        register_range(engine, mine, 100, name, NVLX_ACCESS_READ);
-        say(&other, name);
+        snprintf(change, sizeof change, "change-%d", i);
+        register_range(engine, mine, 100, change, NVLX_ACCESS_READ);
+        say(&other, change);
         await_child(&other);
     }
     EQUAL(0, kill(stopped.pid, SIGCONT));
-    say(&stopped, name);
+    say(&stopped, change);
     await_child(&stopped);
     child_end(&stopped), child_end(&other);
     end();

@@ -1,0 +1,362 @@
+/* File descriptors of segments, from the process that serves them to the one that maps: on a device of which every
+ * allocation is shared by file descriptor, a pipe that says whose it is. SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base.h"
+#include "engine.h"
+#include "error.h"
+#include "relocation.h"
+#include "rendezvous_fetch.h"
+#include "rendezvous_support.h"
+#include "wire.h"
+
+#define SEGMENTS 600
+#define SIZE     (4 * KIB)
+
+/* ---- The device ----------------------------------------------------------------------------------------- */
+
+static atomic_long exports, failing; /* this export fails; 0: none */
+static atomic_int export_us;
+
+static int resolve(struct nvlxi_device *device, uint64_t address, struct nvlxi_allocation *allocation) {
+    int code = nvlxi_device_host.resolve(device, address, allocation);
+    allocation->file = true;
+    return code;
+}
+
+/* A pipe with the base in it. */
+static int export_file(struct nvlxi_device *device, const struct nvlxi_allocation *allocation, int *fd) {
+    int ends[2];
+    (void)device;
+    usleep((useconds_t)atomic_load(&export_us));
+    if (atomic_fetch_add(&exports, 1) + 1 == atomic_load(&failing))
+        return nvlxi_fail(NVLX_EDEVICE, "too many open files, on purpose");
+    if (pipe2(ends, O_CLOEXEC))
+        FAIL("pipe: %s", strerror(errno));
+    EXPECT(write(ends[1], &allocation->base, sizeof allocation->base) == sizeof allocation->base);
+    close(ends[1]);
+    *fd = ends[0];
+    return 0;
+}
+
+static struct nvlxi_device_ops file_device;
+
+static struct nvlx_engine *make_file_engine(void) {
+    struct nvlx_engine *made;
+    struct nvlx_config config;
+    fill_config(&config);
+    file_device = nvlxi_device_host;
+    file_device.resolve = resolve;
+    file_device.export_file = export_file;
+    OK(nvlxi_engine_create(&config, &file_device, &made));
+    return made;
+}
+
+/* ---- A server and its client in one process -------------------------------------------------------------- */
+
+static struct nvlx_engine *server, *client;
+static struct nvlx_peer *peer;                                         /* the server, as the client knows it */
+static struct nvlx_region *regions[SEGMENTS];                          /* one a segment */
+static struct nvlxi_segment_record segments[SEGMENTS];                 /* of the peer's descriptor */
+static struct nvlxi_descriptor owner_copy, *const owner = &owner_copy; /* with the address, as a text of it has it */
+static struct nvlxi_file_server *files;                                /* the client's */
+static struct holdings idle;
+
+static void begin(size_t count) {
+    server = make_file_engine();
+    client = make_file_engine();
+    for (size_t i = 0; i < count; i++)
+        regions[i] = register_range(server, allocate(server, 0, SIZE, 1), SIZE, NULL, NVLX_ACCESS_READ);
+    OK(nvlx_serve(server, own_path(), NULL));
+    peer = connect_to(client, own_path());
+    *owner = *peer->table->descriptor;
+    EQUAL(count, owner->segment_count);
+    memcpy(segments, owner->segments, count * sizeof *segments);
+    for (size_t i = 0; i < count; i++)
+        segments[i].file = true; /* what a text says of them is not this test's subject */
+    snprintf(owner->address, sizeof owner->address, "%s", own_path());
+    files = peer->relocation->file_server;
+    idle = holdings();
+}
+
+static void end(void) {
+    for (int i = 0; i < 500 && holdings().fds != idle.fds; i++)
+        usleep(10000);
+    expect_holdings(&idle, "all is fetched");
+    OK(nvlx_engine_destroy(client));
+    OK(nvlx_engine_destroy(server));
+}
+
+static struct nvlxi_files *open_files(size_t count) {
+    struct nvlxi_files *opened;
+    OK(files->open(files, owner, segments, count, &opened));
+    return opened;
+}
+
+static void expect_file(struct nvlxi_files *from, size_t segment) {
+    uint64_t base = 0;
+    int fd;
+    OK(from->take(from, &fd));
+    EXPECT(read(fd, &base, sizeof base) == sizeof base);
+    EQUAL(segments[segment].base, base);
+    EXPECT(fcntl(fd, F_GETFD) & FD_CLOEXEC);
+    close(fd);
+}
+
+/* ---- The tests ------------------------------------------------------------------------------------------ */
+
+static void files_come_in_order(void) {
+    begin(SEGMENTS);
+    for (size_t count = 1; count <= SEGMENTS; count = count < 8 ? 2 * count : 2 * count + 17) {
+        struct nvlxi_files *opened = open_files(count);
+        long before = atomic_load(&exports);
+        for (size_t i = 0; i < count; i++) {
+            expect_file(opened, i);
+            EXPECT(holdings().fds < idle.fds + 60);
+        }
+        EQUAL(count, atomic_load(&exports) - before);
+        int fd;
+        REFUSED(opened->take(opened, &fd), NVLX_EINVAL, "have been taken");
+        files->close(files, opened);
+    }
+    end();
+}
+
+static void only_segments_with_files_are_asked_for(void) {
+    begin(10);
+    for (size_t i = 0; i < 10; i++)
+        segments[i].file = i % 3 == 1;
+    struct nvlxi_files *opened = open_files(10);
+    expect_file(opened, 1);
+    expect_file(opened, 4);
+    expect_file(opened, 7);
+    files->close(files, opened);
+    end();
+}
+
+static void closing_early_leaves_nothing(void) {
+    begin(SEGMENTS);
+    for (size_t taken = 0; taken < SEGMENTS; taken += 31) {
+        struct nvlxi_files *opened = open_files(SEGMENTS);
+        for (size_t i = 0; i < taken; i++)
+            expect_file(opened, i);
+        files->close(files, opened);
+    }
+    end();
+}
+
+static void refuse_first(int code, const char *words) {
+    struct nvlxi_files *opened = open_files(1);
+    int fd;
+    REFUSED(opened->take(opened, &fd), code, words);
+    files->close(files, opened);
+}
+
+static void only_shared_segments_are_given(void) {
+    begin(2);
+    char *private = allocate(server, 0, SIZE, 1);
+    uint64_t base = segments[0].base, serial = segments[0].serial;
+    struct nvlxi_allocation allocation;
+    OK(resolve(NULL, (uintptr_t) private, &allocation));
+    segments[0].base = allocation.base;
+    segments[0].serial = allocation.serial;
+    refuse_first(NVLX_ESTALE, "no region is shared");
+    struct nvlx_region *none = register_range(server, private, SIZE, NULL, NVLX_ACCESS_NONE);
+    refuse_first(NVLX_ESTALE, "no region is shared");
+    struct nvlx_region *write = register_range(server, private + 7, 1, NULL, NVLX_ACCESS_WRITE);
+    struct nvlxi_files *opened = open_files(1);
+    expect_file(opened, 0);
+    files->close(files, opened);
+    OK(nvlx_unregister(write, 0));
+    refuse_first(NVLX_ESTALE, "no region is shared");
+    OK(nvlx_unregister(none, 0));
+    segments[0].serial = serial;
+    segments[0].base = base + 1;
+    refuse_first(NVLX_ESTALE, "no region is shared");
+    segments[0].base = base;
+    segments[0].serial = serial + 1000;
+    refuse_first(NVLX_ESTALE, "no region is shared");
+    segments[0].serial = serial;
+    opened = open_files(1);
+    expect_file(opened, 0);
+    files->close(files, opened);
+    for (size_t i = 0; i < 2; i++)
+        OK(nvlx_unregister(regions[i], 0));
+    refuse_first(NVLX_ESTALE, "no region is shared");
+    end();
+}
+
+/* The rest of the request is not served, the server goes on. */
+static void failing_exports_are_told(void) {
+    int fd;
+    begin(SEGMENTS);
+    for (long wrong = 1; wrong < 300; wrong += 37) {
+        atomic_store(&exports, 0);
+        atomic_store(&failing, wrong);
+        struct nvlxi_files *opened = open_files(SEGMENTS);
+        int code = 0;
+        for (size_t i = 0; i < SEGMENTS && !(code = opened->take(opened, &fd)); i++)
+            close(fd);
+        REFUSED(code, NVLX_EDEVICE, "on purpose");
+        files->close(files, opened);
+        opened = open_files(3);
+        expect_file(opened, 0);
+        files->close(files, opened);
+    }
+    atomic_store(&failing, 0);
+    end();
+}
+
+static void owners_must_serve(void) {
+    struct nvlxi_files *opened = NULL;
+    begin(1);
+    owner->address[0] = '\0';
+    REFUSED(files->open(files, owner, segments, 1, &opened), NVLX_ENOTSUP, "nvlx_serve");
+    snprintf(owner->address, sizeof owner->address, "%s-nobody", own_path());
+    REFUSED(files->open(files, owner, segments, 1, &opened), NVLX_ESTALE, "nobody serves");
+    snprintf(owner->address, sizeof owner->address, "%s", own_path());
+    owner->identity.engine[0] ^= 1;
+    REFUSED(files->open(files, owner, segments, 1, &opened), NVLX_ESTALE, "another engine serves at");
+    owner->identity.engine[0] ^= 1;
+    EXPECT(!opened);
+    end();
+}
+
+static void set_limit(rlim_t limit) {
+    struct rlimit known;
+    EQUAL(0, getrlimit(RLIMIT_NOFILE, &known));
+    known.rlim_cur = limit;
+    EQUAL(0, setrlimit(RLIMIT_NOFILE, &known));
+}
+
+/* ---- Servers that are none ------------------------------------------------------------------------------ */
+
+struct fake {
+    int listener;
+    const char *engine;
+    size_t announced, sent; /* file descriptors; none is sent, and no answer, if both are 0 */
+};
+
+static void send_pipes(int socket, size_t announced, size_t count) {
+    char control[CMSG_SPACE(64 * sizeof(int))] = {0};
+    int ends[2];
+    uint8_t bytes[NVLXI_WIRE_SHORT_MAX];
+    struct iovec what = {.iov_base = bytes, .iov_len = nvlxi_wire_put_files(bytes, announced)};
+    struct msghdr message = {.msg_iov = &what, .msg_iovlen = 1};
+    EXPECT(pipe2(ends, O_CLOEXEC) == 0);
+    if (count) {
+        message.msg_control = control;
+        message.msg_controllen = CMSG_SPACE(count * sizeof(int));
+        struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+        header->cmsg_level = SOL_SOCKET;
+        header->cmsg_type = SCM_RIGHTS;
+        header->cmsg_len = CMSG_LEN(count * sizeof(int));
+        for (size_t i = 0; i < count; i++)
+            memcpy(CMSG_DATA(header) + i * sizeof(int), &ends[0], sizeof(int));
+    }
+    EXPECT(sendmsg(socket, &message, MSG_NOSIGNAL) == (ssize_t)what.iov_len);
+    close(ends[0]), close(ends[1]);
+}
+
+static void *serve_badly(void *argument) {
+    const struct fake *fake = argument;
+    uint8_t bytes[NVLXI_WIRE_SHORT_MAX];
+    int socket = accept4(fake->listener, NULL, NULL, SOCK_CLOEXEC);
+    put(socket, bytes, nvlxi_wire_put_welcome(bytes, fake->engine));
+    get(socket, bytes, NVLXI_WIRE_HEADER + 16);
+    get(socket, bytes, NVLXI_WIRE_HEADER + 2 * 16);
+    if (fake->announced || fake->sent)
+        send_pipes(socket, fake->announced, fake->sent);
+    EXPECT(closes(socket, 20000));
+    close(socket);
+    return NULL;
+}
+
+static void take_from_fake(size_t announced, size_t sent, int code, const char *words) {
+    struct fake fake = {raw_listen(owner->address), owner->identity.engine, announced, sent};
+    pthread_t thread;
+    int fd;
+    EQUAL(0, pthread_create(&thread, NULL, serve_badly, &fake));
+    struct nvlxi_files *opened = open_files(2);
+    REFUSED(opened->take(opened, &fd), code, words);
+    files->close(files, opened);
+    EQUAL(0, pthread_join(thread, NULL));
+    close(fake.listener);
+    unlink(owner->address);
+}
+
+static void bad_servers_leave_nothing(void) {
+    begin(2);
+    snprintf(owner->address, sizeof owner->address, "%s-fake", own_path());
+    take_from_fake(1, 0, NVLX_EFORMAT, "announced 1 file descriptors of 2 and sent 0");
+    take_from_fake(1, 2, NVLX_EFORMAT, "announced 1 file descriptors of 2 and sent 2");
+    take_from_fake(3, 3, NVLX_EFORMAT, "announced 3 file descriptors of 2 and sent 3");
+    take_from_fake(0, 60, NVLX_EFORMAT, "0 files");
+    struct nvlxi_fetcher *fetcher = nvlxi_container_of(files, struct nvlxi_fetcher, server);
+    fetcher->patience_ns = SECOND_NS / 5;
+    double start = now_ms();
+    take_from_fake(0, 0, NVLX_ETIMEDOUT, "does not answer");
+    EXPECT(now_ms() - start >= 199 && now_ms() - start < 10000);
+    /* room for some of those that come, but not for all */
+    fetcher->patience_ns = 10 * SECOND_NS;
+    set_limit((rlim_t)idle.fds + 10);
+    take_from_fake(2, 60, NVLX_ENOMEM, "too many open files");
+    set_limit(1024);
+    end();
+}
+
+/* ---- Clients that are none ------------------------------------------------------------------------------ */
+
+/* Asks for many files and reads nothing: others are served in between, and are not kept waiting. */
+static void greedy_clients_wait_their_turn(void) {
+    static struct nvlxi_wire_file wanted[NVLXI_WIRE_FILES_MAX];
+    uint8_t bytes[NVLXI_WIRE_FETCH_MAX];
+    int greedy[8];
+    begin(NVLXI_WIRE_FILES_MAX);
+    for (size_t i = 0; i < NVLXI_WIRE_FILES_MAX; i++)
+        wanted[i] = (struct nvlxi_wire_file){segments[i].base, segments[i].serial};
+    atomic_store(&export_us, 500);
+    for (size_t i = 0; i < COUNT(greedy); i++) {
+        greedy[i] = raw_connect(own_path());
+        put(greedy[i], bytes, nvlxi_wire_put_hello(bytes, NVLXI_WIRE_FETCHER));
+        put(greedy[i], bytes, nvlxi_wire_put_fetch(bytes, wanted, NVLXI_WIRE_FILES_MAX));
+        put(greedy[i], bytes, nvlxi_wire_put_fetch(bytes, wanted, NVLXI_WIRE_FILES_MAX));
+    }
+    double start = now_ms();
+    struct nvlxi_files *opened = open_files(3);
+    for (size_t i = 0; i < 3; i++)
+        expect_file(opened, i);
+    files->close(files, opened);
+    /* all that is asked for takes more than 2 s; a few turns of the loop, of 16 files a client, far less */
+    EXPECT(now_ms() - start < 1500);
+    atomic_store(&export_us, 0);
+    for (size_t i = 0; i < COUNT(greedy); i++)
+        close(greedy[i]);
+    end();
+}
+
+int main(int argc, char **argv) {
+    static const struct test tests[] = {
+        {"files_come_in_order", files_come_in_order},
+        {"only_segments_with_files_are_asked_for", only_segments_with_files_are_asked_for},
+        {"closing_early_leaves_nothing", closing_early_leaves_nothing},
+        {"only_shared_segments_are_given", only_shared_segments_are_given},
+        {"failing_exports_are_told", failing_exports_are_told},
+        {"owners_must_serve", owners_must_serve},
+        {"bad_servers_leave_nothing", bad_servers_leave_nothing},
+        {"greedy_clients_wait_their_turn", greedy_clients_wait_their_turn},
+        {0}};
+    static const struct role roles[] = {{0}};
+    return run_tests(argc, argv, tests, roles, 30);
+}
