@@ -194,6 +194,7 @@ static void only_shared_segments_are_given(void) {
     for (size_t i = 0; i < 2; i++)
         OK(nvlx_unregister(regions[i], 0));
     refuse_first(NVLX_ESTALE, "no region is shared");
+    OK(nvlx_free(server, private));
     end();
 }
 
