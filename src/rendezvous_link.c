@@ -5,6 +5,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -90,7 +91,7 @@ static void keep_files(const struct msghdr *message, struct nvlxi_link_files *fi
 }
 
 /* Without room for them the kernel closes the file descriptors that come along. */
-static ssize_t receive(int socket, uint8_t *bytes, size_t length, struct nvlxi_link_files *files) {
+static ssize_t receive(int socket, void *bytes, size_t length, struct nvlxi_link_files *files) {
     union {
         char bytes[CMSG_SPACE(NVLXI_WIRE_FILES_MAX * sizeof(int))];
         struct cmsghdr aligned;
@@ -265,7 +266,7 @@ int nvlxi_link_open(struct nvlxi_link *link, const char *address, enum nvlxi_wir
     *link = (struct nvlxi_link){.socket = -1, .in = {.from_server = true}};
     if ((code = nvlxi_address_check(address)))
         return code;
-    strcpy(link->address, address);
+    snprintf(link->address, sizeof link->address, "%s", address);
     while ((code = try_to_open(link, role, deadline, &reason)) == 1) {
         if (reason != EAGAIN && !wait)
             return nvlxi_fail(NVLX_ESTALE, "nobody serves at \"%s\" any more: the peer's process is gone", address);

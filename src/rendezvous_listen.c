@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -109,7 +110,7 @@ int nvlxi_listener_open(struct nvlxi_listener *listener, const char *address,
     int lock, code;
     *listener =
         (struct nvlxi_listener){.socket = -1, .user_count = options->user_count, .group_count = options->group_count};
-    strcpy(listener->address, address);
+    snprintf(listener->address, sizeof listener->address, "%s", address);
     nvlxi_address_parse(address, &parsed, &length);
     if ((code = copy_ids(options->users, options->user_count, &listener->users)) ||
         (code = copy_ids(options->groups, options->group_count, &listener->groups)))

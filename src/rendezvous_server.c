@@ -258,7 +258,7 @@ static int take_input(struct nvlxi_server *server, struct connection *c) {
 /* ---- Connections --------------------------------------------------------------------------------------- */
 
 static void remove_connection(struct nvlxi_server *server, struct connection *c) {
-    DL_DELETE(server->connections, c);
+    DL_DELETE(server->connections, c); /* NOLINT(clang-analyzer-core.NullDereference): the list has it */
     server->count--;
     server->subscribers -= c->state == SUBSCRIBER;
     nvlxi_inbox_clear(&c->in);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "rendezvous_text.h"
 
+#include <stdio.h>
 #include <string.h>
 
 void nvlxi_publisher_init(struct nvlxi_publisher *publisher, struct nvlxi_registration *registration,
@@ -16,7 +17,7 @@ void nvlxi_publisher_free(struct nvlxi_publisher *publisher) {
 
 void nvlxi_publisher_set_address(struct nvlxi_publisher *publisher, const char *address) {
     pthread_mutex_lock(&publisher->mutex);
-    strcpy(publisher->address, address);
+    snprintf(publisher->address, sizeof publisher->address, "%s", address);
     pthread_mutex_unlock(&publisher->mutex);
 }
 
