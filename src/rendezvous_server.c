@@ -16,10 +16,10 @@
 
 #define HELLO_NS       UINT64_C(5000000000)
 #define STALL_NS       UINT64_C(30000000000)
-#define ACCEPT_REST_NS UINT64_C(100000000)  /* after accept found no room for a file descriptor */
-#define TEXT_REST_NS   UINT64_C(2000000)    /* between two texts, or if that is more: */
-#define TEXT_REST      10                   /* times what it took to make one */
-#define TEXT_RETRY_NS  UINT64_C(1000000000) /* after one that could not be made */
+#define ACCEPT_REST_NS UINT64_C(100000000) /* after accept found no room for a file descriptor */
+#define TEXT_REST_NS   UINT64_C(2000000)   /* between two texts, or if that is more: */
+#define TEXT_REST      10                  /* times what it took to make one */
+#define TEXT_RETRY_NS  UINT64_C(100000000) /* after one that could not be made */
 #define ACCEPTS_A_TURN 16
 #define FILES_A_TURN   16 /* a connection; exporting one takes 0.3 to 0.7 ms */
 
