@@ -322,7 +322,9 @@ void nvlx_serve_options_init(struct nvlx_serve_options *options);
  * peers within milliseconds, later where the descriptor is long: after a change, it is written anew at most once in ten
  * times the time that this takes. May block for up to a second if others are about to serve in the same folder.
  * NVLX_EEXIST: another process serves there, the path is no socket, or this engine serves already. NVLX_EACCES,
- * NVLX_ENOENT: the folder does not let it, or is not there. NVLX_EBUSY: others keep the folder locked. */
+ * NVLX_ENOENT: the folder does not let it, or is not there. NVLX_EBUSY: others keep the folder locked. A child of fork
+ * that does not exec keeps the sockets open: while it lives, peers do not notice that this process was killed, and the
+ * address stays taken. */
 int nvlx_serve(struct nvlx_engine *engine, const char *address, const struct nvlx_serve_options *options);
 
 /* Makes a peer of the engine that serves at `address`, ready for use; what it registers and unregisters from now on is

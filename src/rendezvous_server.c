@@ -328,6 +328,7 @@ static int admit(struct nvlxi_server *server, int socket) {
 
 static void accept_some(struct nvlxi_server *server) {
     for (int i = 0; i < ACCEPTS_A_TURN; i++) {
+        /* cppcheck-suppress nullPointer; who connects is not asked for */
         int socket = accept4(server->listener.socket, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (socket < 0 && (errno == EINTR || errno == ECONNABORTED))
             continue;

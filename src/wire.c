@@ -79,7 +79,7 @@ size_t nvlxi_wire_put_refusal(uint8_t *out, int code, const char *text) {
     uint8_t *body = out + NVLXI_WIRE_HEADER, *reason = body + sizeof refusal;
     size_t length = 0;
     memcpy(body, &refusal, sizeof refusal);
-    for (; text[length] && length < NVLXI_WIRE_REASON_MAX; length++)
+    for (; length < NVLXI_WIRE_REASON_MAX && text[length]; length++)
         reason[length] = text[length] >= ' ' && text[length] <= '~' ? (uint8_t)text[length] : '?';
     if (!length)
         reason[length++] = '?';

@@ -131,3 +131,14 @@ bool closes(int socket, int timeout_ms) {
             return true;
     }
 }
+
+void say(struct child *child, const char *text) {
+    char name[64] = {0};
+    snprintf(name, sizeof name, "%s", text);
+    put(child->socket, name, sizeof name);
+}
+
+void await_child(struct child *child) {
+    char ignored;
+    get(child->socket, &ignored, 1);
+}

@@ -22,6 +22,10 @@ struct possessions {
 struct possessions possessions_of(pid_t pid);
 void await_possessions(pid_t pid, struct possessions wanted);
 
+/* Orders to a child, and that it has done what it was told to. */
+void say(struct child *child, const char *text);
+void await_child(struct child *child);
+
 /* A connection without the library. */
 int raw_connect(const char *address);
 /* A server that is none: it listens. */

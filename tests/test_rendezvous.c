@@ -157,62 +157,6 @@ static void connecting_gives_up(void) {
     end();
 }
 
-static void addresses_are_checked(void) {
-    struct nvlx_peer *peer;
-    char path[200] = "/tmp/", file[80];
-    begin();
-    memset(path + 5, 'x', 103);
-    REFUSED(nvlx_serve(engine, path, NULL), NVLX_EINVAL, "108 bytes");
-    REFUSED(nvlx_connect(engine, path, 0, &peer), NVLX_EINVAL, "108 bytes");
-    REFUSED(nvlx_serve(engine, "relative", NULL), NVLX_EINVAL, "absolute");
-    REFUSED(nvlx_serve(engine, "", NULL), NVLX_EINVAL, "absolute");
-    REFUSED(nvlx_serve(engine, "@", NULL), NVLX_EINVAL, "absolute");
-    REFUSED(nvlx_serve(engine, "/tmp/a\nb", NULL), NVLX_EINVAL, "control");
-    REFUSED(nvlx_serve(engine, NULL, NULL), NVLX_EINVAL, "address");
-    REFUSED(nvlx_connect(engine, address, 0, NULL), NVLX_EINVAL, "peer");
-    REFUSED(nvlx_serve(engine, "/tmp", NULL), NVLX_EEXIST, "no socket");
-    REFUSED(nvlx_serve(engine, "/tmp/no such folder/x", NULL), NVLX_ENOENT, "no such folder");
-    snprintf(file, sizeof file, "%s-file", address);
-    fclose(fopen(file, "we"));
-    REFUSED(nvlx_serve(engine, file, NULL), NVLX_EEXIST, "no socket");
-    unlink(file);
-    path[107] = '\0';
-    unlink(path);
-    OK(nvlx_serve(engine, path, NULL));
-    struct nvlx_engine *other = make_engine(0);
-    REFUSED(nvlx_serve(other, path, NULL), NVLX_EEXIST, "another process");
-    REFUSED(nvlx_serve(engine, address, NULL), NVLX_EEXIST, "serves already");
-    peer = connect_to(other, path);
-    OK(nvlx_engine_destroy(other));
-    end();
-    EXPECT(access(path, F_OK));
-}
-
-static void options_are_checked(void) {
-    struct nvlx_serve_options options;
-    struct stat status;
-    begin();
-    nvlx_serve_options_init(&options);
-    options.user_count = 1;
-    REFUSED(nvlx_serve(engine, address, &options), NVLX_EINVAL, "users");
-    nvlx_serve_options_init(&options);
-    options.group_count = 1;
-    REFUSED(nvlx_serve(engine, address, &options), NVLX_EINVAL, "groups");
-    nvlx_serve_options_init(&options);
-    options.mode = 01777;
-    REFUSED(nvlx_serve(engine, address, &options), NVLX_EINVAL, "mode");
-    nvlx_serve_options_init(&options);
-    options.max_connections = 1000000;
-    REFUSED(nvlx_serve(engine, address, &options), NVLX_EINVAL, "max_connections");
-    EXPECT(access(address, F_OK));
-    nvlx_serve_options_init(&options);
-    options.mode = 0640;
-    OK(nvlx_serve(engine, address, &options));
-    EQUAL(0, stat(address, &status));
-    EQUAL(0640, status.st_mode & 0777);
-    end();
-}
-
 /* ---- Several processes ---------------------------------------------------------------------------------- */
 
 /* A child that follows the server at the address that it is told, and says for each name sent when it knows it. */
@@ -227,17 +171,6 @@ static void follower_role(int socket) {
         put(socket, name, 1);
     }
     OK(nvlx_engine_destroy(follower));
-}
-
-static void say(struct child *child, const char *text) {
-    char name[64] = {0};
-    snprintf(name, sizeof name, "%s", text);
-    put(child->socket, name, sizeof name);
-}
-
-static void await_child(struct child *child) {
-    char ignored;
-    get(child->socket, &ignored, 1);
 }
 
 /* One of two clients is stopped, long enough for the texts to fill its socket; the other sees every change; the first
@@ -521,8 +454,6 @@ int main(int argc, char **argv) {
                                         {"connecting_sees_what_was_before", connecting_sees_what_was_before},
                                         {"any_order_will_do", any_order_will_do},
                                         {"connecting_gives_up", connecting_gives_up},
-                                        {"addresses_are_checked", addresses_are_checked},
-                                        {"options_are_checked", options_are_checked},
                                         {"a_stopped_client_stops_nobody", a_stopped_client_stops_nobody},
                                         {"killed_servers_are_noticed", killed_servers_are_noticed},
                                         {"killed_clients_leave_nothing", killed_clients_leave_nothing},
@@ -537,5 +468,5 @@ int main(int argc, char **argv) {
                                         {0}};
     static const struct role roles[] = {
         OWNER_ROLE, {"follower", follower_role}, {"visitor", visitor_role}, {"chunks", chunks_role}, {0}};
-    return run_tests(argc, argv, tests, roles, 60);
+    return run_tests(argc, argv, tests, roles, 120);
 }

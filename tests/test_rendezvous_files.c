@@ -273,7 +273,7 @@ static void send_pipes(int socket, size_t announced, size_t count) {
 static void *serve_badly(void *argument) {
     const struct fake *fake = argument;
     uint8_t bytes[NVLXI_WIRE_SHORT_MAX];
-    int socket = accept4(fake->listener, NULL, NULL, SOCK_CLOEXEC);
+    int socket = accept(fake->listener, NULL, NULL);
     put(socket, bytes, nvlxi_wire_put_welcome(bytes, fake->engine));
     get(socket, bytes, NVLXI_WIRE_HEADER + 16);
     get(socket, bytes, NVLXI_WIRE_HEADER + 2 * 16);

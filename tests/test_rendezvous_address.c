@@ -1,0 +1,142 @@
+/* Where engines serve: which addresses they take, whose socket files they replace and remove.
+ * SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "rendezvous_support.h"
+
+static struct nvlx_engine *engine;
+static char address[64];
+
+static void begin(void) {
+    engine = make_engine(0);
+    snprintf(address, sizeof address, "%s", own_path());
+}
+
+static void end(void) {
+    OK(nvlx_engine_destroy(engine));
+}
+
+static void addresses_are_checked(void) {
+    struct nvlx_peer *peer;
+    char path[200] = "/tmp/", file[80];
+    begin();
+    memset(path + 5, 'x', 103);
+    REFUSED(nvlx_serve(engine, path, NULL), NVLX_EINVAL, "108 bytes");
+    REFUSED(nvlx_connect(engine, path, 0, &peer), NVLX_EINVAL, "108 bytes");
+    REFUSED(nvlx_serve(engine, "relative", NULL), NVLX_EINVAL, "absolute");
+    REFUSED(nvlx_serve(engine, "", NULL), NVLX_EINVAL, "absolute");
+    REFUSED(nvlx_serve(engine, "@", NULL), NVLX_EINVAL, "absolute");
+    REFUSED(nvlx_serve(engine, "/tmp/a\nb", NULL), NVLX_EINVAL, "control");
+    REFUSED(nvlx_serve(engine, NULL, NULL), NVLX_EINVAL, "address");
+    REFUSED(nvlx_connect(engine, address, 0, NULL), NVLX_EINVAL, "peer");
+    REFUSED(nvlx_serve(engine, "/tmp", NULL), NVLX_EEXIST, "no socket");
+    REFUSED(nvlx_serve(engine, "/tmp/no such folder/x", NULL), NVLX_ENOENT, "no such folder");
+    snprintf(file, sizeof file, "%s-file", address);
+    fclose(fopen(file, "we"));
+    REFUSED(nvlx_serve(engine, file, NULL), NVLX_EEXIST, "no socket");
+    unlink(file);
+    path[107] = '\0';
+    unlink(path);
+    OK(nvlx_serve(engine, path, NULL));
+    struct nvlx_engine *other = make_engine(0);
+    REFUSED(nvlx_serve(other, path, NULL), NVLX_EEXIST, "another process");
+    REFUSED(nvlx_serve(engine, address, NULL), NVLX_EEXIST, "serves already");
+    peer = connect_to(other, path);
+    OK(nvlx_engine_destroy(other));
+    end();
+    EXPECT(access(path, F_OK));
+}
+
+static void options_are_checked(void) {
+    struct nvlx_serve_options options;
+    struct stat status;
+    begin();
+    nvlx_serve_options_init(&options);
+    options.user_count = 1;
+    REFUSED(nvlx_serve(engine, address, &options), NVLX_EINVAL, "users");
+    nvlx_serve_options_init(&options);
+    options.group_count = 1;
+    REFUSED(nvlx_serve(engine, address, &options), NVLX_EINVAL, "groups");
+    nvlx_serve_options_init(&options);
+    options.mode = 01777;
+    REFUSED(nvlx_serve(engine, address, &options), NVLX_EINVAL, "mode");
+    nvlx_serve_options_init(&options);
+    options.max_connections = 1000000;
+    REFUSED(nvlx_serve(engine, address, &options), NVLX_EINVAL, "max_connections");
+    EXPECT(access(address, F_OK));
+    nvlx_serve_options_init(&options);
+    options.mode = 0640;
+    OK(nvlx_serve(engine, address, &options));
+    EQUAL(0, stat(address, &status));
+    EQUAL(0640, status.st_mode & 0777);
+    end();
+}
+
+/* A file that another process has put in the place of ours is not removed. */
+static void foreign_files_stay(void) {
+    begin();
+    struct nvlx_engine *other = make_engine(0);
+    OK(nvlx_serve(engine, address, NULL));
+    EQUAL(0, unlink(address));
+    OK(nvlx_serve(other, address, NULL));
+    OK(nvlx_engine_destroy(engine));
+    EXPECT(access(address, F_OK) == 0);
+    engine = make_engine(0);
+    connect_to(engine, address);
+    OK(nvlx_engine_destroy(other));
+    EXPECT(access(address, F_OK));
+    end();
+}
+
+/* A child that serves, or tries to, when it is told to. */
+static void contender_role(int socket) {
+    char at[64];
+    struct nvlx_engine *contender = make_engine(0);
+    put(socket, "r", 1);
+    get(socket, at, sizeof at);
+    int code = nvlx_serve(contender, at, NULL);
+    put(socket, &code, sizeof code);
+    get_or_end(socket, at, 1);
+    OK(nvlx_engine_destroy(contender));
+}
+
+/* Of many that find the socket of a dead server, one takes it over. */
+static void one_takes_over(void) {
+    struct child contenders[8];
+    begin();
+    for (int round = 0; round < 10; round++) {
+        int winners = 0, code;
+        close(raw_listen(address));
+        for (size_t i = 0; i < COUNT(contenders); i++)
+            child_start(&contenders[i], "contender");
+        for (size_t i = 0; i < COUNT(contenders); i++)
+            await_child(&contenders[i]);
+        for (size_t i = 0; i < COUNT(contenders); i++)
+            say(&contenders[i], address);
+        for (size_t i = 0; i < COUNT(contenders); i++) {
+            get(contenders[i].socket, &code, sizeof code);
+            EXPECT(!code || code == NVLX_EEXIST);
+            winners += !code;
+        }
+        EQUAL(1, winners);
+        OK(nvlx_peer_close(connect_to(engine, address)));
+        for (size_t i = 0; i < COUNT(contenders); i++)
+            child_end(&contenders[i]);
+        EXPECT(access(address, F_OK));
+    }
+    end();
+}
+
+int main(int argc, char **argv) {
+    static const struct test tests[] = {{"addresses_are_checked", addresses_are_checked},
+                                        {"options_are_checked", options_are_checked},
+                                        {"foreign_files_stay", foreign_files_stay},
+                                        {"one_takes_over", one_takes_over},
+                                        {0}};
+    static const struct role roles[] = {{"contender", contender_role}, {0}};
+    return run_tests(argc, argv, tests, roles, 60);
+}
