@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -56,9 +57,11 @@ struct nvlxi_server {
     size_t max_connections, count, subscribers;
     struct connection *connections; /* list */
     struct text *text;              /* the newest, or NULL */
-    atomic_bool outdated;           /* it is not the newest any more */
-    uint64_t text_due;              /* no new one before */
-    uint64_t accept_due;            /* nobody is let in before */
+    int failure;                    /* why there is no newer one, or 0 */
+    char reason[NVLXI_WIRE_REASON_MAX + 1];
+    atomic_bool outdated; /* it is not the newest any more */
+    uint64_t text_due;    /* no new one before */
+    uint64_t accept_due;  /* nobody is let in before */
 };
 
 /* ---- The text ------------------------------------------------------------------------------------------ */
@@ -92,8 +95,11 @@ static void refresh_text(struct nvlxi_server *server) {
     if (!server->subscribers || begin < server->text_due || !atomic_exchange(&server->outdated, false))
         return;
     int code = make_text(server, begin);
-    if (code)
+    server->failure = code;
+    if (code) {
         atomic_store(&server->outdated, true);
+        snprintf(server->reason, sizeof server->reason, "%s", nvlx_last_error());
+    }
     server->text_due = begin + (code ? TEXT_RETRY_NS : nvlxi_max(TEXT_REST_NS, TEXT_REST * (nvlxi_now_ns() - begin)));
 }
 
@@ -303,6 +309,8 @@ static int serve(struct nvlxi_server *server, struct connection *c, short events
         begin_text(c, server->text);
         code = send_more(c);
     }
+    if (!code && c->state == SUBSCRIBER && !c->told && server->failure)
+        return nvlxi_fail_again(server->failure, server->reason);
     if ((!code || code == NVLX_EAGAIN) && nvlxi_now_ns() >= deadline_of(c))
         return nvlxi_fail(NVLX_ETIMEDOUT, "a client of \"%s\" made no progress for %" PRIu64 " s",
                           server->listener.address, (c->state == STRANGER ? HELLO_NS : STALL_NS) / 1000000000);

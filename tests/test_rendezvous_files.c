@@ -1,5 +1,5 @@
-/* File descriptors of segments, from the process that serves them to the one that maps: on a device of which every
- * allocation is shared by file descriptor, a pipe that says whose it is. SPDX-License-Identifier: Apache-2.0 */
+/* File descriptors of segments, from the process that serves them to the one that maps: on a device that gives out a
+ * pipe for each, which says whose it is. SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -28,12 +28,7 @@
 
 static atomic_long exports, failing; /* this export fails; 0: none */
 static atomic_int export_us;
-
-static int resolve(struct nvlxi_device *device, uint64_t address, struct nvlxi_allocation *allocation) {
-    int code = nvlxi_device_host.resolve(device, address, allocation);
-    allocation->file = true;
-    return code;
-}
+static atomic_bool mute; /* it does not tell what lives */
 
 /* A pipe with the base in it. */
 static int export_file(struct nvlxi_device *device, const struct nvlxi_allocation *allocation, int *fd) {
@@ -50,6 +45,12 @@ static int export_file(struct nvlxi_device *device, const struct nvlxi_allocatio
     return 0;
 }
 
+static int alive(struct nvlxi_device *device, const struct nvlxi_allocation *allocation) {
+    if (atomic_load(&mute))
+        return nvlxi_fail(NVLX_EDEVICE, "no word, on purpose");
+    return nvlxi_device_host.alive(device, allocation);
+}
+
 static struct nvlxi_device_ops file_device;
 
 static struct nvlx_engine *make_file_engine(void) {
@@ -57,10 +58,19 @@ static struct nvlx_engine *make_file_engine(void) {
     struct nvlx_config config;
     fill_config(&config);
     file_device = nvlxi_device_host;
-    file_device.resolve = resolve;
     file_device.export_file = export_file;
+    file_device.alive = alive;
     OK(nvlxi_engine_create(&config, &file_device, &made));
     return made;
+}
+
+static char *allocate_chunk(struct nvlx_engine *engine) {
+    void *address;
+    struct nvlx_alloc_options options;
+    nvlx_alloc_options_init(&options);
+    options.flags = NVLX_ALLOC_VMM;
+    OK(nvlx_alloc(engine, 0, SIZE, &options, &address));
+    return address;
 }
 
 /* ---- A server and its client in one process -------------------------------------------------------------- */
@@ -77,15 +87,13 @@ static void begin(size_t count) {
     server = make_file_engine();
     client = make_file_engine();
     for (size_t i = 0; i < count; i++)
-        regions[i] = register_range(server, allocate(server, 0, SIZE, 1), SIZE, NULL, NVLX_ACCESS_READ);
+        regions[i] = register_range(server, allocate_chunk(server), SIZE, NULL, NVLX_ACCESS_READ);
     OK(nvlx_serve(server, own_path(), NULL));
     peer = connect_to(client, own_path());
     *owner = *peer->table->descriptor;
     EQUAL(count, owner->segment_count);
     memcpy(segments, owner->segments, count * sizeof *segments);
-    for (size_t i = 0; i < count; i++)
-        segments[i].file = true; /* what a text says of them is not this test's subject */
-    snprintf(owner->address, sizeof owner->address, "%s", own_path());
+    EQUAL(0, strcmp(own_path(), owner->address));
     files = peer->relocation->file_server;
     idle = holdings();
 }
@@ -165,10 +173,10 @@ static void refuse_first(int code, const char *words) {
 
 static void only_shared_segments_are_given(void) {
     begin(2);
-    char *private = allocate(server, 0, SIZE, 1);
+    char *private = allocate_chunk(server);
     uint64_t base = segments[0].base, serial = segments[0].serial;
     struct nvlxi_allocation allocation;
-    OK(resolve(NULL, (uintptr_t) private, &allocation));
+    OK(nvlxi_device_host.resolve(NULL, (uintptr_t) private, &allocation));
     segments[0].base = allocation.base;
     segments[0].serial = allocation.serial;
     refuse_first(NVLX_ESTALE, "no region is shared");
@@ -347,6 +355,33 @@ static void greedy_clients_wait_their_turn(void) {
     end();
 }
 
+/* What is not shared by a file descriptor has none to give. */
+static void other_kinds_have_no_files(void) {
+    struct nvlxi_allocation allocation;
+    begin(1);
+    char *plain = allocate(server, 0, SIZE, 1);
+    register_range(server, plain, SIZE, NULL, NVLX_ACCESS_READ);
+    OK(nvlxi_device_host.resolve(NULL, (uintptr_t)plain, &allocation));
+    segments[0].base = allocation.base;
+    segments[0].serial = allocation.serial;
+    refuse_first(NVLX_EINVAL, "not shared by a file descriptor");
+    OK(nvlx_free(server, plain));
+    end();
+}
+
+/* A client that no descriptor can be made for is told so, and does not wait for one. */
+static void unwritable_descriptors_are_told(void) {
+    struct nvlx_peer *other;
+    begin(1);
+    atomic_store(&mute, true);
+    register_range(server, NULL, 0, "change", NVLX_ACCESS_READ);
+    REFUSED(nvlx_connect(client, own_path(), PATIENCE, &other), NVLX_EDEVICE, "no word, on purpose");
+    OK(nvlx_peer_test(peer));
+    atomic_store(&mute, false);
+    await_name(peer, "change");
+    end();
+}
+
 int main(int argc, char **argv) {
     static const struct test tests[] = {
         {"files_come_in_order", files_come_in_order},
@@ -355,6 +390,8 @@ int main(int argc, char **argv) {
         {"only_shared_segments_are_given", only_shared_segments_are_given},
         {"failing_exports_are_told", failing_exports_are_told},
         {"owners_must_serve", owners_must_serve},
+        {"other_kinds_have_no_files", other_kinds_have_no_files},
+        {"unwritable_descriptors_are_told", unwritable_descriptors_are_told},
         {"bad_servers_leave_nothing", bad_servers_leave_nothing},
         {"greedy_clients_wait_their_turn", greedy_clients_wait_their_turn},
         {0}};
