@@ -58,6 +58,7 @@ struct nvlxi_server {
     struct connection *connections; /* list */
     struct text *text;              /* the newest, or NULL */
     int failure;                    /* why there is no newer one, or 0 */
+    uint64_t failed;                /* when making it began */
     char reason[NVLXI_WIRE_REASON_MAX + 1];
     atomic_bool outdated; /* it is not the newest any more */
     uint64_t text_due;    /* no new one before */
@@ -98,6 +99,7 @@ static void refresh_text(struct nvlxi_server *server) {
     server->failure = code;
     if (code) {
         atomic_store(&server->outdated, true);
+        server->failed = begin;
         snprintf(server->reason, sizeof server->reason, "%s", nvlx_last_error());
     }
     server->text_due = begin + (code ? TEXT_RETRY_NS : nvlxi_max(TEXT_REST_NS, TEXT_REST * (nvlxi_now_ns() - begin)));
@@ -309,7 +311,7 @@ static int serve(struct nvlxi_server *server, struct connection *c, short events
         begin_text(c, server->text);
         code = send_more(c);
     }
-    if (!code && c->state == SUBSCRIBER && !c->told && server->failure)
+    if (!code && c->state == SUBSCRIBER && !c->told && server->failure && c->subscribed <= server->failed)
         return nvlxi_fail_again(server->failure, server->reason);
     if ((!code || code == NVLX_EAGAIN) && nvlxi_now_ns() >= deadline_of(c))
         return nvlxi_fail(NVLX_ETIMEDOUT, "a client of \"%s\" made no progress for %" PRIu64 " s",
