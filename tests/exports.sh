@@ -11,7 +11,8 @@ trap 'rm -rf "$work"' EXIT
 # The version node itself is listed as an absolute symbol.
 nm -D --defined-only "$library" | awk '$(NF - 1) != "A" { sub(/@.*/, "", $NF); print $NF }' | sort >"$work/library"
 sed -n '/global:/,/local:/ s/^ *\([A-Za-z_0-9*?]*\);$/\1/p' "$root/src/nvlxfer.map" | sort >"$work/map"
-"${CC:-cc}" -E -P "$root/include/nvlxfer.h" | grep -o '\bnvlx_[a-z0-9_]* *(' | tr -d ' (' | sort >"$work/header"
+# Without what is compiled into the caller.
+"${CC:-cc}" -E -P "$root/include/nvlxfer.h" | tr '\n' ' ' | sed 's/static inline [^{]*{[^}]*}//g' | grep -o '\bnvlx_[a-z0-9_]* *(' | tr -d ' (' | sort >"$work/header"
 
 failed=0
 for list in library map header; do

@@ -16,6 +16,7 @@ trap 'rm -rf "$work"' EXIT
 # ---- Structs, codes and constants are those of the header ------------------------------------------------------------
 
 cat >"$work/layout.py" <<'EOPY'
+import ctypes
 import sys
 import nvlxfer as n
 
@@ -39,16 +40,11 @@ for name, struct in structs.items():
     if f"struct {name} {{" not in header:
         assert name == "nvlx_serve_options", name
         continue
-    size = 0
     for field, *_ in struct._fields_:
         place = getattr(struct, field)
-        if field == "_newer":
-            size = place.offset
-            continue
-        size = place.offset + place.size
         equal[f"offsetof(struct {name}, {field})"] = place.offset
         equal[f"sizeof ((struct {name} *)0)->{field}"] = place.size
-    equal[f"sizeof(struct {name})"] = size
+    equal[f"sizeof(struct {name})"] = ctypes.sizeof(struct)
 print(f'#include "{path}"\n#include <stdio.h>\nint main(void) {{\nint wrong = 0;')
 for what, value in equal.items():
     print(f'if ((long long)({what}) != {value}) wrong = 1, printf("%s is not {value}\\n", "{what}");')

@@ -94,8 +94,7 @@ _I, _U32, _U64, _I64 = ctypes.c_int, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_
 _SIZE, _S, _P = ctypes.c_size_t, ctypes.c_char_p, ctypes.c_void_p
 _LETTERS = {"i": _I, "u": _U32, "q": _U64, "t": _I64, "z": _SIZE, "s": _S, "p": _P, "v": None}
 _FUNCTIONS = dict(  # the result's type, then the arguments'
-    version="s", strerror="si", last_error="s", gpu_count="iup", config_init="vp", alloc_options_init="vp",
-    region_options_init="vp", transfer_options_init="vp", serve_options_init="vp", engine_create="ipp",
+    version="s", strerror="si", last_error="s", gpu_count="iup", engine_create="ipp",
     engine_destroy="ip", engine_info="ipp", backend_name="sp", alloc="ipizpp", free="ipp", memcpy="ipppz",
     register="ippzpp", unregister="ipt", export="ippp", text_free="vp", serve="ipsp", connect="ipstp",
     peer_open="ipszp", peer_update="ipsz", peer_find="ipspp", peer_map="ipiqq", peer_test="ip", peer_close="ip",
@@ -163,8 +162,6 @@ def version() -> str:
 
 # ---- The structs and constants of nvlxfer.h --------------------------------------------------------------------------
 
-_NEWER = ("_newer", _U64 * 32)  # room for a newer library, whose init functions fill a longer struct
-
 
 class Backend(enum.IntEnum):
     AUTO, CUDA, HOST = range(3)
@@ -210,35 +207,34 @@ class EngineInfo(NamedTuple):
 
 class _Config(ctypes.Structure):
     _fields_ = [("size", _SIZE), ("backend", _U32), ("max_requests", _U32), ("gpus", ctypes.POINTER(_I))]
-    _fields_ += [("gpu_count", _SIZE), ("mechanism", _U32), ("max_sms", _U32), ("list_memory", _SIZE), _NEWER]
+    _fields_ += [("gpu_count", _SIZE), ("mechanism", _U32), ("max_sms", _U32), ("list_memory", _SIZE)]
 
 
 class _AllocOptions(ctypes.Structure):
-    _fields_ = [("size", _SIZE), ("flags", _U32), ("chunk_length", _SIZE), _NEWER]
+    _fields_ = [("size", _SIZE), ("flags", _U32), ("chunk_length", _SIZE)]
 
 
 class _RegionOptions(ctypes.Structure):
-    _fields_ = [("size", _SIZE), ("name", ctypes.c_char_p), ("access", _U32), _NEWER]
+    _fields_ = [("size", _SIZE), ("name", ctypes.c_char_p), ("access", _U32)]
 
 
 class _TransferOptions(ctypes.Structure):
     _fields_ = [("size", _SIZE), ("flags", _U32), ("stream", _P), ("mechanism", _U32), ("max_sms", _U32)]
-    _fields_ += [("priority", ctypes.c_int32), _NEWER]
+    _fields_ += [("priority", ctypes.c_int32)]
 
 
 class _ServeOptions(ctypes.Structure):
     _fields_ = [("size", _SIZE), ("users", ctypes.POINTER(_U32)), ("user_count", _SIZE)]
     _fields_ += [("groups", ctypes.POINTER(_U32)), ("group_count", _SIZE), ("mode", _U32), ("max_connections", _U32)]
-    _fields_ += [_NEWER]
 
 
 class _RequestInfo(ctypes.Structure):
     _fields_ = [("size", _SIZE), ("status", ctypes.c_int32), ("sms", _U32)]
-    _fields_ += [(name, _U64) for name in RequestInfo._fields[2:-1]] + [("error", ctypes.c_char * 256), _NEWER]
+    _fields_ += [(name, _U64) for name in RequestInfo._fields[2:-1]] + [("error", ctypes.c_char * 256)]
 
 
 class _EngineInfo(ctypes.Structure):
-    _fields_ = [("size", _SIZE)] + [(name, _U64) for name in EngineInfo._fields] + [_NEWER]
+    _fields_ = [("size", _SIZE)] + [(name, _U64) for name in EngineInfo._fields]
 
 
 class _Op(ctypes.Structure):
@@ -249,16 +245,17 @@ class _Op(ctypes.Structure):
 _Struct = TypeVar("_Struct", bound=ctypes.Structure)
 
 
-def _filled(struct: type[_Struct], init: str, **fields: Any) -> _Struct:
+def _filled(struct: type[_Struct], **fields: Any) -> _Struct:
+    """As the struct's init function does it in C: its size, zeros, and what is set here."""
     made = struct()
-    getattr(_library(), init)(ctypes.byref(made))
+    made.size = ctypes.sizeof(struct)
     for name, value in fields.items():
         setattr(made, name, value)
     return made
 
 
 def _told(struct: Any, function: str, handle: int, names: Sequence[str]) -> list[Any]:
-    info = struct(struct._newer.offset)
+    info = struct(ctypes.sizeof(struct))
     _call(function, handle, ctypes.byref(info))
     return [getattr(info, name) for name in names]
 
@@ -407,7 +404,7 @@ def _joined(ops: Ops | Iterable[Ops]) -> Ops:
 
 def _options(stream: Any, no_map: bool = False, **tuning: int) -> Any:
     flags = _NO_MAP if no_map else 0
-    return _filled(_TransferOptions, "nvlx_transfer_options_init", flags=flags, stream=_stream(stream), **tuning)
+    return _filled(_TransferOptions, flags=flags, stream=_stream(stream), **tuning)
 
 
 def _stream(stream: Any) -> int:
@@ -583,7 +580,7 @@ class Engine(_Object):
 
     def __init__(self, backend: Backend = Backend.AUTO, *, gpus: Sequence[int] | None = None, **config: int) -> None:
         """`config`: max_requests, mechanism, max_sms and list_memory of struct nvlx_config."""
-        filled = _filled(_Config, "nvlx_config_init", backend=backend, **config)
+        filled = _filled(_Config, backend=backend, **config)
         if gpus is not None:
             filled.gpus, filled.gpu_count = (_I * len(gpus))(*gpus), len(gpus)
         self._owned: set[_Owned] = set()
@@ -604,7 +601,7 @@ class Engine(_Object):
 
     def alloc(self, gpu: int, length: int, kind: Alloc = Alloc.CUDA_MALLOC, chunk_length: int = 0) -> int:
         """The address of new device memory, which lives until `free` or the engine's end."""
-        options = _filled(_AllocOptions, "nvlx_alloc_options_init", flags=kind, chunk_length=chunk_length)
+        options = _filled(_AllocOptions, flags=kind, chunk_length=chunk_length)
         return _make("nvlx_alloc", self._live(), gpu, length, ctypes.byref(options))
 
     def free(self, address: int) -> None:
@@ -624,7 +621,7 @@ class Engine(_Object):
     def register(self, memory: Memory, name: str | None = None, access: Access = Access.READ_WRITE) -> Region:
         """Registers a contiguous tensor, or (address, length). Its content must be complete before a peer reads it."""
         address, length, kept = _locate(memory)
-        options = _filled(_RegionOptions, "nvlx_region_options_init", access=access)
+        options = _filled(_RegionOptions, access=access)
         options.name = None if name is None else _text(name)
         handle = _make("nvlx_register", self._live(), address, length, ctypes.byref(options))
         return Region(self, handle, address, length, kept)
@@ -643,7 +640,7 @@ class Engine(_Object):
 
     def serve(self, address: str, users: Sequence[int] = (), groups: Sequence[int] = (), **options: int) -> None:
         """Lets peers connect at a path or an "@abstract" address; `options`: mode and max_connections."""
-        filled = _filled(_ServeOptions, "nvlx_serve_options_init", **options)
+        filled = _filled(_ServeOptions, **options)
         filled.users, filled.user_count = (_U32 * len(users))(*users), len(users)
         filled.groups, filled.group_count = (_U32 * len(groups))(*groups), len(groups)
         _call("nvlx_serve", self._live(), _text(address), ctypes.byref(filled))

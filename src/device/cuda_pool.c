@@ -109,6 +109,7 @@ int nvlxi_cuda_pool_free(struct nvlxi_cuda_record *record) {
 struct shared_pool {
     CUmemoryPool pool; /* the key */
     size_t users;      /* imported allocations, and those that are being imported */
+    size_t imports;    /* of the pool, which the driver counts: it takes as many cuMemPoolDestroy */
     UT_hash_handle hh;
 };
 
@@ -139,6 +140,7 @@ static bool count_pool(CUmemoryPool pool) {
         return false;
     }
     shared->users++;
+    shared->imports++;
     return true;
 }
 
@@ -165,7 +167,8 @@ static void release_pool(CUmemoryPool pool) {
     HASH_FIND(hh, pools, &pool, sizeof pool, shared);
     if (shared && --shared->users == 0) {
         HASH_DEL(pools, shared);
-        nvlxi_cuda_driver.cuMemPoolDestroy(pool);
+        for (; shared->imports; shared->imports--)
+            nvlxi_cuda_driver.cuMemPoolDestroy(pool);
         free(shared);
     }
     pthread_mutex_unlock(&pools_mutex);
@@ -355,7 +358,7 @@ static int pool_of(const struct nvlxi_allocation *allocation, CUmemoryPool *pool
  * 580 and CUDA 13.0). That descriptor is closed again, and each export_file makes a new one: a descriptor that is kept
  * would have to be found by CUmemoryPool, which may be another pool's after its owner destroyed it. */
 int nvlxi_cuda_pool_export_handle(const struct nvlxi_allocation *allocation, struct nvlxi_handle *handle) {
-    CUmemPoolPtrExportData data;
+    CUmemPoolPtrExportData data = {{0}}; /* the driver does not fill all of it */
     CUmemoryPool pool;
     int fd, code = pool_of(allocation, &pool);
     if (code)

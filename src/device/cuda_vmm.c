@@ -121,14 +121,15 @@ static bool round_up(uint64_t value, uint64_t unit, uint64_t *rounded) {
 static int make_chunks(struct nvlxi_cuda_record *record, uint64_t chunk) {
     const CUmemAllocationProp properties = properties_on(record->gpu);
     while (record->mapped < record->reserved) {
+        const uint64_t size = nvlxi_min(chunk, record->reserved - record->mapped);
         CUmemGenericAllocationHandle handle;
-        CUresult error = nvlxi_cuda_driver.cuMemCreate(&handle, chunk, &properties, 0);
+        CUresult error = nvlxi_cuda_driver.cuMemCreate(&handle, size, &properties, 0);
         if (error)
             return nvlxi_cuda_driver_failure(
                 error,
                 error == CUDA_ERROR_NOT_SUPPORTED || error == CUDA_ERROR_NOT_PERMITTED ? NVLX_ENOTSUP : NVLX_EDEVICE,
                 "cuMemCreate");
-        error = append(record, handle, chunk);
+        error = append(record, handle, size);
         if (error)
             return nvlxi_cuda_driver_failure(error, NVLX_EDEVICE, "cuMemMap");
     }
@@ -142,9 +143,9 @@ int nvlxi_cuda_vmm_alloc(struct nvlxi_device *device, const struct nvlxi_alloc *
     int code = granularity(alloc->gpu, &unit);
     if (code)
         return code;
-    if (!round_up(alloc->chunk ? alloc->chunk : alloc->length, unit, &chunk) || !round_up(alloc->length, chunk, &size))
+    if (!round_up(alloc->chunk ? alloc->chunk : alloc->length, unit, &chunk) || !round_up(alloc->length, unit, &size))
         return nvlxi_fail(NVLX_EDEVICE, "GPU %d does not have %zu bytes", alloc->gpu, alloc->length);
-    if ((code = reserve(alloc->gpu, size, (size_t)(size / chunk), unit, &record)))
+    if ((code = reserve(alloc->gpu, size, (size_t)((size - 1) / chunk + 1), unit, &record)))
         return code;
     if ((code = make_chunks(record, chunk)) || (code = nvlxi_cuda_record_add(device, record))) {
         nvlxi_cuda_vmm_drop(record);
