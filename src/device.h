@@ -61,12 +61,20 @@ struct nvlxi_copy {
     int source_gpu;
 };
 
-struct nvlxi_kernel {
+/* As many lists as one kernel takes. */
+#define NVLXI_PARTS_MAX 16
+
+struct nvlxi_part {
     const struct nvlxi_fragment *list; /* in memory from list_alloc */
-    uint32_t count;
-    uint32_t sms;    /* that it may take, at most */
-    uint32_t opcode; /* NVLX_OP_...: which side is far */
-    bool by_blocks;  /* a block a fragment, for long ones; else a warp a fragment */
+    uint32_t count;                    /* may be 0 */
+};
+
+struct nvlxi_kernel {
+    const struct nvlxi_part *parts;
+    uint32_t part_count; /* 1 to NVLXI_PARTS_MAX, of together less than 2^31 fragments */
+    uint32_t sms;        /* that it may take, at most */
+    uint32_t opcode;     /* NVLX_OP_...: which side is far */
+    bool by_blocks;      /* a block a fragment, for long ones; else a warp a fragment */
 };
 
 struct nvlxi_gpu_limits {
@@ -144,8 +152,8 @@ struct nvlxi_device_ops {
      * When it fails, as it does if a destination is mapped read-only, some may have been queued. */
     int (*copy_list)(struct nvlxi_lane *lane, const struct nvlxi_fragment *list, size_t count, int destination_gpu,
                      int source_gpu);
-    /* Queues the copy kernel. Its list is read until it is complete. A destination that is mapped read-only may cost
-     * the GPU's context: the caller sees to it that there is none. */
+    /* Queues the copy kernel. Its lists are read until it is complete, the array of parts before the call returns. A
+     * destination that is mapped read-only may cost the GPU's context: the caller sees to it that there is none. */
     int (*copy_kernel)(struct nvlxi_lane *lane, const struct nvlxi_kernel *kernel);
 
     /* 0: everything queued in the lane by now is done; NVLX_EAGAIN (not logged): not yet; NVLX_EDEVICE: the device

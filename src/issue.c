@@ -105,17 +105,20 @@ static int issue_engines(const struct nvlxi_pool *pool, const struct nvlxi_group
     return 0;
 }
 
+/* Gives one kernel as many chunks as it takes: the next one starts only when it has ended. */
 static int issue_kernels(const struct nvlxi_pool *pool, const struct nvlxi_group *group, enum nvlxi_way way,
                          const struct nvlxi_leg *leg, uint32_t max_sms) {
-    struct nvlxi_kernel kernel = {.opcode = group->opcode, .sms = max_sms, .by_blocks = way == NVLXI_BY_BLOCKS};
-    for (const struct nvlxi_chunk *chunk = group->lists[way].first; chunk; chunk = chunk->next) {
-        kernel.list = chunk->fragment;
-        kernel.count = chunk->count;
-        int code = chunk->count ? pool->ops->copy_kernel(leg->lane->lane, &kernel) : 0;
-        if (code)
-            return code;
+    struct nvlxi_part parts[NVLXI_PARTS_MAX];
+    struct nvlxi_kernel kernel = {
+        .parts = parts, .opcode = group->opcode, .sms = max_sms, .by_blocks = way == NVLXI_BY_BLOCKS};
+    const struct nvlxi_chunk *chunk = group->lists[way].first;
+    int code = 0;
+    while (chunk && !code) {
+        for (kernel.part_count = 0; chunk && kernel.part_count < NVLXI_PARTS_MAX; chunk = chunk->next)
+            parts[kernel.part_count++] = (struct nvlxi_part){chunk->fragment, chunk->count};
+        code = pool->ops->copy_kernel(leg->lane->lane, &kernel);
     }
-    return 0;
+    return code;
 }
 
 int nvlxi_issue_copies(struct nvlxi_pool *pool, const struct nvlxi_plan *plan, const struct nvlxi_legs *legs,

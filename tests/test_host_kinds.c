@@ -207,7 +207,8 @@ static void kernels_do_not_write_what_is_read_only(void **state) {
     EXPECT(0, ops->lane_create(me.device, 0, 0, &lane));
     /* Begins before the mapping, and goes into it. */
     const struct nvlxi_fragment fragment = {mapped - 1, (uintptr_t)&mapped, 2};
-    const struct nvlxi_kernel kernel = {.list = &fragment, .count = 1};
+    const struct nvlxi_part part = {&fragment, 1};
+    const struct nvlxi_kernel kernel = {.parts = &part, .part_count = 1};
     EXPECT(NVLX_EDEVICE, ops->copy_kernel(lane, &kernel));
     expect_words("may only be read");
     EXPECT(0, ops->lane_query(lane));

@@ -13,21 +13,29 @@ namespace {
 
 constexpr uint32_t full = 0xffffffff;
 constexpr uint32_t warp_threads = 32;
-constexpr uint32_t block_warps = 32;
+constexpr uint32_t block_warps_max = 32;
 
 // A tile of the list, a fragment a lane.
 struct Tile {
     uint64_t destination, source, length;
 };
 
-__device__ __forceinline__ Tile load(const nvlxi_fragment *list, uint32_t count, uint64_t first, uint32_t per) {
-    const uint32_t lane = threadIdx.x % warp_threads;
-    Tile tile = {0, 0, 0};
-    if (lane < per && first + lane < count) {
-        const nvlxi_fragment *fragment = list + first + lane;
-        tile = {fragment->destination, fragment->source, fragment->length};
-    }
-    return tile;
+// The parts of a launch as one list, whose fragments are numbered through. A number and a grid's stride make no more
+// than 32 bits together.
+struct Lists {
+    const nvlxi_fragment *part[NVLXI_PARTS_MAX];
+    uint32_t end[NVLXI_PARTS_MAX]; // number of the first fragment behind each part
+    uint32_t count;                // of all
+};
+
+// Fragment `number`, or none behind the last. `part` is where the lane is: it asks for ever higher numbers.
+__device__ __forceinline__ Tile fetch(const Lists &lists, uint32_t number, uint32_t &part) {
+    if (number >= lists.count)
+        return {0, 0, 0};
+    while (number >= lists.end[part])
+        part++;
+    const nvlxi_fragment *fragment = lists.part[part] + (number - (part ? lists.end[part - 1] : 0));
+    return {fragment->destination, fragment->source, fragment->length};
 }
 
 __device__ __forceinline__ Tile pick(const Tile &tile, uint32_t lane) {
@@ -35,34 +43,58 @@ __device__ __forceinline__ Tile pick(const Tile &tile, uint32_t lane) {
             __shfl_sync(full, tile.length, lane)};
 }
 
-// Copies n elements with four loads of each lane in flight.
+// Copies n elements with up to four loads of each lane in flight.
 template <typename Element>
 __device__ __forceinline__ void copy_elements(uint64_t destination, uint64_t source, uint64_t n) {
-    Element *to = reinterpret_cast<Element *>(destination);
-    const Element *from = reinterpret_cast<const Element *>(source);
-    uint64_t i = threadIdx.x % warp_threads;
-    for (; i + 3 * warp_threads < n; i += 4 * warp_threads) {
-        const Element a = from[i], b = from[i + warp_threads], c = from[i + 2 * warp_threads],
-                      d = from[i + 3 * warp_threads];
-        to[i] = a;
-        to[i + warp_threads] = b;
-        to[i + 2 * warp_threads] = c;
-        to[i + 3 * warp_threads] = d;
+    const uint32_t lane = threadIdx.x % warp_threads;
+    Element *to = reinterpret_cast<Element *>(destination) + lane;
+    const Element *from = reinterpret_cast<const Element *>(source) + lane;
+    int64_t left = int64_t(n) - lane;
+#pragma unroll 1
+    for (; left > 3 * warp_threads; left -= 4 * warp_threads) {
+        const Element a = from[0], b = from[warp_threads], c = from[2 * warp_threads], d = from[3 * warp_threads];
+        to[0] = a;
+        to[warp_threads] = b;
+        to[2 * warp_threads] = c;
+        to[3 * warp_threads] = d;
+        from += 4 * warp_threads;
+        to += 4 * warp_threads;
     }
-    for (; i < n; i += warp_threads)
-        to[i] = from[i];
+    // At most three are left: all are loaded before one is stored, as above. They are set, because what is set only
+    // under a condition takes registers for as long as the kernel runs.
+    Element a = {}, b = {}, c = {};
+    if (left > 0)
+        a = from[0];
+    if (left > warp_threads)
+        b = from[warp_threads];
+    if (left > 2 * warp_threads)
+        c = from[2 * warp_threads];
+    if (left > 0)
+        to[0] = a;
+    if (left > warp_threads)
+        to[warp_threads] = b;
+    if (left > 2 * warp_threads)
+        to[2 * warp_threads] = c;
 }
 
 // Bytes up to the first boundary, elements as long as they fit, bytes again. Both sides reach the boundary together.
+// Half of the lanes have a byte each of the head, which is shorter, half of the tail: these bytes are on their way
+// while the elements are copied.
 template <typename Element> __device__ __forceinline__ void copy_aligned(const Tile &fragment) {
+    constexpr uint32_t half = warp_threads / 2;
+    static_assert(sizeof(Element) <= half, "a head or tail has no more bytes than half of the lanes");
+    const uint32_t lane = threadIdx.x % warp_threads;
     const uint64_t to_boundary = -fragment.destination % sizeof(Element);
     const uint64_t head = to_boundary < fragment.length ? to_boundary : fragment.length;
-    const uint64_t n = (fragment.length - head) / sizeof(Element), done = head + n * sizeof(Element);
-    if (head)
-        copy_elements<uint8_t>(fragment.destination, fragment.source, head);
+    const uint64_t n = (fragment.length - head) / sizeof(Element);
+    const uint64_t mine = lane < half ? lane : head + n * sizeof(Element) + lane - half;
+    const bool has_byte = mine < (lane < half ? head : fragment.length);
+    uint8_t byte = 0;
+    if (has_byte)
+        byte = reinterpret_cast<const uint8_t *>(fragment.source)[mine];
     copy_elements<Element>(fragment.destination + head, fragment.source + head, n);
-    if (done < fragment.length)
-        copy_elements<uint8_t>(fragment.destination + done, fragment.source + done, fragment.length - done);
+    if (has_byte)
+        reinterpret_cast<uint8_t *>(fragment.destination)[mine] = byte;
 }
 
 // By the widest element that both sides can be aligned to.
@@ -75,36 +107,34 @@ __device__ __forceinline__ void copy_fragment(const Tile &fragment) {
     else if (apart % 4 == 0)
         copy_aligned<uint32_t>(fragment);
     else
-        copy_aligned<uint8_t>(fragment);
+        copy_elements<uint8_t>(fragment.destination, fragment.source, fragment.length);
 }
 
-__global__ void __launch_bounds__(block_warps *warp_threads)
-    copy_by_warps(const nvlxi_fragment *__restrict__ list, uint32_t count, uint32_t per) {
-    const uint64_t warp = blockIdx.x * block_warps + threadIdx.x / warp_threads;
-    const uint64_t step = uint64_t(gridDim.x) * block_warps * per;
-    Tile next = load(list, count, warp * per, per);
-    for (uint64_t first = warp * per; first < count; first += step) {
+__global__ void __launch_bounds__(block_warps_max *warp_threads) copy_by_warps(const Lists lists, uint32_t per) {
+    const uint32_t block_warps = blockDim.x / warp_threads, lane = threadIdx.x % warp_threads;
+    const uint32_t step = gridDim.x * block_warps * per, none = lists.count;
+    uint32_t first = (blockIdx.x * block_warps + threadIdx.x / warp_threads) * per, part = 0;
+    Tile next = fetch(lists, lane < per ? first + lane : none, part);
+    for (; first < lists.count; first += step) {
         const Tile tile = next;
-        next = load(list, count, first + step, per);
-        for (uint32_t i = 0; i < per && first + i < count; i++)
+        next = fetch(lists, lane < per ? first + step + lane : none, part);
+        for (uint32_t i = 0; i < per && first + i < lists.count; i++)
             copy_fragment(pick(tile, i));
     }
 }
 
 // A block's fragments, cut into pieces, which its warps take in turn: each walks through all fragments and copies every
 // 32nd piece. Its lanes hold the next fragments' descriptors, one each.
-__global__ void __launch_bounds__(block_warps *warp_threads)
-    copy_by_blocks(const nvlxi_fragment *__restrict__ list, uint32_t count, uint64_t piece) {
-    const uint64_t step = uint64_t(gridDim.x) * warp_threads;
+__global__ void __launch_bounds__(block_warps_max *warp_threads) copy_by_blocks(const Lists lists, uint64_t piece) {
+    const uint32_t lane = threadIdx.x % warp_threads;
     uint64_t ahead = threadIdx.x / warp_threads; // pieces until the warp's next one
-    for (uint64_t first = blockIdx.x; first < count; first += step) {
-        const uint64_t mine = first + uint64_t(threadIdx.x % warp_threads) * gridDim.x;
-        const Tile tile =
-            mine < count ? Tile{list[mine].destination, list[mine].source, list[mine].length} : Tile{0, 0, 0};
-        for (uint32_t i = 0; i < warp_threads && first + uint64_t(i) * gridDim.x < count; i++) {
+    uint32_t part = 0;
+    for (uint32_t first = blockIdx.x; first < lists.count; first += gridDim.x * warp_threads) {
+        const Tile tile = fetch(lists, first + lane * gridDim.x, part);
+        for (uint32_t i = 0; i < warp_threads && first + i * gridDim.x < lists.count; i++) {
             const Tile fragment = pick(tile, i);
             const uint64_t pieces = (fragment.length + piece - 1) / piece;
-            for (; ahead < pieces; ahead += block_warps) {
+            for (; ahead < pieces; ahead += block_warps_max) {
                 const uint64_t begin = ahead * piece, left = fragment.length - begin;
                 copy_fragment({fragment.destination + begin, fragment.source + begin, left < piece ? left : piece});
             }
@@ -132,6 +162,32 @@ uint32_t blocks_for(uint32_t opcode, uint32_t sms) {
     return sms >= 24 ? 24 : 8;
 }
 
+Lists join(const nvlxi_kernel &kernel) {
+    Lists lists = {};
+    for (uint32_t i = 0; i < kernel.part_count; i++) {
+        lists.part[i] = kernel.parts[i].list;
+        lists.count += kernel.parts[i].count;
+        lists.end[i] = lists.count;
+    }
+    return lists;
+}
+
+// Every warp gets the same number of tiles, and all tiles are equally long, up to the last. A short list goes to all
+// blocks, to few warps of each, rather than to all warps of a few.
+void launch_by_warps(const Lists &lists, uint32_t blocks, cudaStream_t stream) {
+    const uint32_t warps = blocks * block_warps_max, rounds = ceil_div(lists.count, uint64_t(warps) * warp_threads);
+    const uint32_t per = ceil_div(lists.count, uint64_t(warps) * rounds), tiles = ceil_div(lists.count, per);
+    const uint32_t block_warps = clamp(ceil_div(tiles, blocks), 1, block_warps_max);
+    const uint32_t needed = clamp(ceil_div(tiles, block_warps), 1, blocks);
+    copy_by_warps<<<needed, block_warps * warp_threads, 0, stream>>>(lists, per);
+}
+
+void launch_by_blocks(const Lists &lists, uint32_t blocks, cudaStream_t stream) {
+    // Short pieces where there are few, so that all warps get some.
+    const uint64_t piece = lists.count < blocks * 8 ? 16384 : 65536;
+    copy_by_blocks<<<clamp(lists.count, 1, blocks), block_warps_max * warp_threads, 0, stream>>>(lists, piece);
+}
+
 } // namespace
 
 cudaError_t nvlxi_cuda_load_kernel() {
@@ -141,16 +197,13 @@ cudaError_t nvlxi_cuda_load_kernel() {
 }
 
 cudaError_t nvlxi_cuda_launch(const nvlxi_kernel *kernel, cudaStream_t stream) {
-    const uint32_t blocks = blocks_for(kernel->opcode, kernel->sms), threads = block_warps * warp_threads;
-    if (kernel->by_blocks) {
-        // Short pieces where there are few, so that all warps get some.
-        const uint64_t piece = kernel->count < blocks * 8 ? 16384 : 65536;
-        copy_by_blocks<<<clamp(kernel->count, 1, blocks), threads, 0, stream>>>(kernel->list, kernel->count, piece);
-    } else {
-        // Several fragments a warp, for one read of the list.
-        const uint32_t per = clamp(ceil_div(kernel->count, blocks * block_warps), 1, warp_threads);
-        const uint32_t needed = ceil_div(ceil_div(kernel->count, per), block_warps);
-        copy_by_warps<<<clamp(needed, 1, blocks), threads, 0, stream>>>(kernel->list, kernel->count, per);
-    }
+    const uint32_t blocks = blocks_for(kernel->opcode, kernel->sms);
+    const Lists lists = join(*kernel);
+    if (!lists.count)
+        return cudaSuccess;
+    if (kernel->by_blocks)
+        launch_by_blocks(lists, blocks, stream);
+    else
+        launch_by_warps(lists, blocks, stream);
     return cudaGetLastError();
 }

@@ -35,14 +35,15 @@ struct point {
     pthread_cond_t arrived;
 };
 
-enum job_kind { JOB_COPY, JOB_LIST, JOB_MARK, JOB_WAIT };
+enum job_kind { JOB_COPY, JOB_LIST, JOB_KERNEL, JOB_MARK, JOB_WAIT };
 
 struct job {
     enum job_kind kind;
-    struct nvlxi_copy copy;            /* JOB_COPY */
-    const struct nvlxi_fragment *list; /* JOB_LIST: `owned` by the job, or the caller's until the job is done */
-    struct nvlxi_fragment *owned;
+    struct nvlxi_copy copy;      /* JOB_COPY */
+    struct nvlxi_fragment *list; /* JOB_LIST: its own */
     size_t count;
+    struct nvlxi_part parts[NVLXI_PARTS_MAX]; /* JOB_KERNEL: their lists are the caller's until the job is done */
+    uint32_t part_count;
     struct point *point; /* JOB_MARK, JOB_WAIT: held */
     STAILQ_ENTRY(job) entry;
 };
@@ -117,14 +118,22 @@ static void copy_bytes(uint64_t destination, uint64_t source, uint64_t length) {
     memmove((void *)(uintptr_t)destination, (const void *)(uintptr_t)source, length);
 }
 
+static void copy_fragments(const struct nvlxi_fragment *list, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        copy_bytes(list[i].destination, list[i].source, list[i].length);
+}
+
 static void job_run(const struct job *job) {
     switch (job->kind) {
     case JOB_COPY:
         copy_bytes(job->copy.destination, job->copy.source, job->copy.length);
         break;
     case JOB_LIST:
-        for (size_t i = 0; i < job->count; i++)
-            copy_bytes(job->list[i].destination, job->list[i].source, job->list[i].length);
+        copy_fragments(job->list, job->count);
+        break;
+    case JOB_KERNEL:
+        for (uint32_t i = 0; i < job->part_count; i++)
+            copy_fragments(job->parts[i].list, job->parts[i].count);
         break;
     case JOB_MARK:
         point_mark(job->point);
@@ -154,7 +163,7 @@ static void *work(void *argument) {
     while ((job = next_job(lane))) {
         job_run(job);
         point_drop(job->point);
-        free(job->owned);
+        free(job->list);
         free(job);
     }
     return NULL;
@@ -265,21 +274,23 @@ int nvlxi_host_copy_list(struct nvlxi_lane *lane, const struct nvlxi_fragment *l
         return nvlxi_fail(NVLX_ENOMEM, "no memory to queue %zu copies", count);
     }
     memcpy(own, list, count * sizeof *own);
-    job->list = job->owned = own;
+    job->list = own;
     job->count = count;
     queue(lane, job);
     return 0;
 }
 
 int nvlxi_host_copy_kernel(struct nvlxi_lane *lane, const struct nvlxi_kernel *kernel) {
-    int code = nvlxi_host_check_writable(kernel->list, kernel->count);
+    int code = 0;
+    for (uint32_t i = 0; i < kernel->part_count && !code; i++)
+        code = nvlxi_host_check_writable(kernel->parts[i].list, kernel->parts[i].count);
     if (code)
         return code;
-    struct job *job = job_make(JOB_LIST);
+    struct job *job = job_make(JOB_KERNEL);
     if (!job)
-        return nvlxi_fail(NVLX_ENOMEM, "no memory to queue a kernel of %u copies", (unsigned)kernel->count);
-    job->list = kernel->list;
-    job->count = kernel->count;
+        return nvlxi_fail(NVLX_ENOMEM, "no memory to queue a kernel of %u lists", (unsigned)kernel->part_count);
+    memcpy(job->parts, kernel->parts, kernel->part_count * sizeof *kernel->parts);
+    job->part_count = kernel->part_count;
     queue(lane, job);
     return 0;
 }

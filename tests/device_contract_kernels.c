@@ -1,0 +1,124 @@
+/* The contract of copy kernels: part of device_contract.c.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "device_contract.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { SEED = 11, BLANK = 200, BYTES = 4 * MIB, FRAGMENTS_MAX = 4096 };
+
+/* The lists of a kernel, one behind the other in `memory`. Their fragments come from anywhere in `from`, and go to
+ * `to`, one after the other, with gaps; `expected` is what `to`, filled with BLANK, then holds. */
+struct desk {
+    struct nvlxi_lane *lane;
+    struct nvlxi_event *event;
+    struct nvlxi_fragment *memory;
+    struct nvlxi_part parts[NVLXI_PARTS_MAX];
+    uint64_t from, to;
+    uint8_t *expected;
+};
+
+static struct desk desk_make(void) {
+    struct desk desk = {.from = allocate(0, BYTES), .to = allocate(0, BYTES), .expected = malloc(BYTES)};
+    void *memory;
+    assert_non_null(desk.expected);
+    EXPECT(0, me.ops->lane_create(me.device, 0, 0, &desk.lane));
+    EXPECT(0, me.ops->event_create(me.device, 0, &desk.event));
+    EXPECT(0, me.ops->list_alloc(me.device, FRAGMENTS_MAX * sizeof *desk.memory, &memory));
+    desk.memory = memory;
+    fill(desk.from, BYTES, SEED);
+    return desk;
+}
+
+static void desk_free(const struct desk *desk) {
+    me.ops->list_free(me.device, desk->memory);
+    me.ops->event_destroy(desk->event);
+    me.ops->lane_destroy(desk->lane);
+    free(desk->expected);
+    release(desk->from);
+    release(desk->to);
+}
+
+/* The n-th fragment, of its own length and alignment, which a third of them share with their source. */
+static void put(struct desk *desk, uint64_t n, uint64_t *at) {
+    const uint64_t length = 1 + n * n % 5003, offset = n * 7919 % (BYTES / 2);
+    *at += n % 19;
+    const uint64_t source = n % 3 ? offset : offset - offset % 16 + *at % 16;
+    desk->memory[n] = (struct nvlxi_fragment){desk->to + *at, desk->from + source, length};
+    for (uint64_t i = 0; i < length; i++)
+        desk->expected[*at + i] = seed_byte(SEED, source + i);
+    *at += length;
+}
+
+static void put_lists(struct desk *desk) {
+    const uint32_t counts[] = {3, 0, 17, 300, 1};
+    uint64_t n = 0, at = 0;
+    for (uint64_t i = 0; i < BYTES; i++)
+        desk->expected[i] = seed_byte(BLANK, i);
+    for (size_t i = 0; i < NVLXI_PARTS_MAX; i++) {
+        const uint32_t count = counts[i % NVLXI_COUNT(counts)];
+        desk->parts[i] = (struct nvlxi_part){desk->memory + n, count};
+        for (uint64_t end = n + count; n < end; n++)
+            put(desk, n, &at);
+    }
+    assert_true(n <= FRAGMENTS_MAX && at <= BYTES);
+}
+
+static void run_kernel(const struct desk *desk, struct nvlxi_kernel kernel) {
+    EXPECT(0, me.ops->copy_kernel(desk->lane, &kernel));
+    EXPECT(0, me.ops->event_record(desk->lane, desk->event));
+}
+
+/* Whether a kernel moves the bytes of all lists, and none around them. */
+static void check_kernel(const struct desk *desk, uint32_t sms, uint32_t opcode, bool by_blocks) {
+    struct nvlxi_part parts[NVLXI_PARTS_MAX];
+    uint8_t *got = malloc(BYTES);
+    assert_non_null(got);
+    fill(desk->to, BYTES, BLANK);
+    memcpy(parts, desk->parts, sizeof parts);
+    run_kernel(
+        desk, (struct nvlxi_kernel){
+                  .parts = parts, .part_count = NVLXI_PARTS_MAX, .sms = sms, .opcode = opcode, .by_blocks = by_blocks});
+    memset(parts, 0, sizeof parts); /* has been read */
+    wait_for(desk->event);
+    EXPECT(0, me.ops->memcpy(me.device, got, (void *)(uintptr_t)desk->to, BYTES));
+    assert_true(memcmp(got, desk->expected, BYTES) == 0);
+    free(got);
+}
+
+static void kernels_copy_all_their_parts(void **state) {
+    (void)state;
+    struct nvlxi_gpu_limits limits;
+    struct desk desk = desk_make();
+    EXPECT(0, me.ops->limits(me.device, 0, &limits));
+    assert_true(limits.sms > 0);
+    put_lists(&desk);
+    for (uint32_t opcode = NVLX_OP_READ; opcode <= NVLX_OP_WRITE; opcode++) {
+        for (int by_blocks = 0; by_blocks < 2; by_blocks++) {
+            check_kernel(&desk, 1, opcode, by_blocks);
+            check_kernel(&desk, limits.sms, opcode, by_blocks);
+        }
+    }
+    desk_free(&desk);
+}
+
+static void kernels_may_have_nothing_to_do(void **state) {
+    (void)state;
+    struct desk desk = desk_make();
+    const struct nvlxi_part parts[] = {{desk.memory, 0}, {desk.memory, 0}};
+    for (int by_blocks = 0; by_blocks < 2; by_blocks++) {
+        run_kernel(&desk, (struct nvlxi_kernel){.parts = parts,
+                                                .part_count = NVLXI_COUNT(parts),
+                                                .sms = 1,
+                                                .opcode = NVLX_OP_READ,
+                                                .by_blocks = by_blocks});
+        wait_for(desk.event);
+    }
+    desk_free(&desk);
+}
+
+const struct contract_case kernel_cases[] = {
+    {"kernels copy all their parts", kernels_copy_all_their_parts},
+    {"kernels may have nothing to do", kernels_may_have_nothing_to_do},
+};
+const size_t kernel_case_count = NVLXI_COUNT(kernel_cases);
