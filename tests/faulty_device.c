@@ -140,6 +140,7 @@ static int faulty_copy_list(struct nvlxi_lane *lane, const struct nvlxi_fragment
 
 static int faulty_copy_kernel(struct nvlxi_lane *lane, const struct nvlxi_kernel *kernel) {
     int code = copy_fault("copy_kernel");
+    atomic_fetch_add(&faults.kernels, 1);
     return code ? code : real->copy_kernel(lane, kernel);
 }
 

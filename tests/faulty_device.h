@@ -15,7 +15,7 @@ struct faults {
     atomic_bool hold;    /* no event is seen complete */
     atomic_bool copies;  /* every copy fails */
     atomic_bool queries; /* every event says that the device failed */
-    atomic_long maps, unmaps, exports, resolves, queried;
+    atomic_long maps, unmaps, exports, resolves, queried, kernels;
     atomic_int map_delay_us, export_delay_us;
 };
 extern struct faults faults;

@@ -236,11 +236,11 @@ static void long_lists(void) {
 #define PINNED ((size_t)103000 * 24) /* a list of FRAGMENTS fits, and not much more */
 #define FEW    10
 
-static void begin_with_pinned(void) {
+static void begin_with_pinned(size_t bytes) {
     struct nvlx_engine *engine;
     struct nvlx_config config;
     fill_config(&config);
-    config.list_memory = PINNED;
+    config.list_memory = bytes;
     OK(nvlxi_engine_create(&config, &faulty_device, &engine));
     begin_on(engine);
 }
@@ -256,6 +256,32 @@ static void expect_transfer(const struct nvlx_op *ops, size_t count, uint32_t me
     struct nvlx_request *request;
     OK(try_transfer(ops, count, mechanism, &request));
     finish(request);
+}
+
+/* As few kernels as can be: one for a list of some length, but more for one whose memory had to be put together from
+ * more pieces than a kernel takes. */
+static void lists_take_few_kernels(void) {
+    enum { PIECE = 256, LONG = 4096 + PIECE, PIECES = 24, ALL = LONG - PIECE + PIECES * PIECE };
+    struct nvlx_request *requests[PIECES];
+    struct nvlx_op *ops = calloc(ALL, sizeof *ops);
+    EXPECT(ops != NULL);
+    begin_with_pinned((size_t)ALL * 24);
+    for (size_t i = 0; i < ALL; i++)
+        ops[i] = op(NVLX_OP_READ, 0, 40 * i, 13 * (ALL - 1 - i), 13);
+    bench_apply(&bench, ops, ALL);
+    atomic_store(&faults.kernels, 0);
+    expect_transfer(ops, LONG, NVLX_MECHANISM_KERNEL);
+    EQUAL(1, atomic_load(&faults.kernels));
+    for (size_t i = 0; i < PIECES; i++)
+        OK(try_transfer(ops + i * FEW, FEW, NVLX_MECHANISM_KERNEL, &requests[i]));
+    for (size_t i = 0; i < PIECES; i++)
+        finish(requests[i]);
+    atomic_store(&faults.kernels, 0);
+    expect_transfer(ops, ALL, NVLX_MECHANISM_KERNEL);
+    EQUAL(2, atomic_load(&faults.kernels));
+    bench_compare(&bench, "by two kernels");
+    free(ops);
+    end();
 }
 
 /* Memory that lies idle keeps nobody waiting, of whatever kind and size it is. */
@@ -278,7 +304,7 @@ static void pinned_memory_is_bounded(void) {
     struct nvlx_request *none;
     struct nvlx_op *ops = calloc(FRAGMENTS, sizeof *ops);
     EXPECT(ops != NULL);
-    begin_with_pinned();
+    begin_with_pinned(PINNED);
     for (size_t i = 0; i < FRAGMENTS; i++)
         ops[i] = op(NVLX_OP_READ, 0, 40 * i, 13 * (FRAGMENTS - 1 - i), 13);
     bench_apply(&bench, ops, FRAGMENTS);
@@ -554,6 +580,7 @@ int main(int argc, char **argv) {
                                         {"posted_by_many_threads", posted_by_many_threads},
                                         {"nothing_to_post", nothing_to_post},
                                         {"long_lists", long_lists},
+                                        {"lists_take_few_kernels", lists_take_few_kernels},
                                         {"pinned_memory_is_bounded", pinned_memory_is_bounded},
                                         {"what_is_prepared_is_held", what_is_prepared_is_held},
                                         {"withdrawn_segments", withdrawn_segments},
