@@ -36,7 +36,7 @@ static const char usage_text[] =
     "  --regions N              regions that the memory on each side is registered as. Default: 1\n"
     "  --pattern NAME           scattered: at random slots; contiguous: one after the other on both sides;\n"
     "                           mixed: scattered, of a quarter to twice the size. Default: scattered\n"
-    "Our side\n"
+    "Our side: one call of nvlx_transfer a round; the array of ops is written right before it, untimed\n"
     "  --mechanism NAME         auto, copy_engine or kernel. Default: the library's\n"
     "  --max-sms N,...          SMs that the library may take, 0 for its default; each value is measured\n"
     "  --priority N             of the streams that carry it\n"

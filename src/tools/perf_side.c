@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define WAIT_NS INT64_C(120000000000)
 
@@ -48,24 +49,35 @@ void perf_side_leave(struct perf_side *side) {
 
 void perf_side_close(struct perf_side *side) {
     free(side->ops);
+    free(side->fragments);
     side->ops = NULL;
+    side->fragments = NULL;
     perf_check(nvlx_engine_destroy(side->engine), "nvlx_engine_destroy");
 }
 
-void perf_side_set_list(struct perf_side *side, const struct perf_list *list) {
-    const bool swap = list->spec.swap;
-    free(side->ops);
-    side->count = list->count;
-    side->bytes = list->bytes;
-    side->ops = perf_alloc(list->count, sizeof *side->ops);
-    for (size_t i = 0; i < list->count; i++) {
-        const struct perf_fragment *fragment = &list->fragments[i];
-        side->ops[i] = (struct nvlx_op){.opcode = list->spec.opcode,
+/* The ops of the list, as a program writes them right before a call. */
+static void write_ops(struct perf_side *side) {
+    const bool swap = side->spec.swap;
+    for (size_t i = 0; i < side->count; i++) {
+        const struct perf_fragment *fragment = &side->fragments[i];
+        side->ops[i] = (struct nvlx_op){.opcode = side->spec.opcode,
                                         .peer = side->peer,
                                         .local = side->memory + (swap ? fragment->remote : fragment->local),
                                         .remote = side->remote + (swap ? fragment->local : fragment->remote),
                                         .length = fragment->length};
     }
+}
+
+void perf_side_set_list(struct perf_side *side, const struct perf_list *list) {
+    free(side->ops);
+    free(side->fragments);
+    side->spec = list->spec;
+    side->count = list->count;
+    side->bytes = list->bytes;
+    side->fragments = perf_alloc(list->count, sizeof *side->fragments);
+    memcpy(side->fragments, list->fragments, list->count * sizeof *side->fragments);
+    side->ops = perf_alloc(list->count, sizeof *side->ops);
+    write_ops(side);
 }
 
 struct nvlx_transfer_options perf_side_options(const struct perf_options *options, uint32_t budget) {
@@ -91,6 +103,8 @@ void perf_side_move(struct perf_side *side, struct nvlx_prepared *prepared, cons
                     struct perf_sample *sample, struct nvlx_request_info *info) {
     struct nvlx_request *request;
     perf_watch();
+    if (!prepared)
+        write_ops(side);
     const uint64_t begin = perf_now();
     const int code = prepared ? nvlx_post(prepared, NULL, &request)
                               : nvlx_transfer(side->engine, side->ops, side->count, options, &request);

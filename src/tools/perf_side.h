@@ -17,7 +17,9 @@ struct perf_side {
     struct nvlx_peer *peer;
     uint64_t remote; /* the peer's address of its memory */
 
-    struct nvlx_op *ops; /* the list of now */
+    struct perf_list_spec spec; /* the list of now */
+    struct perf_fragment *fragments;
+    struct nvlx_op *ops;
     size_t count;
     uint64_t bytes;
 };
@@ -30,7 +32,7 @@ void perf_side_meet(struct perf_side *side, const char *text, size_t length);
 void perf_side_leave(struct perf_side *side);
 void perf_side_close(struct perf_side *side);
 
-/* Turns a list into ops; drops the one before. */
+/* Turns a list into ops; drops the one before. The list is copied. */
 void perf_side_set_list(struct perf_side *side, const struct perf_list *list);
 
 /* Options of a transfer, as the user asks for them, with this budget of SMs. */
@@ -40,7 +42,8 @@ struct nvlx_transfer_options perf_side_options(const struct perf_options *option
 struct nvlx_prepared *perf_side_prepare(struct perf_side *side, const struct nvlx_transfer_options *options);
 void perf_side_unprepare(struct nvlx_prepared *prepared);
 
-/* One transfer of the list and its end: a post of `prepared`, or if that is NULL, one call. `info` may be NULL. */
+/* One transfer of the list and its end: a post of `prepared`, or if that is NULL, one call, whose ops are written anew
+ * right before it, outside of the time taken. `info` may be NULL. */
 void perf_side_move(struct perf_side *side, struct nvlx_prepared *prepared, const struct nvlx_transfer_options *options,
                     struct perf_sample *sample, struct nvlx_request_info *info);
 
