@@ -282,8 +282,8 @@ static struct side side_of(const struct nvlxi_ranges *ranges, const struct nvlxi
 }
 
 static inline bool holds(const struct nvlxi_seen *seen, uint64_t address, uint64_t last) {
-    uint64_t room;
-    return !__builtin_sub_overflow(seen->last, last, &room) && address - seen->start <= room;
+    uint64_t offset; /* of the last byte: far too large for an address below the piece */
+    return !__builtin_add_overflow(address - seen->start, last, &offset) && offset <= seen->last;
 }
 
 /* Where the slot does not name the piece, which is rare. */
