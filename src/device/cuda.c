@@ -18,8 +18,8 @@
  * - A fabric handle is 64 bytes for a chunk, and needs no descriptor. Whether there are any (they take an IMEX channel)
  * is only told by asking for one.
  * - An event query while another thread captures a graph in global mode would break that capture; in relaxed mode it
- * does not. So every entry exchanges this thread's capture mode, as it pushes the context that it needs, and takes both
- * back on the way out. (Measured with driver 580 and CUDA 13.0.)
+ * does not. So every entry exchanges this thread's capture mode, as it pushes the context that it needs, unless that is
+ * the current one, and takes both back on the way out. (Measured with driver 580 and CUDA 13.0.)
  *
  * Driver functions come through cudaGetDriverEntryPointByVersion, so that the library loads on machines without a
  * driver. Threads: `mutex` guards `context`, `pool` and `records`; all else is set in open.
@@ -138,11 +138,13 @@ int nvlxi_cuda_context(struct nvlxi_device *device, int gpu, CUcontext *context)
 }
 
 int nvlxi_cuda_enter(struct nvlxi_device *device, int gpu, struct nvlxi_cuda_entry *entry) {
-    CUcontext context;
+    CUcontext context, current = NULL;
     int code = nvlxi_cuda_context(device, gpu, &context);
     if (code)
         return code;
-    CUresult error = nvlxi_cuda_driver.cuCtxPushCurrent(context);
+    nvlxi_cuda_driver.cuCtxGetCurrent(&current);
+    entry->pushed = current != context;
+    CUresult error = entry->pushed ? nvlxi_cuda_driver.cuCtxPushCurrent(context) : CUDA_SUCCESS;
     if (error)
         return nvlxi_cuda_driver_failure(error, NVLX_EDEVICE, "cuCtxPushCurrent");
     entry->mode = CU_STREAM_CAPTURE_MODE_RELAXED;
@@ -153,7 +155,8 @@ int nvlxi_cuda_enter(struct nvlxi_device *device, int gpu, struct nvlxi_cuda_ent
 void nvlxi_cuda_leave(struct nvlxi_cuda_entry *entry) {
     CUcontext popped;
     nvlxi_cuda_driver.cuThreadExchangeStreamCaptureMode(&entry->mode);
-    nvlxi_cuda_driver.cuCtxPopCurrent(&popped);
+    if (entry->pushed)
+        nvlxi_cuda_driver.cuCtxPopCurrent(&popped);
 }
 
 int nvlxi_cuda_any_gpu(struct nvlxi_device *device) {

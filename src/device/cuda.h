@@ -68,6 +68,7 @@ struct nvlxi_event {
     X(cuDevicePrimaryCtxGetState, 7000, PFN_cuDevicePrimaryCtxGetState_v7000)                                          \
     X(cuDevicePrimaryCtxRetain, 7000, PFN_cuDevicePrimaryCtxRetain_v7000)                                              \
     X(cuDevicePrimaryCtxRelease, 11000, PFN_cuDevicePrimaryCtxRelease_v11000)                                          \
+    X(cuCtxGetCurrent, 4000, PFN_cuCtxGetCurrent_v4000)                                                                \
     X(cuCtxPushCurrent, 4000, PFN_cuCtxPushCurrent_v4000)                                                              \
     X(cuCtxPopCurrent, 4000, PFN_cuCtxPopCurrent_v4000)                                                                \
     X(cuThreadExchangeStreamCaptureMode, 10010, PFN_cuThreadExchangeStreamCaptureMode_v10010)                          \
@@ -118,6 +119,7 @@ int nvlxi_cuda_driver_failure(CUresult error, int code, const char *what);
 /* What `enter` changed of the calling thread, to be undone by `leave`. */
 struct nvlxi_cuda_entry {
     CUstreamCaptureMode mode;
+    bool pushed; /* a context; else the one that was current already is used */
 };
 
 /* Makes the GPU's primary context current, and allows this thread all calls while others capture graphs. */
