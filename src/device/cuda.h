@@ -127,7 +127,7 @@ int nvlxi_cuda_enter(struct nvlxi_device *device, int gpu, struct nvlxi_cuda_ent
 void nvlxi_cuda_leave(struct nvlxi_cuda_entry *entry);
 
 /* The GPU's primary context, retained; the caller's current one stays. */
-int nvlxi_cuda_context(struct nvlxi_device *device, int ordinal, CUcontext *context);
+int nvlxi_cuda_context(struct nvlxi_device *device, int gpu, CUcontext *context);
 
 /* A GPU whose context is retained; 0 if none is. */
 int nvlxi_cuda_any_gpu(struct nvlxi_device *device);
