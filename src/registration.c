@@ -237,7 +237,7 @@ static int make_region(uint64_t address, uint64_t length, const struct nvlx_regi
 int nvlxi_registration_add(struct nvlxi_registration *registration, uint64_t address, uint64_t length,
                            const struct nvlx_region_options *options, struct nvlx_region **region) {
     struct nvlxi_ground ground = {.list = &ground.one};
-    struct nvlx_region *made;
+    struct nvlx_region *made = NULL;
     int code = check_name(options->name);
     if (!code && options->access > NVLX_ACCESS_READ_WRITE)
         code = nvlxi_fail(NVLX_EINVAL, "access %" PRIu32 " is not one of NVLX_ACCESS_...", options->access);
