@@ -3,16 +3,16 @@
  *
  * SPDX-License-Identifier: Apache-2.0
  *
- * NVRTC knows only device code, so the file is read up to the end of the unnamed namespace: its host functions are
- * below. */
+ * NVRTC knows only device code, so the file is read up to the end of its first unnamed namespace: its host functions
+ * are below. */
 #include <nvrtc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const header_names[] = {"cuda_runtime_api.h", "stdbool.h", "stddef.h", "stdint.h"};
+static const char *const header_names[] = {"cuda_runtime_api.h", "stdbool.h", "stddef.h", "string.h", "stdint.h"};
 static const char *const headers[] = {
-    "", "", "",
+    "", "", "", "",
     "typedef unsigned char uint8_t;\ntypedef unsigned short uint16_t;\n"
     "typedef unsigned int uint32_t;\ntypedef unsigned long uint64_t;\n"
     "typedef int int32_t;\ntypedef long int64_t;\ntypedef unsigned long uintptr_t;\n"};
@@ -67,7 +67,7 @@ int main(int argc, char **argv) {
     if (argc < 3)
         return 2;
     check(nvrtcVersion(&major, &minor), "version");
-    check(nvrtcCreateProgram(&program, read_device_code(argv[1]), argv[1], 4, headers, header_names), argv[1]);
+    check(nvrtcCreateProgram(&program, read_device_code(argv[1]), argv[1], 5, headers, header_names), argv[1]);
     nvrtcResult result = nvrtcCompileProgram(program, argc - 3, (const char *const *)argv + 3);
     show_log(program);
     check(result, argv[1]);

@@ -143,6 +143,11 @@ __global__ void __launch_bounds__(block_warps_max *warp_threads) copy_by_blocks(
     }
 }
 
+} // namespace
+
+// What follows is the host's. The compiler that CI has of the oldest CUDA, NVRTC, is not given it.
+namespace {
+
 uint32_t ceil_div(uint64_t a, uint64_t b) {
     return static_cast<uint32_t>((a + b - 1) / b);
 }
