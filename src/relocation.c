@@ -197,7 +197,7 @@ struct opening {
 
 /* In the exporter's own process the pointer itself is the mapping, if its memory still is what was exported. */
 static int open_own(struct nvlxi_relocation *r, const struct opening *opening, struct nvlxi_mapping *mapping) {
-    struct nvlxi_allocation allocation;
+    struct nvlxi_allocation allocation = {0};
     for (size_t i = 0; i < opening->count; i++) {
         const struct nvlxi_segment_record *segment = &opening->segments[i];
         int code = r->ops->resolve(r->device, segment->base, &allocation);
