@@ -100,7 +100,7 @@ static int owner(const char *address, const char *kind, const char *user) {
     return 0;
 }
 
-static void move(struct nvlx_engine *engine, struct nvlx_peer *peer, uint32_t opcode, char *local, uint64_t remote) {
+static void move(struct nvlx_engine *engine, struct nvlx_peer *peer, uint32_t opcode, void *local, uint64_t remote) {
     struct nvlx_request *request;
     const struct nvlx_op op = {.opcode = opcode, .peer = peer, .local = local, .remote = remote, .length = HALF};
     check(nvlx_transfer(engine, &op, 1, NULL, &request), "nvlx_transfer");
