@@ -145,7 +145,7 @@ void copy_string(char *destination, size_t room, std::string_view string) {
 // ---- Reading the text ------------------------------------------------------------------------------------
 
 // What ends a run of characters that mean nothing in a string.
-constexpr auto stops_string = [] {
+constexpr auto stops_string = []() {
     std::array<bool, 256> stops = {};
     for (size_t c = 0; c < ' '; c++)
         stops[c] = true;
