@@ -26,7 +26,8 @@
  * Conventions of every function, said once
  *
  * - Returns 0 or a negative NVLX_E... code. Outputs come last and are written only on success.
- *   nvlx_last_error() then tells this thread's failure in full: the values, the cause, the driver's words.
+ *   nvlx_last_error() then tells this thread's failure in full: the values, the cause, the driver's words. It is
+ *   logged too: as a warning, but for what a program asks in order to know, such as NVLX_EAGAIN or NVLX_ENOENT.
  * - May be called from any thread, with any CUDA device current or none, also while another thread
  *   captures a CUDA graph. The current device and context of the caller are never changed.
  * - Every function may return NVLX_EINVAL (an argument is wrong), NVLX_ENOMEM (no host memory), NVLX_EDEVICE
@@ -156,8 +157,9 @@ static inline void nvlx_config_init(struct nvlx_config *config) {
 int nvlx_engine_create(const struct nvlx_config *config, struct nvlx_engine **engine);
 
 /* Waits for every transfer in flight, then frees the engine with all its regions, peers, requests and memory from
- * nvlx_alloc. Blocks. No other thread may be inside a call on this engine. The engine is gone whatever is returned,
- * except for NVLX_EFORK. NULL is allowed. */
+ * nvlx_alloc. Blocks. No other thread may be inside a call on this engine. An engine of the same process that has it
+ * for a peer uses its very memory: close that peer first. The engine is gone whatever is returned, except for
+ * NVLX_EFORK. NULL is allowed. */
 int nvlx_engine_destroy(struct nvlx_engine *engine);
 
 /* "cuda" or "host": which backend the engine runs on. Never NULL; valid as long as the engine. */
@@ -193,7 +195,7 @@ int nvlx_alloc(struct nvlx_engine *engine, int gpu, size_t length, const struct 
 
 /* Frees memory from nvlx_alloc of this engine; NULL is allowed. Unregister its regions first or after; peers should
  * have closed it. Waits for running kernels if it is cudaMalloc memory (cudaFree); of the other kinds, none may use it
- * any more. NVLX_EBUSY: an own transfer in flight uses it. */
+ * any more. NVLX_EBUSY: an own transfer in flight, or a prepared list, uses it. */
 int nvlx_free(struct nvlx_engine *engine, void *address);
 
 /* Copies `length` bytes between local memory, each side host memory or device memory of this process, and waits for it.
@@ -230,8 +232,8 @@ int nvlx_register(struct nvlx_engine *engine, const void *address, size_t length
 
 /* Drops this one registration, no other, and frees the region; works also after the memory was freed. Waits at most
  * `timeout_ns` (< 0: for ever, 0: not at all) for own transfers in flight on it, or on a region that overlaps it.
- * NVLX_EBUSY: they are still in flight; the region stays. Peers keep what they have mapped: agree with them first, and
- * send them a new descriptor (nvlx_peer_update). */
+ * NVLX_EBUSY: they are still in flight, or, at once, a prepared list names its bytes; the region stays. Peers keep what
+ * they have mapped: agree with them first, and send them a new descriptor (nvlx_peer_update). */
 int nvlx_unregister(struct nvlx_region *region, int64_t timeout_ns);
 
 /* Writes this engine's descriptor: JSON, UTF-8, without line breaks, `length` bytes plus a final NUL. It lists all
@@ -249,9 +251,9 @@ int nvlx_peer_open(struct nvlx_engine *engine, const char *text, size_t length, 
  * for this peer. NVLX_ENOENT: there is none. */
 int nvlx_peer_find(struct nvlx_peer *peer, const char *name, uint64_t *address, uint64_t *length);
 
-/* Forgets a peer and closes its mappings. Waits for transfers in flight with this peer; on cuda closing waits for
- * running kernels, unrelated ones too. NULL is allowed. The peer's process may long be gone: until this call its memory
- * stays allocated. */
+/* Forgets a peer and closes its mappings. Waits for transfers in flight with this peer (no other thread may be
+ * submitting one); on cuda closing waits for running kernels, unrelated ones too. NULL is allowed. The peer's process
+ * may long be gone: until this call its memory stays allocated. NVLX_EBUSY: a prepared list names the peer. */
 int nvlx_peer_close(struct nvlx_peer *peer);
 
 enum {
@@ -298,11 +300,13 @@ static inline void nvlx_transfer_options_init(struct nvlx_transfer_options *opti
 /* Starts a list of copies; they may mix peers, GPUs, reads and writes. All ops are checked, and all segments mapped,
  * before the first copy starts: all are accepted, or none is and the message names the op. After 0 the request tells
  * what becomes of them. Ops are unordered among each other; overlapping destinations end with undefined content. `ops`
- * may be reused at once. The first use of a peer's segment maps it (milliseconds), unless NVLX_NO_MAP is set. The
- * caller frees the request. NVLX_ERANGE, NVLX_EACCES: an op leaves the registered regions, here or there, or they do
+ * may be reused at once. The first use of a peer's segment maps it (milliseconds), unless NVLX_NO_MAP is set; if that
+ * takes a file descriptor, the peer's process is asked for it, with up to 10 seconds to answer. The caller frees the
+ * request. NVLX_ERANGE, NVLX_EACCES: an op leaves the registered regions, here or there, or they do
  * not grant its direction. NVLX_ENOTSUP: the peer's segment is of a kind that cannot be opened; or `stream` is
- * capturing a graph. NVLX_EAGAIN: NVLX_NO_MAP and not mapped. NVLX_EBUSY: config.max_requests are in flight.
- * NVLX_ESTALE: the peer withdrew the segment or its process is gone. */
+ * capturing a graph, or not of a GPU of this engine (the host backend takes none). NVLX_EAGAIN: NVLX_NO_MAP and not
+ * mapped. NVLX_EBUSY: config.max_requests are in flight. NVLX_ESTALE: the peer withdrew the segment or its process is
+ * gone. NVLX_ETIMEDOUT: it did not answer. */
 int nvlx_transfer(struct nvlx_engine *engine, const struct nvlx_op *ops, size_t count,
                   const struct nvlx_transfer_options *options, struct nvlx_request **request);
 
@@ -357,7 +361,7 @@ int nvlx_connect(struct nvlx_engine *engine, const char *address, int64_t timeou
 
 /* Whether the peer is alive, as far as known; does not block. NVLX_ESTALE: the connection that nvlx_connect made has
  * ended: its process is gone, or its engine was destroyed, or it dropped this one, which did not read for 30 s. What is
- * mapped of the peer can still be read until nvlx_peer_close; nothing more is mapped; a process restarted at the
+ * mapped of another process can still be read until nvlx_peer_close; nothing more is mapped; a process restarted at the
  * address is a new peer: connect anew. Of a peer from nvlx_peer_open nothing is known: 0. */
 int nvlx_peer_test(struct nvlx_peer *peer);
 
@@ -370,8 +374,8 @@ int nvlx_peer_test(struct nvlx_peer *peer);
  * as a new peer). Errors as nvlx_peer_open; the peer then stays as it was. */
 int nvlx_peer_update(struct nvlx_peer *peer, const char *text, size_t length);
 
-/* Maps the peer's segments under [address, address + length) on a local GPU ahead of the first transfer. Milliseconds.
- * Errors as nvlx_transfer. */
+/* Maps the peer's segments under [address, address + length) on a local GPU ahead of the first transfer. Milliseconds,
+ * or as long as the peer takes to give out file descriptors. Errors as nvlx_transfer. */
 int nvlx_peer_map(struct nvlx_peer *peer, int gpu, uint64_t address, uint64_t length);
 
 struct nvlx_prepared; /* a list that was checked and relocated once, to be posted many times */
@@ -385,8 +389,8 @@ int nvlx_prepare(struct nvlx_engine *engine, const struct nvlx_op *ops, size_t c
                  const struct nvlx_transfer_options *options, struct nvlx_prepared **prepared);
 
 /* Starts all copies of a prepared list; costs a launch or a few, whatever the number of ops. `options` may name a
- * stream; its mechanism, max_sms and priority must be 0: they were chosen by nvlx_prepare. May be posted again before
- * the last post is complete. NVLX_ESTALE: a peer has withdrawn a segment of the list since; prepare it anew.
+ * stream; its flags, mechanism, max_sms and priority must be 0: they were chosen by nvlx_prepare. May be posted again
+ * before the last post is complete. NVLX_ESTALE: a peer has withdrawn a segment of the list since; prepare it anew.
  * NVLX_EBUSY, NVLX_ENOTSUP: as nvlx_transfer. */
 int nvlx_post(struct nvlx_prepared *prepared, const struct nvlx_transfer_options *options,
               struct nvlx_request **request);
@@ -416,7 +420,7 @@ struct nvlx_engine_info {
     uint64_t regions;          /* registered now */
     uint64_t handles_exported; /* since the engine was made: one a segment */
     uint64_t mappings;         /* of peers' segments, open now */
-    uint64_t requests;         /* in flight */
+    uint64_t requests;         /* in flight, as far as anybody has asked: those not seen complete count */
 };
 
 /* Counts of what the engine holds. `info->size` must be set to sizeof *info; the struct is filled. */

@@ -315,8 +315,13 @@ int nvlx_alloc(struct nvlx_engine *engine, int gpu, size_t length, const struct 
     return 0;
 }
 
+static const char *user_name(enum nvlxi_user user) {
+    return user == NVLXI_A_PREPARED_LIST ? "a prepared list (free it first)" : "a transfer in flight";
+}
+
 int nvlx_free(struct nvlx_engine *engine, void *address) {
     struct allocation *allocation;
+    enum nvlxi_user user;
     int code = check_engine(engine);
     if (code || !address)
         return code;
@@ -326,8 +331,8 @@ int nvlx_free(struct nvlx_engine *engine, void *address) {
     if (!allocation)
         code =
             nvlxi_fail(NVLX_EINVAL, "address %p is not from nvlx_alloc of this engine, or was freed before", address);
-    else if (nvlxi_transfers_busy(&engine->transfers, (uint64_t)(uintptr_t)address, allocation->length))
-        code = nvlxi_fail(NVLX_EBUSY, "a transfer in flight uses the memory at %p", address);
+    else if ((user = nvlxi_transfers_user(&engine->transfers, (uint64_t)(uintptr_t)address, allocation->length)))
+        code = nvlxi_fail(NVLX_EBUSY, "%s uses the memory at %p", user_name(user), address);
     else
         HASH_DEL(engine->allocations, allocation);
     pthread_mutex_unlock(&engine->mutex);
@@ -365,13 +370,14 @@ int nvlx_unregister(struct nvlx_region *region, int64_t timeout_ns) {
         return code;
     struct nvlxi_transfers *transfers = &region->engine->transfers;
     uint64_t since = nvlxi_now_ns(), deadline = nvlxi_deadline(timeout_ns);
+    enum nvlxi_user user;
     for (;;) {
         nvlxi_transfers_progress(transfers);
-        code = nvlxi_registration_remove(&region->engine->registration, region, nvlxi_transfers_busy, transfers);
+        code = nvlxi_registration_remove(&region->engine->registration, region, nvlxi_transfers_user, transfers, &user);
         if (code != NVLX_EBUSY)
             return code;
-        if (nvlxi_now_ns() >= deadline)
-            return nvlxi_fail(NVLX_EBUSY, "a transfer in flight uses the region at 0x%" PRIx64 " of %" PRIu64 " bytes",
+        if (user == NVLXI_A_PREPARED_LIST || nvlxi_now_ns() >= deadline)
+            return nvlxi_fail(NVLX_EBUSY, "%s uses the region at 0x%" PRIx64 " of %" PRIu64 " bytes", user_name(user),
                               region->address, region->length);
         nvlxi_transfers_pause(since);
     }

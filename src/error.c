@@ -26,12 +26,13 @@ const char *nvlx_last_error(void) {
     return last_error;
 }
 
-/* What is part of normal polling, and of looking for a backend, must not fill a log. */
+/* What is part of normal polling, of looking for a name and of looking for a backend must not fill a log. */
 static int level_of(int code) {
     switch (code) {
     case NVLX_EAGAIN:
     case NVLX_ETIMEDOUT:
     case NVLX_EBUSY:
+    case NVLX_ENOENT:
         return NVLX_LOG_DEBUG;
     case NVLX_EBACKEND:
         return NVLX_LOG_INFO;

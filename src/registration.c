@@ -257,15 +257,17 @@ free_ground:
 }
 
 int nvlxi_registration_remove(struct nvlxi_registration *registration, struct nvlx_region *region,
-                              nvlxi_busy_function busy, void *context) {
+                              nvlxi_user_function find_user, void *context, enum nvlxi_user *user) {
     struct nvlxi_registration *r = registration;
+    *user = NVLXI_NOBODY;
     pthread_mutex_lock(&r->mutex);
     pthread_rwlock_wrlock(r->tables);
-    bool in_flight = region->length && !is_stale(region) && busy(context, region->address, region->length);
-    if (!in_flight)
+    if (region->length && !is_stale(region))
+        *user = find_user(context, region->address, region->length);
+    if (*user == NVLXI_NOBODY)
         atomic_store(&r->changed, true);
     pthread_rwlock_unlock(r->tables);
-    if (!in_flight) {
+    if (*user == NVLXI_NOBODY) {
         r->regions[region->position] = NULL;
         r->region_count--;
         r->generation++;
@@ -275,7 +277,7 @@ int nvlxi_registration_remove(struct nvlxi_registration *registration, struct nv
         release_segments(r, region);
     }
     pthread_mutex_unlock(&r->mutex);
-    if (in_flight)
+    if (*user != NVLXI_NOBODY)
         return NVLX_EBUSY;
     tell_change(r);
     free_region(region);

@@ -84,12 +84,15 @@ void nvlxi_registration_free(struct nvlxi_registration *registration);
 int nvlxi_registration_add(struct nvlxi_registration *registration, uint64_t address, uint64_t length,
                            const struct nvlx_region_options *options, struct nvlx_region **region);
 
-/* Asked, with the tables locked for writing, whether own transfers in flight use any of these bytes. */
-typedef bool (*nvlxi_busy_function)(void *context, uint64_t address, uint64_t length);
+enum nvlxi_user { NVLXI_NOBODY, NVLXI_A_TRANSFER, NVLXI_A_PREPARED_LIST };
 
-/* Drops and frees one region, unless `busy`: then NVLX_EBUSY, not logged. */
+/* Asked, with the tables locked for writing, who uses any of these bytes: an own transfer in flight, or, whatever is in
+ * flight, a prepared list. */
+typedef enum nvlxi_user (*nvlxi_user_function)(void *context, uint64_t address, uint64_t length);
+
+/* Drops and frees one region, unless it has a `*user`: then NVLX_EBUSY, not logged. */
 int nvlxi_registration_remove(struct nvlxi_registration *registration, struct nvlx_region *region,
-                              nvlxi_busy_function busy, void *context);
+                              nvlxi_user_function find_user, void *context, enum nvlxi_user *user);
 
 /* Brings the lookup table up to date if anything changed. Called before `tables` is locked for reading. */
 int nvlxi_registration_refresh(struct nvlxi_registration *registration);

@@ -242,7 +242,7 @@ static int open_mapping(struct nvlx_peer *peer, const struct opening *opening, s
     if (peer->same_process)
         return open_own(r, opening, mapping);
     if (atomic_load(&peer->gone))
-        return nvlxi_fail(NVLX_ESTALE, "segment 0x%" PRIx64 " cannot be mapped: the peer's process is gone",
+        return nvlxi_fail(NVLX_ESTALE, "segment 0x%" PRIx64 " cannot be mapped: the peer is gone",
                           opening->segments[0].base);
     mapping->foreign = true;
     mapping->memory_gpu = map.gpu;

@@ -134,7 +134,7 @@ static int read_more(struct nvlxi_clients *clients, struct nvlxi_subscription *s
     if (code == NVLX_EAGAIN)
         return 0;
     if (code == NVLX_ESTALE)
-        return nvlxi_fail(code, "the peer's process is gone: the server at \"%s\" has closed the connection",
+        return nvlxi_fail(code, "the peer is gone: the server at \"%s\" has closed the connection",
                           subscription->link.address);
     if (!code) {
         code = apply(clients, subscription);

@@ -108,7 +108,7 @@ static int open_files(struct nvlxi_file_server *server, const struct nvlxi_descr
     if (code)
         goto free_fetch;
     if (strcmp(made->link.engine, owner->identity.engine)) {
-        code = nvlxi_fail(NVLX_ESTALE, "another engine serves at \"%s\": the peer's process is gone", owner->address);
+        code = nvlxi_fail(NVLX_ESTALE, "another engine serves at \"%s\": the peer is gone", owner->address);
         goto close_link;
     }
     *files = &made->files;

@@ -269,7 +269,7 @@ int nvlxi_link_open(struct nvlxi_link *link, const char *address, enum nvlxi_wir
     snprintf(link->address, sizeof link->address, "%s", address);
     while ((code = try_to_open(link, role, deadline, &reason)) == 1) {
         if (reason != EAGAIN && !wait)
-            return nvlxi_fail(NVLX_ESTALE, "nobody serves at \"%s\" any more: the peer's process is gone", address);
+            return nvlxi_fail(NVLX_ESTALE, "nobody serves at \"%s\" any more: the peer is gone", address);
         if (!pause_until(&pause, deadline))
             return nvlxi_fail(NVLX_ETIMEDOUT, "cannot connect to \"%s\" in time: %s", address, strerror(reason));
     }

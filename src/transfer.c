@@ -164,8 +164,9 @@ static void leave(struct nvlx_request *request) {
 static int map_missing(const struct nvlxi_check *check, uint32_t flags) {
     int code = 0;
     if (flags & NVLX_NO_MAP)
-        return nvlxi_fail(NVLX_EAGAIN, "%zu segments of peers must be mapped first, and NVLX_NO_MAP is set",
-                          check->missing_count);
+        return nvlxi_fail(
+            NVLX_EAGAIN, "peers' segments must be mapped first (%zu), and NVLX_NO_MAP is set: nvlx_peer_map maps ahead",
+            check->missing_count);
     for (size_t i = 0; i < check->missing_count && !code; i++)
         code = nvlxi_peer_map_span(check->missing[i].peer, check->missing[i].gpu, check->missing[i].base,
                                    check->missing[i].serial);
@@ -391,20 +392,22 @@ static bool uses(const struct nvlxi_needs *needs, uint64_t address, uint64_t len
     return false;
 }
 
-bool nvlxi_transfers_busy(void *context, uint64_t address, uint64_t length) {
+enum nvlxi_user nvlxi_transfers_user(void *context, uint64_t address, uint64_t length) {
     struct nvlxi_transfers *t = context;
     const struct nvlx_request *request;
     const struct nvlx_prepared *prepared;
-    bool busy = false;
+    enum nvlxi_user user = NVLXI_NOBODY;
     pthread_mutex_lock(&t->mutex);
     DL_FOREACH(t->in_flight, request) {
-        busy = busy || uses(&request->needs, address, length);
+        if (uses(&request->needs, address, length))
+            user = NVLXI_A_TRANSFER;
     }
     DL_FOREACH(t->prepared, prepared) {
-        busy = busy || uses(&prepared->needs, address, length);
+        if (uses(&prepared->needs, address, length))
+            user = NVLXI_A_PREPARED_LIST;
     }
     pthread_mutex_unlock(&t->mutex);
-    return busy;
+    return user;
 }
 
 /* ---- What the caller asks ---------------------------------------------------------------------------- */

@@ -102,8 +102,7 @@ void nvlxi_transfers_progress(struct nvlxi_transfers *transfers);
 /* Waits a little: the longer since `since_ns`, the longer. */
 void nvlxi_transfers_pause(uint64_t since_ns);
 
-/* Whether a request in flight uses any of these local bytes: an nvlxi_busy_function; the context is the
- * nvlxi_transfers. */
-bool nvlxi_transfers_busy(void *transfers, uint64_t address, uint64_t length);
+/* Who uses any of these local bytes: an nvlxi_user_function; the context is the nvlxi_transfers. */
+enum nvlxi_user nvlxi_transfers_user(void *transfers, uint64_t address, uint64_t length);
 
 #endif

@@ -80,9 +80,10 @@ static int host_memcpy(struct nvlxi_device *device, void *destination, const voi
     (void)device;
     const struct nvlxi_fragment fragment = {(uintptr_t)destination, (uintptr_t)source, length};
     int code = nvlxi_host_check_writable(&fragment, 1);
-    if (!code)
-        memcpy(destination, source, length);
-    return code;
+    if (code || (code = nvlxi_host_check_range(destination, length)) || (code = nvlxi_host_check_range(source, length)))
+        return code;
+    memcpy(destination, source, length);
+    return 0;
 }
 
 /* As many as one would want to try the limits of transfers with. */

@@ -315,3 +315,26 @@ int nvlxi_host_check_writable(const struct nvlxi_fragment *list, size_t count) {
                           refused->length, refused->destination);
     return 0;
 }
+
+/* The first byte from `address` on that no block holds, at most `end`. Under the mutex. */
+static uint64_t end_of_blocks(uint64_t address, uint64_t end) {
+    const struct nvlxi_host_block *block;
+    while (address < end && (block = find_block(address)))
+        address = block->base + block->size;
+    return nvlxi_min(address, end);
+}
+
+int nvlxi_host_check_range(const void *pointer, size_t length) {
+    const uint64_t address = (uintptr_t)pointer;
+    uint64_t end;
+    if (!nvlxi_add(address, length, &end))
+        return nvlxi_fail(NVLX_EINVAL, "address 0x%" PRIx64 " + length %zu wraps around", address, length);
+    pthread_mutex_lock(&mutex);
+    const bool device = find_block(address) != NULL;
+    const uint64_t held = end_of_blocks(address, end);
+    pthread_mutex_unlock(&mutex);
+    if (device && held < end)
+        return nvlxi_fail(NVLX_EDEVICE, "%zu bytes at 0x%" PRIx64 " leave their allocation at 0x%" PRIx64, length,
+                          address, held);
+    return 0;
+}
