@@ -177,20 +177,28 @@ Lists join(const nvlxi_kernel &kernel) {
     return lists;
 }
 
+// Without <<<>>>, whose outcome is told by cudaGetLastError alone: that may be an earlier failure, of the caller's own.
+template <typename Argument>
+cudaError_t launch(void (*kernel)(Lists, Argument), uint32_t blocks, uint32_t threads, cudaStream_t stream, Lists lists,
+                   Argument argument) {
+    void *arguments[] = {&lists, &argument};
+    return cudaLaunchKernel(kernel, blocks, threads, arguments, 0, stream);
+}
+
 // Every warp gets the same number of tiles, and all tiles are equally long, up to the last. A short list goes to all
 // blocks, to few warps of each, rather than to all warps of a few.
-void launch_by_warps(const Lists &lists, uint32_t blocks, cudaStream_t stream) {
+cudaError_t launch_by_warps(const Lists &lists, uint32_t blocks, cudaStream_t stream) {
     const uint32_t warps = blocks * block_warps_max, rounds = ceil_div(lists.count, uint64_t(warps) * warp_threads);
     const uint32_t per = ceil_div(lists.count, uint64_t(warps) * rounds), tiles = ceil_div(lists.count, per);
     const uint32_t block_warps = clamp(ceil_div(tiles, blocks), 1, block_warps_max);
     const uint32_t needed = clamp(ceil_div(tiles, block_warps), 1, blocks);
-    copy_by_warps<<<needed, block_warps * warp_threads, 0, stream>>>(lists, per);
+    return launch(copy_by_warps, needed, block_warps * warp_threads, stream, lists, per);
 }
 
-void launch_by_blocks(const Lists &lists, uint32_t blocks, cudaStream_t stream) {
+cudaError_t launch_by_blocks(const Lists &lists, uint32_t blocks, cudaStream_t stream) {
     // Short pieces where there are few, so that all warps get some.
     const uint64_t piece = lists.count < blocks * 8 ? 16384 : 65536;
-    copy_by_blocks<<<clamp(lists.count, 1, blocks), block_warps_max * warp_threads, 0, stream>>>(lists, piece);
+    return launch(copy_by_blocks, clamp(lists.count, 1, blocks), block_warps_max * warp_threads, stream, lists, piece);
 }
 
 } // namespace
@@ -206,9 +214,5 @@ cudaError_t nvlxi_cuda_launch(const nvlxi_kernel *kernel, cudaStream_t stream) {
     const Lists lists = join(*kernel);
     if (!lists.count)
         return cudaSuccess;
-    if (kernel->by_blocks)
-        launch_by_blocks(lists, blocks, stream);
-    else
-        launch_by_warps(lists, blocks, stream);
-    return cudaGetLastError();
+    return kernel->by_blocks ? launch_by_blocks(lists, blocks, stream) : launch_by_warps(lists, blocks, stream);
 }
