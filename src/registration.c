@@ -537,12 +537,12 @@ int nvlxi_registration_records(struct nvlxi_registration *registration, struct n
     struct nvlxi_registration *r = registration;
     struct nvlxi_descriptor made = *descriptor;
     int code = mark_all_freed(r);
-    if (!code)
-        code = nvlxi_registration_refresh(r);
     if (code)
         return code;
     pthread_mutex_lock(&r->mutex);
     code = sort_regions(r);
+    if (!code)
+        code = number_segments(r); /* finds what was freed and allocated anew since: no two that are told overlap */
     if (!code)
         code = allocate_records(r, &made);
     if (!code)
