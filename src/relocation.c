@@ -139,10 +139,11 @@ free_table:
 
 /* ---- Mappings ---------------------------------------------------------------------------------------- */
 
-/* Enters a READY mapping into a table. False if the table does not have the span. Under the mutex. */
+/* Enters a READY mapping into a table. False if the table does not have the span, or, in a text that is not to be
+ * trusted, with another size. Under the mutex. */
 static bool publish(const struct nvlxi_peer_table *table, struct nvlxi_mapping *mapping) {
     const struct nvlxi_span *span = nvlxi_spans_find(&table->spans, mapping->key.base, mapping->key.serial);
-    if (!span)
+    if (!span || span->size != mapping->size)
         return false;
     const struct nvlxi_view *view = &table->views[mapping->key.gpu];
     const size_t index = (size_t)(span - table->spans.span);
@@ -192,6 +193,7 @@ struct opening {
     struct nvlxi_descriptor owner; /* identity and address, no segments or regions */
     struct nvlxi_segment_record *segments;
     size_t count;
+    uint64_t size; /* of them all */
     bool read_only;
 };
 
@@ -203,7 +205,8 @@ static int open_own(struct nvlxi_relocation *r, const struct opening *opening, s
         int code = r->ops->resolve(r->device, segment->base, &allocation);
         if (code)
             return code;
-        if (allocation.serial != segment->serial)
+        if (allocation.serial != segment->serial || allocation.base != segment->base ||
+            allocation.size != segment->size)
             return nvlxi_fail(NVLX_ESTALE, "segment 0x%" PRIx64 " of this process was freed and allocated anew",
                               segment->base);
     }
@@ -262,6 +265,7 @@ static int create_mapping(struct nvlx_peer *peer, const struct nvlxi_mapping_key
     bool hash_full = mapping == NULL;
     if (mapping) {
         mapping->key = *key;
+        mapping->size = opening->size;
         HASH_ADD(hh, peer->mappings, key, sizeof mapping->key, mapping);
     }
     if (hash_full) {
@@ -301,7 +305,8 @@ static int prepare_opening(const struct nvlx_peer *peer, uint64_t base, uint64_t
     int code = check_kind(&d->segments[span->first]);
     if (code)
         return code;
-    *opening = (struct opening){.owner.identity = d->identity, .count = span->count, .read_only = span->read_only};
+    *opening = (struct opening){
+        .owner.identity = d->identity, .count = span->count, .size = span->size, .read_only = span->read_only};
     memcpy(opening->owner.address, d->address, sizeof d->address);
     opening->segments = malloc(span->count * sizeof *opening->segments);
     if (!opening->segments)

@@ -186,6 +186,24 @@ static void old_or_foreign_texts_are_refused(void) {
     owner_end(&other);
 }
 
+/* A text that says of a mapped segment that it is larger now leads nobody beyond the mapping. */
+static void sizes_do_not_change(void) {
+    struct owner owner;
+    begin();
+    start_owner(&owner, 1);
+    struct nvlx_peer *peer = open_owner(&owner);
+    uint64_t w = find(peer, "w");
+    expect_read(peer, w, 0, SIZE, 1);
+    char *text = owner_export(&owner), *larger = with_field(text, "size", "0x80000");
+    char *newer = with_field(larger, "generation", "0xffff");
+    OK(nvlx_peer_update(peer, newer, strlen(newer)));
+    EQUAL(0, engine_info(engine).mappings);
+    refuse_read(peer, w, 10, NVLX_EDEVICE, "");
+    free(text), free(larger), free(newer);
+    end();
+    owner_end(&owner);
+}
+
 static void unknown_kinds_are_named(void) {
     struct owner owner;
     begin();
@@ -482,6 +500,7 @@ int main(int argc, char **argv) {
                                         {"private_regions_are_not_told", private_regions_are_not_told},
                                         {"updates_add_and_withdraw", updates_add_and_withdraw},
                                         {"old_or_foreign_texts_are_refused", old_or_foreign_texts_are_refused},
+                                        {"sizes_do_not_change", sizes_do_not_change},
                                         {"unknown_kinds_are_named", unknown_kinds_are_named},
                                         {"killed_peers_stay_readable", killed_peers_stay_readable},
                                         {"restarted_peers_are_new_peers", restarted_peers_are_new_peers},
