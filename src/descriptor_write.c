@@ -64,12 +64,6 @@ static bool lies_in_segments(const struct nvlxi_region_record *region, const str
            region->length <= before_last + last->size - offset;
 }
 
-static bool is_printable(const char *string) {
-    while (*string >= ' ' && *string <= '~')
-        string++;
-    return *string == '\0';
-}
-
 static int check_segment(const struct nvlxi_segment_record *segment, size_t index) {
     if (segment->handle.length > NVLXI_HANDLE_BYTES)
         return nvlxi_fail(NVLX_EINVAL, "segments[%zu] has a handle of %" PRIu32 " bytes, of at most %d", index,
@@ -87,8 +81,8 @@ static int check(const struct nvlxi_descriptor *descriptor) {
     if (descriptor->segment_count > NVLXI_SEGMENTS_MAX || descriptor->region_count > NVLXI_REGIONS_MAX)
         return nvlxi_fail(NVLX_EINVAL, "%zu segments and %zu regions: a descriptor has at most %u and %u",
                           descriptor->segment_count, descriptor->region_count, NVLXI_SEGMENTS_MAX, NVLXI_REGIONS_MAX);
-    if (!is_printable(descriptor->address))
-        return nvlxi_fail(NVLX_EINVAL, "the address to be served at has characters that are not printable");
+    if (descriptor->address[0] && !nvlxi_name_valid(descriptor->address))
+        return nvlxi_fail(NVLX_EINVAL, "the address to be served at is not UTF-8 without control characters");
     for (size_t i = 0; i < descriptor->segment_count; i++) {
         int code = check_segment(&descriptor->segments[i], i);
         if (code)

@@ -95,10 +95,7 @@ static inline const char *check_kind(const struct nvlxi_segment_record *segment)
 }
 
 static inline const char *check_address(const char *address) {
-    for (; *address; address++)
-        if (*address < ' ' || *address > '~')
-            return "an address that cannot be printed";
-    return NULL;
+    return address[0] && !nvlxi_name_valid(address) ? "an address that is not valid" : NULL;
 }
 
 /* What the header promises, checked the slow way: for small descriptors. */

@@ -226,7 +226,7 @@ static void test_bad_head(void **state) {
         {"\"0x5\"", "\"0x5\",\"address\":\"\"", "process.address is \"\""},
         {"\"0x5\"", "\"0x5\",\"address\":null", "process.address is null"},
         {"\"0x5\"", "\"0x5\",\"address\":1", "process.address is a number"},
-        {"\"0x5\"", "\"0x5\",\"address\":\"/\xc3\xbc\"", "process.address is \"/??\""},
+        {"\"0x5\"", "\"0x5\",\"address\":\"/\xc3\x28\"", "process.address is \"/?(\""},
         {"\"0x5\"", "\"0x5\",\"address\":\"/\\u0000\"", "process.address is \"/?\""},
         {"\"0x5\"", "\"0x5\",\"address\":\"" X16("123456") "123456789012\"", "process.address is \"1234561"},
         {"ccddeeff\"", "ccddee\"", "process.engine"},

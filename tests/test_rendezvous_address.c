@@ -51,6 +51,17 @@ static void addresses_are_checked(void) {
     EXPECT(access(path, F_OK));
 }
 
+/* An address in UTF-8 is told to peers, as any other. */
+static void addresses_are_utf8(void) {
+    char name[80];
+    begin();
+    snprintf(name, sizeof name, "%s-\xc3\xbc", address);
+    OK(nvlx_serve(engine, name, NULL));
+    OK(nvlx_peer_close(connect_to(engine, name)));
+    end();
+    EXPECT(access(name, F_OK));
+}
+
 static void options_are_checked(void) {
     struct nvlx_serve_options options;
     struct stat status;
@@ -133,6 +144,7 @@ static void one_takes_over(void) {
 
 int main(int argc, char **argv) {
     static const struct test tests[] = {{"addresses_are_checked", addresses_are_checked},
+                                        {"addresses_are_utf8", addresses_are_utf8},
                                         {"options_are_checked", options_are_checked},
                                         {"foreign_files_stay", foreign_files_stay},
                                         {"one_takes_over", one_takes_over},
