@@ -10,8 +10,8 @@
 #define PIECE     ((uint32_t)sizeof(struct nvlxi_range))
 #define SPREAD    64u /* slots a piece, so that few of them stand for a boundary */
 
-/* Appends a piece, or grows the last one if nothing but the cut separates them. Pieces of different ranges stay apart
- * even where they grant the same: what is in flight is known by piece. */
+/* Appends a piece, unless it is empty. Neighbours stay apart even where they grant the same: what is in flight is known
+ * by piece. */
 static void append(struct nvlxi_range *piece, uint32_t *count, struct nvlxi_range next) {
     if (next.start < next.end)
         piece[(*count)++] = next;

@@ -380,8 +380,9 @@ int nvlxi_server_open(struct nvlxi_publisher *publisher, const char *address, co
 void nvlxi_server_close(struct nvlxi_server *server) {
     struct connection *c, *next;
     nvlxi_listener_close(&server->listener);
-    DL_FOREACH_SAFE(server->connections, c, next)
-    remove_connection(server, c);
+    DL_FOREACH_SAFE(server->connections, c, next) {
+        remove_connection(server, c);
+    }
     drop_text(server->text);
     free(server);
 }

@@ -4,8 +4,8 @@
  *
  *     CHECKED    the list is a plan, all it needs is mapped (check.h); nothing is held yet
  *     IN FLIGHT  in the list of requests in flight; pins its peers and mappings, and its local bytes cannot be
- * unregistered; its copies are being issued, or are on lanes, each lane's last one followed by an event DONE       all
- * its events were seen complete (or the device failed): status is set, nothing is held any more
+ *                unregistered; its copies are being issued, or are on lanes, each lane's last one followed by an event
+ *     DONE       all its events were seen complete (or the device failed): status is set, nothing is held any more
  *
  * The step to IN FLIGHT is made with the engine's `tables` still held for reading from the check, so that whoever then
  * takes them for writing sees every request that passed the check. The submitter holds `polling` until all is issued;

@@ -45,6 +45,8 @@ static int load_function(const char *name, unsigned version, void **function) {
     cudaError_t error = cudaGetDriverEntryPointByVersion(name, function, version, cudaEnableDefault, &found);
     if (error == cudaSuccess && found == cudaDriverEntryPointSuccess)
         return 0;
+    if (error)
+        cudaGetLastError();
     return nvlxi_fail(NVLX_EBACKEND, "the CUDA driver does not have %s of version %u: %s", name, version,
                       error ? cudaGetErrorString(error) : "not found");
 }

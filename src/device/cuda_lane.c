@@ -44,15 +44,11 @@ int nvlxi_cuda_copy(struct nvlxi_lane *lane, const struct nvlxi_copy *copy) {
     struct nvlxi_cuda_entry entry;
     void *destination = (void *)(uintptr_t)copy->destination;
     const void *source = (const void *)(uintptr_t)copy->source;
-    cudaError_t error;
     int code = nvlxi_cuda_enter(lane->device, lane->gpu, &entry);
     if (code)
         return code;
-    if (copy->destination_gpu >= 0 && copy->source_gpu >= 0)
-        error = cudaMemcpyPeerAsync(destination, copy->destination_gpu, source, copy->source_gpu, copy->length,
-                                    lane->stream);
-    else
-        error = cudaMemcpyAsync(destination, source, copy->length, cudaMemcpyDefault, lane->stream);
+    cudaError_t error =
+        cudaMemcpyPeerAsync(destination, copy->destination_gpu, source, copy->source_gpu, copy->length, lane->stream);
     nvlxi_cuda_leave(&entry);
     return error ? nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "issuing a copy") : 0;
 }
