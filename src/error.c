@@ -41,12 +41,18 @@ static int level_of(int code) {
     }
 }
 
+/* A forked child may have a lock of the log as somebody else held it at the fork: there, nothing is logged. */
+static void log_failure(int code) {
+    if (code != NVLX_EFORK)
+        nvlxi_log(level_of(code), "%s", last_error);
+}
+
 int(nvlxi_fail)(int code, const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(last_error, sizeof last_error, format, arguments);
     va_end(arguments);
-    nvlxi_log(level_of(code), "%s", last_error);
+    log_failure(code);
     return code;
 }
 

@@ -7,7 +7,7 @@
 #include "nvlxfer.h"
 
 /* Keeps the text as this thread's last error and logs it. Returns `code`. Codes that are part of normal polling
- * (EAGAIN, ETIMEDOUT, EBUSY) are logged at DEBUG, EBACKEND at INFO, all others at WARNING. */
+ * (EAGAIN, ETIMEDOUT, EBUSY) are logged at DEBUG, EBACKEND at INFO, all others at WARNING; EFORK is not logged. */
 int nvlxi_fail(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 #ifdef __clang_analyzer__ /* which else thinks that it might return 0 */

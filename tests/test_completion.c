@@ -404,6 +404,12 @@ static void device_errors_are_told(void) {
 
 /* ---- Fork ---------------------------------------------------------------------------------------------- */
 
+/* The lock of a log may have been held at the fork. */
+static void must_not_log(void *context, int level, const char *message) {
+    (void)context;
+    FAIL("logged in a forked child, at level %d: %s", level, message);
+}
+
 static void expect_refusals(struct nvlx_request *request, struct nvlx_prepared *prepared) {
     void *address;
     char *text;
@@ -450,6 +456,7 @@ static void forked_children_are_refused(void) {
     pid_t child = fork();
     if (child == 0) {
         alarm(20);
+        OK(nvlx_set_log(NVLX_LOG_DEBUG, must_not_log, NULL));
         expect_refusals(request, prepared);
         _exit(0);
     }
