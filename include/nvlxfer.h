@@ -106,10 +106,11 @@ enum { NVLX_LOG_ERROR = 0, NVLX_LOG_WARNING = 1, NVLX_LOG_INFO = 2, NVLX_LOG_DEB
 
 typedef void (*nvlx_log_function)(void *context, int level, const char *message);
 
-/* Where the process's log messages go: to `function` (called from any thread, without a lock of the library held,
- * must not call the library), or with NULL to glog, which is the default. Messages above `level` are dropped;
- * the default level is NVLX_LOG_WARNING, or what the environment variable NVLX_LOG_LEVEL says (0 to 3).
- * glog is never initialised by this library: where they end up is the program's choice. Handles are never logged. */
+/* Where the process's log messages go: to `function` (called from any thread, maybe with a lock of the library held:
+ * it must not call the library, nor wait for a thread that does), or with NULL to glog, which is the default. Messages
+ * above `level` are dropped; the default level is NVLX_LOG_WARNING, or what the environment variable NVLX_LOG_LEVEL
+ * says (0 to 3). glog is never initialised by this library: where they end up is the program's choice. Handles are
+ * never logged. */
 int nvlx_set_log(int level, nvlx_log_function function, void *context);
 
 /* ---- Simple use -------------------------------------------------------------------------------------- */
@@ -300,13 +301,14 @@ static inline void nvlx_transfer_options_init(struct nvlx_transfer_options *opti
 /* Starts a list of copies; they may mix peers, GPUs, reads and writes. All ops are checked, and all segments mapped,
  * before the first copy starts: all are accepted, or none is and the message names the op. After 0 the request tells
  * what becomes of them. Ops are unordered among each other; overlapping destinations end with undefined content. `ops`
- * may be reused at once. The first use of a peer's segment maps it (milliseconds), unless NVLX_NO_MAP is set; if that
- * takes a file descriptor, the peer's process is asked for it, with up to 10 seconds to answer. The caller frees the
- * request. NVLX_ERANGE, NVLX_EACCES: an op leaves the registered regions, here or there, or they do
- * not grant its direction. NVLX_ENOTSUP: the peer's segment is of a kind that cannot be opened; or `stream` is
- * capturing a graph, or not of a GPU of this engine (the host backend takes none). NVLX_EAGAIN: NVLX_NO_MAP and not
- * mapped. NVLX_EBUSY: config.max_requests are in flight. NVLX_ESTALE: the peer withdrew the segment or its process is
- * gone. NVLX_ETIMEDOUT: it did not answer. */
+ * may be reused at once. The first use of a peer's segment maps it (milliseconds; where it takes file descriptors, the
+ * peer's process is asked for them, and given 10 s for each answer), unless NVLX_NO_MAP is set. The caller frees the
+ * request. NVLX_ERANGE, NVLX_EACCES: an op leaves the registered regions, here or there, or they do not grant its
+ * direction. NVLX_ENOTSUP: the peer's segment is of a kind that cannot be opened; or `stream` is capturing a graph, or
+ * not of a GPU of this engine (the host backend takes none). NVLX_EAGAIN: NVLX_NO_MAP and not mapped. NVLX_EBUSY:
+ * config.max_requests are in flight, config.list_memory is taken, or the peer has as many connections as it allows.
+ * NVLX_ESTALE: the peer withdrew the segment or its process is gone. NVLX_ETIMEDOUT: it does not give out the file
+ * descriptors. */
 int nvlx_transfer(struct nvlx_engine *engine, const struct nvlx_op *ops, size_t count,
                   const struct nvlx_transfer_options *options, struct nvlx_request **request);
 
@@ -360,18 +362,21 @@ int nvlx_serve(struct nvlx_engine *engine, const char *address, const struct nvl
 int nvlx_connect(struct nvlx_engine *engine, const char *address, int64_t timeout_ns, struct nvlx_peer **peer);
 
 /* Whether the peer is alive, as far as known; does not block. NVLX_ESTALE: the connection that nvlx_connect made has
- * ended: its process is gone, or its engine was destroyed, or it dropped this one, which did not read for 30 s. What is
- * mapped of another process can still be read until nvlx_peer_close; nothing more is mapped; a process restarted at the
+ * ended: its process is gone, or its engine was destroyed, or it dropped this one, which did not read for 30 s, or what
+ * it sent could not be taken in here (NVLX_ENOMEM). What is mapped of another process can still be read until
+ * nvlx_peer_close; nothing more is mapped; a process restarted at the
  * address is a new peer: connect anew. Of a peer from nvlx_peer_open nothing is known: 0. */
 int nvlx_peer_test(struct nvlx_peer *peer);
 
 /* ---- Advanced use ------------------------------------------------------------------------------------ */
 
 /* Replaces what is known of a peer by a newer descriptor of the same engine, atomically. Segments that it still lists
- * stay mapped; those withdrawn are refused from now on and closed, or, if transfers in flight use them, at the next
- * update or at nvlx_peer_close. The same generation again changes nothing. May wait for running kernels if something is
- * closed. NVLX_ESTALE: the text is older than what is known, or of another engine (the process has restarted: open it
- * as a new peer). Errors as nvlx_peer_open; the peer then stays as it was. */
+ * stay mapped, but for those that regions come to join with others, or to grant writing where none did: they are mapped
+ * anew, and count as withdrawn for lists that were prepared; those withdrawn are refused from now on and closed, or, if
+ * transfers in flight use them, at the next update or at nvlx_peer_close. The same generation again changes nothing.
+ * May wait for running kernels if something is closed. NVLX_ESTALE: the text is older than what is known, or of another
+ * engine (the process has restarted: open it as a new peer). Errors as nvlx_peer_open; the peer then stays as it was.
+ */
 int nvlx_peer_update(struct nvlx_peer *peer, const char *text, size_t length);
 
 /* Maps the peer's segments under [address, address + length) on a local GPU ahead of the first transfer. Milliseconds,
