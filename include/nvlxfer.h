@@ -364,18 +364,19 @@ int nvlx_connect(struct nvlx_engine *engine, const char *address, int64_t timeou
 /* Whether the peer is alive, as far as known; does not block. NVLX_ESTALE: the connection that nvlx_connect made has
  * ended: its process is gone, or its engine was destroyed, or it dropped this one, which did not read for 30 s, or what
  * it sent could not be taken in here (NVLX_ENOMEM). What is mapped of another process can still be read until
- * nvlx_peer_close; nothing more is mapped; a process restarted at the
- * address is a new peer: connect anew. Of a peer from nvlx_peer_open nothing is known: 0. */
+ * nvlx_peer_close; nothing more is mapped; a process restarted at the address is a new peer: connect anew. Of a peer
+ * from nvlx_peer_open nothing is known: 0. */
 int nvlx_peer_test(struct nvlx_peer *peer);
 
 /* ---- Advanced use ------------------------------------------------------------------------------------ */
 
 /* Replaces what is known of a peer by a newer descriptor of the same engine, atomically. Segments that it still lists
- * stay mapped, but for those that regions come to join with others, or to grant writing where none did: they are mapped
- * anew, and count as withdrawn for lists that were prepared; those withdrawn are refused from now on and closed, or, if
- * transfers in flight use them, at the next update or at nvlx_peer_close. The same generation again changes nothing.
- * May wait for running kernels if something is closed. NVLX_ESTALE: the text is older than what is known, or of another
- * engine (the process has restarted: open it as a new peer). Errors as nvlx_peer_open; the peer then stays as it was.
+ * stay mapped, but for chunks (NVLX_ALLOC_VMM) where it changes which of them regions join, or whether any region
+ * grants writing: these are mapped anew, and count as withdrawn for prepared lists; those withdrawn are refused from
+ * now on and closed, or, if transfers in flight use them, at the next update or at nvlx_peer_close. The same generation
+ * again changes nothing. May wait for running kernels if something is closed. NVLX_ESTALE: the text is older than what
+ * is known, or of another engine (the process has restarted: open it as a new peer). Errors as nvlx_peer_open; the peer
+ * then stays as it was.
  */
 int nvlx_peer_update(struct nvlx_peer *peer, const char *text, size_t length);
 

@@ -39,11 +39,17 @@ static void look_at_regions(const struct nvlxi_descriptor *d, bool *joined, bool
     }
 }
 
+/* Of other kinds, a mapping for reading is one for writing: it stays when a region comes to grant that. */
+static bool can_be_read_only(const struct nvlxi_segment_record *segment) {
+    return segment->kind == NVLXI_KIND_VMM || segment->kind == NVLXI_KIND_FABRIC;
+}
+
 static void cut(const struct nvlxi_descriptor *d, const bool *joined, const bool *written, struct nvlxi_spans *spans) {
     for (uint32_t i = 0; i < d->segment_count; i++) {
         const struct nvlxi_segment_record *segment = &d->segments[i];
         if (i == 0 || !joined[i - 1])
-            spans->span[spans->count++] = (struct nvlxi_span){.base = segment->base, .first = i, .read_only = true};
+            spans->span[spans->count++] =
+                (struct nvlxi_span){.base = segment->base, .first = i, .read_only = can_be_read_only(segment)};
         struct nvlxi_span *span = &spans->span[spans->count - 1];
         span->count++;
         span->size += segment->size;

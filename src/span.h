@@ -15,7 +15,7 @@ struct nvlxi_span {
     uint64_t base, size;
     uint64_t serial;       /* tells it from others at this base: the segment's own if it is alone and may be written */
     uint32_t first, count; /* segments of the descriptor */
-    bool read_only;        /* no region in it grants writing */
+    bool read_only;        /* no region in it grants writing, and mappings of its kind enforce that */
 };
 
 struct nvlxi_spans {

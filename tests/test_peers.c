@@ -152,6 +152,24 @@ static void updates_add_and_withdraw(void) {
     owner_end(&owner);
 }
 
+/* A mapping by a legacy handle can be written anyhow: it stays when a region comes to grant that. */
+static void writing_is_granted_later(void) {
+    struct owner owner;
+    begin();
+    owner_start(&owner);
+    uint64_t base = owner_alloc(&owner, 0, 0, SIZE, 1);
+    owner_register(&owner, 0, 0, 0, SIZE, NVLX_ACCESS_READ, "r");
+    struct nvlx_peer *peer = open_owner(&owner);
+    expect_read(peer, base, 0, SIZE, 1);
+    owner_register(&owner, 1, 0, 0, 100, NVLX_ACCESS_WRITE, "w");
+    update(peer, &owner);
+    move(engine, NVLX_OP_WRITE, peer, mine, base, 100);
+    EQUAL(1, atomic_load(&faults.maps));
+    EQUAL(0, atomic_load(&faults.unmaps));
+    end();
+    owner_end(&owner);
+}
+
 static void old_or_foreign_texts_are_refused(void) {
     struct owner owner, other;
     begin();
@@ -499,6 +517,7 @@ int main(int argc, char **argv) {
     static const struct test tests[] = {{"regions_are_found_by_name", regions_are_found_by_name},
                                         {"private_regions_are_not_told", private_regions_are_not_told},
                                         {"updates_add_and_withdraw", updates_add_and_withdraw},
+                                        {"writing_is_granted_later", writing_is_granted_later},
                                         {"old_or_foreign_texts_are_refused", old_or_foreign_texts_are_refused},
                                         {"sizes_do_not_change", sizes_do_not_change},
                                         {"unknown_kinds_are_named", unknown_kinds_are_named},

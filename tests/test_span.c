@@ -23,7 +23,8 @@ static struct nvlxi_descriptor descriptor;
 static struct nvlxi_spans make(const uint32_t (*of)[3], size_t count) {
     struct nvlxi_spans spans;
     for (uint32_t i = 0; i < SEGMENTS; i++)
-        segments[i] = (struct nvlxi_segment_record){.base = BASE + i * CHUNK, .size = CHUNK, .serial = 100 + i};
+        segments[i] = (struct nvlxi_segment_record){
+            .kind = NVLXI_KIND_VMM, .base = BASE + i * CHUNK, .size = CHUNK, .serial = 100 + i};
     for (size_t i = 0; i < count; i++)
         regions[i] = (struct nvlxi_region_record){
             .name = "", .segment = of[i][0], .spans = of[i][1], .access = of[i][2], .length = of[i][1] * CHUNK};
@@ -60,6 +61,22 @@ static void lone_segments(void **state) {
     nvlxi_spans_free(&spans);
 }
 
+/* Those whose mappings can always be written are the same span, whatever their regions grant. */
+static void kinds_that_cannot_be_read_only(void **state) {
+    (void)state;
+    static const uint32_t kinds[] = {NVLXI_KIND_CUDA_MALLOC, NVLXI_KIND_POOL, NVLXI_KIND_UNKNOWN};
+    const uint32_t of[][3] = {{0, 1, NVLX_ACCESS_READ}};
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        struct nvlxi_spans spans = make(of, 1);
+        nvlxi_spans_free(&spans);
+        segments[0].kind = kinds[i];
+        assert_int_equal(nvlxi_spans_make(&descriptor, &spans), 0);
+        expect_span(&spans, 0, 0, 1, false);
+        assert_int_equal(spans.span[0].serial, 100);
+        nvlxi_spans_free(&spans);
+    }
+}
+
 /* Adjacent regions do not join what lies under them; a region over a border does, and so do two that overlap in one. */
 static void regions_join(void **state) {
     (void)state;
@@ -94,7 +111,8 @@ static void serials_tell_spans_apart(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(lone_segments), cmocka_unit_test(regions_join),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(lone_segments),
+                                       cmocka_unit_test(kinds_that_cannot_be_read_only), cmocka_unit_test(regions_join),
                                        cmocka_unit_test(serials_tell_spans_apart)};
     return cmocka_run_group_tests_name("span", tests, NULL, NULL);
 }
