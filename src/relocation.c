@@ -429,7 +429,9 @@ int nvlxi_peer_update(struct nvlx_peer *peer, const char *text, size_t length) {
     }
     pthread_mutex_unlock(&r->mutex);
     table_free(r, table);
-    return code ? code : close_retired(peer);
+    if (!code)
+        close_retired(peer); /* the update holds, whatever a driver says of closing, which is logged */
+    return code;
 }
 
 int nvlxi_peer_find(struct nvlx_peer *peer, const char *name, uint64_t *address, uint64_t *length) {

@@ -89,6 +89,19 @@ static void listed_gpus_only(void **state) {
 
 /* ---- Memory ------------------------------------------------------------------------------------------ */
 
+static void memcpy_stays_inside(void **state) {
+    (void)state;
+    static uint8_t bytes[4 * 1024];
+    void *address;
+    EXPECT(0, alloc_plain(&me, 0, 1024, &address));
+    EXPECT(0, ops->memcpy(me.device, address, bytes, 1024));
+    EXPECT(0, ops->memcpy(me.device, (char *)address + 1024 - 1, bytes, 1));
+    EXPECT(NVLX_EDEVICE, ops->memcpy(me.device, (char *)address + 1, bytes, 1024));
+    expect_words("leave their allocation");
+    EXPECT(NVLX_EDEVICE, ops->memcpy(me.device, bytes, address, sizeof bytes));
+    EXPECT(0, ops->free(me.device, address));
+}
+
 static void memory_is_known_to_all_engines(void **state) {
     (void)state;
     struct nvlxi_allocation found;
@@ -311,10 +324,19 @@ int main(int argc, char **argv) {
     peer_main(argc, argv);
     nvlx_set_log(NVLX_LOG_ERROR, NULL, NULL); /* the cases provoke warnings by the dozen */
     const struct CMUnitTest tests[] = {
-        CASE(setting_is_checked),         CASE(listed_gpus_only),         CASE(memory_is_known_to_all_engines),
-        CASE(many_allocations_are_found), CASE(lying_sizes_are_refused),  CASE(forged_handles_are_refused),
-        CASE(reused_numbers_are_noticed), CASE(segments_keep_their_size), CASE(mappings_belong_to_a_gpu),
-        CASE(only_lanes_are_streams),     CASE(workers_take_no_signals),  CASE(nothing_is_left),
+        CASE(setting_is_checked),
+        CASE(listed_gpus_only),
+        CASE(memcpy_stays_inside),
+        CASE(memory_is_known_to_all_engines),
+        CASE(many_allocations_are_found),
+        CASE(lying_sizes_are_refused),
+        CASE(forged_handles_are_refused),
+        CASE(reused_numbers_are_noticed),
+        CASE(segments_keep_their_size),
+        CASE(mappings_belong_to_a_gpu),
+        CASE(only_lanes_are_streams),
+        CASE(workers_take_no_signals),
+        CASE(nothing_is_left),
     };
     return cmocka_run_group_tests_name("host", tests, NULL, NULL);
 }
