@@ -218,6 +218,15 @@ def test_errors():
     raises(nvlxfer.NvlxError, "NVLX_EFORMAT", "", engine.peer_open, "{")
     raises(nvlxfer.NvlxError, "NVLX_EEXIST", "own", engine.register, (own, 8), "own")
     raises(*invalid, "GPU 1000", engine.alloc, 1000, 8)
+    raises(*invalid, "64 bits", engine.register, (own, 1 << 64))
+    raises(*invalid, "64 bits", read, peer, own, address, 1 << 64)
+    raises(*invalid, "does not fit", engine.transfer, read(peer, own, address, 8), max_sms=1 << 32)
+    for misspelt in ({"mechanizm": 1}, {"max_sm": 3}):
+        try:
+            engine.transfer(read(peer, own, address, 8), **misspelt)
+            raise AssertionError(f"{misspelt} was taken")
+        except TypeError:
+            pass
     raises(*invalid, "mechanism", engine.transfer, read(peer, own, address, 8), mechanism=9)
     raises(*invalid, "NUL", peer.find, "a\0b")
     raises(*invalid, "read-only", engine.memcpy, b"12", own)

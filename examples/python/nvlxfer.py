@@ -146,7 +146,15 @@ def _make(function: str, *arguments: Any) -> int:
 
 
 def _ns(seconds: float | None) -> int:
-    return -1 if seconds is None else max(0, int(seconds * 1e9))
+    """None and infinity: for ever."""
+    return -1 if seconds is None or seconds == math.inf else max(0, int(seconds * 1e9))
+
+
+def _word(number: int) -> int:
+    """An address or length, which ctypes would cut to 64 bits in silence."""
+    if not 0 <= number < 1 << 64:
+        raise _invalid(f"{number} is not a number of 64 bits")
+    return number
 
 
 def _text(text: str) -> bytes:
@@ -249,8 +257,13 @@ def _filled(struct: type[_Struct], **fields: Any) -> _Struct:
     """As the struct's init function does it in C: its size, zeros, and what is set here."""
     made = struct()
     made.size = ctypes.sizeof(struct)
+    known = {name for name, *_ in struct._fields_}
     for name, value in fields.items():
+        if name not in known:
+            raise TypeError(f"there is no option {name}")
         setattr(made, name, value)
+        if isinstance(value, int) and (getattr(made, name) or 0) != value:
+            raise _invalid(f"{name} {value} does not fit")
     return made
 
 
@@ -319,7 +332,8 @@ class _Borrowed:
 def _locate(memory: Memory) -> tuple[int, int, Any]:
     """Address and length of what shall be registered, and what keeps it alive."""
     if isinstance(memory, tuple):
-        return (*memory, None)
+        address, length = (_word(number) for number in memory)
+        return address, length, None
     try:
         interface = memory.__cuda_array_interface__
     except (AttributeError, KeyError, TypeError):  # none, or none for this type of element: DLPack knows more of them
@@ -375,6 +389,7 @@ def write(peer: Peer, local: Numbers, remote: Numbers, length: Numbers) -> Ops:
 
 
 def _ops(opcode: int, peer: Peer, *columns: Numbers) -> Ops:
+    columns = tuple(_word(column) if isinstance(column, int) else column for column in columns)
     counts = {len(column) for column in columns if not isinstance(column, int)}
     if not counts:
         return Ops(bytearray(_Op(opcode, 0, peer._live(), *columns)), {peer})
