@@ -139,11 +139,11 @@ free_table:
 
 /* ---- Mappings ---------------------------------------------------------------------------------------- */
 
-/* Enters a READY mapping into a table. False if the table does not have the span, or, in a text that is not to be
- * trusted, with another size. Under the mutex. */
+/* Enters a READY mapping into a table. False if the table does not have the span, or calls another one by its serial:
+ * who wrote the text is not trusted, and nothing beyond what was opened may be reached. Under the mutex. */
 static bool publish(const struct nvlxi_peer_table *table, struct nvlxi_mapping *mapping) {
     const struct nvlxi_span *span = nvlxi_spans_find(&table->spans, mapping->key.base, mapping->key.serial);
-    if (!span || span->size != mapping->size)
+    if (!span || span->size != mapping->size || span->read_only != mapping->read_only)
         return false;
     const struct nvlxi_view *view = &table->views[mapping->key.gpu];
     const size_t index = (size_t)(span - table->spans.span);
@@ -193,7 +193,7 @@ struct opening {
     struct nvlxi_descriptor owner; /* identity and address, no segments or regions */
     struct nvlxi_segment_record *segments;
     size_t count;
-    uint64_t size; /* of them all */
+    uint64_t size; /* of all */
     bool read_only;
 };
 
@@ -266,6 +266,7 @@ static int create_mapping(struct nvlx_peer *peer, const struct nvlxi_mapping_key
     if (mapping) {
         mapping->key = *key;
         mapping->size = opening->size;
+        mapping->read_only = opening->read_only;
         HASH_ADD(hh, peer->mappings, key, sizeof mapping->key, mapping);
     }
     if (hash_full) {

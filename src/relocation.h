@@ -37,9 +37,10 @@ struct nvlxi_mapping_key {
 
 struct nvlxi_mapping {
     struct nvlxi_mapping_key key;
-    int memory_gpu;      /* to be named as holder in copies: key.gpu, but the true one within a process */
-    uint64_t address;    /* where it is mapped */
-    uint64_t size;       /* of the span when it was opened */
+    int memory_gpu;   /* to be named as holder in copies: key.gpu, but the true one within a process */
+    uint64_t address; /* where it is mapped */
+    uint64_t size;    /* of the span when it was opened, as read_only */
+    bool read_only;
     bool ready, foreign; /* foreign: opened by the device, so to be closed by it */
     atomic_uint pins;    /* requests in flight, and prepared lists, that use it */
     atomic_bool retired;

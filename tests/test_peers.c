@@ -458,6 +458,10 @@ static void own_process_as_peer(void) {
     nvlx_text_free(text);
     OK(nvlx_export(engine, &text, &length));
     struct nvlx_peer *self = open_peer(engine, text);
+    char *longer = with_field(text, "size", "0x40000000");
+    struct nvlx_peer *wrong_self = open_peer(engine, longer);
+    refuse_read(wrong_self, find(wrong_self, "own"), 10, NVLX_ESTALE, "");
+    free(longer);
     nvlx_text_free(text);
     EQUAL((uintptr_t)theirs + 100, find(peer, "theirs"));
     expect_read(peer, find(peer, "theirs"), 100, 5000, 4);
