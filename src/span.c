@@ -27,55 +27,63 @@ static uint64_t serial_of(const struct nvlxi_span *span, const struct nvlxi_segm
     return digest;
 }
 
-/* Marks in `joined` the segments that a region joins with the next one, in `written` those that a region lets peers
- * write. */
-static void look_at_regions(const struct nvlxi_descriptor *d, bool *joined, bool *written) {
+/* Of a segment: how many regions join it with the next one, and how many let peers write it. */
+struct marks {
+    uint32_t joins, writes;
+};
+
+/* Counts where regions begin and end, then sums up: a text may have a million regions over as many segments. */
+static void look_at_regions(const struct nvlxi_descriptor *d, struct marks *marks) {
     for (size_t i = 0; i < d->region_count; i++) {
         const struct nvlxi_region_record *region = &d->regions[i];
-        for (uint32_t k = 0; k < region->spans; k++) {
-            joined[region->segment + k] |= k + 1 < region->spans;
-            written[region->segment + k] |= (region->access & NVLX_ACCESS_WRITE) != 0;
-        }
+        if (!region->spans)
+            continue;
+        struct marks *first = &marks[region->segment], *last = first + region->spans - 1;
+        const uint32_t writes = (region->access & NVLX_ACCESS_WRITE) != 0;
+        first->joins++;
+        last->joins--;
+        first->writes += writes;
+        last[1].writes -= writes;
+    }
+    for (size_t i = 1; i < d->segment_count; i++) {
+        marks[i].joins += marks[i - 1].joins;
+        marks[i].writes += marks[i - 1].writes;
     }
 }
 
-/* Of other kinds, a mapping for reading is one for writing: it stays when a region comes to grant that. */
-static bool can_be_read_only(const struct nvlxi_segment_record *segment) {
-    return segment->kind == NVLXI_KIND_VMM || segment->kind == NVLXI_KIND_FABRIC;
-}
-
-static void cut(const struct nvlxi_descriptor *d, const bool *joined, const bool *written, struct nvlxi_spans *spans) {
+/* What joins can be mapped for reading alone. Of other kinds, a mapping for reading is one for writing: it stays when a
+ * region comes to grant that. */
+static void cut(const struct nvlxi_descriptor *d, const struct marks *marks, struct nvlxi_spans *spans) {
     for (uint32_t i = 0; i < d->segment_count; i++) {
         const struct nvlxi_segment_record *segment = &d->segments[i];
-        if (i == 0 || !joined[i - 1])
+        if (i == 0 || !marks[i - 1].joins)
             spans->span[spans->count++] =
-                (struct nvlxi_span){.base = segment->base, .first = i, .read_only = can_be_read_only(segment)};
+                (struct nvlxi_span){.base = segment->base, .first = i, .read_only = segment->joins};
         struct nvlxi_span *span = &spans->span[spans->count - 1];
         span->count++;
         span->size += segment->size;
-        span->read_only = span->read_only && !written[i];
+        span->read_only = span->read_only && !marks[i].writes;
         spans->of_segment[i] = (uint32_t)(spans->count - 1);
     }
 }
 
 int nvlxi_spans_make(const struct nvlxi_descriptor *descriptor, struct nvlxi_spans *spans) {
     const size_t segments = descriptor->segment_count;
-    bool *joined = calloc(segments + 1, sizeof *joined), *written = calloc(segments + 1, sizeof *written);
+    struct marks *marks = calloc(segments + 1, sizeof *marks);
     *spans = (struct nvlxi_spans){.span = calloc(segments + 1, sizeof *spans->span),
                                   .of_segment = calloc(segments + 1, sizeof *spans->of_segment),
                                   .by_base = calloc(segments + 1, sizeof(*spans->by_base))};
-    const bool made = joined && written && spans->span && spans->of_segment && spans->by_base;
+    const bool made = marks && spans->span && spans->of_segment && spans->by_base;
     if (made) {
-        look_at_regions(descriptor, joined, written);
-        cut(descriptor, joined, written, spans);
+        look_at_regions(descriptor, marks);
+        cut(descriptor, marks, spans);
         for (size_t i = 0; i < spans->count; i++) {
             spans->span[i].serial = serial_of(&spans->span[i], descriptor->segments);
             spans->by_base[i] = &spans->span[i];
         }
         qsort(spans->by_base, spans->count, sizeof(*spans->by_base), compare_bases);
     }
-    free(joined);
-    free(written);
+    free(marks);
     return made ? 0 : NVLX_ENOMEM;
 }
 

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 
 #include <cmocka.h>
 
@@ -23,8 +24,8 @@ static struct nvlxi_descriptor descriptor;
 static struct nvlxi_spans make(const uint32_t (*of)[3], size_t count) {
     struct nvlxi_spans spans;
     for (uint32_t i = 0; i < SEGMENTS; i++)
-        segments[i] = (struct nvlxi_segment_record){
-            .kind = NVLXI_KIND_VMM, .base = BASE + i * CHUNK, .size = CHUNK, .serial = 100 + i};
+        segments[i] =
+            (struct nvlxi_segment_record){.base = BASE + i * CHUNK, .size = CHUNK, .serial = 100 + i, .joins = true};
     for (size_t i = 0; i < count; i++)
         regions[i] = (struct nvlxi_region_record){
             .name = "", .segment = of[i][0], .spans = of[i][1], .access = of[i][2], .length = of[i][1] * CHUNK};
@@ -61,20 +62,17 @@ static void lone_segments(void **state) {
     nvlxi_spans_free(&spans);
 }
 
-/* Those whose mappings can always be written are the same span, whatever their regions grant. */
-static void kinds_that_cannot_be_read_only(void **state) {
+/* Memory whose mappings can always be written is the same span, whatever its regions grant. */
+static void what_does_not_join_is_written(void **state) {
     (void)state;
-    static const uint32_t kinds[] = {NVLXI_KIND_CUDA_MALLOC, NVLXI_KIND_POOL, NVLXI_KIND_UNKNOWN};
     const uint32_t of[][3] = {{0, 1, NVLX_ACCESS_READ}};
-    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
-        struct nvlxi_spans spans = make(of, 1);
-        nvlxi_spans_free(&spans);
-        segments[0].kind = kinds[i];
-        assert_int_equal(nvlxi_spans_make(&descriptor, &spans), 0);
-        expect_span(&spans, 0, 0, 1, false);
-        assert_int_equal(spans.span[0].serial, 100);
-        nvlxi_spans_free(&spans);
-    }
+    struct nvlxi_spans spans = make(of, 1);
+    nvlxi_spans_free(&spans);
+    segments[0].joins = false;
+    assert_int_equal(nvlxi_spans_make(&descriptor, &spans), 0);
+    expect_span(&spans, 0, 0, 1, false);
+    assert_int_equal(spans.span[0].serial, 100);
+    nvlxi_spans_free(&spans);
 }
 
 /* Adjacent regions do not join what lies under them; a region over a border does, and so do two that overlap in one. */
@@ -110,9 +108,32 @@ static void serials_tell_spans_apart(void **state) {
     assert_int_not_equal(serial_of_first(1, NVLX_ACCESS_READ, 0), serial_of_first(1, NVLX_ACCESS_WRITE, 0));
 }
 
+/* As many as a descriptor may have: one by one, these would be 2^38 steps. */
+static void many_regions_over_many_segments(void **state) {
+    (void)state;
+    struct nvlxi_descriptor large = {.segment_count = NVLXI_SEGMENTS_MAX, .region_count = NVLXI_REGIONS_MAX};
+    struct nvlxi_spans spans;
+    large.segments = calloc(large.segment_count, sizeof *large.segments);
+    large.regions = calloc(large.region_count, sizeof *large.regions);
+    assert_true(large.segments && large.regions);
+    for (uint32_t i = 0; i < NVLXI_SEGMENTS_MAX; i++)
+        large.segments[i] =
+            (struct nvlxi_segment_record){.base = BASE + (uint64_t)i * CHUNK, .size = CHUNK, .joins = true};
+    for (size_t i = 0; i < large.region_count; i++)
+        large.regions[i] = (struct nvlxi_region_record){
+            .name = "", .spans = NVLXI_SEGMENTS_MAX, .access = NVLX_ACCESS_READ, .length = 1};
+    assert_int_equal(nvlxi_spans_make(&large, &spans), 0);
+    assert_int_equal(spans.count, 1);
+    assert_int_equal(spans.span->count, NVLXI_SEGMENTS_MAX);
+    assert_true(spans.span->read_only);
+    nvlxi_spans_free(&spans);
+    free(large.segments);
+    free(large.regions);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(lone_segments),
-                                       cmocka_unit_test(kinds_that_cannot_be_read_only), cmocka_unit_test(regions_join),
-                                       cmocka_unit_test(serials_tell_spans_apart)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(lone_segments), cmocka_unit_test(what_does_not_join_is_written),
+                                       cmocka_unit_test(regions_join), cmocka_unit_test(serials_tell_spans_apart),
+                                       cmocka_unit_test(many_regions_over_many_segments)};
     return cmocka_run_group_tests_name("span", tests, NULL, NULL);
 }
