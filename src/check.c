@@ -108,6 +108,18 @@ static int use_local(struct list *list, uint32_t index, uint64_t end) {
     return code;
 }
 
+/* A peer that is this very process: its side is local memory too, which must not go while it is in flight. */
+static int use_own_remote(struct list *list, const struct nvlx_op *op, const struct nvlxi_range *piece) {
+    struct nvlxi_needs *needs = list->needs;
+    if (!op->peer->same_process)
+        return 0;
+    int code = grow(&needs->uses, &needs->use_capacity, needs->use_count + 1, sizeof *needs->uses);
+    if (!code)
+        needs->uses[needs->use_count++] =
+            (struct nvlxi_use){piece->start, nvlxi_max(piece->end, op->remote + op->length)};
+    return code;
+}
+
 static int need_peer(struct list *list, struct nvlx_peer *peer) {
     struct nvlxi_needs *needs = list->needs;
     for (size_t i = 0; i < needs->peer_count; i++)
@@ -252,7 +264,7 @@ static int check_op(struct list *list, size_t index, struct nvlxi_route **route)
         return remote_failure(index, op, where, registered);
     const struct nvlxi_range *remote = &ranges->piece[piece];
     code = use_span(list, *route, remote->owner, &offset);
-    if (code || offset == NVLXI_UNMAPPED)
+    if (code || offset == NVLXI_UNMAPPED || (code = use_own_remote(list, op, remote)))
         return code;
     struct nvlxi_group *group = (*route)->group[op->opcode - 1];
     if (!group || group->device != remote->device) {

@@ -267,6 +267,30 @@ static void what_is_in_flight_is_held(void) {
     free(bench.model_local[0]), free(bench.model_local[1]), free(bench.model_remote[0]), free(bench.model_remote[1]);
 }
 
+/* Both sides of a transfer from a process to itself are its own memory. */
+static void both_own_sides_are_held(void) {
+    struct nvlx_engine *engine = make_faulty_engine(0);
+    char *source = allocate(engine, 0, SIZE, 1), *target = allocate(engine, 0, SIZE, 2), *text;
+    struct nvlx_region *shared = register_range(engine, source, SIZE, "source", NVLX_ACCESS_READ);
+    size_t length;
+    register_range(engine, target, SIZE, NULL, NVLX_ACCESS_NONE);
+    OK(nvlx_export(engine, &text, &length));
+    struct nvlx_peer *self = open_peer(engine, text);
+    nvlx_text_free(text);
+    atomic_store(&faults.hold, true);
+    struct nvlx_op ops[2] = {make_op(NVLX_OP_READ, self, target, find(self, "source"), 1000),
+                             make_op(NVLX_OP_READ, self, target + 1000, find(self, "source") + 5000, 1000)};
+    struct nvlx_request *request = start(engine, ops, 2);
+    REFUSED(nvlx_unregister(shared, 0), NVLX_EBUSY, "in flight");
+    REFUSED(nvlx_free(engine, source), NVLX_EBUSY, "in flight");
+    atomic_store(&faults.hold, false);
+    finish(request);
+    EQUAL(0, wrong(engine, target, 1000, 1));
+    OK(nvlx_unregister(shared, 0));
+    OK(nvlx_free(engine, source));
+    OK(nvlx_engine_destroy(engine));
+}
+
 /* ---- Streams ------------------------------------------------------------------------------------------- */
 
 /* In the stream: something slow, then a producer writes what is sent, then the transfer, then a consumer of what came.
@@ -478,6 +502,7 @@ int main(int argc, char **argv) {
                                         {"many_ask_at_once", many_ask_at_once},
                                         {"busy_submitters_starve_nobody", busy_submitters_starve_nobody},
                                         {"what_is_in_flight_is_held", what_is_in_flight_is_held},
+                                        {"both_own_sides_are_held", both_own_sides_are_held},
                                         {"streams_keep_the_order", streams_keep_the_order},
                                         {"streams_hold_up_no_others", streams_hold_up_no_others},
                                         {"device_errors_are_told", device_errors_are_told},
