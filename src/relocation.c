@@ -197,11 +197,12 @@ struct opening {
     bool read_only;
 };
 
-/* In the exporter's own process the pointer itself is the mapping, if its memory still is what was exported. */
-static int open_own(struct nvlxi_relocation *r, const struct opening *opening, struct nvlxi_mapping *mapping) {
+int nvlxi_own_memory_check(const struct nvlxi_relocation *relocation, const struct nvlxi_segment_record *segments,
+                           size_t count, int *gpu) {
+    const struct nvlxi_relocation *r = relocation;
     struct nvlxi_allocation allocation = {0};
-    for (size_t i = 0; i < opening->count; i++) {
-        const struct nvlxi_segment_record *segment = &opening->segments[i];
+    for (size_t i = 0; i < count; i++) {
+        const struct nvlxi_segment_record *segment = &segments[i];
         int code = r->ops->resolve(r->device, segment->base, &allocation);
         if (code)
             return code;
@@ -210,8 +211,7 @@ static int open_own(struct nvlxi_relocation *r, const struct opening *opening, s
             return nvlxi_fail(NVLX_ESTALE, "segment 0x%" PRIx64 " of this process was freed and allocated anew",
                               segment->base);
     }
-    mapping->address = opening->segments[0].base;
-    mapping->memory_gpu = allocation.gpu;
+    *gpu = allocation.gpu;
     return 0;
 }
 
@@ -242,8 +242,10 @@ static int open_mapping(struct nvlx_peer *peer, const struct opening *opening, s
                             .segments = opening->segments,
                             .count = opening->count,
                             .read_only = opening->read_only};
-    if (peer->same_process)
-        return open_own(r, opening, mapping);
+    if (peer->same_process) {
+        mapping->address = opening->segments->base;
+        return nvlxi_own_memory_check(r, opening->segments, opening->count, &mapping->memory_gpu);
+    }
     if (atomic_load(&peer->gone))
         return nvlxi_fail(NVLX_ESTALE, "segment 0x%" PRIx64 " cannot be mapped: the peer is gone",
                           opening->segments[0].base);

@@ -106,6 +106,11 @@ int nvlxi_peer_find(struct nvlx_peer *peer, const char *name, uint64_t *address,
  */
 int nvlxi_peer_close(struct nvlx_peer *peer);
 
+/* In the exporter's own process the pointer itself is the mapping: it must still be to the memory that was exported.
+ * NVLX_ESTALE, or as the device's resolve. *gpu: the last segment's. */
+int nvlxi_own_memory_check(const struct nvlxi_relocation *relocation, const struct nvlxi_segment_record *segments,
+                           size_t count, int *gpu);
+
 /* Opens, or finds open, the mapping of one span on a GPU, and publishes it. Called without a lock. */
 int nvlxi_peer_map_span(struct nvlx_peer *peer, int gpu, uint64_t base, uint64_t serial);
 /* The same for all spans under a range of registered addresses. */

@@ -484,9 +484,13 @@ static void own_process_as_peer(void) {
     struct nvlx_peer *late = open_peer(engine, text);
     nvlx_text_free(text);
     uint64_t gone = find(late, "theirs");
-    OK(nvlx_peer_close(again));
+    expect_read(again, gone, 0, 5000, 6);
     OK(nvlx_free(other, theirs));
     refuse_read(late, gone, 10, NVLX_ENOTSUP, "");
+    refuse_read(again, gone, 10, NVLX_ENOTSUP, "");
+    char *anew = allocate(other, second_gpu(), SIZE, 7);
+    if (anew == theirs)
+        refuse_read(again, gone, 10, NVLX_ESTALE, "anew");
     OK(nvlx_engine_destroy(other));
     end();
 }
