@@ -88,7 +88,7 @@ static int start_listening(struct nvlxi_listener *listener, mode_t mode) {
 }
 
 static int copy_ids(const uint32_t *from, size_t count, uint32_t **to) {
-    *to = malloc((count + 1) * sizeof **to);
+    *to = count < SIZE_MAX / sizeof **to ? malloc((count + 1) * sizeof **to) : NULL;
     if (!*to)
         return nvlxi_fail(NVLX_ENOMEM, "no memory for %zu ids", count);
     if (count)

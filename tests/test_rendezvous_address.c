@@ -69,6 +69,12 @@ static void options_are_checked(void) {
     nvlx_serve_options_init(&options);
     options.user_count = 1;
     REFUSED(nvlx_serve(engine, address, &options), NVLX_EINVAL, "users");
+    const uint32_t one = 1;
+    options.users = &one;
+    for (int bit = 62; bit < 64; bit++) {
+        options.user_count = (size_t)1 << bit;
+        REFUSED(nvlx_serve(engine, address, &options), NVLX_ENOMEM, "ids");
+    }
     nvlx_serve_options_init(&options);
     options.group_count = 1;
     REFUSED(nvlx_serve(engine, address, &options), NVLX_EINVAL, "groups");
