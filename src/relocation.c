@@ -2,6 +2,7 @@
 #include "relocation.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <utlist.h>
@@ -260,13 +261,46 @@ static int open_mapping(struct nvlx_peer *peer, const struct opening *opening, s
     return code;
 }
 
+/* One try to open a PENDING mapping, on the stack of who makes it: stays until nobody waits for it any more. */
+struct nvlxi_opening_try {
+    unsigned waiting;
+    bool over;
+    int code;
+    char reason[256];
+};
+
+/* Waits for another thread's try, and fails as it does: to try again would make each thread wait as long as all before
+ * it. Under the mutex. */
+static int await_opening(struct nvlxi_relocation *r, struct nvlxi_opening_try *opening_try) {
+    opening_try->waiting++;
+    while (!opening_try->over)
+        pthread_cond_wait(&r->opened, &r->mutex);
+    int code = opening_try->code ? nvlxi_fail_again(opening_try->code, opening_try->reason) : 0;
+    if (--opening_try->waiting == 0)
+        pthread_cond_broadcast(&r->opened);
+    return code;
+}
+
+/* Under the mutex. */
+static void end_opening(struct nvlxi_relocation *r, struct nvlxi_opening_try *opening_try, int code) {
+    opening_try->over = true;
+    opening_try->code = code;
+    if (code)
+        snprintf(opening_try->reason, sizeof opening_try->reason, "%s", nvlx_last_error());
+    pthread_cond_broadcast(&r->opened);
+    while (opening_try->waiting)
+        pthread_cond_wait(&r->opened, &r->mutex);
+}
+
 /* Adds a PENDING mapping, opens it without the lock, and makes it READY or removes it. Under the mutex. */
 static int create_mapping(struct nvlx_peer *peer, const struct nvlxi_mapping_key *key, const struct opening *opening) {
     struct nvlxi_relocation *r = peer->relocation;
+    struct nvlxi_opening_try opening_try = {.over = false};
     struct nvlxi_mapping *mapping = calloc(1, sizeof *mapping);
     bool hash_full = mapping == NULL;
     if (mapping) {
         mapping->key = *key;
+        mapping->opening = &opening_try;
         mapping->size = opening->size;
         mapping->read_only = opening->read_only;
         HASH_ADD(hh, peer->mappings, key, sizeof mapping->key, mapping);
@@ -283,11 +317,12 @@ static int create_mapping(struct nvlx_peer *peer, const struct nvlxi_mapping_key
         free(mapping);
     } else {
         mapping->ready = true;
+        mapping->opening = NULL;
         atomic_fetch_add(&r->mappings, 1);
         if (!publish(peer->table, mapping))
             retire(peer, mapping);
     }
-    pthread_cond_broadcast(&r->opened);
+    end_opening(r, &opening_try, code);
     return code;
 }
 
@@ -327,9 +362,8 @@ int nvlxi_peer_map_span(struct nvlx_peer *peer, int gpu, uint64_t base, uint64_t
     pthread_mutex_lock(&r->mutex);
     for (;;) {
         HASH_FIND(hh, peer->mappings, &key, sizeof key, mapping);
-        if (!mapping || mapping->ready)
+        if (!mapping || mapping->ready || (code = await_opening(r, mapping->opening)))
             break;
-        pthread_cond_wait(&r->opened, &r->mutex);
     }
     if (!mapping && !(code = prepare_opening(peer, base, serial, &opening))) {
         code = create_mapping(peer, &key, &opening);

@@ -6,7 +6,7 @@
  * its regions, and for each local GPU the place where each span (span.h) is mapped. A mapping belongs to the peer, is
  * keyed by span (base and serial) and local GPU, and outlives the table. Its states:
  *
- *     PENDING   one thread opens it, without a lock; others who need it wait for the outcome
+ *     PENDING   one thread opens it, without a lock; others who need it wait for the outcome, and share it
  *     READY     open; its offset is published in the peer's table, and transfers pin it while they are in flight
  *     RETIRED   the peer withdrew the span: not in the table any more; closed as soon as nothing pins it, in
  *               update or close of the peer
@@ -37,9 +37,10 @@ struct nvlxi_mapping_key {
 
 struct nvlxi_mapping {
     struct nvlxi_mapping_key key;
-    int memory_gpu;   /* to be named as holder in copies: key.gpu, but the true one within a process */
-    uint64_t address; /* where it is mapped */
-    uint64_t size;    /* of the span when it was opened, as read_only */
+    int memory_gpu;                    /* to be named as holder in copies: key.gpu, but the true one within a process */
+    struct nvlxi_opening_try *opening; /* while PENDING */
+    uint64_t address;                  /* where it is mapped */
+    uint64_t size;                     /* of the span when it was opened, as read_only */
     bool read_only;
     bool ready, foreign; /* foreign: opened by the device, so to be closed by it */
     atomic_uint pins;    /* requests in flight, and prepared lists, that use it */

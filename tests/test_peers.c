@@ -355,6 +355,36 @@ static void mappings_open_once(void) {
     owner_end(&owner);
 }
 
+static void *fail_at_once(void *argument) {
+    const struct reader *reader = argument;
+    pthread_barrier_wait(reader->begin);
+    refuse_read(reader->peer, reader->remote, 1000, NVLX_ESTALE, "freed");
+    return NULL;
+}
+
+/* Nobody waits as long as all before: who waited for what failed has failed. */
+static void mappings_fail_once(void) {
+    struct owner owner;
+    pthread_barrier_t barrier;
+    pthread_t threads[THREADS];
+    begin();
+    start_owner(&owner, 8);
+    struct nvlx_peer *peer = open_owner(&owner);
+    struct reader reader = {.begin = &barrier, .peer = peer, .remote = find(peer, "w")};
+    EQUAL(0, owner_free(&owner, 0));
+    EQUAL(0, pthread_barrier_init(&barrier, NULL, THREADS));
+    atomic_store(&faults.map_delay_us, 500000);
+    for (size_t i = 0; i < THREADS; i++)
+        EQUAL(0, pthread_create(&threads[i], NULL, fail_at_once, &reader));
+    for (size_t i = 0; i < THREADS; i++)
+        EQUAL(0, pthread_join(threads[i], NULL));
+    EXPECT(atomic_load(&faults.maps) < THREADS / 2);
+    EQUAL(0, engine_info(engine).mappings);
+    pthread_barrier_destroy(&barrier);
+    end();
+    owner_end(&owner);
+}
+
 static void mapping_ahead(void) {
     struct owner owner;
     struct nvlx_request *request;
@@ -533,6 +563,7 @@ int main(int argc, char **argv) {
                                         {"restarted_peers_are_new_peers", restarted_peers_are_new_peers},
                                         {"closing_unmaps_everything", closing_unmaps_everything},
                                         {"mappings_open_once", mappings_open_once},
+                                        {"mappings_fail_once", mappings_fail_once},
                                         {"mapping_ahead", mapping_ahead},
                                         {"withdrawn_while_in_flight", withdrawn_while_in_flight},
                                         {"memory_is_replaced", memory_is_replaced},
