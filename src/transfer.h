@@ -103,6 +103,6 @@ void nvlxi_transfers_progress(struct nvlxi_transfers *transfers);
 void nvlxi_transfers_pause(uint64_t since_ns);
 
 /* Who uses any of these local bytes: an nvlxi_user_function; the context is the nvlxi_transfers. */
-enum nvlxi_user nvlxi_transfers_user(void *transfers, uint64_t address, uint64_t length);
+enum nvlxi_user nvlxi_transfers_user(void *context, uint64_t address, uint64_t length);
 
 #endif

@@ -45,7 +45,7 @@ int nvlxi_host_check_gpu(const struct nvlxi_device *device, int gpu);
 int nvlxi_host_check_ordinal(const struct nvlxi_device *device, int gpu);
 
 /* NVLX_EDEVICE if a range that begins in device memory leaves what is allocated or mapped there. */
-int nvlxi_host_check_range(const void *address, size_t length);
+int nvlxi_host_check_range(const void *pointer, size_t length);
 
 /* NVLX_EDEVICE if one of the copies goes to a mapping that may only be read. */
 int nvlxi_host_check_writable(const struct nvlxi_fragment *list, size_t count);
