@@ -173,7 +173,8 @@ enum {
     NVLX_ALLOC_VMM = 1, /* virtual-memory-managed (cuMemCreate), shared by file descriptor: works across users,
                            containers and PID namespaces, and read-only where a region grants no more. Peers need the
                            rendezvous (nvlx_serve) */
-    NVLX_ALLOC_POOL = 2 /* of a stream-ordered pool that can be shared (cudaMallocAsync), by file descriptor as well */
+    NVLX_ALLOC_POOL = 2 /* of a stream-ordered pool that can be shared (cudaMallocAsync), by file descriptor as well.
+                           What a peer has mapped of it stays allocated until that process ends (CUDA 13.0) */
 };
 
 struct nvlx_alloc_options {

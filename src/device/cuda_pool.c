@@ -106,10 +106,14 @@ int nvlxi_cuda_pool_free(struct nvlxi_cuda_record *record) {
 
 /* ---- Pools of other processes ------------------------------------------------------------------------ */
 
+/* What was measured (driver 580, CUDA 13.0): importing a pool again gives the same CUmemoryPool; it is not destroyed
+ * while an allocation of it is imported; destroying it more often than it was imported succeeds too, so that it is not
+ * known whether imports are counted. Whatever is freed and destroyed here, and by the owner, the memory that the pool
+ * had stays taken until the importing process ends. */
 struct shared_pool {
     CUmemoryPool pool; /* the key */
     size_t users;      /* imported allocations, and those that are being imported */
-    size_t imports;    /* of the pool, which the driver counts: it takes as many cuMemPoolDestroy */
+    size_t imports;    /* of the pool: it is destroyed as often */
     UT_hash_handle hh;
 };
 
