@@ -197,7 +197,8 @@ int nvlx_alloc(struct nvlx_engine *engine, int gpu, size_t length, const struct 
 
 /* Frees memory from nvlx_alloc of this engine; NULL is allowed. Unregister its regions first or after; peers should
  * have closed it. Waits for running kernels if it is cudaMalloc memory (cudaFree); of the other kinds, none may use it
- * any more. NVLX_EBUSY: an own transfer in flight, or a prepared list, uses it. */
+ * any more. NVLX_EBUSY: an own transfer in flight, or a prepared list, uses it; those of another engine in this process
+ * are not seen. */
 int nvlx_free(struct nvlx_engine *engine, void *address);
 
 /* Copies `length` bytes between local memory, each side host memory or device memory of this process, and waits for it.

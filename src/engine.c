@@ -67,9 +67,9 @@ static int find_backend(uint32_t backend, const struct nvlxi_device_ops **ops) {
     int gpus;
     if (backend > NVLX_BACKEND_HOST)
         return nvlxi_fail(NVLX_EINVAL, "backend %" PRIu32 " is not one of NVLX_BACKEND_...", backend);
-    if (backend == NVLX_BACKEND_AUTO && name && *name) {
+    if (backend == NVLX_BACKEND_AUTO && name && *name && strcmp(name, "auto")) {
         if (strcmp(name, "cuda") && strcmp(name, "host"))
-            return nvlxi_fail(NVLX_EBACKEND, "NVLX_BACKEND is \"%.40s\": it must be cuda or host", name);
+            return nvlxi_fail(NVLX_EBACKEND, "NVLX_BACKEND is \"%.40s\": it must be auto, cuda or host", name);
         backend = strcmp(name, "cuda") ? NVLX_BACKEND_HOST : NVLX_BACKEND_CUDA;
     }
     *ops = &nvlxi_device_host;

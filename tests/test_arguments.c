@@ -260,6 +260,8 @@ static void values(void) {
     EQUAL(0, setenv("NVLX_BACKEND", "abacus", 1));
     nvlx_config_init(&config);
     REFUSED(create_with(&config), NVLX_EBACKEND, "\"abacus\"");
+    EQUAL(0, setenv("NVLX_BACKEND", "auto", 1));
+    OK(create_with(&config));
     end();
 }
 
