@@ -348,7 +348,9 @@ static inline void nvlx_serve_options_init(struct nvlx_serve_options *options) {
  * name the address, so that peers made by nvlx_peer_open can fetch file descriptors as well. Once an engine; it ends
  * with the engine, and the socket file is removed. A socket file that a killed process left is replaced. Changes reach
  * peers within milliseconds, later where the descriptor is long: after a change, it is written anew at most once in ten
- * times the time that this takes. May block for up to a second if others are about to serve in the same folder.
+ * times the time that this takes. The thread that serves also closes what peers of this engine have withdrawn, which on
+ * cuda waits for running kernels: meanwhile nobody is served, and whoever fetches file descriptors waits, 10 seconds at
+ * most. May block for up to a second if others are about to serve in the same folder.
  * NVLX_EEXIST: another process serves there, the path is no socket, or this engine serves already. NVLX_EACCES,
  * NVLX_ENOENT: the folder does not let it, or is not there. NVLX_EBUSY: others keep the folder locked. A child of fork
  * that does not exec keeps the sockets open: while it lives, peers do not notice that this process was killed, and the
