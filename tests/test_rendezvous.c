@@ -447,26 +447,82 @@ static void chunks_are_fetched(void) {
     child_end(&server);
 }
 
+/* Serves 1 GiB in the middle of 4 GiB, of which nothing but the first bytes is ever written. */
+static void large_role(int socket) {
+    char at[64];
+    void *memory;
+    struct nvlx_alloc_options options;
+    struct nvlx_engine *server = make_engine(0);
+    nvlx_alloc_options_init(&options);
+    options.flags = NVLX_ALLOC_VMM;
+    options.chunk_length = 32 * MIB;
+    get(socket, at, sizeof at);
+    OK(nvlx_alloc(server, 0, 4096 * MIB, &options, &memory));
+    char *middle = (char *)memory + 1000 * MIB;
+    fill(server, middle, SIZE, 9);
+    register_range(server, middle, 1024 * MIB, "middle", NVLX_ACCESS_READ);
+    OK(nvlx_serve(server, at, NULL));
+    put(socket, "", 1);
+    get_or_end(socket, at, 1);
+    OK(nvlx_engine_destroy(server));
+}
+
+static size_t address_space(void) {
+    size_t pages = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    if (!file || fscanf(file, "%zu", &pages) != 1)
+        FAIL("/proc/self/statm cannot be read");
+    fclose(file);
+    return pages * (size_t)sysconf(_SC_PAGESIZE);
+}
+
+/* A peer's allocation may be much larger than what it registered of it: only the chunks under that are mapped. */
+static void only_what_is_registered_takes_addresses(void) {
+    struct child server;
+    char ready;
+    begin();
+    child_start(&server, "large");
+    say(&server, address);
+    get(server.socket, &ready, 1);
+    struct nvlx_peer *peer = connect_to(engine, address);
+    uint64_t middle = find(peer, "middle");
+    const size_t before = address_space();
+    OK(nvlx_peer_map(peer, 0, middle, 1024 * MIB));
+    const size_t taken = address_space() - before;
+    if (!strcmp(nvlx_backend_name(engine), "host") && !sanitized()) /* CUDA's reservations are not in /proc */
+        EXPECT(taken >= 1024 * MIB && taken <= 1126 * MIB);
+    move(engine, NVLX_OP_READ, peer, mine, middle, SIZE);
+    EQUAL(0, wrong(engine, mine, SIZE, 9));
+    end();
+    child_end(&server);
+}
+
 int main(int argc, char **argv) {
-    static const struct test tests[] = {{"paths_work", paths_work},
-                                        {"abstract_names_work", abstract_names_work},
-                                        {"changes_are_told", changes_are_told},
-                                        {"connecting_sees_what_was_before", connecting_sees_what_was_before},
-                                        {"any_order_will_do", any_order_will_do},
-                                        {"connecting_gives_up", connecting_gives_up},
-                                        {"a_stopped_client_stops_nobody", a_stopped_client_stops_nobody},
-                                        {"killed_servers_are_noticed", killed_servers_are_noticed},
-                                        {"killed_clients_leave_nothing", killed_clients_leave_nothing},
-                                        {"many_rounds_leave_nothing", many_rounds_leave_nothing},
-                                        {"engines_end_with_all", engines_end_with_all},
-                                        {"closing_waits_for_updates", closing_waits_for_updates},
-                                        {"engines_can_follow_themselves", engines_can_follow_themselves},
-                                        {"forked_children_are_refused", forked_children_are_refused},
-                                        {"only_connected_peers_are_watched", only_connected_peers_are_watched},
-                                        {"descriptors_name_the_address", descriptors_name_the_address},
-                                        {"chunks_are_fetched", chunks_are_fetched},
+    static const struct test tests[] = {
+        {"paths_work", paths_work},
+        {"abstract_names_work", abstract_names_work},
+        {"changes_are_told", changes_are_told},
+        {"connecting_sees_what_was_before", connecting_sees_what_was_before},
+        {"any_order_will_do", any_order_will_do},
+        {"connecting_gives_up", connecting_gives_up},
+        {"a_stopped_client_stops_nobody", a_stopped_client_stops_nobody},
+        {"killed_servers_are_noticed", killed_servers_are_noticed},
+        {"killed_clients_leave_nothing", killed_clients_leave_nothing},
+        {"many_rounds_leave_nothing", many_rounds_leave_nothing},
+        {"engines_end_with_all", engines_end_with_all},
+        {"closing_waits_for_updates", closing_waits_for_updates},
+        {"engines_can_follow_themselves", engines_can_follow_themselves},
+        {"forked_children_are_refused", forked_children_are_refused},
+        {"only_connected_peers_are_watched", only_connected_peers_are_watched},
+        {"descriptors_name_the_address", descriptors_name_the_address},
+        {"chunks_are_fetched", chunks_are_fetched},
+        {"only_what_is_registered_takes_addresses", only_what_is_registered_takes_addresses},
+        {0}};
+    static const struct role roles[] = {OWNER_ROLE,
+                                        {"follower", follower_role},
+                                        {"visitor", visitor_role},
+                                        {"chunks", chunks_role},
+                                        {"large", large_role},
                                         {0}};
-    static const struct role roles[] = {
-        OWNER_ROLE, {"follower", follower_role}, {"visitor", visitor_role}, {"chunks", chunks_role}, {0}};
     return run_tests(argc, argv, tests, roles, 120);
 }
