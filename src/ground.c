@@ -33,13 +33,18 @@ static uint64_t ground_end(const struct nvlxi_ground *ground) {
     return last->base + last->size;
 }
 
-/* The allocation that goes on where the last one ends, if a range may lie in both. */
+/* The allocation that goes on where the last one ends. NVLX_ERANGE (not logged): there is none that a range may go on
+ * into. */
 static int next_allocation(const struct nvlxi_device_ops *ops, struct nvlxi_device *device,
                            const struct nvlxi_ground *ground, struct nvlxi_allocation *next) {
     const struct nvlxi_allocation *last = &ground->list[ground->count - 1];
-    if (!last->joins || ops->resolve(device, ground_end(ground), next))
+    if (!last->joins)
         return NVLX_ERANGE;
-    return next->joins && next->kind == last->kind && next->gpu == last->gpu && next->base == ground_end(ground)
+    int code = ops->resolve(device, ground_end(ground), next);
+    if (code && code != NVLX_ENOTSUP)
+        return code;
+    return !code && next->joins && next->kind == last->kind && next->gpu == last->gpu &&
+                   next->base == ground_end(ground)
                ? 0
                : NVLX_ERANGE;
 }
@@ -54,13 +59,14 @@ int nvlxi_ground_survey(const struct nvlxi_device_ops *ops, struct nvlxi_device 
     int code = ops->resolve(device, address, &ground->one);
     while (!code && end > ground_end(ground)) {
         code = next_allocation(ops, device, ground, &next);
-        if (code)
+        if (code == NVLX_ERANGE)
             return nvlxi_fail(code,
                               "the range of %" PRIu64 " bytes at 0x%" PRIx64 " ends at 0x%" PRIx64
                               ", beyond its allocation's end at 0x%" PRIx64 " (0x%" PRIx64 " + %" PRIu64 ")",
                               length, address, end, ground_end(ground), ground->list[0].base,
                               ground_end(ground) - ground->list[0].base);
-        code = ground_add(ground, &next);
+        if (!code)
+            code = ground_add(ground, &next);
     }
     return code;
 }

@@ -413,8 +413,9 @@ int nvlxi_registration_refresh(struct nvlxi_registration *registration) {
         return 0;
     pthread_mutex_lock(&r->mutex);
     if ((code = sort_regions(r)) || (code = number_segments(r)) || (code = build_ranges(r, &built))) {
+        const size_t count = r->length;
         pthread_mutex_unlock(&r->mutex);
-        return nvlxi_fail(code, "no memory for the lookup table of %zu regions", r->length);
+        return nvlxi_fail(code, "no memory for the lookup table of %zu regions", count);
     }
     pthread_rwlock_wrlock(r->tables);
     old = r->ranges;
