@@ -293,6 +293,16 @@ static int start(struct nvlx_request *request, const struct nvlxi_plan *plan, in
     return 0;
 }
 
+/* Ends a submission: the caller gets the request, or the spares get it back. */
+static int hand_over(struct nvlx_request *made, int code, struct nvlx_request **request) {
+    pthread_mutex_unlock(&made->polling);
+    if (code)
+        recycle(made);
+    else
+        *request = made;
+    return code;
+}
+
 int nvlxi_transfer_submit(struct nvlxi_transfers *transfers, const struct nvlx_op *ops, size_t count,
                           const struct nvlx_transfer_options *options, struct nvlx_request **request) {
     uint64_t started_ns = nvlxi_now_ns();
@@ -310,12 +320,7 @@ int nvlxi_transfer_submit(struct nvlxi_transfers *transfers, const struct nvlx_o
         if (code)
             leave(made);
     }
-    pthread_mutex_unlock(&made->polling);
-    if (code)
-        recycle(made);
-    else
-        *request = made;
-    return code;
+    return hand_over(made, code, request);
 }
 
 int nvlxi_post(struct nvlx_prepared *prepared, void *stream, struct nvlx_request **request) {
@@ -345,12 +350,7 @@ int nvlxi_post(struct nvlx_prepared *prepared, void *stream, struct nvlx_request
             leave(made);
         }
     }
-    pthread_mutex_unlock(&made->polling);
-    if (code)
-        recycle(made);
-    else
-        *request = made;
-    return code;
+    return hand_over(made, code, request);
 }
 
 void nvlxi_transfers_progress(struct nvlxi_transfers *transfers) {

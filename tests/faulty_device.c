@@ -231,3 +231,10 @@ struct nvlx_engine *make_faulty_engine(uint32_t max_requests) {
     OK(nvlxi_engine_create(&config, &faulty_device, &engine));
     return engine;
 }
+
+void *release_later(void *unused) {
+    (void)unused;
+    usleep(50000);
+    atomic_store(&faults.hold, false);
+    return NULL;
+}

@@ -24,4 +24,7 @@ extern const struct nvlxi_device_ops faulty_device;
 
 struct nvlx_engine *make_faulty_engine(uint32_t max_requests);
 
+/* A thread that lets events be seen complete again, 50 ms from now. */
+void *release_later(void *unused);
+
 #endif

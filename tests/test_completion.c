@@ -106,13 +106,6 @@ static void *free_it(void *request) {
     return NULL;
 }
 
-static void *release_later(void *unused) {
-    (void)unused;
-    usleep(50000);
-    atomic_store(&faults.hold, false);
-    return NULL;
-}
-
 static void freeing_waits(void) {
     pthread_t thread;
     begin(0);

@@ -77,13 +77,6 @@ static void fill_remote(uint32_t buffer, uint32_t seed) {
         bench.model_remote[buffer][i] = seed_byte(seed, i);
 }
 
-static void *release_later(void *unused) {
-    (void)unused;
-    usleep(50000);
-    atomic_store(&faults.hold, false);
-    return NULL;
-}
-
 /* ---- What a post moves --------------------------------------------------------------------------------- */
 
 static void posts_move_what_is_there_now(void) {

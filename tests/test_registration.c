@@ -522,13 +522,6 @@ static void private_regions(void) {
     end();
 }
 
-static void *release_later(void *unused) {
-    (void)unused;
-    usleep(50000);
-    atomic_store(&faults.hold, false);
-    return NULL;
-}
-
 /* Bytes that a transfer in flight uses keep every region over them, and no other. */
 static void busy_regions(void) {
     pthread_t thread;

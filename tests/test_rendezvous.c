@@ -395,16 +395,21 @@ static void descriptors_name_the_address(void) {
     end();
 }
 
+static struct nvlx_alloc_options chunks_of(size_t length) {
+    struct nvlx_alloc_options options;
+    nvlx_alloc_options_init(&options);
+    options.flags = NVLX_ALLOC_VMM;
+    options.chunk_length = length;
+    return options;
+}
+
 /* Serves memory in 300 chunks, each of which takes a file descriptor. The exit code tells that there is no such memory.
  */
 static void chunks_role(int socket) {
     char at[64];
     void *chunks;
-    struct nvlx_alloc_options options;
+    const struct nvlx_alloc_options options = chunks_of(2 * MIB);
     struct nvlx_engine *server = make_engine(0);
-    nvlx_alloc_options_init(&options);
-    options.flags = NVLX_ALLOC_VMM;
-    options.chunk_length = 2 * MIB;
     get(socket, at, sizeof at);
     int code = nvlx_alloc(server, 0, 300 * 2 * MIB, &options, &chunks);
     if (!code) {
@@ -451,11 +456,8 @@ static void chunks_are_fetched(void) {
 static void large_role(int socket) {
     char at[64];
     void *memory;
-    struct nvlx_alloc_options options;
+    const struct nvlx_alloc_options options = chunks_of(32 * MIB);
     struct nvlx_engine *server = make_engine(0);
-    nvlx_alloc_options_init(&options);
-    options.flags = NVLX_ALLOC_VMM;
-    options.chunk_length = 32 * MIB;
     get(socket, at, sizeof at);
     OK(nvlx_alloc(server, 0, 4096 * MIB, &options, &memory));
     char *middle = (char *)memory + 1000 * MIB;
