@@ -180,9 +180,6 @@ static int refused(const struct nvlxi_link *link) {
     int code = nvlxi_wire_get_refusal(link->in.body, link->in.header.length, &refusal);
     if (code)
         return code;
-    /* What a caller would take for a word on its own call is no server's to say. */
-    if (refusal.code == NVLX_EAGAIN || refusal.code == NVLX_EFORK)
-        refusal.code = NVLX_EFORMAT;
     return nvlxi_fail(refusal.code, "the server at \"%s\" refuses: %s", link->address, refusal.text);
 }
 

@@ -155,7 +155,10 @@ int nvlxi_wire_get_welcome(const uint8_t *body, char engine[NVLXI_WIRE_ENGINE + 
     return 0;
 }
 
-static bool is_error(int32_t code) {
+/* Whether a server may refuse with it: not with what is a word of this process on its own calls. */
+static bool is_refusal(int32_t code) {
+    if (code == NVLX_EAGAIN || code == NVLX_EFORK)
+        return false;
     switch (code) {
 #define IS_ERROR(name, value, text) case (value):
         NVLX_ERRORS(IS_ERROR)
@@ -171,7 +174,7 @@ int nvlxi_wire_get_refusal(const uint8_t *body, size_t length, struct nvlxi_wire
     memcpy(&known, body, sizeof known);
     const char *text = (const char *)body + sizeof known;
     size_t count = length - sizeof known;
-    if (!is_error(known.code) || known.zero || !nvlxi_name_bytes_valid(text, count))
+    if (!is_refusal(known.code) || known.zero || !nvlxi_name_bytes_valid(text, count))
         return nvlxi_fail(NVLX_EFORMAT, "the server refuses with code %" PRId32 ", without a proper reason",
                           known.code);
     refusal->code = known.code;

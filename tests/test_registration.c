@@ -491,6 +491,24 @@ static void failures_roll_back_nothing_of_others(void) {
     end();
 }
 
+/* What a driver says of the second chunk is passed on; that a chunk is the last one is a word on the range. */
+static void ranges_over_chunks(void) {
+    struct nvlx_alloc_options options;
+    void *chunks;
+    begin();
+    nvlx_alloc_options_init(&options);
+    options.flags = NVLX_ALLOC_VMM;
+    options.chunk_length = 2 * MIB;
+    OK(nvlx_alloc(engine, 0, 6 * MIB, &options, &chunks));
+    refuse(chunks, 6 * MIB + 1, NULL, NVLX_ERANGE, "beyond its allocation's end");
+    atomic_store(&faults.fail_at, atomic_load(&faults.calls) + 2);
+    refuse((char *)chunks + 1, 4 * MIB, NULL, NVLX_EDEVICE, "on purpose");
+    EQUAL(0, engine_info(engine).segments);
+    register_range(engine, (char *)chunks + 1, 4 * MIB, NULL, NVLX_ACCESS_READ);
+    EQUAL(3, engine_info(engine).segments);
+    end();
+}
+
 /* ---- Access, and what is in flight --------------------------------------------------------------------- */
 
 static void private_regions(void) {
@@ -566,6 +584,7 @@ int main(int argc, char **argv) {
                                         {"regions_of_no_bytes", regions_of_no_bytes},
                                         {"names", names},
                                         {"failures_roll_back_nothing_of_others", failures_roll_back_nothing_of_others},
+                                        {"ranges_over_chunks", ranges_over_chunks},
                                         {"private_regions", private_regions},
                                         {"busy_regions", busy_regions},
                                         {0}};

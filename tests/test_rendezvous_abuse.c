@@ -328,6 +328,8 @@ static void bad_servers_are_refused(void) {
     nvlx_text_free(exported);
     connect_to_fake(bytes, nvlxi_wire_put_refusal(bytes, NVLX_EBUSY, "not today"), NVLX_EBUSY, "not today");
     connect_to_fake(bytes, nvlxi_wire_put_refusal(bytes, -77, "not today"), NVLX_EFORMAT, "-77");
+    connect_to_fake(bytes, nvlxi_wire_put_refusal(bytes, NVLX_EAGAIN, "ask again"), NVLX_EFORMAT, "-5");
+    connect_to_fake(bytes, nvlxi_wire_put_refusal(bytes, NVLX_EFORK, "you forked"), NVLX_EFORMAT, "-4");
     OK(nvlx_engine_destroy(engine)); /* the thread that connecting has started is not what `idle` counted */
 }
 
