@@ -126,8 +126,8 @@ static int init_modules(struct nvlx_engine *engine, const struct nvlx_config *co
     struct nvlxi_registration *registration = &engine->registration;
     struct nvlxi_relocation *relocation = &engine->relocation;
     struct nvlxi_transfers *transfers = &engine->transfers;
-    registration->ops = relocation->ops = transfers->ops = engine->ops;
-    registration->device = relocation->device = transfers->device = engine->device;
+    registration->ops = relocation->ops = transfers->pool.ops = engine->ops;
+    registration->device = relocation->device = transfers->pool.device = engine->device;
     registration->engine = transfers->engine = engine;
     registration->tables = relocation->tables = transfers->tables = &engine->tables;
     transfers->registration = registration;

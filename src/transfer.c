@@ -19,8 +19,6 @@
 void nvlxi_transfers_init(struct nvlxi_transfers *transfers, size_t list_limit) {
     pthread_mutex_init(&transfers->mutex, NULL);
     transfers->pool.list_limit = list_limit;
-    transfers->pool.ops = transfers->ops;
-    transfers->pool.device = transfers->device;
     nvlxi_pool_init(&transfers->pool);
 }
 
@@ -54,9 +52,6 @@ static struct nvlx_request *take_request(struct nvlxi_transfers *t) {
     request->error[0] = '\0';
     request->needs.use_count = request->needs.mapping_count = request->needs.peer_count = 0;
     request->prepared = NULL;
-    request->legs = (struct nvlxi_legs){.leg = &request->legs.one};
-    request->info = (struct nvlx_request_info){0};
-    request->elapsed_ns = 0;
     return request;
 }
 
@@ -66,11 +61,10 @@ static void destroy_request(struct nvlx_request *request) {
     free(request);
 }
 
-/* Keeps a request that is in no list for the next transfer, or frees it. */
+/* Keeps a request that is in no list, with an empty plan, for the next transfer, or frees it. */
 static void recycle(struct nvlx_request *request) {
     struct nvlxi_transfers *t = request->transfers;
     bool keep;
-    nvlxi_plan_reset(&request->plan, NVLX_MECHANISM_AUTO);
     pthread_mutex_lock(&t->mutex);
     keep = t->idle_count < IDLE_REQUESTS_MAX;
     if (keep) {
@@ -296,10 +290,12 @@ static int start(struct nvlx_request *request, const struct nvlxi_plan *plan, in
 /* Ends a submission: the caller gets the request, or the spares get it back. */
 static int hand_over(struct nvlx_request *made, int code, struct nvlx_request **request) {
     pthread_mutex_unlock(&made->polling);
-    if (code)
+    if (code) {
+        nvlxi_plan_reset(&made->plan, NVLX_MECHANISM_AUTO);
         recycle(made);
-    else
+    } else {
         *request = made;
+    }
     return code;
 }
 

@@ -22,8 +22,6 @@
 #include "issue.h"
 
 struct nvlxi_transfers {
-    const struct nvlxi_device_ops *ops;
-    struct nvlxi_device *device;
     struct nvlx_engine *engine;
     struct nvlxi_registration *registration;
     pthread_rwlock_t *tables;

@@ -226,6 +226,31 @@ static void pointers(void) {
     end();
 }
 
+static int warnings;
+
+static void count_warnings(void *context, int level, const char *message) {
+    (void)context, (void)message;
+    warnings += level <= NVLX_LOG_WARNING;
+}
+
+/* What is asked in order to know, again and again, does not fill a log; what is wrong is told once. */
+static void asking_is_not_logged(void) {
+    struct nvlx_peer *peer;
+    uint64_t address, length;
+    char *text;
+    size_t size;
+    begin();
+    OK(nvlx_export(engine, &text, &size));
+    OK(nvlx_peer_open(engine, text, size, &peer));
+    nvlx_text_free(text);
+    OK(nvlx_set_log(NVLX_LOG_DEBUG, count_warnings, NULL));
+    REFUSED(nvlx_peer_find(peer, "nothing", &address, &length), NVLX_ENOENT, "nothing");
+    EQUAL(0, warnings);
+    REFUSED(nvlx_peer_find(peer, NULL, &address, &length), NVLX_EINVAL, "name");
+    EQUAL(1, warnings);
+    end();
+}
+
 static void values(void) {
     void *address = &engine;
     struct nvlx_region *region;
@@ -272,6 +297,7 @@ int main(int argc, char **argv) {
                                         {"missing_tails_take_the_defaults", missing_tails_take_the_defaults},
                                         {"structs_that_are_filled", structs_that_are_filled},
                                         {"pointers", pointers},
+                                        {"asking_is_not_logged", asking_is_not_logged},
                                         {"values", values},
                                         {0}};
     static const struct role roles[] = {{0}};

@@ -163,10 +163,8 @@ void nvlxi_cuda_leave(struct nvlxi_cuda_entry *entry) {
 
 int nvlxi_cuda_any_gpu(struct nvlxi_device *device) {
     int gpu = 0;
-    pthread_mutex_lock(&device->mutex);
     while (gpu < device->gpu_count && !device->gpus[gpu].context)
         gpu++;
-    pthread_mutex_unlock(&device->mutex);
     return gpu < device->gpu_count ? gpu : 0;
 }
 

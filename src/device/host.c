@@ -53,14 +53,14 @@ static void host_close(struct nvlxi_device *device) {
     free(device);
 }
 
-int nvlxi_host_check_ordinal(const struct nvlxi_device *device, int gpu) {
+static int check_ordinal(const struct nvlxi_device *device, int gpu) {
     if (gpu < 0 || gpu >= device->gpus)
         return nvlxi_fail(NVLX_EINVAL, "GPU %d was asked for, but there are %d GPUs", gpu, device->gpus);
     return 0;
 }
 
 int nvlxi_host_check_gpu(const struct nvlxi_device *device, int gpu) {
-    int code = nvlxi_host_check_ordinal(device, gpu);
+    int code = check_ordinal(device, gpu);
     if (!code && !(device->usable >> gpu & 1))
         return nvlxi_fail(NVLX_EINVAL, "GPU %d is not in config.gpus", gpu);
     return code;
@@ -68,7 +68,7 @@ int nvlxi_host_check_gpu(const struct nvlxi_device *device, int gpu) {
 
 static int host_uuid(struct nvlxi_device *device, int gpu, uint8_t uuid[NVLXI_UUID_BYTES]) {
     static const char family[NVLXI_UUID_BYTES] = "nvlxfer-hostgpu";
-    int code = nvlxi_host_check_ordinal(device, gpu);
+    int code = check_ordinal(device, gpu);
     if (code)
         return code;
     memcpy(uuid, family, NVLXI_UUID_BYTES);

@@ -41,8 +41,6 @@ static_assert(sizeof(struct nvlxi_host_pool_handle) == NVLXI_HANDLE_BYTES, "as l
 
 /* NVLX_EINVAL: there is no such GPU, or it may not be worked on. */
 int nvlxi_host_check_gpu(const struct nvlxi_device *device, int gpu);
-/* NVLX_EINVAL: there is no such GPU. */
-int nvlxi_host_check_ordinal(const struct nvlxi_device *device, int gpu);
 
 /* NVLX_EDEVICE if a range that begins in device memory leaves what is allocated or mapped there. */
 int nvlxi_host_check_range(const void *pointer, size_t length);
