@@ -27,11 +27,13 @@
  *
  * - Returns 0 or a negative NVLX_E... code. Outputs come last and are written only on success.
  *   nvlx_last_error() then tells this thread's failure in full: the values, the cause, the driver's words. It is
- *   logged too: as a warning, but for what a program asks in order to know, such as NVLX_EAGAIN or NVLX_ENOENT.
+ *   logged too: as a warning, but NVLX_EBACKEND at INFO, and NVLX_EAGAIN, NVLX_ETIMEDOUT, NVLX_EBUSY and NVLX_ENOENT,
+ *   which a program asks for in order to know, at DEBUG.
  * - May be called from any thread, with any CUDA device current or none, also while another thread
  *   captures a CUDA graph. The current device and context of the caller are never changed.
  * - Every function may return NVLX_EINVAL (an argument is wrong), NVLX_ENOMEM (no host memory), NVLX_EDEVICE
- *   (the driver refused; its words are in nvlx_last_error) and NVLX_EFORK (called in a forked child: neither
+ *   (the driver refused; its words are in nvlx_last_error), NVLX_ENOTSUP (an options struct longer than this library's
+ *   sets a field that it does not know) and NVLX_EFORK (called in a forked child: neither
  *   CUDA nor this library survives fork). Only the errors beyond these are listed at each function.
  * - Calls that may block say so. The others never wait for a GPU or for another process.
  * - An object passed to a function must be alive: nothing may use an object while another thread frees it.
@@ -77,7 +79,7 @@ const char *nvlx_version(void);
     X(EFORK, -4, "the engine belongs to the parent of this forked process")                                            \
     X(EAGAIN, -5, "not yet: try again")                                                                                \
     X(ETIMEDOUT, -6, "the time is over")                                                                               \
-    X(EBUSY, -7, "in use by transfers in flight, or too many are in flight")                                           \
+    X(EBUSY, -7, "in use, or as many as are allowed")                                                                  \
     X(ENOTSUP, -8, "not supported")                                                                                    \
     X(ERANGE, -9, "the address range is not registered, or not all of it")                                             \
     X(EACCES, -10, "this access is not granted")                                                                       \
@@ -154,7 +156,8 @@ static inline void nvlx_config_init(struct nvlx_config *config) {
 }
 
 /* Makes an engine. May block while the driver starts (up to seconds) if `gpus` names GPUs without a context.
- * The caller destroys it. NVLX_EBACKEND: the backend asked for cannot run; the message has the cause. */
+ * The caller destroys it. NVLX_EBACKEND: the backend asked for cannot run; the message has the cause. NVLX_ENOTSUP: the
+ * kernel cannot tell forked children apart (Linux 4.14), or /proc does not tell who this process is. */
 int nvlx_engine_create(const struct nvlx_config *config, struct nvlx_engine **engine);
 
 /* Waits for every transfer in flight, then frees the engine with all its regions, peers, requests and memory from
@@ -246,8 +249,8 @@ int nvlx_export(struct nvlx_engine *engine, char **text, size_t *length);
 void nvlx_text_free(char *text);
 
 /* Makes a peer from the text of its descriptor (not necessarily NUL-terminated), which may come by any channel and is
- * not trusted. Opens nothing yet. A process may be a peer of itself. NVLX_EFORMAT, NVLX_EVERSION, NVLX_EBACKEND: the
- * message tells where and why. */
+ * not trusted. Opens nothing yet. A process may be a peer of itself. NVLX_EFORMAT, NVLX_EVERSION, NVLX_EBACKEND,
+ * NVLX_ENOTSUP (of another machine, or from before a restart of this one): the message tells where and why. */
 int nvlx_peer_open(struct nvlx_engine *engine, const char *text, size_t length, struct nvlx_peer **peer);
 
 /* The address range of the peer's region of this name. The address is the peer's own and only means something in ops
@@ -306,8 +309,9 @@ static inline void nvlx_transfer_options_init(struct nvlx_transfer_options *opti
  * may be reused at once. The first use of a peer's segment maps it (milliseconds; where it takes file descriptors, the
  * peer's process is asked for them, and given 10 s for each answer), unless NVLX_NO_MAP is set. The caller frees the
  * request. NVLX_ERANGE, NVLX_EACCES: an op leaves the registered regions, here or there, or they do not grant its
- * direction. NVLX_ENOTSUP: the peer's segment is of a kind that cannot be opened; or `stream` is capturing a graph, or
- * not of a GPU of this engine (the host backend takes none). NVLX_EAGAIN: NVLX_NO_MAP and not mapped. NVLX_EBUSY:
+ * direction. NVLX_ENOTSUP: the peer's segment is of a kind that cannot be opened, or takes a file descriptor and its
+ * process does not serve; or NVLX_MECHANISM_KERNEL, where no kernel can copy; or `stream` is capturing a graph, or not
+ * of a GPU of this engine (the host backend takes none). NVLX_EAGAIN: NVLX_NO_MAP and not mapped. NVLX_EBUSY:
  * config.max_requests are in flight, config.list_memory is taken, or the peer has as many connections as it allows.
  * NVLX_ESTALE: the peer withdrew the segment or its process is gone. NVLX_ETIMEDOUT: it does not give out the file
  * descriptors. */
@@ -414,7 +418,7 @@ struct nvlx_request_info {
     uint32_t sms;                            /* that its kernels take at most; 0: no kernel carries any of it */
     uint64_t ops;                            /* entries of the caller's list */
     uint64_t bytes;                          /* that the list moves */
-    uint64_t submit_ns;                      /* time spent in nvlx_transfer */
+    uint64_t submit_ns;                      /* time spent in nvlx_transfer or nvlx_post */
     uint64_t elapsed_ns;                     /* from the call until completion was first seen; 0 while in flight */
     uint64_t engine_bytes, engine_fragments; /* what copy engines carry, after planning: adjacent ops are joined */
     uint64_t kernel_bytes, kernel_fragments; /* what kernels carry, where long fragments are cut into pieces */
