@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "ranges.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "error.h"
@@ -8,7 +9,7 @@
 #define SLOTS_MIN 64u
 #define SLOTS_MAX (1u << 22)
 #define PIECE     ((uint32_t)sizeof(struct nvlxi_range))
-#define SPREAD    64u /* slots a piece, so that few of them stand for a boundary */
+#define SPREAD    16u /* slots a piece: few stand for a boundary, and the table stays in the cache */
 
 /* Appends a piece, unless it is empty. Neighbours stay apart even where they grant the same: what is in flight is known
  * by piece. */
@@ -153,6 +154,8 @@ int nvlxi_ranges_build(const struct nvlxi_range *sorted, size_t count, struct nv
         goto no_memory;
     if (build_slots(&built))
         goto free_pieces;
+    static atomic_uint_fast64_t versions;
+    built.version = atomic_fetch_add(&versions, 1) + 1;
     *ranges = built;
     return 0;
 free_pieces:

@@ -25,10 +25,11 @@ struct nvlxi_range {
 };
 
 struct nvlxi_ranges {
-    uint32_t shift; /* a slot stands for addresses that agree in (address >> shift) & mask */
-    uint32_t count; /* pieces */
-    uint64_t mask;  /* slots - 1 */
-    uint32_t *slot; /* index of a piece, or `count`, times the size of one, which saves each lookup a shift */
+    uint64_t version; /* no other table of this process has it; never 0 */
+    uint32_t shift;   /* a slot stands for addresses that agree in (address >> shift) & mask */
+    uint32_t count;   /* pieces */
+    uint64_t mask;    /* slots - 1 */
+    uint32_t *slot;   /* index of a piece, or `count`, times the size of one, which saves each lookup a shift */
     struct nvlxi_range *piece; /* [count + 1]: the last ends at UINT64_MAX and holds nothing */
 };
 
@@ -40,11 +41,16 @@ void nvlxi_ranges_free(struct nvlxi_ranges *ranges);
 /* The first piece that ends after `address`, by halving. */
 uint32_t nvlxi_ranges_search(const struct nvlxi_ranges *ranges, uint64_t address);
 
-/* The first piece that ends after `address`: the one that holds it, if any does. */
+/* The first piece that ends after `address`: the one that holds it, if any does. Where a slot stands for the boundary
+ * of two, it names the upper one. */
 static inline uint32_t nvlxi_ranges_find(const struct nvlxi_ranges *ranges, uint64_t address) {
     uint32_t likely = ranges->slot[(address >> ranges->shift) & ranges->mask] / sizeof *ranges->piece;
     const struct nvlxi_range *piece = &ranges->piece[likely];
-    return address - piece->start <= piece->last ? likely : nvlxi_ranges_search(ranges, address);
+    if (address - piece->start <= piece->last)
+        return likely;
+    if (likely && address - piece[-1].start <= piece[-1].last)
+        return likely - 1;
+    return nvlxi_ranges_search(ranges, address);
 }
 
 /* Whether [address, address + length), length > 0, lies in one piece: the one found for this address. */
