@@ -7,7 +7,8 @@
 
 #include "error.h"
 
-#define EPOCH_STEP 1024u /* more than GPUs in a machine */
+#define KEPT_BYTES      (1u << 20) /* of an array as long as the list, when the list is done */
+#define IDLE_ROUTES_MAX 8
 
 /* Makes room for `needed` elements; the array keeps its content, new bytes are 0. */
 static int grow(void *array, size_t *capacity, size_t needed, size_t element) {
@@ -31,19 +32,39 @@ void nvlxi_needs_free(struct nvlxi_needs *needs) {
     *needs = (struct nvlxi_needs){0};
 }
 
+static void free_route(struct nvlxi_route *route) {
+    free(route->mark);
+    free(route->seen[0].piece);
+    free(route->seen[1].piece);
+    free(route);
+}
+
 void nvlxi_check_free(struct nvlxi_check *check) {
-    for (size_t i = 0; i < check->route_capacity; i++) {
-        if (check->routes[i]) {
-            free(check->routes[i]->mark);
-            free(check->routes[i]->seen[0]);
-            free(check->routes[i]->seen[1]);
-        }
-        free(check->routes[i]);
-    }
+    for (size_t i = 0; i < check->route_total; i++)
+        free_route(check->routes[i]);
+    for (size_t i = 0; i < check->near_capacity; i++)
+        free(check->near[i].piece);
     free(check->routes);
-    free(check->seen);
+    free(check->near);
+    free(check->met);
     free(check->missing);
+    free(check->checked.remote);
+    free(check->checked.runs);
     free(check);
+}
+
+static void trim(void *array, size_t *capacity, size_t element) {
+    void **memory = array;
+    if (*capacity <= KEPT_BYTES / element)
+        return;
+    free(*memory);
+    *memory = NULL;
+    *capacity = 0;
+}
+
+void nvlxi_check_trim(struct nvlxi_check *check) {
+    trim(&check->checked.remote, &check->remote_capacity, sizeof *check->checked.remote);
+    trim(&check->checked.runs, &check->run_capacity, sizeof *check->checked.runs);
 }
 
 /* ---- The long way of one op -------------------------------------------------------------------------- */
@@ -53,6 +74,7 @@ struct list { /* what is being checked */
     const struct nvlx_op *ops;
     struct nvlxi_plan *plan;
     struct nvlxi_needs *needs;
+    struct nvlxi_group *group; /* of the run that the last op is in, or NULL */
 };
 
 static int check_fields(const struct list *list, size_t index) {
@@ -85,26 +107,39 @@ static int remote_failure(size_t index, const struct nvlx_op *op, uint64_t where
                       index, op->remote, op->length, where);
 }
 
-static struct nvlxi_seen seen_piece(const struct nvlxi_range *piece, uint64_t key, uint64_t offset) {
-    return (struct nvlxi_seen){.start = piece->start, .last = piece->last, .key = key, .offset = offset};
+/* Notes that an op of the list lies in a piece. */
+static int meet(struct nvlxi_check *check, struct nvlxi_seen *seen, const struct nvlxi_range *piece) {
+    int code = grow(&check->met, &check->met_capacity, check->met_count + 1, sizeof(*check->met));
+    if (code)
+        return code;
+    check->met[check->met_count++] = seen;
+    seen->start = piece->start;
+    seen->size = piece->end - piece->start;
+    return 0;
 }
 
-/* Notes that the list uses the local pieces under an op. */
+/* The same of a local piece, which the list then uses. */
+static int meet_local(struct list *list, struct nvlxi_seen *seen, const struct nvlxi_range *piece) {
+    struct nvlxi_needs *needs = list->needs;
+    int code = grow(&needs->uses, &needs->use_capacity, needs->use_count + 1, sizeof *needs->uses);
+    if (code || (code = meet(list->check, seen, piece)))
+        return code;
+    needs->uses[needs->use_count++] = (struct nvlxi_use){piece->start, piece->end};
+    seen->known = list->check->local->version;
+    return 0;
+}
+
+/* Meets the local pieces under an op, from the first one on. */
 static int use_local(struct list *list, uint32_t index, uint64_t end) {
     struct nvlxi_check *check = list->check;
-    struct nvlxi_needs *needs = list->needs;
-    const struct nvlxi_range *piece = &check->local->piece[index];
-    int code = grow(&check->seen, &check->seen_capacity, check->local->count + 1, sizeof *check->seen);
-    for (; !code && index < check->local->count && piece->start < end; index++, piece++) {
-        const uint64_t key = check->epoch + piece->device;
-        if (check->seen[index].key == key)
-            continue;
-        code = grow(&needs->uses, &needs->use_capacity, needs->use_count + 1, sizeof *needs->uses);
-        if (code)
-            break;
-        check->seen[index] = seen_piece(piece, key, 0);
-        needs->uses[needs->use_count++] = (struct nvlxi_use){piece->start, piece->end};
-    }
+    const struct nvlxi_ranges *local = check->local;
+    const size_t gpu = local->piece[index].device;
+    int code = grow(&check->near, &check->near_capacity, gpu + 1, sizeof *check->near);
+    if (!code)
+        code = grow(&check->near[gpu].piece, &check->near[gpu].capacity, local->count + 1, sizeof(struct nvlxi_seen));
+    for (; !code && index < local->count && local->piece[index].start < end; index++)
+        if (!check->near[gpu].piece[index].size)
+            code = meet_local(list, &check->near[gpu].piece[index], &local->piece[index]);
     return code;
 }
 
@@ -131,44 +166,65 @@ static int need_peer(struct list *list, struct nvlx_peer *peer) {
     return code;
 }
 
-/* Turns an unused or new route into the one from `gpu` to `peer`. */
-static int begin_route(struct list *list, struct nvlxi_route *route, struct nvlx_peer *peer, int gpu) {
+/* Turns an idle route, or a new one, into the one from `gpu` to memory of a peer. */
+static int begin_route(struct list *list, struct nvlxi_route *route, struct nvlx_peer *peer, int gpu, uint16_t device) {
     const struct nvlxi_peer_table *table = peer->table;
     int code = grow(&route->mark, &route->mark_capacity, table->spans.count, sizeof *route->mark);
     for (int way = 0; way < 2 && !code; way++)
-        code = grow(&route->seen[way], &route->seen_capacity[way], table->ranges.count + 1, sizeof *route->seen[way]);
+        code = grow(&route->seen[way].piece, &route->seen[way].capacity, table->ranges.count + 1,
+                    sizeof(struct nvlxi_seen));
     if (!code)
         code = need_peer(list, peer);
     if (code)
         return code;
     route->peer = peer;
     route->gpu = gpu;
-    route->table = peer->table;
-    route->view = &peer->table->views[gpu];
+    route->device = device;
+    route->table = table;
+    route->view = &table->views[gpu];
+    route->version = table->ranges.version;
     route->group[0] = route->group[1] = NULL;
     return 0;
 }
 
-static int find_route(struct list *list, struct nvlx_peer *peer, int gpu, struct nvlxi_route **found) {
-    struct nvlxi_check *check = list->check;
-    for (size_t i = 0; i < check->route_count; i++) {
-        if (check->routes[i]->peer == peer && check->routes[i]->gpu == gpu) {
-            *found = check->routes[i];
+/* Puts a route behind those of this list: the idle one that served for the same, or a new one. */
+static int next_route(struct nvlxi_check *check, uint64_t version, int gpu, uint16_t device) {
+    const size_t next = check->route_count;
+    for (size_t i = next; i < check->route_total; i++) {
+        struct nvlxi_route *route = check->routes[i];
+        if (route->version == version && route->gpu == gpu && route->device == device) {
+            check->routes[i] = check->routes[next];
+            check->routes[next] = route;
             return 0;
         }
     }
-    int code = grow(&check->routes, &check->route_capacity, check->route_count + 1, sizeof(*check->routes));
-    if (code)
-        return code;
-    struct nvlxi_route **slot = &check->routes[check->route_count];
-    if (!*slot && !(*slot = calloc(1, sizeof **slot)))
-        return nvlxi_fail(NVLX_ENOMEM, "no memory for a route to a peer");
-    code = begin_route(list, *slot, peer, gpu);
-    if (code)
-        return code;
-    check->route_count++;
-    *found = *slot;
+    int code = grow(&check->routes, &check->route_capacity, check->route_total + 1, sizeof(*check->routes));
+    struct nvlxi_route *made = code ? NULL : calloc(1, sizeof *made);
+    if (!made)
+        return code ? code : nvlxi_fail(NVLX_ENOMEM, "no memory for a route to a peer");
+    if (check->route_total - next == IDLE_ROUTES_MAX)
+        free_route(check->routes[--check->route_total]);
+    memmove(&check->routes[next + 1], &check->routes[next], (check->route_total - next) * sizeof(*check->routes));
+    check->routes[next] = made;
+    check->route_total++;
     return 0;
+}
+
+static int find_route(struct list *list, struct nvlx_peer *peer, int gpu, uint16_t device, struct nvlxi_route **found) {
+    struct nvlxi_check *check = list->check;
+    for (size_t i = 0; i < check->route_count; i++) {
+        struct nvlxi_route *route = check->routes[i];
+        if (route->peer == peer && route->gpu == gpu && route->device == device) {
+            *found = route;
+            return 0;
+        }
+    }
+    int code = next_route(check, peer->table->ranges.version, gpu, device);
+    if (!code)
+        code = begin_route(list, check->routes[check->route_count], peer, gpu, device);
+    if (!code)
+        *found = check->routes[check->route_count++];
+    return code;
 }
 
 static int note_missing(struct nvlxi_check *check, const struct nvlxi_route *route, const struct nvlxi_span *span) {
@@ -193,7 +249,7 @@ static int use_span(struct list *list, struct nvlxi_route *route, uint32_t span,
     struct nvlxi_needs *needs = list->needs;
     int code = 0;
     *offset = atomic_load_explicit(&route->view->offset[span], memory_order_acquire);
-    if (route->mark[span] == list->check->epoch)
+    if (route->mark[span] == list->check->number)
         return 0;
     if (*offset == NVLXI_UNMAPPED) {
         code = note_missing(list->check, route, &route->table->spans.span[span]);
@@ -203,7 +259,7 @@ static int use_span(struct list *list, struct nvlxi_route *route, uint32_t span,
             needs->mappings[needs->mapping_count++] = route->view->mapping[span];
     }
     if (!code)
-        route->mark[span] = list->check->epoch;
+        route->mark[span] = list->check->number;
     return code;
 }
 
@@ -234,15 +290,20 @@ static int find_group(struct list *list, struct nvlxi_route *route, const struct
     return 0;
 }
 
-static uint64_t key_of(const struct nvlxi_check *check, const struct nvlxi_group *group) {
-    return (uint64_t)group->id << 32 | check->epoch;
-}
-
-static inline int add(struct nvlxi_plan *plan, struct nvlxi_group *group, const struct nvlx_op *op, uint64_t offset) {
-    uint64_t local = (uint64_t)(uintptr_t)op->local, remote = op->remote + offset;
-    if (op->opcode == NVLX_OP_READ)
-        return nvlxi_plan_add(plan, group, local, remote, op->length);
-    return nvlxi_plan_add(plan, group, remote, local, op->length);
+/* Ends the run before op `index` if that goes another way. */
+static int note_run(struct list *list, size_t index, struct nvlxi_group *group) {
+    struct nvlxi_check *check = list->check;
+    struct nvlxi_checked *checked = &check->checked;
+    if (group == list->group)
+        return 0;
+    if (list->group) {
+        int code = grow(&checked->runs, &check->run_capacity, checked->run_count + 1, sizeof *checked->runs);
+        if (code)
+            return code;
+        checked->runs[checked->run_count++] = (struct nvlxi_run){index, list->group};
+    }
+    list->group = group;
+    return 0;
 }
 
 static int check_local(struct list *list, size_t index, int *gpu) {
@@ -257,33 +318,46 @@ static int check_local(struct list *list, size_t index, int *gpu) {
     return use_local(list, piece, address + op->length);
 }
 
-/* Checks and adds one op, whatever it is; *route becomes its route. */
-static int check_op(struct list *list, size_t index, struct nvlxi_route **route) {
+/* Checks the peer's side of an op; *route becomes its route, *offset what leads to its mapping, if there is one. */
+static int check_remote(struct list *list, size_t index, int gpu, struct nvlxi_route **route, uint64_t *offset) {
     const struct nvlx_op *op = &list->ops[index];
-    uint64_t offset, where;
-    bool registered;
-    int gpu = 0, code = check_fields(list, index);
-    if (code || !op->length)
-        return code;
-    if ((code = check_local(list, index, &gpu)) || (code = find_route(list, op->peer, gpu, route)))
-        return code;
-    const struct nvlxi_ranges *ranges = &(*route)->table->ranges;
+    const struct nvlxi_ranges *ranges = &op->peer->table->ranges;
     uint32_t piece = nvlxi_ranges_find(ranges, op->remote);
+    const struct nvlxi_range *remote = &ranges->piece[piece];
+    uint64_t where;
+    bool registered;
     if (!nvlxi_ranges_cover(ranges, piece, op->remote, op->length, op->opcode, &where, &registered))
         return remote_failure(index, op, where, registered);
-    const struct nvlxi_range *remote = &ranges->piece[piece];
-    code = use_span(list, *route, remote->owner, &offset);
-    if (code || offset == NVLXI_UNMAPPED || (code = use_own_remote(list, op, remote)))
+    int code = find_route(list, op->peer, gpu, remote->device, route);
+    if (code || (code = use_span(list, *route, remote->owner, offset)) || *offset == NVLXI_UNMAPPED ||
+        (code = use_own_remote(list, op, remote)))
         return code;
-    struct nvlxi_group *group = (*route)->group[op->opcode - 1];
-    if (!group || group->device != remote->device) {
-        if ((code = find_group(list, *route, remote, op->opcode)))
-            return code;
-        group = (*route)->group[op->opcode - 1];
-    }
-    if (remote->access & op->opcode && nvlxi_range_holds(remote, op->remote, op->length))
-        (*route)->seen[op->opcode - 1][piece] = seen_piece(remote, key_of(list->check, group), offset);
-    return add(list->plan, group, op, offset);
+    if (!(*route)->group[op->opcode - 1] && (code = find_group(list, *route, remote, op->opcode)))
+        return code;
+    struct nvlxi_seen *seen = &(*route)->seen[op->opcode - 1].piece[piece];
+    if (seen->size || !(remote->access & op->opcode) || !nvlxi_range_holds(remote, op->remote, op->length))
+        return 0;
+    seen->offset = *offset;
+    seen->known = op->peer->same_process ? 0 : ranges->version;
+    return meet(list->check, seen, remote);
+}
+
+/* Checks one op, whatever it is; *route becomes its route. */
+static int check_op(struct list *list, size_t index, struct nvlxi_route **route) {
+    struct nvlxi_checked *checked = &list->check->checked;
+    const struct nvlx_op *op = &list->ops[index];
+    uint64_t offset = NVLXI_UNMAPPED;
+    int gpu = 0, code = check_fields(list, index);
+    if (code)
+        return code;
+    checked->longest |= op->length - 1;
+    if (!op->length)
+        return 0;
+    if ((code = check_local(list, index, &gpu)) || (code = check_remote(list, index, gpu, route, &offset)) ||
+        offset == NVLXI_UNMAPPED)
+        return code;
+    checked->remote[index] = op->remote + offset;
+    return note_run(list, index, (*route)->group[op->opcode - 1]);
 }
 
 /* ---- The short path ---------------------------------------------------------------------------------- */
@@ -292,156 +366,210 @@ static int check_op(struct list *list, size_t index, struct nvlxi_route **route)
 struct side {
     uint64_t shift, mask;
     const uint32_t *slot;
-    const struct nvlxi_seen *seen; /* its entry for the table's end holds nothing */
+    struct nvlxi_seen *seen;
     const struct nvlxi_ranges *ranges;
+};
+
+struct stretch { /* ops that go the way of one group */
+    struct side local, remote;
+    uint64_t peer; /* its address, for one test together with arg */
+    struct list *list;
+    struct nvlxi_route *route;
 };
 
 _Static_assert(sizeof(struct nvlxi_seen) == sizeof(struct nvlxi_range), "slots are scaled for both");
 
-static struct side side_of(const struct nvlxi_ranges *ranges, const struct nvlxi_seen *seen) {
+static struct side side_of(const struct nvlxi_ranges *ranges, struct nvlxi_seen *seen) {
     return (struct side){ranges->shift, ranges->mask, ranges->slot, seen, ranges};
 }
 
-static inline bool holds(const struct nvlxi_seen *seen, uint64_t address, uint64_t last) {
-    uint64_t offset; /* of the last byte: far too large for an address below the piece */
-    return !__builtin_add_overflow(address - seen->start, last, &offset) && offset <= seen->last;
+static inline bool holds(uint64_t start, uint64_t size, uint64_t address, uint64_t last) {
+    const uint64_t offset = address - start + last; /* of the last byte: wraps around below the piece */
+    return nvlxi_likely(offset >= last && offset < size);
 }
 
-/* Where the slot does not name the piece, which is rare. */
-static __attribute__((noinline, cold)) const struct nvlxi_seen *look_further(const struct side *side, uint64_t address,
-                                                                             uint64_t last) {
-    const struct nvlxi_seen *seen = &side->seen[nvlxi_ranges_search(side->ranges, address)];
-    return holds(seen, address, last) ? seen : &side->seen[side->ranges->count];
+/* What the short path takes to be so is so, but for the mark: the piece of a peer is pinned, a local one is used. */
+static bool meet_again(const struct stretch *stretch, const struct side *side, struct nvlxi_seen *seen,
+                       const struct nvlxi_range *piece) {
+    uint64_t offset;
+    if (seen->known != side->ranges->version)
+        return false;
+    if (side == &stretch->local)
+        return meet_local(stretch->list, seen, piece) == 0;
+    return use_span(stretch->list, stretch->route, piece->owner, &offset) == 0 &&
+           meet(stretch->list->check, seen, piece) == 0;
 }
 
-/* What was seen of the piece that holds [address, address + last], in this list or long ago; the table's end if there
- * is none. */
-static inline const struct nvlxi_seen *look_up(const struct side *side, uint64_t address, uint64_t last) {
+/* Where the slot does not name a piece that was met: the piece is another, or is met for the first time. */
+static __attribute__((noinline, cold)) const struct nvlxi_seen *
+look_further(const struct stretch *stretch, const struct side *side, uint64_t address, uint64_t last) {
+    const uint32_t index = nvlxi_ranges_find(side->ranges, address);
+    const struct nvlxi_range *piece = &side->ranges->piece[index];
+    struct nvlxi_seen *seen = &side->seen[index];
+    if (index == side->ranges->count || !holds(piece->start, piece->end - piece->start, address, last))
+        return NULL;
+    return seen->size || meet_again(stretch, side, seen, piece) ? seen : NULL;
+}
+
+/* What is known of the piece, met in this list, that holds [address, address + last]; NULL if there is none. */
+static inline const struct nvlxi_seen *look_up(const struct stretch *stretch, const struct side *side, uint64_t address,
+                                               uint64_t last) {
     const uint32_t scaled = side->slot[(address >> side->shift) & side->mask];
     const struct nvlxi_seen *seen = (const void *)((const char *)side->seen + scaled);
-    return nvlxi_likely(holds(seen, address, last)) ? seen : look_further(side, address, last);
+    return nvlxi_likely(holds(seen->start, seen->size, address, last)) ? seen
+                                                                       : look_further(stretch, side, address, last);
 }
 
-struct run { /* ops that go the way of one group */
-    struct side local, remote;
-    const struct nvlx_op *end; /* each op before it fills at most one fragment: there is room for that */
-    uint64_t peer;             /* its address, for one test together with arg */
-    uint64_t keys;             /* the sum of both keys: see keys_of */
-    uint64_t warp_max;
-};
-
-/* One comparison tells whether both sides were seen in this list. No other two keys have this sum: the upper half is
- * the remote one's alone, and in the lower halves, which are epoch + GPU and epoch of this list or of older ones,
- * epochs differ by more than GPUs can. */
-static uint64_t keys_of(uint64_t local, uint64_t remote) {
-    return local + remote;
+static inline bool has_fields(const struct nvlx_op *op, const struct stretch *stretch, uint32_t opcode) {
+    uint64_t head; /* opcode and flags, as on a little-endian CPU: what CUDA runs on */
+    memcpy(&head, &op->opcode, sizeof head);
+    return nvlxi_likely(head == opcode && !(((uintptr_t)op->peer ^ stretch->peer) | op->arg));
 }
 
-/* Adds the ops from `op` on that need nothing new; returns the first that does. The group has an open fragment. `last`
- * is length - 1, so that an op of 0 bytes does not pass: no piece is that long. */
-static inline __attribute__((always_inline)) const struct nvlx_op *
-add_ready(const struct run *run, const struct nvlx_op *op, struct nvlxi_group *group, bool read) {
-    struct nvlxi_list *const list = &group->lists[NVLXI_BY_WARPS];
-    struct nvlxi_fragment open = group->open,
-                          *next = list->next; /* written only: lists are slow to read, see device.h */
-    uint64_t bytes = 0;
-    for (; op < run->end; op++) {
-        uint64_t head, here = (uint64_t)(uintptr_t)op->local, there = op->remote, last = op->length - 1;
-        memcpy(&head, &op->opcode, sizeof head); /* opcode and flags, as on a little-endian CPU: what CUDA runs on */
-        if (nvlxi_unlikely(head != (read ? NVLX_OP_READ : NVLX_OP_WRITE) ||
-                           ((uintptr_t)op->peer ^ run->peer) | op->arg))
-            break;
-        const struct nvlxi_seen *near = look_up(&run->local, here, last), *far = look_up(&run->remote, there, last);
-        if (nvlxi_unlikely(near->key + far->key != run->keys))
-            break;
-        there += far->offset;
-        const uint64_t destination = read ? here : there, source = read ? there : here;
-        if (destination == open.destination + open.length && source == open.source + open.length) {
-            open.length += last + 1;
-        } else {
-            if (nvlxi_unlikely(open.length > run->warp_max))
-                break;
-            *next++ = open;
-            open = (struct nvlxi_fragment){destination, source, last + 1};
-        }
-        bytes += last + 1;
+/* Checks one op; false if it needs something new. `last` is length - 1, so that an op of 0 bytes does not pass: no
+ * piece is that long. */
+static inline __attribute__((always_inline)) bool check_one(const struct stretch *stretch, const struct nvlx_op *op,
+                                                            uint32_t opcode, uint64_t *remote, uint64_t *longest) {
+    const uint64_t last = op->length - 1;
+    if (!has_fields(op, stretch, opcode))
+        return false;
+    if (nvlxi_unlikely(!look_up(stretch, &stretch->local, (uint64_t)(uintptr_t)op->local, last)))
+        return false;
+    const struct nvlxi_seen *far = look_up(stretch, &stretch->remote, op->remote, last);
+    if (nvlxi_unlikely(!far))
+        return false;
+    *remote = op->remote + far->offset;
+    *longest |= last;
+    return true;
+}
+
+#define LOOK_UPS 64 /* ops that are looked up before the pieces of the last one are tried for those behind it; even */
+
+/* Checks the ops from `index` on that need nothing new, at most LOOK_UPS; returns the first that is left. */
+static inline __attribute__((always_inline)) size_t check_some(const struct stretch *stretch, size_t index, size_t end,
+                                                               uint32_t opcode, uint64_t *longest) {
+    const struct nvlx_op *const ops = stretch->list->ops;
+    uint64_t *const remote = stretch->list->check->checked.remote;
+    if (end - index >= LOOK_UPS)
+        end = index + LOOK_UPS;
+    for (; end - index >= 2; index += 2) { /* two at a time: half the counting */
+        if (!check_one(stretch, &ops[index], opcode, &remote[index], longest))
+            return index;
+        if (!check_one(stretch, &ops[index + 1], opcode, &remote[index + 1], longest))
+            return index + 1;
     }
-    group->open = open;
-    group->bytes += bytes;
-    list->next = next;
-    return op;
+    return index < end && check_one(stretch, &ops[index], opcode, &remote[index], longest) ? index + 1 : index;
 }
 
-static __attribute__((noinline)) const struct nvlx_op *add_reads(const struct run *run, const struct nvlx_op *op,
-                                                                 struct nvlxi_group *group) {
-    return add_ready(run, op, group, true);
+/* Checks the ops from `index` on that lie in the same two pieces as the one before them, which is checked; returns the
+ * first that does not, or needs something new. */
+static inline __attribute__((always_inline)) size_t check_same(const struct stretch *stretch, size_t index, size_t end,
+                                                               uint32_t opcode, uint64_t *longest) {
+    const struct nvlx_op *op = &stretch->list->ops[index - 1];
+    uint64_t *const remote = stretch->list->check->checked.remote;
+    const struct nvlxi_seen near = *look_up(stretch, &stretch->local, (uint64_t)(uintptr_t)op->local, op->length - 1),
+                            far = *look_up(stretch, &stretch->remote, op->remote, op->length - 1);
+    for (op++; index < end; index++, op++) {
+        const uint64_t last = op->length - 1;
+        if (!has_fields(op, stretch, opcode) || !holds(near.start, near.size, (uint64_t)(uintptr_t)op->local, last) ||
+            !holds(far.start, far.size, op->remote, last))
+            break;
+        remote[index] = op->remote + far.offset;
+        *longest |= last;
+    }
+    return index;
 }
 
-static __attribute__((noinline)) const struct nvlx_op *add_writes(const struct run *run, const struct nvlx_op *op,
-                                                                  struct nvlxi_group *group) {
-    return add_ready(run, op, group, false);
+/* Checks the ops from `index` on that need nothing new; returns the first that does. */
+static inline __attribute__((always_inline)) size_t check_short(const struct stretch *stretch, size_t index, size_t end,
+                                                                uint32_t opcode) {
+    uint64_t longest = stretch->list->check->checked.longest;
+    for (;;) {
+        const size_t first = index;
+        index = check_some(stretch, index, end, opcode, &longest);
+        if (index - first < LOOK_UPS)
+            break;
+        index = check_same(stretch, index, end, opcode, &longest);
+    }
+    stretch->list->check->checked.longest = longest;
+    return index;
 }
 
-/* Adds the ops from `index` on that need nothing new; returns the first that does. */
-static size_t check_ready(struct list *list, size_t index, size_t count, struct nvlxi_route *route) {
+static __attribute__((noinline)) size_t check_reads(const struct stretch *stretch, size_t index, size_t end) {
+    return check_short(stretch, index, end, NVLX_OP_READ);
+}
+
+static __attribute__((noinline)) size_t check_writes(const struct stretch *stretch, size_t index, size_t end) {
+    return check_short(stretch, index, end, NVLX_OP_WRITE);
+}
+
+/* Checks the ops from `index` on that need nothing new; *index becomes the first that does. */
+static int check_ready(struct list *list, size_t *index, size_t count, struct nvlxi_route *route) {
     const struct nvlxi_check *check = list->check;
-    const struct nvlx_op *op = list->ops + index, *end = list->ops + count, *before;
+    size_t before;
     do {
-        before = op;
-        for (int way = 0; way < 2 && op < end; way++) {
-            struct nvlxi_group *group = route->group[way];
-            if (!group)
+        before = *index;
+        for (int way = 0; way < 2 && *index < count; way++) {
+            if (!route->group[way])
                 continue;
-            const struct nvlxi_list *to = &group->lists[NVLXI_BY_WARPS];
-            const struct run run = {.local = side_of(check->local, check->seen),
-                                    .remote = side_of(&route->table->ranges, route->seen[way]),
-                                    .end = op + nvlxi_min((size_t)(end - op), (size_t)(to->limit - to->next)),
-                                    .peer = (uintptr_t)route->peer,
-                                    .keys = keys_of(check->epoch + (uint32_t)route->gpu, key_of(check, group)),
-                                    .warp_max = group->warp_max};
-            op = way == 0 ? add_reads(&run, op, group) : add_writes(&run, op, group);
+            const struct stretch stretch = {.local = side_of(check->local, check->near[route->gpu].piece),
+                                            .remote = side_of(&route->table->ranges, route->seen[way].piece),
+                                            .peer = (uintptr_t)route->peer,
+                                            .list = list,
+                                            .route = route};
+            const size_t first = *index;
+            *index = way == 0 ? check_reads(&stretch, first, count) : check_writes(&stretch, first, count);
+            int code = *index > first ? note_run(list, first, route->group[way]) : 0;
+            if (code)
+                return code;
         }
-    } while (op != before);
-    return (size_t)(op - list->ops);
+    } while (*index != before);
+    return 0;
 }
 
-static void forget(void *marks, size_t size) {
-    if (marks)
-        memset(marks, 0, size);
+static void begin_number(struct nvlxi_check *check) {
+    if (++check->number)
+        return;
+    for (size_t i = 0; i < check->route_total; i++)
+        memset(check->routes[i]->mark, 0, check->routes[i]->mark_capacity * sizeof *check->routes[i]->mark);
+    check->number = 1;
 }
 
-static void begin(struct nvlxi_check *check, const struct nvlxi_registration *registration) {
+static int begin(struct nvlxi_check *check, const struct nvlxi_registration *registration, const struct nvlx_op *ops,
+                 size_t count) {
+    struct nvlxi_checked *checked = &check->checked;
     check->registration = registration;
     check->local = &registration->ranges;
     check->route_count = 0;
     check->missing_count = 0;
-    check->epoch += EPOCH_STEP;
-    if (check->epoch >= UINT32_MAX / 2) { /* sums of two keys would not fit any more: see keys_of */
-        forget(check->seen, check->seen_capacity * sizeof *check->seen);
-        for (size_t i = 0; i < check->route_capacity && check->routes[i]; i++) {
-            struct nvlxi_route *route = check->routes[i];
-            forget(route->mark, route->mark_capacity * sizeof *route->mark);
-            forget(route->seen[0], route->seen_capacity[0] * sizeof *route->seen[0]);
-            forget(route->seen[1], route->seen_capacity[1] * sizeof *route->seen[1]);
-        }
-        check->epoch = EPOCH_STEP;
-    }
+    begin_number(check);
+    while (check->met_count)
+        check->met[--check->met_count]->size = 0;
+    checked->ops = ops;
+    checked->count = count;
+    checked->run_count = checked->run = checked->planned = 0;
+    checked->longest = 0;
+    if (count <= check->remote_capacity)
+        return 0;
+    free(checked->remote);
+    checked->remote = count <= SIZE_MAX / sizeof *ops ? malloc(count * sizeof *checked->remote) : NULL;
+    check->remote_capacity = checked->remote ? count : 0;
+    return checked->remote ? 0 : nvlxi_fail(NVLX_ENOMEM, "no memory to check a list of %zu ops", count);
 }
 
 int nvlxi_check_ops(struct nvlxi_check *check, const struct nvlxi_registration *registration, const struct nvlx_op *ops,
                     size_t count, struct nvlxi_plan *plan, struct nvlxi_needs *needs) {
     struct list list = {.check = check, .ops = ops, .plan = plan, .needs = needs};
     struct nvlxi_route *route = NULL;
-    begin(check, registration);
+    size_t index = 0;
     needs->use_count = needs->mapping_count = needs->peer_count = 0;
-    for (size_t index = 0; index < count; index++) {
-        int code = check_op(&list, index, &route);
-        if (code)
-            return code;
-        if (route)
-            index = check_ready(&list, index + 1, count, route) - 1;
+    int code = begin(check, registration, ops, count);
+    while (index < count && !code) {
+        code = check_op(&list, index++, &route);
+        if (!code && route)
+            code = check_ready(&list, &index, count, route);
     }
-    if (check->missing_count)
+    if (!code && check->missing_count)
         return NVLX_EAGAIN;
-    return nvlxi_plan_seal(plan);
+    return code ? code : note_run(&list, count, NULL);
 }

@@ -1,12 +1,12 @@
-/* The caller's ops -> a plan: each op is checked to the byte against the registered regions of both sides, and
+/* The caller's ops -> a checked list: each op is checked to the byte against the registered regions of both sides, and
  * relocated.
  *
  * SPDX-License-Identifier: Apache-2.0
  *
- * Runs with the engine's `tables` held for reading, issues nothing, and so can refuse a list as a whole. Most ops take
- * a short path that compares and adds, no more; what is met for the first time in this list (a peer, a GPU, a region),
- * or is wrong, goes the long way once. "Met in this list" is known by marks, which hold what is unique to the list: its
- * epoch. */
+ * Runs with the engine's `tables` held for reading, plans and issues nothing, and so can refuse a list as a whole. Most
+ * ops take a short path that compares and adds, no more: both their sides lie in pieces that were met in this list. A
+ * piece that is met for the first time (as a peer, a GPU, or what is wrong) goes the long way once. What that finds out
+ * about a piece is kept as long as the table is the same: in later lists the first op in it needs only a mark. */
 #ifndef NVLXI_CHECK_H
 #define NVLXI_CHECK_H
 
@@ -36,23 +36,30 @@ struct nvlxi_missing { /* a mapping that must be opened first */
     uint64_t base, serial;
 };
 
-/* A piece of a table as it was found when an op of this list first lay in it: all that the short path looks at. */
+/* What is known of a piece of a table: all that the short path looks at. */
 struct nvlxi_seen {
-    uint64_t start, last; /* of the piece: its first byte, and its length - 1 */
-    uint64_t key; /* local: epoch + GPU. Peer's: epoch, and above it the id of the group; it grants the direction, and
-                     is mapped */
-    uint64_t offset; /* peer's: to be added to an address */
+    uint64_t start;  /* of the piece */
+    uint64_t size;   /* of it, if an op of this list lies in it; else 0 */
+    uint64_t offset; /* of a peer's: to be added to an address */
+    uint64_t known; /* the version of the table for which start and offset are right: a peer's piece is then mapped, and
+                       grants the direction */
 };
 
-struct nvlxi_route { /* from a local GPU to a peer */
+struct nvlxi_seen_pieces {
+    struct nvlxi_seen *piece; /* [pieces of the table + 1]: the last is never met */
+    size_t capacity;
+};
+
+struct nvlxi_route { /* from a local GPU to memory of one GPU of a peer */
     struct nvlx_peer *peer;
     int gpu;
+    uint16_t device;
     const struct nvlxi_peer_table *table;
     const struct nvlxi_view *view;
-    struct nvlxi_group *group[2]; /* for reads, for writes: the last used */
-    struct nvlxi_seen *seen[2];   /* [pieces + 1] for reads, for writes */
-    size_t seen_capacity[2];
-    uint32_t *mark; /* [spans]: epoch, of those pinned or listed as missing */
+    uint64_t version;                 /* of the table's ranges */
+    struct nvlxi_group *group[2];     /* for reads, for writes */
+    struct nvlxi_seen_pieces seen[2]; /* of that memory only */
+    uint32_t *mark;                   /* [spans]: number of the list that last pinned it, or listed it as missing */
     size_t mark_capacity;
 };
 
@@ -60,21 +67,27 @@ struct nvlxi_route { /* from a local GPU to a peer */
 struct nvlxi_check {
     const struct nvlxi_registration *registration;
     const struct nvlxi_ranges *local;
-    uint32_t epoch;          /* of the list; grows by EPOCH_STEP, so that epoch + GPU is unique too */
-    struct nvlxi_seen *seen; /* [pieces of the local table + 1] */
-    size_t seen_capacity;
-    struct nvlxi_route **routes;
-    size_t route_count, route_capacity;
+    uint32_t number;                /* of the list, to tell it from others */
+    struct nvlxi_seen_pieces *near; /* [GPUs]: of the local table, the pieces on that GPU only */
+    size_t near_capacity;
+    struct nvlxi_seen **met; /* those with a size */
+    size_t met_count, met_capacity;
+    struct nvlxi_route **routes; /* those of this list, then idle ones */
+    size_t route_count, route_total, route_capacity;
     struct nvlxi_missing *missing;
     size_t missing_count, missing_capacity;
+    struct nvlxi_checked checked; /* the outcome */
+    size_t remote_capacity, run_capacity;
     struct nvlxi_check *next;
 };
 
-/* Fills the (empty) plan and needs. NVLX_EAGAIN (not logged): `check->missing` lists what must be mapped before the
- * list is checked again. */
+/* Fills the needs and `check->checked`, and makes the (empty) plan's groups. The ops must not change until they are
+ * planned. NVLX_EAGAIN (not logged): `check->missing` lists what must be mapped before the list is checked again. */
 int nvlxi_check_ops(struct nvlxi_check *check, const struct nvlxi_registration *registration, const struct nvlx_op *ops,
                     size_t count, struct nvlxi_plan *plan, struct nvlxi_needs *needs);
 
+/* Frees what only a very long list needs. */
+void nvlxi_check_trim(struct nvlxi_check *check);
 void nvlxi_check_free(struct nvlxi_check *check);
 
 #endif

@@ -14,7 +14,7 @@ static uint32_t engine_lanes(const struct nvlxi_group *group) {
 }
 
 static uint32_t kernel_lanes(const struct nvlxi_group *group) {
-    return group->lists[NVLXI_BY_WARPS].count || group->lists[NVLXI_BY_BLOCKS].count ? 1 : 0;
+    return group->lists[NVLXI_BY_WARPS].first || group->lists[NVLXI_BY_BLOCKS].first ? 1 : 0;
 }
 
 void nvlxi_issue_return(struct nvlxi_pool *pool, struct nvlxi_legs *legs) {
@@ -105,35 +105,61 @@ static int issue_engines(const struct nvlxi_pool *pool, const struct nvlxi_group
     return 0;
 }
 
-/* Gives one kernel as many chunks as it takes: the next one starts only when it has ended. */
+/* The next part of a list from `place` on, which moves behind it; false at the end. */
+static bool take_part(struct nvlxi_place *place, struct nvlxi_part *part) {
+    while (place->chunk && place->fragment == place->chunk->count && place->chunk->next)
+        *place = (struct nvlxi_place){place->chunk->next, 0};
+    if (!place->chunk || place->fragment == place->chunk->count)
+        return false;
+    *part = (struct nvlxi_part){place->chunk->fragment + place->fragment, place->chunk->count - place->fragment};
+    place->fragment = place->chunk->count;
+    return true;
+}
+
+/* Issues a list from `place` on. Gives one kernel as many chunks as it takes: the next one starts only when it has
+ * ended. */
 static int issue_kernels(const struct nvlxi_pool *pool, const struct nvlxi_group *group, enum nvlxi_way way,
-                         const struct nvlxi_leg *leg, uint32_t max_sms) {
+                         const struct nvlxi_leg *leg, uint32_t max_sms, struct nvlxi_place *place) {
     struct nvlxi_part parts[NVLXI_PARTS_MAX];
     struct nvlxi_kernel kernel = {
         .parts = parts, .opcode = group->opcode, .sms = max_sms, .by_blocks = way == NVLXI_BY_BLOCKS};
-    const struct nvlxi_chunk *chunk = group->lists[way].first;
+    for (;;) {
+        kernel.part_count = 0;
+        while (kernel.part_count < NVLXI_PARTS_MAX && take_part(place, &parts[kernel.part_count]))
+            kernel.part_count++;
+        if (!kernel.part_count)
+            return 0;
+        int code = pool->ops->copy_kernel(leg->lane->lane, &kernel);
+        if (code)
+            return code;
+    }
+}
+
+int nvlxi_issue_copies(struct nvlxi_pool *pool, const struct nvlxi_plan *plan, struct nvlxi_legs *legs,
+                       uint32_t max_sms) {
+    const struct nvlxi_leg *leg = legs->leg;
     int code = 0;
-    while (chunk && !code) {
-        for (kernel.part_count = 0; chunk && kernel.part_count < NVLXI_PARTS_MAX; chunk = chunk->next)
-            parts[kernel.part_count++] = (struct nvlxi_part){chunk->fragment, chunk->count};
-        code = pool->ops->copy_kernel(leg->lane->lane, &kernel);
+    for (const struct nvlxi_group *group = plan->groups; group && !code; group = group->following) {
+        code = issue_engines(pool, group, leg);
+        leg += engine_lanes(group);
+        for (int way = NVLXI_BY_BLOCKS; way >= NVLXI_BY_WARPS && !code; way--) {
+            legs->place = (struct nvlxi_place){group->lists[way].first, 0};
+            code = issue_kernels(pool, group, way, leg, max_sms, &legs->place);
+        }
+        leg += kernel_lanes(group);
     }
     return code;
 }
 
-int nvlxi_issue_copies(struct nvlxi_pool *pool, const struct nvlxi_plan *plan, const struct nvlxi_legs *legs,
-                       uint32_t max_sms, void *stream) {
-    const struct nvlxi_leg *leg = legs->leg;
-    int failure = 0, code;
-    for (const struct nvlxi_group *group = plan->groups; group && !failure; group = group->following) {
-        failure = issue_engines(pool, group, leg);
-        leg += engine_lanes(group);
-        for (int way = NVLXI_BY_WARPS; way <= NVLXI_BY_BLOCKS && !failure; way++)
-            failure = issue_kernels(pool, group, way, leg, max_sms);
-        leg += kernel_lanes(group);
-    }
+int nvlxi_issue_more(struct nvlxi_pool *pool, const struct nvlxi_plan *plan, struct nvlxi_legs *legs,
+                     uint32_t max_sms) {
+    return issue_kernels(pool, plan->groups, NVLXI_BY_WARPS, legs->leg, max_sms, &legs->place);
+}
+
+int nvlxi_issue_end(struct nvlxi_pool *pool, const struct nvlxi_legs *legs, void *stream) {
+    int failure = 0;
     for (uint32_t i = 0; i < legs->count; i++) {
-        code = pool->ops->event_record(legs->leg[i].lane->lane, legs->leg[i].event->event);
+        int code = pool->ops->event_record(legs->leg[i].lane->lane, legs->leg[i].event->event);
         legs->leg[i].unrecorded = code != 0;
         if (!code && stream)
             code = pool->ops->stream_wait(pool->device, stream, legs->leg[i].event->event);

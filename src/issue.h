@@ -16,9 +16,13 @@ struct nvlxi_leg {
 struct nvlxi_legs {
     struct nvlxi_leg *leg, one; /* `leg` points to `one`, or to memory of its own where there are more */
     uint32_t count, done;
+    struct nvlxi_place { /* in a list: what comes before it is issued */
+        const struct nvlxi_chunk *chunk;
+        uint32_t fragment;
+    } place; /* of a plan in portions */
 };
 
-/* Borrows lanes and events for a sealed plan, all or none. */
+/* Borrows lanes and events for a plan that is sealed, or has its first portion: all or none. */
 int nvlxi_issue_borrow(struct nvlxi_pool *pool, const struct nvlxi_plan *plan, int priority, struct nvlxi_legs *legs);
 /* Gives them back. */
 void nvlxi_issue_return(struct nvlxi_pool *pool, struct nvlxi_legs *legs);
@@ -26,10 +30,15 @@ void nvlxi_issue_return(struct nvlxi_pool *pool, struct nvlxi_legs *legs);
 /* Lets all legs start after what is in the caller's stream by now. */
 int nvlxi_issue_follow(struct nvlxi_pool *pool, const struct nvlxi_legs *legs, void *stream);
 
-/* Issues all copies, each leg's followed by its event, and, unless it is NULL, the caller's stream behind them. The
- * first failure is returned; what was issued before it is in flight. */
-int nvlxi_issue_copies(struct nvlxi_pool *pool, const struct nvlxi_plan *plan, const struct nvlxi_legs *legs,
-                       uint32_t max_sms, void *stream);
+/* Issues the copies of what is planned by now, the first time; and of what was planned since. The first failure is
+ * returned; what was issued before it is in flight. */
+int nvlxi_issue_copies(struct nvlxi_pool *pool, const struct nvlxi_plan *plan, struct nvlxi_legs *legs,
+                       uint32_t max_sms);
+int nvlxi_issue_more(struct nvlxi_pool *pool, const struct nvlxi_plan *plan, struct nvlxi_legs *legs, uint32_t max_sms);
+
+/* Puts each leg's event behind its last copy, whatever failed before, and, unless it is NULL, the caller's stream
+ * behind the events. Returns the first failure. */
+int nvlxi_issue_end(struct nvlxi_pool *pool, const struct nvlxi_legs *legs, void *stream);
 
 /* Looks at the events in turn. 0: all are complete; NVLX_EAGAIN (not logged): not yet; else what the device says of the
  * leg looked at, which counts as complete: ask again. */

@@ -32,6 +32,7 @@ static void give_back(struct nvlxi_plan *plan, struct nvlxi_list *list) {
 
 void nvlxi_plan_reset(struct nvlxi_plan *plan, uint32_t mechanism) {
     struct nvlxi_group *group = plan->groups, *following;
+    struct nvlxi_chunk *spare;
     for (; group; group = following) {
         following = group->following;
         for (int way = 0; way < NVLXI_WAYS; way++)
@@ -39,8 +40,13 @@ void nvlxi_plan_reset(struct nvlxi_plan *plan, uint32_t mechanism) {
         if (group != &plan->first_group)
             free(group);
     }
+    while ((spare = plan->spare)) {
+        plan->spare = spare->next;
+        plan->give_chunk(plan->context, spare);
+    }
     plan->groups = NULL;
     plan->group_count = 0;
+    plan->sealed = false;
     plan->mechanism = mechanism;
     plan->bytes = 0;
     memset(plan->fragments, 0, sizeof plan->fragments);
@@ -72,7 +78,7 @@ static struct nvlxi_group *add_group(struct nvlxi_plan *plan) {
     struct nvlxi_group *group = first ? &plan->first_group : malloc(sizeof *group);
     if (!group)
         return NULL;
-    *group = (struct nvlxi_group){.id = plan->group_count, .following = plan->groups};
+    *group = (struct nvlxi_group){.id = plan->group_count, .join_max = UINT64_MAX, .following = plan->groups};
     if (first)
         begin_inline(plan, group);
     plan->groups = group;
@@ -99,10 +105,18 @@ struct nvlxi_group *nvlxi_plan_group(struct nvlxi_plan *plan, int gpu, int remot
 
 /* ---- Placing ----------------------------------------------------------------------------------------- */
 
+static uint64_t count_last(const struct nvlxi_list *list) {
+    return list->last ? (uint64_t)(list->next - list->last->fragment) : 0;
+}
+
 static int grow(struct nvlxi_plan *plan, struct nvlxi_list *list, bool kernel) {
-    uint64_t in_last = list->last ? (uint64_t)(list->next - list->last->fragment) : 0;
-    struct nvlxi_chunk *chunk;
-    int code = plan->take_chunk(plan->context, kernel, list->count + in_last, &chunk);
+    uint64_t in_last = count_last(list);
+    struct nvlxi_chunk *chunk = kernel ? plan->spare : NULL;
+    int code = 0;
+    if (chunk)
+        plan->spare = chunk->next;
+    else
+        code = plan->take_chunk(plan->context, kernel, list->count + in_last, &chunk);
     if (code)
         return code;
     if (list->last)
@@ -132,7 +146,7 @@ static int put(struct nvlxi_plan *plan, struct nvlxi_group *group, enum nvlxi_wa
 
 static enum nvlxi_way choose(const struct nvlxi_plan *plan, const struct nvlxi_group *group,
                              const struct nvlxi_fragment *fragment) {
-    if (fragment->length <= group->warp_max) /* without asking, in nvlxi_plan_add and check.c */
+    if (fragment->length <= group->warp_max) /* without asking, in put_short */
         return NVLXI_BY_WARPS;
     if (group->warp_max == 0)
         return NVLXI_BY_ENGINES;
@@ -177,7 +191,7 @@ int nvlxi_plan_place(struct nvlxi_plan *plan, struct nvlxi_group *group) {
 
 static void close_list(struct nvlxi_list *list) {
     if (list->last) {
-        list->last->count = (uint32_t)(list->next - list->last->fragment);
+        list->last->count = (uint32_t)count_last(list);
         list->count += list->last->count;
     }
 }
@@ -207,5 +221,164 @@ int nvlxi_plan_seal(struct nvlxi_plan *plan) {
             plan->way_bytes[way] += group->lists[way].bytes;
         }
     }
+    plan->sealed = true;
     return 0;
+}
+
+/* ---- Checked ops ------------------------------------------------------------------------------------- */
+
+static struct nvlxi_fragment fragment_of(const struct nvlxi_checked *checked, size_t index, bool read) {
+    const uint64_t local = (uint64_t)(uintptr_t)checked->ops[index].local, remote = checked->remote[index];
+    return (struct nvlxi_fragment){read ? local : remote, read ? remote : local, checked->ops[index].length};
+}
+
+/* Puts an op into the warps' list; false if it joins the one before, which ends at *end. */
+static inline __attribute__((always_inline)) bool put_one(const struct nvlxi_checked *checked, size_t index, bool read,
+                                                          struct nvlxi_fragment *to, struct nvlxi_fragment *end) {
+    const struct nvlxi_fragment fragment = fragment_of(checked, index, read);
+    if (fragment.destination == end->destination && fragment.source == end->source)
+        return false;
+    *to = fragment;
+    end->destination = fragment.destination + fragment.length;
+    end->source = fragment.source + fragment.length;
+    end->length += fragment.length;
+    return true;
+}
+
+/* Puts ops from `index` on into the warps' list, where all of them belong, up to one that joins the one before, or for
+ * which there is no room; returns that. The group's open fragment belongs there too. Chunks are written only: they are
+ * slow to read, see device.h. */
+static inline __attribute__((always_inline)) size_t
+put_short(struct nvlxi_group *group, const struct nvlxi_checked *checked, size_t index, size_t end, bool read) {
+    struct nvlxi_list *const list = &group->lists[NVLXI_BY_WARPS];
+    struct nvlxi_fragment *next = list->next;
+    struct nvlxi_fragment at = {group->open.destination + group->open.length, group->open.source + group->open.length,
+                                group->bytes};
+    const size_t first = index, room = (size_t)(list->limit - next);
+    end = room ? index + nvlxi_min(end - index, room - 1) : index;
+    if (index == end)
+        return index;
+    *next++ = group->open;
+    for (; end - index >= 2; index += 2, next += 2) { /* two at a time: half the counting */
+        if (!put_one(checked, index, read, next, &at))
+            goto done;
+        if (!put_one(checked, index + 1, read, next + 1, &at)) {
+            index++;
+            next++;
+            goto done;
+        }
+    }
+    if (index < end && put_one(checked, index, read, next, &at)) {
+        index++;
+        next++;
+    }
+done:
+    if (index > first)
+        group->open = fragment_of(checked, index - 1, read);
+    group->bytes = at.length;
+    list->next = next - 1;
+    return index;
+}
+
+static size_t put_reads(struct nvlxi_group *group, const struct nvlxi_checked *checked, size_t index, size_t end) {
+    return put_short(group, checked, index, end, true);
+}
+
+static size_t put_writes(struct nvlxi_group *group, const struct nvlxi_checked *checked, size_t index, size_t end) {
+    return put_short(group, checked, index, end, false);
+}
+
+/* Adds one op, whatever it is; *joined tells whether it made the open fragment longer. */
+static int add_one(struct nvlxi_plan *plan, struct nvlxi_group *group, const struct nvlxi_checked *checked,
+                   size_t index, bool *joined) {
+    const struct nvlxi_fragment fragment = fragment_of(checked, index, group->opcode == NVLX_OP_READ);
+    const uint64_t open = group->open.destination;
+    int code = nvlxi_plan_add(plan, group, fragment.destination, fragment.source, fragment.length);
+    *joined = group->open.destination == open;
+    return code;
+}
+
+/* Plans ops of one run: those that just go to the warps' list the short way. */
+static int plan_run(struct nvlxi_plan *plan, struct nvlxi_checked *checked, struct nvlxi_group *group, size_t end) {
+    const bool warps = checked->longest < group->warp_max;
+    while (checked->planned < end) {
+        bool joined = true;
+        if (warps && group->open.length - 1 < group->warp_max)
+            checked->planned = group->opcode == NVLX_OP_READ ? put_reads(group, checked, checked->planned, end)
+                                                             : put_writes(group, checked, checked->planned, end);
+        for (; checked->planned < end && (joined || !warps); checked->planned++) {
+            int code = add_one(plan, group, checked, checked->planned, &joined);
+            if (code)
+                return code;
+        }
+    }
+    return 0;
+}
+
+/* Plans the ops up to `end`. */
+static int plan_until(struct nvlxi_plan *plan, struct nvlxi_checked *checked, size_t end) {
+    int code = 0;
+    while (checked->planned < end && checked->run < checked->run_count && !code) {
+        const struct nvlxi_run *run = &checked->runs[checked->run];
+        code = plan_run(plan, checked, run->group, nvlxi_min(end, run->end));
+        if (checked->planned == run->end)
+            checked->run++;
+    }
+    return code;
+}
+
+int nvlxi_plan_all(struct nvlxi_plan *plan, struct nvlxi_checked *checked) {
+    int code = plan_until(plan, checked, checked->count);
+    return code ? code : nvlxi_plan_seal(plan);
+}
+
+/* ---- Portions ---------------------------------------------------------------------------------------- */
+
+/* Ops of the first portion, a quarter of a long list or less. Each portion makes what is planned four times as much. */
+#define PORTION_MIN 2048u
+#define PORTION_MAX 8192u
+
+/* Whether the rest of the list, too, goes to the warps of one group alone. Ops that are adjacent could make something
+ * longer: where the first portion has none of that, it is not looked for in the rest. */
+static bool can_follow(const struct nvlxi_plan *plan, const struct nvlxi_checked *checked) {
+    const struct nvlxi_group *group = plan->groups;
+    return plan->group_count == 1 && checked->longest < group->warp_max && group->open.length <= group->warp_max &&
+           !is_inline(plan, group) && !group->lists[NVLXI_BY_BLOCKS].first && !group->lists[NVLXI_BY_ENGINES].first;
+}
+
+/* Takes the chunks for `needed` more fragments. */
+static int reserve(struct nvlxi_plan *plan, const struct nvlxi_list *list, uint64_t needed) {
+    struct nvlxi_chunk *chunk, **end = &plan->spare;
+    const uint64_t by_now = list->count + count_last(list);
+    for (uint64_t room = (uint64_t)(list->limit - list->next); room < needed; room += chunk->capacity) {
+        int code = plan->take_chunk(plan->context, true, by_now + room, &chunk);
+        if (code)
+            return code;
+        chunk->next = NULL;
+        *end = chunk;
+        end = &chunk->next;
+    }
+    return 0;
+}
+
+int nvlxi_plan_begin(struct nvlxi_plan *plan, struct nvlxi_checked *checked) {
+    const size_t portion = nvlxi_min(checked->count / 4, PORTION_MAX);
+    int code = portion < PORTION_MIN ? 0 : plan_until(plan, checked, portion);
+    if (code)
+        return code;
+    if (portion < PORTION_MIN || !can_follow(plan, checked))
+        return nvlxi_plan_all(plan, checked);
+    struct nvlxi_list *list = &plan->groups->lists[NVLXI_BY_WARPS];
+    plan->groups->join_max = plan->groups->warp_max;
+    list->last->count = (uint32_t)count_last(list);
+    return reserve(plan, list, checked->count - checked->planned + 1); /* one is open */
+}
+
+void nvlxi_plan_next(struct nvlxi_plan *plan, struct nvlxi_checked *checked) {
+    struct nvlxi_list *list = &plan->groups->lists[NVLXI_BY_WARPS];
+    plan_until(plan, checked, nvlxi_min(checked->count, 4 * checked->planned));
+    if (checked->planned < checked->count)
+        list->last->count = (uint32_t)count_last(list);
+    else
+        nvlxi_plan_seal(plan);
 }

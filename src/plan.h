@@ -1,4 +1,4 @@
-/* A transfer's fragments, on their way from the caller's ops to the lanes. Pure: no device calls, no locks.
+/* A transfer's fragments, on their way from the checked ops to the lanes. Pure: no device calls, no locks.
  *
  * SPDX-License-Identifier: Apache-2.0
  *
@@ -18,13 +18,31 @@
 #include <stdint.h>
 
 #include "base.h"
+#include "nvlxfer.h"
 #include "records.h"
 
 struct nvlxi_chunk {
     struct nvlxi_chunk *next;
-    uint32_t capacity, count; /* fragments; the count is set by nvlxi_plan_seal */
+    uint32_t capacity, count; /* fragments; the count of the last one is set at the end of a portion */
     bool kernel;              /* lies in memory that kernels can read */
     struct nvlxi_fragment *fragment;
+};
+
+struct nvlxi_group;
+
+/* A list of ops after the check: all that planning needs. */
+struct nvlxi_checked {
+    const struct nvlx_op *ops;
+    size_t count;
+    uint64_t *remote; /* [count]: where this process sees each op's remote side; undefined for ops of 0 bytes */
+    struct nvlxi_run {
+        size_t end; /* of the run: it begins where the one before ends */
+        struct nvlxi_group *group;
+    } * runs;
+    size_t run_count;
+    uint64_t longest; /* at least the longest op's length - 1, less than twice that */
+    size_t planned;   /* ops that have been planned, */
+    size_t run;       /* and the run of the next one */
 };
 
 /* Gives a chunk for a list that has `count` fragments by now, for a kernel to read or for the host. NVLX_ENOMEM,
@@ -48,6 +66,7 @@ struct nvlxi_group {
     uint16_t opcode;            /* NVLX_OP_... */
     uint32_t id;                /* its number in the plan */
     uint64_t warp_max;          /* an open fragment of at most this length goes to the warps: 0 if there is no kernel */
+    uint64_t join_max;          /* what is joined does not get longer */
     uint64_t bytes;             /* of all its ops */
     struct nvlxi_fragment open; /* length 0: none */
     struct nvlxi_list lists[NVLXI_WAYS];
@@ -63,6 +82,8 @@ struct nvlxi_plan {
     uint64_t bytes;     /* of all ops; set by nvlxi_plan_seal, as are the two below */
     uint64_t fragments[NVLXI_WAYS];
     uint64_t way_bytes[NVLXI_WAYS];
+    bool sealed;
+    struct nvlxi_chunk *spare; /* list: for the kernel, taken before they are needed */
     nvlxi_take_chunk take_chunk;
     nvlxi_give_chunk give_chunk;
     void *context;
@@ -88,27 +109,28 @@ int nvlxi_plan_place(struct nvlxi_plan *plan, struct nvlxi_group *group);
 static inline int nvlxi_plan_add(struct nvlxi_plan *plan, struct nvlxi_group *group, uint64_t destination,
                                  uint64_t source, uint64_t length) {
     struct nvlxi_fragment *open = &group->open;
-    struct nvlxi_list *list = &group->lists[NVLXI_BY_WARPS];
-    if (open->destination + open->length == destination && open->source + open->length == source) {
+    bool joins = open->destination + open->length == destination && open->source + open->length == source;
+    group->bytes += length;
+    if (joins && length <= group->join_max - open->length) {
         open->length += length;
-        group->bytes += length;
         return 0;
     }
-    if (nvlxi_likely(open->length - 1 < group->warp_max && list->next < list->limit)) {
-        *list->next++ = *open;
-    } else {
-        int code = nvlxi_plan_place(plan, group);
-        if (code)
-            return code;
-    }
-    open->destination = destination;
-    open->source = source;
-    open->length = length;
-    group->bytes += length;
-    return 0;
+    int code = nvlxi_plan_place(plan, group);
+    *open = (struct nvlxi_fragment){destination, source, length};
+    return code;
 }
 
 /* Places what is open and counts, after the last fragment. Fails only as take_chunk does. */
 int nvlxi_plan_seal(struct nvlxi_plan *plan);
+
+/* Plans what was checked, up to the end, and seals. Fails only as take_chunk does. */
+int nvlxi_plan_all(struct nvlxi_plan *plan, struct nvlxi_checked *checked);
+
+/* The same in portions, so that the first can be copied while the next are planned. Begin plans the first, and has
+ * taken all memory that the others need: it fails only as take_chunk does, next does not fail. There is more than one
+ * portion only where a single group sends all of a long list to the warps; all others are sealed at once. After the
+ * last one the plan is sealed. */
+int nvlxi_plan_begin(struct nvlxi_plan *plan, struct nvlxi_checked *checked);
+void nvlxi_plan_next(struct nvlxi_plan *plan, struct nvlxi_checked *checked);
 
 #endif

@@ -89,6 +89,23 @@ static void destroy(struct nvlx_prepared *prepared) {
     free(prepared);
 }
 
+/* Checks and plans the list; on success the prepared list holds what it needs. */
+static int admit(struct nvlx_prepared *prepared, const struct nvlx_op *ops, size_t count, uint32_t flags) {
+    struct nvlxi_admission admission = {.ops = ops,
+                                        .count = count,
+                                        .flags = flags,
+                                        .plan = &prepared->plan,
+                                        .needs = &prepared->needs,
+                                        .check = nvlxi_transfers_take_check(prepared->transfers),
+                                        .enter = enter,
+                                        .holder = prepared};
+    if (!admission.check)
+        return NVLX_ENOMEM;
+    int code = nvlxi_transfer_admit(prepared->transfers, &admission);
+    nvlxi_transfers_return_check(prepared->transfers, admission.check);
+    return code;
+}
+
 int nvlxi_prepare(struct nvlxi_transfers *transfers, const struct nvlx_op *ops, size_t count,
                   const struct nvlx_transfer_options *options, struct nvlx_prepared **prepared) {
     struct nvlx_prepared *made = calloc(1, sizeof *made);
@@ -99,7 +116,7 @@ int nvlxi_prepare(struct nvlxi_transfers *transfers, const struct nvlx_op *ops, 
     made->priority = options->priority;
     nvlxi_plan_init(&made->plan, take_chunk, give_chunk, made);
     nvlxi_plan_reset(&made->plan, options->mechanism ? options->mechanism : transfers->mechanism);
-    int code = nvlxi_transfer_admit(transfers, ops, count, options->flags, &made->plan, &made->needs, enter, made);
+    int code = admit(made, ops, count, options->flags);
     if (code)
         goto destroy_made;
     if ((code = join_all(made)))

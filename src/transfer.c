@@ -76,7 +76,7 @@ static void recycle(struct nvlx_request *request) {
         destroy_request(request);
 }
 
-static struct nvlxi_check *take_check(struct nvlxi_transfers *t) {
+struct nvlxi_check *nvlxi_transfers_take_check(struct nvlxi_transfers *t) {
     pthread_mutex_lock(&t->mutex);
     struct nvlxi_check *check = t->checks;
     if (check)
@@ -87,7 +87,8 @@ static struct nvlxi_check *take_check(struct nvlxi_transfers *t) {
     return check;
 }
 
-static void return_check(struct nvlxi_transfers *t, struct nvlxi_check *check) {
+void nvlxi_transfers_return_check(struct nvlxi_transfers *t, struct nvlxi_check *check) {
+    nvlxi_check_trim(check);
     pthread_mutex_lock(&t->mutex);
     LL_PREPEND(t->checks, check);
     pthread_mutex_unlock(&t->mutex);
@@ -180,33 +181,37 @@ static int lock_tables(struct nvlxi_transfers *t) {
     }
 }
 
-int nvlxi_transfer_admit(struct nvlxi_transfers *transfers, const struct nvlx_op *ops, size_t count, uint32_t flags,
-                         struct nvlxi_plan *plan, struct nvlxi_needs *needs, nvlxi_enter_function enter_holder,
-                         void *holder) {
-    struct nvlxi_check *check = take_check(transfers);
+static int check_and_enter(struct nvlxi_transfers *t, const struct nvlxi_admission *a) {
+    struct nvlxi_checked *checked = &a->check->checked;
+    int code = lock_tables(t);
+    if (code)
+        return code;
+    code = nvlxi_check_ops(a->check, t->registration, a->ops, a->count, a->plan, a->needs);
+    if (!code)
+        code = a->portions ? nvlxi_plan_begin(a->plan, checked) : nvlxi_plan_all(a->plan, checked);
+    if (!code)
+        code = a->enter(a->holder);
+    pthread_rwlock_unlock(t->tables);
+    return code;
+}
+
+int nvlxi_transfer_admit(struct nvlxi_transfers *transfers, const struct nvlxi_admission *admission) {
     bool polled = false;
-    int code = check ? 0 : NVLX_ENOMEM;
-    while (!code) {
-        if ((code = lock_tables(transfers)))
-            break;
-        code = nvlxi_check_ops(check, transfers->registration, ops, count, plan, needs);
-        if (!code)
-            code = enter_holder(holder);
-        pthread_rwlock_unlock(transfers->tables);
+    for (;;) {
+        int code = check_and_enter(transfers, admission);
         if (code == NVLX_EAGAIN) {
-            code = map_missing(check, flags);
+            code = map_missing(admission->check, admission->flags);
         } else if (code == NVLX_EBUSY && !polled) {
             nvlxi_transfers_progress(transfers);
             polled = true;
             code = 0;
         } else {
-            break;
+            return code;
         }
-        nvlxi_plan_reset(plan, plan->mechanism);
+        if (code)
+            return code;
+        nvlxi_plan_reset(admission->plan, admission->plan->mechanism);
     }
-    if (check)
-        return_check(transfers, check);
-    return code;
 }
 
 void nvlxi_transfer_describe(const struct nvlxi_plan *plan, size_t ops, uint32_t max_sms,
@@ -267,24 +272,49 @@ static void poll_request(struct nvlx_request *request) {
     pthread_mutex_unlock(&request->polling);
 }
 
-/* Issues a plan for a request that is in flight. Fails only before the first copy; what goes wrong later fails the
- * request. */
-static int start(struct nvlx_request *request, const struct nvlxi_plan *plan, int32_t priority, void *stream) {
+/* Issues what is planned, and plans and issues the portions that are left. A failure fails the request: the rest is
+ * planned all the same, for those who ask what the request was. */
+static void issue_all(struct nvlx_request *request, const struct nvlxi_plan *plan, struct nvlxi_checked *checked,
+                      uint32_t max_sms, void *stream) {
     struct nvlxi_pool *pool = &request->transfers->pool;
-    int code = nvlxi_issue_borrow(pool, plan, priority, &request->legs);
+    int failure = nvlxi_issue_copies(pool, plan, &request->legs, max_sms);
+    while (!plan->sealed) {
+        nvlxi_plan_next(&request->plan, checked);
+        failure = failure ? failure : nvlxi_issue_more(pool, plan, &request->legs, max_sms);
+    }
+    if (failure)
+        fail_request(request, failure);
+    if ((failure = nvlxi_issue_end(pool, &request->legs, stream)))
+        fail_request(request, failure);
+}
+
+struct start { /* of a request that is in flight */
+    const struct nvlxi_plan *plan;
+    struct nvlxi_checked *checked; /* what the request's own plan may lack yet */
+    uint32_t max_sms;
+    int32_t priority;
+    void *stream;
+};
+
+/* Fails only before the first copy; what goes wrong later fails the request. */
+static int start(struct nvlx_request *request, const struct start *how) {
+    struct nvlxi_pool *pool = &request->transfers->pool;
+    int code = nvlxi_issue_borrow(pool, how->plan, how->priority, &request->legs);
     if (code)
         return code;
-    if (stream && (code = nvlxi_issue_follow(pool, &request->legs, stream))) {
+    if (how->stream && (code = nvlxi_issue_follow(pool, &request->legs, how->stream))) {
         nvlxi_issue_return(pool, &request->legs);
         return code;
     }
-    code = nvlxi_issue_copies(pool, plan, &request->legs, request->info.sms, stream);
-    if (code)
-        fail_request(request, code);
+    issue_all(request, how->plan, how->checked, how->max_sms, how->stream);
+    return 0;
+}
+
+/* The end of a start that did not fail. */
+static void started(struct nvlx_request *request) {
     request->info.submit_ns = nvlxi_now_ns() - request->started_ns;
     if (!request->legs.count)
         finish(request);
-    return 0;
 }
 
 /* Ends a submission: the caller gets the request, or the spares get it back. */
@@ -299,6 +329,36 @@ static int hand_over(struct nvlx_request *made, int code, struct nvlx_request **
     return code;
 }
 
+static int submit(struct nvlx_request *made, struct nvlxi_check *check, const struct nvlx_op *ops, size_t count,
+                  const struct nvlx_transfer_options *options) {
+    struct nvlxi_transfers *t = made->transfers;
+    const struct nvlxi_admission admission = {.ops = ops,
+                                              .count = count,
+                                              .flags = options->flags,
+                                              .portions = true,
+                                              .plan = &made->plan,
+                                              .needs = &made->needs,
+                                              .check = check,
+                                              .enter = enter,
+                                              .holder = made};
+    const struct start how = {.plan = &made->plan,
+                              .checked = &check->checked,
+                              .max_sms = options->max_sms ? options->max_sms : t->max_sms,
+                              .priority = options->priority,
+                              .stream = options->stream};
+    nvlxi_plan_reset(&made->plan, options->mechanism ? options->mechanism : t->mechanism);
+    int code = nvlxi_transfer_admit(t, &admission);
+    if (code)
+        return code;
+    if ((code = start(made, &how))) {
+        leave(made);
+        return code;
+    }
+    nvlxi_transfer_describe(&made->plan, count, how.max_sms, &made->info);
+    started(made);
+    return 0;
+}
+
 int nvlxi_transfer_submit(struct nvlxi_transfers *transfers, const struct nvlx_op *ops, size_t count,
                           const struct nvlx_transfer_options *options, struct nvlx_request **request) {
     uint64_t started_ns = nvlxi_now_ns();
@@ -307,15 +367,10 @@ int nvlxi_transfer_submit(struct nvlxi_transfers *transfers, const struct nvlx_o
         return NVLX_ENOMEM;
     pthread_mutex_lock(&made->polling);
     made->started_ns = started_ns;
-    nvlxi_plan_reset(&made->plan, options->mechanism ? options->mechanism : transfers->mechanism);
-    int code = nvlxi_transfer_admit(transfers, ops, count, options->flags, &made->plan, &made->needs, enter, made);
-    if (!code) {
-        nvlxi_transfer_describe(&made->plan, count, options->max_sms ? options->max_sms : transfers->max_sms,
-                                &made->info);
-        code = start(made, &made->plan, options->priority, options->stream);
-        if (code)
-            leave(made);
-    }
+    struct nvlxi_check *check = nvlxi_transfers_take_check(transfers);
+    int code = check ? submit(made, check, ops, count, options) : NVLX_ENOMEM;
+    if (check)
+        nvlxi_transfers_return_check(transfers, check);
     return hand_over(made, code, request);
 }
 
@@ -340,10 +395,14 @@ int nvlxi_post(struct nvlx_prepared *prepared, void *stream, struct nvlx_request
     if (!code) {
         made->prepared = prepared;
         atomic_fetch_add(&prepared->posts, 1);
-        code = start(made, &prepared->plan, prepared->priority, stream);
+        const struct start how = {
+            .plan = &prepared->plan, .max_sms = made->info.sms, .priority = prepared->priority, .stream = stream};
+        code = start(made, &how);
         if (code) {
             atomic_fetch_sub(&prepared->posts, 1);
             leave(made);
+        } else {
+            started(made);
         }
     }
     return hand_over(made, code, request);

@@ -2,9 +2,11 @@
  *
  * SPDX-License-Identifier: Apache-2.0
  *
- *     CHECKED    the list is a plan, all it needs is mapped (check.h); nothing is held yet
+ *     CHECKED    the whole list is good, all it needs is mapped (check.h), and it is a plan, or the first portion of
+ *                one (plan.h); nothing is held yet
  *     IN FLIGHT  in the list of requests in flight; pins its peers and mappings, and its local bytes cannot be
- *                unregistered; its copies are being issued, or are on lanes, each lane's last one followed by an event
+ *                unregistered; its copies are being issued (of a long list, while the rest is still being planned), or
+ *                are on lanes, each lane's last one followed by an event
  *     DONE       all its events were seen complete (or the device failed): status is set, nothing is held any more
  *
  * The step to IN FLIGHT is made with the engine's `tables` still held for reading from the check, so that whoever then
@@ -78,14 +80,26 @@ void nvlxi_prepared_free(struct nvlx_prepared *prepared);
 /* Whether a prepared list names the peer. */
 bool nvlxi_prepared_names(struct nvlxi_transfers *transfers, const struct nvlx_peer *peer);
 
-/* Between transfer.c and prepared.c. `admit` checks a list, maps what it needs and, with the tables still locked, calls
- * `enter`, which makes it hold what it needs; `plan` and `needs` are the holder's. */
-typedef int (*nvlxi_enter_function)(void *holder);
-int nvlxi_transfer_admit(struct nvlxi_transfers *transfers, const struct nvlx_op *ops, size_t count, uint32_t flags,
-                         struct nvlxi_plan *plan, struct nvlxi_needs *needs, nvlxi_enter_function enter, void *holder);
+/* Between transfer.c and prepared.c: a list on its way to CHECKED and further. */
+struct nvlxi_admission {
+    const struct nvlx_op *ops;
+    size_t count;
+    uint32_t flags;             /* NVLX_NO_MAP */
+    bool portions;              /* the plan may get the first portion only: the others are planned from `checked` */
+    struct nvlxi_plan *plan;    /* the holder's, with its mechanism set */
+    struct nvlxi_needs *needs;  /* the holder's */
+    struct nvlxi_check *check;  /* from nvlxi_transfers_take_check */
+    int (*enter)(void *holder); /* makes the holder hold what it needs */
+    void *holder;
+};
+
+/* Checks a list, maps what it needs, plans it and, with the tables still locked, calls `enter`. */
+int nvlxi_transfer_admit(struct nvlxi_transfers *transfers, const struct nvlxi_admission *admission);
+struct nvlxi_check *nvlxi_transfers_take_check(struct nvlxi_transfers *transfers);
+void nvlxi_transfers_return_check(struct nvlxi_transfers *transfers, struct nvlxi_check *check);
 void nvlxi_needs_pin(struct nvlxi_needs *needs);
 void nvlxi_needs_unpin(struct nvlxi_needs *needs);
-/* What the plan will do, for those who ask. */
+/* What a sealed plan does, for those who ask. */
 void nvlxi_transfer_describe(const struct nvlxi_plan *plan, size_t ops, uint32_t max_sms,
                              struct nvlx_request_info *info);
 

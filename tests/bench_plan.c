@@ -2,9 +2,10 @@
  *
  * SPDX-License-Identifier: Apache-2.0
  *
- * The program runs itself twice under callgrind, which counts the instructions of nvlxi_check_ops alone, with lists of
- * different length; the difference is what a fragment costs. The lists are random over 160 regions on each side, on the
- * host backend, and every op is checked. The last line is "N instructions per fragment"; more than LIMIT fail. */
+ * The program runs itself twice under callgrind, which counts the instructions of nvlxi_check_ops and nvlxi_plan_all,
+ * with lists of different length; the difference is what a fragment costs. The lists are random over 160 regions on
+ * each side, on the host backend, and every op is checked. The last line is "N instructions per fragment"; more than
+ * LIMIT fail. */
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -61,7 +62,8 @@ static void *allocate(const struct bench *bench) {
     return (char *)memory + -(uintptr_t)memory % ALIGNMENT;
 }
 
-/* The same regions serve as the local side and, by a descriptor of this process, as the peer's. */
+/* The same regions serve as the local side and, by a descriptor of this process, as the peer's, which is then called
+ * another process: what is measured is how its ops are checked. */
 static void open_peer(struct bench *bench) {
     struct nvlx_region_options options;
     struct nvlx_region *region;
@@ -80,6 +82,7 @@ static void open_peer(struct bench *bench) {
     check(nvlxi_peer_open(&bench->relocation, text, length, &bench->peer), "peer_open");
     for (int i = 0; i < REGIONS; i++)
         check(nvlxi_peer_map_range(bench->peer, 0, (uint64_t)(uintptr_t)bench->memory[i], SIZE), "map");
+    bench->peer->same_process = false;
     nvlxi_registration_records_free(&descriptor);
     free(text);
 }
@@ -124,7 +127,7 @@ static int run_list(size_t count) {
     struct nvlxi_plan plan;
     struct nvlxi_needs needs = {0};
     struct nvlxi_check *scratch = calloc(1, sizeof *scratch);
-    uint64_t best = UINT64_MAX;
+    uint64_t best = UINT64_MAX, checked = UINT64_MAX;
     open_device(&bench);
     open_peer(&bench);
     struct nvlx_op *ops = make_ops(&bench, count);
@@ -134,17 +137,20 @@ static int run_list(size_t count) {
         nvlxi_plan_reset(&plan, NVLX_MECHANISM_AUTO);
         uint64_t since = nvlxi_now_ns();
         check(nvlxi_check_ops(scratch, &bench.registration, ops, count, &plan, &needs), "check_ops");
+        checked = nvlxi_min(checked, nvlxi_now_ns() - since);
+        check(nvlxi_plan_all(&plan, &scratch->checked), "plan_all");
         best = nvlxi_min(best, nvlxi_now_ns() - since);
     }
     if (plan.bytes != count * FRAGMENT) {
         fprintf(stderr, "bench_plan: the plan has %" PRIu64 " bytes\n", plan.bytes);
         return 1;
     }
-    printf("%zu fragments: %.1f ns each\n", count, (double)best / (double)count);
+    printf("%zu fragments: %.1f ns each, %.1f of them for the check\n", count, (double)best / (double)count,
+           (double)checked / (double)count);
     return 0;
 }
 
-/* The instructions of nvlxi_check_ops for one list of this length. */
+/* The instructions of both for one list of this length. */
 static double count_instructions(size_t count) {
     char command[512], line[256], self[256];
     double instructions = -1;
@@ -154,7 +160,7 @@ static double count_instructions(size_t count) {
     self[length] = '\0';
     snprintf(command, sizeof command,
              "BENCH_PLAN_ONCE=1 valgrind --tool=callgrind --callgrind-out-file=/dev/null "
-             "--toggle-collect=nvlxi_check_ops '%s' %zu 2>&1",
+             "--toggle-collect=nvlxi_check_ops --toggle-collect=nvlxi_plan_all '%s' %zu 2>&1",
              self, count);
     FILE *output = popen(command, "r");
     if (!output)

@@ -12,6 +12,7 @@
 
 #define SIZE      (64 * KIB)
 #define FRAGMENTS 600
+#define PORTIONS  9000 /* ops: so many are not planned at once */
 #define RUNS_MAX  5000
 
 static struct owner owner;
@@ -68,6 +69,9 @@ static void transfer(struct nvlx_engine *engine, const struct nvlx_op *ops, size
     struct nvlx_request *request;
     struct nvlx_transfer_options options;
     struct nvlx_request_info info = {.size = sizeof info};
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < count; i++)
+        bytes += ops[i].length;
     nvlx_transfer_options_init(&options);
     options.stream = stream;
     options.mechanism = mechanism;
@@ -75,6 +79,9 @@ static void transfer(struct nvlx_engine *engine, const struct nvlx_op *ops, size
     int code = HIT(nvlx_wait(request, PATIENCE));
     OK(nvlx_request_info(request, &info));
     EQUAL(code, info.status);
+    EQUAL(count, info.ops);
+    EQUAL(bytes, info.bytes);
+    EQUAL(bytes, info.engine_bytes + info.kernel_bytes);
     EQUAL(code, nvlx_request_free(request));
     if (code) {
         OK(nvlx_transfer(engine, ops, count, &options, &request));
@@ -140,10 +147,23 @@ static void be_born(struct life *life) {
     TRY(nvlx_peer_map(life->far, 1, address, size));
 }
 
+/* From the owner in so many fragments that the first are copied while the last are planned. */
+static void work_in_portions(const struct life *life) {
+    static struct nvlx_op ops[PORTIONS];
+    uint64_t far = find(life->far, "w");
+    for (size_t i = 0; i < PORTIONS; i++)
+        ops[i] = make_op(NVLX_OP_READ, life->far, (char *)life->mine + 7 * i, far + 7 * i, 6);
+    memset(life->mine, 0, SIZE);
+    transfer(life->engine, ops, PORTIONS, life->stream, NVLX_MECHANISM_AUTO);
+    for (size_t i = 0; i < 7 * PORTIONS; i++)
+        EQUAL(i % 7 < 6 ? seed_byte(1, i) : 0, ((uint8_t *)life->mine)[i]);
+}
+
 /* From the owner in many fragments, and from the other engine in one. */
 static void work(const struct life *life) {
     static struct nvlx_op ops[FRAGMENTS];
     uint64_t far = find(life->far, "w"), near = find(life->near, "theirs");
+    work_in_portions(life);
     for (size_t i = 0; i < FRAGMENTS; i++)
         ops[i] = make_op(NVLX_OP_READ, life->far, (char *)life->mine + 20 * i, far + 20 * i, 19);
     ops[FRAGMENTS - 1] = make_op(NVLX_OP_READ, life->near, (char *)life->mine + 20000, near + 20000, 10000);

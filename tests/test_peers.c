@@ -447,6 +447,64 @@ static void withdrawn_while_in_flight(void) {
     owner_end(&owner);
 }
 
+/* A list like an earlier one, whose second op lies where the first does not, holds both sides of it all the same. */
+static void held_by_a_list_like_another(void) {
+    struct owner owner;
+    begin();
+    char *other = allocate(engine, 0, SIZE, 98);
+    struct nvlx_region *region = register_range(engine, other, SIZE, NULL, NVLX_ACCESS_NONE);
+    start_owner(&owner, 1);
+    owner_alloc(&owner, 1, 0, SIZE, 2);
+    owner_register(&owner, 1, 1, 0, SIZE, NVLX_ACCESS_READ, "v");
+    struct nvlx_peer *peer = open_owner(&owner);
+    struct nvlx_op ops[] = {make_op(NVLX_OP_READ, peer, mine, find(peer, "w"), SIZE),
+                            make_op(NVLX_OP_READ, peer, other, find(peer, "v"), SIZE)};
+    for (int round = 0; round < 2; round++)
+        finish(start(engine, ops, COUNT(ops)));
+    atomic_store(&faults.hold, true);
+    struct nvlx_request *request = start(engine, ops, COUNT(ops));
+    REFUSED(nvlx_unregister(region, 0), NVLX_EBUSY, "in flight");
+    OK(owner_unregister(&owner, 1));
+    update(peer, &owner);
+    EQUAL(2, engine_info(engine).mappings);
+    EQUAL(0, atomic_load(&faults.unmaps));
+    atomic_store(&faults.hold, false);
+    finish(request);
+    EQUAL(0, wrong(engine, other, SIZE, 2));
+    OK(nvlx_unregister(region, 0));
+    OK(nvlx_peer_close(peer));
+    EQUAL(2, atomic_load(&faults.unmaps));
+    end();
+    owner_end(&owner);
+}
+
+/* Many peers at once and in turns: more than are remembered from one list to the next. */
+static void many_peers_take_turns(void) {
+    enum { PEERS = 20, PART = SIZE / PEERS };
+    struct owner owner;
+    struct nvlx_peer *peers[PEERS];
+    struct nvlx_op ops[3 * PEERS];
+    begin();
+    start_owner(&owner, 1);
+    for (size_t i = 0; i < PEERS; i++)
+        peers[i] = open_owner(&owner);
+    uint64_t w = find(peers[0], "w");
+    for (size_t round = 0; round < 6; round++) {
+        size_t used = round % 2 ? PEERS : 1 + 3 * round, count = 0;
+        for (size_t i = 0; i < used; i++)
+            for (size_t part = 0; part < 3; part++, count++)
+                ops[count] = make_op(NVLX_OP_READ, peers[(i + round) % PEERS], mine + PART * i + part,
+                                     w + PART * i + part, part < 2 ? 1 : PART - 2);
+        owner_fill(&owner, 0, 0, SIZE, (uint32_t)round);
+        finish(start(engine, ops, count));
+        EQUAL(0, wrong(engine, mine, PART * used, (uint32_t)round));
+    }
+    for (size_t i = 0; i < PEERS; i++)
+        OK(nvlx_peer_close(peers[i]));
+    end();
+    owner_end(&owner);
+}
+
 /* Freed and allocated anew in the owner: what peers have mapped shows the old bytes, until they are updated. */
 static void memory_is_replaced(void) {
     struct owner owner;
@@ -566,6 +624,8 @@ int main(int argc, char **argv) {
                                         {"mappings_fail_once", mappings_fail_once},
                                         {"mapping_ahead", mapping_ahead},
                                         {"withdrawn_while_in_flight", withdrawn_while_in_flight},
+                                        {"held_by_a_list_like_another", held_by_a_list_like_another},
+                                        {"many_peers_take_turns", many_peers_take_turns},
                                         {"memory_is_replaced", memory_is_replaced},
                                         {"own_process_as_peer", own_process_as_peer},
                                         {"balanced_rounds_leak_nothing", balanced_rounds_leak_nothing},

@@ -368,19 +368,53 @@ static struct nvlxi_fragment random_fragment(const struct nvlxi_fragment *last) 
     return made;
 }
 
+/* A list as the check hands it on, with room for so many ops. */
+static struct nvlxi_checked checked;
+
+static void begin_checked(size_t count) {
+    struct nvlx_op *ops = calloc(count, sizeof *ops);
+    checked = (struct nvlxi_checked){.ops = ops, .count = 0};
+    checked.remote = calloc(count, sizeof *checked.remote);
+    checked.runs = calloc(count + 1, sizeof *checked.runs);
+    EXPECT(ops && checked.remote && checked.runs);
+}
+
+static void end_checked(void) {
+    free((void *)checked.ops);
+    free(checked.remote);
+    free(checked.runs);
+}
+
+static void add_checked(struct nvlxi_group *group, const struct nvlxi_fragment *fragment) {
+    const bool read = group->opcode == NVLX_OP_READ;
+    struct nvlx_op *op = (struct nvlx_op *)&checked.ops[checked.count];
+    if (!checked.run_count || checked.runs[checked.run_count - 1].group != group)
+        checked.runs[checked.run_count++].group = group;
+    op->local = (void *)(uintptr_t)(read ? fragment->destination : fragment->source);
+    op->length = fragment->length;
+    checked.remote[checked.count++] = read ? fragment->source : fragment->destination;
+    checked.runs[checked.run_count - 1].end = checked.count;
+    checked.longest |= fragment->length - 1;
+}
+
 static void plan_random_list(uint32_t mechanism, struct marks *wanted, size_t *longest) {
     struct nvlxi_fragment last[GROUPS] = {{LOCAL, REMOTE, 0}};
     size_t count = below(4) ? below(12) : below(INPUTS_MAX);
+    uint64_t most = below(2) ? WARP_MAX : UINT64_MAX; /* with WARP_MAX, ops take the short way */
+    begin_checked(count);
     for (size_t i = 0; i < count; i++) {
         size_t which = below(3) ? 0 : below(GROUPS);
         bool kernels = which != 3 || mechanism == NVLX_MECHANISM_KERNEL; /* which it would refuse before */
-        struct nvlxi_group *group = nvlxi_plan_group(&plan, (int)which, 0, 0, NVLX_OP_READ, kernels);
+        struct nvlxi_group *group = nvlxi_plan_group(&plan, (int)which, 0, 0, 1 + which % 2, kernels);
         EXPECT(group != NULL);
-        last[which] = random_fragment(&last[which]);
+        do
+            last[which] = random_fragment(&last[which]);
+        while (last[which].length - 1 >= most);
         mark_bytes(wanted, group->id, &last[which]);
-        add(group, last[which].destination, last[which].source, last[which].length);
+        add_checked(group, &last[which]);
     }
-    OK(nvlxi_plan_seal(&plan));
+    OK(nvlxi_plan_all(&plan, &checked));
+    end_checked();
     EXPECT(mechanism != NVLX_MECHANISM_COPY_ENGINE || plan.fragments[NVLXI_BY_ENGINES] == all_fragments());
     EXPECT(mechanism != NVLX_MECHANISM_KERNEL || plan.fragments[NVLXI_BY_ENGINES] == 0);
     if (all_fragments() > *longest)
@@ -415,6 +449,138 @@ static void no_byte_is_lost_or_moved(void) {
     EXPECT(longest > 200);
     free(wanted.mark);
     free(planned.mark);
+}
+
+/* ---- Portions ------------------------------------------------------------------------------------------ */
+
+#define LONG 20000
+
+/* Every op of the list once, in order, `joined` of them as parts of the one before. */
+static void expect_all(size_t joined) {
+    const struct nvlxi_group *group = plan.groups;
+    const bool read = group->opcode == NVLX_OP_READ;
+    size_t index = 0;
+    EXPECT(plan.sealed && plan.group_count == 1);
+    EQUAL(checked.count - joined, plan.fragments[NVLXI_BY_WARPS]);
+    EQUAL(plan.bytes, plan.way_bytes[NVLXI_BY_WARPS]);
+    for (const struct nvlxi_chunk *chunk = group->lists[NVLXI_BY_WARPS].first; chunk; chunk = chunk->next) {
+        for (uint32_t i = 0; i < chunk->count; i++) {
+            const struct nvlxi_fragment *fragment = &chunk->fragment[i];
+            EXPECT(fragment->length > 0 && fragment->length <= WARP_MAX);
+            for (uint64_t done = 0; done < fragment->length; done += checked.ops[index++].length) {
+                uint64_t local = (uint64_t)(uintptr_t)checked.ops[index].local;
+                EQUAL(read ? local : checked.remote[index], fragment->destination + done);
+                EQUAL(read ? checked.remote[index] : local, fragment->source + done);
+            }
+        }
+    }
+    EQUAL(checked.count, index);
+}
+
+/* What is on the lists after a portion is all that is planned but the fragment that is open. */
+static void expect_portion(size_t joined) {
+    uint64_t listed = 0;
+    for (const struct nvlxi_chunk *chunk = plan.groups->lists[NVLXI_BY_WARPS].first; chunk; chunk = chunk->next)
+        listed += chunk->count;
+    EXPECT(checked.planned < checked.count);
+    EXPECT(listed + 1 <= checked.planned && listed + 1 + joined >= checked.planned);
+}
+
+/* Portions of ever more ops, for which no more memory is taken; `joined` ops lie behind the first portion. */
+static void plan_in_portions(size_t joined) {
+    size_t portions = 1;
+    OK(nvlxi_plan_begin(&plan, &checked));
+    EXPECT(!plan.sealed && checked.planned <= checked.count / 4);
+    chunks.fail_at = chunks.taken + 1;
+    for (; !plan.sealed; portions++) {
+        size_t before = checked.planned;
+        expect_portion(joined);
+        nvlxi_plan_next(&plan, &checked);
+        EXPECT(checked.planned >= nvlxi_min(4 * before, checked.count));
+    }
+    EXPECT(portions >= 2 && portions < 10);
+    expect_all(joined);
+}
+
+static void make_long(uint16_t opcode, uint64_t length) {
+    struct nvlxi_group *group = group_for(opcode, true);
+    for (size_t i = 0; i < LONG; i++)
+        add_checked(group, &(struct nvlxi_fragment){LOCAL + 2 * WARP_MAX * i, REMOTE + 3 * WARP_MAX * i, length});
+}
+
+static void long_lists_come_in_portions(void) {
+    static const uint32_t capacities[] = {700, LONG - 1, LONG, 5 * LONG};
+    for (size_t i = 0; i < 4 * COUNT(capacities); i++) {
+        begin_checked(LONG);
+        begin(i & 1 ? NVLX_MECHANISM_AUTO : NVLX_MECHANISM_KERNEL);
+        chunks.capacity = capacities[i / 4];
+        make_long(i & 2 ? NVLX_OP_READ : NVLX_OP_WRITE, i % 4 ? 1 : WARP_MAX);
+        plan_in_portions(0);
+        end();
+        end_checked();
+    }
+    chunks.capacity = 7;
+}
+
+/* Adjacent ops in later portions are joined as long as warps can carry them. */
+static void portions_join_what_is_short(void) {
+    begin_checked(LONG);
+    begin(NVLX_MECHANISM_AUTO);
+    make_long(NVLX_OP_READ, WARP_MAX / 2);
+    struct nvlx_op *ops = (struct nvlx_op *)checked.ops;
+    for (size_t i = LONG - 1000; i < LONG; i++) { /* all one row */
+        ops[i].local = (char *)ops[i - 1].local + ops[i - 1].length;
+        checked.remote[i] = checked.remote[i - 1] + ops[i - 1].length;
+    }
+    plan_in_portions(500); /* with the one before them, an odd number: two by two, and one */
+    end();
+    end_checked();
+}
+
+/* Whatever does not go to the warps of one group alone is planned as a whole. */
+static void other_lists_do_not(void) {
+    enum { FEW_OPS, AN_EMPTY_OP, A_LONG_OP, A_LONG_ROW, TWO_GROUPS, ENGINES, CASES };
+    for (int which = 0; which < CASES; which++) {
+        begin_checked(LONG + 1);
+        begin(which == ENGINES ? NVLX_MECHANISM_COPY_ENGINE : NVLX_MECHANISM_AUTO);
+        make_long(NVLX_OP_READ, 1000);
+        struct nvlx_op *ops = (struct nvlx_op *)checked.ops;
+        if (which == FEW_OPS)
+            checked.count = checked.runs[0].end = 8000;
+        for (size_t i = 1; which == A_LONG_ROW && i < 100; i++) {
+            ops[i].local = (char *)ops[i - 1].local + 1000;
+            checked.remote[i] = checked.remote[i - 1] + 1000;
+        }
+        uint64_t length = which == AN_EMPTY_OP ? 0 : which == A_LONG_OP ? WARP_MAX + 1 : 10;
+        if (which == AN_EMPTY_OP || which == A_LONG_OP || which == TWO_GROUPS)
+            add_checked(group_for(which == TWO_GROUPS ? NVLX_OP_WRITE : NVLX_OP_READ, true),
+                        &(struct nvlxi_fragment){LOCAL, REMOTE + 1, length});
+        OK(nvlxi_plan_begin(&plan, &checked));
+        EXPECT(plan.sealed);
+        size_t others = which == A_LONG_ROW ? 99 : which == AN_EMPTY_OP ? 1 : 0;
+        EQUAL(checked.count - others, all_fragments());
+        end();
+        end_checked();
+    }
+}
+
+static void memory_that_fails_before_a_portion(void) {
+    long call = 0;
+    int code;
+    begin_checked(LONG);
+    do {
+        checked.count = checked.run_count = checked.planned = checked.run = 0;
+        begin(NVLX_MECHANISM_AUTO);
+        chunks.capacity = 700;
+        make_long(NVLX_OP_READ, 100);
+        chunks.fail_at = ++call;
+        code = nvlxi_plan_begin(&plan, &checked);
+        EXPECT(code == 0 || code == NVLX_EBUSY);
+        end();
+    } while (code);
+    EXPECT(call > 20);
+    chunks.capacity = 7;
+    end_checked();
 }
 
 /* ---- Memory that fails --------------------------------------------------------------------------------- */
@@ -462,6 +628,10 @@ int main(int argc, char **argv) {
                                         {"long_ones_are_cut_for_blocks", long_ones_are_cut_for_blocks},
                                         {"few_lie_in_the_plan_itself", few_lie_in_the_plan_itself},
                                         {"no_byte_is_lost_or_moved", no_byte_is_lost_or_moved},
+                                        {"long_lists_come_in_portions", long_lists_come_in_portions},
+                                        {"portions_join_what_is_short", portions_join_what_is_short},
+                                        {"other_lists_do_not", other_lists_do_not},
+                                        {"memory_that_fails_before_a_portion", memory_that_fails_before_a_portion},
                                         {"memory_that_fails", memory_that_fails},
                                         {0}};
     static const struct role roles[] = {{0}};

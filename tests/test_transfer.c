@@ -296,6 +296,81 @@ static void registrations_change(void) {
     bench_end(&bench);
 }
 
+/* The first op of a list is looked at closely, the others by what earlier lists found out: that must not outlive what
+ * it was found out about. */
+static void move_second(struct nvlx_op second, const char *when) {
+    struct nvlx_op ops[] = {op(NVLX_OP_READ, 0, MINE, near_base + A, 50), second, second};
+    ops[2].local = (char *)second.local + second.length;
+    bench_move(&bench, ops, COUNT(ops), NULL, when);
+    bench_move(&bench, ops, COUNT(ops), NULL, when);
+}
+
+static void refuse_second(struct nvlx_op second, int code, const char *words) {
+    struct nvlx_op ops[] = {op(NVLX_OP_READ, 0, MINE, near_base + A, 50), second};
+    refuse(ops, COUNT(ops), code, words);
+}
+
+static void nothing_outlives_a_local_region(void) {
+    struct nvlx_op second = op(NVLX_OP_WRITE, 0, MINE + MINE_LENGTH + 100, near_base + A + 60, 10);
+    for (int round = 0; round < 3; round++) {
+        char *mine = bench.local[0] + MINE + MINE_LENGTH + 100;
+        refuse_second(second, NVLX_ERANGE, "op 1: local");
+        struct nvlx_region *region = register_range(bench.engine, mine, 20, NULL, NVLX_ACCESS_NONE);
+        move_second(second, "in a new region");
+        second.local = mine - 1;
+        refuse_second(second, NVLX_ERANGE, "op 1: local");
+        second.local = mine;
+        OK(nvlx_unregister(region, 0));
+    }
+}
+
+static void nothing_outlives_a_peers_region(void) {
+    struct nvlx_op in_b = op(NVLX_OP_READ, 0, MINE + 1000, near_base + B + 500, 500),
+                   read = op(NVLX_OP_READ, 0, MINE + 1000, near_base + READ_ONLY, 100),
+                   write = op(NVLX_OP_WRITE, 0, MINE + 1000, near_base + READ_ONLY, 100);
+    for (int round = 0; round < 3; round++) {
+        move_second(in_b, "in a region that goes");
+        move_second(read, "where reading is granted");
+        refuse_second(write, NVLX_EACCES, "op 1: the peer's region");
+        OK(owner_unregister(&bench.owner, 1));
+        OK(owner_unregister(&bench.owner, 2));
+        owner_register(&bench.owner, 1, 0, B, 600, NVLX_ACCESS_READ_WRITE, "b");
+        owner_register(&bench.owner, 2, 0, READ_ONLY, RIGHTS_LENGTH, NVLX_ACCESS_WRITE, "read only");
+        bench_open_peer(&bench);
+        refuse_second(in_b, NVLX_ERANGE, "op 1: the peer's range");
+        refuse_second(read, NVLX_EACCES, "op 1: the peer's region");
+        move_second(write, "where writing is granted now");
+        OK(owner_unregister(&bench.owner, 1));
+        OK(owner_unregister(&bench.owner, 2));
+        owner_register(&bench.owner, 1, 0, B, B_LENGTH, NVLX_ACCESS_READ_WRITE, "b");
+        owner_register(&bench.owner, 2, 0, READ_ONLY, RIGHTS_LENGTH, NVLX_ACCESS_READ, "read only");
+        bench_open_peer(&bench);
+    }
+}
+
+/* From both GPUs to memory of both, in an order that is another each time, while neither table changes. */
+static void routes_take_turns(void) {
+    enum { WAYS = 8 };
+    struct nvlx_op ops[3 * WAYS];
+    for (size_t round = 0; round < 2 * WAYS; round++) {
+        for (size_t i = 0; i < COUNT(ops); i++) {
+            size_t way = i / 3 * (round / WAYS ? 3 : 1) + round;
+            ops[i] = op(way & 1 ? NVLX_OP_READ : NVLX_OP_WRITE, way >> 1 & 1, MINE + 1000 * i + round,
+                        (way >> 2 & 1 ? far_base : near_base) + A + 2000 * i, 100 + i);
+        }
+        bench_move(&bench, ops, COUNT(ops), NULL, "routes in another order");
+    }
+}
+
+static void nothing_known_outlives_its_table(void) {
+    begin(0);
+    nothing_outlives_a_local_region();
+    nothing_outlives_a_peers_region();
+    routes_take_turns();
+    nothing_outlives_a_local_region();
+    bench_end(&bench);
+}
+
 static void request_info_counts(void) {
     begin(0);
     struct nvlx_op ops[3] = {op(NVLX_OP_READ, 0, MINE, near_base + A, 100),
@@ -337,6 +412,7 @@ int main(int argc, char **argv) {
                                         {"ops_are_consumed", ops_are_consumed},
                                         {"mechanisms", mechanisms},
                                         {"registrations_change", registrations_change},
+                                        {"nothing_known_outlives_its_table", nothing_known_outlives_its_table},
                                         {"request_info_counts", request_info_counts},
                                         {0}};
     static const struct role roles[] = {OWNER_ROLE, {0}};
