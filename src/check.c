@@ -7,8 +7,8 @@
 
 #include "error.h"
 
-#define KEPT_BYTES      (1u << 20) /* of an array as long as the list, when the list is done */
 #define IDLE_ROUTES_MAX 8
+#define AHEAD           32 /* ops: how far ahead of its use one is asked for; processors do not look beyond a page */
 
 /* Makes room for `needed` elements; the array keeps its content, new bytes are 0. */
 static int grow(void *array, size_t *capacity, size_t needed, size_t element) {
@@ -51,20 +51,6 @@ void nvlxi_check_free(struct nvlxi_check *check) {
     free(check->checked.remote);
     free(check->checked.runs);
     free(check);
-}
-
-static void trim(void *array, size_t *capacity, size_t element) {
-    void **memory = array;
-    if (*capacity <= KEPT_BYTES / element)
-        return;
-    free(*memory);
-    *memory = NULL;
-    *capacity = 0;
-}
-
-void nvlxi_check_trim(struct nvlxi_check *check) {
-    trim(&check->checked.remote, &check->remote_capacity, sizeof *check->checked.remote);
-    trim(&check->checked.runs, &check->run_capacity, sizeof *check->checked.runs);
 }
 
 /* ---- The long way of one op -------------------------------------------------------------------------- */
@@ -431,6 +417,7 @@ static inline bool has_fields(const struct nvlx_op *op, const struct stretch *st
 static inline __attribute__((always_inline)) bool check_one(const struct stretch *stretch, const struct nvlx_op *op,
                                                             uint32_t opcode, uint64_t *remote, uint64_t *longest) {
     const uint64_t last = op->length - 1;
+    __builtin_prefetch(op + AHEAD);
     if (!has_fields(op, stretch, opcode))
         return false;
     if (nvlxi_unlikely(!look_up(stretch, &stretch->local, (uint64_t)(uintptr_t)op->local, last)))
@@ -471,6 +458,7 @@ static inline __attribute__((always_inline)) size_t check_same(const struct stre
                             far = *look_up(stretch, &stretch->remote, op->remote, op->length - 1);
     for (op++; index < end; index++, op++) {
         const uint64_t last = op->length - 1;
+        __builtin_prefetch(op + AHEAD);
         if (!has_fields(op, stretch, opcode) || !holds(near.start, near.size, (uint64_t)(uintptr_t)op->local, last) ||
             !holds(far.start, far.size, op->remote, last))
             break;

@@ -86,8 +86,6 @@ struct nvlxi_check {
 int nvlxi_check_ops(struct nvlxi_check *check, const struct nvlxi_registration *registration, const struct nvlx_op *ops,
                     size_t count, struct nvlxi_plan *plan, struct nvlxi_needs *needs);
 
-/* Frees what only a very long list needs. */
-void nvlxi_check_trim(struct nvlxi_check *check);
 void nvlxi_check_free(struct nvlxi_check *check);
 
 #endif

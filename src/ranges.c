@@ -9,7 +9,7 @@
 #define SLOTS_MIN 64u
 #define SLOTS_MAX (1u << 22)
 #define PIECE     ((uint32_t)sizeof(struct nvlxi_range))
-#define SPREAD    16u /* slots a piece: few stand for a boundary, and the table stays in the cache */
+#define SPREAD    64u /* slots a piece, so that few of them stand for a boundary */
 
 /* Appends a piece, unless it is empty. Neighbours stay apart even where they grant the same: what is in flight is known
  * by piece. */
@@ -125,21 +125,47 @@ static void fill_slots(struct nvlxi_ranges *ranges) {
     }
 }
 
-static int build_slots(struct nvlxi_ranges *ranges) {
-    const uint64_t wanted = nvlxi_min(nvlxi_max((uint64_t)SPREAD * ranges->count, SLOTS_MIN), SLOTS_MAX);
-    uint64_t slots = SLOTS_MIN;
-    while (slots < wanted)
-        slots *= 2;
-    ranges->mask = slots - 1;
+static uint64_t power_of_two(uint64_t least) {
+    uint64_t power = SLOTS_MIN;
+    while (power < least)
+        power *= 2;
+    return power;
+}
+
+/* How wide slots may be without any of them holding bytes of two pieces: that is known by the highest bit in which the
+ * last byte of one and the first of the next differ. */
+static uint32_t widest_shift(const struct nvlxi_ranges *ranges) {
+    uint32_t shift = 63;
+    for (uint32_t i = 1; i < ranges->count; i++) {
+        const uint64_t differ = ranges->piece[i].start ^ (ranges->piece[i - 1].end - 1);
+        shift = (uint32_t)nvlxi_min(shift, 63 - (uint64_t)__builtin_clzll(differ));
+    }
+    return shift;
+}
+
+/* Few wide slots if the pieces are aligned to them, and lie close to each other. Else many, so that few of them stand
+ * for a boundary, or for pieces of several clusters. */
+static void choose_slots(struct nvlxi_ranges *ranges) {
+    const uint64_t most = power_of_two(nvlxi_min((uint64_t)SPREAD * ranges->count, SLOTS_MAX));
+    const uint64_t first = ranges->count ? ranges->piece[0].start : 0;
+    const uint64_t last = ranges->count ? ranges->piece[ranges->count - 1].end - 1 : 0;
+    ranges->shift = widest_shift(ranges);
+    ranges->mask = power_of_two(nvlxi_min((last >> ranges->shift) - (first >> ranges->shift) + 1, 2 * most)) - 1;
+    if (ranges->mask < most)
+        return;
+    ranges->mask = most - 1;
     ranges->shift = 0;
-    while (slots_taken(ranges, ranges->shift) > slots)
+    while (slots_taken(ranges, ranges->shift) > most)
         ranges->shift++;
     /* Better a few slots a piece less than pieces that share slots, as long as the gaps between them are not too wide
      * for that. */
-    const uint64_t span = ranges->count ? ranges->piece[ranges->count - 1].end - ranges->piece[0].start : 0;
-    for (int tries = 0; tries < 3 && span >> ranges->shift >= slots; tries++)
+    for (int tries = 0; tries < 3 && (last - first) >> ranges->shift >= most; tries++)
         ranges->shift++;
-    ranges->slot = malloc(slots * sizeof *ranges->slot);
+}
+
+static int build_slots(struct nvlxi_ranges *ranges) {
+    choose_slots(ranges);
+    ranges->slot = malloc((ranges->mask + 1) * sizeof *ranges->slot);
     if (!ranges->slot)
         return NVLX_ENOMEM;
     fill_slots(ranges);

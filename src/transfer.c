@@ -88,7 +88,6 @@ struct nvlxi_check *nvlxi_transfers_take_check(struct nvlxi_transfers *t) {
 }
 
 void nvlxi_transfers_return_check(struct nvlxi_transfers *t, struct nvlxi_check *check) {
-    nvlxi_check_trim(check);
     pthread_mutex_lock(&t->mutex);
     LL_PREPEND(t->checks, check);
     pthread_mutex_unlock(&t->mutex);
