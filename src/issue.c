@@ -18,11 +18,8 @@ static uint32_t kernel_lanes(const struct nvlxi_group *group) {
 }
 
 void nvlxi_issue_return(struct nvlxi_pool *pool, struct nvlxi_legs *legs) {
-    for (uint32_t i = 0; i < legs->count; i++) {
-        if (legs->leg[i].event)
-            nvlxi_pool_return_event(pool, legs->leg[i].event);
-        nvlxi_pool_return_lane(pool, legs->leg[i].lane);
-    }
+    for (uint32_t i = 0; i < legs->count; i++)
+        nvlxi_pool_return(pool, legs->leg[i].lane, legs->leg[i].event);
     if (legs->leg != &legs->one)
         free(legs->leg);
     legs->count = 0;
@@ -31,11 +28,10 @@ void nvlxi_issue_return(struct nvlxi_pool *pool, struct nvlxi_legs *legs) {
 static int borrow_leg(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key, struct nvlxi_legs *legs) {
     struct nvlxi_leg *leg = &legs->leg[legs->count];
     *leg = (struct nvlxi_leg){0};
-    int code = nvlxi_pool_borrow_lane(pool, key, &leg->lane);
-    if (code)
-        return code;
-    legs->count++;
-    return nvlxi_pool_borrow_event(pool, key->gpu, &leg->event);
+    int code = nvlxi_pool_borrow(pool, key, &leg->lane, &leg->event);
+    if (!code)
+        legs->count++;
+    return code;
 }
 
 int nvlxi_issue_borrow(struct nvlxi_pool *pool, const struct nvlxi_plan *plan, int priority, struct nvlxi_legs *legs) {

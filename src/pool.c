@@ -45,57 +45,89 @@ static int create_lane(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key
     return 0;
 }
 
-int nvlxi_pool_borrow_lane(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key, struct nvlxi_pooled_lane **lane) {
+/* Under the mutex: an existing lane to be borrowed, or NULL where one is to be made. */
+static struct nvlxi_pooled_lane *take_lane(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key) {
     size_t count;
-    pthread_mutex_lock(&pool->mutex);
     struct nvlxi_pooled_lane *best = least_used(pool, key, &count);
-    if (!best || (best->borrowers && count < NVLXI_LANES_MAX)) {
-        pthread_mutex_unlock(&pool->mutex);
-        int code = create_lane(pool, key, &best);
-        if (code)
-            return code;
-        pthread_mutex_lock(&pool->mutex);
-        LL_PREPEND(pool->lanes, best);
-    }
+    if (!best || (best->borrowers && count < NVLXI_LANES_MAX))
+        return NULL;
     best->borrowers++;
-    pthread_mutex_unlock(&pool->mutex);
-    *lane = best;
-    return 0;
+    return best;
 }
 
-void nvlxi_pool_return_lane(struct nvlxi_pool *pool, struct nvlxi_pooled_lane *lane) {
+static int make_lane(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key, struct nvlxi_pooled_lane **lane) {
+    int code = create_lane(pool, key, lane);
+    if (code)
+        return code;
+    (*lane)->borrowers = 1;
     pthread_mutex_lock(&pool->mutex);
-    lane->borrowers--;
+    LL_PREPEND(pool->lanes, *lane);
     pthread_mutex_unlock(&pool->mutex);
+    return 0;
 }
 
 /* ---- Events ------------------------------------------------------------------------------------------ */
 
-int nvlxi_pool_borrow_event(struct nvlxi_pool *pool, int gpu, struct nvlxi_pooled_event **event) {
+/* Under the mutex: an idle one, or NULL. */
+static struct nvlxi_pooled_event *take_event(struct nvlxi_pool *pool, int gpu) {
     struct nvlxi_pooled_event *idle;
-    pthread_mutex_lock(&pool->mutex);
     LL_SEARCH_SCALAR(pool->events, idle, gpu, gpu);
     if (idle)
         LL_DELETE(pool->events, idle);
-    pthread_mutex_unlock(&pool->mutex);
-    if (!idle) {
-        idle = malloc(sizeof *idle);
-        if (!idle)
-            return nvlxi_fail(NVLX_ENOMEM, "no memory for an event");
-        idle->gpu = gpu;
-        int code = pool->ops->event_create(pool->device, gpu, &idle->event);
-        if (code) {
-            free(idle);
-            return code;
-        }
+    return idle;
+}
+
+static int make_event(struct nvlxi_pool *pool, int gpu, struct nvlxi_pooled_event **event) {
+    struct nvlxi_pooled_event *made = malloc(sizeof *made);
+    if (!made)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for an event");
+    made->gpu = gpu;
+    int code = pool->ops->event_create(pool->device, gpu, &made->event);
+    if (code) {
+        free(made);
+        return code;
     }
-    *event = idle;
+    *event = made;
     return 0;
+}
+
+int nvlxi_pool_borrow_event(struct nvlxi_pool *pool, int gpu, struct nvlxi_pooled_event **event) {
+    pthread_mutex_lock(&pool->mutex);
+    *event = take_event(pool, gpu);
+    pthread_mutex_unlock(&pool->mutex);
+    return *event ? 0 : make_event(pool, gpu, event);
 }
 
 void nvlxi_pool_return_event(struct nvlxi_pool *pool, struct nvlxi_pooled_event *event) {
     pthread_mutex_lock(&pool->mutex);
     LL_PREPEND(pool->events, event);
+    pthread_mutex_unlock(&pool->mutex);
+}
+
+/* ---- A lane and an event at once: this is done for every transfer ------------------------------------- */
+
+int nvlxi_pool_borrow(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key, struct nvlxi_pooled_lane **lane,
+                      struct nvlxi_pooled_event **event) {
+    int code = 0;
+    pthread_mutex_lock(&pool->mutex);
+    *lane = take_lane(pool, key);
+    *event = take_event(pool, key->gpu);
+    pthread_mutex_unlock(&pool->mutex);
+    if (!*event)
+        code = make_event(pool, key->gpu, event);
+    if (!code && !*lane)
+        code = make_lane(pool, key, lane);
+    if (code)
+        nvlxi_pool_return(pool, *lane, *event);
+    return code;
+}
+
+void nvlxi_pool_return(struct nvlxi_pool *pool, struct nvlxi_pooled_lane *lane, struct nvlxi_pooled_event *event) {
+    pthread_mutex_lock(&pool->mutex);
+    if (lane)
+        lane->borrowers--;
+    if (event)
+        LL_PREPEND(pool->events, event);
     pthread_mutex_unlock(&pool->mutex);
 }
 

@@ -52,8 +52,10 @@ void nvlxi_pool_init(struct nvlxi_pool *pool);
 /* Everything has been given back. */
 void nvlxi_pool_free(struct nvlxi_pool *pool);
 
-int nvlxi_pool_borrow_lane(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key, struct nvlxi_pooled_lane **lane);
-void nvlxi_pool_return_lane(struct nvlxi_pool *pool, struct nvlxi_pooled_lane *lane);
+/* A lane, and an event of its GPU; none of them after a failure. */
+int nvlxi_pool_borrow(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key, struct nvlxi_pooled_lane **lane,
+                      struct nvlxi_pooled_event **event);
+void nvlxi_pool_return(struct nvlxi_pool *pool, struct nvlxi_pooled_lane *lane, struct nvlxi_pooled_event *event);
 
 int nvlxi_pool_borrow_event(struct nvlxi_pool *pool, int gpu, struct nvlxi_pooled_event **event);
 void nvlxi_pool_return_event(struct nvlxi_pool *pool, struct nvlxi_pooled_event *event);

@@ -15,6 +15,7 @@
 #define SPIN_NS           200000u  /* a waiter first asks again at once, */
 #define YIELD_NS          5000000u /* then lets others run, */
 #define SLEEP_NS          50000    /* then sleeps in between */
+#define POLLS             8        /* for a look at the clock, which costs up to a third of one */
 
 void nvlxi_transfers_init(struct nvlxi_transfers *transfers, size_t list_limit) {
     pthread_mutex_init(&transfers->mutex, NULL);
@@ -37,22 +38,59 @@ static struct nvlx_request *new_request(struct nvlxi_transfers *t) {
     return request;
 }
 
-static struct nvlx_request *take_request(struct nvlxi_transfers *t) {
-    pthread_mutex_lock(&t->mutex);
-    struct nvlx_request *request = t->idle;
-    if (request) {
-        LL_DELETE(t->idle, request);
-        t->idle_count--;
-    }
-    pthread_mutex_unlock(&t->mutex);
-    if (!request && !(request = new_request(t)))
-        return NULL;
+static void renew_request(struct nvlx_request *request) {
     atomic_store_explicit(&request->status, NVLX_EAGAIN, memory_order_relaxed);
     request->outcome = 0;
     request->error[0] = '\0';
     request->needs.use_count = request->needs.mapping_count = request->needs.peer_count = 0;
     request->prepared = NULL;
+}
+
+/* Under the mutex. */
+static struct nvlx_request *pop_request(struct nvlxi_transfers *t) {
+    struct nvlx_request *request = t->idle;
+    if (request) {
+        LL_DELETE(t->idle, request);
+        t->idle_count--;
+    }
     return request;
+}
+
+/* Under the mutex. */
+static struct nvlxi_check *pop_check(struct nvlxi_transfers *t) {
+    struct nvlxi_check *check = t->checks;
+    if (check)
+        LL_DELETE(t->checks, check);
+    return check;
+}
+
+static struct nvlx_request *take_request(struct nvlxi_transfers *t) {
+    pthread_mutex_lock(&t->mutex);
+    struct nvlx_request *request = pop_request(t);
+    pthread_mutex_unlock(&t->mutex);
+    if (request || (request = new_request(t)))
+        renew_request(request);
+    return request;
+}
+
+static struct nvlxi_check *new_check(void) {
+    struct nvlxi_check *check = calloc(1, sizeof *check);
+    if (!check)
+        nvlxi_fail(NVLX_ENOMEM, "no memory to check a transfer");
+    return check;
+}
+
+struct nvlxi_check *nvlxi_transfers_take_check(struct nvlxi_transfers *t) {
+    pthread_mutex_lock(&t->mutex);
+    struct nvlxi_check *check = pop_check(t);
+    pthread_mutex_unlock(&t->mutex);
+    return check ? check : new_check();
+}
+
+void nvlxi_transfers_return_check(struct nvlxi_transfers *t, struct nvlxi_check *check) {
+    pthread_mutex_lock(&t->mutex);
+    LL_PREPEND(t->checks, check);
+    pthread_mutex_unlock(&t->mutex);
 }
 
 static void destroy_request(struct nvlx_request *request) {
@@ -74,23 +112,6 @@ static void recycle(struct nvlx_request *request) {
     pthread_mutex_unlock(&t->mutex);
     if (!keep)
         destroy_request(request);
-}
-
-struct nvlxi_check *nvlxi_transfers_take_check(struct nvlxi_transfers *t) {
-    pthread_mutex_lock(&t->mutex);
-    struct nvlxi_check *check = t->checks;
-    if (check)
-        LL_DELETE(t->checks, check);
-    pthread_mutex_unlock(&t->mutex);
-    if (!check && !(check = calloc(1, sizeof *check)))
-        nvlxi_fail(NVLX_ENOMEM, "no memory to check a transfer");
-    return check;
-}
-
-void nvlxi_transfers_return_check(struct nvlxi_transfers *t, struct nvlxi_check *check) {
-    pthread_mutex_lock(&t->mutex);
-    LL_PREPEND(t->checks, check);
-    pthread_mutex_unlock(&t->mutex);
 }
 
 void nvlxi_transfers_free(struct nvlxi_transfers *transfers) {
@@ -358,18 +379,35 @@ static int submit(struct nvlx_request *made, struct nvlxi_check *check, const st
     return 0;
 }
 
+/* What a submission works with: both, or none. */
+static int take_both(struct nvlxi_transfers *t, struct nvlx_request **request, struct nvlxi_check **check) {
+    pthread_mutex_lock(&t->mutex);
+    *request = pop_request(t);
+    *check = pop_check(t);
+    pthread_mutex_unlock(&t->mutex);
+    if ((*request || (*request = new_request(t))) && (*check || (*check = new_check()))) {
+        renew_request(*request);
+        return 0;
+    }
+    if (*check)
+        nvlxi_transfers_return_check(t, *check);
+    if (*request)
+        recycle(*request);
+    return NVLX_ENOMEM;
+}
+
 int nvlxi_transfer_submit(struct nvlxi_transfers *transfers, const struct nvlx_op *ops, size_t count,
                           const struct nvlx_transfer_options *options, struct nvlx_request **request) {
     uint64_t started_ns = nvlxi_now_ns();
-    struct nvlx_request *made = take_request(transfers);
-    if (!made)
-        return NVLX_ENOMEM;
+    struct nvlx_request *made;
+    struct nvlxi_check *check;
+    int code = take_both(transfers, &made, &check);
+    if (code)
+        return code;
     pthread_mutex_lock(&made->polling);
     made->started_ns = started_ns;
-    struct nvlxi_check *check = nvlxi_transfers_take_check(transfers);
-    int code = check ? submit(made, check, ops, count, options) : NVLX_ENOMEM;
-    if (check)
-        nvlxi_transfers_return_check(transfers, check);
+    code = submit(made, check, ops, count, options);
+    nvlxi_transfers_return_check(transfers, check);
     return hand_over(made, code, request);
 }
 
@@ -477,12 +515,17 @@ int nvlxi_request_test(struct nvlx_request *request) {
 
 int nvlxi_request_wait(struct nvlx_request *request, int64_t timeout_ns) {
     uint64_t since = nvlxi_now_ns(), deadline = nvlxi_deadline(timeout_ns);
-    for (;;) {
+    for (unsigned polls = 0, between = POLLS;; polls++) {
         int status = nvlxi_request_test(request);
         if (status != NVLX_EAGAIN)
             return status;
-        if (nvlxi_now_ns() >= deadline)
+        if (polls % between)
+            continue;
+        uint64_t now = nvlxi_now_ns();
+        if (now >= deadline)
             return nvlxi_fail(NVLX_ETIMEDOUT, "the transfer is still in flight after %" PRId64 " ns", timeout_ns);
+        if (now - since >= SPIN_NS)
+            between = 1;
         nvlxi_transfers_pause(since);
     }
 }
