@@ -6,13 +6,15 @@
 
 #include "error.h"
 
-/* The rules, measured on two H200 with NV18 between them. A warp carries a fragment best up to 32 KiB, a block up to 2
- * MiB; from there on copy engines are as fast or faster. Where source and destination are apart by an odd number of
- * bytes, the kernel copies byte by byte: engines do better with what is long. Fewer fragments than fit into the plan
- * itself are not worth a launch. Where the caller wants the kernel alone, what is long is cut, so that more than one
- * block gets some of it. */
-#define WARP_MAX   (64u << 10)
-#define ENGINE_MIN (2u << 20)
+/* The rules, measured on two H200 and two H100 with NV18 between them. A warp carries a fragment best up to 32 KiB,
+ * then a block; from 1 MiB on for reads, 512 KiB for writes, copy engines are as fast or faster. Where source and
+ * destination are apart by an odd number of bytes, the kernel copies byte by byte: engines do better with what is long.
+ * Fewer fragments than fit into the plan itself are not worth a launch. Where the caller wants the kernel alone, what
+ * is long is cut, so that more than one block gets some of it. */
+#define WARP_MAX         (64u << 10)
+#define BLOCK_MAX        (2u << 20) /* of one piece */
+#define ENGINE_MIN_READ  (1u << 20)
+#define ENGINE_MIN_WRITE (512u << 10)
 
 void nvlxi_plan_init(struct nvlxi_plan *plan, nvlxi_take_chunk take_chunk, nvlxi_give_chunk give_chunk, void *context) {
     memset(plan, 0, sizeof *plan);
@@ -98,6 +100,7 @@ struct nvlxi_group *nvlxi_plan_group(struct nvlxi_plan *plan, int gpu, int remot
         group->remote_gpu = remote_gpu;
         group->device = device;
         group->opcode = opcode;
+        group->engine_min = opcode == NVLX_OP_READ ? ENGINE_MIN_READ : ENGINE_MIN_WRITE;
         group->warp_max = plan->mechanism == NVLX_MECHANISM_COPY_ENGINE || !kernels ? 0 : WARP_MAX;
     }
     return group;
@@ -129,7 +132,7 @@ static int grow(struct nvlxi_plan *plan, struct nvlxi_list *list, bool kernel) {
 /* Puts a fragment into a list; for the blocks in parts. */
 static int put(struct nvlxi_plan *plan, struct nvlxi_group *group, enum nvlxi_way way, struct nvlxi_fragment fragment) {
     struct nvlxi_list *list = &group->lists[way];
-    const uint64_t most = way == NVLXI_BY_BLOCKS ? ENGINE_MIN : UINT64_MAX;
+    const uint64_t most = way == NVLXI_BY_BLOCKS ? BLOCK_MAX : UINT64_MAX;
     while (fragment.length) {
         uint64_t length = nvlxi_min(fragment.length, most);
         int code = list->next == list->limit ? grow(plan, list, way != NVLXI_BY_ENGINES) : 0;
@@ -151,7 +154,7 @@ static enum nvlxi_way choose(const struct nvlxi_plan *plan, const struct nvlxi_g
     if (group->warp_max == 0)
         return NVLXI_BY_ENGINES;
     if (plan->mechanism != NVLX_MECHANISM_KERNEL &&
-        (fragment->length >= ENGINE_MIN || (fragment->destination ^ fragment->source) % 4))
+        (fragment->length >= group->engine_min || (fragment->destination ^ fragment->source) % 4))
         return NVLXI_BY_ENGINES;
     return NVLXI_BY_BLOCKS;
 }

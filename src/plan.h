@@ -66,6 +66,7 @@ struct nvlxi_group {
     uint16_t opcode;            /* NVLX_OP_... */
     uint32_t id;                /* its number in the plan */
     uint64_t warp_max;          /* an open fragment of at most this length goes to the warps: 0 if there is no kernel */
+    uint64_t engine_min;        /* from this length on copy engines are at least as fast as kernels */
     uint64_t join_max;          /* what is joined does not get longer */
     uint64_t bytes;             /* of all its ops */
     struct nvlxi_fragment open; /* length 0: none */

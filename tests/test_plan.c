@@ -9,7 +9,8 @@
 /* The rules of plan.c, said once more: the longest fragment for a warp, the shortest for the copy engines, and the
  * longest piece for a block. */
 #define WARP_MAX   (64 * KIB)
-#define ENGINE_MIN (2 * MIB)
+#define ENGINE_MIN (512 * KIB) /* for writes; for reads twice as much */
+#define BLOCK_MAX  (2 * MIB)
 
 #define LOCAL  UINT64_C(0x7f0000000000)
 #define REMOTE UINT64_C(0x7e0000000000)
@@ -189,8 +190,8 @@ static const struct choice choices[] = {
     {NVLX_MECHANISM_COPY_ENGINE, true, WARP_MAX + 1, 0, {0, 0, 1}},
     {NVLX_MECHANISM_KERNEL, true, 1, 0, {1, 0, 0}},
     {NVLX_MECHANISM_KERNEL, true, WARP_MAX + 1, 1, {0, 1, 0}},
-    {NVLX_MECHANISM_KERNEL, true, ENGINE_MIN, 0, {0, 1, 0}},
-    {NVLX_MECHANISM_KERNEL, true, ENGINE_MIN + 1, 0, {0, 2, 0}},
+    {NVLX_MECHANISM_KERNEL, true, BLOCK_MAX, 0, {0, 1, 0}},
+    {NVLX_MECHANISM_KERNEL, true, BLOCK_MAX + 1, 0, {0, 2, 0}},
     {NVLX_MECHANISM_KERNEL, true, 7 * MIB, 3, {0, 4, 0}},
 };
 
@@ -218,6 +219,22 @@ static void ways_by_size_and_alignment(void) {
     }
 }
 
+/* Copy engines are as fast as kernels for shorter writes than reads. */
+static void engines_take_shorter_writes(void) {
+    for (uint64_t length = ENGINE_MIN - 1; length <= 2 * ENGINE_MIN; length++) {
+        for (uint16_t opcode = NVLX_OP_READ; opcode <= NVLX_OP_WRITE; opcode++) {
+            begin(NVLX_MECHANISM_AUTO);
+            add_fillers(group_for(opcode, true), 10);
+            add(group_for(opcode, true), LOCAL, REMOTE, length);
+            OK(nvlxi_plan_seal(&plan));
+            EQUAL(length >= (opcode == NVLX_OP_READ ? 2 : 1) * ENGINE_MIN, plan.fragments[NVLXI_BY_ENGINES]);
+            end();
+        }
+        if (length == ENGINE_MIN)
+            length = 2 * ENGINE_MIN - 2;
+    }
+}
+
 static void long_ones_are_cut_for_blocks(void) {
     begin(NVLX_MECHANISM_KERNEL);
     struct nvlxi_group *group = group_for(NVLX_OP_READ, true);
@@ -227,9 +244,9 @@ static void long_ones_are_cut_for_blocks(void) {
     EQUAL(3, list->count);
     EXPECT(list->first && list->first == list->last && list->first->count == 3);
     for (size_t i = 0; i < 3; i++) {
-        EQUAL(LOCAL + i * ENGINE_MIN, list->first->fragment[i].destination);
-        EQUAL(REMOTE + 12 + i * ENGINE_MIN, list->first->fragment[i].source);
-        EQUAL(i < 2 ? ENGINE_MIN : MIB + 1, list->first->fragment[i].length);
+        EQUAL(LOCAL + i * BLOCK_MAX, list->first->fragment[i].destination);
+        EQUAL(REMOTE + 12 + i * BLOCK_MAX, list->first->fragment[i].source);
+        EQUAL(i < 2 ? BLOCK_MAX : MIB + 1, list->first->fragment[i].length);
     }
     end();
 }
@@ -335,7 +352,7 @@ static void mark_list(struct marks *marks, const struct nvlxi_group *group, int 
         for (uint32_t i = 0; i < chunk->count; i++) {
             EXPECT(chunk->fragment[i].length > 0);
             EXPECT(way != NVLXI_BY_WARPS || chunk->fragment[i].length <= WARP_MAX);
-            EXPECT(way != NVLXI_BY_BLOCKS || chunk->fragment[i].length <= ENGINE_MIN);
+            EXPECT(way != NVLXI_BY_BLOCKS || chunk->fragment[i].length <= BLOCK_MAX);
             bytes += chunk->fragment[i].length;
             mark_bytes(marks, group->id, &chunk->fragment[i]);
         }
@@ -351,9 +368,18 @@ static size_t below(size_t limit) {
 }
 
 static uint64_t random_length(void) {
-    static const uint64_t special[] = {
-        0,          1, WARP_MAX - 1, WARP_MAX, WARP_MAX + 1, 5 * WARP_MAX, ENGINE_MIN, ENGINE_MIN - 1, ENGINE_MIN + 1,
-        9 * MIB + 3};
+    static const uint64_t special[] = {0,
+                                       1,
+                                       WARP_MAX - 1,
+                                       WARP_MAX,
+                                       WARP_MAX + 1,
+                                       5 * WARP_MAX,
+                                       ENGINE_MIN,
+                                       ENGINE_MIN - 1,
+                                       ENGINE_MIN + 1,
+                                       BLOCK_MAX,
+                                       BLOCK_MAX + 1,
+                                       9 * MIB + 3};
     return below(4) ? 1 + below(300) : special[below(COUNT(special))];
 }
 
@@ -588,7 +614,7 @@ static void memory_that_fails_before_a_portion(void) {
 /* Fills all three lists of two groups, over several chunks each. */
 static int plan_until_it_fails(void) {
     struct nvlxi_group *groups[2] = {group_for(NVLX_OP_READ, true), group_for(NVLX_OP_WRITE, true)};
-    static const uint64_t lengths[3] = {100, WARP_MAX + 4, ENGINE_MIN};
+    static const uint64_t lengths[3] = {100, WARP_MAX + 4, 2 * ENGINE_MIN};
     for (size_t i = 0; i < 120; i++) {
         int code = nvlxi_plan_add(&plan, groups[i % 2], LOCAL + 8 * MIB * i, REMOTE + 8 * MIB * i, lengths[i % 3]);
         if (code)
@@ -625,6 +651,7 @@ int main(int argc, char **argv) {
                                         {"joined_in_the_order_of_the_ops", joined_in_the_order_of_the_ops},
                                         {"groups_by_pair_and_direction", groups_by_pair_and_direction},
                                         {"ways_by_size_and_alignment", ways_by_size_and_alignment},
+                                        {"engines_take_shorter_writes", engines_take_shorter_writes},
                                         {"long_ones_are_cut_for_blocks", long_ones_are_cut_for_blocks},
                                         {"few_lie_in_the_plan_itself", few_lie_in_the_plan_itself},
                                         {"no_byte_is_lost_or_moved", no_byte_is_lost_or_moved},

@@ -88,6 +88,7 @@ struct nvlxi_event {
     X(cuMemMap, 10020, PFN_cuMemMap_v10020)                                                                            \
     X(cuMemUnmap, 10020, PFN_cuMemUnmap_v10020)                                                                        \
     X(cuMemSetAccess, 10020, PFN_cuMemSetAccess_v10020)                                                                \
+    X(cuMemGetAccess, 10020, PFN_cuMemGetAccess_v10020)                                                                \
     X(cuMemPoolCreate, 11020, PFN_cuMemPoolCreate_v11020)                                                              \
     X(cuMemPoolDestroy, 11020, PFN_cuMemPoolDestroy_v11020)                                                            \
     X(cuMemAllocFromPoolAsync, 11020, PFN_cuMemAllocFromPoolAsync_v11020)                                              \

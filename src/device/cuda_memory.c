@@ -97,17 +97,34 @@ int nvlxi_cuda_free(struct nvlxi_device *device, void *address) {
                  : 0;
 }
 
-/* The GPU of a pointer, or of the other one where this is host memory; the first GPU that can be used otherwise. */
+/* Memory of virtual-memory management tells who may use it; that of other kinds does not, and its GPU may. */
+static bool may_use(int gpu, const void *address) {
+    const CUmemLocation location = {.type = CU_MEM_LOCATION_TYPE_DEVICE, .id = gpu};
+    unsigned long long flags;
+    return nvlxi_cuda_driver.cuMemGetAccess(&flags, &location, (CUdeviceptr)(uintptr_t)address) || flags;
+}
+
+/* A GPU that may use the memory at an address: the one that holds it, unless this is a mapping that was opened on
+ * another. -1: it is host memory. */
+static int user_of(struct nvlxi_device *device, const void *address, int *gpu) {
+    struct nvlxi_cuda_attributes attributes;
+    int code = nvlxi_cuda_attributes((uint64_t)(uintptr_t)address, &attributes);
+    *gpu = !code && attributes.type == CU_MEMORYTYPE_DEVICE ? attributes.gpu : -1;
+    if (*gpu < 0 || may_use(*gpu, address))
+        return code;
+    for (int other = 0; other < device->gpu_count; other++)
+        if (may_use(other, address))
+            *gpu = other;
+    return code;
+}
+
+/* The GPU that can use the destination, or the source where that is host memory; any other otherwise. */
 static int memcpy_gpu(struct nvlxi_device *device, const void *destination, const void *source, int *gpu) {
-    struct nvlxi_cuda_attributes to, from;
-    int code = nvlxi_cuda_attributes((uint64_t)(uintptr_t)destination, &to);
-    if (!code)
-        code = nvlxi_cuda_attributes((uint64_t)(uintptr_t)source, &from);
-    *gpu = nvlxi_cuda_any_gpu(device);
-    if (!code && from.type == CU_MEMORYTYPE_DEVICE)
-        *gpu = from.gpu;
-    if (!code && to.type == CU_MEMORYTYPE_DEVICE)
-        *gpu = to.gpu;
+    int code = user_of(device, destination, gpu);
+    if (!code && *gpu < 0)
+        code = user_of(device, source, gpu);
+    if (!code && *gpu < 0)
+        *gpu = nvlxi_cuda_any_gpu(device);
     return code;
 }
 
