@@ -73,7 +73,6 @@ struct nvlxi_kernel {
     const struct nvlxi_part *parts;
     uint32_t part_count; /* 1 to NVLXI_PARTS_MAX, of together less than 2^31 fragments */
     uint32_t sms;        /* that it may take, at most */
-    uint32_t opcode;     /* NVLX_OP_...: which side is far */
     bool by_blocks;      /* a block a fragment, for long ones; else a warp a fragment */
 };
 

@@ -337,15 +337,17 @@ int nvlxi_plan_all(struct nvlxi_plan *plan, struct nvlxi_checked *checked) {
 
 /* ---- Portions ---------------------------------------------------------------------------------------- */
 
-/* Ops of the first portion, a quarter of a long list or less. Each portion makes what is planned four times as much. */
-#define PORTION_MIN 2048u
-#define PORTION_MAX 8192u
+/* The first portion ends after a quarter of the list, or with so many bytes as take longer to copy than the next one to
+ * plan. Each portion makes what is planned four times as much. */
+#define LIST_MIN      8192u /* ops: a shorter list is planned before a second launch would be made */
+#define PORTION_BYTES (8u << 20)
+#define PORTION_STEP  256u /* ops */
 
 /* Whether the rest of the list, too, goes to the warps of one group alone. Ops that are adjacent could make something
  * longer: where the first portion has none of that, it is not looked for in the rest. */
-static bool can_follow(const struct nvlxi_plan *plan, const struct nvlxi_checked *checked) {
+static bool can_follow(const struct nvlxi_plan *plan) {
     const struct nvlxi_group *group = plan->groups;
-    return plan->group_count == 1 && checked->longest < group->warp_max && group->open.length <= group->warp_max &&
+    return plan->group_count == 1 && group->warp_max && group->open.length <= group->warp_max &&
            !is_inline(plan, group) && !group->lists[NVLXI_BY_BLOCKS].first && !group->lists[NVLXI_BY_ENGINES].first;
 }
 
@@ -365,11 +367,14 @@ static int reserve(struct nvlxi_plan *plan, const struct nvlxi_list *list, uint6
 }
 
 int nvlxi_plan_begin(struct nvlxi_plan *plan, struct nvlxi_checked *checked) {
-    const size_t portion = nvlxi_min(checked->count / 4, PORTION_MAX);
-    int code = portion < PORTION_MIN ? 0 : plan_until(plan, checked, portion);
-    if (code)
-        return code;
-    if (portion < PORTION_MIN || !can_follow(plan, checked))
+    if (checked->count < LIST_MIN || checked->longest >= WARP_MAX)
+        return nvlxi_plan_all(plan, checked);
+    do {
+        int code = plan_until(plan, checked, checked->planned + PORTION_STEP);
+        if (code)
+            return code;
+    } while (checked->planned < checked->count / 4 && plan->groups->bytes < PORTION_BYTES);
+    if (!can_follow(plan))
         return nvlxi_plan_all(plan, checked);
     struct nvlxi_list *list = &plan->groups->lists[NVLXI_BY_WARPS];
     plan->groups->join_max = plan->groups->warp_max;

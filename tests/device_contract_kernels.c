@@ -70,15 +70,14 @@ static void run_kernel(const struct desk *desk, struct nvlxi_kernel kernel) {
 }
 
 /* Whether a kernel moves the bytes of all lists, and none around them. */
-static void check_kernel(const struct desk *desk, uint32_t sms, uint32_t opcode, bool by_blocks) {
+static void check_kernel(const struct desk *desk, uint32_t sms, bool by_blocks) {
     struct nvlxi_part parts[NVLXI_PARTS_MAX];
     uint8_t *got = malloc(BYTES);
     assert_non_null(got);
     fill(desk->to, BYTES, BLANK);
     memcpy(parts, desk->parts, sizeof parts);
     run_kernel(
-        desk, (struct nvlxi_kernel){
-                  .parts = parts, .part_count = NVLXI_PARTS_MAX, .sms = sms, .opcode = opcode, .by_blocks = by_blocks});
+        desk, (struct nvlxi_kernel){.parts = parts, .part_count = NVLXI_PARTS_MAX, .sms = sms, .by_blocks = by_blocks});
     memset(parts, 0, sizeof parts); /* has been read */
     wait_for(desk->event);
     EXPECT(0, me.ops->memcpy(me.device, got, (void *)(uintptr_t)desk->to, BYTES));
@@ -93,11 +92,9 @@ static void kernels_copy_all_their_parts(void **state) {
     EXPECT(0, me.ops->limits(me.device, 0, &limits));
     assert_true(limits.sms > 0);
     put_lists(&desk);
-    for (uint32_t opcode = NVLX_OP_READ; opcode <= NVLX_OP_WRITE; opcode++) {
-        for (int by_blocks = 0; by_blocks < 2; by_blocks++) {
-            check_kernel(&desk, 1, opcode, by_blocks);
-            check_kernel(&desk, limits.sms, opcode, by_blocks);
-        }
+    for (int by_blocks = 0; by_blocks < 2; by_blocks++) {
+        check_kernel(&desk, 1, by_blocks);
+        check_kernel(&desk, limits.sms, by_blocks);
     }
     desk_free(&desk);
 }
@@ -107,11 +104,8 @@ static void kernels_may_have_nothing_to_do(void **state) {
     struct desk desk = desk_make();
     const struct nvlxi_part parts[] = {{desk.memory, 0}, {desk.memory, 0}};
     for (int by_blocks = 0; by_blocks < 2; by_blocks++) {
-        run_kernel(&desk, (struct nvlxi_kernel){.parts = parts,
-                                                .part_count = NVLXI_COUNT(parts),
-                                                .sms = 1,
-                                                .opcode = NVLX_OP_READ,
-                                                .by_blocks = by_blocks});
+        run_kernel(&desk, (struct nvlxi_kernel){
+                              .parts = parts, .part_count = NVLXI_COUNT(parts), .sms = 1, .by_blocks = by_blocks});
         wait_for(desk.event);
     }
     desk_free(&desk);
