@@ -146,8 +146,7 @@ int nvlxi_issue_copies(struct nvlxi_pool *pool, const struct nvlxi_plan *plan, s
     return code;
 }
 
-int nvlxi_issue_more(struct nvlxi_pool *pool, const struct nvlxi_plan *plan, struct nvlxi_legs *legs,
-                     uint32_t max_sms) {
+int nvlxi_issue_more(struct nvlxi_pool *pool, struct nvlxi_legs *legs, uint32_t max_sms) {
     return issue_kernels(pool, NVLXI_BY_WARPS, legs->leg, max_sms, &legs->place);
 }
 

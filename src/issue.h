@@ -34,7 +34,7 @@ int nvlxi_issue_follow(struct nvlxi_pool *pool, const struct nvlxi_legs *legs, v
  * returned; what was issued before it is in flight. */
 int nvlxi_issue_copies(struct nvlxi_pool *pool, const struct nvlxi_plan *plan, struct nvlxi_legs *legs,
                        uint32_t max_sms);
-int nvlxi_issue_more(struct nvlxi_pool *pool, const struct nvlxi_plan *plan, struct nvlxi_legs *legs, uint32_t max_sms);
+int nvlxi_issue_more(struct nvlxi_pool *pool, struct nvlxi_legs *legs, uint32_t max_sms);
 
 /* Puts each leg's event behind its last copy, whatever failed before, and, unless it is NULL, the caller's stream
  * behind the events. Returns the first failure. */

@@ -370,7 +370,7 @@ int nvlxi_plan_begin(struct nvlxi_plan *plan, struct nvlxi_checked *checked) {
     if (checked->count < LIST_MIN || checked->longest >= WARP_MAX)
         return nvlxi_plan_all(plan, checked);
     do {
-        int code = plan_until(plan, checked, checked->planned + PORTION_STEP);
+        int code = plan_until(plan, checked, nvlxi_min(checked->planned + PORTION_STEP, checked->count / 4));
         if (code)
             return code;
     } while (checked->planned < checked->count / 4 && plan->groups->bytes < PORTION_BYTES);

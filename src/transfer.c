@@ -300,7 +300,7 @@ static void issue_all(struct nvlx_request *request, const struct nvlxi_plan *pla
     int failure = nvlxi_issue_copies(pool, plan, &request->legs, max_sms);
     while (!plan->sealed) {
         nvlxi_plan_next(&request->plan, checked);
-        failure = failure ? failure : nvlxi_issue_more(pool, plan, &request->legs, max_sms);
+        failure = failure ? failure : nvlxi_issue_more(pool, &request->legs, max_sms);
     }
     if (failure)
         fail_request(request, failure);

@@ -97,7 +97,7 @@ int nvlxi_cuda_free(struct nvlxi_device *device, void *address) {
                  : 0;
 }
 
-/* Memory of virtual-memory management tells who may use it; that of other kinds does not, and its GPU may. */
+/* Memory of virtual-memory management tells who may use it. What does not is used by its GPU. */
 static bool may_use(int gpu, const void *address) {
     const CUmemLocation location = {.type = CU_MEM_LOCATION_TYPE_DEVICE, .id = gpu};
     unsigned long long flags;
@@ -110,7 +110,7 @@ static int user_of(struct nvlxi_device *device, const void *address, int *gpu) {
     struct nvlxi_cuda_attributes attributes;
     int code = nvlxi_cuda_attributes((uint64_t)(uintptr_t)address, &attributes);
     *gpu = !code && attributes.type == CU_MEMORYTYPE_DEVICE ? attributes.gpu : -1;
-    if (*gpu < 0 || may_use(*gpu, address))
+    if (*gpu < 0 || attributes.legacy || attributes.pool || may_use(*gpu, address))
         return code;
     for (int other = 0; other < device->gpu_count; other++)
         if (may_use(other, address))
