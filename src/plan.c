@@ -149,7 +149,7 @@ static int put(struct nvlxi_plan *plan, struct nvlxi_group *group, enum nvlxi_wa
 
 static enum nvlxi_way choose(const struct nvlxi_plan *plan, const struct nvlxi_group *group,
                              const struct nvlxi_fragment *fragment) {
-    if (fragment->length <= group->warp_max) /* without asking, in put_short */
+    if (fragment->length <= group->warp_max) /* without asking, in plan_run */
         return NVLXI_BY_WARPS;
     if (group->warp_max == 0)
         return NVLXI_BY_ENGINES;
@@ -235,11 +235,19 @@ static struct nvlxi_fragment fragment_of(const struct nvlxi_checked *checked, si
     return (struct nvlxi_fragment){read ? local : remote, read ? remote : local, checked->ops[index].length};
 }
 
-/* Puts an op into the warps' list; false if it joins the one before, which ends at *end. */
-static inline __attribute__((always_inline)) bool put_one(const struct nvlxi_checked *checked, size_t index, bool read,
-                                                          struct nvlxi_fragment *to, struct nvlxi_fragment *end) {
-    const struct nvlxi_fragment fragment = fragment_of(checked, index, read);
+/* Whether `choose` sends a fragment to the blocks for its length and alignment alone. */
+static inline bool suits_blocks(const struct nvlxi_group *group, const struct nvlxi_fragment *fragment) {
+    return fragment->length - group->warp_max - 1 < group->engine_min - group->warp_max - 1 &&
+           (fragment->destination ^ fragment->source) % 4 == 0;
+}
+
+/* Puts an op into a list; false if it joins the one before, which ends at *end, or does not belong there. */
+static inline __attribute__((always_inline)) bool put_one(const struct nvlxi_group *group, enum nvlxi_way way,
+                                                          struct nvlxi_fragment fragment, struct nvlxi_fragment *to,
+                                                          struct nvlxi_fragment *end) {
     if (fragment.destination == end->destination && fragment.source == end->source)
+        return false;
+    if (way == NVLXI_BY_BLOCKS && !suits_blocks(group, &fragment))
         return false;
     *to = fragment;
     end->destination = fragment.destination + fragment.length;
@@ -248,47 +256,51 @@ static inline __attribute__((always_inline)) bool put_one(const struct nvlxi_che
     return true;
 }
 
-/* Puts ops from `index` on into the warps' list, where all of them belong, up to one that joins the one before, or for
- * which there is no room; returns that. The group's open fragment belongs there too. Chunks are written only: they are
- * slow to read, see device.h. */
-static inline __attribute__((always_inline)) size_t
-put_short(struct nvlxi_group *group, const struct nvlxi_checked *checked, size_t index, size_t end, bool read) {
-    struct nvlxi_list *const list = &group->lists[NVLXI_BY_WARPS];
+/* Puts ops from `index` on into the list of warps, where all of them belong, or of blocks, up to one that joins the one
+ * before, or does not belong there, or for which there is no room; returns that. The group's open fragment belongs
+ * there too. Chunks are written only: they are slow to read, see device.h. */
+static inline __attribute__((always_inline)) size_t put_short(struct nvlxi_group *group, enum nvlxi_way way,
+                                                              const struct nvlxi_checked *checked, size_t index,
+                                                              size_t end, bool read) {
+    struct nvlxi_list *const list = &group->lists[way];
     struct nvlxi_fragment *next = list->next;
     struct nvlxi_fragment at = {group->open.destination + group->open.length, group->open.source + group->open.length,
-                                group->bytes};
+                                group->open.length};
     const size_t first = index, room = (size_t)(list->limit - next);
     end = room ? index + nvlxi_min(end - index, room - 1) : index;
     if (index == end)
         return index;
     *next++ = group->open;
     for (; end - index >= 2; index += 2, next += 2) { /* two at a time: half the counting */
-        if (!put_one(checked, index, read, next, &at))
+        if (!put_one(group, way, fragment_of(checked, index, read), next, &at))
             goto done;
-        if (!put_one(checked, index + 1, read, next + 1, &at)) {
+        if (!put_one(group, way, fragment_of(checked, index + 1, read), next + 1, &at)) {
             index++;
             next++;
             goto done;
         }
     }
-    if (index < end && put_one(checked, index, read, next, &at)) {
+    if (index < end && put_one(group, way, fragment_of(checked, index, read), next, &at)) {
         index++;
         next++;
     }
 done:
+    group->bytes += at.length - group->open.length;
     if (index > first)
         group->open = fragment_of(checked, index - 1, read);
-    group->bytes = at.length;
+    list->bytes += at.length - group->open.length;
     list->next = next - 1;
     return index;
 }
 
-static size_t put_reads(struct nvlxi_group *group, const struct nvlxi_checked *checked, size_t index, size_t end) {
-    return put_short(group, checked, index, end, true);
+static size_t put_to_warps(struct nvlxi_group *group, const struct nvlxi_checked *checked, size_t index, size_t end) {
+    return group->opcode == NVLX_OP_READ ? put_short(group, NVLXI_BY_WARPS, checked, index, end, true)
+                                         : put_short(group, NVLXI_BY_WARPS, checked, index, end, false);
 }
 
-static size_t put_writes(struct nvlxi_group *group, const struct nvlxi_checked *checked, size_t index, size_t end) {
-    return put_short(group, checked, index, end, false);
+static size_t put_to_blocks(struct nvlxi_group *group, const struct nvlxi_checked *checked, size_t index, size_t end) {
+    return group->opcode == NVLX_OP_READ ? put_short(group, NVLXI_BY_BLOCKS, checked, index, end, true)
+                                         : put_short(group, NVLXI_BY_BLOCKS, checked, index, end, false);
 }
 
 /* Adds one op, whatever it is; *joined tells whether it made the open fragment longer. */
@@ -301,16 +313,17 @@ static int add_one(struct nvlxi_plan *plan, struct nvlxi_group *group, const str
     return code;
 }
 
-/* Plans ops of one run: those that just go to the warps' list the short way. */
+/* Plans ops of one run: those that just go to the list where the one before them goes, the short way. */
 static int plan_run(struct nvlxi_plan *plan, struct nvlxi_checked *checked, struct nvlxi_group *group, size_t end) {
     const bool warps = checked->longest < group->warp_max;
     while (checked->planned < end) {
         bool joined = true;
         if (warps && group->open.length - 1 < group->warp_max)
-            checked->planned = group->opcode == NVLX_OP_READ ? put_reads(group, checked, checked->planned, end)
-                                                             : put_writes(group, checked, checked->planned, end);
-        for (; checked->planned < end && (joined || !warps); checked->planned++) {
-            int code = add_one(plan, group, checked, checked->planned, &joined);
+            checked->planned = put_to_warps(group, checked, checked->planned, end);
+        else if (!warps && group->warp_max && suits_blocks(group, &group->open))
+            checked->planned = put_to_blocks(group, checked, checked->planned, end);
+        while (checked->planned < end && joined) {
+            int code = add_one(plan, group, checked, checked->planned++, &joined);
             if (code)
                 return code;
         }

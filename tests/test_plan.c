@@ -477,6 +477,75 @@ static void no_byte_is_lost_or_moved(void) {
     free(planned.mark);
 }
 
+/* ---- The short ways, against the long one -------------------------------------------------------------- */
+
+#define SAME_OPS 600
+
+/* All fragments of the plan's only group, list by list. */
+static size_t list_fragments(struct nvlxi_fragment *fragments, uint64_t bytes[NVLXI_WAYS]) {
+    size_t count = 0;
+    EXPECT(plan.sealed && plan.group_count == 1);
+    for (int way = 0; way < NVLXI_WAYS; way++) {
+        bytes[way] = plan.way_bytes[way];
+        for (const struct nvlxi_chunk *chunk = plan.groups->lists[way].first; chunk; chunk = chunk->next)
+            for (uint32_t i = 0; i < chunk->count; i++)
+                fragments[count++] = chunk->fragment[i];
+    }
+    return count;
+}
+
+/* Mostly of one kind: short, for blocks or any, with others in between; some go on where the last one ended. */
+static void make_similar(struct nvlxi_group *group, size_t count) {
+    static const uint64_t bases[] = {1, WARP_MAX + 1, ENGINE_MIN - 3 * KIB};
+    uint64_t base = bases[below(COUNT(bases))];
+    struct nvlxi_fragment last = {0};
+    for (size_t i = 0; i < count; i++) {
+        struct nvlxi_fragment made = {LOCAL + 16 * MIB * i, REMOTE + 16 * MIB * i, base + below(3 * KIB)};
+        size_t kind = below(30);
+        if (kind == 0)
+            made.length = random_length();
+        if (kind == 1)
+            made.source += below(8);
+        if (kind == 2 || kind == 3)
+            made.destination = last.destination + last.length;
+        if (kind == 2)
+            made.source = last.source + last.length;
+        add_checked(group, &made);
+        last = made;
+    }
+}
+
+static void short_ways_do_as_the_long_one(void) {
+    static const uint32_t mechanisms[] = {NVLX_MECHANISM_AUTO, NVLX_MECHANISM_COPY_ENGINE, NVLX_MECHANISM_KERNEL};
+    static struct nvlxi_fragment fragments[2][20 * SAME_OPS];
+    state = 30;
+    for (int round = 0; round < 1500; round++) {
+        uint64_t bytes[2][NVLXI_WAYS];
+        uint16_t opcode = 1 + round % 2;
+        begin_checked(SAME_OPS);
+        begin(mechanisms[round % 3]);
+        chunks.capacity = 1 + (uint32_t)below(200);
+        make_similar(group_for(opcode, true), below(SAME_OPS));
+        OK(checked.count ? nvlxi_plan_all(&plan, &checked) : nvlxi_plan_seal(&plan));
+        size_t count = list_fragments(fragments[0], bytes[0]);
+        end();
+        begin(mechanisms[round % 3]);
+        struct nvlxi_group *group = group_for(opcode, true);
+        for (size_t i = 0; i < checked.count; i++) {
+            uint64_t local = (uint64_t)(uintptr_t)checked.ops[i].local, remote = checked.remote[i];
+            add(group, opcode == NVLX_OP_READ ? local : remote, opcode == NVLX_OP_READ ? remote : local,
+                checked.ops[i].length);
+        }
+        OK(nvlxi_plan_seal(&plan));
+        EQUAL(count, list_fragments(fragments[1], bytes[1]));
+        EXPECT(!memcmp(fragments[0], fragments[1], count * sizeof **fragments));
+        EXPECT(!memcmp(bytes[0], bytes[1], sizeof *bytes));
+        end();
+        end_checked();
+    }
+    chunks.capacity = 7;
+}
+
 /* ---- Portions ------------------------------------------------------------------------------------------ */
 
 #define LONG 20000
@@ -655,6 +724,7 @@ int main(int argc, char **argv) {
                                         {"long_ones_are_cut_for_blocks", long_ones_are_cut_for_blocks},
                                         {"few_lie_in_the_plan_itself", few_lie_in_the_plan_itself},
                                         {"no_byte_is_lost_or_moved", no_byte_is_lost_or_moved},
+                                        {"short_ways_do_as_the_long_one", short_ways_do_as_the_long_one},
                                         {"long_lists_come_in_portions", long_lists_come_in_portions},
                                         {"portions_join_what_is_short", portions_join_what_is_short},
                                         {"other_lists_do_not", other_lists_do_not},

@@ -36,6 +36,7 @@ static void measure(struct perf_session *session, struct nvlx_prepared *prepared
         perf_watch();
         for (size_t way = 0; way < PERF_LATENCY_WAYS; way++) {
             struct perf_sample sample;
+            move(session, prepared, (int)way, &sample); /* twice, as in perf_measure.c */
             move(session, prepared, (int)way, &sample);
             if (round < WARM_UP)
                 continue;
