@@ -145,7 +145,8 @@ struct nvlx_config {
                               those whose primary context is already active, now or later */
     size_t gpu_count;      /* entries of `gpus` */
     uint32_t mechanism;    /* NVLX_MECHANISM_...: the default of transfers */
-    uint32_t max_sms;      /* SMs that a transfer's kernel may take: the default of transfers. 0: 32 */
+    uint32_t max_sms;      /* SMs that a transfer's kernels may take: the default of transfers. 0: 32 for reads, 64 for
+                              writes, with which they fill NVLink (two H100); 16 cost up to 8 % of that */
     size_t list_memory; /* bytes of pinned host memory for lists of fragments, at most; transfers that find no room are
                            refused with NVLX_EBUSY. 0: 256 MiB. Taken as needed, kept for the next list */
 };

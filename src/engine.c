@@ -133,7 +133,7 @@ static int init_modules(struct nvlx_engine *engine, const struct nvlx_config *co
     transfers->registration = registration;
     transfers->max_requests = config->max_requests ? config->max_requests : 4096;
     transfers->mechanism = config->mechanism ? config->mechanism : NVLX_MECHANISM_AUTO;
-    transfers->max_sms = config->max_sms ? config->max_sms : 32;
+    transfers->max_sms = config->max_sms;
     int code = engine->ops->count(&relocation->gpus);
     if (!code)
         code = nvlxi_relocation_init(relocation, &engine->identity);

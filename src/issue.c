@@ -114,10 +114,11 @@ static bool take_part(struct nvlxi_place *place, struct nvlxi_part *part) {
 
 /* Issues a list from `place` on. Gives one kernel as many chunks as it takes: the next one starts only when it has
  * ended. */
-static int issue_kernels(const struct nvlxi_pool *pool, enum nvlxi_way way, const struct nvlxi_leg *leg,
-                         uint32_t max_sms, struct nvlxi_place *place) {
+static int issue_kernels(const struct nvlxi_pool *pool, const struct nvlxi_group *group, enum nvlxi_way way,
+                         const struct nvlxi_leg *leg, uint32_t max_sms, struct nvlxi_place *place) {
     struct nvlxi_part parts[NVLXI_PARTS_MAX];
-    struct nvlxi_kernel kernel = {.parts = parts, .sms = max_sms, .by_blocks = way == NVLXI_BY_BLOCKS};
+    struct nvlxi_kernel kernel = {
+        .parts = parts, .sms = max_sms ? max_sms : group->sms, .by_blocks = way == NVLXI_BY_BLOCKS};
     for (;;) {
         kernel.part_count = 0;
         while (kernel.part_count < NVLXI_PARTS_MAX && take_part(place, &parts[kernel.part_count]))
@@ -139,15 +140,16 @@ int nvlxi_issue_copies(struct nvlxi_pool *pool, const struct nvlxi_plan *plan, s
         leg += engine_lanes(group);
         for (int way = NVLXI_BY_BLOCKS; way >= NVLXI_BY_WARPS && !code; way--) {
             legs->place = (struct nvlxi_place){group->lists[way].first, 0};
-            code = issue_kernels(pool, way, leg, max_sms, &legs->place);
+            code = issue_kernels(pool, group, way, leg, max_sms, &legs->place);
         }
         leg += kernel_lanes(group);
     }
     return code;
 }
 
-int nvlxi_issue_more(struct nvlxi_pool *pool, struct nvlxi_legs *legs, uint32_t max_sms) {
-    return issue_kernels(pool, NVLXI_BY_WARPS, legs->leg, max_sms, &legs->place);
+int nvlxi_issue_more(struct nvlxi_pool *pool, const struct nvlxi_plan *plan, struct nvlxi_legs *legs,
+                     uint32_t max_sms) {
+    return issue_kernels(pool, plan->groups, NVLXI_BY_WARPS, legs->leg, max_sms, &legs->place);
 }
 
 int nvlxi_issue_end(struct nvlxi_pool *pool, const struct nvlxi_legs *legs, void *stream) {

@@ -31,10 +31,10 @@ void nvlxi_issue_return(struct nvlxi_pool *pool, struct nvlxi_legs *legs);
 int nvlxi_issue_follow(struct nvlxi_pool *pool, const struct nvlxi_legs *legs, void *stream);
 
 /* Issues the copies of what is planned by now, the first time; and of what was planned since. The first failure is
- * returned; what was issued before it is in flight. */
+ * returned; what was issued before it is in flight. max_sms 0: as many SMs as each group says. */
 int nvlxi_issue_copies(struct nvlxi_pool *pool, const struct nvlxi_plan *plan, struct nvlxi_legs *legs,
                        uint32_t max_sms);
-int nvlxi_issue_more(struct nvlxi_pool *pool, struct nvlxi_legs *legs, uint32_t max_sms);
+int nvlxi_issue_more(struct nvlxi_pool *pool, const struct nvlxi_plan *plan, struct nvlxi_legs *legs, uint32_t max_sms);
 
 /* Puts each leg's event behind its last copy, whatever failed before, and, unless it is NULL, the caller's stream
  * behind the events. Returns the first failure. */

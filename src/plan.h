@@ -64,6 +64,7 @@ struct nvlxi_group {
     int remote_gpu;             /* ordinal under which copies name the other side */
     uint16_t device;            /* index of the GPU on the other side */
     uint16_t opcode;            /* NVLX_OP_... */
+    uint32_t sms;               /* with which kernels fill the link */
     uint32_t id;                /* its number in the plan */
     uint64_t warp_max;          /* an open fragment of at most this length goes to the warps: 0 if there is no kernel */
     uint64_t engine_min;        /* from this length on copy engines are at least as fast as kernels */

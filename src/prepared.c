@@ -113,6 +113,7 @@ int nvlxi_prepare(struct nvlxi_transfers *transfers, const struct nvlx_op *ops, 
         return nvlxi_fail(NVLX_ENOMEM, "no memory for a prepared list");
     made->engine = transfers->engine;
     made->transfers = transfers;
+    made->max_sms = options->max_sms ? options->max_sms : transfers->max_sms;
     made->priority = options->priority;
     nvlxi_plan_init(&made->plan, take_chunk, give_chunk, made);
     nvlxi_plan_reset(&made->plan, options->mechanism ? options->mechanism : transfers->mechanism);
@@ -121,7 +122,7 @@ int nvlxi_prepare(struct nvlxi_transfers *transfers, const struct nvlx_op *ops, 
         goto destroy_made;
     if ((code = join_all(made)))
         goto leave_list;
-    nvlxi_transfer_describe(&made->plan, count, options->max_sms ? options->max_sms : transfers->max_sms, &made->info);
+    nvlxi_transfer_describe(&made->plan, count, made->max_sms, &made->info);
     *prepared = made;
     return 0;
 leave_list:

@@ -242,7 +242,10 @@ void nvlxi_transfer_describe(const struct nvlxi_plan *plan, size_t ops, uint32_t
     info->engine_fragments = plan->fragments[NVLXI_BY_ENGINES];
     info->kernel_bytes = plan->way_bytes[NVLXI_BY_WARPS] + plan->way_bytes[NVLXI_BY_BLOCKS];
     info->kernel_fragments = plan->fragments[NVLXI_BY_WARPS] + plan->fragments[NVLXI_BY_BLOCKS];
-    info->sms = info->kernel_fragments ? max_sms : 0;
+    info->sms = 0;
+    for (const struct nvlxi_group *group = plan->groups; group; group = group->following)
+        if (group->lists[NVLXI_BY_WARPS].count || group->lists[NVLXI_BY_BLOCKS].count)
+            info->sms = (uint32_t)nvlxi_max(info->sms, max_sms ? max_sms : group->sms);
 }
 
 static void fail_request(struct nvlx_request *request, int code) {
@@ -300,7 +303,7 @@ static void issue_all(struct nvlx_request *request, const struct nvlxi_plan *pla
     int failure = nvlxi_issue_copies(pool, plan, &request->legs, max_sms);
     while (!plan->sealed) {
         nvlxi_plan_next(&request->plan, checked);
-        failure = failure ? failure : nvlxi_issue_more(pool, &request->legs, max_sms);
+        failure = failure ? failure : nvlxi_issue_more(pool, plan, &request->legs, max_sms);
     }
     if (failure)
         fail_request(request, failure);
@@ -433,7 +436,7 @@ int nvlxi_post(struct nvlx_prepared *prepared, void *stream, struct nvlx_request
         made->prepared = prepared;
         atomic_fetch_add(&prepared->posts, 1);
         const struct start how = {
-            .plan = &prepared->plan, .max_sms = made->info.sms, .priority = prepared->priority, .stream = stream};
+            .plan = &prepared->plan, .max_sms = prepared->max_sms, .priority = prepared->priority, .stream = stream};
         code = start(made, &how);
         if (code) {
             atomic_fetch_sub(&prepared->posts, 1);

@@ -28,7 +28,7 @@ struct nvlxi_transfers {
     struct nvlxi_registration *registration;
     pthread_rwlock_t *tables;
     uint32_t max_requests;
-    uint32_t mechanism, max_sms; /* of transfers that do not say */
+    uint32_t mechanism, max_sms; /* of transfers that do not say; max_sms 0: as the plan's groups say */
     pthread_mutex_t mutex;
     struct nvlx_request *in_flight, *done; /* lists of what the caller has not freed */
     struct nvlx_request *idle;             /* freed, kept for the next */
@@ -60,6 +60,7 @@ struct nvlx_prepared {
     struct nvlxi_plan plan; /* the kernels' lists lie in one chunk each */
     struct nvlxi_needs needs;
     struct nvlx_request_info info;
+    uint32_t max_sms;
     int32_t priority;
     atomic_uint posts; /* in flight */
     struct nvlx_prepared *prev, *next;

@@ -222,10 +222,10 @@ static void ways_by_size_and_alignment(void) {
 /* Copy engines are as fast as kernels for shorter writes than reads. */
 static void engines_take_shorter_writes(void) {
     for (uint64_t length = ENGINE_MIN - 1; length <= 2 * ENGINE_MIN; length++) {
-        for (uint16_t opcode = NVLX_OP_READ; opcode <= NVLX_OP_WRITE; opcode++) {
+        for (int opcode = NVLX_OP_READ; opcode <= NVLX_OP_WRITE; opcode++) {
             begin(NVLX_MECHANISM_AUTO);
-            add_fillers(group_for(opcode, true), 10);
-            add(group_for(opcode, true), LOCAL, REMOTE, length);
+            add_fillers(group_for((uint16_t)opcode, true), 10);
+            add(group_for((uint16_t)opcode, true), LOCAL, REMOTE, length);
             OK(nvlxi_plan_seal(&plan));
             EQUAL(length >= (opcode == NVLX_OP_READ ? 2 : 1) * ENGINE_MIN, plan.fragments[NVLXI_BY_ENGINES]);
             end();
@@ -468,7 +468,7 @@ static void no_byte_is_lost_or_moved(void) {
         add_up(&wanted);
         add_up(&planned);
         EQUAL(wanted.count, planned.count);
-        if (wanted.count && memcmp(wanted.mark, planned.mark, wanted.count * sizeof *wanted.mark))
+        if (wanted.mark && planned.mark && memcmp(wanted.mark, planned.mark, wanted.count * sizeof *wanted.mark))
             FAIL("round %d: the plan copies other bytes than the list", round);
         end();
     }

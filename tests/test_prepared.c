@@ -177,6 +177,7 @@ static void nothing_to_post(void) {
 
 static void expect_carried(const struct nvlx_op *ops, uint32_t mechanism, uint32_t max_sms) {
     const bool kernel = mechanism != NVLX_MECHANISM_COPY_ENGINE;
+    const uint32_t usual_sms = ops[0].opcode == NVLX_OP_READ ? 32 : 64;
     struct nvlx_prepared *prepared;
     struct nvlx_transfer_options options;
     nvlx_transfer_options_init(&options);
@@ -194,7 +195,7 @@ static void expect_carried(const struct nvlx_op *ops, uint32_t mechanism, uint32
         EQUAL(kernel ? 13 * FRAGMENTS : 0, info.kernel_bytes);
         EQUAL(kernel ? 0 : FRAGMENTS, info.engine_fragments);
         EQUAL(kernel ? 0 : 13 * FRAGMENTS, info.engine_bytes);
-        EQUAL(kernel ? (max_sms ? max_sms : 32) : 0, info.sms);
+        EQUAL(kernel ? (max_sms ? max_sms : usual_sms) : 0, info.sms);
         EXPECT(info.submit_ns > 0 && info.elapsed_ns >= info.submit_ns);
         OK(nvlx_request_free(request));
     }

@@ -355,7 +355,7 @@ static void routes_take_turns(void) {
     for (size_t round = 0; round < 2 * WAYS; round++) {
         for (size_t i = 0; i < COUNT(ops); i++) {
             size_t way = i / 3 * (round / WAYS ? 3 : 1) + round;
-            ops[i] = op(way & 1 ? NVLX_OP_READ : NVLX_OP_WRITE, way >> 1 & 1, MINE + 1000 * i + round,
+            ops[i] = op(way & 1 ? NVLX_OP_READ : NVLX_OP_WRITE, (way >> 1 & 1) != 0, MINE + 1000 * i + round,
                         (way >> 2 & 1 ? far_base : near_base) + A + 2000 * i, 100 + i);
         }
         bench_move(&bench, ops, COUNT(ops), NULL, "routes in another order");
