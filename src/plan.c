@@ -354,11 +354,10 @@ int nvlxi_plan_all(struct nvlxi_plan *plan, struct nvlxi_checked *checked) {
 
 /* ---- Portions ---------------------------------------------------------------------------------------- */
 
-/* The first portion ends after a quarter of the list, or with so many bytes as take longer to copy than the next one to
- * plan. Each portion makes what is planned four times as much. */
-#define LIST_MIN      8192u /* ops: a shorter list is planned before a second launch would be made */
-#define PORTION_BYTES (8u << 20)
-#define PORTION_STEP  256u /* ops */
+/* The first portion is a quarter of a long list, or less. Each makes what is planned four times as much: every launch
+ * costs time, and the end of a kernel fills the link no more. */
+#define LIST_MIN    8192u /* ops: a shorter list is planned before a second launch would be made */
+#define PORTION_MAX 8192u /* ops of the first portion */
 
 /* Whether the rest of the list, too, goes to the warps of one group alone. Ops that are adjacent could make something
  * longer: where the first portion has none of that, it is not looked for in the rest. */
@@ -386,11 +385,9 @@ static int reserve(struct nvlxi_plan *plan, const struct nvlxi_list *list, uint6
 int nvlxi_plan_begin(struct nvlxi_plan *plan, struct nvlxi_checked *checked) {
     if (checked->count < LIST_MIN || checked->longest >= WARP_MAX)
         return nvlxi_plan_all(plan, checked);
-    do {
-        int code = plan_until(plan, checked, nvlxi_min(checked->planned + PORTION_STEP, checked->count / 4));
-        if (code)
-            return code;
-    } while (checked->planned < checked->count / 4 && plan->groups->bytes < PORTION_BYTES);
+    int code = plan_until(plan, checked, nvlxi_min(checked->count / 4, PORTION_MAX));
+    if (code)
+        return code;
     if (!can_follow(plan))
         return nvlxi_plan_all(plan, checked);
     struct nvlxi_list *list = &plan->groups->lists[NVLXI_BY_WARPS];
