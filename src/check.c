@@ -188,7 +188,7 @@ static int next_route(struct nvlxi_check *check, uint64_t version, int gpu, uint
     struct nvlxi_route *made = code ? NULL : calloc(1, sizeof *made);
     if (!made)
         return code ? code : nvlxi_fail(NVLX_ENOMEM, "no memory for a route to a peer");
-    if (check->route_total - next == IDLE_ROUTES_MAX)
+    while (check->route_total - next >= IDLE_ROUTES_MAX)
         free_route(check->routes[--check->route_total]);
     memmove(&check->routes[next + 1], &check->routes[next], (check->route_total - next) * sizeof(*check->routes));
     check->routes[next] = made;
@@ -337,6 +337,7 @@ static int check_op(struct list *list, size_t index, struct nvlxi_route **route)
     if (code)
         return code;
     checked->longest |= op->length - 1;
+    checked->remote[index] = 0;
     if (!op->length)
         return 0;
     if ((code = check_local(list, index, &gpu)) || (code = check_remote(list, index, gpu, route, &offset)) ||

@@ -6,7 +6,7 @@
 
 #include "error.h"
 
-/* The rules, measured on two H200 and two H100 with NV18 between them. A warp carries a fragment best up to 32 KiB,
+/* The rules, measured on two H200 and two H100 with NV18 between them. A warp carries a fragment best up to 64 KiB,
  * then a block; from 1 MiB on for reads, 512 KiB for writes, copy engines are as fast or faster. Reads are as fast with
  * 32 SMs as with all, writes with 64. Where source and destination are apart by an odd number of bytes, the kernel
  * copies byte by byte: engines do better with what is long. Fewer fragments than fit into the plan itself are not worth
@@ -35,9 +35,16 @@ static void give_back(struct nvlxi_plan *plan, struct nvlxi_list *list) {
     }
 }
 
+static void give_spare_back(struct nvlxi_plan *plan) {
+    struct nvlxi_chunk *spare;
+    while ((spare = plan->spare)) {
+        plan->spare = spare->next;
+        plan->give_chunk(plan->context, spare);
+    }
+}
+
 void nvlxi_plan_reset(struct nvlxi_plan *plan, uint32_t mechanism) {
     struct nvlxi_group *group = plan->groups, *following;
-    struct nvlxi_chunk *spare;
     for (; group; group = following) {
         following = group->following;
         for (int way = 0; way < NVLXI_WAYS; way++)
@@ -45,10 +52,7 @@ void nvlxi_plan_reset(struct nvlxi_plan *plan, uint32_t mechanism) {
         if (group != &plan->first_group)
             free(group);
     }
-    while ((spare = plan->spare)) {
-        plan->spare = spare->next;
-        plan->give_chunk(plan->context, spare);
-    }
+    give_spare_back(plan);
     plan->groups = NULL;
     plan->group_count = 0;
     plan->sealed = false;
@@ -364,7 +368,8 @@ int nvlxi_plan_all(struct nvlxi_plan *plan, struct nvlxi_checked *checked) {
 static bool can_follow(const struct nvlxi_plan *plan) {
     const struct nvlxi_group *group = plan->groups;
     return plan->group_count == 1 && group->warp_max && group->open.length <= group->warp_max &&
-           !is_inline(plan, group) && !group->lists[NVLXI_BY_BLOCKS].first && !group->lists[NVLXI_BY_ENGINES].first;
+           !is_inline(plan, group) && group->lists[NVLXI_BY_WARPS].first && !group->lists[NVLXI_BY_BLOCKS].first &&
+           !group->lists[NVLXI_BY_ENGINES].first;
 }
 
 /* Takes the chunks for `needed` more fragments. */
@@ -391,9 +396,13 @@ int nvlxi_plan_begin(struct nvlxi_plan *plan, struct nvlxi_checked *checked) {
     if (!can_follow(plan))
         return nvlxi_plan_all(plan, checked);
     struct nvlxi_list *list = &plan->groups->lists[NVLXI_BY_WARPS];
+    if (reserve(plan, list, checked->count - checked->planned + 1)) { /* one is open */
+        give_spare_back(plan); /* there may be room for what is left when it is joined */
+        return nvlxi_plan_all(plan, checked);
+    }
     plan->groups->join_max = plan->groups->warp_max;
     list->last->count = (uint32_t)count_last(list);
-    return reserve(plan, list, checked->count - checked->planned + 1); /* one is open */
+    return 0;
 }
 
 void nvlxi_plan_next(struct nvlxi_plan *plan, struct nvlxi_checked *checked) {

@@ -34,13 +34,14 @@ struct nvlxi_group;
 struct nvlxi_checked {
     const struct nvlx_op *ops;
     size_t count;
-    uint64_t *remote; /* [count]: where this process sees each op's remote side; undefined for ops of 0 bytes */
+    uint64_t *remote; /* [count]: where this process sees each op's remote side; 0 for ops of 0 bytes */
     struct nvlxi_run {
         size_t end; /* of the run: it begins where the one before ends */
         struct nvlxi_group *group;
     } * runs;
     size_t run_count;
-    uint64_t longest; /* at least the longest op's length - 1, less than twice that */
+    uint64_t longest; /* at least the longest op's length - 1, less than twice that; with an op of 0 bytes UINT64_MAX,
+                         which keeps such a list from all short ways */
     size_t planned;   /* ops that have been planned, */
     size_t run;       /* and the run of the next one */
 };

@@ -146,7 +146,8 @@ static uint32_t widest_shift(const struct nvlxi_ranges *ranges) {
 /* Few wide slots if the pieces are aligned to them, and lie close to each other. Else many, so that few of them stand
  * for a boundary, or for pieces of several clusters. */
 static void choose_slots(struct nvlxi_ranges *ranges) {
-    const uint64_t most = power_of_two(nvlxi_min((uint64_t)SPREAD * ranges->count, SLOTS_MAX));
+    const uint64_t wanted = nvlxi_min((uint64_t)SPREAD * ranges->count, SLOTS_MAX);
+    const uint64_t most = power_of_two(nvlxi_max(wanted, ranges->count)); /* each piece takes one at least */
     const uint64_t first = ranges->count ? ranges->piece[0].start : 0;
     const uint64_t last = ranges->count ? ranges->piece[ranges->count - 1].end - 1 : 0;
     ranges->shift = widest_shift(ranges);

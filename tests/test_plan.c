@@ -20,11 +20,12 @@
 static struct {
     uint32_t capacity; /* of the next ones */
     long taken, live, fail_at;
+    long most; /* that may be live; 0: any number */
 } chunks = {.capacity = 7};
 
 static int take_chunk(void *context, bool kernel, uint64_t count, struct nvlxi_chunk **chunk) {
     EXPECT(context == &chunks);
-    if (++chunks.taken == chunks.fail_at)
+    if (++chunks.taken == chunks.fail_at || (chunks.most && chunks.live == chunks.most))
         return NVLX_EBUSY;
     struct nvlxi_chunk *made = calloc(1, sizeof *made);
     EXPECT(made != NULL);
@@ -50,6 +51,7 @@ static void begin(uint32_t mechanism) {
     nvlxi_plan_init(&plan, take_chunk, give_chunk, &chunks);
     nvlxi_plan_reset(&plan, mechanism);
     chunks.taken = chunks.fail_at = 0;
+    chunks.most = 0;
 }
 
 static void end(void) {
@@ -634,17 +636,20 @@ static void portions_join_what_is_short(void) {
 
 /* Whatever does not go to the warps of one group alone is planned as a whole. */
 static void other_lists_do_not(void) {
-    enum { FEW_OPS, AN_EMPTY_OP, A_LONG_OP, A_LONG_ROW, TWO_GROUPS, ENGINES, CASES };
+    enum { FEW_OPS, AN_EMPTY_OP, A_LONG_OP, A_LONG_ROW, TWO_GROUPS, ENGINES, A_SHORT_ROW, BY_KERNEL, CASES };
     for (int which = 0; which < CASES; which++) {
         begin_checked(LONG + 1);
-        begin(which == ENGINES ? NVLX_MECHANISM_COPY_ENGINE : NVLX_MECHANISM_AUTO);
-        make_long(NVLX_OP_READ, 1000);
+        begin(which == ENGINES     ? NVLX_MECHANISM_COPY_ENGINE
+              : which == BY_KERNEL ? NVLX_MECHANISM_KERNEL
+                                   : NVLX_MECHANISM_AUTO);
+        make_long(NVLX_OP_READ, which < A_SHORT_ROW ? 1000 : 2);
         struct nvlx_op *ops = (struct nvlx_op *)checked.ops;
         if (which == FEW_OPS)
             checked.count = checked.runs[0].end = 8000;
-        for (size_t i = 1; which == A_LONG_ROW && i < 100; i++) {
-            ops[i].local = (char *)ops[i - 1].local + 1000;
-            checked.remote[i] = checked.remote[i - 1] + 1000;
+        size_t row = which >= A_SHORT_ROW ? LONG : which == A_LONG_ROW ? 100 : 1;
+        for (size_t i = 1; i < row; i++) {
+            ops[i].local = (char *)ops[i - 1].local + ops[i].length;
+            checked.remote[i] = checked.remote[i - 1] + ops[i].length;
         }
         uint64_t length = which == AN_EMPTY_OP ? 0 : which == A_LONG_OP ? WARP_MAX + 1 : 10;
         if (which == AN_EMPTY_OP || which == A_LONG_OP || which == TWO_GROUPS)
@@ -652,16 +657,17 @@ static void other_lists_do_not(void) {
                         &(struct nvlxi_fragment){LOCAL, REMOTE + 1, length});
         OK(nvlxi_plan_begin(&plan, &checked));
         EXPECT(plan.sealed);
-        size_t others = which == A_LONG_ROW ? 99 : which == AN_EMPTY_OP ? 1 : 0;
+        size_t others = row - 1 + (which == AN_EMPTY_OP);
         EQUAL(checked.count - others, all_fragments());
         end();
         end_checked();
     }
 }
 
+/* Where there is no memory for the portions that are left, in case nothing in them can be joined, the list is planned
+ * as a whole. */
 static void memory_that_fails_before_a_portion(void) {
-    long call = 0;
-    int code;
+    long call = 0, whole = 0;
     begin_checked(LONG);
     do {
         checked.count = checked.run_count = checked.planned = checked.run = 0;
@@ -669,12 +675,35 @@ static void memory_that_fails_before_a_portion(void) {
         chunks.capacity = 700;
         make_long(NVLX_OP_READ, 100);
         chunks.fail_at = ++call;
-        code = nvlxi_plan_begin(&plan, &checked);
+        int code = nvlxi_plan_begin(&plan, &checked);
         EXPECT(code == 0 || code == NVLX_EBUSY);
+        if (plan.sealed) {
+            expect_all(0);
+            whole++;
+        }
         end();
-    } while (code);
-    EXPECT(call > 20);
+    } while (chunks.taken >= call);
+    EXPECT(call > 20 && whole > 10 && whole < call - 5);
+    end_checked();
+}
+
+static void memory_for_what_is_joined(void) {
+    begin_checked(LONG);
+    begin(NVLX_MECHANISM_AUTO);
+    make_long(NVLX_OP_READ, 100);
+    struct nvlx_op *ops = (struct nvlx_op *)checked.ops;
+    for (size_t i = LONG / 2; i < LONG; i++) {
+        ops[i].local = (char *)ops[i - 1].local + 100;
+        checked.remote[i] = checked.remote[i - 1] + 100;
+    }
+    chunks.capacity = 1000;
+    chunks.most = 12;
+    OK(nvlxi_plan_begin(&plan, &checked));
+    EQUAL(LONG / 2 - 1, plan.fragments[NVLXI_BY_WARPS]);
+    EQUAL(1, plan.fragments[NVLXI_BY_BLOCKS]);
+    EQUAL(100 * LONG, plan.bytes);
     chunks.capacity = 7;
+    end();
     end_checked();
 }
 
@@ -729,6 +758,7 @@ int main(int argc, char **argv) {
                                         {"portions_join_what_is_short", portions_join_what_is_short},
                                         {"other_lists_do_not", other_lists_do_not},
                                         {"memory_that_fails_before_a_portion", memory_that_fails_before_a_portion},
+                                        {"memory_for_what_is_joined", memory_for_what_is_joined},
                                         {"memory_that_fails", memory_that_fails},
                                         {0}};
     static const struct role roles[] = {{0}};
