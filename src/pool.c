@@ -181,9 +181,15 @@ static void unreserve(struct nvlxi_pool *pool, size_t bytes) {
     pthread_mutex_unlock(&pool->mutex);
 }
 
-static int no_room(const struct nvlxi_pool *pool) {
-    return nvlxi_fail(NVLX_EBUSY, "lists of fragments have taken all of config.list_memory, %zu bytes",
-                      pool->list_limit);
+static int no_room(struct nvlxi_pool *pool, size_t bytes) {
+    pthread_mutex_lock(&pool->mutex);
+    const size_t taken = pool->list_bytes;
+    pthread_mutex_unlock(&pool->mutex);
+    return nvlxi_fail(
+        NVLX_EBUSY,
+        "a list of fragments needs %zu bytes more of pinned memory, and of config.list_memory, %zu bytes, "
+        "lists (this one, too) have taken %zu",
+        bytes, pool->list_limit, taken);
 }
 
 static size_t pinned_bytes(bool kernel, uint32_t capacity) {
@@ -200,23 +206,24 @@ static struct nvlxi_chunk *take_idle(struct nvlxi_pool *pool, bool kernel, int c
 
 int nvlxi_pool_borrow_chunk(void *context, bool kernel, uint64_t count, struct nvlxi_chunk **chunk) {
     struct nvlxi_pool *pool = context;
-    const uint32_t capacity = chunk_sizes[size_class(count)];
-    const size_t bytes = pinned_bytes(kernel, capacity);
+    int made = size_class(count);
     pthread_mutex_lock(&pool->mutex);
-    struct nvlxi_chunk *idle = take_idle(pool, kernel, size_class(count));
-    bool room = !idle && reserve(pool, bytes);
+    struct nvlxi_chunk *idle = take_idle(pool, kernel, made);
+    bool room = !idle && reserve(pool, pinned_bytes(kernel, chunk_sizes[made]));
     for (int class = 0; !idle && !room && class < NVLXI_CHUNK_SIZES; class ++)
         idle = take_idle(pool, kernel, class);
+    while (!idle && !room && made > 0)
+        room = reserve(pool, pinned_bytes(kernel, chunk_sizes[--made]));
     pthread_mutex_unlock(&pool->mutex);
     if (idle) {
         *chunk = idle;
         return 0;
     }
     if (!room)
-        return no_room(pool);
-    int code = create_chunk(pool, kernel, capacity, chunk);
+        return no_room(pool, pinned_bytes(kernel, chunk_sizes[made]));
+    int code = create_chunk(pool, kernel, chunk_sizes[made], chunk);
     if (code)
-        unreserve(pool, bytes);
+        unreserve(pool, pinned_bytes(kernel, chunk_sizes[made]));
     return code;
 }
 
@@ -256,7 +263,7 @@ int nvlxi_pool_list_alloc(struct nvlxi_pool *pool, size_t bytes, void **memory) 
     if (!reserve_list(pool, bytes)) {
         free_idle(pool);
         if (!reserve_list(pool, bytes))
-            return no_room(pool);
+            return no_room(pool, bytes);
     }
     int code = pool->ops->list_alloc(pool->device, bytes, memory);
     if (code)

@@ -61,7 +61,7 @@ int nvlxi_pool_borrow_event(struct nvlxi_pool *pool, int gpu, struct nvlxi_poole
 void nvlxi_pool_return_event(struct nvlxi_pool *pool, struct nvlxi_pooled_event *event);
 
 /* A plan's take_chunk and give_chunk; the context is the pool. Where list_limit would be passed, an idle chunk of any
- * size is given; NVLX_EBUSY: there is none. */
+ * size is given, or a shorter one is made; NVLX_EBUSY: not even that is possible. */
 int nvlxi_pool_borrow_chunk(void *context, bool kernel, uint64_t count, struct nvlxi_chunk **chunk);
 void nvlxi_pool_return_chunk(void *context, struct nvlxi_chunk *chunk);
 

@@ -213,10 +213,11 @@ bool nvlxi_ranges_cover(const struct nvlxi_ranges *ranges, uint32_t piece, uint6
                         uint32_t access, uint64_t *where, bool *registered) {
     uint64_t end;
     uint32_t owner = ranges->piece[piece].owner;
+    const bool fits = nvlxi_add(address, length, &end);
     *where = address;
     *registered = false;
-    if (!nvlxi_add(address, length, &end))
-        return false;
+    if (!fits)
+        end = UINT64_MAX; /* to tell where what is registered ends */
     for (; *where < end; piece++) {
         const struct nvlxi_range *range = &ranges->piece[piece];
         if (piece >= ranges->count || range->start > *where || range->owner != owner)
@@ -227,5 +228,5 @@ bool nvlxi_ranges_cover(const struct nvlxi_ranges *ranges, uint32_t piece, uint6
         }
         *where = range->end;
     }
-    return true;
+    return fits;
 }

@@ -277,19 +277,42 @@ static void lists_take_few_kernels(void) {
     end();
 }
 
-/* Memory that lies idle keeps nobody waiting, of whatever kind and size it is. */
+/* Memory that lies idle keeps nobody waiting, of whatever kind and size it is; no more is taken than is allowed. */
 static void idle_memory_serves_all(const struct nvlx_op *ops) {
-    enum { CHUNKS = 6 }; /* that the long list left behind, and one for which there is still room */
-    struct nvlx_request *requests[CHUNKS], *none;
+    enum {
+        LEAST = 6,
+        MOST = PINNED / (256 * 24)
+    }; /* chunks: what a long list left behind, and the shortest there are */
+    struct nvlx_request *requests[MOST + 1];
+    size_t count = 0;
     expect_transfer(ops, FRAGMENTS, NVLX_MECHANISM_KERNEL);
     expect_transfer(ops, FRAGMENTS, NVLX_MECHANISM_COPY_ENGINE);
     atomic_store(&faults.hold, true);
-    for (size_t i = 0; i < CHUNKS; i++)
-        OK(try_transfer(ops + i * FEW, FEW, NVLX_MECHANISM_KERNEL, &requests[i]));
-    REFUSED(try_transfer(ops + CHUNKS * FEW, FEW, NVLX_MECHANISM_KERNEL, &none), NVLX_EBUSY, "config.list_memory");
+    while (count <= MOST && !try_transfer(ops + count % 1000 * FEW, FEW, NVLX_MECHANISM_KERNEL, &requests[count]))
+        count++;
+    EXPECT(count >= LEAST && count <= MOST);
+    EXPECT(strstr(nvlx_last_error(), "config.list_memory"));
     atomic_store(&faults.hold, false);
-    for (size_t i = 0; i < CHUNKS; i++)
+    for (size_t i = 0; i < count; i++)
         finish(requests[i]);
+}
+
+/* A list whose fragments fit is accepted, by small pieces of memory where large ones do not fit. */
+static void little_memory_is_used_up(void) {
+    enum { COUNT_OF_OPS = 9000, NEEDED = COUNT_OF_OPS + 2 * 256 };
+    struct nvlx_request *none;
+    struct nvlx_op *ops = calloc(2 * NEEDED, sizeof *ops);
+    EXPECT(ops != NULL);
+    begin_with_pinned((size_t)NEEDED * 24);
+    for (size_t i = 0; i < 2 * NEEDED; i++)
+        ops[i] = op(NVLX_OP_READ, 0, 40 * i, 13 * (2 * NEEDED - 1 - i), 13);
+    expect_transfer(ops, COUNT_OF_OPS, NVLX_MECHANISM_KERNEL);
+    REFUSED(try_transfer(ops, 2 * NEEDED, NVLX_MECHANISM_KERNEL, &none), NVLX_EBUSY, "6144 bytes more");
+    expect_transfer(ops, COUNT_OF_OPS, NVLX_MECHANISM_AUTO);
+    bench_apply(&bench, ops, COUNT_OF_OPS);
+    bench_compare(&bench, "with little memory");
+    free(ops);
+    end();
 }
 
 static void pinned_memory_is_bounded(void) {
@@ -573,6 +596,7 @@ int main(int argc, char **argv) {
                                         {"long_lists", long_lists},
                                         {"lists_take_few_kernels", lists_take_few_kernels},
                                         {"pinned_memory_is_bounded", pinned_memory_is_bounded},
+                                        {"little_memory_is_used_up", little_memory_is_used_up},
                                         {"what_is_prepared_is_held", what_is_prepared_is_held},
                                         {"withdrawn_segments", withdrawn_segments},
                                         {"freeing_waits_for_posts", freeing_waits_for_posts},

@@ -58,6 +58,12 @@ static void expect(uint64_t address) {
     EXPECT(inside == (index < table.count && nvlxi_range_holds(piece, address, 1)));
     if (inside)
         EQUAL(access, piece->access);
+    uint64_t where;
+    bool known;
+    if (index < table.count && inside && address) { /* a range that wraps around is in no table, wherever it begins */
+        EXPECT(!nvlxi_ranges_cover(&table, index, address, UINT64_MAX, NVLX_ACCESS_NONE, &where, &known));
+        EXPECT(where >= piece->end);
+    }
 }
 
 /* Around every boundary, inside of every piece, and anywhere. */
