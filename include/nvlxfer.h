@@ -146,9 +146,10 @@ struct nvlx_config {
     size_t gpu_count;      /* entries of `gpus` */
     uint32_t mechanism;    /* NVLX_MECHANISM_...: the default of transfers */
     uint32_t max_sms;      /* SMs that a transfer's kernels may take: the default of transfers. 0: 32 for reads, 64 for
-                              writes, with which they fill NVLink (two H100); 16 cost up to 8 % of that */
-    size_t list_memory; /* bytes of pinned host memory for lists of fragments, at most; transfers that find no room are
-                           refused with NVLX_EBUSY. 0: 256 MiB. Taken as needed, kept for the next list */
+                              writes, with which they fill NVLink (two H100); 16 cost up to 9 % of that */
+    size_t list_memory;    /* bytes of pinned host memory for lists of fragments, at most: 24 a fragment that kernels
+                              carry,    and up to 12 KiB more a list; transfers that find no room are refused with NVLX_EBUSY.
+                              0: 256    MiB. Taken as needed, kept for the next list */
 };
 
 static inline void nvlx_config_init(struct nvlx_config *config) {
@@ -422,7 +423,7 @@ struct nvlx_request_info {
     uint64_t submit_ns;                      /* time spent in nvlx_transfer or nvlx_post */
     uint64_t elapsed_ns;                     /* from the call until completion was first seen; 0 while in flight */
     uint64_t engine_bytes, engine_fragments; /* what copy engines carry, after planning: adjacent ops are joined */
-    uint64_t kernel_bytes, kernel_fragments; /* what kernels carry, where long fragments are cut into pieces */
+    uint64_t kernel_bytes, kernel_fragments; /* what kernels carry, in pieces of 2 MiB at most */
     char error[256];                         /* how it failed, in the driver's words; "" if it did not */
 };
 
