@@ -148,8 +148,8 @@ struct nvlx_config {
     uint32_t max_sms;      /* SMs that a transfer's kernels may take: the default of transfers. 0: 32 for reads, 64 for
                               writes, with which they fill NVLink (two H100); 16 cost up to 9 % of that */
     size_t list_memory;    /* bytes of pinned host memory for lists of fragments, at most: 24 a fragment that kernels
-                              carry,    and up to 12 KiB more a list; transfers that find no room are refused with NVLX_EBUSY.
-                              0: 256    MiB. Taken as needed, kept for the next list */
+                              carry, and up to 12 KiB more a list; transfers that find no room are refused with
+                              NVLX_EBUSY. 0: 256 MiB. Taken as needed, kept for the next list */
 };
 
 static inline void nvlx_config_init(struct nvlx_config *config) {
