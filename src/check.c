@@ -57,14 +57,13 @@ void nvlxi_check_free(struct nvlxi_check *check) {
 
 struct list { /* what is being checked */
     struct nvlxi_check *check;
-    const struct nvlx_op *ops;
     struct nvlxi_plan *plan;
     struct nvlxi_needs *needs;
     struct nvlxi_group *group; /* of the run that the last op is in, or NULL */
 };
 
 static int check_fields(const struct list *list, size_t index) {
-    const struct nvlx_op *op = &list->ops[index];
+    const struct nvlx_op *op = &list->check->checked.ops[index];
     if (op->opcode != NVLX_OP_READ && op->opcode != NVLX_OP_WRITE)
         return nvlxi_fail(NVLX_EINVAL, "op %zu: opcode %" PRIu32 " is neither NVLX_OP_READ nor NVLX_OP_WRITE", index,
                           op->opcode);
@@ -293,7 +292,7 @@ static int note_run(struct list *list, size_t index, struct nvlxi_group *group) 
 }
 
 static int check_local(struct list *list, size_t index, int *gpu) {
-    const struct nvlx_op *op = &list->ops[index];
+    const struct nvlx_op *op = &list->check->checked.ops[index];
     const struct nvlxi_ranges *local = list->check->local;
     uint64_t address = (uint64_t)(uintptr_t)op->local, where;
     uint32_t piece = nvlxi_ranges_find(local, address);
@@ -306,7 +305,7 @@ static int check_local(struct list *list, size_t index, int *gpu) {
 
 /* Checks the peer's side of an op; *route becomes its route, *offset what leads to its mapping, if there is one. */
 static int check_remote(struct list *list, size_t index, int gpu, struct nvlxi_route **route, uint64_t *offset) {
-    const struct nvlx_op *op = &list->ops[index];
+    const struct nvlx_op *op = &list->check->checked.ops[index];
     const struct nvlxi_ranges *ranges = &op->peer->table->ranges;
     uint32_t piece = nvlxi_ranges_find(ranges, op->remote);
     const struct nvlxi_range *remote = &ranges->piece[piece];
@@ -331,7 +330,7 @@ static int check_remote(struct list *list, size_t index, int gpu, struct nvlxi_r
 /* Checks one op, whatever it is; *route becomes its route. */
 static int check_op(struct list *list, size_t index, struct nvlxi_route **route) {
     struct nvlxi_checked *checked = &list->check->checked;
-    const struct nvlx_op *op = &list->ops[index];
+    const struct nvlx_op *op = &list->check->checked.ops[index];
     uint64_t offset = NVLXI_UNMAPPED;
     int gpu = 0, code = check_fields(list, index);
     if (code)
@@ -436,7 +435,7 @@ static inline __attribute__((always_inline)) bool check_one(const struct stretch
 /* Checks the ops from `index` on that need nothing new, at most LOOK_UPS; returns the first that is left. */
 static inline __attribute__((always_inline)) size_t check_some(const struct stretch *stretch, size_t index, size_t end,
                                                                uint32_t opcode, uint64_t *longest) {
-    const struct nvlx_op *const ops = stretch->list->ops;
+    const struct nvlx_op *const ops = stretch->list->check->checked.ops;
     uint64_t *const remote = stretch->list->check->checked.remote;
     if (end - index >= LOOK_UPS)
         end = index + LOOK_UPS;
@@ -453,7 +452,7 @@ static inline __attribute__((always_inline)) size_t check_some(const struct stre
  * first that does not, or needs something new. */
 static inline __attribute__((always_inline)) size_t check_same(const struct stretch *stretch, size_t index, size_t end,
                                                                uint32_t opcode, uint64_t *longest) {
-    const struct nvlx_op *op = &stretch->list->ops[index - 1];
+    const struct nvlx_op *op = &stretch->list->check->checked.ops[index - 1];
     uint64_t *const remote = stretch->list->check->checked.remote;
     const struct nvlxi_seen near = *look_up(stretch, &stretch->local, (uint64_t)(uintptr_t)op->local, op->length - 1),
                             far = *look_up(stretch, &stretch->remote, op->remote, op->length - 1);
@@ -548,7 +547,7 @@ static int begin(struct nvlxi_check *check, const struct nvlxi_registration *reg
 
 int nvlxi_check_ops(struct nvlxi_check *check, const struct nvlxi_registration *registration, const struct nvlx_op *ops,
                     size_t count, struct nvlxi_plan *plan, struct nvlxi_needs *needs) {
-    struct list list = {.check = check, .ops = ops, .plan = plan, .needs = needs};
+    struct list list = {.check = check, .plan = plan, .needs = needs};
     struct nvlxi_route *route = NULL;
     size_t index = 0;
     needs->use_count = needs->mapping_count = needs->peer_count = 0;

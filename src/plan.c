@@ -87,7 +87,7 @@ static struct nvlxi_group *add_group(struct nvlxi_plan *plan) {
     struct nvlxi_group *group = first ? &plan->first_group : malloc(sizeof *group);
     if (!group)
         return NULL;
-    *group = (struct nvlxi_group){.id = plan->group_count, .join_max = UINT64_MAX, .following = plan->groups};
+    *group = (struct nvlxi_group){.join_max = UINT64_MAX, .following = plan->groups};
     if (first)
         begin_inline(plan, group);
     plan->groups = group;
@@ -185,7 +185,8 @@ static bool is_inline(const struct nvlxi_plan *plan, const struct nvlxi_group *g
     return group->lists[NVLXI_BY_WARPS].last == &plan->inline_chunk;
 }
 
-int nvlxi_plan_place(struct nvlxi_plan *plan, struct nvlxi_group *group) {
+/* Places the open fragment, whatever it is. Fails only as take_chunk does. */
+static int place_open(struct nvlxi_plan *plan, struct nvlxi_group *group) {
     struct nvlxi_list *list = &group->lists[NVLXI_BY_WARPS];
     int code = 0;
     if (!group->open.length)
@@ -198,6 +199,20 @@ int nvlxi_plan_place(struct nvlxi_plan *plan, struct nvlxi_group *group) {
         code = leave_inline(plan, group);
     }
     return code ? code : place(plan, group, &group->open);
+}
+
+int nvlxi_plan_add(struct nvlxi_plan *plan, struct nvlxi_group *group, uint64_t destination, uint64_t source,
+                   uint64_t length) {
+    struct nvlxi_fragment *open = &group->open;
+    bool joins = open->destination + open->length == destination && open->source + open->length == source;
+    group->bytes += length;
+    if (joins && length <= group->join_max - open->length) {
+        open->length += length;
+        return 0;
+    }
+    int code = place_open(plan, group);
+    *open = (struct nvlxi_fragment){destination, source, length};
+    return code;
 }
 
 static void close_list(struct nvlxi_list *list) {
@@ -222,7 +237,7 @@ static void settle(struct nvlxi_plan *plan, struct nvlxi_group *group) {
 
 int nvlxi_plan_seal(struct nvlxi_plan *plan) {
     for (struct nvlxi_group *group = plan->groups; group; group = group->following) {
-        int code = nvlxi_plan_place(plan, group);
+        int code = place_open(plan, group);
         if (code)
             return code;
         settle(plan, group);

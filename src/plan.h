@@ -66,7 +66,6 @@ struct nvlxi_group {
     uint16_t device;            /* index of the GPU on the other side */
     uint16_t opcode;            /* NVLX_OP_... */
     uint32_t sms;               /* with which kernels fill the link */
-    uint32_t id;                /* its number in the plan */
     uint64_t warp_max;          /* an open fragment of at most this length goes to the warps: 0 if there is no kernel */
     uint64_t engine_min;        /* from this length on copy engines are at least as fast as kernels */
     uint64_t join_max;          /* what is joined does not get longer */
@@ -105,23 +104,9 @@ void nvlxi_plan_reset(struct nvlxi_plan *plan, uint32_t mechanism);
 struct nvlxi_group *nvlxi_plan_group(struct nvlxi_plan *plan, int gpu, int remote_gpu, uint16_t device, uint16_t opcode,
                                      bool kernels);
 
-/* Places the open fragment, whatever it is. Fails only as take_chunk does. */
-int nvlxi_plan_place(struct nvlxi_plan *plan, struct nvlxi_group *group);
-
 /* Adds a fragment. Fails only as take_chunk does; the plan is then of no more use. */
-static inline int nvlxi_plan_add(struct nvlxi_plan *plan, struct nvlxi_group *group, uint64_t destination,
-                                 uint64_t source, uint64_t length) {
-    struct nvlxi_fragment *open = &group->open;
-    bool joins = open->destination + open->length == destination && open->source + open->length == source;
-    group->bytes += length;
-    if (joins && length <= group->join_max - open->length) {
-        open->length += length;
-        return 0;
-    }
-    int code = nvlxi_plan_place(plan, group);
-    *open = (struct nvlxi_fragment){destination, source, length};
-    return code;
-}
+int nvlxi_plan_add(struct nvlxi_plan *plan, struct nvlxi_group *group, uint64_t destination, uint64_t source,
+                   uint64_t length);
 
 /* Places what is open and counts, after the last fragment. Fails only as take_chunk does. */
 int nvlxi_plan_seal(struct nvlxi_plan *plan);

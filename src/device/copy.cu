@@ -155,7 +155,7 @@ uint32_t clamp(uint32_t value, uint32_t low, uint32_t high) {
 }
 
 // How many blocks, one an SM, to start for a budget of SMs. More than 64 are no faster, and for most lists 32 are not
-// either (three pairs of H100 with NV18 between them, reads and writes of 4 to 256 KiB, 8 to 132 blocks).
+// either (two H100 with NV18 between them, four runs: reads and writes of 4 to 256 KiB, 8 to 132 blocks).
 uint32_t blocks_for(uint32_t sms) {
     return clamp(sms, 1, 64);
 }
