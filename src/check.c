@@ -6,9 +6,9 @@
 #include <string.h>
 
 #include "error.h"
+#include "same.h"
 
 #define IDLE_ROUTES_MAX 8
-#define AHEAD           32 /* ops: how far ahead of its use one is asked for; processors do not look beyond a page */
 
 /* Makes room for `needed` elements; the array keeps its content, new bytes are 0. */
 static int grow(void *array, size_t *capacity, size_t needed, size_t element) {
@@ -369,11 +369,6 @@ static struct side side_of(const struct nvlxi_ranges *ranges, struct nvlxi_seen 
     return (struct side){ranges->shift, ranges->mask, ranges->slot, seen, ranges};
 }
 
-static inline bool holds(uint64_t start, uint64_t size, uint64_t address, uint64_t last) {
-    const uint64_t offset = address - start + last; /* of the last byte: wraps around below the piece */
-    return nvlxi_likely(offset >= last && offset < size);
-}
-
 /* What the short path takes to be so is so, but for the mark: the piece of a peer is pinned, a local one is used. */
 static bool meet_again(const struct stretch *stretch, const struct side *side, struct nvlxi_seen *seen,
                        const struct nvlxi_range *piece) {
@@ -392,7 +387,7 @@ look_further(const struct stretch *stretch, const struct side *side, uint64_t ad
     const uint32_t index = nvlxi_ranges_find(side->ranges, address);
     const struct nvlxi_range *piece = &side->ranges->piece[index];
     struct nvlxi_seen *seen = &side->seen[index];
-    if (index == side->ranges->count || !holds(piece->start, piece->end - piece->start, address, last))
+    if (index == side->ranges->count || !nvlxi_holds(piece->start, piece->end - piece->start, address, last))
         return NULL;
     return seen->size || meet_again(stretch, side, seen, piece) ? seen : NULL;
 }
@@ -402,8 +397,7 @@ static inline const struct nvlxi_seen *look_up(const struct stretch *stretch, co
                                                uint64_t last) {
     const uint32_t scaled = side->slot[(address >> side->shift) & side->mask];
     const struct nvlxi_seen *seen = (const void *)((const char *)side->seen + scaled);
-    return nvlxi_likely(holds(seen->start, seen->size, address, last)) ? seen
-                                                                       : look_further(stretch, side, address, last);
+    return nvlxi_holds(seen->start, seen->size, address, last) ? seen : look_further(stretch, side, address, last);
 }
 
 static inline bool has_fields(const struct nvlx_op *op, const struct stretch *stretch, uint32_t opcode) {
@@ -417,7 +411,7 @@ static inline bool has_fields(const struct nvlx_op *op, const struct stretch *st
 static inline __attribute__((always_inline)) bool check_one(const struct stretch *stretch, const struct nvlx_op *op,
                                                             uint32_t opcode, uint64_t *remote, uint64_t *longest) {
     const uint64_t last = op->length - 1;
-    __builtin_prefetch(op + AHEAD);
+    __builtin_prefetch(op + NVLXI_AHEAD);
     if (!has_fields(op, stretch, opcode))
         return false;
     if (nvlxi_unlikely(!look_up(stretch, &stretch->local, (uint64_t)(uintptr_t)op->local, last)))
@@ -452,20 +446,21 @@ static inline __attribute__((always_inline)) size_t check_some(const struct stre
  * first that does not, or needs something new. */
 static inline __attribute__((always_inline)) size_t check_same(const struct stretch *stretch, size_t index, size_t end,
                                                                uint32_t opcode, uint64_t *longest) {
-    const struct nvlx_op *op = &stretch->list->check->checked.ops[index - 1];
-    uint64_t *const remote = stretch->list->check->checked.remote;
+    const struct nvlxi_checked *checked = &stretch->list->check->checked;
+    const struct nvlx_op *op = &checked->ops[index - 1];
     const struct nvlxi_seen near = *look_up(stretch, &stretch->local, (uint64_t)(uintptr_t)op->local, op->length - 1),
                             far = *look_up(stretch, &stretch->remote, op->remote, op->length - 1);
-    for (op++; index < end; index++, op++) {
-        const uint64_t last = op->length - 1;
-        __builtin_prefetch(op + AHEAD);
-        if (!has_fields(op, stretch, opcode) || !holds(near.start, near.size, (uint64_t)(uintptr_t)op->local, last) ||
-            !holds(far.start, far.size, op->remote, last))
-            break;
-        remote[index] = op->remote + far.offset;
-        *longest |= last;
-    }
-    return index;
+    if (index == end || !nvlxi_holds(near.start, near.size, (uint64_t)(uintptr_t)op[1].local, op[1].length - 1) ||
+        !nvlxi_holds(far.start, far.size, op[1].remote, op[1].length - 1))
+        return index; /* as in most random lists */
+    const struct nvlxi_same same = {.opcode = opcode,
+                                    .peer = op->peer,
+                                    .near_start = near.start,
+                                    .near_size = near.size,
+                                    .far_start = far.start,
+                                    .far_size = far.size,
+                                    .offset = far.offset};
+    return index + nvlxi_same_check(&same, op + 1, end - index, checked->remote + index, longest);
 }
 
 /* Checks the ops from `index` on that need nothing new; returns the first that does. */

@@ -58,6 +58,12 @@ static inline bool nvlxi_range_holds(const struct nvlxi_range *found, uint64_t a
     return address >= found->start && length <= found->end - address;
 }
 
+/* The same of [address, address + last] and a range of `size` bytes; a `last` of UINT64_MAX lies in none. */
+static inline bool nvlxi_holds(uint64_t start, uint64_t size, uint64_t address, uint64_t last) {
+    const uint64_t offset = address - start + last; /* of the last byte: wraps around below the range */
+    return nvlxi_likely(offset >= last && offset < size);
+}
+
 /* Whether [address, address + length), length > 0, lies in adjacent pieces of one owner, from `piece` on, that all
  * grant `access` (every bit). If not, *where is the first byte that is missing or not granted, and *registered tells
  * whether it is the latter. */

@@ -46,6 +46,7 @@ src/span               31
 src/relocation         32
 src/plan               40
 src/pool               41
+src/same               40
 src/check              41
 src/issue              42
 src/transfer           43
