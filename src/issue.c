@@ -112,10 +112,10 @@ static bool take_part(struct nvlxi_place *place, struct nvlxi_part *part) {
     return true;
 }
 
-/* Issues a list from `place` on. Gives one kernel as many chunks as it takes: the next one starts only when it has
- * ended. */
+/* Issues a list from `place` on. Gives one kernel as many chunks as it takes. Where the caller sets no budget of SMs,
+ * the next one may begin while it ends. */
 static int issue_kernels(const struct nvlxi_pool *pool, const struct nvlxi_group *group, enum nvlxi_way way,
-                         const struct nvlxi_leg *leg, uint32_t max_sms, struct nvlxi_place *place) {
+                         struct nvlxi_leg *leg, uint32_t max_sms, struct nvlxi_place *place) {
     struct nvlxi_part parts[NVLXI_PARTS_MAX];
     struct nvlxi_kernel kernel = {
         .parts = parts, .sms = max_sms ? max_sms : group->sms, .by_blocks = way == NVLXI_BY_BLOCKS};
@@ -125,15 +125,17 @@ static int issue_kernels(const struct nvlxi_pool *pool, const struct nvlxi_group
             kernel.part_count++;
         if (!kernel.part_count)
             return 0;
+        kernel.overlaps = leg->kernels && !max_sms;
         int code = pool->ops->copy_kernel(leg->lane->lane, &kernel);
         if (code)
             return code;
+        leg->kernels = true;
     }
 }
 
 int nvlxi_issue_copies(struct nvlxi_pool *pool, const struct nvlxi_plan *plan, struct nvlxi_legs *legs,
                        uint32_t max_sms) {
-    const struct nvlxi_leg *leg = legs->leg;
+    struct nvlxi_leg *leg = legs->leg;
     int code = 0;
     for (const struct nvlxi_group *group = plan->groups; group && !code; group = group->following) {
         code = issue_engines(pool, group, leg);

@@ -10,6 +10,7 @@
 struct nvlxi_leg {
     struct nvlxi_pooled_lane *lane;
     struct nvlxi_pooled_event *event;
+    bool kernels;    /* some were issued */
     bool unrecorded; /* the device refused to record the event: the leg is complete when its lane is empty */
 };
 

@@ -373,8 +373,8 @@ int nvlxi_plan_all(struct nvlxi_plan *plan, struct nvlxi_checked *checked) {
 
 /* ---- Portions ---------------------------------------------------------------------------------------- */
 
-/* The first portion is a quarter of a long list, or less. Each makes what is planned four times as much: every launch
- * costs time, and the end of a kernel fills the link no more. */
+/* The first portion is an eighth of a long list, or less. Each makes what is planned four times as much, since every
+ * launch costs time; later twice as much, for planning a fragment takes about half as long as copying 4 KiB. */
 #define LIST_MIN    8192u /* ops: a shorter list is planned before a second launch would be made */
 #define PORTION_MAX 8192u /* ops of the first portion */
 
@@ -405,7 +405,7 @@ static int reserve(struct nvlxi_plan *plan, const struct nvlxi_list *list, uint6
 int nvlxi_plan_begin(struct nvlxi_plan *plan, struct nvlxi_checked *checked) {
     if (checked->count < LIST_MIN || checked->longest >= WARP_MAX)
         return nvlxi_plan_all(plan, checked);
-    int code = plan_until(plan, checked, nvlxi_min(checked->count / 4, PORTION_MAX));
+    int code = plan_until(plan, checked, nvlxi_min(checked->count / 8, PORTION_MAX));
     if (code)
         return code;
     if (!can_follow(plan))
@@ -422,7 +422,8 @@ int nvlxi_plan_begin(struct nvlxi_plan *plan, struct nvlxi_checked *checked) {
 
 void nvlxi_plan_next(struct nvlxi_plan *plan, struct nvlxi_checked *checked) {
     struct nvlxi_list *list = &plan->groups->lists[NVLXI_BY_WARPS];
-    plan_until(plan, checked, nvlxi_min(checked->count, 4 * checked->planned));
+    const size_t times = checked->planned < PORTION_MAX ? 4 : 2;
+    plan_until(plan, checked, nvlxi_min(checked->count, times * checked->planned));
     if (checked->planned < checked->count)
         list->last->count = (uint32_t)count_last(list);
     else

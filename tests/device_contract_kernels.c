@@ -99,6 +99,35 @@ static void kernels_copy_all_their_parts(void **state) {
     desk_free(&desk);
 }
 
+/* A kernel that overlaps the long one before it, and one behind that: their event stands for all three. */
+static void kernels_that_overlap_end_in_order(void **state) {
+    (void)state;
+    enum { LONG = 256 * MIB };
+    struct desk desk = desk_make();
+    const uint64_t from = allocate(0, LONG), to = allocate(0, LONG);
+    uint8_t got[16], expected[16];
+    for (int by_blocks = 0; by_blocks < 2; by_blocks++) {
+        fill(from + LONG - sizeof got, sizeof got, SEED + by_blocks);
+        desk.memory[0] = (struct nvlxi_fragment){to, from, LONG};
+        desk.memory[1] = (struct nvlxi_fragment){desk.to, desk.from, 1};
+        struct nvlxi_part part = {desk.memory, 1};
+        struct nvlxi_kernel kernel = {.parts = &part, .part_count = 1, .sms = 1, .by_blocks = by_blocks};
+        EXPECT(0, me.ops->copy_kernel(desk.lane, &kernel));
+        part.list++;
+        kernel.overlaps = true;
+        EXPECT(0, me.ops->copy_kernel(desk.lane, &kernel));
+        run_kernel(&desk, kernel);
+        wait_for(desk.event);
+        EXPECT(0, me.ops->memcpy(me.device, got, (void *)(uintptr_t)(to + LONG - sizeof got), sizeof got));
+        for (size_t i = 0; i < sizeof got; i++)
+            expected[i] = seed_byte(SEED + by_blocks, i);
+        assert_memory_equal(got, expected, sizeof got);
+    }
+    release(from);
+    release(to);
+    desk_free(&desk);
+}
+
 static void kernels_may_have_nothing_to_do(void **state) {
     (void)state;
     struct desk desk = desk_make();
@@ -113,6 +142,7 @@ static void kernels_may_have_nothing_to_do(void **state) {
 
 const struct contract_case kernel_cases[] = {
     {"kernels copy all their parts", kernels_copy_all_their_parts},
+    {"kernels that overlap end in order", kernels_that_overlap_end_in_order},
     {"kernels may have nothing to do", kernels_may_have_nothing_to_do},
 };
 const size_t kernel_case_count = NVLXI_COUNT(kernel_cases);

@@ -108,6 +108,21 @@ __device__ __forceinline__ void copy_fragment(const Tile &fragment) {
         copy_elements<uint8_t>(fragment.destination, fragment.source, fragment.length);
 }
 
+// Kernels of one list may overlap: each lets the next begin when its blocks have nothing left but what they are at, so
+// that the link does not run dry in between, and ends after the one before it, which an event behind it then stands for
+// too. Both do nothing where the kernel was not launched so.
+__device__ __forceinline__ void let_next_begin() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+__device__ __forceinline__ void end_after_previous() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 __global__ void __launch_bounds__(block_warps_max *warp_threads) copy_by_warps(const Lists lists, uint32_t per) {
     const uint32_t block_warps = blockDim.x / warp_threads, lane = threadIdx.x % warp_threads;
     const uint32_t step = gridDim.x * block_warps * per, none = lists.count;
@@ -116,9 +131,12 @@ __global__ void __launch_bounds__(block_warps_max *warp_threads) copy_by_warps(c
     for (; first < lists.count; first += step) {
         const Tile tile = next;
         next = fetch(lists, lane < per ? first + step + lane : none, part);
+        if (first + step >= lists.count)
+            let_next_begin();
         for (uint32_t i = 0; i < per && first + i < lists.count; i++)
             copy_fragment(pick(tile, i));
     }
+    end_after_previous();
 }
 
 // A block's fragments, cut into pieces, which its warps take in turn: each walks through all fragments and copies every
@@ -139,6 +157,7 @@ __global__ void __launch_bounds__(block_warps_max *warp_threads) copy_by_blocks(
             ahead -= pieces;
         }
     }
+    end_after_previous();
 }
 
 } // namespace
@@ -154,12 +173,6 @@ uint32_t clamp(uint32_t value, uint32_t low, uint32_t high) {
     return value < low ? low : value > high ? high : value;
 }
 
-// How many blocks, one an SM, to start for a budget of SMs. More than 64 are no faster, and for most lists 32 are not
-// either (two H100 with NV18 between them, four runs: reads and writes of 4 to 256 KiB, 8 to 132 blocks).
-uint32_t blocks_for(uint32_t sms) {
-    return clamp(sms, 1, 64);
-}
-
 Lists join(const nvlxi_kernel &kernel) {
     Lists lists = {};
     for (uint32_t i = 0; i < kernel.part_count; i++) {
@@ -170,28 +183,42 @@ Lists join(const nvlxi_kernel &kernel) {
     return lists;
 }
 
+struct Where {
+    cudaStream_t stream;
+    bool overlaps; // the kernel before it in the stream
+};
+
 // Without <<<>>>, whose outcome is told by cudaGetLastError alone: that may be an earlier failure, of the caller's own.
 template <typename Argument>
-cudaError_t launch(void (*kernel)(Lists, Argument), uint32_t blocks, uint32_t threads, cudaStream_t stream, Lists lists,
+cudaError_t launch(void (*kernel)(Lists, Argument), uint32_t blocks, uint32_t threads, const Where &where, Lists lists,
                    Argument argument) {
     void *arguments[] = {&lists, &argument};
-    return cudaLaunchKernel(kernel, blocks, threads, arguments, 0, stream);
+    cudaLaunchAttribute attribute = {};
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3(blocks);
+    config.blockDim = dim3(threads);
+    config.stream = where.stream;
+    config.attrs = &attribute;
+    config.numAttrs = where.overlaps ? 1 : 0;
+    return cudaLaunchKernelExC(&config, reinterpret_cast<const void *>(kernel), arguments);
 }
 
 // Every warp gets the same number of tiles, and all tiles are equally long, up to the last. A short list goes to all
 // blocks, to few warps of each, rather than to all warps of a few.
-cudaError_t launch_by_warps(const Lists &lists, uint32_t blocks, cudaStream_t stream) {
+cudaError_t launch_by_warps(const Lists &lists, uint32_t blocks, const Where &where) {
     const uint32_t warps = blocks * block_warps_max, rounds = ceil_div(lists.count, uint64_t(warps) * warp_threads);
     const uint32_t per = ceil_div(lists.count, uint64_t(warps) * rounds), tiles = ceil_div(lists.count, per);
     const uint32_t block_warps = clamp(ceil_div(tiles, blocks), 1, block_warps_max);
     const uint32_t needed = clamp(ceil_div(tiles, block_warps), 1, blocks);
-    return launch(copy_by_warps, needed, block_warps * warp_threads, stream, lists, per);
+    return launch(copy_by_warps, needed, block_warps * warp_threads, where, lists, per);
 }
 
-cudaError_t launch_by_blocks(const Lists &lists, uint32_t blocks, cudaStream_t stream) {
+cudaError_t launch_by_blocks(const Lists &lists, uint32_t blocks, const Where &where) {
     // Short pieces where there are few, so that all warps get some.
     const uint64_t piece = lists.count < blocks * 8 ? 16384 : 65536;
-    return launch(copy_by_blocks, clamp(lists.count, 1, blocks), block_warps_max * warp_threads, stream, lists, piece);
+    return launch(copy_by_blocks, clamp(lists.count, 1, blocks), block_warps_max * warp_threads, where, lists, piece);
 }
 
 } // namespace
@@ -203,9 +230,10 @@ cudaError_t nvlxi_cuda_load_kernel() {
 }
 
 cudaError_t nvlxi_cuda_launch(const nvlxi_kernel *kernel, cudaStream_t stream) {
-    const uint32_t blocks = blocks_for(kernel->sms);
+    const Where where = {stream, kernel->overlaps};
+    const uint32_t blocks = kernel->sms; // an SM holds one of them well
     const Lists lists = join(*kernel);
     if (!lists.count)
         return cudaSuccess;
-    return kernel->by_blocks ? launch_by_blocks(lists, blocks, stream) : launch_by_warps(lists, blocks, stream);
+    return kernel->by_blocks ? launch_by_blocks(lists, blocks, where) : launch_by_warps(lists, blocks, where);
 }
