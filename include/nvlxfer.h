@@ -146,10 +146,11 @@ struct nvlx_config {
     size_t gpu_count;      /* entries of `gpus` */
     uint32_t mechanism;    /* NVLX_MECHANISM_...: the default of transfers */
     uint32_t max_sms;      /* SMs that a transfer's kernels may take: the default of transfers. 0: 32 for reads, 64 for
-                              writes, with which they fill NVLink (two H100); 16 cost up to 9 % of that */
-    size_t list_memory;    /* bytes of pinned host memory for lists of fragments, at most: 24 a fragment that kernels
-                              carry, and up to 12 KiB more a list; transfers that find no room are refused with
-                              NVLX_EBUSY. 0: 256 MiB. Taken as needed, kept for the next list */
+                              writes, with which they fill NVLink (two H100); 16 cost up to 9 % of that. Where it is 0,
+                              kernels of one long list overlap while one ends, and take as many again */
+    size_t list_memory;    /* bytes of pinned host memory for lists of fragments, at most: 24 for each piece that
+                              kernels carry (info.kernel_fragments), and up to 12 KiB more a list; transfers that find
+                              no room are refused with NVLX_EBUSY. 0: 256 MiB. Taken as needed, kept for the next */
 };
 
 static inline void nvlx_config_init(struct nvlx_config *config) {
@@ -417,13 +418,13 @@ int nvlx_prepared_free(struct nvlx_prepared *prepared);
 struct nvlx_request_info {
     size_t size;
     int32_t status;                          /* as nvlx_test would return */
-    uint32_t sms;                            /* that its kernels take at most; 0: no kernel carries any of it */
+    uint32_t sms;                            /* that each kernel takes at most; 0: no kernel carries any of it */
     uint64_t ops;                            /* entries of the caller's list */
     uint64_t bytes;                          /* that the list moves */
     uint64_t submit_ns;                      /* time spent in nvlx_transfer or nvlx_post */
     uint64_t elapsed_ns;                     /* from the call until completion was first seen; 0 while in flight */
     uint64_t engine_bytes, engine_fragments; /* what copy engines carry, after planning: adjacent ops are joined */
-    uint64_t kernel_bytes, kernel_fragments; /* what kernels carry, in pieces of 2 MiB at most */
+    uint64_t kernel_bytes, kernel_fragments; /* what kernels carry, cut into pieces of 64 KiB to 2 MiB */
     char error[256];                         /* how it failed, in the driver's words; "" if it did not */
 };
 

@@ -73,7 +73,7 @@ struct nvlxi_kernel {
     const struct nvlxi_part *parts;
     uint32_t part_count; /* 1 to NVLXI_PARTS_MAX, of together less than 2^31 fragments */
     uint32_t sms;        /* that it may take, at most */
-    bool by_blocks;      /* a block a fragment, for long ones; else a warp a fragment */
+    uint64_t average;    /* length of the fragments, about: for how many warps each is */
     bool overlaps;       /* may begin, and take as many SMs again, while the kernel before it in the lane ends; ends
                             after that all the same */
 };

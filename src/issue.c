@@ -6,15 +6,17 @@
 
 #include "error.h"
 
-#define ENGINE_LANES 4  /* over which a list for the copy engines is spread: they then fill the link from 1 MiB on */
-#define ENGINE_SLICE 64 /* copies that a lane gets at a time */
+#define ENGINE_LANES  4  /* over which a list for the copy engines is spread: they then fill the link from 1 MiB on, */
+#define ENGINE_COPIES 8  /* if each has so many copies: else issuing to one more takes longer than it gains */
+#define ENGINE_SLICE  64 /* copies that a lane gets at a time */
 
 static uint32_t engine_lanes(const struct nvlxi_group *group) {
-    return (uint32_t)nvlxi_min(group->lists[NVLXI_BY_ENGINES].count, ENGINE_LANES);
+    const uint64_t count = group->lists[NVLXI_BY_ENGINES].count;
+    return (uint32_t)nvlxi_min((count + ENGINE_COPIES - 1) / ENGINE_COPIES, ENGINE_LANES);
 }
 
 static uint32_t kernel_lanes(const struct nvlxi_group *group) {
-    return group->lists[NVLXI_BY_WARPS].first || group->lists[NVLXI_BY_BLOCKS].first ? 1 : 0;
+    return group->lists[NVLXI_BY_KERNEL].first ? 1 : 0;
 }
 
 void nvlxi_issue_return(struct nvlxi_pool *pool, struct nvlxi_legs *legs) {
@@ -112,13 +114,21 @@ static bool take_part(struct nvlxi_place *place, struct nvlxi_part *part) {
     return true;
 }
 
-/* Issues a list from `place` on. Gives one kernel as many chunks as it takes. Where the caller sets no budget of SMs,
- * the next one may begin while it ends. */
-static int issue_kernels(const struct nvlxi_pool *pool, const struct nvlxi_group *group, enum nvlxi_way way,
-                         struct nvlxi_leg *leg, uint32_t max_sms, struct nvlxi_place *place) {
+/* The length of what is on the kernel's list by now, on average. */
+static uint64_t average_length(const struct nvlxi_group *group) {
+    uint64_t count = 0;
+    for (const struct nvlxi_chunk *chunk = group->lists[NVLXI_BY_KERNEL].first; chunk; chunk = chunk->next)
+        count += chunk->count;
+    return count ? (group->bytes - group->lists[NVLXI_BY_ENGINES].bytes) / count : 0;
+}
+
+/* Issues the kernel's list from `place` on. Gives one kernel as many chunks as it takes. Where the caller sets no
+ * budget of SMs, the next one may begin while it ends. */
+static int issue_kernels(const struct nvlxi_pool *pool, const struct nvlxi_group *group, struct nvlxi_leg *leg,
+                         uint32_t max_sms, struct nvlxi_place *place) {
     struct nvlxi_part parts[NVLXI_PARTS_MAX];
     struct nvlxi_kernel kernel = {
-        .parts = parts, .sms = max_sms ? max_sms : group->sms, .by_blocks = way == NVLXI_BY_BLOCKS};
+        .parts = parts, .sms = max_sms ? max_sms : group->sms, .average = average_length(group)};
     for (;;) {
         kernel.part_count = 0;
         while (kernel.part_count < NVLXI_PARTS_MAX && take_part(place, &parts[kernel.part_count]))
@@ -140,10 +150,9 @@ int nvlxi_issue_copies(struct nvlxi_pool *pool, const struct nvlxi_plan *plan, s
     for (const struct nvlxi_group *group = plan->groups; group && !code; group = group->following) {
         code = issue_engines(pool, group, leg);
         leg += engine_lanes(group);
-        for (int way = NVLXI_BY_BLOCKS; way >= NVLXI_BY_WARPS && !code; way--) {
-            legs->place = (struct nvlxi_place){group->lists[way].first, 0};
-            code = issue_kernels(pool, group, way, leg, max_sms, &legs->place);
-        }
+        legs->place = (struct nvlxi_place){group->lists[NVLXI_BY_KERNEL].first, 0};
+        if (!code)
+            code = issue_kernels(pool, group, leg, max_sms, &legs->place);
         leg += kernel_lanes(group);
     }
     return code;
@@ -151,7 +160,7 @@ int nvlxi_issue_copies(struct nvlxi_pool *pool, const struct nvlxi_plan *plan, s
 
 int nvlxi_issue_more(struct nvlxi_pool *pool, const struct nvlxi_plan *plan, struct nvlxi_legs *legs,
                      uint32_t max_sms) {
-    return issue_kernels(pool, plan->groups, NVLXI_BY_WARPS, legs->leg, max_sms, &legs->place);
+    return issue_kernels(pool, plan->groups, legs->leg, max_sms, &legs->place);
 }
 
 int nvlxi_issue_end(struct nvlxi_pool *pool, const struct nvlxi_legs *legs, void *stream) {

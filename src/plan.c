@@ -6,18 +6,17 @@
 
 #include "error.h"
 
-/* The rules, measured on two H200 and two H100 with NV18 between them. A warp carries a fragment best up to 64 KiB,
- * then a block; from 1 MiB on for reads, 512 KiB for writes, copy engines are as fast or faster. Reads are as fast with
- * 32 SMs as with all, writes with 64. Where source and destination are apart by an odd number of bytes, the kernel
- * copies byte by byte: engines do better with what is long. Fewer fragments than fit into the plan itself are not worth
- * a launch. Where the caller wants the kernel alone, what is long is cut, so that more than one block gets some of it.
- */
-#define WARP_MAX         (64u << 10)
-#define BLOCK_MAX        (2u << 20) /* of one piece */
-#define ENGINE_MIN_READ  (1u << 20)
-#define ENGINE_MIN_WRITE (512u << 10)
-#define SMS_READ         32u
-#define SMS_WRITE        64u
+/* The rules, measured on two H200 and two H100 with NV18 between them. The kernel's warps copy pieces of 64 KiB as fast
+ * as any; from 1 MiB on copy engines are as fast or faster. Reads are as fast with 32 SMs as with all, writes nearly
+ * with 64. Where source and destination are apart by an odd number of bytes, the kernel copies byte by byte: engines do
+ * better with what is long. Fewer fragments than fit into the plan itself are not worth a launch. Where the caller
+ * wants the kernel alone, pieces of what is very long are longer, so that they take little memory. */
+#define PIECE      (64u << 10)
+#define PIECE_MAX  (2u << 20)
+#define PIECES     32u /* of a fragment, before they get longer */
+#define ENGINE_MIN (1u << 20)
+#define SMS_READ   32u
+#define SMS_WRITE  64u
 
 void nvlxi_plan_init(struct nvlxi_plan *plan, nvlxi_take_chunk take_chunk, nvlxi_give_chunk give_chunk, void *context) {
     memset(plan, 0, sizeof *plan);
@@ -55,7 +54,7 @@ void nvlxi_plan_reset(struct nvlxi_plan *plan, uint32_t mechanism) {
     give_spare_back(plan);
     plan->groups = NULL;
     plan->group_count = 0;
-    plan->sealed = false;
+    plan->sealed = plan->in_portions = false;
     plan->mechanism = mechanism;
     plan->bytes = 0;
     memset(plan->fragments, 0, sizeof plan->fragments);
@@ -79,7 +78,7 @@ static void append(struct nvlxi_list *list, struct nvlxi_chunk *chunk) {
 static void begin_inline(struct nvlxi_plan *plan, struct nvlxi_group *group) {
     plan->inline_chunk = (struct nvlxi_chunk){.capacity = NVLXI_PLAN_INLINE, .fragment = plan->inline_fragments};
     if (plan->mechanism != NVLX_MECHANISM_KERNEL)
-        append(&group->lists[NVLXI_BY_WARPS], &plan->inline_chunk);
+        append(&group->lists[NVLXI_BY_KERNEL], &plan->inline_chunk);
 }
 
 static struct nvlxi_group *add_group(struct nvlxi_plan *plan) {
@@ -87,7 +86,7 @@ static struct nvlxi_group *add_group(struct nvlxi_plan *plan) {
     struct nvlxi_group *group = first ? &plan->first_group : malloc(sizeof *group);
     if (!group)
         return NULL;
-    *group = (struct nvlxi_group){.join_max = UINT64_MAX, .following = plan->groups};
+    *group = (struct nvlxi_group){.following = plan->groups};
     if (first)
         begin_inline(plan, group);
     plan->groups = group;
@@ -108,8 +107,7 @@ struct nvlxi_group *nvlxi_plan_group(struct nvlxi_plan *plan, int gpu, int remot
         group->device = device;
         group->opcode = opcode;
         group->sms = opcode == NVLX_OP_READ ? SMS_READ : SMS_WRITE;
-        group->engine_min = opcode == NVLX_OP_READ ? ENGINE_MIN_READ : ENGINE_MIN_WRITE;
-        group->warp_max = plan->mechanism == NVLX_MECHANISM_COPY_ENGINE || !kernels ? 0 : WARP_MAX;
+        group->kernels = kernels && plan->mechanism != NVLX_MECHANISM_COPY_ENGINE;
     }
     return group;
 }
@@ -137,13 +135,20 @@ static int grow(struct nvlxi_plan *plan, struct nvlxi_list *list, bool kernel) {
     return 0;
 }
 
-/* Puts a fragment into a list; for the blocks in parts. */
+/* The length of the pieces into which the kernel's fragments are cut. */
+static uint64_t piece_of(uint64_t length) {
+    if (length <= PIECES * PIECE)
+        return PIECE;
+    return nvlxi_min(length / PIECES / PIECE * PIECE, PIECE_MAX);
+}
+
+/* Puts a fragment into a list; into the kernel's in pieces. */
 static int put(struct nvlxi_plan *plan, struct nvlxi_group *group, enum nvlxi_way way, struct nvlxi_fragment fragment) {
     struct nvlxi_list *list = &group->lists[way];
-    const uint64_t most = way == NVLXI_BY_BLOCKS ? BLOCK_MAX : UINT64_MAX;
+    const uint64_t piece = way == NVLXI_BY_KERNEL ? piece_of(fragment.length) : UINT64_MAX;
     while (fragment.length) {
-        uint64_t length = nvlxi_min(fragment.length, most);
-        int code = list->next == list->limit ? grow(plan, list, way != NVLXI_BY_ENGINES) : 0;
+        uint64_t length = nvlxi_min(fragment.length, piece);
+        int code = list->next == list->limit ? grow(plan, list, way == NVLXI_BY_KERNEL) : 0;
         if (code)
             return code;
         *list->next++ = (struct nvlxi_fragment){fragment.destination, fragment.source, length};
@@ -157,14 +162,12 @@ static int put(struct nvlxi_plan *plan, struct nvlxi_group *group, enum nvlxi_wa
 
 static enum nvlxi_way choose(const struct nvlxi_plan *plan, const struct nvlxi_group *group,
                              const struct nvlxi_fragment *fragment) {
-    if (fragment->length <= group->warp_max) /* without asking, in plan_run */
-        return NVLXI_BY_WARPS;
-    if (group->warp_max == 0)
+    if (!group->kernels)
         return NVLXI_BY_ENGINES;
-    if (plan->mechanism != NVLX_MECHANISM_KERNEL &&
-        (fragment->length >= group->engine_min || (fragment->destination ^ fragment->source) % 4))
-        return NVLXI_BY_ENGINES;
-    return NVLXI_BY_BLOCKS;
+    if (fragment->length <= PIECE || plan->mechanism == NVLX_MECHANISM_KERNEL || plan->in_portions)
+        return NVLXI_BY_KERNEL;
+    return fragment->length >= ENGINE_MIN || (fragment->destination ^ fragment->source) % 4 ? NVLXI_BY_ENGINES
+                                                                                            : NVLXI_BY_KERNEL;
 }
 
 static int place(struct nvlxi_plan *plan, struct nvlxi_group *group, const struct nvlxi_fragment *fragment) {
@@ -173,7 +176,7 @@ static int place(struct nvlxi_plan *plan, struct nvlxi_group *group, const struc
 
 /* What began in the plan's own chunk, where anything may lie, leaves it for the lists when there is more. */
 static int leave_inline(struct nvlxi_plan *plan, struct nvlxi_group *group) {
-    struct nvlxi_list *list = &group->lists[NVLXI_BY_WARPS];
+    struct nvlxi_list *list = &group->lists[NVLXI_BY_KERNEL];
     int code = 0;
     *list = (struct nvlxi_list){0};
     for (uint32_t i = 0; i < NVLXI_PLAN_INLINE && !code; i++)
@@ -182,12 +185,12 @@ static int leave_inline(struct nvlxi_plan *plan, struct nvlxi_group *group) {
 }
 
 static bool is_inline(const struct nvlxi_plan *plan, const struct nvlxi_group *group) {
-    return group->lists[NVLXI_BY_WARPS].last == &plan->inline_chunk;
+    return group->lists[NVLXI_BY_KERNEL].last == &plan->inline_chunk;
 }
 
 /* Places the open fragment, whatever it is. Fails only as take_chunk does. */
 static int place_open(struct nvlxi_plan *plan, struct nvlxi_group *group) {
-    struct nvlxi_list *list = &group->lists[NVLXI_BY_WARPS];
+    struct nvlxi_list *list = &group->lists[NVLXI_BY_KERNEL];
     int code = 0;
     if (!group->open.length)
         return 0;
@@ -206,7 +209,7 @@ int nvlxi_plan_add(struct nvlxi_plan *plan, struct nvlxi_group *group, uint64_t 
     struct nvlxi_fragment *open = &group->open;
     bool joins = open->destination + open->length == destination && open->source + open->length == source;
     group->bytes += length;
-    if (joins && length <= group->join_max - open->length) {
+    if (joins) {
         open->length += length;
         return 0;
     }
@@ -228,10 +231,10 @@ static void settle(struct nvlxi_plan *plan, struct nvlxi_group *group) {
     bool engines = is_inline(plan, group);
     for (int way = 0; way < NVLXI_WAYS; way++)
         close_list(&lists[way]);
-    lists[NVLXI_BY_WARPS].bytes = group->bytes - lists[NVLXI_BY_BLOCKS].bytes - lists[NVLXI_BY_ENGINES].bytes;
+    lists[NVLXI_BY_KERNEL].bytes = group->bytes - lists[NVLXI_BY_ENGINES].bytes;
     if (engines) {
-        lists[NVLXI_BY_ENGINES] = lists[NVLXI_BY_WARPS];
-        lists[NVLXI_BY_WARPS] = (struct nvlxi_list){0};
+        lists[NVLXI_BY_ENGINES] = lists[NVLXI_BY_KERNEL];
+        lists[NVLXI_BY_KERNEL] = (struct nvlxi_list){0};
     }
 }
 
@@ -258,19 +261,12 @@ static struct nvlxi_fragment fragment_of(const struct nvlxi_checked *checked, si
     return (struct nvlxi_fragment){read ? local : remote, read ? remote : local, checked->ops[index].length};
 }
 
-/* Whether `choose` sends a fragment to the blocks for its length and alignment alone. */
-static inline bool suits_blocks(const struct nvlxi_group *group, const struct nvlxi_fragment *fragment) {
-    return fragment->length - group->warp_max - 1 < group->engine_min - group->warp_max - 1 &&
-           (fragment->destination ^ fragment->source) % 4 == 0;
-}
-
-/* Puts an op into a list; false if it joins the one before, which ends at *end, or does not belong there. */
-static inline __attribute__((always_inline)) bool put_one(const struct nvlxi_group *group, enum nvlxi_way way,
-                                                          struct nvlxi_fragment fragment, struct nvlxi_fragment *to,
-                                                          struct nvlxi_fragment *end) {
+/* Puts an op into the kernel's list; false if it joins the one before, which ends at *end, or is more than a piece. */
+static inline __attribute__((always_inline)) bool put_one(struct nvlxi_fragment fragment, bool all_short,
+                                                          struct nvlxi_fragment *to, struct nvlxi_fragment *end) {
     if (fragment.destination == end->destination && fragment.source == end->source)
         return false;
-    if (way == NVLXI_BY_BLOCKS && !suits_blocks(group, &fragment))
+    if (!all_short && fragment.length - 1 >= PIECE)
         return false;
     *to = fragment;
     end->destination = fragment.destination + fragment.length;
@@ -279,13 +275,13 @@ static inline __attribute__((always_inline)) bool put_one(const struct nvlxi_gro
     return true;
 }
 
-/* Puts ops from `index` on into the list of warps, where all of them belong, or of blocks, up to one that joins the one
- * before, or does not belong there, or for which there is no room; returns that. The group's open fragment belongs
- * there too. Chunks are written only: they are slow to read, see device.h. */
-static inline __attribute__((always_inline)) size_t put_short(struct nvlxi_group *group, enum nvlxi_way way,
+/* Puts ops from `index` on into the kernel's list, up to one that joins the one before, or is more than a piece, or for
+ * which there is no room; returns that. The group's open fragment is a piece, too. Chunks are written only: they are
+ * slow to read, see device.h. */
+static inline __attribute__((always_inline)) size_t put_short(struct nvlxi_group *group,
                                                               const struct nvlxi_checked *checked, size_t index,
-                                                              size_t end, bool read) {
-    struct nvlxi_list *const list = &group->lists[way];
+                                                              size_t end, bool read, bool all_short) {
+    struct nvlxi_list *const list = &group->lists[NVLXI_BY_KERNEL];
     struct nvlxi_fragment *next = list->next;
     struct nvlxi_fragment at = {group->open.destination + group->open.length, group->open.source + group->open.length,
                                 group->open.length};
@@ -295,15 +291,15 @@ static inline __attribute__((always_inline)) size_t put_short(struct nvlxi_group
         return index;
     *next++ = group->open;
     for (; end - index >= 2; index += 2, next += 2) { /* two at a time: half the counting */
-        if (!put_one(group, way, fragment_of(checked, index, read), next, &at))
+        if (!put_one(fragment_of(checked, index, read), all_short, next, &at))
             goto done;
-        if (!put_one(group, way, fragment_of(checked, index + 1, read), next + 1, &at)) {
+        if (!put_one(fragment_of(checked, index + 1, read), all_short, next + 1, &at)) {
             index++;
             next++;
             goto done;
         }
     }
-    if (index < end && put_one(group, way, fragment_of(checked, index, read), next, &at)) {
+    if (index < end && put_one(fragment_of(checked, index, read), all_short, next, &at)) {
         index++;
         next++;
     }
@@ -311,19 +307,19 @@ done:
     group->bytes += at.length - group->open.length;
     if (index > first)
         group->open = fragment_of(checked, index - 1, read);
-    list->bytes += at.length - group->open.length;
     list->next = next - 1;
     return index;
 }
 
-static size_t put_to_warps(struct nvlxi_group *group, const struct nvlxi_checked *checked, size_t index, size_t end) {
-    return group->opcode == NVLX_OP_READ ? put_short(group, NVLXI_BY_WARPS, checked, index, end, true)
-                                         : put_short(group, NVLXI_BY_WARPS, checked, index, end, false);
+static size_t put_all_short(struct nvlxi_group *group, const struct nvlxi_checked *checked, size_t index, size_t end) {
+    return group->opcode == NVLX_OP_READ ? put_short(group, checked, index, end, true, true)
+                                         : put_short(group, checked, index, end, false, true);
 }
 
-static size_t put_to_blocks(struct nvlxi_group *group, const struct nvlxi_checked *checked, size_t index, size_t end) {
-    return group->opcode == NVLX_OP_READ ? put_short(group, NVLXI_BY_BLOCKS, checked, index, end, true)
-                                         : put_short(group, NVLXI_BY_BLOCKS, checked, index, end, false);
+static size_t put_those_short(struct nvlxi_group *group, const struct nvlxi_checked *checked, size_t index,
+                              size_t end) {
+    return group->opcode == NVLX_OP_READ ? put_short(group, checked, index, end, true, false)
+                                         : put_short(group, checked, index, end, false, false);
 }
 
 /* Adds one op, whatever it is; *joined tells whether it made the open fragment longer. */
@@ -336,15 +332,14 @@ static int add_one(struct nvlxi_plan *plan, struct nvlxi_group *group, const str
     return code;
 }
 
-/* Plans ops of one run: those that just go to the list where the one before them goes, the short way. */
+/* Plans ops of one run: the short way those that just go to the kernel, as the one before them does. */
 static int plan_run(struct nvlxi_plan *plan, struct nvlxi_checked *checked, struct nvlxi_group *group, size_t end) {
-    const bool warps = checked->longest < group->warp_max;
+    const bool all_short = checked->longest < PIECE;
     while (checked->planned < end) {
         bool joined = true;
-        if (warps && group->open.length - 1 < group->warp_max)
-            checked->planned = put_to_warps(group, checked, checked->planned, end);
-        else if (!warps && group->warp_max && suits_blocks(group, &group->open))
-            checked->planned = put_to_blocks(group, checked, checked->planned, end);
+        if (group->kernels && group->open.length - 1 < PIECE)
+            checked->planned = all_short ? put_all_short(group, checked, checked->planned, end)
+                                         : put_those_short(group, checked, checked->planned, end);
         while (checked->planned < end && joined) {
             int code = add_one(plan, group, checked, checked->planned++, &joined);
             if (code)
@@ -373,18 +368,27 @@ int nvlxi_plan_all(struct nvlxi_plan *plan, struct nvlxi_checked *checked) {
 
 /* ---- Portions ---------------------------------------------------------------------------------------- */
 
-/* The first portion is an eighth of a long list, or less. Each makes what is planned four times as much, since every
- * launch costs time; later twice as much, for planning a fragment takes about half as long as copying 4 KiB. */
-#define LIST_MIN    8192u /* ops: a shorter list is planned before a second launch would be made */
+/* The first portion is an eighth of a long list, or less: as much as keeps the link busy until the next one is there,
+ * of fragments from 8 KiB on half as many. Each makes what is planned four times as much, since every launch costs
+ * time; later twice as much, for planning a fragment takes about half as long as copying 4 KiB. */
+#define LIST_MIN    8192u /* ops: a shorter list is planned before a second launch would be made, */
+#define BYTES_MIN   (64u << 20)
+#define LONG_MIN    1024u /* unless they may have that many bytes: so many are enough then */
 #define PORTION_MAX 8192u /* ops of the first portion */
 
-/* Whether the rest of the list, too, goes to the warps of one group alone. Ops that are adjacent could make something
- * longer: where the first portion has none of that, it is not looked for in the rest. */
+static bool is_long(const struct nvlxi_checked *checked) {
+    if (checked->longest >= ENGINE_MIN - 1)
+        return false; /* some is, or may be, for the engines */
+    return checked->count >= LIST_MIN || (checked->count >= LONG_MIN && checked->count * checked->longest >= BYTES_MIN);
+}
+
+/* Whether the rest of the list, too, goes to the kernel for one group alone. Ops that are adjacent could make something
+ * longer, or be apart by an odd number of bytes: where the first portion has none of that, it is not looked for in the
+ * rest. */
 static bool can_follow(const struct nvlxi_plan *plan) {
     const struct nvlxi_group *group = plan->groups;
-    return plan->group_count == 1 && group->warp_max && group->open.length <= group->warp_max &&
-           !is_inline(plan, group) && group->lists[NVLXI_BY_WARPS].first && !group->lists[NVLXI_BY_BLOCKS].first &&
-           !group->lists[NVLXI_BY_ENGINES].first;
+    return plan->group_count == 1 && choose(plan, group, &group->open) == NVLXI_BY_KERNEL && !is_inline(plan, group) &&
+           group->lists[NVLXI_BY_KERNEL].first && !group->lists[NVLXI_BY_ENGINES].first;
 }
 
 /* Takes the chunks for `needed` more fragments. */
@@ -402,26 +406,33 @@ static int reserve(struct nvlxi_plan *plan, const struct nvlxi_list *list, uint6
     return 0;
 }
 
+/* The pieces that are still to come, at most: joining makes them fewer, if anything. */
+static uint64_t pieces_left(const struct nvlxi_plan *plan, const struct nvlxi_checked *checked) {
+    const uint64_t each = checked->longest / PIECE + 1, open = plan->groups->open.length / PIECE + 1;
+    return (checked->count - checked->planned) * each + open;
+}
+
 int nvlxi_plan_begin(struct nvlxi_plan *plan, struct nvlxi_checked *checked) {
-    if (checked->count < LIST_MIN || checked->longest >= WARP_MAX)
+    if (!is_long(checked))
         return nvlxi_plan_all(plan, checked);
-    int code = plan_until(plan, checked, nvlxi_min(checked->count / 8, PORTION_MAX));
+    const size_t part = checked->longest < 8192 ? 8 : 16;
+    int code = plan_until(plan, checked, nvlxi_min(checked->count / part, PORTION_MAX));
     if (code)
         return code;
     if (!can_follow(plan))
         return nvlxi_plan_all(plan, checked);
-    struct nvlxi_list *list = &plan->groups->lists[NVLXI_BY_WARPS];
-    if (reserve(plan, list, checked->count - checked->planned + 1)) { /* one is open */
+    struct nvlxi_list *list = &plan->groups->lists[NVLXI_BY_KERNEL];
+    if (reserve(plan, list, pieces_left(plan, checked))) {
         give_spare_back(plan); /* there may be room for what is left when it is joined */
         return nvlxi_plan_all(plan, checked);
     }
-    plan->groups->join_max = plan->groups->warp_max;
+    plan->in_portions = true;
     list->last->count = (uint32_t)count_last(list);
     return 0;
 }
 
 void nvlxi_plan_next(struct nvlxi_plan *plan, struct nvlxi_checked *checked) {
-    struct nvlxi_list *list = &plan->groups->lists[NVLXI_BY_WARPS];
+    struct nvlxi_list *list = &plan->groups->lists[NVLXI_BY_KERNEL];
     const size_t times = checked->planned < PORTION_MAX ? 4 : 2;
     plan_until(plan, checked, nvlxi_min(checked->count, times * checked->planned));
     if (checked->planned < checked->count)

@@ -5,8 +5,7 @@
  * A group is what has the same local GPU, remote GPU and direction. Fragments are added in the order of the ops. The
  * last one of a group stays open: one that continues it on both sides makes it longer. When the next one does not, it
  * is placed in one of the group's lists, by the rules in plan.c: copy engines carry what is large (they beat the
- * kernel, and take no SMs) or few, the kernel carries the rest, short fragments by a warp each, longer ones by a block
- * each.
+ * kernel, and take no SMs) or few, the kernel carries the rest, cut into pieces that a warp copies in little time.
  *
  * Lists are made of chunks, whose memory comes from the caller: a list of any length needs no large block. The first
  * few fragments of a plan lie in the plan itself, since most plans have no more. */
@@ -51,13 +50,13 @@ struct nvlxi_checked {
 typedef int (*nvlxi_take_chunk)(void *context, bool kernel, uint64_t count, struct nvlxi_chunk **chunk);
 typedef void (*nvlxi_give_chunk)(void *context, struct nvlxi_chunk *chunk);
 
-enum nvlxi_way { NVLXI_BY_WARPS, NVLXI_BY_BLOCKS, NVLXI_BY_ENGINES, NVLXI_WAYS };
+enum nvlxi_way { NVLXI_BY_KERNEL, NVLXI_BY_ENGINES, NVLXI_WAYS };
 
 struct nvlxi_list {
     struct nvlxi_fragment *next, *limit; /* where the next fragment goes, and where the chunk ends */
     struct nvlxi_chunk *first, *last;
     uint64_t count; /* of fragments; set by nvlxi_plan_seal, before that without the last chunk's */
-    uint64_t bytes; /* of the warps' list set by nvlxi_plan_seal */
+    uint64_t bytes; /* of the kernel's list set by nvlxi_plan_seal */
 };
 
 struct nvlxi_group {
@@ -66,9 +65,7 @@ struct nvlxi_group {
     uint16_t device;            /* index of the GPU on the other side */
     uint16_t opcode;            /* NVLX_OP_... */
     uint32_t sms;               /* with which kernels fill the link */
-    uint64_t warp_max;          /* an open fragment of at most this length goes to the warps: 0 if there is no kernel */
-    uint64_t engine_min;        /* from this length on copy engines are at least as fast as kernels */
-    uint64_t join_max;          /* what is joined does not get longer */
+    bool kernels;               /* they may carry it */
     uint64_t bytes;             /* of all its ops */
     struct nvlxi_fragment open; /* length 0: none */
     struct nvlxi_list lists[NVLXI_WAYS];
@@ -85,6 +82,7 @@ struct nvlxi_plan {
     uint64_t fragments[NVLXI_WAYS];
     uint64_t way_bytes[NVLXI_WAYS];
     bool sealed;
+    bool in_portions;          /* the first one had no work for the engines, so the others are given none */
     struct nvlxi_chunk *spare; /* list: for the kernel, taken before they are needed */
     nvlxi_take_chunk take_chunk;
     nvlxi_give_chunk give_chunk;
@@ -116,7 +114,7 @@ int nvlxi_plan_all(struct nvlxi_plan *plan, struct nvlxi_checked *checked);
 
 /* The same in portions, so that the first can be copied while the next are planned. Begin plans the first, and has
  * taken all memory that the others need: it fails only as take_chunk does, next does not fail. There is more than one
- * portion only where a single group sends all of a long list to the warps; all others are sealed at once. After the
+ * portion only where a single group sends all of a long list to the kernel; all others are sealed at once. After the
  * last one the plan is sealed. */
 int nvlxi_plan_begin(struct nvlxi_plan *plan, struct nvlxi_checked *checked);
 void nvlxi_plan_next(struct nvlxi_plan *plan, struct nvlxi_checked *checked);

@@ -40,9 +40,8 @@ static int join_chunks(struct nvlxi_pool *pool, struct nvlxi_list *list) {
 static int join_all(struct nvlx_prepared *prepared) {
     int code = 0;
     for (struct nvlxi_group *group = prepared->plan.groups; group && !code; group = group->following)
-        for (int way = NVLXI_BY_WARPS; way <= NVLXI_BY_BLOCKS && !code; way++)
-            if (group->lists[way].count)
-                code = join_chunks(&prepared->transfers->pool, &group->lists[way]);
+        if (group->lists[NVLXI_BY_KERNEL].count)
+            code = join_chunks(&prepared->transfers->pool, &group->lists[NVLXI_BY_KERNEL]);
     return code;
 }
 

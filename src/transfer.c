@@ -240,11 +240,11 @@ void nvlxi_transfer_describe(const struct nvlxi_plan *plan, size_t ops, uint32_t
     info->bytes = plan->bytes;
     info->engine_bytes = plan->way_bytes[NVLXI_BY_ENGINES];
     info->engine_fragments = plan->fragments[NVLXI_BY_ENGINES];
-    info->kernel_bytes = plan->way_bytes[NVLXI_BY_WARPS] + plan->way_bytes[NVLXI_BY_BLOCKS];
-    info->kernel_fragments = plan->fragments[NVLXI_BY_WARPS] + plan->fragments[NVLXI_BY_BLOCKS];
+    info->kernel_bytes = plan->way_bytes[NVLXI_BY_KERNEL];
+    info->kernel_fragments = plan->fragments[NVLXI_BY_KERNEL];
     info->sms = 0;
     for (const struct nvlxi_group *group = plan->groups; group; group = group->following)
-        if (group->lists[NVLXI_BY_WARPS].count || group->lists[NVLXI_BY_BLOCKS].count)
+        if (group->lists[NVLXI_BY_KERNEL].count)
             info->sms = (uint32_t)nvlxi_max(info->sms, max_sms ? max_sms : group->sms);
 }
 

@@ -5,6 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* What a kernel is told of its fragments: nothing, about what is so, and what is far from it. */
+static const uint64_t averages[] = {0, 2500, 9000, 70000, UINT64_MAX};
+
 enum { SEED = 11, BLANK = 200, BYTES = 4 * MIB, FRAGMENTS_MAX = 4096 };
 
 /* The lists of a kernel, one behind the other in `memory`. Their fragments come from anywhere in `from`, and go to
@@ -70,14 +73,14 @@ static void run_kernel(const struct desk *desk, struct nvlxi_kernel kernel) {
 }
 
 /* Whether a kernel moves the bytes of all lists, and none around them. */
-static void check_kernel(const struct desk *desk, uint32_t sms, bool by_blocks) {
+static void check_kernel(const struct desk *desk, uint32_t sms, uint64_t average) {
     struct nvlxi_part parts[NVLXI_PARTS_MAX];
     uint8_t *got = malloc(BYTES);
     assert_non_null(got);
     fill(desk->to, BYTES, BLANK);
     memcpy(parts, desk->parts, sizeof parts);
-    run_kernel(
-        desk, (struct nvlxi_kernel){.parts = parts, .part_count = NVLXI_PARTS_MAX, .sms = sms, .by_blocks = by_blocks});
+    run_kernel(desk,
+               (struct nvlxi_kernel){.parts = parts, .part_count = NVLXI_PARTS_MAX, .sms = sms, .average = average});
     memset(parts, 0, sizeof parts); /* has been read */
     wait_for(desk->event);
     EXPECT(0, me.ops->memcpy(me.device, got, (void *)(uintptr_t)desk->to, BYTES));
@@ -92,9 +95,9 @@ static void kernels_copy_all_their_parts(void **state) {
     EXPECT(0, me.ops->limits(me.device, 0, &limits));
     assert_true(limits.sms > 0);
     put_lists(&desk);
-    for (int by_blocks = 0; by_blocks < 2; by_blocks++) {
-        check_kernel(&desk, 1, by_blocks);
-        check_kernel(&desk, limits.sms, by_blocks);
+    for (size_t i = 0; i < NVLXI_COUNT(averages); i++) {
+        check_kernel(&desk, 1, averages[i]);
+        check_kernel(&desk, limits.sms, averages[i]);
     }
     desk_free(&desk);
 }
@@ -106,12 +109,13 @@ static void kernels_that_overlap_end_in_order(void **state) {
     struct desk desk = desk_make();
     const uint64_t from = allocate(0, LONG), to = allocate(0, LONG);
     uint8_t got[16], expected[16];
-    for (int by_blocks = 0; by_blocks < 2; by_blocks++) {
-        fill(from + LONG - sizeof got, sizeof got, SEED + by_blocks);
+    for (size_t round = 0; round < NVLXI_COUNT(averages); round++) {
+        const uint8_t seed = (uint8_t)(SEED + round);
+        fill(from + LONG - sizeof got, sizeof got, seed);
         desk.memory[0] = (struct nvlxi_fragment){to, from, LONG};
         desk.memory[1] = (struct nvlxi_fragment){desk.to, desk.from, 1};
         struct nvlxi_part part = {desk.memory, 1};
-        struct nvlxi_kernel kernel = {.parts = &part, .part_count = 1, .sms = 1, .by_blocks = by_blocks};
+        struct nvlxi_kernel kernel = {.parts = &part, .part_count = 1, .sms = 1, .average = averages[round]};
         EXPECT(0, me.ops->copy_kernel(desk.lane, &kernel));
         part.list++;
         kernel.overlaps = true;
@@ -120,7 +124,7 @@ static void kernels_that_overlap_end_in_order(void **state) {
         wait_for(desk.event);
         EXPECT(0, me.ops->memcpy(me.device, got, (void *)(uintptr_t)(to + LONG - sizeof got), sizeof got));
         for (size_t i = 0; i < sizeof got; i++)
-            expected[i] = seed_byte(SEED + by_blocks, i);
+            expected[i] = seed_byte(seed, i);
         assert_memory_equal(got, expected, sizeof got);
     }
     release(from);
@@ -132,9 +136,9 @@ static void kernels_may_have_nothing_to_do(void **state) {
     (void)state;
     struct desk desk = desk_make();
     const struct nvlxi_part parts[] = {{desk.memory, 0}, {desk.memory, 0}};
-    for (int by_blocks = 0; by_blocks < 2; by_blocks++) {
+    for (size_t i = 0; i < NVLXI_COUNT(averages); i++) {
         run_kernel(&desk, (struct nvlxi_kernel){
-                              .parts = parts, .part_count = NVLXI_COUNT(parts), .sms = 1, .by_blocks = by_blocks});
+                              .parts = parts, .part_count = NVLXI_COUNT(parts), .sms = 1, .average = averages[i]});
         wait_for(desk.event);
     }
     desk_free(&desk);

@@ -6,11 +6,11 @@
 #include "plan.h"
 #include "support.h"
 
-/* The rules of plan.c, said once more: the longest fragment for a warp, the shortest for the copy engines, and the
- * longest piece for a block. */
-#define WARP_MAX   (64 * KIB)
-#define ENGINE_MIN (512 * KIB) /* for writes; for reads twice as much */
-#define BLOCK_MAX  (2 * MIB)
+/* The rules of plan.c, said once more: the piece that the kernel's fragments are cut into, the longest one, and the
+ * shortest fragment for the copy engines. */
+#define PIECE      (64 * KIB)
+#define PIECE_MAX  (2 * MIB)
+#define ENGINE_MIN MIB
 
 #define LOCAL  UINT64_C(0x7f0000000000)
 #define REMOTE UINT64_C(0x7e0000000000)
@@ -77,7 +77,7 @@ static void add_fillers(struct nvlxi_group *group, size_t count) {
 }
 
 static uint64_t all_fragments(void) {
-    return plan.fragments[NVLXI_BY_WARPS] + plan.fragments[NVLXI_BY_BLOCKS] + plan.fragments[NVLXI_BY_ENGINES];
+    return plan.fragments[NVLXI_BY_KERNEL] + plan.fragments[NVLXI_BY_ENGINES];
 }
 
 /* ---- Joining ------------------------------------------------------------------------------------------- */
@@ -86,7 +86,7 @@ static void expect_fragments(uint64_t fragments, uint64_t bytes) {
     OK(nvlxi_plan_seal(&plan));
     EQUAL(fragments, all_fragments());
     EQUAL(bytes, plan.bytes);
-    EQUAL(bytes, plan.way_bytes[NVLXI_BY_WARPS] + plan.way_bytes[NVLXI_BY_BLOCKS] + plan.way_bytes[NVLXI_BY_ENGINES]);
+    EQUAL(bytes, plan.way_bytes[NVLXI_BY_KERNEL] + plan.way_bytes[NVLXI_BY_ENGINES]);
     end();
 }
 
@@ -101,8 +101,8 @@ static void adjacent_on_both_sides_are_joined(void) {
     static const uint32_t mechanisms[] = {NVLX_MECHANISM_AUTO, NVLX_MECHANISM_COPY_ENGINE, NVLX_MECHANISM_KERNEL};
     for (size_t i = 0; i < COUNT(mechanisms); i++) {
         begin(mechanisms[i]);
-        add_row(1000, 100, 100);
-        expect_fragments(1, 100000);
+        add_row(600, 100, 100);
+        expect_fragments(1, 60000);
         begin(mechanisms[i]);
         add_row(10, 100, 100);
         struct nvlxi_group *group = group_for(NVLX_OP_READ, true);
@@ -175,25 +175,27 @@ struct choice {
 };
 
 static const struct choice choices[] = {
-    {NVLX_MECHANISM_AUTO, true, 1, 0, {1, 0, 0}},
-    {NVLX_MECHANISM_AUTO, true, WARP_MAX, 0, {1, 0, 0}},
-    {NVLX_MECHANISM_AUTO, true, WARP_MAX, 1, {1, 0, 0}},
-    {NVLX_MECHANISM_AUTO, true, WARP_MAX + 1, 0, {0, 1, 0}},
-    {NVLX_MECHANISM_AUTO, true, WARP_MAX + 1, 4, {0, 1, 0}},
-    {NVLX_MECHANISM_AUTO, true, WARP_MAX + 1, 1, {0, 0, 1}},
-    {NVLX_MECHANISM_AUTO, true, WARP_MAX + 1, 2, {0, 0, 1}},
-    {NVLX_MECHANISM_AUTO, true, ENGINE_MIN - 1, 0, {0, 1, 0}},
-    {NVLX_MECHANISM_AUTO, true, ENGINE_MIN, 0, {0, 0, 1}},
-    {NVLX_MECHANISM_AUTO, true, UINT64_C(1) << 34, 0, {0, 0, 1}},
-    {NVLX_MECHANISM_AUTO, false, 1, 0, {0, 0, 1}},
-    {NVLX_MECHANISM_AUTO, false, WARP_MAX + 1, 0, {0, 0, 1}},
-    {NVLX_MECHANISM_COPY_ENGINE, true, 1, 0, {0, 0, 1}},
-    {NVLX_MECHANISM_COPY_ENGINE, true, WARP_MAX + 1, 0, {0, 0, 1}},
-    {NVLX_MECHANISM_KERNEL, true, 1, 0, {1, 0, 0}},
-    {NVLX_MECHANISM_KERNEL, true, WARP_MAX + 1, 1, {0, 1, 0}},
-    {NVLX_MECHANISM_KERNEL, true, BLOCK_MAX, 0, {0, 1, 0}},
-    {NVLX_MECHANISM_KERNEL, true, BLOCK_MAX + 1, 0, {0, 2, 0}},
-    {NVLX_MECHANISM_KERNEL, true, 7 * MIB, 3, {0, 4, 0}},
+    {NVLX_MECHANISM_AUTO, true, 1, 0, {1, 0}},
+    {NVLX_MECHANISM_AUTO, true, PIECE, 0, {1, 0}},
+    {NVLX_MECHANISM_AUTO, true, PIECE, 1, {1, 0}},
+    {NVLX_MECHANISM_AUTO, true, PIECE + 1, 0, {2, 0}},
+    {NVLX_MECHANISM_AUTO, true, PIECE + 1, 4, {2, 0}},
+    {NVLX_MECHANISM_AUTO, true, PIECE + 1, 1, {0, 1}},
+    {NVLX_MECHANISM_AUTO, true, PIECE + 1, 2, {0, 1}},
+    {NVLX_MECHANISM_AUTO, true, ENGINE_MIN - 1, 0, {16, 0}},
+    {NVLX_MECHANISM_AUTO, true, ENGINE_MIN, 0, {0, 1}},
+    {NVLX_MECHANISM_AUTO, true, UINT64_C(1) << 34, 0, {0, 1}},
+    {NVLX_MECHANISM_AUTO, false, 1, 0, {0, 1}},
+    {NVLX_MECHANISM_AUTO, false, PIECE + 1, 0, {0, 1}},
+    {NVLX_MECHANISM_COPY_ENGINE, true, 1, 0, {0, 1}},
+    {NVLX_MECHANISM_COPY_ENGINE, true, PIECE + 1, 0, {0, 1}},
+    {NVLX_MECHANISM_KERNEL, true, 1, 0, {1, 0}},
+    {NVLX_MECHANISM_KERNEL, true, PIECE + 1, 1, {2, 0}},
+    {NVLX_MECHANISM_KERNEL, true, 2 * MIB, 0, {32, 0}},
+    {NVLX_MECHANISM_KERNEL, true, 2 * MIB + 1, 0, {33, 0}},
+    {NVLX_MECHANISM_KERNEL, true, 5 * MIB, 3, {40, 0}}, /* pieces of 128 KiB */
+    {NVLX_MECHANISM_KERNEL, true, 64 * MIB, 0, {32, 0}},
+    {NVLX_MECHANISM_KERNEL, true, UINT64_C(1) << 30, 0, {512, 0}}, /* of 2 MiB */
 };
 
 /* Before, between and behind as many others as bring it to every place in a chunk: its way is always the same. */
@@ -209,7 +211,7 @@ static void ways_by_size_and_alignment(void) {
             add_fillers(group, 20 - before);
             OK(nvlxi_plan_seal(&plan));
             for (int way = 0; way < NVLXI_WAYS; way++) {
-                uint64_t fillers = way == (engines ? NVLXI_BY_ENGINES : NVLXI_BY_WARPS) ? 20 : 0;
+                uint64_t fillers = way == (engines ? NVLXI_BY_ENGINES : NVLXI_BY_KERNEL) ? 20 : 0;
                 if (plan.fragments[way] != choice->fragments[way] + fillers)
                     FAIL("choice %zu, %zu before it: %zu fragments go way %d, not %zu", i, before,
                          (size_t)(plan.fragments[way] - fillers), way, (size_t)choice->fragments[way]);
@@ -220,36 +222,26 @@ static void ways_by_size_and_alignment(void) {
     }
 }
 
-/* Copy engines are as fast as kernels for shorter writes than reads. */
-static void engines_take_shorter_writes(void) {
-    for (uint64_t length = ENGINE_MIN - 1; length <= 2 * ENGINE_MIN; length++) {
-        for (int opcode = NVLX_OP_READ; opcode <= NVLX_OP_WRITE; opcode++) {
-            begin(NVLX_MECHANISM_AUTO);
-            add_fillers(group_for((uint16_t)opcode, true), 10);
-            add(group_for((uint16_t)opcode, true), LOCAL, REMOTE, length);
-            OK(nvlxi_plan_seal(&plan));
-            EQUAL(length >= (opcode == NVLX_OP_READ ? 2 : 1) * ENGINE_MIN, plan.fragments[NVLXI_BY_ENGINES]);
-            end();
+static void long_ones_are_cut_for_the_kernel(void) {
+    static const uint64_t lengths[][2] = {{3 * PIECE, PIECE}, {5 * MIB + 1, 2 * PIECE}, {300 * MIB + 3, PIECE_MAX}};
+    for (size_t i = 0; i < COUNT(lengths); i++) {
+        const uint64_t length = lengths[i][0], piece = lengths[i][1];
+        begin(NVLX_MECHANISM_KERNEL);
+        chunks.capacity = 200;
+        struct nvlxi_group *group = group_for(NVLX_OP_READ, true);
+        add(group, LOCAL, REMOTE + 12, length);
+        OK(nvlxi_plan_seal(&plan));
+        const struct nvlxi_list *list = &group->lists[NVLXI_BY_KERNEL];
+        EQUAL((length + piece - 1) / piece, list->count);
+        EXPECT(list->first && list->first == list->last && list->first->count == list->count);
+        for (uint64_t at = 0, j = 0; j < list->count; j++, at += piece) {
+            EQUAL(LOCAL + at, list->first->fragment[j].destination);
+            EQUAL(REMOTE + 12 + at, list->first->fragment[j].source);
+            EQUAL(nvlxi_min(piece, length - at), list->first->fragment[j].length);
         }
-        if (length == ENGINE_MIN)
-            length = 2 * ENGINE_MIN - 2;
+        end();
     }
-}
-
-static void long_ones_are_cut_for_blocks(void) {
-    begin(NVLX_MECHANISM_KERNEL);
-    struct nvlxi_group *group = group_for(NVLX_OP_READ, true);
-    add(group, LOCAL, REMOTE + 12, 5 * MIB + 1);
-    OK(nvlxi_plan_seal(&plan));
-    const struct nvlxi_list *list = &group->lists[NVLXI_BY_BLOCKS];
-    EQUAL(3, list->count);
-    EXPECT(list->first && list->first == list->last && list->first->count == 3);
-    for (size_t i = 0; i < 3; i++) {
-        EQUAL(LOCAL + i * BLOCK_MAX, list->first->fragment[i].destination);
-        EQUAL(REMOTE + 12 + i * BLOCK_MAX, list->first->fragment[i].source);
-        EQUAL(i < 2 ? BLOCK_MAX : MIB + 1, list->first->fragment[i].length);
-    }
-    end();
+    chunks.capacity = 7;
 }
 
 /* The first few need no memory, and no kernel; the next one brings them all into the lists. */
@@ -261,8 +253,8 @@ static void few_lie_in_the_plan_itself(void) {
         OK(nvlxi_plan_seal(&plan));
         EQUAL(few ? 0 : 1, chunks.taken);
         EQUAL(few ? count : 0, plan.fragments[NVLXI_BY_ENGINES]);
-        EQUAL(few ? 0 : count, plan.fragments[NVLXI_BY_WARPS]);
-        EQUAL(50 * count, plan.way_bytes[few ? NVLXI_BY_ENGINES : NVLXI_BY_WARPS]);
+        EQUAL(few ? 0 : count, plan.fragments[NVLXI_BY_KERNEL]);
+        EQUAL(50 * count, plan.way_bytes[few ? NVLXI_BY_ENGINES : NVLXI_BY_KERNEL]);
         end();
         begin(NVLX_MECHANISM_COPY_ENGINE);
         add_fillers(group_for(NVLX_OP_READ, true), count);
@@ -274,7 +266,7 @@ static void few_lie_in_the_plan_itself(void) {
         add_fillers(group_for(NVLX_OP_READ, true), count);
         OK(nvlxi_plan_seal(&plan));
         EQUAL(1, chunks.taken);
-        EQUAL(count, plan.fragments[NVLXI_BY_WARPS]);
+        EQUAL(count, plan.fragments[NVLXI_BY_KERNEL]);
         end();
     }
     begin(NVLX_MECHANISM_AUTO); /* only the first group's */
@@ -282,7 +274,7 @@ static void few_lie_in_the_plan_itself(void) {
     add_fillers(group_for(NVLX_OP_WRITE, true), 2);
     OK(nvlxi_plan_seal(&plan));
     EQUAL(2, plan.fragments[NVLXI_BY_ENGINES]);
-    EQUAL(2, plan.fragments[NVLXI_BY_WARPS]);
+    EQUAL(2, plan.fragments[NVLXI_BY_KERNEL]);
     EQUAL(1, chunks.live);
     end();
 }
@@ -352,8 +344,7 @@ static void mark_list(struct marks *marks, const struct nvlxi_group *group, int 
         count += chunk->count;
         for (uint32_t i = 0; i < chunk->count; i++) {
             EXPECT(chunk->fragment[i].length > 0);
-            EXPECT(way != NVLXI_BY_WARPS || chunk->fragment[i].length <= WARP_MAX);
-            EXPECT(way != NVLXI_BY_BLOCKS || chunk->fragment[i].length <= BLOCK_MAX);
+            EXPECT(way != NVLXI_BY_KERNEL || chunk->fragment[i].length <= PIECE_MAX);
             bytes += chunk->fragment[i].length;
             mark_bytes(marks, (uint64_t)group->gpu, &chunk->fragment[i]);
         }
@@ -371,15 +362,15 @@ static size_t below(size_t limit) {
 static uint64_t random_length(void) {
     static const uint64_t special[] = {0,
                                        1,
-                                       WARP_MAX - 1,
-                                       WARP_MAX,
-                                       WARP_MAX + 1,
-                                       5 * WARP_MAX,
+                                       PIECE - 1,
+                                       PIECE,
+                                       PIECE + 1,
+                                       5 * PIECE,
                                        ENGINE_MIN,
                                        ENGINE_MIN - 1,
                                        ENGINE_MIN + 1,
-                                       BLOCK_MAX,
-                                       BLOCK_MAX + 1,
+                                       PIECE_MAX,
+                                       PIECE_MAX + 1,
                                        9 * MIB + 3};
     return below(4) ? 1 + below(300) : special[below(COUNT(special))];
 }
@@ -427,7 +418,7 @@ static void add_checked(struct nvlxi_group *group, const struct nvlxi_fragment *
 static void plan_random_list(uint32_t mechanism, struct marks *wanted, size_t *longest) {
     struct nvlxi_fragment last[GROUPS] = {{LOCAL, REMOTE, 0}};
     size_t count = below(4) ? below(12) : below(INPUTS_MAX);
-    uint64_t most = below(2) ? WARP_MAX : UINT64_MAX; /* with WARP_MAX, ops take the short way */
+    uint64_t most = below(2) ? PIECE : UINT64_MAX; /* with PIECE, ops take the short way */
     begin_checked(count);
     for (size_t i = 0; i < count; i++) {
         size_t which = below(3) ? 0 : below(GROUPS);
@@ -495,9 +486,9 @@ static size_t list_fragments(struct nvlxi_fragment *fragments, uint64_t bytes[NV
     return count;
 }
 
-/* Mostly of one kind: short, for blocks or any, with others in between; some go on where the last one ended. */
+/* Mostly of one kind: short, of several pieces or any, with others in between; some go on where the last one ended. */
 static void make_similar(struct nvlxi_group *group, size_t count) {
-    static const uint64_t bases[] = {1, WARP_MAX + 1, ENGINE_MIN - 3 * KIB};
+    static const uint64_t bases[] = {1, PIECE + 1, ENGINE_MIN - 3 * KIB};
     uint64_t base = bases[below(COUNT(bases))];
     struct nvlxi_fragment last = {0};
     for (size_t i = 0; i < count; i++) {
@@ -551,89 +542,107 @@ static void short_ways_do_as_the_long_one(void) {
 
 #define LONG 20000
 
-/* Every op of the list once, in order, `joined` of them as parts of the one before. */
-static void expect_all(size_t joined) {
+/* Every op of the list once, in order, whole, in pieces or joined; `fragments` of them. */
+static void expect_all(uint64_t fragments) {
     const struct nvlxi_group *group = plan.groups;
     const bool read = group->opcode == NVLX_OP_READ;
     size_t index = 0;
+    uint64_t at = 0; /* in the op */
     EXPECT(plan.sealed && plan.group_count == 1);
-    EQUAL(checked.count - joined, plan.fragments[NVLXI_BY_WARPS]);
-    EQUAL(plan.bytes, plan.way_bytes[NVLXI_BY_WARPS]);
-    for (const struct nvlxi_chunk *chunk = group->lists[NVLXI_BY_WARPS].first; chunk; chunk = chunk->next) {
+    EQUAL(fragments, plan.fragments[NVLXI_BY_KERNEL]);
+    EQUAL(plan.bytes, plan.way_bytes[NVLXI_BY_KERNEL]);
+    for (const struct nvlxi_chunk *chunk = group->lists[NVLXI_BY_KERNEL].first; chunk; chunk = chunk->next) {
         for (uint32_t i = 0; i < chunk->count; i++) {
             const struct nvlxi_fragment *fragment = &chunk->fragment[i];
-            EXPECT(fragment->length > 0 && fragment->length <= WARP_MAX);
-            for (uint64_t done = 0; done < fragment->length; done += checked.ops[index++].length) {
-                uint64_t local = (uint64_t)(uintptr_t)checked.ops[index].local;
-                EQUAL(read ? local : checked.remote[index], fragment->destination + done);
-                EQUAL(read ? checked.remote[index] : local, fragment->source + done);
+            EXPECT(fragment->length > 0 && fragment->length <= PIECE_MAX);
+            for (uint64_t done = 0, part; done < fragment->length; done += part) {
+                const struct nvlx_op *op = &checked.ops[index];
+                const uint64_t local = (uint64_t)(uintptr_t)op->local + at, remote = checked.remote[index] + at;
+                EQUAL(read ? local : remote, fragment->destination + done);
+                EQUAL(read ? remote : local, fragment->source + done);
+                part = nvlxi_min(op->length - at, fragment->length - done);
+                at += part;
+                if (at == op->length) {
+                    at = 0;
+                    index++;
+                }
             }
         }
     }
     EQUAL(checked.count, index);
 }
 
-/* What is on the lists after a portion is all that is planned but the fragment that is open. */
-static void expect_portion(size_t joined) {
-    uint64_t listed = 0;
-    for (const struct nvlxi_chunk *chunk = plan.groups->lists[NVLXI_BY_WARPS].first; chunk; chunk = chunk->next)
-        listed += chunk->count;
-    EXPECT(checked.planned < checked.count);
-    EXPECT(listed + 1 <= checked.planned && listed + 1 + joined >= checked.planned);
-}
-
-/* Portions of ever more ops, for which no more memory is taken; `joined` ops lie behind the first portion. */
-static void plan_in_portions(size_t joined) {
+/* Portions of ever more ops, for which no more memory is taken. */
+static void plan_in_portions(uint64_t fragments) {
     size_t portions = 1;
+    uint64_t listed = 0;
     OK(nvlxi_plan_begin(&plan, &checked));
     EXPECT(!plan.sealed && checked.planned <= checked.count / 8);
     chunks.fail_at = chunks.taken + 1;
     for (; !plan.sealed; portions++) {
-        size_t before = checked.planned;
-        expect_portion(joined);
+        const size_t before = checked.planned;
+        const uint64_t listed_before = listed;
+        listed = 0;
+        for (const struct nvlxi_chunk *chunk = plan.groups->lists[NVLXI_BY_KERNEL].first; chunk; chunk = chunk->next)
+            listed += chunk->count;
+        EXPECT(checked.planned < checked.count && listed > listed_before);
         nvlxi_plan_next(&plan, &checked);
         EXPECT(checked.planned >= nvlxi_min(2 * before, checked.count));
     }
     EXPECT(portions >= 2 && portions < 10);
-    expect_all(joined);
+    expect_all(fragments);
 }
 
 static void make_long(uint16_t opcode, uint64_t length) {
     struct nvlxi_group *group = group_for(opcode, true);
     for (size_t i = 0; i < LONG; i++)
-        add_checked(group, &(struct nvlxi_fragment){LOCAL + 2 * WARP_MAX * i, REMOTE + 3 * WARP_MAX * i, length});
+        add_checked(group, &(struct nvlxi_fragment){LOCAL + 16 * PIECE * i, REMOTE + 17 * PIECE * i, length});
 }
 
 static void long_lists_come_in_portions(void) {
     static const uint32_t capacities[] = {700, LONG - 1, LONG, 5 * LONG};
-    for (size_t i = 0; i < 4 * COUNT(capacities); i++) {
+    static const uint64_t lengths[] = {1, 9000, PIECE, 3 * PIECE + 1};
+    for (size_t i = 0; i < 4 * COUNT(capacities) * COUNT(lengths); i++) {
+        const uint64_t length = lengths[i / 4 % COUNT(lengths)];
         begin_checked(LONG);
         begin(i & 1 ? NVLX_MECHANISM_AUTO : NVLX_MECHANISM_KERNEL);
-        chunks.capacity = capacities[i / 4];
-        make_long(i & 2 ? NVLX_OP_READ : NVLX_OP_WRITE, i % 4 ? 1 : WARP_MAX);
-        plan_in_portions(0);
+        chunks.capacity = capacities[i / 4 / COUNT(lengths)];
+        make_long(i & 2 ? NVLX_OP_READ : NVLX_OP_WRITE, length);
+        plan_in_portions(LONG * ((length + PIECE - 1) / PIECE));
         end();
         end_checked();
     }
     chunks.capacity = 7;
 }
 
-/* Adjacent ops in later portions are joined as long as warps can carry them. */
-static void portions_join_what_is_short(void) {
+/* So do shorter ones that have many bytes. */
+static void large_lists_come_in_portions(void) {
     begin_checked(LONG);
     begin(NVLX_MECHANISM_AUTO);
-    make_long(NVLX_OP_READ, WARP_MAX / 2);
+    make_long(NVLX_OP_READ, 2 * PIECE);
+    checked.count = checked.runs[0].end = 1100;
+    plan_in_portions(2 * checked.count);
+    end();
+    end_checked();
+}
+
+/* Adjacent ops in later portions are joined, and then cut as all that is long. */
+static void portions_join_what_is_adjacent(void) {
+    begin_checked(LONG);
+    begin(NVLX_MECHANISM_AUTO);
+    make_long(NVLX_OP_READ, PIECE / 2);
     struct nvlx_op *ops = (struct nvlx_op *)checked.ops;
     for (size_t i = LONG - 1000; i < LONG; i++) { /* all one row */
         ops[i].local = (char *)ops[i - 1].local + ops[i - 1].length;
         checked.remote[i] = checked.remote[i - 1] + ops[i - 1].length;
     }
-    plan_in_portions(500); /* with the one before them, an odd number: two by two, and one */
+    const uint64_t row = 1001 * PIECE / 2, piece = row / 32 / PIECE * PIECE;
+    plan_in_portions(LONG - 1001 + (row + piece - 1) / piece);
     end();
     end_checked();
 }
 
-/* Whatever does not go to the warps of one group alone is planned as a whole. */
+/* Whatever does not go to the kernel for one group alone is planned as a whole. */
 static void other_lists_do_not(void) {
     enum { FEW_OPS, AN_EMPTY_OP, A_LONG_OP, A_LONG_ROW, TWO_GROUPS, ENGINES, A_SHORT_ROW, BY_KERNEL, CASES };
     for (int which = 0; which < CASES; which++) {
@@ -645,12 +654,12 @@ static void other_lists_do_not(void) {
         struct nvlx_op *ops = (struct nvlx_op *)checked.ops;
         if (which == FEW_OPS)
             checked.count = checked.runs[0].end = 8000;
-        size_t row = which >= A_SHORT_ROW ? LONG : which == A_LONG_ROW ? 100 : 1;
+        size_t row = which >= A_SHORT_ROW ? LONG : which == A_LONG_ROW ? 1100 : 1; /* 1.1 MB: for the engines */
         for (size_t i = 1; i < row; i++) {
             ops[i].local = (char *)ops[i - 1].local + ops[i].length;
             checked.remote[i] = checked.remote[i - 1] + ops[i].length;
         }
-        uint64_t length = which == AN_EMPTY_OP ? 0 : which == A_LONG_OP ? WARP_MAX + 1 : 10;
+        uint64_t length = which == AN_EMPTY_OP ? 0 : which == A_LONG_OP ? ENGINE_MIN : 10;
         if (which == AN_EMPTY_OP || which == A_LONG_OP || which == TWO_GROUPS)
             add_checked(group_for(which == TWO_GROUPS ? NVLX_OP_WRITE : NVLX_OP_READ, true),
                         &(struct nvlxi_fragment){LOCAL, REMOTE + 1, length});
@@ -677,7 +686,7 @@ static void memory_that_fails_before_a_portion(void) {
         int code = nvlxi_plan_begin(&plan, &checked);
         EXPECT(code == 0 || code == NVLX_EBUSY);
         if (plan.sealed) {
-            expect_all(0);
+            expect_all(LONG);
             whole++;
         }
         end();
@@ -698,8 +707,7 @@ static void memory_for_what_is_joined(void) {
     chunks.capacity = 1000;
     chunks.most = 12;
     OK(nvlxi_plan_begin(&plan, &checked));
-    EQUAL(LONG / 2 - 1, plan.fragments[NVLXI_BY_WARPS]);
-    EQUAL(1, plan.fragments[NVLXI_BY_BLOCKS]);
+    EQUAL(LONG / 2 - 1 + 16, plan.fragments[NVLXI_BY_KERNEL]); /* 1,000,100 bytes in pieces */
     EQUAL(100 * LONG, plan.bytes);
     chunks.capacity = 7;
     end();
@@ -708,10 +716,10 @@ static void memory_for_what_is_joined(void) {
 
 /* ---- Memory that fails --------------------------------------------------------------------------------- */
 
-/* Fills all three lists of two groups, over several chunks each. */
+/* Fills both lists of two groups, over several chunks each. */
 static int plan_until_it_fails(void) {
     struct nvlxi_group *groups[2] = {group_for(NVLX_OP_READ, true), group_for(NVLX_OP_WRITE, true)};
-    static const uint64_t lengths[3] = {100, WARP_MAX + 4, 2 * ENGINE_MIN};
+    static const uint64_t lengths[3] = {100, PIECE + 4, 2 * ENGINE_MIN};
     for (size_t i = 0; i < 120; i++) {
         int code = nvlxi_plan_add(&plan, groups[i % 2], LOCAL + 8 * MIB * i, REMOTE + 8 * MIB * i, lengths[i % 3]);
         if (code)
@@ -727,8 +735,8 @@ static void memory_that_fails(void) {
     OK(plan_until_it_fails());
     calls = chunks.taken;
     EXPECT(calls >= 12);
-    EQUAL(120, all_fragments());
-    do { /* the same plan again and again */
+    EQUAL(160, all_fragments()); /* a third is two pieces each */
+    do {                         /* the same plan again and again */
         nvlxi_plan_reset(&plan, NVLX_MECHANISM_AUTO);
         EQUAL(0, chunks.live);
         EQUAL(0, plan.group_count);
@@ -738,7 +746,7 @@ static void memory_that_fails(void) {
         EQUAL(call <= calls ? NVLX_EBUSY : 0, code);
     } while (code);
     EQUAL(calls + 1, call);
-    EQUAL(120, all_fragments());
+    EQUAL(160, all_fragments());
     end();
 }
 
@@ -748,13 +756,13 @@ int main(int argc, char **argv) {
                                         {"joined_in_the_order_of_the_ops", joined_in_the_order_of_the_ops},
                                         {"groups_by_pair_and_direction", groups_by_pair_and_direction},
                                         {"ways_by_size_and_alignment", ways_by_size_and_alignment},
-                                        {"engines_take_shorter_writes", engines_take_shorter_writes},
-                                        {"long_ones_are_cut_for_blocks", long_ones_are_cut_for_blocks},
+                                        {"long_ones_are_cut_for_the_kernel", long_ones_are_cut_for_the_kernel},
                                         {"few_lie_in_the_plan_itself", few_lie_in_the_plan_itself},
                                         {"no_byte_is_lost_or_moved", no_byte_is_lost_or_moved},
                                         {"short_ways_do_as_the_long_one", short_ways_do_as_the_long_one},
                                         {"long_lists_come_in_portions", long_lists_come_in_portions},
-                                        {"portions_join_what_is_short", portions_join_what_is_short},
+                                        {"large_lists_come_in_portions", large_lists_come_in_portions},
+                                        {"portions_join_what_is_adjacent", portions_join_what_is_adjacent},
                                         {"other_lists_do_not", other_lists_do_not},
                                         {"memory_that_fails_before_a_portion", memory_that_fails_before_a_portion},
                                         {"memory_for_what_is_joined", memory_for_what_is_joined},

@@ -1,4 +1,4 @@
-// The kernel that copies lists of fragments: a warp a fragment, or a block a fragment.
+// The kernel that copies lists of fragments: a warp a fragment, or a slice of one.
 //
 // SPDX-License-Identifier: Apache-2.0
 //
@@ -12,6 +12,7 @@ namespace {
 constexpr uint32_t full = 0xffffffff;
 constexpr uint32_t warp_threads = 32;
 constexpr uint32_t block_warps_max = 32;
+constexpr uint32_t slice_unit = 512; // bytes: what a warp loads at once
 
 // A tile of the list, a fragment a lane.
 struct Tile {
@@ -139,22 +140,18 @@ __global__ void __launch_bounds__(block_warps_max *warp_threads) copy_by_warps(c
     end_after_previous();
 }
 
-// A block's fragments, cut into pieces, which its warps take in turn: each walks through all fragments and copies every
-// 32nd piece. Its lanes hold the next fragments' descriptors, one each.
-__global__ void __launch_bounds__(block_warps_max *warp_threads) copy_by_blocks(const Lists lists, uint64_t piece) {
-    const uint32_t lane = threadIdx.x % warp_threads;
-    uint64_t ahead = threadIdx.x / warp_threads; // pieces until the warp's next one
+// For a list that is short, or of long fragments: each is cut into slices, which go to as many warps.
+__global__ void __launch_bounds__(block_warps_max *warp_threads) copy_in_slices(const Lists lists, uint32_t slices) {
+    const uint32_t block_warps = blockDim.x / warp_threads, all = lists.count * slices;
     uint32_t part = 0;
-    for (uint32_t first = blockIdx.x; first < lists.count; first += gridDim.x * warp_threads) {
-        const Tile tile = fetch(lists, first + lane * gridDim.x, part);
-        for (uint32_t i = 0; i < warp_threads && first + i * gridDim.x < lists.count; i++) {
-            const Tile fragment = pick(tile, i);
-            const uint64_t pieces = (fragment.length + piece - 1) / piece;
-            for (; ahead < pieces; ahead += block_warps_max) {
-                const uint64_t begin = ahead * piece, left = fragment.length - begin;
-                copy_fragment({fragment.destination + begin, fragment.source + begin, left < piece ? left : piece});
-            }
-            ahead -= pieces;
+    let_next_begin();
+    for (uint32_t i = blockIdx.x * block_warps + threadIdx.x / warp_threads; i < all; i += gridDim.x * block_warps) {
+        const Tile fragment = fetch(lists, i / slices, part);
+        const uint64_t least = (fragment.length + slices - 1) / slices;
+        const uint64_t slice = (least + slice_unit - 1) / slice_unit * slice_unit, begin = i % slices * slice;
+        if (begin < fragment.length) {
+            const uint64_t left = fragment.length - begin;
+            copy_fragment({fragment.destination + begin, fragment.source + begin, left < slice ? left : slice});
         }
     }
     end_after_previous();
@@ -215,10 +212,21 @@ cudaError_t launch_by_warps(const Lists &lists, uint32_t blocks, const Where &wh
     return launch(copy_by_warps, needed, block_warps * warp_threads, where, lists, per);
 }
 
-cudaError_t launch_by_blocks(const Lists &lists, uint32_t blocks, const Where &where) {
-    // Short pieces where there are few, so that all warps get some.
-    const uint64_t piece = lists.count < blocks * 8 ? 16384 : 65536;
-    return launch(copy_by_blocks, clamp(lists.count, 1, blocks), block_warps_max * warp_threads, where, lists, piece);
+cudaError_t launch_in_slices(const Lists &lists, uint32_t slices, uint32_t blocks, const Where &where) {
+    const uint32_t all = lists.count * slices, block_warps = clamp(ceil_div(all, blocks), 1, block_warps_max);
+    const uint32_t needed = clamp(ceil_div(all, block_warps), 1, blocks);
+    return launch(copy_in_slices, needed, block_warps * warp_threads, where, lists, slices);
+}
+
+// How many slices to cut each fragment into: so many that none is longer than 64 KiB, or that all warps have one, but
+// none shorter than 2 KiB, which a warp has in flight at once.
+uint32_t slices_for(const nvlxi_kernel &kernel, uint32_t count) {
+    constexpr uint64_t longest = 64 << 10, shortest = 2 << 10;
+    const uint32_t long_ones = ceil_div(kernel.average < UINT32_MAX ? kernel.average : UINT32_MAX, longest);
+    const uint32_t few_ones = ceil_div(uint64_t(kernel.sms) * block_warps_max, count);
+    const uint64_t most = kernel.average / shortest, fit = UINT32_MAX / 2 / count;
+    const uint32_t wanted = long_ones > few_ones ? long_ones : few_ones;
+    return clamp(wanted, 1, clamp(static_cast<uint32_t>(most < fit ? most : fit), 1, 1024));
 }
 
 } // namespace
@@ -226,7 +234,7 @@ cudaError_t launch_by_blocks(const Lists &lists, uint32_t blocks, const Where &w
 cudaError_t nvlxi_cuda_load_kernel() {
     cudaFuncAttributes attributes;
     const cudaError_t error = cudaFuncGetAttributes(&attributes, copy_by_warps);
-    return error ? error : cudaFuncGetAttributes(&attributes, copy_by_blocks);
+    return error ? error : cudaFuncGetAttributes(&attributes, copy_in_slices);
 }
 
 cudaError_t nvlxi_cuda_launch(const nvlxi_kernel *kernel, cudaStream_t stream) {
@@ -235,5 +243,6 @@ cudaError_t nvlxi_cuda_launch(const nvlxi_kernel *kernel, cudaStream_t stream) {
     const Lists lists = join(*kernel);
     if (!lists.count)
         return cudaSuccess;
-    return kernel->by_blocks ? launch_by_blocks(lists, blocks, where) : launch_by_warps(lists, blocks, where);
+    const uint32_t slices = slices_for(*kernel, lists.count);
+    return slices > 1 ? launch_in_slices(lists, slices, blocks, where) : launch_by_warps(lists, blocks, where);
 }
