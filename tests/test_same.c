@@ -100,16 +100,33 @@ static void wrong_ops_are_found(void) {
     }
 }
 
+/* An op whose offsets and length are right each, as signed numbers, and too much together. */
+static void sums_that_wrap_are_found(void) {
+    for (size_t i = 0; i < OPS; i++)
+        make_right(&ops[i]);
+    for (uint64_t less = 0; less < 3; less++) {
+        ops[40].local = (void *)(uintptr_t)(same.near_start + INT64_MAX - less);
+        ops[40].remote = same.far_start + INT64_MAX;
+        ops[40].length = (uint64_t)1 << 63;
+        expect_check(nvlxi_same_check_plain, 0, OPS, 0);
+        expect_check(nvlxi_same_check, 0, OPS, FEW - 1);
+    }
+}
+
 /* What is right to the end is checked to the end, whatever its number. */
 static void right_ops_are_all_checked(void) {
+    for (size_t i = 0; i < OPS; i++)
+        make_right(&ops[i]);
     for (size_t count = 0; count <= OPS; count++)
         for (size_t first = 0; first < 3 && first + count <= OPS; first++)
             expect_check(nvlxi_same_check, first, count, 0);
 }
 
 int main(int argc, char **argv) {
-    static const struct test tests[] = {
-        {"wrong_ops_are_found", wrong_ops_are_found}, {"right_ops_are_all_checked", right_ops_are_all_checked}, {0}};
+    static const struct test tests[] = {{"wrong_ops_are_found", wrong_ops_are_found},
+                                        {"sums_that_wrap_are_found", sums_that_wrap_are_found},
+                                        {"right_ops_are_all_checked", right_ops_are_all_checked},
+                                        {0}};
     static const struct role roles[] = {{0}};
     return run_tests(argc, argv, tests, roles, 60);
 }
