@@ -32,6 +32,7 @@ src/device/host_legacy 24
 src/device/host_vmm    24
 src/device/host_pool   24
 src/device/cuda        22
+src/device/cuda_kernel 23
 src/device/cuda_lane   23
 src/device/cuda_memory 23
 src/device/cuda_pool   23

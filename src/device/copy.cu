@@ -10,8 +10,8 @@
 namespace {
 
 constexpr uint32_t full = 0xffffffff;
-constexpr uint32_t warp_threads = 32;
-constexpr uint32_t block_warps_max = 32;
+constexpr uint32_t warp_threads = NVLXI_WARP_THREADS;
+constexpr uint32_t block_threads_max = NVLXI_BLOCK_WARPS_MAX * warp_threads;
 constexpr uint32_t slice_unit = 512; // bytes: what a warp loads at once
 
 // A tile of the list, a fragment a lane.
@@ -19,16 +19,8 @@ struct Tile {
     uint64_t destination, source, length;
 };
 
-// The parts of a launch as one list, whose fragments are numbered through. A number and a grid's stride make no more
-// than 32 bits together.
-struct Lists {
-    const nvlxi_fragment *part[NVLXI_PARTS_MAX];
-    uint32_t end[NVLXI_PARTS_MAX]; // number of the first fragment behind each part
-    uint32_t count;                // of all
-};
-
 // Fragment `number`, or none behind the last. `part` is where the lane is: it asks for ever higher numbers.
-__device__ __forceinline__ Tile fetch(const Lists &lists, uint32_t number, uint32_t &part) {
+__device__ __forceinline__ Tile fetch(const nvlxi_cuda_lists &lists, uint32_t number, uint32_t &part) {
     if (number >= lists.count)
         return {0, 0, 0};
     while (number >= lists.end[part])
@@ -124,7 +116,7 @@ __device__ __forceinline__ void end_after_previous() {
 #endif
 }
 
-__global__ void __launch_bounds__(block_warps_max *warp_threads) copy_by_warps(const Lists lists, uint32_t per) {
+__global__ void __launch_bounds__(block_threads_max) copy_by_warps(const nvlxi_cuda_lists lists, uint32_t per) {
     const uint32_t block_warps = blockDim.x / warp_threads, lane = threadIdx.x % warp_threads;
     const uint32_t step = gridDim.x * block_warps * per, none = lists.count;
     uint32_t first = (blockIdx.x * block_warps + threadIdx.x / warp_threads) * per, part = 0;
@@ -141,7 +133,7 @@ __global__ void __launch_bounds__(block_warps_max *warp_threads) copy_by_warps(c
 }
 
 // For a list that is short, or of long fragments: each is cut into slices, which go to as many warps.
-__global__ void __launch_bounds__(block_warps_max *warp_threads) copy_in_slices(const Lists lists, uint32_t slices) {
+__global__ void __launch_bounds__(block_threads_max) copy_in_slices(const nvlxi_cuda_lists lists, uint32_t slices) {
     const uint32_t block_warps = blockDim.x / warp_threads, all = lists.count * slices;
     uint32_t part = 0;
     let_next_begin();
@@ -162,87 +154,16 @@ __global__ void __launch_bounds__(block_warps_max *warp_threads) copy_in_slices(
 // What follows is the host's. The compiler that CI has of the oldest CUDA, NVRTC, is not given it.
 namespace {
 
-uint32_t ceil_div(uint64_t a, uint64_t b) {
-    return static_cast<uint32_t>((a + b - 1) / b);
-}
-
-uint32_t clamp(uint32_t value, uint32_t low, uint32_t high) {
-    return value < low ? low : value > high ? high : value;
-}
-
-Lists join(const nvlxi_kernel &kernel) {
-    Lists lists = {};
-    for (uint32_t i = 0; i < kernel.part_count; i++) {
-        lists.part[i] = kernel.parts[i].list;
-        lists.count += kernel.parts[i].count;
-        lists.end[i] = lists.count;
-    }
-    return lists;
-}
-
-struct Where {
-    cudaStream_t stream;
-    bool overlaps; // the kernel before it in the stream
-};
-
-// Without <<<>>>, whose outcome is told by cudaGetLastError alone: that may be an earlier failure, of the caller's own.
-template <typename Argument>
-cudaError_t launch(void (*kernel)(Lists, Argument), uint32_t blocks, uint32_t threads, const Where &where, Lists lists,
-                   Argument argument) {
-    void *arguments[] = {&lists, &argument};
-    cudaLaunchAttribute attribute = {};
-    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attribute.val.programmaticStreamSerializationAllowed = 1;
-    cudaLaunchConfig_t config = {};
-    config.gridDim = dim3(blocks);
-    config.blockDim = dim3(threads);
-    config.stream = where.stream;
-    config.attrs = &attribute;
-    config.numAttrs = where.overlaps ? 1 : 0;
-    return cudaLaunchKernelExC(&config, reinterpret_cast<const void *>(kernel), arguments);
-}
-
-// Every warp gets the same number of tiles, and all tiles are equally long, up to the last. A short list goes to all
-// blocks, to few warps of each, rather than to all warps of a few.
-cudaError_t launch_by_warps(const Lists &lists, uint32_t blocks, const Where &where) {
-    const uint32_t warps = blocks * block_warps_max, rounds = ceil_div(lists.count, uint64_t(warps) * warp_threads);
-    const uint32_t per = ceil_div(lists.count, uint64_t(warps) * rounds), tiles = ceil_div(lists.count, per);
-    const uint32_t block_warps = clamp(ceil_div(tiles, blocks), 1, block_warps_max);
-    const uint32_t needed = clamp(ceil_div(tiles, block_warps), 1, blocks);
-    return launch(copy_by_warps, needed, block_warps * warp_threads, where, lists, per);
-}
-
-cudaError_t launch_in_slices(const Lists &lists, uint32_t slices, uint32_t blocks, const Where &where) {
-    const uint32_t all = lists.count * slices, block_warps = clamp(ceil_div(all, blocks), 1, block_warps_max);
-    const uint32_t needed = clamp(ceil_div(all, block_warps), 1, blocks);
-    return launch(copy_in_slices, needed, block_warps * warp_threads, where, lists, slices);
-}
-
-// How many slices to cut each fragment into: so many that none is longer than 64 KiB, or that all warps have one, but
-// none shorter than 2 KiB, which a warp has in flight at once.
-uint32_t slices_for(const nvlxi_kernel &kernel, uint32_t count) {
-    constexpr uint64_t longest = 64 << 10, shortest = 2 << 10;
-    const uint32_t long_ones = ceil_div(kernel.average < UINT32_MAX ? kernel.average : UINT32_MAX, longest);
-    const uint32_t few_ones = ceil_div(uint64_t(kernel.sms) * block_warps_max, count);
-    const uint64_t most = kernel.average / shortest, fit = UINT32_MAX / 2 / count;
-    const uint32_t wanted = long_ones > few_ones ? long_ones : few_ones;
-    return clamp(wanted, 1, clamp(static_cast<uint32_t>(most < fit ? most : fit), 1, 1024));
+// Asking for its attributes loads it.
+cudaError_t load(const void *kernel, cudaFunction_t *loaded) {
+    cudaFuncAttributes attributes;
+    const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel);
+    return error ? error : cudaGetFuncBySymbol(loaded, kernel);
 }
 
 } // namespace
 
-cudaError_t nvlxi_cuda_load_kernel() {
-    cudaFuncAttributes attributes;
-    const cudaError_t error = cudaFuncGetAttributes(&attributes, copy_by_warps);
-    return error ? error : cudaFuncGetAttributes(&attributes, copy_in_slices);
-}
-
-cudaError_t nvlxi_cuda_launch(const nvlxi_kernel *kernel, cudaStream_t stream) {
-    const Where where = {stream, kernel->overlaps};
-    const uint32_t blocks = kernel->sms; // an SM holds one of them well
-    const Lists lists = join(*kernel);
-    if (!lists.count)
-        return cudaSuccess;
-    const uint32_t slices = slices_for(*kernel, lists.count);
-    return slices > 1 ? launch_in_slices(lists, slices, blocks, where) : launch_by_warps(lists, blocks, where);
+cudaError_t nvlxi_cuda_load_kernels(nvlxi_cuda_kernels *kernels) {
+    const cudaError_t error = load(reinterpret_cast<const void *>(copy_by_warps), &kernels->by_warps);
+    return error ? error : load(reinterpret_cast<const void *>(copy_in_slices), &kernels->in_slices);
 }

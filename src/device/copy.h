@@ -1,4 +1,4 @@
-/* The kernel of copy.cu, as the C files of the cuda backend see them.
+/* The kernels of copy.cu, as the C files of the cuda backend see them.
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef NVLXI_DEVICE_COPY_H
@@ -13,12 +13,25 @@
 extern "C" {
 #endif
 
-/* Loads the kernel into the current context, so that no launch does it behind running work. */
-cudaError_t nvlxi_cuda_load_kernel(void);
+#define NVLXI_WARP_THREADS    32u
+#define NVLXI_BLOCK_WARPS_MAX 32u
 
-/* Copies the kernel's list of fragments, of any address and length. It asks for no more SMs than the GPU has, and to
- * overlap only where the GPU can: compute capability 9.0 and later. */
-cudaError_t nvlxi_cuda_launch(const struct nvlxi_kernel *kernel, cudaStream_t stream);
+/* The parts of a launch as one list, whose fragments are numbered through. A number and a grid's stride make no more
+ * than 32 bits together. The first argument of all kernels. */
+struct nvlxi_cuda_lists {
+    const struct nvlxi_fragment *part[NVLXI_PARTS_MAX];
+    uint32_t end[NVLXI_PARTS_MAX]; /* number of the first fragment behind each part */
+    uint32_t count;                /* of all */
+};
+
+/* The kernels in one context, as CUfunction. The second argument of both is a uint32_t. */
+struct nvlxi_cuda_kernels {
+    struct CUfunc_st *by_warps;  /* a warp a fragment; how many a warp takes at a time, 32 at most */
+    struct CUfunc_st *in_slices; /* a warp a slice of a fragment; into how many each is cut */
+};
+
+/* Loads the kernels into the current context, so that no launch does it behind running work. */
+cudaError_t nvlxi_cuda_load_kernels(struct nvlxi_cuda_kernels *kernels);
 
 #ifdef __cplusplus
 }

@@ -30,7 +30,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "copy.h"
 #include "error.h"
 #include "identity.h"
 
@@ -95,7 +94,7 @@ static void load_kernel(struct nvlxi_cuda_gpu *gpu, CUcontext context, int ordin
     if (nvlxi_cuda_driver.cuCtxPushCurrent(context))
         return;
     nvlxi_cuda_driver.cuThreadExchangeStreamCaptureMode(&mode);
-    cudaError_t error = nvlxi_cuda_load_kernel();
+    cudaError_t error = nvlxi_cuda_load_kernels(&gpu->kernels);
     if (!error)
         error = cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, ordinal);
     if (!error)

@@ -1,5 +1,6 @@
 /* Inside the cuda backend: what its files share. cuda.c has the device and its contexts, cuda_memory.c allocations and
- * mappings of every kind, of which cuda_vmm.c does the chunks and cuda_pool.c the pools, cuda_lane.c lanes and events.
+ * mappings of every kind, of which cuda_vmm.c does the chunks and cuda_pool.c the pools, cuda_lane.c lanes and events,
+ * cuda_kernel.c the launches of the kernels in copy.cu.
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef NVLXI_DEVICE_CUDA_H
@@ -12,13 +13,15 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
+#include "copy.h"
 #include "device.h"
 #include "hash.h"
 
 struct nvlxi_cuda_gpu {
     CUdevice handle;
     CUuuid uuid;
-    uint32_t sms;               /* that the copy kernel can use; 0: there is none for this GPU */
+    uint32_t sms; /* that the copy kernel can use; 0: there is none for this GPU */
+    struct nvlxi_cuda_kernels kernels;
     bool kernels_overlap;       /* it can begin a kernel while the one before it ends */
     bool allowed;               /* a context may be made: config.gpus names it */
     _Atomic(CUcontext) context; /* its primary context, retained; NULL before it is needed; set under the mutex */
@@ -100,7 +103,8 @@ struct nvlxi_event {
     X(cuMemPoolExportPointer, 11020, PFN_cuMemPoolExportPointer_v11020)                                                \
     X(cuMemPoolImportPointer, 11020, PFN_cuMemPoolImportPointer_v11020)                                                \
     X(cuStreamGetCtx, 9020, PFN_cuStreamGetCtx_v9020)                                                                  \
-    X(cuStreamIsCapturing, 10000, PFN_cuStreamIsCapturing_v10000)
+    X(cuStreamIsCapturing, 10000, PFN_cuStreamIsCapturing_v10000)                                                      \
+    X(cuLaunchKernelEx, 11060, PFN_cuLaunchKernelEx_v11060)
 
 struct nvlxi_cuda_driver {
 #define DRIVER_FIELD(name, version, type) type name;

@@ -1,12 +1,10 @@
 /* The cuda backend's lanes and events, and the caller's streams. The introduction is in cuda.c.
  *
  * SPDX-License-Identifier: Apache-2.0 */
-#include "base.h"
 #include "cuda.h"
 
 #include <stdlib.h>
 
-#include "copy.h"
 #include "error.h"
 
 /* ---- Lanes and events -------------------------------------------------------------------------------- */
@@ -92,20 +90,6 @@ int nvlxi_cuda_copy_list(struct nvlxi_lane *lane, const struct nvlxi_fragment *l
         error = copy_batch(lane, list + done, count - done < BATCH ? count - done : BATCH, destination_gpu, source_gpu);
     nvlxi_cuda_leave(&entry);
     return error ? nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "cudaMemcpyBatchAsync") : 0;
-}
-
-int nvlxi_cuda_copy_kernel(struct nvlxi_lane *lane, const struct nvlxi_kernel *kernel) {
-    const struct nvlxi_cuda_gpu *gpu = &lane->device->gpus[lane->gpu];
-    struct nvlxi_cuda_entry entry;
-    int code = nvlxi_cuda_enter(lane->device, lane->gpu, &entry);
-    if (code)
-        return code;
-    struct nvlxi_kernel fitting = *kernel;
-    fitting.sms = (uint32_t)nvlxi_min(kernel->sms, gpu->sms);
-    fitting.overlaps = kernel->overlaps && gpu->kernels_overlap;
-    cudaError_t error = nvlxi_cuda_launch(&fitting, lane->stream);
-    nvlxi_cuda_leave(&entry);
-    return error ? nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "launching the copy kernel") : 0;
 }
 
 int nvlxi_cuda_event_create(struct nvlxi_device *device, int gpu, struct nvlxi_event **event) {
