@@ -137,9 +137,7 @@ static int grow(struct nvlxi_plan *plan, struct nvlxi_list *list, bool kernel) {
 
 /* The length of the pieces into which the kernel's fragments are cut. */
 static uint64_t piece_of(uint64_t length) {
-    if (length <= PIECES * PIECE)
-        return PIECE;
-    return nvlxi_min(length / PIECES / PIECE * PIECE, PIECE_MAX);
+    return nvlxi_min(nvlxi_max(length / PIECES / PIECE * PIECE, PIECE), PIECE_MAX);
 }
 
 /* Puts a fragment into a list; into the kernel's in pieces. */
