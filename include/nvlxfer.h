@@ -147,7 +147,7 @@ struct nvlx_config {
     uint32_t mechanism;    /* NVLX_MECHANISM_...: the default of transfers */
     uint32_t max_sms;      /* SMs that a transfer's kernels may take: the default of transfers. 0: 32 for reads, 64 for
                               writes, with which they fill NVLink (two H100); 16 cost up to 9 % of that. Where it is 0,
-                              kernels of one long list overlap while one ends, and take as many again */
+                              the kernels of a long list (three to ten) overlap, and may take several times as many */
     size_t list_memory;    /* bytes of pinned host memory for lists of fragments, at most: 24 for each piece that
                               kernels carry (info.kernel_fragments), and up to 12 KiB more a list; transfers that find
                               no room are refused with NVLX_EBUSY. 0: 256 MiB. Taken as needed, kept for the next */
