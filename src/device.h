@@ -74,8 +74,8 @@ struct nvlxi_kernel {
     uint32_t part_count; /* 1 to NVLXI_PARTS_MAX, of together less than 2^31 fragments */
     uint32_t sms;        /* that it may take, at most */
     uint64_t average;    /* length of the fragments, about: for how many warps each is */
-    bool overlaps;       /* may begin, and take as many SMs again, once the kernel before it in the lane has no work
-                            left but what its warps are at; ends after that kernel all the same */
+    bool overlaps;       /* may begin, and take as many SMs again, before the kernel before it in the lane ends; ends
+                            after it all the same */
 };
 
 struct nvlxi_gpu_limits {

@@ -7,12 +7,12 @@
 #include "error.h"
 
 #define ENGINE_LANES  4  /* over which a list for the copy engines is spread: they then fill the link from 1 MiB on, */
-#define ENGINE_COPIES 8  /* if each has so many copies: else issuing to one more takes longer than it gains */
+#define ENGINE_COPIES 8  /* if each has so many copies: with fewer, issuing to one more takes longer than it gains */
 #define ENGINE_SLICE  64 /* copies that a lane gets at a time */
 
 static uint32_t engine_lanes(const struct nvlxi_group *group) {
     const uint64_t count = group->lists[NVLXI_BY_ENGINES].count;
-    return (uint32_t)nvlxi_min((count + ENGINE_COPIES - 1) / ENGINE_COPIES, ENGINE_LANES);
+    return count ? (uint32_t)nvlxi_min(nvlxi_max(count / ENGINE_COPIES, 1), ENGINE_LANES) : 0;
 }
 
 static uint32_t kernel_lanes(const struct nvlxi_group *group) {

@@ -8,8 +8,8 @@
 
 /* The rules, measured on two H200 and two H100 with NV18 between them. The kernel's warps copy pieces of 64 KiB as fast
  * as any; from 1 MiB on copy engines are as fast or faster. Reads are as fast with 32 SMs as with all, writes nearly
- * with 64. Where source and destination are apart by an odd number of bytes, the kernel copies byte by byte: engines do
- * better with what is long. Fewer fragments than fit into the plan itself are not worth a launch. Where the caller
+ * with 64. Where the distance from source to destination is no multiple of 4, the kernel copies byte by byte: engines
+ * do better with what is long. Fewer fragments than fit into the plan itself are not worth a launch. Where the caller
  * wants the kernel alone, pieces of what is very long are longer, so that they take little memory. */
 #define PIECE      (64u << 10)
 #define PIECE_MAX  (2u << 20)
@@ -366,13 +366,14 @@ int nvlxi_plan_all(struct nvlxi_plan *plan, struct nvlxi_checked *checked) {
 
 /* ---- Portions ---------------------------------------------------------------------------------------- */
 
-/* The first portion is an eighth of a long list, or less: as much as keeps the link busy until the next one is there,
- * of fragments from 8 KiB on half as many. Each makes what is planned four times as much, since every launch costs
- * time; later twice as much, for planning a fragment takes about half as long as copying 4 KiB. */
+/* The first portion is an eighth of a long list, or less: as much as keeps the link busy until the next one is there;
+ * of fragments that are not short, half as many. Each makes what is planned four times as much, since every launch
+ * costs time; later twice as much, for planning a fragment takes about half as long as copying 4 KiB. */
 #define LIST_MIN    8192u /* ops: a shorter list is planned before a second launch would be made, */
 #define BYTES_MIN   (64u << 20)
 #define LONG_MIN    1024u /* unless they may have that many bytes: so many are enough then */
 #define PORTION_MAX 8192u /* ops of the first portion */
+#define SHORT       (8u << 10)
 
 static bool is_long(const struct nvlxi_checked *checked) {
     if (checked->longest >= ENGINE_MIN - 1)
@@ -381,7 +382,7 @@ static bool is_long(const struct nvlxi_checked *checked) {
 }
 
 /* Whether the rest of the list, too, goes to the kernel for one group alone. Ops that are adjacent could make something
- * longer, or be apart by an odd number of bytes: where the first portion has none of that, it is not looked for in the
+ * longer, and what is long be badly aligned: where the first portion has none of that, it is not looked for in the
  * rest. */
 static bool can_follow(const struct nvlxi_plan *plan) {
     const struct nvlxi_group *group = plan->groups;
@@ -410,14 +411,22 @@ static uint64_t pieces_left(const struct nvlxi_plan *plan, const struct nvlxi_ch
     return (checked->count - checked->planned) * each + open;
 }
 
+/* Whether the pieces of the first portion lead to expect half as many as there may be, at least: so much memory is
+ * taken. A few long ops among many short ones are not worth it. */
+static bool is_even(const struct nvlxi_plan *plan, const struct nvlxi_checked *checked) {
+    const struct nvlxi_list *list = &plan->groups->lists[NVLXI_BY_KERNEL];
+    const uint64_t pieces = list->count + count_last(list) + plan->groups->open.length / PIECE + 1;
+    return pieces * 2 * (checked->count - checked->planned) >= pieces_left(plan, checked) * checked->planned;
+}
+
 int nvlxi_plan_begin(struct nvlxi_plan *plan, struct nvlxi_checked *checked) {
     if (!is_long(checked))
         return nvlxi_plan_all(plan, checked);
-    const size_t part = checked->longest < 8192 ? 8 : 16;
+    const size_t part = checked->longest < SHORT ? 8 : 16;
     int code = plan_until(plan, checked, nvlxi_min(checked->count / part, PORTION_MAX));
     if (code)
         return code;
-    if (!can_follow(plan))
+    if (!can_follow(plan) || !is_even(plan, checked))
         return nvlxi_plan_all(plan, checked);
     struct nvlxi_list *list = &plan->groups->lists[NVLXI_BY_KERNEL];
     if (reserve(plan, list, pieces_left(plan, checked))) {
@@ -433,8 +442,10 @@ void nvlxi_plan_next(struct nvlxi_plan *plan, struct nvlxi_checked *checked) {
     struct nvlxi_list *list = &plan->groups->lists[NVLXI_BY_KERNEL];
     const size_t times = checked->planned < PORTION_MAX ? 4 : 2;
     plan_until(plan, checked, nvlxi_min(checked->count, times * checked->planned));
-    if (checked->planned < checked->count)
+    if (checked->planned < checked->count) {
         list->last->count = (uint32_t)count_last(list);
-    else
-        nvlxi_plan_seal(plan);
+        return;
+    }
+    nvlxi_plan_seal(plan);
+    give_spare_back(plan);
 }

@@ -2,7 +2,6 @@
 #include "same.h"
 
 #include <stdbool.h>
-#include <string.h>
 
 #include "ranges.h"
 

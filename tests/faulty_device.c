@@ -135,12 +135,16 @@ static int faulty_copy(struct nvlxi_lane *lane, const struct nvlxi_copy *copy) {
 static int faulty_copy_list(struct nvlxi_lane *lane, const struct nvlxi_fragment *list, size_t count,
                             int destination_gpu, int source_gpu) {
     int code = copy_fault("copy_list");
+    if (atomic_exchange(&faults.lane, lane) != lane)
+        atomic_fetch_add(&faults.lanes, 1);
     return code ? code : real->copy_list(lane, list, count, destination_gpu, source_gpu);
 }
 
 static int faulty_copy_kernel(struct nvlxi_lane *lane, const struct nvlxi_kernel *kernel) {
     int code = copy_fault("copy_kernel");
     atomic_fetch_add(&faults.kernels, 1);
+    atomic_fetch_add(&faults.overlapping, kernel->overlaps);
+    atomic_store(&faults.average, kernel->average);
     return code ? code : real->copy_kernel(lane, kernel);
 }
 

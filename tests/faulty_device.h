@@ -16,6 +16,11 @@ struct faults {
     atomic_bool copies;  /* every copy fails */
     atomic_bool queries; /* every event says that the device failed */
     atomic_long maps, unmaps, exports, resolves, queried, kernels;
+    atomic_long overlapping; /* kernels that may overlap the one before them */
+    _Atomic(struct nvlxi_lane *)
+        lane; /* of the last list for the copy engines; `lanes` counts how often it is another */
+    atomic_long lanes;
+    atomic_ullong average; /* of the last kernel's fragments */
     atomic_int map_delay_us, export_delay_us;
 };
 extern struct faults faults;

@@ -105,8 +105,31 @@ static void routes_are_forgotten(void) {
     free(text);
 }
 
+/* Wherever in a list the longest op is, its length is known. */
+static void the_longest_is_found(void) {
+    enum { OPS = 300, LONGEST = 40000 };
+    static struct nvlx_op ops[OPS];
+    struct nvlxi_plan plan;
+    begin();
+    struct nvlx_peer *peer = open_own();
+    nvlxi_plan_init(&plan, no_chunk, give_chunk, NULL);
+    for (size_t longest = 0; longest < OPS; longest++) {
+        for (size_t i = 0; i < OPS; i++)
+            ops[i] = make_op(NVLX_OP_READ, peer, memory + i, (uint64_t)(uintptr_t)memory + 2 * i,
+                             i == longest ? LONGEST : 5);
+        OK(nvlxi_check_ops(check, &registration, ops, OPS, &plan, &needs));
+        EXPECT(check->checked.longest >= LONGEST - 1 && check->checked.longest < 2 * LONGEST);
+        nvlxi_plan_reset(&plan, NVLX_MECHANISM_AUTO);
+    }
+    OK(nvlxi_peer_close(peer));
+    nvlxi_check_free(check);
+    nvlxi_needs_free(&needs);
+    free(text);
+}
+
 int main(int argc, char **argv) {
-    static const struct test tests[] = {{"routes_are_forgotten", routes_are_forgotten}, {0}};
+    static const struct test tests[] = {
+        {"routes_are_forgotten", routes_are_forgotten}, {"the_longest_is_found", the_longest_is_found}, {0}};
     static const struct role roles[] = {{0}};
     return run_tests(argc, argv, tests, roles, 20);
 }

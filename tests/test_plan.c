@@ -161,6 +161,8 @@ static void groups_by_pair_and_direction(void) {
             add(groups[i], LOCAL + 100 * round, REMOTE + 100 * round, 100);
     for (size_t i = 0; i < COUNT(groups); i++)
         EQUAL(3000, groups[i]->bytes);
+    for (size_t i = 0; i < COUNT(groups); i++)
+        EQUAL(groups[i]->opcode == NVLX_OP_READ ? 32 : 64, groups[i]->sms);
     expect_fragments(COUNT(groups), 3000 * COUNT(groups));
     EQUAL(0, plan.group_count);
 }
@@ -588,8 +590,9 @@ static void plan_in_portions(uint64_t fragments) {
         EXPECT(checked.planned < checked.count && listed > listed_before);
         nvlxi_plan_next(&plan, &checked);
         EXPECT(checked.planned >= nvlxi_min(2 * before, checked.count));
+        EXPECT(before < 8192 || checked.planned <= 2 * before);
     }
-    EXPECT(portions >= 2 && portions < 10);
+    EXPECT(portions >= 2 && portions < 10 && !plan.spare);
     expect_all(fragments);
 }
 
@@ -601,7 +604,7 @@ static void make_long(uint16_t opcode, uint64_t length) {
 
 static void long_lists_come_in_portions(void) {
     static const uint32_t capacities[] = {700, LONG - 1, LONG, 5 * LONG};
-    static const uint64_t lengths[] = {1, 9000, PIECE, 3 * PIECE + 1};
+    static const uint64_t lengths[] = {1, 9000, PIECE, 3 * PIECE + 1, ENGINE_MIN - 9};
     for (size_t i = 0; i < 4 * COUNT(capacities) * COUNT(lengths); i++) {
         const uint64_t length = lengths[i / 4 % COUNT(lengths)];
         begin_checked(LONG);
@@ -613,6 +616,22 @@ static void long_lists_come_in_portions(void) {
         end_checked();
     }
     chunks.capacity = 7;
+}
+
+/* What is said of a list in portions is forgotten with it. */
+static void portions_are_forgotten(void) {
+    begin_checked(LONG);
+    begin(NVLX_MECHANISM_AUTO);
+    make_long(NVLX_OP_READ, 100);
+    plan_in_portions(LONG);
+    nvlxi_plan_reset(&plan, NVLX_MECHANISM_AUTO);
+    chunks.fail_at = 0;
+    add_fillers(group_for(NVLX_OP_READ, true), 10);
+    add(group_for(NVLX_OP_READ, true), LOCAL, REMOTE, ENGINE_MIN);
+    OK(nvlxi_plan_seal(&plan));
+    EQUAL(1, plan.fragments[NVLXI_BY_ENGINES]);
+    end();
+    end_checked();
 }
 
 /* So do shorter ones that have many bytes. */
@@ -644,7 +663,19 @@ static void portions_join_what_is_adjacent(void) {
 
 /* Whatever does not go to the kernel for one group alone is planned as a whole. */
 static void other_lists_do_not(void) {
-    enum { FEW_OPS, AN_EMPTY_OP, A_LONG_OP, A_LONG_ROW, TWO_GROUPS, ENGINES, A_SHORT_ROW, BY_KERNEL, CASES };
+    enum {
+        FEW_OPS,
+        AN_EMPTY_OP,
+        A_LONG_OP,
+        AN_UNUSUAL_OP,
+        A_LONG_ROW,
+        A_ROW_AT_THE_CUT,
+        TWO_GROUPS,
+        ENGINES,
+        A_SHORT_ROW,
+        BY_KERNEL,
+        CASES
+    };
     for (int which = 0; which < CASES; which++) {
         begin_checked(LONG + 1);
         begin(which == ENGINES     ? NVLX_MECHANISM_COPY_ENGINE
@@ -659,8 +690,18 @@ static void other_lists_do_not(void) {
             ops[i].local = (char *)ops[i - 1].local + ops[i].length;
             checked.remote[i] = checked.remote[i - 1] + ops[i].length;
         }
-        uint64_t length = which == AN_EMPTY_OP ? 0 : which == A_LONG_OP ? ENGINE_MIN : 10;
-        if (which == AN_EMPTY_OP || which == A_LONG_OP || which == TWO_GROUPS)
+        if (which == A_ROW_AT_THE_CUT) { /* open when the first portion ends, and for the engines, for its alignment */
+            for (size_t i = LONG / 8 - 70; i < LONG / 8 + 1; i++) {
+                ops[i].local = (char *)ops[i - 1].local + ops[i].length + (i == LONG / 8 - 70);
+                checked.remote[i] = checked.remote[i - 1] + ops[i].length;
+            }
+            row = 71;
+        }
+        uint64_t length = which == AN_EMPTY_OP     ? 0
+                          : which == A_LONG_OP     ? ENGINE_MIN
+                          : which == AN_UNUSUAL_OP ? 3 * PIECE
+                                                   : 10;
+        if (which == AN_EMPTY_OP || which == A_LONG_OP || which == AN_UNUSUAL_OP || which == TWO_GROUPS)
             add_checked(group_for(which == TWO_GROUPS ? NVLX_OP_WRITE : NVLX_OP_READ, true),
                         &(struct nvlxi_fragment){LOCAL, REMOTE + 1, length});
         OK(nvlxi_plan_begin(&plan, &checked));
@@ -761,6 +802,7 @@ int main(int argc, char **argv) {
                                         {"no_byte_is_lost_or_moved", no_byte_is_lost_or_moved},
                                         {"short_ways_do_as_the_long_one", short_ways_do_as_the_long_one},
                                         {"long_lists_come_in_portions", long_lists_come_in_portions},
+                                        {"portions_are_forgotten", portions_are_forgotten},
                                         {"large_lists_come_in_portions", large_lists_come_in_portions},
                                         {"portions_join_what_is_adjacent", portions_join_what_is_adjacent},
                                         {"other_lists_do_not", other_lists_do_not},

@@ -251,6 +251,20 @@ static void expect_transfer(const struct nvlx_op *ops, size_t count, uint32_t me
     finish(request);
 }
 
+/* Kernels that overlap take more SMs together than one may: so they do not where the caller says how many. */
+static void few_sms_are_not_overlapped(const struct nvlx_op *ops, size_t count) {
+    struct nvlx_transfer_options options;
+    struct nvlx_request *request;
+    nvlx_transfer_options_init(&options);
+    options.max_sms = 8;
+    atomic_store(&faults.kernels, 0);
+    atomic_store(&faults.overlapping, 0);
+    OK(nvlx_transfer(bench.engine, ops, count, &options, &request));
+    finish(request);
+    EXPECT(atomic_load(&faults.kernels) > 2);
+    EQUAL(0, atomic_load(&faults.overlapping));
+}
+
 /* As few kernels as can be: one for a list of some length, three for a longer one, of which each is on its way while
  * the next is planned, and one more where memory had to be put together from more pieces than a kernel takes. */
 static void lists_take_few_kernels(void) {
@@ -270,10 +284,33 @@ static void lists_take_few_kernels(void) {
     for (size_t i = 0; i < PIECES; i++)
         finish(requests[i]);
     atomic_store(&faults.kernels, 0);
+    atomic_store(&faults.overlapping, 0);
     expect_transfer(ops, ALL, NVLX_MECHANISM_KERNEL);
     EQUAL(4, atomic_load(&faults.kernels));
+    EQUAL(3, atomic_load(&faults.overlapping));
+    EQUAL(13, atomic_load(&faults.average));
     bench_compare(&bench, "by four kernels");
+    few_sms_are_not_overlapped(ops, ALL);
     free(ops);
+    end();
+}
+
+/* The copy engines get as many lanes as there are 8 copies for, 4 at most. */
+static void engines_take_a_lane_for_8_copies(void) {
+    static const struct {
+        size_t copies;
+        long lanes;
+    } cases[] = {{2, 1}, {15, 1}, {16, 2}, {24, 3}, {32, 4}, {90, 4}};
+    struct nvlx_op ops[90];
+    begin(10);
+    for (size_t i = 0; i < COUNT(ops); i++)
+        ops[i] = op(NVLX_OP_READ, 0, 40 * i, 13 * (COUNT(ops) - 1 - i), 13);
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        atomic_store(&faults.lane, NULL);
+        atomic_store(&faults.lanes, 0);
+        expect_transfer(ops, cases[i].copies, NVLX_MECHANISM_COPY_ENGINE);
+        EQUAL(cases[i].lanes, atomic_load(&faults.lanes));
+    }
     end();
 }
 
@@ -595,6 +632,7 @@ int main(int argc, char **argv) {
                                         {"nothing_to_post", nothing_to_post},
                                         {"long_lists", long_lists},
                                         {"lists_take_few_kernels", lists_take_few_kernels},
+                                        {"engines_take_a_lane_for_8_copies", engines_take_a_lane_for_8_copies},
                                         {"pinned_memory_is_bounded", pinned_memory_is_bounded},
                                         {"little_memory_is_used_up", little_memory_is_used_up},
                                         {"what_is_prepared_is_held", what_is_prepared_is_held},

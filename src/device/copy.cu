@@ -1,4 +1,4 @@
-// The kernel that copies lists of fragments: a warp a fragment, or a slice of one.
+// The kernels that copy lists of fragments: a warp a fragment, or a slice of one.
 //
 // SPDX-License-Identifier: Apache-2.0
 //
@@ -101,7 +101,7 @@ __device__ __forceinline__ void copy_fragment(const Tile &fragment) {
         copy_elements<uint8_t>(fragment.destination, fragment.source, fragment.length);
 }
 
-// Kernels of one list may overlap: each lets the next begin when its blocks have nothing left but what they are at, so
+// Kernels of one list may overlap: each lets the next begin when a warp of each block begins its last piece of work, so
 // that the link does not run dry in between, and ends after the one before it, which an event behind it then stands for
 // too. Both do nothing where the kernel was not launched so.
 __device__ __forceinline__ void let_next_begin() {
@@ -135,9 +135,11 @@ __global__ void __launch_bounds__(block_threads_max) copy_by_warps(const nvlxi_c
 // For a list that is short, or of long fragments: each is cut into slices, which go to as many warps.
 __global__ void __launch_bounds__(block_threads_max) copy_in_slices(const nvlxi_cuda_lists lists, uint32_t slices) {
     const uint32_t block_warps = blockDim.x / warp_threads, all = lists.count * slices;
+    const uint32_t step = gridDim.x * block_warps;
     uint32_t part = 0;
-    let_next_begin();
-    for (uint32_t i = blockIdx.x * block_warps + threadIdx.x / warp_threads; i < all; i += gridDim.x * block_warps) {
+    for (uint32_t i = blockIdx.x * block_warps + threadIdx.x / warp_threads; i < all; i += step) {
+        if (i + step >= all)
+            let_next_begin();
         const Tile fragment = fetch(lists, i / slices, part);
         const uint64_t least = (fragment.length + slices - 1) / slices;
         const uint64_t slice = (least + slice_unit - 1) / slice_unit * slice_unit, begin = i % slices * slice;
@@ -154,16 +156,21 @@ __global__ void __launch_bounds__(block_threads_max) copy_in_slices(const nvlxi_
 // What follows is the host's. The compiler that CI has of the oldest CUDA, NVRTC, is not given it.
 namespace {
 
-// Asking for its attributes loads it.
-cudaError_t load(const void *kernel, cudaFunction_t *loaded) {
+// Asking for its attributes loads it. They tell for which architecture it was compiled, which may be an older one than
+// the GPU's: the functions above are empty then.
+cudaError_t load(const void *kernel, cudaFunction_t *loaded, bool *overlap) {
     cudaFuncAttributes attributes;
     const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel);
+    if (!error)
+        *overlap = attributes.ptxVersion >= 90;
     return error ? error : cudaGetFuncBySymbol(loaded, kernel);
 }
 
 } // namespace
 
 cudaError_t nvlxi_cuda_load_kernels(nvlxi_cuda_kernels *kernels) {
-    const cudaError_t error = load(reinterpret_cast<const void *>(copy_by_warps), &kernels->by_warps);
-    return error ? error : load(reinterpret_cast<const void *>(copy_in_slices), &kernels->in_slices);
+    const void *by_warps = reinterpret_cast<const void *>(copy_by_warps);
+    const void *in_slices = reinterpret_cast<const void *>(copy_in_slices);
+    const cudaError_t error = load(by_warps, &kernels->by_warps, &kernels->overlap);
+    return error ? error : load(in_slices, &kernels->in_slices, &kernels->overlap);
 }

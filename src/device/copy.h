@@ -28,6 +28,7 @@ struct nvlxi_cuda_lists {
 struct nvlxi_cuda_kernels {
     struct CUfunc_st *by_warps;  /* a warp a fragment; how many a warp takes at a time, 32 at most */
     struct CUfunc_st *in_slices; /* a warp a slice of a fragment; into how many each is cut */
+    bool overlap;                /* they can: compiled for compute capability 9.0 or later */
 };
 
 /* Loads the kernels into the current context, so that no launch does it behind running work. */

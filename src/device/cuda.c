@@ -90,19 +90,16 @@ int(nvlxi_cuda_driver_failure)(CUresult error, int code, const char *what) {
 static void load_kernel(struct nvlxi_cuda_gpu *gpu, CUcontext context, int ordinal) {
     CUstreamCaptureMode mode = CU_STREAM_CAPTURE_MODE_RELAXED;
     CUcontext popped;
-    int sms = 0, major = 0;
+    int sms = 0;
     if (nvlxi_cuda_driver.cuCtxPushCurrent(context))
         return;
     nvlxi_cuda_driver.cuThreadExchangeStreamCaptureMode(&mode);
     cudaError_t error = nvlxi_cuda_load_kernels(&gpu->kernels);
     if (!error)
         error = cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, ordinal);
-    if (!error)
-        error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, ordinal);
     nvlxi_cuda_driver.cuThreadExchangeStreamCaptureMode(&mode);
     nvlxi_cuda_driver.cuCtxPopCurrent(&popped);
-    gpu->sms = error ? 0 : (uint32_t)sms;
-    gpu->kernels_overlap = major >= 9;
+    gpu->sms = (uint32_t)sms;
     if (error)
         nvlxi_cuda_runtime_failure(error, NVLX_ENOTSUP,
                                    "the copy kernel does not load: this GPU's transfers take the copy engines");

@@ -22,7 +22,6 @@ struct nvlxi_cuda_gpu {
     CUuuid uuid;
     uint32_t sms; /* that the copy kernel can use; 0: there is none for this GPU */
     struct nvlxi_cuda_kernels kernels;
-    bool kernels_overlap;       /* it can begin a kernel while the one before it ends */
     bool allowed;               /* a context may be made: config.gpus names it */
     _Atomic(CUcontext) context; /* its primary context, retained; NULL before it is needed; set under the mutex */
     CUmemoryPool pool;          /* from which alloc takes NVLXI_KIND_POOL; NULL before it is needed */

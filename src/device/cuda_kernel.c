@@ -87,7 +87,7 @@ int nvlxi_cuda_copy_kernel(struct nvlxi_lane *lane, const struct nvlxi_kernel *k
     if (code)
         return code;
     CUresult error = launch(slices > 1 ? gpu->kernels.in_slices : gpu->kernels.by_warps, &grid, &lists,
-                            kernel->overlaps && gpu->kernels_overlap, lane->stream);
+                            kernel->overlaps && gpu->kernels.overlap, lane->stream);
     nvlxi_cuda_leave(&entry);
     return error ? nvlxi_cuda_driver_failure(error, NVLX_EDEVICE, "launching the copy kernel") : 0;
 }
