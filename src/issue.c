@@ -90,6 +90,8 @@ static int issue_slice(const struct nvlxi_pool *pool, const struct nvlxi_group *
 /* Gives the lanes slices in turn, so that all are busy from the start. */
 static int issue_engines(const struct nvlxi_pool *pool, const struct nvlxi_group *group, const struct nvlxi_leg *legs) {
     const uint64_t lanes = engine_lanes(group);
+    if (!lanes)
+        return 0;
     for (const struct nvlxi_chunk *chunk = group->lists[NVLXI_BY_ENGINES].first; chunk; chunk = chunk->next) {
         const uint64_t slice = nvlxi_min((chunk->count + lanes - 1) / lanes, ENGINE_SLICE);
         uint64_t lane = 0;
