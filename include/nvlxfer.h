@@ -424,7 +424,7 @@ struct nvlx_request_info {
     uint64_t submit_ns;                      /* time spent in nvlx_transfer or nvlx_post */
     uint64_t elapsed_ns;                     /* from the call until completion was first seen; 0 while in flight */
     uint64_t engine_bytes, engine_fragments; /* what copy engines carry, after planning: adjacent ops are joined */
-    uint64_t kernel_bytes, kernel_fragments; /* what kernels carry, cut into pieces of 64 KiB to 2 MiB */
+    uint64_t kernel_bytes, kernel_fragments; /* what kernels carry, longer ones cut into pieces */
     char error[256];                         /* how it failed, in the driver's words; "" if it did not */
 };
 
