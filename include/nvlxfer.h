@@ -148,8 +148,9 @@ struct nvlx_config {
     uint32_t max_sms;      /* SMs that a transfer's kernels may take: the default of transfers. 0: 32 for reads, 64 for
                               writes, with which they fill NVLink (two H100); 16 cost up to 9 % of that. Where it is 0,
                               the kernels of a long list (three to ten) overlap, and may take several times as many */
-    size_t list_memory;    /* bytes of pinned host memory for lists of fragments, at most: 24 for each piece that
-                              kernels carry (info.kernel_fragments), and up to 12 KiB more a list; transfers that find
+    size_t list_memory;    /* bytes of pinned host memory for lists of fragments, at most. A list needs 24 for each
+                              piece that kernels carry (info.kernel_fragments), and up to 12 KiB more; while there is
+                              enough, it takes up to 768 KiB more, and for a moment twice as much. Transfers that find
                               no room are refused with NVLX_EBUSY. 0: 256 MiB. Taken as needed, kept for the next */
 };
 

@@ -330,7 +330,7 @@ static int check_remote(struct list *list, size_t index, int gpu, struct nvlxi_r
 /* Checks one op, whatever it is; *route becomes its route. */
 static int check_op(struct list *list, size_t index, struct nvlxi_route **route) {
     struct nvlxi_checked *checked = &list->check->checked;
-    const struct nvlx_op *op = &list->check->checked.ops[index];
+    const struct nvlx_op *op = &checked->ops[index];
     uint64_t offset = NVLXI_UNMAPPED;
     int gpu = 0, code = check_fields(list, index);
     if (code)

@@ -39,8 +39,8 @@ struct nvlxi_checked {
         struct nvlxi_group *group;
     } * runs;
     size_t run_count;
-    uint64_t longest; /* at least the longest op's length - 1, less than twice that; with an op of 0 bytes UINT64_MAX,
-                         which keeps such a list from all short ways */
+    uint64_t longest; /* at least the longest op's length - 1, less than twice that; with an op of 0 bytes UINT64_MAX:
+                         such a list is planned as a whole */
     size_t planned;   /* ops that have been planned, */
     size_t run;       /* and the run of the next one */
 };
