@@ -101,7 +101,7 @@ enum {
 const char *nvlx_strerror(int code);
 
 /* The last failure of a call made by this thread, in full; "" if there was none. Valid until this thread's next
- * failing call. A request that fails later keeps its own text: see nvlx_request_info. */
+ * failing call. A request that fails later keeps its own text: see nvlx_request_get_info. */
 const char *nvlx_last_error(void);
 
 enum { NVLX_LOG_ERROR = 0, NVLX_LOG_WARNING = 1, NVLX_LOG_INFO = 2, NVLX_LOG_DEBUG = 3 };
@@ -430,7 +430,7 @@ struct nvlx_request_info {
 };
 
 /* Tells about a request, in flight or complete. `info->size` must be set to sizeof *info; the struct is filled. */
-int nvlx_request_info(struct nvlx_request *request, struct nvlx_request_info *info);
+int nvlx_request_get_info(struct nvlx_request *request, struct nvlx_request_info *info);
 
 struct nvlx_engine_info {
     size_t size;
@@ -442,7 +442,7 @@ struct nvlx_engine_info {
 };
 
 /* Counts of what the engine holds. `info->size` must be set to sizeof *info; the struct is filled. */
-int nvlx_engine_info(struct nvlx_engine *engine, struct nvlx_engine_info *info);
+int nvlx_engine_get_info(struct nvlx_engine *engine, struct nvlx_engine_info *info);
 
 #ifdef __GNUC__
 #pragma GCC visibility pop

@@ -235,7 +235,7 @@ const char *nvlx_backend_name(const struct nvlx_engine *engine) {
     return engine ? engine->ops->name : "";
 }
 
-int nvlx_engine_info(struct nvlx_engine *engine, struct nvlx_engine_info *info) {
+int nvlx_engine_get_info(struct nvlx_engine *engine, struct nvlx_engine_info *info) {
     struct nvlx_engine_info made = {0};
     int code = check_engine(engine);
     if (code)
@@ -571,7 +571,7 @@ int nvlx_wait(struct nvlx_request *request, int64_t timeout_ns) {
     return code ? code : nvlxi_request_wait(request, timeout_ns);
 }
 
-int nvlx_request_info(struct nvlx_request *request, struct nvlx_request_info *info) {
+int nvlx_request_get_info(struct nvlx_request *request, struct nvlx_request_info *info) {
     struct nvlx_request_info made = {0};
     int code = check_request(request);
     if (code)

@@ -56,7 +56,7 @@ static void move_both_ways(struct worker *w) {
     poll_until_done(start(w->engine, NVLX_OP_READ, w->peer, w->local, source, BYTES, NULL));
     struct nvlx_request *request = start(w->engine, NVLX_OP_WRITE, w->peer, w->local, sink, BYTES, w->stream);
     OK(nvlx_wait(request, PATIENCE));
-    OK(nvlx_request_info(request, &info));
+    OK(nvlx_request_get_info(request, &info));
     EXPECT(info.bytes == BYTES);
     OK(nvlx_request_free(request));
 }

@@ -19,7 +19,7 @@ static int how_it_ended(struct nvlx_request *request, bool must_fail, char *erro
     if (code != NVLX_EDEVICE && (must_fail || code != 0))
         FAIL("a request ended with %d (%s) after its context was broken", code, nvlx_strerror(code));
     EXPECT(nvlx_test(request) == code);
-    OK(nvlx_request_info(request, &info));
+    OK(nvlx_request_get_info(request, &info));
     EXPECT(info.status == code);
     EXPECT((info.error[0] != '\0') == (code != 0));
     if (code)

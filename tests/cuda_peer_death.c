@@ -74,7 +74,7 @@ static void expect_read(const struct setup *s) {
 static bool ended_well(struct nvlx_request *request) {
     struct nvlx_request_info info = {.size = sizeof info};
     int code = nvlx_wait(request, PATIENCE);
-    OK(nvlx_request_info(request, &info));
+    OK(nvlx_request_get_info(request, &info));
     EXPECT(info.status == code);
     if (code) {
         printf("a request failed with %s: %s\n", nvlx_strerror(code), info.error);

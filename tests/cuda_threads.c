@@ -89,7 +89,7 @@ static void transfer_once(struct nvlx_engine *engine, uint32_t opcode, struct nv
     untouched("nvlx_test", __LINE__);
     EXPECT(code == 0 || code == NVLX_EAGAIN);
     SAME(nvlx_wait(request, PATIENCE));
-    SAME(nvlx_request_info(request, &info));
+    SAME(nvlx_request_get_info(request, &info));
     SAME(nvlx_request_free(request));
 }
 
@@ -109,7 +109,7 @@ static void use_memory(struct nvlx_engine *engine, struct nvlx_peer *peer, void 
     EXPECT(words[1] - words[0] == 40503); /* cuda_kernels.cu: the owner's words count up by it */
     SAME(nvlx_memcpy(engine, memory, words, BYTES));
     transfer_once(engine, NVLX_OP_WRITE, peer, memory);
-    SAME(nvlx_engine_info(engine, &info));
+    SAME(nvlx_engine_get_info(engine, &info));
     SAME(nvlx_unregister(region, PATIENCE));
     free(words);
 }

@@ -80,7 +80,7 @@ struct nvlx_region *register_range(struct nvlx_engine *engine, const void *addre
 
 struct nvlx_engine_info engine_info(struct nvlx_engine *engine) {
     struct nvlx_engine_info info = {.size = sizeof info};
-    OK(nvlx_engine_info(engine, &info));
+    OK(nvlx_engine_get_info(engine, &info));
     return info;
 }
 

@@ -172,17 +172,17 @@ static void structs_that_are_filled(void) {
     register_range(engine, memory, 10, NULL, NVLX_ACCESS_READ);
     memset(&given, 77, sizeof given);
     given.info.size = offsetof(struct nvlx_engine_info, handles_exported);
-    OK(nvlx_engine_info(engine, &given.info));
+    OK(nvlx_engine_get_info(engine, &given.info));
     EQUAL(offsetof(struct nvlx_engine_info, handles_exported), given.info.size);
     EXPECT(given.info.segments == 1 && given.info.regions == 1 && (char)given.info.handles_exported == 77);
     given.info.size = sizeof given;
-    OK(nvlx_engine_info(engine, &given.info));
+    OK(nvlx_engine_get_info(engine, &given.info));
     EQUAL(1, given.info.handles_exported);
     EXPECT(given.guard[0] == 0 && given.guard[99] == 0); /* a newer caller's fields are 0 */
     given.info.size = 0;
-    REFUSED(nvlx_engine_info(engine, &given.info), NVLX_EINVAL, "size 0");
-    REFUSED(nvlx_engine_info(engine, NULL), NVLX_EINVAL, "nvlx_engine_info is NULL");
-    REFUSED(nvlx_engine_info(NULL, &given.info), NVLX_EINVAL, "engine is NULL");
+    REFUSED(nvlx_engine_get_info(engine, &given.info), NVLX_EINVAL, "size 0");
+    REFUSED(nvlx_engine_get_info(engine, NULL), NVLX_EINVAL, "nvlx_engine_info is NULL");
+    REFUSED(nvlx_engine_get_info(NULL, &given.info), NVLX_EINVAL, "engine is NULL");
     end();
 }
 

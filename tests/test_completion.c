@@ -53,7 +53,7 @@ static void waits_end_in_time(void) {
     before = now_ms();
     REFUSED(nvlx_wait(request, SHORT_NS), NVLX_ETIMEDOUT, "in flight");
     EXPECT(now_ms() - before >= 19 && now_ms() - before < 2000);
-    OK(nvlx_request_info(request, &info));
+    OK(nvlx_request_get_info(request, &info));
     EQUAL(NVLX_EAGAIN, info.status);
     EQUAL(0, info.elapsed_ns);
     EQUAL(1, info.ops);
@@ -388,7 +388,7 @@ static void expect_failed(struct nvlx_request *request, const char *words) {
     REFUSED(nvlx_peer_find(bench.peer, "no such name", &(uint64_t){0}, &(uint64_t){0}), NVLX_ENOENT, "no such name");
     REFUSED(nvlx_test(request), NVLX_EDEVICE, words); /* its own text again */
     REFUSED(nvlx_wait(request, PATIENCE), NVLX_EDEVICE, words);
-    OK(nvlx_request_info(request, &info));
+    OK(nvlx_request_get_info(request, &info));
     EQUAL(NVLX_EDEVICE, info.status);
     EXPECT(strstr(info.error, words));
     EQUAL(0, engine_info(bench.engine).requests);
@@ -456,9 +456,9 @@ static void expect_refusals(struct nvlx_request *request, struct nvlx_prepared *
     REFUSED(nvlx_prepared_free(prepared), NVLX_EFORK, "forked child");
     REFUSED(nvlx_test(request), NVLX_EFORK, "forked child");
     REFUSED(nvlx_wait(request, -1), NVLX_EFORK, "forked child");
-    REFUSED(nvlx_request_info(request, &request_info), NVLX_EFORK, "forked child");
+    REFUSED(nvlx_request_get_info(request, &request_info), NVLX_EFORK, "forked child");
     REFUSED(nvlx_request_free(request), NVLX_EFORK, "forked child");
-    REFUSED(nvlx_engine_info(bench.engine, &info), NVLX_EFORK, "forked child");
+    REFUSED(nvlx_engine_get_info(bench.engine, &info), NVLX_EFORK, "forked child");
     REFUSED(nvlx_engine_destroy(bench.engine), NVLX_EFORK, "forked child");
 }
 

@@ -77,7 +77,7 @@ static void transfer(struct nvlx_engine *engine, const struct nvlx_op *ops, size
     options.mechanism = mechanism;
     TRY(nvlx_transfer(engine, ops, count, &options, &request));
     int code = HIT(nvlx_wait(request, PATIENCE));
-    OK(nvlx_request_info(request, &info));
+    OK(nvlx_request_get_info(request, &info));
     EQUAL(code, info.status);
     EQUAL(count, info.ops);
     EQUAL(bytes, info.bytes);

@@ -159,7 +159,7 @@ static void nothing_to_post(void) {
     for (size_t i = 0; i < 2; i++) {
         struct nvlx_request *request = post(lists[i]);
         OK(nvlx_test(request));
-        OK(nvlx_request_info(request, &info));
+        OK(nvlx_request_get_info(request, &info));
         EQUAL(0, info.bytes);
         EQUAL(2 * i, info.ops);
         OK(nvlx_request_free(request));
@@ -188,7 +188,7 @@ static void expect_carried(const struct nvlx_op *ops, uint32_t mechanism, uint32
         struct nvlx_request_info info = {.size = sizeof info};
         struct nvlx_request *request = post(prepared);
         OK(nvlx_wait(request, PATIENCE));
-        OK(nvlx_request_info(request, &info));
+        OK(nvlx_request_get_info(request, &info));
         EQUAL(FRAGMENTS, info.ops);
         EQUAL(13 * FRAGMENTS, info.bytes);
         EQUAL(kernel ? FRAGMENTS : 0, info.kernel_fragments);

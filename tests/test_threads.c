@@ -230,7 +230,7 @@ static void *poll_all(void *argument) {
         int code = slot->request ? nvlx_test(slot->request) : NVLX_EAGAIN;
         if (code == 0) {
             expect_bytes(slot);
-            OK(nvlx_request_info(slot->request, &info));
+            OK(nvlx_request_get_info(slot->request, &info));
             EXPECT(info.status == 0 && info.bytes == LENGTH && info.elapsed_ns);
             atomic_fetch_add(&seen_complete, 1);
         } else {

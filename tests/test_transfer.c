@@ -118,7 +118,7 @@ static void nothing_to_move(void) {
     begin(0);
     struct nvlx_request *request = start(bench.engine, NULL, 0);
     OK(nvlx_test(request));
-    OK(nvlx_request_info(request, &info));
+    OK(nvlx_request_get_info(request, &info));
     EQUAL(0, info.bytes);
     EQUAL(0, info.ops);
     finish(request);
@@ -266,7 +266,7 @@ static void mechanisms(void) {
         struct nvlx_request_info info = {.size = sizeof info};
         OK(nvlx_transfer(bench.engine, ops, COUNT(ops), &options, &request));
         OK(nvlx_wait(request, PATIENCE));
-        OK(nvlx_request_info(request, &info));
+        OK(nvlx_request_get_info(request, &info));
         EQUAL(info.bytes, info.engine_bytes + info.kernel_bytes);
         if (all[mechanism] == NVLX_MECHANISM_COPY_ENGINE)
             EQUAL(0, info.kernel_bytes);
@@ -379,7 +379,7 @@ static void request_info_counts(void) {
     struct nvlx_request *request = start(bench.engine, ops, 3);
     struct nvlx_request_info info = {.size = sizeof info};
     OK(nvlx_wait(request, PATIENCE));
-    OK(nvlx_request_info(request, &info));
+    OK(nvlx_request_get_info(request, &info));
     EQUAL(sizeof info, info.size);
     EQUAL(0, info.status);
     EQUAL(3, info.ops);
@@ -391,11 +391,11 @@ static void request_info_counts(void) {
         char guard;
     } old = {.info = {.size = offsetof(struct nvlx_request_info, bytes)}, .guard = 77};
     old.info.bytes = 77;
-    OK(nvlx_request_info(request, &old.info));
+    OK(nvlx_request_get_info(request, &old.info));
     EXPECT(old.info.ops == 3 && old.info.bytes == 77 && old.guard == 77);
-    REFUSED(nvlx_request_info(request, NULL), NVLX_EINVAL, "nvlx_request_info is NULL");
+    REFUSED(nvlx_request_get_info(request, NULL), NVLX_EINVAL, "nvlx_request_info is NULL");
     old.info.size = 0;
-    REFUSED(nvlx_request_info(request, &old.info), NVLX_EINVAL, "size 0");
+    REFUSED(nvlx_request_get_info(request, &old.info), NVLX_EINVAL, "size 0");
     OK(nvlx_request_free(request));
     OK(nvlx_request_free(NULL));
     bench_end(&bench);

@@ -95,10 +95,10 @@ _SIZE, _S, _P = ctypes.c_size_t, ctypes.c_char_p, ctypes.c_void_p
 _LETTERS = {"i": _I, "u": _U32, "q": _U64, "t": _I64, "z": _SIZE, "s": _S, "p": _P, "v": None}
 _FUNCTIONS = dict(  # the result's type, then the arguments'
     version="s", strerror="si", last_error="s", gpu_count="iup", engine_create="ipp",
-    engine_destroy="ip", engine_info="ipp", backend_name="sp", alloc="ipizpp", free="ipp", memcpy="ipppz",
+    engine_destroy="ip", engine_get_info="ipp", backend_name="sp", alloc="ipizpp", free="ipp", memcpy="ipppz",
     register="ippzpp", unregister="ipt", export="ippp", text_free="vp", serve="ipsp", connect="ipstp",
     peer_open="ipszp", peer_update="ipsz", peer_find="ipspp", peer_map="ipiqq", peer_test="ip", peer_close="ip",
-    transfer="ippzpp", prepare="ippzpp", post="ippp", prepared_free="ip", test="ip", wait="ipt", request_info="ipp",
+    transfer="ippzpp", prepare="ippzpp", post="ippp", prepared_free="ip", test="ip", wait="ipt", request_get_info="ipp",
     request_free="ip",
 )  # fmt: skip
 
@@ -570,7 +570,7 @@ class Request(_Object):
             pause = min(1.5 * pause + 20e-6, 2e-3)
 
     def info(self) -> RequestInfo:
-        *numbers, error = _told(_RequestInfo, "nvlx_request_info", self._live(), RequestInfo._fields)
+        *numbers, error = _told(_RequestInfo, "nvlx_request_get_info", self._live(), RequestInfo._fields)
         return RequestInfo._make([*numbers, error.decode("utf-8", "replace")])
 
     def close(self) -> None:
@@ -612,7 +612,7 @@ class Engine(_Object):
         return str(_library().nvlx_backend_name(self._live()).decode())
 
     def info(self) -> EngineInfo:
-        return EngineInfo._make(_told(_EngineInfo, "nvlx_engine_info", self._live(), EngineInfo._fields))
+        return EngineInfo._make(_told(_EngineInfo, "nvlx_engine_get_info", self._live(), EngineInfo._fields))
 
     def alloc(self, gpu: int, length: int, kind: Alloc = Alloc.CUDA_MALLOC, chunk_length: int = 0) -> int:
         """The address of new device memory, which lives until `free` or the engine's end."""

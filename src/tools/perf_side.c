@@ -115,7 +115,7 @@ void perf_side_move(struct perf_side *side, struct nvlx_prepared *prepared, cons
     *sample = (struct perf_sample){.wall = (double)(end - begin), .submit = (double)(submitted - begin)};
     if (info) {
         info->size = sizeof *info;
-        perf_check(nvlx_request_info(request, info), "nvlx_request_info");
+        perf_check(nvlx_request_get_info(request, info), "nvlx_request_get_info");
     }
     perf_check(nvlx_request_free(request), "nvlx_request_free");
 }
