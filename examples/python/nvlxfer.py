@@ -17,35 +17,52 @@ variable NVLX_LIBRARY names, else the libnvlxfer.so.0 that the loader finds, els
 Without the rendezvous, take the text of `engine.export()` by any channel to `engine.peer_open(text)`. What each call
 means is told in nvlxfer.h; here is only what Python adds:
 
-- A failure is an NvlxError with .code, .name and the library's own text. Times are seconds; None waits for ever.
+- A failure is an NvlxError with .code, .name and the library's own text. An argument of a wrong type is InvalidType, a
+  TypeError too, and no number is cut to what C can hold. Lengths are bytes, GPUs are CUDA's ordinals in this process.
+  Times are seconds; None waits for ever.
 - An engine keeps its regions, peers and prepared lists, and a region its tensor, until they are closed. A request that
-  is dropped is freed once its transfer has ended. Closing an engine closes all that came from it; one that is open
-  at the interpreter's exit is closed then. No thread may be inside a call on what another thread closes.
-- `await request` polls. `wait` can be interrupted. Every call releases the GIL.
+  is dropped is freed once its transfer has ended. Closing an engine closes all that came from it.
+- Any thread may call. What one thread closes while others are inside calls on it, is freed when they have left; their
+  later calls are refused. Closing twice is allowed.
+- Ctrl-C ends what waits: wait, connect, the first mapping of memory, close. Closing then goes on in the background.
+- `await request` polls. A cancelled one leaves the transfer alone: the request can be awaited again, and closing it waits
+  for nothing. The copies go on, so their memory must stay. Every call releases the GIL.
+- When the program ends, other threads that call end too (SystemExit), calls in flight get two seconds and transfers ten.
+  Then open engines are closed, or, if something is still in flight, left to the end of the process.
+- A forked child cannot use its parent's objects: calls fail with NVLX_EFORK, and closing does nothing.
+- The log goes to stderr unless `set_log` sends it to Python's logging, or to a function.
 - Many ops cost no Python object each: see `read` and `write`.
 """
 
 from __future__ import annotations
 
+import _thread
 import array
 import asyncio
 import atexit
 import collections
+import contextlib
 import ctypes
 import enum
 import functools
+import logging  # before atexit.register: what is logged at the end then finds it open
 import math
+import operator
 import os
 import pathlib
+import queue
+import reprlib
 import sys
+import threading
 import time
 import weakref
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar, Union
 
 Buffer = Union[bytes, bytearray, memoryview]
 Numbers = Any  # an int, or a buffer of 64-bit integers: array.array("Q"), a memoryview, a NumPy array
 Memory = Any  # (address, length), or a tensor: an object with __cuda_array_interface__ or __dlpack__
+_Result = TypeVar("_Result")
 
 # ---- Errors ----------------------------------------------------------------------------------------------------------
 
@@ -54,12 +71,16 @@ class NvlxError(Exception):
     """A call failed: `code` and `name` are those of nvlxfer.h, the text is nvlx_last_error's."""
 
     def __init__(self, code: int, text: str) -> None:
-        self.code = code
+        self.code, self._text = code, text
         self.name = f"NVLX_{_NAMES[-code]}" if 0 < -code < len(_NAMES) else f"error {code}"
         super().__init__(f"{self.name}: {text}")
 
+    def __reduce__(self) -> tuple[Any, ...]:  # failures travel between processes
+        return type(self), (self.code, self._text)
+
 
 class InvalidArgument(NvlxError, ValueError): ...
+class InvalidType(InvalidArgument, TypeError): ...
 class Again(NvlxError): ...
 class Timeout(NvlxError, TimeoutError): ...
 class Busy(NvlxError): ...
@@ -74,7 +95,8 @@ _NAMES = (None, "EINVAL", "ENOMEM", "EDEVICE", "EFORK", "EAGAIN", "ETIMEDOUT", "
           "ENOENT", "EEXIST", "EFORMAT", "EVERSION", "EBACKEND", "ESTALE")  # fmt: skip
 _CLASSES = {-1: InvalidArgument, -5: Again, -6: Timeout, -7: Busy, -8: NotSupported, -9: OutOfRange, -10: AccessDenied,
             -11: NotFound, -16: Stale}  # fmt: skip
-_EINVAL, _EAGAIN, _ETIMEDOUT, _ENOTSUP = -1, -5, -6, -8
+_EINVAL, _EAGAIN, _ETIMEDOUT, _EBUSY, _ENOTSUP = -1, -5, -6, -7, -8
+_ANY = range(-99, 0)  # of the codes
 
 
 def _error(code: int, text: str | None = None) -> NvlxError:
@@ -88,6 +110,10 @@ def _invalid(text: str) -> NvlxError:
     return _error(_EINVAL, text)
 
 
+def _wrong_type(what: str, value: object, right: str) -> InvalidType:
+    return InvalidType(_EINVAL, f"{what} is {reprlib.repr(value)}, of type {type(value).__name__}: give {right}")
+
+
 # ---- The library -----------------------------------------------------------------------------------------------------
 
 _I, _U32, _U64, _I64 = ctypes.c_int, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_int64
@@ -99,7 +125,7 @@ _FUNCTIONS = dict(  # the result's type, then the arguments'
     register="ippzpp", unregister="ipt", export="ippp", text_free="vp", serve="ipsp", connect="ipstp",
     peer_open="ipszp", peer_update="ipsz", peer_find="ipspp", peer_map="ipiqq", peer_test="ip", peer_close="ip",
     transfer="ippzpp", prepare="ippzpp", post="ippp", prepared_free="ip", test="ip", wait="ipt", request_get_info="ipp",
-    request_free="ip",
+    request_free="ip", set_log="iipp",
 )  # fmt: skip
 
 
@@ -133,34 +159,373 @@ def _library() -> _Library:
     raise OSError(f"libnvlxfer was not found ({'; '.join(failures)}): set NVLX_LIBRARY to its path")
 
 
-def _call(function: str, *arguments: Any) -> None:
-    code = getattr(_library(), function)(*arguments)
-    if code:
-        raise _error(code)
+# ---- Arguments -------------------------------------------------------------------------------------------------------
 
 
-def _make(function: str, *arguments: Any) -> int:
-    made = ctypes.c_void_p()
-    _call(function, *arguments, ctypes.byref(made))
-    return made.value or 0
+def _range_of(kind: Any) -> tuple[int, int]:
+    bits = 8 * ctypes.sizeof(kind)
+    return (-(1 << bits - 1), (1 << bits - 1) - 1) if kind(-1).value < 0 else (0, (1 << bits) - 1)
 
 
-def _ns(seconds: float | None) -> int:
-    """None and infinity: for ever."""
-    return -1 if seconds is None or seconds == math.inf else max(0, int(seconds * 1e9))
+_RANGES = {kind: _range_of(kind) for kind in (_I, _U32, _U64, _SIZE, ctypes.c_int32)}
 
 
-def _word(number: int) -> int:
-    """An address or length, which ctypes would cut to 64 bits in silence."""
-    if not 0 <= number < 1 << 64:
-        raise _invalid(f"{number} is not a number of 64 bits")
+def _integer(what: str, value: Any, kind: Any = _U64) -> int:
+    """A number that C can hold, which ctypes would cut in silence. NumPy's integers are as good as Python's."""
+    if isinstance(value, bool):
+        raise _wrong_type(what, value, "an integer")
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise _wrong_type(what, value, "an integer") from None
+    low, high = _RANGES[kind]
+    if not low <= number <= high:
+        raise _invalid(f"{what} {number} does not fit: it has {8 * ctypes.sizeof(kind)} bits, from {low} to {high}")
     return number
 
 
-def _text(text: str) -> bytes:
-    if "\0" in text:
-        raise _invalid(f"{text!r} has a NUL in it")
-    return text.encode()
+def _integers(what: str, values: Iterable[int], kind: Any) -> Any:
+    """An array of C's."""
+    try:
+        listed = list(values)
+    except TypeError:
+        raise _wrong_type(what, values, "a sequence of integers") from None
+    return (kind * len(listed))(*(_integer(f"{what}[{i}]", value, kind) for i, value in enumerate(listed)))
+
+
+def _seconds(timeout: float | None) -> float:
+    """None: for ever."""
+    if timeout is None:
+        return math.inf
+    if isinstance(timeout, bool) or not (hasattr(timeout, "__float__") or hasattr(timeout, "__index__")):
+        raise _wrong_type("timeout", timeout, "seconds, or None to wait for ever")
+    try:
+        seconds = float(timeout)
+    except OverflowError:  # an int of more than 1023 bits
+        seconds = math.inf if timeout > 0 else -math.inf
+    except (TypeError, ValueError):
+        raise _wrong_type("timeout", timeout, "seconds, or None to wait for ever") from None
+    if not seconds >= 0:  # or not a number
+        raise _invalid(f"timeout {reprlib.repr(timeout)} is no time: give seconds from 0, or None to wait for ever")
+    return seconds
+
+
+def _slices(timeout: float | None, first: float, longest: float) -> Iterator[int]:
+    """Cuts a time into nanoseconds for calls of C, between which signals and the end of the program are seen."""
+    deadline = time.monotonic() + _seconds(timeout)
+    length = first
+    while True:
+        left = max(0.0, deadline - time.monotonic())
+        yield int(min(left, length) * 1e9)
+        if left <= length:
+            return
+        length = min(2 * length, longest)
+
+
+def _text(what: str, text: str, *, nul: bool = False) -> bytes:
+    if not isinstance(text, str):
+        raise _wrong_type(what, text, "a str")
+    if "\0" in text and not nul:
+        raise _invalid(f"{what} {text!r} has a NUL in it")
+    try:
+        return text.encode()
+    except UnicodeEncodeError as failure:
+        raise _invalid(f"{what} {reprlib.repr(text)} is not UTF-8: {failure.reason}") from None
+
+
+# ---- Calls of C, and threads -----------------------------------------------------------------------------------------
+
+_calls: dict[int, tuple[int, tuple[Any, ...]]] = {}  # those in flight, by any key: the thread, and what it uses
+_ender: int | None = None  # the thread that ends the program: others get no further
+
+
+class _Here(threading.local):
+    """What a thread is doing."""
+
+    in_c = False  # Python code that runs meanwhile was called by the library, or by the garbage collector within
+    in_log = False
+    interrupted = False
+
+    def __init__(self) -> None:
+        self.messages: list[tuple[int, bytes]] = []  # of calls that it makes
+
+
+_here = _Here()
+
+
+def _check_thread() -> None:
+    """While the program ends, other threads that come here end without a word, as Python itself soon ends them."""
+    if _ender is not None and _ender != threading.get_ident():
+        _end_thread()
+    if _here.in_log:
+        raise _error(_EBUSY, "this thread is inside the library, which has called Python to log")
+
+
+def _end_thread() -> None:
+    for key, (thread, _) in _calls.copy().items():
+        if thread == threading.get_ident():  # what it was about to call
+            _calls.pop(key, None)
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        raise SystemExit from None
+    time.sleep(_CALLS_END + _TRANSFERS_END)  # asyncio would complain of a task that ends so: the program's end is near
+    raise SystemExit
+
+
+def _run(function: str, *arguments: Any, also: Iterable[_Object] = (), passed: Container[int] = ()) -> int:
+    """Calls C. It gets the handles of objects among the arguments, which, as those `also` used, nobody frees meanwhile.
+    Returns 0 or a code of `passed`, and raises what other codes mean."""
+    call = getattr(_library(), function)
+    entry = (threading.get_ident(), (*arguments, *also))
+    failure = None
+    try:
+        _calls[id(entry)] = entry
+        if _ender is not None or _here.in_log:
+            _check_thread()
+        for user in also:
+            user._live()
+        given = [each._live() if isinstance(each, _Object) else each for each in arguments]
+        _here.in_c = True
+        code: int = call(*given)
+        if code and code not in passed:
+            failure = _error(code)
+    finally:
+        _here.in_c = False
+        _calls.pop(id(entry), None)
+    if _here.messages or _here.interrupted:
+        _log.deliver()
+    try:
+        if failure is not None:
+            raise failure
+    finally:
+        del failure  # or it and this frame would keep each other, and what they name
+    return code
+
+
+def _make(
+    undo: Callable[[int], Any], function: str, *arguments: Any, also: Iterable[_Object] = (), passed: Container[int] = ()
+) -> int:
+    """The handle that C makes; `undo` gets it if an interrupt comes between. 0 after a code of `passed`."""
+    made = ctypes.c_void_p()
+    try:
+        _run(function, *arguments, ctypes.byref(made), also=also, passed=passed)
+    except BaseException:
+        if made.value:
+            with contextlib.suppress(NvlxError):
+                undo(made.value)
+        raise
+    return made.value or 0
+
+
+def _threads_inside(target: _Object) -> list[int]:
+    """Of calls in flight that use the object, or what came from it."""
+    found = []
+    for thread, users in _calls.copy().values():
+        if any(isinstance(user, _Object) and target in (user, user._home) for user in users):
+            found.append(thread)
+    return found
+
+
+def _wait_for_calls(target: _Object) -> None:
+    """Until no thread is inside a call on what is about to be freed. New calls are refused already."""
+    pause = 10e-6
+    while _threads_inside(target):
+        _check_thread()
+        time.sleep(pause)
+        pause = min(2 * pause, 2e-3)
+
+
+class _Job:
+    """Work that the main thread, which alone gets signals, has done by another thread while it waits."""
+
+    def __init__(self, work: Callable[[Callable[[], bool]], Any], undo: Callable[[Any], Any] | None) -> None:
+        self._work, self._undo, self._abandoned = work, undo, False
+        self._lock, self._done = threading.Lock(), threading.Event()
+        self._result: Any = None
+        self._failure: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self._result = self._work(lambda: self._abandoned)
+        except BaseException as failure:
+            self._failure = failure
+        with self._lock:
+            self._done.set()
+            abandoned = self._abandoned
+        if abandoned:
+            self._take_back()
+
+    def wait(self) -> Any:
+        self._done.wait()
+        if self._failure is None:
+            return self._result
+        try:
+            raise self._failure
+        finally:
+            self._failure = None  # as in _run
+
+    def abandon(self) -> None:
+        with self._lock:
+            self._abandoned, done = True, self._done.is_set()
+        if done:
+            self._take_back()
+
+    def _take_back(self) -> None:
+        result, self._result = self._result, None
+        if result is not None and self._undo is not None:
+            with contextlib.suppress(NvlxError, SystemExit):
+                self._undo(result)
+
+
+def _in_main_thread() -> bool:
+    return threading.get_ident() == threading.main_thread().ident and _ender is None
+
+
+def _interruptibly(
+    work: Callable[[Callable[[], bool]], _Result], undo: Callable[[_Result], Any] | None = None
+) -> _Result:
+    """Does the work so that Ctrl-C ends the waiting for it at once. The work is told whether that happened, and what it
+    gives all the same is undone."""
+    if not _in_main_thread():
+        return work(lambda: False)
+    job = _Job(work, undo)
+    thread = threading.Thread(target=job.run, name="nvlxfer-call", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # there can be no more threads
+        return work(lambda: False)
+    except BaseException:
+        job.abandon()
+        raise
+    try:
+        result: _Result = job.wait()
+    except BaseException:
+        job.abandon()
+        raise
+    return result
+
+
+# ---- The log ---------------------------------------------------------------------------------------------------------
+
+
+class LogLevel(enum.IntEnum):
+    ERROR, WARNING, INFO, DEBUG = range(4)
+
+
+LogFunction = Callable[[LogLevel, str], Any]
+_LOGGING = {LogLevel.ERROR: logging.ERROR, LogLevel.WARNING: logging.WARNING, LogLevel.INFO: logging.INFO,
+            LogLevel.DEBUG: logging.DEBUG}  # fmt: skip
+_LOG_CALLBACK = ctypes.CFUNCTYPE(None, _P, _I, _S)
+
+
+def _to_logging(level: LogLevel, message: str) -> None:
+    logging.getLogger("nvlxfer").log(_LOGGING[level], "%s", message)
+
+
+class _Log:
+    """Where messages go. The library may hold a lock while it logs, so its callback only keeps the message. The thread
+    that made the call tells it when it is back in Python; messages of the library's own threads a thread of this tells."""
+
+    def __init__(self) -> None:
+        self._function: LogFunction | None = None
+        self._callback: Any = None  # once made, it lives as long as the process
+        self._queue: queue.SimpleQueue[tuple[int, bytes] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def used(self) -> bool:
+        return self._function is not None
+
+    def set(self, level: int, function: LogFunction | None) -> None:
+        if function is not None and self._callback is None:
+            self._callback = _LOG_CALLBACK(self._keep)
+        if function is not None:
+            self._function = function
+            self._start()
+        _run("nvlx_set_log", level, ctypes.cast(self._callback, _P) if function is not None else None, None)
+        if function is None:
+            self.flush()
+            self._function = None
+
+    def _keep(self, context: int | None, level: int, message: bytes) -> None:
+        try:
+            in_c = _here.in_c
+            _here.in_log = True
+            _here.messages.append((level, message)) if in_c else self._queue.put((level, message))
+        except KeyboardInterrupt:  # ctypes would drop it
+            _here.interrupted = True
+        finally:
+            _here.in_log = False
+
+    def _tell(self, level: int, message: bytes) -> None:
+        function = self._function
+        try:
+            if function is not None:
+                function(LogLevel(level), message.decode("utf-8", "replace"))
+        except Exception:
+            sys.excepthook(*sys.exc_info())
+
+    def deliver(self) -> None:
+        """Tells the messages of calls that this thread made."""
+        while _here.messages:
+            self._tell(*_here.messages.pop(0))
+        if _here.interrupted:
+            _here.interrupted = False
+            raise KeyboardInterrupt
+
+    def _start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._tell_all, args=(self._queue,), name="nvlxfer-log", daemon=True)
+            self._thread.start()
+
+    def _tell_all(self, messages: queue.SimpleQueue[tuple[int, bytes] | None]) -> None:
+        for message in iter(messages.get, None):
+            self._tell(*message)
+
+    def flush(self) -> None:
+        """Ends the thread after what has come so far; not for ever, if the function hangs."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._queue.put(None)
+            if thread is not threading.current_thread():
+                thread.join(2)
+
+    def end(self) -> None:
+        """Nothing of Python is called any more: what is left in flight must not find an interpreter that is gone."""
+        if self._function is not None:
+            self.set(LogLevel.ERROR, None)
+
+    def after_fork(self) -> None:
+        self._thread, self._queue = None, queue.SimpleQueue()
+        _here.messages.clear()
+        if self._function is not None:
+            self._start()
+
+
+_log = _Log()
+
+
+def set_log(level: int = LogLevel.WARNING, function: LogFunction | None = None) -> None:
+    """Sends the log of the whole process to `function(level, text)`, without it to logging.getLogger("nvlxfer"). What is
+    above `level` is dropped. A call's own messages come in its thread before it returns, others in a thread
+    "nvlxfer-log"; the function may be called by several threads at once, and may itself call the library. What it
+    raises goes to sys.excepthook. Ends with the program."""
+    if function is not None and not callable(function):
+        raise _wrong_type("function", function, "a function of a LogLevel and a str, or None for logging")
+    _log.set(_log_level(level), function or _to_logging)
+
+
+def reset_log(level: int = LogLevel.WARNING) -> None:
+    """Gives the log back to the library, which writes it to stderr, or where the program's glog does."""
+    _log.set(_log_level(level), None)
+
+
+def _log_level(level: int) -> int:
+    number = _integer("level", level, _I)
+    if number not in _LOGGING:
+        raise _invalid(f"level {number} is none: give a LogLevel, from 0 (ERROR) to 3 (DEBUG)")
+    return number
 
 
 def version() -> str:
@@ -254,29 +619,25 @@ _Struct = TypeVar("_Struct", bound=ctypes.Structure)
 
 
 def _filled(struct: type[_Struct], **fields: Any) -> _Struct:
-    """As the struct's init function does it in C: its size, zeros, and what is set here."""
+    """As the struct's init function does it in C: its size, zeros, and the numbers that are set here."""
     made = struct()
     made.size = ctypes.sizeof(struct)
-    known = {name for name, *_ in struct._fields_}
+    kinds: dict[str, Any] = {name: kind for name, kind, *_ in struct._fields_}
     for name, value in fields.items():
-        if name not in known:
-            raise TypeError(f"there is no option {name}")
-        setattr(made, name, value)
-        if isinstance(value, int) and (getattr(made, name) or 0) != value:
-            raise _invalid(f"{name} {value} does not fit")
+        setattr(made, name, _integer(name, value, kinds[name]))
     return made
 
 
-def _told(struct: Any, function: str, handle: int, names: Sequence[str]) -> list[Any]:
+def _told(struct: Any, function: str, whose: _Object, names: Sequence[str]) -> list[Any]:
     info = struct(ctypes.sizeof(struct))
-    _call(function, handle, ctypes.byref(info))
+    _run(function, whose, ctypes.byref(info))
     return [getattr(info, name) for name in names]
 
 
 def gpu_count(backend: Backend = Backend.AUTO) -> int:
     """The number of GPUs that a backend sees in this process; makes no context."""
     count = ctypes.c_int()
-    _call("nvlx_gpu_count", backend, ctypes.byref(count))
+    _run("nvlx_gpu_count", _integer("backend", backend, _U32), ctypes.byref(count))
     return count.value
 
 
@@ -332,15 +693,15 @@ class _Borrowed:
 def _locate(memory: Memory) -> tuple[int, int, Any]:
     """Address and length of what shall be registered, and what keeps it alive."""
     if isinstance(memory, tuple):
-        address, length = (_word(number) for number in memory)
-        return address, length, None
+        if len(memory) != 2:
+            raise _invalid(f"memory {reprlib.repr(memory)} is not a pair of an address and a length")
+        return _integer("address", memory[0]), _integer("length", memory[1], _SIZE), None
     try:
         interface = memory.__cuda_array_interface__
     except (AttributeError, KeyError, TypeError):  # none, or none for this type of element: DLPack knows more of them
         interface = None
     if interface is not None:
-        step = int(interface["typestr"][2:])
-        return interface["data"][0], step * _dense(interface["shape"], interface.get("strides"), step), memory
+        return (*_located(interface), memory)
     if not hasattr(memory, "__dlpack__"):
         raise _invalid(f"a {type(memory).__name__} has neither __cuda_array_interface__ nor __dlpack__")
     device, ordinal = memory.__dlpack_device__()
@@ -350,19 +711,49 @@ def _locate(memory: Memory) -> tuple[int, int, Any]:
     return (*borrowed.locate(), borrowed)
 
 
-def _host(data: int | Buffer) -> tuple[Any, int | None]:
+def _located(interface: Any) -> tuple[int, int]:
+    try:
+        step, address = int(interface["typestr"][2:]), interface["data"][0]
+        shape, strides = interface["shape"], interface.get("strides")
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        raise _invalid(f"a malformed __cuda_array_interface__: {reprlib.repr(interface)}") from None
+    length = step * _dense(shape, strides, step)
+    return _integer("the address in __cuda_array_interface__", address), _integer("its length", length, _SIZE)
+
+
+def _buffer(data: Any) -> memoryview | None:
+    """What a buffer gives; None for a number, such as one of NumPy's, which is a buffer of no dimension."""
+    try:
+        view = memoryview(data)
+    except TypeError:
+        return None
+    return view if view.ndim else None
+
+
+def _host(what: str, data: int | Buffer, written: bool) -> tuple[Any, int | None]:
     """What C gets for an address or a buffer, and the buffer's length."""
-    if isinstance(data, int):
-        return data, None
-    view = memoryview(data).cast("B")
-    return bytes(view) if view.readonly else (ctypes.c_char * len(view)).from_buffer(view), len(view)
+    view = _buffer(data)
+    if view is None:
+        if not hasattr(data, "__index__"):
+            raise _wrong_type(what, data, "an address, or a buffer")
+        return _integer(what, data), None
+    if written and view.readonly:
+        raise _invalid(f"the {what} is read-only")
+    if not view.c_contiguous:
+        raise _invalid(f"the {what} is not contiguous")
+    if not view.nbytes:
+        return None, 0
+    view = view.cast("B")
+    if view.readonly:
+        return data if isinstance(data, bytes) else bytes(view), len(view)
+    return (ctypes.c_char * len(view)).from_buffer(view), len(view)
 
 
 # ---- Lists of ops ----------------------------------------------------------------------------------------------------
 
 
 class Ops:
-    """Copies in the library's own layout."""
+    """Copies in the library's own layout. They name peers of this process, so they cannot be sent to another."""
 
     def __init__(self, buffer: bytearray, peers: set[Peer]) -> None:
         self._buffer = buffer
@@ -371,15 +762,16 @@ class Ops:
     def __len__(self) -> int:
         return len(self._buffer) // ctypes.sizeof(_Op)
 
-    def _arguments(self) -> tuple[Any, int]:
+    def _arguments(self, engine: Engine) -> tuple[Any, int]:
         for peer in self._peers:
-            peer._live()
+            if peer._engine is not engine:
+                raise _invalid("ops name a Peer of another Engine")
         return (ctypes.c_char * len(self._buffer)).from_buffer(self._buffer), len(self)
 
 
 def read(peer: Peer, local: Numbers, remote: Numbers, length: Numbers) -> Ops:
-    """Copies from the peer's address `remote` to the own address `local`. Buffers of 64-bit integers, such as
-    array.array("Q") or NumPy's uint64 arrays, give as many ops at once; an int beside them holds for each."""
+    """Copies from the peer's address `remote` to the own address `local`, `length` bytes. Buffers of 64-bit integers,
+    such as array.array("Q") or NumPy's uint64 arrays, give as many ops at once; an int beside them holds for each."""
     return _ops(_READ, peer, local, remote, length)
 
 
@@ -388,8 +780,10 @@ def write(peer: Peer, local: Numbers, remote: Numbers, length: Numbers) -> Ops:
     return _ops(_WRITE, peer, local, remote, length)
 
 
-def _ops(opcode: int, peer: Peer, *columns: Numbers) -> Ops:
-    columns = tuple(_word(column) if isinstance(column, int) else column for column in columns)
+def _ops(opcode: int, peer: Peer, local: Numbers, remote: Numbers, length: Numbers) -> Ops:
+    if not isinstance(peer, Peer):
+        raise _wrong_type("peer", peer, "a Peer")
+    columns = [_column("local", local), _column("remote", remote), _column("length", length)]
     counts = {len(column) for column in columns if not isinstance(column, int)}
     if not counts:
         return Ops(bytearray(_Op(opcode, 0, peer._live(), *columns)), {peer})
@@ -399,37 +793,51 @@ def _ops(opcode: int, peer: Peer, *columns: Numbers) -> Ops:
     buffer = bytearray(bytes(_Op(opcode, 0, peer._live())) * count)
     words, width = memoryview(buffer).cast("Q"), ctypes.sizeof(_Op) // 8
     for place, column in zip((2, 3, 4), columns):  # local, remote, length
-        words[place::width] = _words(array.array("Q", [column]) * count if isinstance(column, int) else column)
+        words[place::width] = memoryview(array.array("Q", [column]) * count) if isinstance(column, int) else column
     return Ops(buffer, {peer})
 
 
-def _words(column: Any) -> memoryview:
-    view = memoryview(column)
-    if view.ndim != 1 or not view.contiguous or view.format.lstrip("@=<") not in ("Q", "q", "L", "l"):
-        raise _invalid(f"a buffer of format {view.format!r} is not of 64-bit integers one after the other")
-    return view.cast("B").cast("Q")
+def _column(what: str, column: Numbers) -> int | memoryview:
+    view = None if isinstance(column, int) else _buffer(column)
+    if view is None:
+        if not hasattr(column, "__index__"):
+            raise _wrong_type(what, column, 'an integer, or a buffer of 64-bit integers such as array.array("Q")')
+        return _integer(what, column)
+    whole = view.format.lstrip("@=<") in ("Q", "q", "L", "l") and view.itemsize == 8
+    if view.ndim != 1 or not view.contiguous or not whole:
+        raise _invalid(f"{what}: a buffer of format {view.format!r} is not of 64-bit integers one after the other")
+    return view.cast("B").cast("Q") if view.nbytes else memoryview(array.array("Q"))
 
 
 def _joined(ops: Ops | Iterable[Ops]) -> Ops:
     if isinstance(ops, Ops):
         return ops
-    parts = list(ops)
+    try:
+        parts = list(ops)
+    except TypeError:
+        raise _wrong_type("ops", ops, "what read and write give, or some of that") from None
+    for index, part in enumerate(parts):
+        if not isinstance(part, Ops):
+            raise _wrong_type(f"ops[{index}]", part, "what read and write give")
     return Ops(bytearray().join(part._buffer for part in parts), {peer for part in parts for peer in part._peers})
 
 
-def _options(stream: Any, no_map: bool = False, **tuning: int) -> Any:
-    flags = _NO_MAP if no_map else 0
-    return _filled(_TransferOptions, flags=flags, stream=_stream(stream), **tuning)
+def _options(stream: Any, no_map: bool = False, mechanism: int = 0, max_sms: int = 0, priority: int = 0) -> Any:
+    made = _filled(_TransferOptions, mechanism=mechanism, max_sms=max_sms, priority=priority)
+    made.flags, made.stream = _NO_MAP if no_map else 0, _stream(stream)
+    return made
 
 
 def _stream(stream: Any) -> int:
     """A stream's number. CUDA's stream 0 is the legacy one, which nvlxfer.h calls 1, since its 0 stands for none."""
     if stream is None:
         return 0
-    number = stream if isinstance(stream, int) else getattr(stream, "cuda_stream", getattr(stream, "ptr", None))
+    number = stream
+    if not hasattr(stream, "__index__"):
+        number = getattr(stream, "cuda_stream", getattr(stream, "ptr", None))
     if number is None:
         raise _invalid(f"a {type(stream).__name__} is not a CUDA stream")
-    return int(number) or STREAM_LEGACY
+    return _integer("stream", number) or STREAM_LEGACY
 
 
 # ---- The objects -----------------------------------------------------------------------------------------------------
@@ -437,23 +845,95 @@ def _stream(stream: Any) -> int:
 _Self = TypeVar("_Self", bound="_Object")
 
 
-class _Object:
-    """A handle of the library's and the engine that it came from."""
+class _Core:
+    """What of an engine outlives the object that users hold, until it is destroyed."""
 
-    _handle: int | None = None
-
-    def __init__(self, engine: Engine, handle: int) -> None:
-        self._engine = engine
-        self._handle = handle
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
+        self.forked = False  # this process is a child of the one that made it
+        self.requests: set[int] = set()  # not freed yet
+        self.dropped: collections.deque[int] = collections.deque()  # those of them that nobody holds any more
+        _cores[id(self)] = self
 
     @property
     def closed(self) -> bool:
-        return self._handle is None or self._engine.closed
+        return id(self) not in _cores and not self.forked
+
+    def take(self) -> bool:
+        """True once: whoever takes it destroys it."""
+        return _cores.pop(id(self), None) is not None
+
+    def destroy(self) -> None:
+        _run("nvlx_engine_destroy", self.handle)
+
+    def destroy_quietly(self) -> None:
+        with contextlib.suppress(NvlxError, SystemExit):
+            self.destroy()
+
+
+_cores: dict[int, _Core] = {}  # the open ones
+
+
+class _Object:
+    """A handle of the library's, and the engine that it came from."""
+
+    _handle: int | None = None
+    _closing = False
+    _instead = ""  # what to send to another process
+
+    def __init__(self, engine: Engine, handle: int) -> None:
+        self._engine = engine
+        self._lock = threading.RLock()  # of those that close
+        self._handle = handle
+
+    @property
+    def _home(self) -> Engine:
+        return self._engine
+
+    @property
+    def closed(self) -> bool:
+        return self._handle is None or self._home._core.closed
 
     def _live(self) -> int:
-        if self._handle is None or self.closed:
+        """The handle, for a call that is entered in _calls."""
+        if self._closing:
+            raise _error(_EBUSY, f"another thread is closing the {type(self).__name__}")
+        handle = self._handle
+        if handle is None or self._home._core.closed:
+            _check_thread()
             raise _invalid(f"the {type(self).__name__} is closed, or its engine is")
-        return self._handle
+        return handle
+
+    def _closable(self) -> bool:
+        """Whether there is something to close for this process."""
+        if self._handle is not None and self._home._core.forked:
+            self._handle = None  # it is the parent's
+        if self.closed:
+            return False
+        self._refuse_from_inside()
+        return True
+
+    def _refuse_from_inside(self) -> None:
+        if threading.get_ident() in _threads_inside(self):
+            raise _error(_EBUSY, f"this thread is inside a call on the {type(self).__name__} that it would close")
+
+    def _free(self, function: str, *arguments: Any, passed: Container[int] = ()) -> None:
+        """Frees it in C, once no other thread is inside a call on it. After a failure it is as it was."""
+        with self._lock:
+            if self.closed:
+                return
+            self._closing = True
+            try:
+                _wait_for_calls(self)
+                handle, self._handle = self._handle, None  # first: nothing may use it again, whatever comes between
+                try:
+                    _run(function, handle, *arguments, also=(self._home,), passed=passed)
+                except NvlxError:
+                    self._handle = handle
+                    if not self.closed:  # by its engine meanwhile
+                        raise
+            finally:
+                self._closing = False
 
     def close(self) -> None:
         raise NotImplementedError
@@ -464,6 +944,10 @@ class _Object:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    def __reduce_ex__(self, protocol: Any) -> Any:  # what copy and pickle ask
+        name = type(self).__name__
+        raise TypeError(f"{name} cannot be copied or pickled: it is an object of this process. {self._instead}")
+
 
 class _Owned(_Object):
     """One that its engine keeps until it is closed."""
@@ -472,26 +956,52 @@ class _Owned(_Object):
         super().__init__(engine, handle)
         engine._owned.add(self)
 
-    def _close(self, function: str, *arguments: Any) -> None:
-        if not self.closed:
-            _call(function, self._live(), *arguments)
-            self._engine._owned.discard(self)
-            self._drop()
+    def _free(self, function: str, *arguments: Any, passed: Container[int] = ()) -> None:
+        super()._free(function, *arguments, passed=passed)
+        self._engine._owned.discard(self)
+        self._drop()
 
     def _drop(self) -> None:
         self._handle = None
 
 
 class Region(_Owned):
-    """A registered byte range; it keeps its tensor alive until it is closed."""
+    """A registered byte range, `address` and `length` in bytes; it keeps its tensor alive until it is closed."""
+
+    _instead = "Send the text of Engine.export(), or the address it serves at: Peer.find tells address and length"
 
     def __init__(self, engine: Engine, handle: int, address: int, length: int, memory: Any) -> None:
         super().__init__(engine, handle)
         self.address, self.length, self._memory = address, length, memory
 
     def close(self, timeout: float | None = None) -> None:
-        """Unregisters. Waits for own transfers in flight on it; after `timeout` it raises Busy and the region stays."""
-        self._close("nvlx_unregister", _ns(timeout))
+        """Unregisters. Waits for own transfers in flight on it; after `timeout` seconds it raises Busy and the region
+        stays, as it does at once if a prepared list names it. After Ctrl-C it stays, too."""
+        seconds = _seconds(timeout)
+        if not self._closable():
+            return
+        try:
+            self._free("nvlx_unregister", 0)
+        except Busy:
+            if seconds == 0:
+                raise
+            _interruptibly(lambda stop: self._close_slowly(seconds, stop))
+
+    def _close_slowly(self, seconds: float, stop: Callable[[], bool]) -> None:
+        for nanoseconds in _slices(seconds, 0.1, 0.1):
+            since = time.monotonic_ns()
+            try:
+                self._free("nvlx_unregister", nanoseconds)
+                return
+            except Busy as failure:
+                at_once = time.monotonic_ns() - since < nanoseconds  # waiting longer does not help
+                if at_once or stop():
+                    raise
+                late = failure
+        try:
+            raise late
+        finally:
+            del late  # as in _run
 
     def _drop(self) -> None:
         self._handle = self._memory = None
@@ -500,220 +1010,433 @@ class Region(_Owned):
 class Peer(_Owned):
     """Another process, as known from its descriptor."""
 
+    _instead = "Send the text of its descriptor or the address it serves at, and open a Peer there"
+
     def find(self, name: str) -> tuple[int, int]:
-        """Address and length of the peer's region of this name."""
+        """Address and length, in bytes, of the peer's region of this name. NotFound: there is none."""
         address, length = _U64(), _U64()
-        _call("nvlx_peer_find", self._live(), _text(name), ctypes.byref(address), ctypes.byref(length))
+        _run("nvlx_peer_find", self, _text("name", name), ctypes.byref(address), ctypes.byref(length))
         return address.value, length.value
 
     def map(self, gpu: int, address: int, length: int) -> None:
-        _call("nvlx_peer_map", self._live(), gpu, address, length)
+        """Maps the peer's memory there on an own GPU ahead of the first transfer."""
+        where = _integer("gpu", gpu, _I), _integer("address", address), _integer("length", length)
+        _interruptibly(lambda stop: _run("nvlx_peer_map", self, *where))
 
     def update(self, text: str) -> None:
-        encoded = text.encode()
-        _call("nvlx_peer_update", self._live(), encoded, len(encoded))
+        """Replaces what is known of the peer by a newer text of its Engine.export()."""
+        encoded = _text("text", text, nul=True)
+        _run("nvlx_peer_update", self, encoded, len(encoded))
 
     def test(self) -> None:
-        """Raises what is wrong with a peer from `Engine.connect`."""
-        _call("nvlx_peer_test", self._live())
+        """Raises what is wrong with a peer from `Engine.connect`: Stale, if it is gone."""
+        _run("nvlx_peer_test", self)
 
     def close(self) -> None:
         """Waits for transfers with the peer. Busy: a prepared list names it."""
-        self._close("nvlx_peer_close")
+        if self._closable():
+            _interruptibly(lambda stop: self._free("nvlx_peer_close"))
 
 
 class Prepared(_Owned):
     """A list of copies that was checked and mapped once."""
 
+    _instead = "Prepare the list in the process that posts it"
+
     def post(self, stream: Any = None) -> Request:
+        """Starts all copies of the list."""
         self._engine._sweep()
-        return Request(self._engine, _make("nvlx_post", self._live(), ctypes.byref(_options(stream))))
+        options = ctypes.byref(_options(stream))
+        return Request(self._engine, _make(self._engine._core.dropped.append, "nvlx_post", self, options))
 
     def close(self) -> None:
         """Waits for its posts in flight."""
-        self._close("nvlx_prepared_free")
+        if self._closable():
+            _interruptibly(lambda stop: self._free("nvlx_prepared_free"))
 
 
 class Request(_Object):
-    """The completion of one transfer: `wait`, `test`, or `await` it."""
+    """The completion of one transfer: `wait`, `test`, or `await` it, from any number of threads."""
 
+    _instead = "Wait for it in this process"
     _raised = False
+    _cancelled = False
+
+    def __init__(self, engine: Engine, handle: int) -> None:
+        super().__init__(engine, handle)
+        engine._core.requests.add(handle)
+
+    def _ask(self, function: str, *arguments: Any, passed: int) -> bool:
+        """True: complete; raises if the transfer failed."""
+        try:
+            return _run(function, self, *arguments, passed=(passed,)) == 0
+        except NvlxError:
+            self._raised = not self.closed and not self._closing
+            raise
 
     def test(self) -> bool:
         """Whether every byte is in place; raises if the transfer failed."""
-        code = _library().nvlx_test(self._live())
-        if code not in (0, _EAGAIN):
-            self._raised = True
-            raise _error(code)
-        return bool(code == 0)
+        return self._ask("nvlx_test", passed=_EAGAIN)
 
     def wait(self, timeout: float | None = None) -> None:
-        deadline = math.inf if timeout is None else time.monotonic() + timeout
-        while True:  # in slices, between which the interpreter sees signals
-            left = deadline - time.monotonic()
-            code = _library().nvlx_wait(self._live(), _ns(min(left, 0.1)))
-            if code != _ETIMEDOUT:
-                break
-            if left <= 0.1:
-                raise _error(code, f"the transfer is still in flight after {timeout} s")
-        if code:
-            self._raised = True
-            raise _error(code)
+        """Until every byte is in place; raises if the transfer failed. Timeout: it is still in flight after `timeout`
+        seconds; wait again."""
+        if _log.used and _in_main_thread() and not self.test():  # there, what logs would swallow Ctrl-C
+            _interruptibly(lambda stop: self._wait(timeout, stop))
+        else:
+            self._wait(timeout, lambda: False)
+
+    def _wait(self, timeout: float | None, stop: Callable[[], bool]) -> None:
+        for nanoseconds in _slices(timeout, 0.1, 0.1):
+            if self._ask("nvlx_wait", nanoseconds, passed=_ETIMEDOUT) or stop():
+                return
+        raise _error(_ETIMEDOUT, f"the transfer is still in flight after {timeout} s")
 
     def __await__(self) -> Generator[Any, None, None]:
         return self._poll().__await__()
 
     async def _poll(self) -> None:
         pause = 0.0
-        while not self.test():
-            await asyncio.sleep(pause)
-            pause = min(1.5 * pause + 20e-6, 2e-3)
+        self._cancelled = False
+        try:
+            while not self.test():
+                await asyncio.sleep(pause)
+                pause = min(1.5 * pause + 20e-6, 2e-3)
+        except asyncio.CancelledError:
+            self._cancelled = True
+            _sweep_in(asyncio.get_running_loop(), self._engine, weakref.ref(self), 1e-3)
+            raise
 
     def info(self) -> RequestInfo:
-        *numbers, error = _told(_RequestInfo, "nvlx_request_get_info", self._live(), RequestInfo._fields)
+        """What is known of the transfer, in flight or complete."""
+        *numbers, error = _told(_RequestInfo, "nvlx_request_get_info", self, RequestInfo._fields)
         return RequestInfo._make([*numbers, error.decode("utf-8", "replace")])
 
     def close(self) -> None:
-        """Waits for the transfer and frees the request; raises how it failed, if nothing has raised that before."""
-        if self.closed:
+        """Waits for the transfer and frees the request; raises how it failed, if nothing has raised that before. Waits
+        for nothing if an `await` of it was cancelled: then it is freed once the transfer has ended."""
+        if not self._closable():
             return
-        try:
-            if not self._raised:
-                self.wait()
-        finally:
-            if self._raised or self.test():  # otherwise the wait was interrupted
-                _library().nvlx_request_free(self._live())
-                self._handle = None
+        if self._cancelled and not self._raised and not self.test():
+            self._hand_over()
+            return
+        with self._lock:
+            try:
+                if not self._raised:
+                    self.wait()
+            except NvlxError:
+                if not self.closed:  # by another thread meanwhile
+                    raise
+            finally:
+                if not self.closed and (self._raised or self._complete()):  # otherwise the wait was interrupted
+                    handle = self._live()
+                    self._free("nvlx_request_free", passed=_ANY)  # its code is the transfer's
+                    self._engine._core.requests.discard(handle)
+
+    def _complete(self) -> bool:
+        return _run("nvlx_test", self, passed=_ANY) != _EAGAIN
+
+    def _hand_over(self) -> None:
+        """To whoever sweeps next."""
+        handle = self.__dict__.pop("_handle", None)
+        if handle is not None and not self._engine._core.closed:
+            self._engine._core.dropped.append(handle)
+
+    def __exit__(self, *exception: object) -> None:
+        if isinstance(exception[0], type) and issubclass(exception[0], asyncio.CancelledError):
+            self._cancelled = True
+            _sweep_in(asyncio.get_running_loop(), self._engine, weakref.ref(self), 1e-3)
+        self.close()
 
     def __del__(self) -> None:
-        if not self.closed:
-            self._engine._dropped.append(self._live())
+        self._hand_over()
+
+
+def _sweep_in(loop: asyncio.AbstractEventLoop, engine: Engine, request: weakref.ref[Request], pause: float) -> None:
+    """Asks now and then, in the loop, until the request is complete, and frees it if nobody holds it any more."""
+    try:
+        engine._sweep()
+        held = request()
+        waiting = engine._core.dropped or (held is not None and not held.closed and not held._complete())
+    except (NvlxError, SystemExit):
+        return
+    if waiting:
+        loop.call_later(pause, _sweep_in, loop, engine, request, min(2 * pause, 0.1))
 
 
 class Engine(_Object):
-    """This process's instance of the library."""
+    """This process's instance of the library. It keeps what came from it; close it, or let it go with all of that."""
 
-    def __init__(self, backend: Backend = Backend.AUTO, *, gpus: Sequence[int] | None = None, **config: int) -> None:
-        """`config`: max_requests, mechanism, max_sms and list_memory of struct nvlx_config."""
-        filled = _filled(_Config, backend=backend, **config)
+    _instead = "Make one in each process, and send the text of export(), or the address it serves at"
+
+    def __init__(
+        self, backend: Backend = Backend.AUTO, *, gpus: Sequence[int] | None = None, max_requests: int = 0,
+        mechanism: int = 0, max_sms: int = 0, list_memory: int = 0,
+    ) -> None:  # fmt: skip
+        """The arguments are the fields of struct nvlx_config."""
+        config = _filled(_Config, backend=backend, max_requests=max_requests, mechanism=mechanism, max_sms=max_sms,
+                         list_memory=list_memory)  # fmt: skip
         if gpus is not None:
-            filled.gpus, filled.gpu_count = (_I * len(gpus))(*gpus), len(gpus)
+            numbers = _integers("gpus", gpus, _I)
+            config.gpus, config.gpu_count = numbers, len(numbers)
+        _check_thread()
+        if _ender is not None:
+            raise _error(_EBUSY, "the program is ending: there is no new Engine")
+        self._lock = threading.RLock()
         self._owned: set[_Owned] = set()
-        self._dropped: collections.deque[int] = collections.deque()  # requests that nobody holds any more
-        self._handle = _make("nvlx_engine_create", ctypes.byref(filled))
-        _open_engines.add(self)
+        handle = _make(lambda made: _run("nvlx_engine_destroy", made), "nvlx_engine_create", ctypes.byref(config))
+        self._core = _Core(handle)
+        self._handle = handle
+        self._backend = str(_library().nvlx_backend_name(handle).decode())
+        weakref.finalize(self, _collected, self._core).atexit = False  # before the finalizers of what it keeps
+
+    @property
+    def _home(self) -> Engine:
+        return self
 
     @property
     def closed(self) -> bool:
-        return self._handle is None
+        return self._handle is None or self._core.closed
 
     @property
     def backend(self) -> str:
-        return str(_library().nvlx_backend_name(self._live()).decode())
+        """The backend that it runs on: "cuda" or "host"."""
+        self._live()
+        return self._backend
 
     def info(self) -> EngineInfo:
-        return EngineInfo._make(_told(_EngineInfo, "nvlx_engine_get_info", self._live(), EngineInfo._fields))
+        """Counts of what it holds."""
+        return EngineInfo._make(_told(_EngineInfo, "nvlx_engine_get_info", self, EngineInfo._fields))
 
     def alloc(self, gpu: int, length: int, kind: Alloc = Alloc.CUDA_MALLOC, chunk_length: int = 0) -> int:
-        """The address of new device memory, which lives until `free` or the engine's end."""
+        """The address of `length` bytes of new device memory, which lives until `free` or the engine's end."""
         options = _filled(_AllocOptions, flags=kind, chunk_length=chunk_length)
-        return _make("nvlx_alloc", self._live(), gpu, length, ctypes.byref(options))
+        where = _integer("gpu", gpu, _I), _integer("length", length, _SIZE)
+        return _make(self.free, "nvlx_alloc", self, *where, ctypes.byref(options))
 
     def free(self, address: int) -> None:
-        _call("nvlx_free", self._live(), address)
+        """Frees what `alloc` gave. Busy: a transfer in flight or a prepared list uses it."""
+        _run("nvlx_free", self, _integer("address", address))
 
     def memcpy(self, destination: int | Buffer, source: int | Buffer, length: int | None = None) -> None:
-        """Copies between addresses and buffers; without `length` as much as the smaller buffer has."""
-        if not isinstance(destination, int) and memoryview(destination).readonly:
-            raise _invalid("the destination is read-only")
-        (to, to_room), (origin, from_room) = _host(destination), _host(source)
-        room = min((size for size in (to_room, from_room) if size is not None), default=length)
-        length = room if length is None else length
-        if room is None or length is None or length > room:
-            raise _invalid(f"a copy of {length} bytes, with buffers of {room}")
-        _call("nvlx_memcpy", self._live(), to, origin, length)
+        """Copies between addresses and buffers and waits for it; without `length` as much as the smaller buffer has."""
+        (to, to_room), (origin, from_room) = _host("destination", destination, True), _host("source", source, False)
+        room = min((size for size in (to_room, from_room) if size is not None), default=None)
+        if length is None and room is None:
+            raise _invalid("a copy between two addresses needs a length")
+        count = room if length is None else _integer("length", length, _SIZE)
+        if room is not None and count is not None and count > room:
+            raise _invalid(f"a copy of {count} bytes, with buffers of {room}")
+        _run("nvlx_memcpy", self, to, origin, count)
 
     def register(self, memory: Memory, name: str | None = None, access: Access = Access.READ_WRITE) -> Region:
         """Registers a contiguous tensor, or (address, length). Its content must be complete before a peer reads it."""
         address, length, kept = _locate(memory)
         options = _filled(_RegionOptions, access=access)
-        options.name = None if name is None else _text(name)
-        handle = _make("nvlx_register", self._live(), address, length, ctypes.byref(options))
+        options.name = None if name is None else _text("name", name)
+        handle = _make(self._unregister, "nvlx_register", self, address, length, ctypes.byref(options))
         return Region(self, handle, address, length, kept)
 
+    def _unregister(self, handle: int) -> None:
+        _run("nvlx_unregister", handle, 0, also=(self,))
+
     def export(self) -> str:
+        """The descriptor, which lets its readers open this process's memory: a secret."""
         text, length = ctypes.c_void_p(), ctypes.c_size_t()
-        _call("nvlx_export", self._live(), ctypes.byref(text), ctypes.byref(length))
+        _run("nvlx_export", self, ctypes.byref(text), ctypes.byref(length))
         try:
             return ctypes.string_at(text, length.value).decode()
         finally:
             _library().nvlx_text_free(text)
 
     def peer_open(self, text: str) -> Peer:
-        encoded = text.encode()
-        return Peer(self, _make("nvlx_peer_open", self._live(), encoded, len(encoded)))
+        """A peer, from the text of its Engine.export()."""
+        encoded = _text("text", text, nul=True)
+        return Peer(self, _make(self._leave, "nvlx_peer_open", self, encoded, len(encoded)))
 
-    def serve(self, address: str, users: Sequence[int] = (), groups: Sequence[int] = (), **options: int) -> None:
-        """Lets peers connect at a path or an "@abstract" address; `options`: mode and max_connections."""
-        filled = _filled(_ServeOptions, **options)
-        filled.users, filled.user_count = (_U32 * len(users))(*users), len(users)
-        filled.groups, filled.group_count = (_U32 * len(groups))(*groups), len(groups)
-        _call("nvlx_serve", self._live(), _text(address), ctypes.byref(filled))
+    def _leave(self, handle: int) -> None:
+        _run("nvlx_peer_close", handle, also=(self,))
+
+    def serve(
+        self, address: str, users: Sequence[int] = (), groups: Sequence[int] = (), *, mode: int = 0,
+        max_connections: int = 0,
+    ) -> None:  # fmt: skip
+        """Lets peers connect at a path or an "@abstract" address, beside the own user those of `users` and `groups`."""
+        options = _filled(_ServeOptions, mode=mode, max_connections=max_connections)
+        user_ids, group_ids = _integers("users", users, _U32), _integers("groups", groups, _U32)
+        options.users, options.user_count = user_ids, len(user_ids)
+        options.groups, options.group_count = group_ids, len(group_ids)
+        _run("nvlx_serve", self, _text("address", address), ctypes.byref(options))
 
     def connect(self, address: str, timeout: float | None = 10.0) -> Peer:
-        return Peer(self, _make("nvlx_connect", self._live(), _text(address), _ns(timeout)))
+        """A peer that serves at the address, or will within `timeout` seconds. It follows what the peer registers."""
+        encoded, seconds = _text("address", address), _seconds(timeout)
+        return _interruptibly(lambda stop: self._connect(encoded, seconds, stop), Peer.close)
 
-    def transfer(self, ops: Ops | Iterable[Ops], stream: Any = None, no_map: bool = False, **tuning: int) -> Request:
-        """Starts copies. Without `stream` the sources' content must be complete. `tuning`: mechanism, max_sms and
-        priority of struct nvlx_transfer_options."""
+    def _connect(self, address: bytes, seconds: float, stop: Callable[[], bool]) -> Peer:
+        for nanoseconds in _slices(seconds, 0.05, 12.8):  # longer and longer: a busy server may need that
+            try:
+                return Peer(self, _make(self._leave, "nvlx_connect", self, address, nanoseconds))
+            except Timeout as failure:
+                late = failure
+                if stop():
+                    break
+        try:
+            raise late
+        finally:
+            del late  # as in _run
+
+    def transfer(
+        self, ops: Ops | Iterable[Ops], stream: Any = None, no_map: bool = False, *, mechanism: int = 0,
+        max_sms: int = 0, priority: int = 0,
+    ) -> Request:  # fmt: skip
+        """Starts copies: all, or none if it raises. Without `stream`, one of CUDA's (PyTorch's, CuPy's, or its number),
+        the sources' content must be complete. The rest is as in struct nvlx_transfer_options."""
         self._sweep()
-        options = ctypes.byref(_options(stream, no_map, **tuning))
-        return Request(self, _make("nvlx_transfer", self._live(), *_joined(ops)._arguments(), options))
+        joined = _joined(ops)
+        careful = _in_main_thread()  # there, mapping is left to another thread, as Ctrl-C shall end it
+        options = _options(stream, no_map or careful, mechanism, max_sms, priority)
+        while True:
+            passed = () if no_map or not careful else (_EAGAIN,)
+            made = _make(self._core.dropped.append, "nvlx_transfer", self, *joined._arguments(self),
+                         ctypes.byref(options), also=joined._peers, passed=passed)  # fmt: skip
+            if made:
+                return Request(self, made)
+            careful = _interruptibly(lambda stop: self._map(joined))
+            options.flags = _NO_MAP if careful else 0
 
-    def prepare(self, ops: Ops | Iterable[Ops], no_map: bool = False, **tuning: int) -> Prepared:
-        options = ctypes.byref(_options(None, no_map, **tuning))
-        return Prepared(self, _make("nvlx_prepare", self._live(), *_joined(ops)._arguments(), options))
+    def _map(self, ops: Ops) -> bool:
+        """Maps what a list needs, but starts nothing. False: there is no room for such a list."""
+        try:
+            self._unprepare(self._prepare(ops, _options(None, mechanism=Mechanism.COPY_ENGINE)))
+            return True
+        except Busy:
+            return False
+
+    def prepare(
+        self, ops: Ops | Iterable[Ops], no_map: bool = False, *, mechanism: int = 0, max_sms: int = 0,
+        priority: int = 0,
+    ) -> Prepared:  # fmt: skip
+        """Checks and maps copies that are to be started many times."""
+        joined, options = _joined(ops), _options(None, no_map, mechanism, max_sms, priority)
+        return _interruptibly(lambda stop: Prepared(self, self._prepare(joined, options)), Prepared.close)
+
+    def _prepare(self, ops: Ops, options: Any) -> int:
+        arguments = (*ops._arguments(self), ctypes.byref(options))
+        return _make(self._unprepare, "nvlx_prepare", self, *arguments, also=ops._peers)
+
+    def _unprepare(self, handle: int) -> None:
+        _run("nvlx_prepared_free", handle, also=(self,))
 
     def _sweep(self) -> None:
         """Frees dropped requests whose transfers have ended."""
-        for _ in range(len(self._dropped) if self._handle is not None else 0):
+        core = self._core
+        for _ in range(len(core.dropped)):
             try:
-                handle = self._dropped.popleft()
+                handle = core.dropped.popleft()
             except IndexError:  # another thread was here
                 return
-            if _library().nvlx_test(handle) == _EAGAIN:
-                self._dropped.append(handle)
+            if _run("nvlx_test", handle, also=(self,), passed=_ANY) == _EAGAIN:
+                core.dropped.append(handle)
             else:
-                _library().nvlx_request_free(handle)
+                _run("nvlx_request_free", handle, also=(self,), passed=_ANY)
+                core.requests.discard(handle)
 
     def close(self) -> None:
-        """Waits for all transfers in flight, then frees all that came from this engine."""
-        handle, self._handle = self._handle, None
-        if handle is None:
-            return
-        _open_engines.discard(self)
-        try:
-            _call("nvlx_engine_destroy", handle)
-        finally:
-            while self._owned:
-                self._owned.pop()._drop()
+        """Waits for all calls and transfers in flight, then frees all that came from this engine."""
+        if self._handle is not None and self._core.forked:
+            self._handle = None
+        if self._handle is not None and (not self._core.closed or not self._lock.acquire(blocking=False)):
+            self._refuse_from_inside()
+            _interruptibly(lambda stop: self._close())
+        elif self._handle is not None:
+            self._lock.release()
 
-    def __del__(self) -> None:
-        if self._handle is not None and not sys.is_finalizing():
-            _close_quietly(self)
+    def _close(self) -> None:
+        with self._lock:
+            if not self._core.take():
+                return
+            try:
+                _wait_for_calls(self)
+            except BaseException:
+                _cores[id(self._core)] = self._core
+                raise
+            try:
+                self._core.destroy()
+            finally:
+                while self._owned:
+                    self._owned.pop()._drop()
 
 
-def _close_quietly(engine: Engine) -> None:
+# ---- The end ---------------------------------------------------------------------------------------------------------
+
+_CALLS_END, _TRANSFERS_END = 2.0, 10.0  # seconds that calls and transfers in flight get when the program ends
+
+
+def _collected(core: _Core) -> None:
+    """An engine was dropped. Where this thread is inside the library, or is one of its own, another one destroys it."""
+    if _ender is not None or not core.take():
+        return
+    if _here.in_c or threading.get_ident() not in getattr(threading, "_active", ()):
+        _thread.start_new_thread(core.destroy_quietly, ())
+    else:
+        core.destroy_quietly()
+
+
+def _calls_end(deadline: float) -> bool:
+    """Whether no other thread is inside the library any more."""
+    me = threading.get_ident()
+    while any(thread != me for thread, _ in _calls.copy().values()):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(1e-3)
+    return True
+
+
+def _transfers_end(core: _Core, deadline: float) -> bool:
+    for handle in core.requests.copy():
+        while _run("nvlx_wait", handle, int(0.1 * 1e9), passed=_ANY) == _ETIMEDOUT:
+            if time.monotonic() > deadline:
+                return False
+    return True
+
+
+def _destroy_all(handles: list[int], deadline: float) -> None:
+    """In another thread, if Python lets one start now: destroying waits for kernels, which may never end."""
+
+    def work() -> None:
+        for handle in handles:
+            _library().nvlx_engine_destroy(handle)
+
+    thread = threading.Thread(target=work, name="nvlxfer-end", daemon=True)
     try:
-        engine.close()
-    except NvlxError:  # of a forked child, say
-        pass
-
-
-_open_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+        thread.start()
+    except RuntimeError:
+        work()
+    else:
+        thread.join(max(0.0, deadline - time.monotonic()))
 
 
 @atexit.register
-def _close_all() -> None:
-    for engine in list(_open_engines):
-        _close_quietly(engine)
+def _end() -> None:
+    """Threads that Python does not wait for may be inside calls: what they use is freed when they have left, or not."""
+    global _ender
+    _ender = threading.get_ident()
+    cores = list(_cores.values())
+    _cores.clear()
+    deadline = time.monotonic() + _TRANSFERS_END
+    if _calls_end(time.monotonic() + _CALLS_END) and all(_transfers_end(core, deadline) for core in cores):
+        _destroy_all([core.handle for core in cores], deadline)
+    _log.end()
+
+
+def _after_fork() -> None:
+    """In the child, where of the threads only this one is left, and the engines are the parent's."""
+    for core in _cores.values():
+        core.forked = True
+    _cores.clear()
+    _calls.clear()
+    _log.after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The log goes to Python, from whichever thread it comes, and harms nobody."""
+
+import gc
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import nvlxfer
+from nvlxfer import Engine, LogLevel
+from support import itself, run_tests
+
+
+def refused(engine):
+    try:
+        engine.alloc(1000, 8)
+    except nvlxfer.InvalidArgument:
+        return
+    raise AssertionError("GPU 1000 is there")
+
+
+def test_function():
+    """A call's own messages come before it returns, in its thread."""
+    engine, said = Engine(), []
+    nvlxfer.set_log(LogLevel.WARNING, lambda level, text: said.append((level, text, threading.get_ident())))
+    for _ in range(3):
+        said.clear()
+        refused(engine)
+        assert len(said) == 1, said
+        level, text, thread = said[0]
+        assert level is LogLevel.WARNING and "GPU 1000" in text and thread == threading.get_ident()
+    nvlxfer.set_log(LogLevel.ERROR, lambda level, text: said.append(text))
+    said.clear()
+    refused(engine)
+    assert not said
+    nvlxfer.set_log(LogLevel.DEBUG, lambda level, text: said.append(text))
+    Engine().close()
+    assert any("on backend host" in text for text in said)
+    nvlxfer.reset_log(LogLevel.ERROR)
+    said.clear()
+    refused(engine)
+    assert not said
+    engine.close()
+
+
+def test_logging():
+    seen = []
+    handler = logging.Handler()
+    handler.emit = seen.append
+    logger = logging.getLogger("nvlxfer")
+    logger.addHandler(handler)
+    logger.propagate = False
+    nvlxfer.set_log()
+    engine = Engine()
+    refused(engine)
+    assert [(record.levelno, record.name) for record in seen] == [(logging.WARNING, "nvlxfer")]
+    assert "GPU 1000" in seen[0].getMessage()
+    nvlxfer.reset_log(LogLevel.ERROR)
+    logger.removeHandler(handler)
+    engine.close()
+
+
+def test_calling_back():
+    """The function may call the library, be it in the thread that logged, and may fail."""
+    engine, said = Engine(), []
+
+    def function(level, text):
+        said.append((text, engine.info().regions))
+        raise ValueError("a function's own failure")
+
+    complaints, hook = [], sys.excepthook
+    sys.excepthook = lambda kind, value, trace: complaints.append(value)
+    nvlxfer.set_log(LogLevel.WARNING, function)
+    refused(engine)
+    nvlxfer.reset_log(LogLevel.ERROR)
+    sys.excepthook = hook
+    assert len(said) == 1 and [str(complaint) for complaint in complaints] == ["a function's own failure"]
+    engine.close()
+
+
+def test_service_thread():
+    """What the library's own thread logs comes, too."""
+    came = threading.Event()
+    engine, server = Engine(), Engine()
+    address = f"@nvlxfer-test-log-{os.getpid()}"
+    server.serve(address)
+    threads = []
+
+    def function(level, text):
+        if threading.current_thread().name == "nvlxfer-log":
+            threads.append(text)
+            came.set()
+
+    nvlxfer.set_log(LogLevel.DEBUG, function)
+    peer = engine.connect(address, 30)
+    server.close()
+    assert came.wait(30), "the service thread says nothing of the server's end"
+    nvlxfer.reset_log(LogLevel.ERROR)
+    peer.close()
+    engine.close()
+
+
+def test_collected_meanwhile():
+    """An engine that the garbage collector finds while another logs is destroyed all the same."""
+    nvlxfer.set_log(LogLevel.DEBUG, lambda level, text: gc.collect())
+    gc.disable()
+    for _ in range(20):
+        engine, address, peer = itself(4096)
+        engine.serve(f"@nvlxfer-test-log-{os.getpid()}-{id(engine)}")
+        engine.cycle = engine
+        other = Engine()
+        del engine, peer
+        refused(other)
+        other.close()
+    gc.enable()
+    gc.collect()
+    nvlxfer.reset_log(LogLevel.ERROR)
+    deadline = time.monotonic() + 30
+    while nvlxfer._cores or nvlxfer._calls:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+END = """
+import logging, sys, threading
+import nvlxfer
+from nvlxfer import Engine, LogLevel
+logging.basicConfig(filename=sys.argv[1], level=logging.DEBUG)
+nvlxfer.set_log(LogLevel.DEBUG)
+engine = Engine()
+engine.serve(sys.argv[2])
+def poll():
+    while True:
+        try:
+            engine.connect(sys.argv[2]).close()
+            engine.alloc(1000, 8)
+        except nvlxfer.InvalidArgument:
+            pass
+for _ in range(4):
+    threading.Thread(target=poll, daemon=True).start()
+while "GPU 1000" not in open(sys.argv[1]).read():
+    pass
+"""
+
+
+def test_end():
+    """Threads that log when the program ends."""
+    path = f"/tmp/nvlxfer-test-log-{os.getpid()}"
+    try:
+        for index in range(5):
+            command = [sys.executable, "-c", END, path, f"@{path}-{index}"]
+            left = subprocess.run(command, capture_output=True, timeout=60)
+            assert (left.returncode, left.stdout, left.stderr) == (0, b"", b""), left
+    finally:
+        os.remove(path)
+
+
+def test_fork():
+    """In the child it still works."""
+    said = []
+    nvlxfer.set_log(LogLevel.WARNING, lambda level, text: said.append(text))
+    child = os.fork()
+    if child == 0:
+        engine = Engine()
+        refused(engine)
+        os._exit(len(said) == 1 and nvlxfer._log._thread.is_alive())
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+    nvlxfer.reset_log(LogLevel.ERROR)
+
+
+run_tests([test_function, test_logging, test_calling_back, test_service_thread, test_collected_meanwhile, test_end, test_fork])

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tensors of others."""
+
+import ctypes
+import gc
+import weakref
+
+import nvlxfer
+from nvlxfer import Engine
+from support import raises, run_tests
+
+
+class ArrayInterface:
+    def __init__(self, address, shape, strides=None, typestr="<f4"):
+        self.__cuda_array_interface__ = dict(data=(address, False), shape=shape, strides=strides, typestr=typestr)
+
+
+class Tensor:
+    """A producer of DLPack capsules."""
+
+    def __init__(self, address, shape, strides=None, offset=0, bits=32, device=2):
+        self.given, self.device, self.released = (address, shape, strides, offset, bits), device, 0
+
+    def __dlpack_device__(self):
+        return self.device, 0
+
+    def __dlpack__(self, *, stream=None):
+        assert stream == -1
+        address, shape, strides, offset, bits = self.given
+        dims = ctypes.c_int64 * len(shape)
+        self.kept = dims(*shape), dims(*strides) if strides else None
+        self.deleter = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(self.free)
+        self.managed = nvlxfer._DLManagedTensor(address, self.device, 0, len(shape), 2, bits, 1, *self.kept, offset)
+        self.managed.deleter = ctypes.cast(self.deleter, ctypes.c_void_p)
+        make = ctypes.pythonapi.PyCapsule_New
+        make.restype, make.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+        self.capsule = make(ctypes.addressof(self.managed), b"dltensor", None)
+        return self.capsule
+
+    def free(self, managed):
+        assert managed == ctypes.addressof(self.managed)
+        self.released += 1
+
+
+def test_tensors():
+    engine = Engine()
+    base = engine.alloc(0, 4096)
+    invalid = nvlxfer.InvalidArgument, "NVLX_EINVAL"
+    for kind in (ArrayInterface, Tensor):
+        unit = 4 if kind is ArrayInterface else 1  # of strides
+        for shape, strides, length in (
+            ((6, 4), None, 96),
+            ((6, 4), (4, 1), 96),
+            ((6, 1, 4), (4, 999, 1), 96),
+            ((), None, 4),
+            ((3, 0), (7, 9), 0),
+        ):
+            given = strides and tuple(unit * stride for stride in strides)
+            with engine.register(kind(base + 8, shape, given)) as region:
+                assert (region.address, region.length) == (base + 8, length), (shape, strides, region.length)
+        for shape, strides in (((4, 6), (1, 4)), ((6, 4), (8, 1)), ((8,), (2,))):
+            tensor = kind(base, shape, tuple(unit * stride for stride in strides))
+            raises(*invalid, "is not contiguous", engine.register, tensor)
+            assert kind is ArrayInterface or tensor.released == 1
+
+    tensor = Tensor(base, (5,), offset=12, bits=4)
+    region = engine.register(tensor, "half bytes")
+    assert (region.address, region.length, tensor.released) == (base + 12, 3, 0)
+    assert "used_dltensor" in repr(tensor.capsule)
+    region.close()
+    assert tensor.released == 1
+    refused = Tensor(base, (4096,))
+    raises(nvlxfer.OutOfRange, "NVLX_ERANGE", "", engine.register, refused)
+    assert refused.released == 1
+    raises(nvlxfer.NotSupported, "NVLX_ENOTSUP", "(1, 0)", engine.register, Tensor(base, (1,), device=1))
+
+    tensor, last = ArrayInterface(base, (4,)), Tensor(base, (4,))
+    alive = weakref.ref(tensor)
+    engine.register(tensor, "kept")  # by the engine, though the region was dropped
+    region = engine.register(last)
+    del tensor
+    gc.collect()
+    assert alive() and engine.peer_open(engine.export()).find("kept") == (base, 16)
+    engine.close()
+    gc.collect()
+    assert not alive() and last.released == 1 and region.closed
+
+
+run_tests([test_tensors])
