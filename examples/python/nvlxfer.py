@@ -57,7 +57,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar, Union
+from typing import Any, NamedTuple, NoReturn, TypeVar, Union
 
 Buffer = Union[bytes, bytearray, memoryview]
 Numbers = Any  # an int, or a buffer of 64-bit integers: array.array("Q"), a memoryview, a NumPy array
@@ -278,22 +278,24 @@ def _run(function: str, *arguments: Any, also: Iterable[_Object] = (), passed: C
     Returns 0 or a code of `passed`, and raises what other codes mean."""
     call = getattr(_library(), function)
     entry = (threading.get_ident(), (*arguments, *also))
-    failure = None
+    failure, logged = None, _log.used  # without, no Python runs inside C
     try:
         _calls[id(entry)] = entry
-        if _ender is not None or _here.in_log:
+        if _ender is not None or logged:
             _check_thread()
         for user in also:
             user._live()
         given = [each._live() if isinstance(each, _Object) else each for each in arguments]
-        _here.in_c = True
+        if logged:
+            _here.in_c = True
         code: int = call(*given)
         if code and code not in passed:
             failure = _error(code)
     finally:
-        _here.in_c = False
+        if logged:
+            _here.in_c = False
         _calls.pop(id(entry), None)
-    if _here.messages or _here.interrupted:
+    if logged:
         _log.deliver()
     try:
         if failure is not None:
@@ -320,7 +322,7 @@ def _make(
 
 def _threads_inside(target: _Object) -> list[int]:
     """Of calls in flight that use the object, or what came from it."""
-    found = []
+    found: list[int] = []
     for thread, users in _calls.copy().values():
         if any(isinstance(user, _Object) and target in (user, user._home) for user in users):
             found.append(thread)
@@ -428,25 +430,22 @@ class _Log:
     that made the call tells it when it is back in Python; messages of the library's own threads a thread of this tells."""
 
     def __init__(self) -> None:
+        self.used = False
         self._function: LogFunction | None = None
         self._callback: Any = None  # once made, it lives as long as the process
         self._queue: queue.SimpleQueue[tuple[int, bytes] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
-    @property
-    def used(self) -> bool:
-        return self._function is not None
-
     def set(self, level: int, function: LogFunction | None) -> None:
         if function is not None and self._callback is None:
             self._callback = _LOG_CALLBACK(self._keep)
         if function is not None:
-            self._function = function
+            self._function, self.used = function, True
             self._start()
         _run("nvlx_set_log", level, ctypes.cast(self._callback, _P) if function is not None else None, None)
         if function is None:
             self.flush()
-            self._function = None
+            self._function, self.used = None, False
 
     def _keep(self, context: int | None, level: int, message: bytes) -> None:
         try:
@@ -493,13 +492,13 @@ class _Log:
 
     def end(self) -> None:
         """Nothing of Python is called any more: what is left in flight must not find an interpreter that is gone."""
-        if self._function is not None:
+        if self.used:
             self.set(LogLevel.ERROR, None)
 
     def after_fork(self) -> None:
         self._thread, self._queue = None, queue.SimpleQueue()
         _here.messages.clear()
-        if self._function is not None:
+        if self.used:
             self._start()
 
 
@@ -615,6 +614,11 @@ class _Op(ctypes.Structure):
     _fields_ += [("arg", _U64)]
 
 
+@functools.lru_cache(maxsize=None)
+def _kinds(struct: type[ctypes.Structure]) -> dict[str, Any]:
+    return {name: kind for name, kind, *_ in struct._fields_}
+
+
 _Struct = TypeVar("_Struct", bound=ctypes.Structure)
 
 
@@ -622,7 +626,7 @@ def _filled(struct: type[_Struct], **fields: Any) -> _Struct:
     """As the struct's init function does it in C: its size, zeros, and the numbers that are set here."""
     made = struct()
     made.size = ctypes.sizeof(struct)
-    kinds: dict[str, Any] = {name: kind for name, kind, *_ in struct._fields_}
+    kinds = _kinds(struct)
     for name, value in fields.items():
         setattr(made, name, _integer(name, value, kinds[name]))
     return made
@@ -850,18 +854,21 @@ class _Core:
 
     def __init__(self, handle: int) -> None:
         self.handle = handle
+        self.closed = False  # nobody enters any more
         self.forked = False  # this process is a child of the one that made it
         self.requests: set[int] = set()  # not freed yet
         self.dropped: collections.deque[int] = collections.deque()  # those of them that nobody holds any more
         _cores[id(self)] = self
 
-    @property
-    def closed(self) -> bool:
-        return id(self) not in _cores and not self.forked
-
     def take(self) -> bool:
-        """True once: whoever takes it destroys it."""
-        return _cores.pop(id(self), None) is not None
+        """True once: whoever takes it destroys it, or gives it back."""
+        taken = _cores.pop(id(self), None) is not None
+        self.closed = self.closed or taken
+        return taken
+
+    def give_back(self) -> None:
+        self.closed = False
+        _cores[id(self)] = self
 
     def destroy(self) -> None:
         _run("nvlx_engine_destroy", self.handle)
@@ -877,12 +884,13 @@ _cores: dict[int, _Core] = {}  # the open ones
 class _Object:
     """A handle of the library's, and the engine that it came from."""
 
+    _core: _Core
     _handle: int | None = None
     _closing = False
     _instead = ""  # what to send to another process
 
     def __init__(self, engine: Engine, handle: int) -> None:
-        self._engine = engine
+        self._engine, self._core = engine, engine._core
         self._lock = threading.RLock()  # of those that close
         self._handle = handle
 
@@ -892,21 +900,24 @@ class _Object:
 
     @property
     def closed(self) -> bool:
-        return self._handle is None or self._home._core.closed
+        return self._handle is None or self._core.closed
 
     def _live(self) -> int:
         """The handle, for a call that is entered in _calls."""
+        handle = self._handle
+        if handle is None or self._closing or self._core.closed:
+            self._refuse()
+        return handle
+
+    def _refuse(self) -> NoReturn:
         if self._closing:
             raise _error(_EBUSY, f"another thread is closing the {type(self).__name__}")
-        handle = self._handle
-        if handle is None or self._home._core.closed:
-            _check_thread()
-            raise _invalid(f"the {type(self).__name__} is closed, or its engine is")
-        return handle
+        _check_thread()
+        raise _invalid(f"the {type(self).__name__} is closed, or its engine is")
 
     def _closable(self) -> bool:
         """Whether there is something to close for this process."""
-        if self._handle is not None and self._home._core.forked:
+        if self._handle is not None and self._core.forked:
             self._handle = None  # it is the parent's
         if self.closed:
             return False
@@ -1047,7 +1058,7 @@ class Prepared(_Owned):
         """Starts all copies of the list."""
         self._engine._sweep()
         options = ctypes.byref(_options(stream))
-        return Request(self._engine, _make(self._engine._core.dropped.append, "nvlx_post", self, options))
+        return Request(self._engine, _make(self._core.dropped.append, "nvlx_post", self, options))
 
     def close(self) -> None:
         """Waits for its posts in flight."""
@@ -1059,7 +1070,7 @@ class Request(_Object):
     """The completion of one transfer: `wait`, `test`, or `await` it, from any number of threads."""
 
     _instead = "Wait for it in this process"
-    _raised = False
+    _ended = False  # and, if it failed, somebody was told
     _cancelled = False
 
     def __init__(self, engine: Engine, handle: int) -> None:
@@ -1069,10 +1080,12 @@ class Request(_Object):
     def _ask(self, function: str, *arguments: Any, passed: int) -> bool:
         """True: complete; raises if the transfer failed."""
         try:
-            return _run(function, self, *arguments, passed=(passed,)) == 0
+            ended = _run(function, self, *arguments, passed=(passed,)) == 0
         except NvlxError:
-            self._raised = not self.closed and not self._closing
+            self._ended = not self.closed and not self._closing
             raise
+        self._ended = self._ended or ended
+        return ended
 
     def test(self) -> bool:
         """Whether every byte is in place; raises if the transfer failed."""
@@ -1117,21 +1130,21 @@ class Request(_Object):
         for nothing if an `await` of it was cancelled: then it is freed once the transfer has ended."""
         if not self._closable():
             return
-        if self._cancelled and not self._raised and not self.test():
+        if self._cancelled and not self._ended and not self.test():
             self._hand_over()
             return
         with self._lock:
             try:
-                if not self._raised:
+                if not self._ended:
                     self.wait()
             except NvlxError:
                 if not self.closed:  # by another thread meanwhile
                     raise
             finally:
-                if not self.closed and (self._raised or self._complete()):  # otherwise the wait was interrupted
+                if not self.closed and (self._ended or self._complete()):  # otherwise the wait was interrupted
                     handle = self._live()
                     self._free("nvlx_request_free", passed=_ANY)  # its code is the transfer's
-                    self._engine._core.requests.discard(handle)
+                    self._core.requests.discard(handle)
 
     def _complete(self) -> bool:
         return _run("nvlx_test", self, passed=_ANY) != _EAGAIN
@@ -1139,8 +1152,8 @@ class Request(_Object):
     def _hand_over(self) -> None:
         """To whoever sweeps next."""
         handle = self.__dict__.pop("_handle", None)
-        if handle is not None and not self._engine._core.closed:
-            self._engine._core.dropped.append(handle)
+        if handle is not None and not self._core.closed:
+            self._core.dropped.append(handle)
 
     def __exit__(self, *exception: object) -> None:
         if isinstance(exception[0], type) and issubclass(exception[0], asyncio.CancelledError):
@@ -1193,10 +1206,6 @@ class Engine(_Object):
     @property
     def _home(self) -> Engine:
         return self
-
-    @property
-    def closed(self) -> bool:
-        return self._handle is None or self._core.closed
 
     @property
     def backend(self) -> str:
@@ -1359,7 +1368,7 @@ class Engine(_Object):
             try:
                 _wait_for_calls(self)
             except BaseException:
-                _cores[id(self._core)] = self._core
+                self._core.give_back()
                 raise
             try:
                 self._core.destroy()
@@ -1422,8 +1431,7 @@ def _end() -> None:
     """Threads that Python does not wait for may be inside calls: what they use is freed when they have left, or not."""
     global _ender
     _ender = threading.get_ident()
-    cores = list(_cores.values())
-    _cores.clear()
+    cores = [core for core in list(_cores.values()) if core.take()]
     deadline = time.monotonic() + _TRANSFERS_END
     if _calls_end(time.monotonic() + _CALLS_END) and all(_transfers_end(core, deadline) for core in cores):
         _destroy_all([core.handle for core in cores], deadline)
