@@ -25,9 +25,9 @@ means is told in nvlxfer.h; here is only what Python adds:
 - Any thread may call. What one thread closes while others are inside calls on it, is freed when they have left; their
   later calls are refused. Closing twice is allowed.
 - Ctrl-C ends what waits: wait, connect, the first mapping of memory, close. Closing then goes on in the background.
-- `await request` polls. A cancelled one leaves the transfer alone: the request can be awaited again, and closing it waits
-  for nothing. The copies go on, so their memory must stay. Every call releases the GIL.
-- When the program ends, other threads that call end too (SystemExit), calls in flight get two seconds and transfers ten.
+- `await request` polls. A cancelled one leaves the transfer alone: the request can be awaited again, and closing it
+  waits for nothing. The copies go on, so their memory must stay. Every call releases the GIL.
+- When the program ends, other threads that call end too (SystemExit). Calls in flight get two seconds, transfers ten.
   Then open engines are closed, or, if something is still in flight, left to the end of the process.
 - A forked child cannot use its parent's objects: calls fail with NVLX_EFORK, and closing does nothing.
 - The log goes to stderr unless `set_log` sends it to Python's logging, or to a function.
@@ -80,14 +80,32 @@ class NvlxError(Exception):
 
 
 class InvalidArgument(NvlxError, ValueError): ...
+
+
 class InvalidType(InvalidArgument, TypeError): ...
+
+
 class Again(NvlxError): ...
+
+
 class Timeout(NvlxError, TimeoutError): ...
+
+
 class Busy(NvlxError): ...
+
+
 class NotSupported(NvlxError): ...
+
+
 class OutOfRange(NvlxError): ...
+
+
 class AccessDenied(NvlxError): ...
+
+
 class NotFound(NvlxError, LookupError): ...
+
+
 class Stale(NvlxError): ...
 
 
@@ -306,7 +324,11 @@ def _run(function: str, *arguments: Any, also: Iterable[_Object] = (), passed: C
 
 
 def _make(
-    undo: Callable[[int], Any], function: str, *arguments: Any, also: Iterable[_Object] = (), passed: Container[int] = ()
+    undo: Callable[[int], Any],
+    function: str,
+    *arguments: Any,
+    also: Iterable[_Object] = (),
+    passed: Container[int] = (),
 ) -> int:
     """The handle that C makes; `undo` gets it if an interrupt comes between. 0 after a code of `passed`."""
     made = ctypes.c_void_p()
@@ -427,7 +449,7 @@ def _to_logging(level: LogLevel, message: str) -> None:
 
 class _Log:
     """Where messages go. The library may hold a lock while it logs, so its callback only keeps the message. The thread
-    that made the call tells it when it is back in Python; messages of the library's own threads a thread of this tells."""
+    that made the call tells it when it is back in Python; what the library's own threads log, a thread here tells."""
 
     def __init__(self) -> None:
         self.used = False
@@ -506,8 +528,8 @@ _log = _Log()
 
 
 def set_log(level: int = LogLevel.WARNING, function: LogFunction | None = None) -> None:
-    """Sends the log of the whole process to `function(level, text)`, without it to logging.getLogger("nvlxfer"). What is
-    above `level` is dropped. A call's own messages come in its thread before it returns, others in a thread
+    """Sends the log of the whole process to `function(level, text)`, without one to logging.getLogger("nvlxfer"). What
+    is above `level` is dropped. A call's own messages come in its thread before it returns, others in a thread
     "nvlxfer-log"; the function may be called by several threads at once, and may itself call the library. What it
     raises goes to sys.excepthook. Ends with the program."""
     if function is not None and not callable(function):

@@ -19,7 +19,6 @@ ROUNDS = 200  # by fork of a process that has all modules: most of a new process
 
 def load(kind):
     """Leaves eight daemon threads that use the library without end."""
-    import nvlxfer
     from nvlxfer import Engine, read, write
 
     engine = Engine()

@@ -8,9 +8,14 @@ import nvlxfer as n
 path = sys.argv[1]
 header = open(path).read()
 structs = {
-    "nvlx_config": n._Config, "nvlx_alloc_options": n._AllocOptions, "nvlx_region_options": n._RegionOptions,
-    "nvlx_transfer_options": n._TransferOptions, "nvlx_serve_options": n._ServeOptions,
-    "nvlx_request_info": n._RequestInfo, "nvlx_engine_info": n._EngineInfo, "nvlx_op": n._Op,
+    "nvlx_config": n._Config,
+    "nvlx_alloc_options": n._AllocOptions,
+    "nvlx_region_options": n._RegionOptions,
+    "nvlx_transfer_options": n._TransferOptions,
+    "nvlx_serve_options": n._ServeOptions,
+    "nvlx_request_info": n._RequestInfo,
+    "nvlx_engine_info": n._EngineInfo,
+    "nvlx_op": n._Op,
 }
 constants = {f"NVLX_{name}": -index for index, name in enumerate(n._NAMES) if name}
 constants.update({f"NVLX_BACKEND_{value.name}": value for value in n.Backend})

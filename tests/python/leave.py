@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Leaves the interpreter with all kinds of objects open, one transfer in flight, some of it in a cycle."""
+
 import atexit
 import sys
 

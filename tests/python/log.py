@@ -171,4 +171,5 @@ def test_fork():
     nvlxfer.reset_log(LogLevel.ERROR)
 
 
-run_tests([test_function, test_logging, test_calling_back, test_service_thread, test_collected_meanwhile, test_end, test_fork])
+run_tests([test_function, test_logging, test_calling_back, test_service_thread, test_collected_meanwhile, test_end])
+run_tests([test_fork])

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shares memory, then answers on stdout what stdin asks, and leaves with everything open."""
+
 import array
 import json
 import sys

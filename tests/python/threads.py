@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One thread closes what others are inside calls on: nothing is freed under them, and what they call later is refused."""
+"""One thread closes what others are inside calls on: nothing is freed under them, and their later calls are refused."""
 
 import ctypes
 import gc
@@ -12,7 +12,7 @@ import time
 
 os.environ["NVLX_LIBRARY"] = os.environ["NVLX_WATCH"]
 import nvlxfer
-from nvlxfer import Engine, read, write
+from nvlxfer import read, write
 from support import itself, raises, run_tests
 
 stuck = ctypes.c_int.in_dll(nvlxfer._library()._library, "nvlx_watch_hang")

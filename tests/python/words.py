@@ -129,7 +129,12 @@ def test_types():
     refuses(InvalidArgument, "the address", engine.register, tensor)
     other = Engine(Backend.HOST)
     refuses(InvalidArgument, "another Engine", other.transfer, read(peer, a, a, 8))
-    for misspelt, call in (("max_sm", engine.transfer), ("size", Engine), ("gpu_count", Engine), ("flags", engine.prepare)):
+    for misspelt, call in (
+        ("max_sm", engine.transfer),
+        ("size", Engine),
+        ("gpu_count", Engine),
+        ("flags", engine.prepare),
+    ):
         try:
             call(*[[]] * (call is not Engine), **{misspelt: 3})
             raise AssertionError(f"{misspelt} was taken")
