@@ -31,7 +31,8 @@
  *   which a program asks for in order to know, at DEBUG.
  * - May be called from any thread, with any CUDA device current or none, also while another thread
  *   captures a CUDA graph. The current device and context of the caller are never changed.
- * - Every function may return NVLX_EINVAL (an argument is wrong), NVLX_ENOMEM (no host memory), NVLX_EDEVICE
+ * - Every function may return NVLX_EINVAL (an argument is wrong), NVLX_ENOMEM (no host memory, address
+ *   space, file descriptor or thread for it), NVLX_EDEVICE
  *   (the driver refused; its words are in nvlx_last_error), NVLX_ENOTSUP (an options struct longer than this library's
  *   sets a field that it does not know) and NVLX_EFORK (called in a forked child: neither
  *   CUDA nor this library survives fork). Only the errors beyond these are listed at each function.

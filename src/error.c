@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "error.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -59,4 +60,16 @@ int(nvlxi_fail)(int code, const char *format, ...) {
 int nvlxi_fail_again(int code, const char *text) {
     snprintf(last_error, sizeof last_error, "%s", text);
     return code;
+}
+
+int nvlxi_system_code(int reason, int otherwise) {
+    switch (reason) {
+    case ENOMEM:
+    case EMFILE:
+    case ENFILE:
+    case EAGAIN:
+        return NVLX_ENOMEM;
+    default:
+        return otherwise;
+    }
 }

@@ -17,4 +17,8 @@ int nvlxi_fail(int code, const char *format, ...) __attribute__((format(printf, 
 /* This thread's last error becomes `text`; nothing is logged: for an error that was decided, and logged, before. */
 int nvlxi_fail_again(int code, const char *text);
 
+/* What the operating system says in errno: out of memory, address space, file descriptors or threads is NVLX_ENOMEM,
+ * anything else `otherwise`. */
+int nvlxi_system_code(int reason, int otherwise);
+
 #endif

@@ -13,6 +13,7 @@ done <<'TABLE'
 include/nvlxfer        00
 src/base               01
 src/hash               02
+src/mute               02
 src/log                10
 src/error              11
 src/name               12

@@ -195,7 +195,8 @@ int nvlxi_host_lane_create(struct nvlxi_device *device, int gpu, int priority, s
     pthread_cond_init(&made->changed, NULL);
     int error = start_worker(made);
     if (error) {
-        code = nvlxi_fail(NVLX_EDEVICE, "cannot start the worker of a lane of GPU %d: %s", gpu, strerror(error));
+        code = nvlxi_fail(nvlxi_system_code(error, NVLX_EDEVICE), "cannot start the worker of a lane of GPU %d: %s",
+                          gpu, strerror(error));
         goto free_lane;
     }
     pthread_mutex_lock(&lanes_mutex);
