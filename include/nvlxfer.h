@@ -101,8 +101,9 @@ enum {
 /* A short text for a code, never NULL; valid for ever. */
 const char *nvlx_strerror(int code);
 
-/* The last failure of a call made by this thread, in full; "" if there was none. Valid until this thread's next
- * failing call. A request that fails later keeps its own text: see nvlx_request_get_info. */
+/* The last failure of a call made by this thread, in full; "" if there was none. A call that succeeds leaves it as it
+ * is. Valid until this thread's next failing call. A request that fails later keeps its own text: see
+ * nvlx_request_get_info. */
 const char *nvlx_last_error(void);
 
 enum { NVLX_LOG_ERROR = 0, NVLX_LOG_WARNING = 1, NVLX_LOG_INFO = 2, NVLX_LOG_DEBUG = 3 };
@@ -113,7 +114,8 @@ typedef void (*nvlx_log_function)(void *context, int level, const char *message)
  * it must not call the library, nor wait for a thread that does), or with NULL to glog, which is the default. Messages
  * above `level` are dropped; the default level is NVLX_LOG_WARNING, or what the environment variable NVLX_LOG_LEVEL
  * says (0 to 3). glog is never initialised by this library: where they end up is the program's choice. Handles are
- * never logged. */
+ * never logged. Waits until the function before this one has returned in every thread: it is not called any more.
+ * NVLX_EBUSY: a log function itself called this. */
 int nvlx_set_log(int level, nvlx_log_function function, void *context);
 
 /* ---- Simple use -------------------------------------------------------------------------------------- */
@@ -124,8 +126,8 @@ struct nvlx_peer;    /* another process, as known from its descriptor */
 struct nvlx_request; /* the completion of one transfer */
 
 enum {
-    NVLX_BACKEND_AUTO =
-        0, /* what the environment variable NVLX_BACKEND names, else cuda where a driver and a GPU answer, else host */
+    NVLX_BACKEND_AUTO = 0, /* what the environment variable NVLX_BACKEND names, else cuda where a driver and a GPU
+                              answer, else host: then a warning tells why it is not cuda, once a process */
     NVLX_BACKEND_CUDA = 1, /* NVIDIA GPUs */
     NVLX_BACKEND_HOST =
         2 /* software GPUs in shared memory, NVLX_HOST_GPUS of them (default 2): for tests without a GPU */

@@ -61,7 +61,10 @@ src/rendezvous_client  46
 src/rendezvous_fetch   46
 src/rendezvous_server  46
 src/rendezvous         47
+src/backend            48
+src/fork               48
 src/engine             50
+src/engine_transfers   51
 src/tools/nvlx_info    90
 src/tools/perf         90
 src/tools/perf_word    90
