@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "bench.h"
@@ -241,6 +242,51 @@ static void the_function_sets_the_log(void) {
     OK(nvlx_set_log(NVLX_LOG_WARNING, NULL, NULL));
 }
 
+/* A function that waits, such as for Python's lock, which the forking thread may hold, keeps no fork. */
+static void a_waiting_function_keeps_no_fork(void) {
+    int status;
+    pthread_t thread;
+    OK(nvlx_set_log(NVLX_LOG_WARNING, slow, NULL));
+    EQUAL(0, pthread_create(&thread, NULL, fail_once, NULL));
+    while (!atomic_load(&entered))
+        usleep(1000);
+    pid_t child = fork();
+    if (!child) {
+        alarm(20);
+        OK(nvlx_set_log(NVLX_LOG_WARNING, quick, NULL));
+        fail_once(NULL);
+        _exit(atomic_load(&called_later) == 1 ? 0 : 1);
+    }
+    EXPECT(waitpid(child, &status, 0) == child);
+    EQUAL(0, status);
+    EQUAL(0, atomic_load(&left));
+    atomic_store(&let_go, true);
+    EQUAL(0, pthread_join(thread, NULL));
+}
+
+static void forks(void *context, int level, const char *message) {
+    int status;
+    (void)level, (void)message;
+    pid_t child = fork();
+    if (!child) {
+        alarm(20);
+        return; /* the child goes on in the library, out of the function */
+    }
+    EXPECT(waitpid(child, &status, 0) == child);
+    *(int *)context = status;
+}
+
+static void the_function_forks(void) {
+    int status = -1;
+    const pid_t parent = getpid();
+    OK(nvlx_set_log(NVLX_LOG_WARNING, forks, &status));
+    fail_once(NULL);
+    if (getpid() != parent)
+        _exit(nvlx_set_log(NVLX_LOG_WARNING, quick, NULL) ? 1 : 0);
+    EQUAL(0, status);
+    OK(nvlx_set_log(NVLX_LOG_WARNING, NULL, NULL));
+}
+
 static void levels_are_checked(void) {
     fail_once(NULL);
     REFUSED(nvlx_set_log(99, NULL, NULL), NVLX_EINVAL, "level 99");
@@ -258,6 +304,8 @@ int main(int argc, char **argv) {
                                         {"closing_fails", closing_fails},
                                         {"the_old_function_has_ended", the_old_function_has_ended},
                                         {"the_function_sets_the_log", the_function_sets_the_log},
+                                        {"a_waiting_function_keeps_no_fork", a_waiting_function_keeps_no_fork},
+                                        {"the_function_forks", the_function_forks},
                                         {"levels_are_checked", levels_are_checked},
                                         {NULL, NULL}};
     static const struct role roles[] = {OWNER_ROLE, {NULL, NULL}};

@@ -73,6 +73,20 @@ static int load_driver(void) {
     return code;
 }
 
+static atomic_bool cuda_used; /* it was asked for GPUs, here or in this process's parent */
+static atomic_bool cuda_lost; /* it was, in the parent */
+
+void nvlxi_device_cuda_fork(enum nvlxi_fork_phase phase) {
+    nvlxi_cuda_pools_fork(phase);
+    if (phase == NVLXI_BEFORE_FORK) {
+        pthread_mutex_lock(&driver_mutex);
+        return;
+    }
+    if (phase == NVLXI_IN_CHILD)
+        atomic_store(&cuda_lost, atomic_load(&cuda_used));
+    pthread_mutex_unlock(&driver_mutex);
+}
+
 /* The runtime's error becomes ours, in its own words; it is taken off the thread, where the caller's next check would
  * find it. */
 int(nvlxi_cuda_runtime_failure)(cudaError_t error, int code, const char *what) {
@@ -200,12 +214,21 @@ static int count_failure(cudaError_t error) {
 }
 
 static int cuda_count(int *gpus) {
-    int code = find_driver();
-    if (code)
-        return code;
+    if (atomic_load(&cuda_lost))
+        return nvlxi_fail(NVLX_EBACKEND,
+                          "the cuda backend cannot run: this is a forked child, and CUDA was used before "
+                          "the fork; start such a process anew (exec, spawn)");
+    if (!atomic_load(&cuda_used)) {
+        int code = find_driver();
+        if (code)
+            return code;
+        atomic_store(&cuda_used, true);
+    }
     cudaError_t error = cudaGetDeviceCount(gpus);
-    if (error)
+    if (error) {
+        atomic_store(&cuda_used, false);
         return count_failure(error);
+    }
     if (*gpus == 0)
         return nvlxi_fail(NVLX_EBACKEND, "the cuda backend cannot run: no GPU is visible");
     return load_driver();

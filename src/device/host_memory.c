@@ -120,6 +120,19 @@ static bool open_again(const struct nvlxi_host_block *key, uint64_t *address) {
     return true;
 }
 
+/* What the parent allocated and mapped is not the child's, though it can be seen there. */
+void nvlxi_host_memory_fork(enum nvlxi_fork_phase phase) {
+    if (phase == NVLXI_BEFORE_FORK) {
+        pthread_mutex_lock(&mutex);
+        return;
+    }
+    if (phase == NVLXI_IN_CHILD) {
+        blocks = counted = read_only = NULL;
+        atomic_store(&read_only_count, 0);
+    }
+    pthread_mutex_unlock(&mutex);
+}
+
 /* ---- Own memory -------------------------------------------------------------------------------------- */
 
 int nvlxi_host_alloc(struct nvlxi_device *device, const struct nvlxi_alloc *alloc, void **address) {

@@ -58,6 +58,17 @@ static struct entry *own_entry(const struct allocation *allocation) {
     return nvlxi_host_pointer(allocation->pool->base + entry_offset(allocation->offset));
 }
 
+/* A child has pools of its own: in the parent's, both would allocate the same bytes. */
+void nvlxi_host_pools_fork(enum nvlxi_fork_phase phase) {
+    if (phase == NVLXI_BEFORE_FORK) {
+        pthread_mutex_lock(&mutex);
+        return;
+    }
+    if (phase == NVLXI_IN_CHILD)
+        memset(pools, 0, sizeof pools);
+    pthread_mutex_unlock(&mutex);
+}
+
 /* ---- Own memory; with the mutex held ------------------------------------------------------------------ */
 
 /* errno tells why there is none. */
