@@ -8,9 +8,11 @@ install(TARGETS nvlxfer EXPORT nvlxferTargets)
 install(EXPORT nvlxferTargets NAMESPACE nvlxfer:: DESTINATION ${package_dir})
 
 # The tools find the library beside them, wherever the tree is moved.
-file(RELATIVE_PATH bin_to_lib ${CMAKE_INSTALL_FULL_BINDIR} ${CMAKE_INSTALL_FULL_LIBDIR})
-set_target_properties(${NVLX_TOOLS} PROPERTIES INSTALL_RPATH "$ORIGIN/${bin_to_lib}")
-install(TARGETS ${NVLX_TOOLS})
+if(tools)
+    file(RELATIVE_PATH bin_to_lib ${CMAKE_INSTALL_FULL_BINDIR} ${CMAKE_INSTALL_FULL_LIBDIR})
+    set_target_properties(${tools} PROPERTIES INSTALL_RPATH "$ORIGIN/${bin_to_lib}")
+    install(TARGETS ${tools})
+endif()
 
 configure_package_config_file(cmake/nvlxferConfig.cmake.in nvlxferConfig.cmake INSTALL_DESTINATION ${package_dir})
 write_basic_package_version_file(nvlxferConfigVersion.cmake COMPATIBILITY SameMajorVersion)

@@ -31,12 +31,15 @@
  *   which a program asks for in order to know, at DEBUG.
  * - May be called from any thread, with any CUDA device current or none, also while another thread
  *   captures a CUDA graph. The current device and context of the caller are never changed.
- * - Every function may return NVLX_EINVAL (an argument is wrong), NVLX_ENOMEM (no host memory), NVLX_EDEVICE
- *   (the driver refused; its words are in nvlx_last_error), NVLX_ENOTSUP (an options struct longer than this library's
- *   sets a field that it does not know) and NVLX_EFORK (called in a forked child: neither
- *   CUDA nor this library survives fork). Only the errors beyond these are listed at each function.
+ * - Every function may return NVLX_EINVAL (an argument is wrong), NVLX_ENOMEM (no host memory, address space, file
+ *   descriptor or thread for it), NVLX_EDEVICE (the driver refused; its words are in nvlx_last_error), NVLX_ENOTSUP (an
+ *   options struct longer than this library's sets a field that it does not know) and NVLX_EFORK (in a forked child,
+ *   with an object of its parent's). Only the errors beyond these are listed at each function.
  * - Calls that may block say so. The others never wait for a GPU or for another process.
  * - An object passed to a function must be alive: nothing may use an object while another thread frees it.
+ * - A child of fork may make an engine of its own: on the host backend, or on cuda if CUDA was not used before the
+ *   fork. Each object of the parent gives NVLX_EFORK there. The child keeps no socket of the parent open. What would go
+ *   to glog goes straight to stderr there. A child that _Fork or clone has made may only exec.
  * - The library never exits or aborts, prints nothing to stdout, installs no signal handler. The first nvlx_serve or
  *   nvlx_connect starts one thread an engine, "nvlx-service", with all signals blocked; the host backend starts one
  *   worker a lane. There are no other threads. Nothing survives nvlx_engine_destroy.
@@ -100,8 +103,9 @@ enum {
 /* A short text for a code, never NULL; valid for ever. */
 const char *nvlx_strerror(int code);
 
-/* The last failure of a call made by this thread, in full; "" if there was none. Valid until this thread's next
- * failing call. A request that fails later keeps its own text: see nvlx_request_get_info. */
+/* The last failure of a call made by this thread, in full; "" if there was none. A call that succeeds leaves it as it
+ * is. Valid until this thread's next failing call. A request that fails later keeps its own text: see
+ * nvlx_request_get_info. */
 const char *nvlx_last_error(void);
 
 enum { NVLX_LOG_ERROR = 0, NVLX_LOG_WARNING = 1, NVLX_LOG_INFO = 2, NVLX_LOG_DEBUG = 3 };
@@ -112,7 +116,8 @@ typedef void (*nvlx_log_function)(void *context, int level, const char *message)
  * it must not call the library, nor wait for a thread that does), or with NULL to glog, which is the default. Messages
  * above `level` are dropped; the default level is NVLX_LOG_WARNING, or what the environment variable NVLX_LOG_LEVEL
  * says (0 to 3). glog is never initialised by this library: where they end up is the program's choice. Handles are
- * never logged. */
+ * never logged. Waits until the function before this one has returned in every thread: it is not called any more.
+ * NVLX_EBUSY: a log function itself called this. */
 int nvlx_set_log(int level, nvlx_log_function function, void *context);
 
 /* ---- Simple use -------------------------------------------------------------------------------------- */
@@ -123,8 +128,8 @@ struct nvlx_peer;    /* another process, as known from its descriptor */
 struct nvlx_request; /* the completion of one transfer */
 
 enum {
-    NVLX_BACKEND_AUTO =
-        0, /* what the environment variable NVLX_BACKEND names, else cuda where a driver and a GPU answer, else host */
+    NVLX_BACKEND_AUTO = 0, /* what the environment variable NVLX_BACKEND names, else cuda where a driver and a GPU
+                              answer, else host: then a warning tells why it is not cuda, once a process */
     NVLX_BACKEND_CUDA = 1, /* NVIDIA GPUs */
     NVLX_BACKEND_HOST =
         2 /* software GPUs in shared memory, NVLX_HOST_GPUS of them (default 2): for tests without a GPU */
@@ -358,11 +363,9 @@ static inline void nvlx_serve_options_init(struct nvlx_serve_options *options) {
  * peers within milliseconds, later where the descriptor is long: after a change, it is written anew at most once in ten
  * times the time that this takes. The thread that serves also closes what peers of this engine have withdrawn, which on
  * cuda waits for running kernels: meanwhile nobody is served, and whoever fetches file descriptors waits, 10 seconds at
- * most. May block for up to a second if others are about to serve in the same folder.
+ * most. May block for up to a second if others are about to serve in the same folder, or at the same "@name".
  * NVLX_EEXIST: another process serves there, the path is no socket, or this engine serves already. NVLX_EACCES,
- * NVLX_ENOENT: the folder does not let it, or is not there. NVLX_EBUSY: others keep the folder locked. A child of fork
- * that does not exec keeps the sockets open: while it lives, peers do not notice that this process was killed, and the
- * address stays taken. */
+ * NVLX_ENOENT: the folder does not let it, or is not there. NVLX_EBUSY: others keep the folder locked. */
 int nvlx_serve(struct nvlx_engine *engine, const char *address, const struct nvlx_serve_options *options);
 
 /* Makes a peer of the engine that serves at `address`, ready for use; what it registers and unregisters from now on is

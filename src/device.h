@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base.h"
 #include "nvlxfer.h"
 #include "records.h"
 
@@ -177,9 +178,12 @@ struct nvlxi_device_ops {
     int (*stream_wait)(struct nvlxi_device *device, void *stream, struct nvlxi_event *event);
 };
 
+/* Each with what it has for the whole process. */
 extern const struct nvlxi_device_ops nvlxi_device_host;
+void nvlxi_device_host_fork(enum nvlxi_fork_phase phase);
 #ifdef NVLXI_WITH_CUDA
 extern const struct nvlxi_device_ops nvlxi_device_cuda;
+void nvlxi_device_cuda_fork(enum nvlxi_fork_phase phase);
 #endif
 
 #endif

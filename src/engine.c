@@ -1,20 +1,21 @@
-/* The exported functions: they check the arguments, take the engine apart, and call the modules below.
+/* The exported functions of engines, memory, regions and peers: they check the arguments, take the engine apart, and
+ * call the modules below. Those of transfers are in engine_transfers.c.
  *
  * SPDX-License-Identifier: Apache-2.0 */
+#include "engine.h"
+
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 #include <utlist.h>
 
-#include "engine.h"
+#include "backend.h"
 #include "error.h"
+#include "fork.h"
 #include "identity.h"
 #include "log.h"
 #include "options.h"
-#include "rendezvous.h"
-#include "transfer.h"
 
 #define LIST_MEMORY (256u << 20) /* bytes; where config.list_memory is 0 */
 
@@ -24,70 +25,22 @@ struct allocation { /* memory from nvlx_alloc */
     UT_hash_handle hh;
 };
 
-struct nvlx_engine {
-    const volatile char *alive; /* a page of its own that a fork wipes in the child: 1 here, 0 there */
-    const struct nvlxi_device_ops *ops;
-    struct nvlxi_device *device;
-    struct nvlxi_identity identity;
-    pthread_rwlock_t tables; /* the lookup tables: see registration.h and relocation.h */
-    struct nvlxi_registration registration;
-    struct nvlxi_relocation relocation;
-    struct nvlxi_transfers transfers;
-    struct nvlxi_rendezvous rendezvous;
-    pthread_mutex_t mutex;          /* guards the two below */
-    struct nvlx_peer *peers;        /* list */
-    struct allocation *allocations; /* hash set by address */
-};
-
-static int check_engine(const struct nvlx_engine *engine) {
-    if (nvlxi_unlikely(!engine))
+int nvlxi_engine_refuse(const struct nvlx_engine *engine) {
+    if (!engine)
         return nvlxi_fail(NVLX_EINVAL, "the engine is NULL");
-    if (nvlxi_unlikely(!*engine->alive))
-        return nvlxi_fail(NVLX_EFORK,
-                          "process %ld is a forked child: make an engine of its own, before any use of CUDA",
-                          (long)getpid());
-    return 0;
+    return nvlxi_fail(NVLX_EFORK,
+                      "process %ld is a forked child: make an engine of its own, on cuda only if CUDA was not used "
+                      "before the fork",
+                      (long)getpid());
 }
 
-/* Arguments that must not be NULL, by name. */
-static int check_pointer(const void *pointer, const char *name) {
-    return nvlxi_likely(pointer != NULL) ? 0 : nvlxi_fail(NVLX_EINVAL, "%s is NULL", name);
-}
+/* ---- Engine ------------------------------------------------------------------------------------------ */
 
-static int check_mechanism(uint32_t mechanism) {
-    if (mechanism <= NVLX_MECHANISM_KERNEL)
-        return 0;
-    return nvlxi_fail(NVLX_EINVAL, "mechanism %" PRIu32 " is not one of NVLX_MECHANISM_...", mechanism);
-}
-
-/* ---- Backends ---------------------------------------------------------------------------------------- */
-
-static int find_backend(uint32_t backend, const struct nvlxi_device_ops **ops) {
-    const char *name = getenv("NVLX_BACKEND");
-    int gpus;
-    if (backend > NVLX_BACKEND_HOST)
-        return nvlxi_fail(NVLX_EINVAL, "backend %" PRIu32 " is not one of NVLX_BACKEND_...", backend);
-    if (backend == NVLX_BACKEND_AUTO && name && *name && strcmp(name, "auto")) {
-        if (strcmp(name, "cuda") && strcmp(name, "host"))
-            return nvlxi_fail(NVLX_EBACKEND, "NVLX_BACKEND is \"%.40s\": it must be auto, cuda or host", name);
-        backend = strcmp(name, "cuda") ? NVLX_BACKEND_HOST : NVLX_BACKEND_CUDA;
-    }
-    *ops = &nvlxi_device_host;
-#ifdef NVLXI_WITH_CUDA
-    if (backend == NVLX_BACKEND_CUDA || (backend == NVLX_BACKEND_AUTO && nvlxi_device_cuda.count(&gpus) == 0))
-        *ops = &nvlxi_device_cuda;
-#else
-    if (backend == NVLX_BACKEND_CUDA)
-        return nvlxi_fail(NVLX_EBACKEND, "this library was built without the cuda backend");
-#endif
-    return (*ops)->count(&gpus);
-}
-
-int nvlx_gpu_count(uint32_t backend, int *count) {
+static int count_gpus(uint32_t backend, int *count) {
     const struct nvlxi_device_ops *ops;
-    int gpus, code = check_pointer(count, "count");
+    int gpus, code = nvlxi_pointer_check(count, "count");
     if (!code)
-        code = find_backend(backend, &ops);
+        code = nvlxi_backend_find(backend, &ops);
     if (!code)
         code = ops->count(&gpus);
     if (!code)
@@ -95,22 +48,10 @@ int nvlx_gpu_count(uint32_t backend, int *count) {
     return code;
 }
 
-/* ---- Engine ------------------------------------------------------------------------------------------ */
-
-static int make_alive(struct nvlx_engine *engine) {
-    char *page = mmap(NULL, (size_t)sysconf(_SC_PAGESIZE), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (page == MAP_FAILED)
-        return nvlxi_fail(NVLX_ENOMEM, "no memory for an engine");
-    *page = 1;
-    engine->alive = page;
-    if (madvise(page, (size_t)sysconf(_SC_PAGESIZE), MADV_WIPEONFORK) == 0)
-        return 0;
-    munmap(page, (size_t)sysconf(_SC_PAGESIZE));
-    return nvlxi_fail(NVLX_ENOTSUP, "the kernel cannot tell forked children apart (MADV_WIPEONFORK, Linux 4.14)");
-}
-
-static void unmake_alive(struct nvlx_engine *engine) {
-    munmap((void *)(uintptr_t)engine->alive, (size_t)sysconf(_SC_PAGESIZE));
+int nvlx_gpu_count(uint32_t backend, int *count) {
+    struct nvlxi_attempt call;
+    nvlxi_attempt_begin(&call);
+    return nvlxi_attempt_end(&call, count_gpus(backend, count));
 }
 
 /* Writers go first: a stream of transfers must not keep a registration waiting. */
@@ -157,7 +98,7 @@ int nvlxi_engine_create(const struct nvlx_config *config, const struct nvlxi_dev
     if (!made)
         return nvlxi_fail(NVLX_ENOMEM, "no memory for an engine");
     made->ops = ops;
-    int code = make_alive(made);
+    int code = nvlxi_fork_page_make(&made->alive);
     if (code)
         goto free_engine;
     if ((code = nvlxi_identity_make(&made->identity)))
@@ -173,26 +114,32 @@ int nvlxi_engine_create(const struct nvlx_config *config, const struct nvlxi_dev
 close_device:
     ops->close(made->device);
 unmake_alive:
-    unmake_alive(made);
+    nvlxi_fork_page_free(made->alive);
 free_engine:
     free(made);
     return code;
 }
 
-int nvlx_engine_create(const struct nvlx_config *config, struct nvlx_engine **engine) {
+static int create_engine(const struct nvlx_config *config, struct nvlx_engine **engine) {
     struct nvlx_config known;
     const struct nvlxi_device_ops *ops;
     nvlx_config_init(&known);
-    int code = check_pointer(engine, "engine");
+    int code = nvlxi_pointer_check(engine, "engine");
     if (!code)
         code = nvlxi_struct_take(&known, sizeof known, config, "nvlx_config");
     if (!code && known.gpu_count && !known.gpus)
         code = nvlxi_fail(NVLX_EINVAL, "config.gpus is NULL and config.gpu_count is %zu", known.gpu_count);
     if (!code)
-        code = check_mechanism(known.mechanism);
+        code = nvlxi_mechanism_check(known.mechanism);
     if (!code)
-        code = find_backend(known.backend, &ops);
+        code = nvlxi_backend_find(known.backend, &ops);
     return code ? code : nvlxi_engine_create(&known, ops, engine);
+}
+
+int nvlx_engine_create(const struct nvlx_config *config, struct nvlx_engine **engine) {
+    struct nvlxi_attempt call;
+    nvlxi_attempt_begin(&call);
+    return nvlxi_attempt_end(&call, create_engine(config, engine));
 }
 
 static int free_allocations(struct nvlx_engine *engine) {
@@ -207,11 +154,11 @@ static int free_allocations(struct nvlx_engine *engine) {
     return code;
 }
 
-int nvlx_engine_destroy(struct nvlx_engine *engine) {
+static int destroy_engine(struct nvlx_engine *engine) {
     struct nvlx_peer *peer, *next;
     if (!engine)
         return 0;
-    int failed, code = check_engine(engine);
+    int failed, code = nvlxi_engine_check(engine);
     if (code)
         return code;
     nvlxi_rendezvous_free(&engine->rendezvous); /* first: its thread uses all the others */
@@ -226,9 +173,15 @@ int nvlx_engine_destroy(struct nvlx_engine *engine) {
     engine->ops->close(engine->device);
     pthread_rwlock_destroy(&engine->tables);
     pthread_mutex_destroy(&engine->mutex);
-    unmake_alive(engine);
+    nvlxi_fork_page_free(engine->alive);
     free(engine);
     return code ? code : failed;
+}
+
+int nvlx_engine_destroy(struct nvlx_engine *engine) {
+    struct nvlxi_attempt call;
+    nvlxi_attempt_begin(&call);
+    return nvlxi_attempt_end(&call, destroy_engine(engine));
 }
 
 const char *nvlx_backend_name(const struct nvlx_engine *engine) {
@@ -237,7 +190,7 @@ const char *nvlx_backend_name(const struct nvlx_engine *engine) {
 
 int nvlx_engine_get_info(struct nvlx_engine *engine, struct nvlx_engine_info *info) {
     struct nvlx_engine_info made = {0};
-    int code = check_engine(engine);
+    int code = nvlxi_engine_check(engine);
     if (code)
         return code;
     pthread_mutex_lock(&engine->registration.mutex);
@@ -290,14 +243,14 @@ static int alloc_request(int gpu, size_t length, const struct nvlx_alloc_options
     return 0;
 }
 
-int nvlx_alloc(struct nvlx_engine *engine, int gpu, size_t length, const struct nvlx_alloc_options *options,
-               void **address) {
+static int alloc_memory(struct nvlx_engine *engine, int gpu, size_t length, const struct nvlx_alloc_options *options,
+                        void **address) {
     struct nvlx_alloc_options known;
     struct nvlxi_alloc request;
     void *made;
     nvlx_alloc_options_init(&known);
-    int code = check_engine(engine);
-    if (code || (code = check_pointer(address, "address")) ||
+    int code = nvlxi_engine_check(engine);
+    if (code || (code = nvlxi_pointer_check(address, "address")) ||
         (code = nvlxi_struct_take(&known, sizeof known, options, "nvlx_alloc_options")) ||
         (code = check_gpu(engine, gpu)))
         return code;
@@ -315,14 +268,21 @@ int nvlx_alloc(struct nvlx_engine *engine, int gpu, size_t length, const struct 
     return 0;
 }
 
+int nvlx_alloc(struct nvlx_engine *engine, int gpu, size_t length, const struct nvlx_alloc_options *options,
+               void **address) {
+    struct nvlxi_attempt call;
+    nvlxi_attempt_begin(&call);
+    return nvlxi_attempt_end(&call, alloc_memory(engine, gpu, length, options, address));
+}
+
 static const char *user_name(enum nvlxi_user user) {
     return user == NVLXI_A_PREPARED_LIST ? "a prepared list (free it first)" : "a transfer in flight";
 }
 
-int nvlx_free(struct nvlx_engine *engine, void *address) {
+static int free_memory(struct nvlx_engine *engine, void *address) {
     struct allocation *allocation;
     enum nvlxi_user user;
-    int code = check_engine(engine);
+    int code = nvlxi_engine_check(engine);
     if (code || !address)
         return code;
     nvlxi_transfers_progress(&engine->transfers);
@@ -342,31 +302,44 @@ int nvlx_free(struct nvlx_engine *engine, void *address) {
     return engine->ops->free(engine->device, address);
 }
 
+int nvlx_free(struct nvlx_engine *engine, void *address) {
+    struct nvlxi_attempt call;
+    nvlxi_attempt_begin(&call);
+    return nvlxi_attempt_end(&call, free_memory(engine, address));
+}
+
 int nvlx_memcpy(struct nvlx_engine *engine, void *destination, const void *source, size_t length) {
-    int code = check_engine(engine);
+    int code = nvlxi_engine_check(engine);
     if (code || !length)
         return code;
-    if ((code = check_pointer(destination, "destination")) || (code = check_pointer(source, "source")))
+    if ((code = nvlxi_pointer_check(destination, "destination")) || (code = nvlxi_pointer_check(source, "source")))
         return code;
     return engine->ops->memcpy(engine->device, destination, source, length);
 }
 
 /* ---- Registration ------------------------------------------------------------------------------------ */
 
-int nvlx_register(struct nvlx_engine *engine, const void *address, size_t length,
-                  const struct nvlx_region_options *options, struct nvlx_region **region) {
+static int register_range(struct nvlx_engine *engine, const void *address, size_t length,
+                          const struct nvlx_region_options *options, struct nvlx_region **region) {
     struct nvlx_region_options known;
     nvlx_region_options_init(&known);
-    int code = check_engine(engine);
-    if (code || (code = check_pointer(region, "region")) ||
+    int code = nvlxi_engine_check(engine);
+    if (code || (code = nvlxi_pointer_check(region, "region")) ||
         (code = nvlxi_struct_take(&known, sizeof known, options, "nvlx_region_options")))
         return code;
     return nvlxi_registration_add(&engine->registration, (uint64_t)(uintptr_t)address, length, &known, region);
 }
 
-int nvlx_unregister(struct nvlx_region *region, int64_t timeout_ns) {
-    int code = check_pointer(region, "region");
-    if (code || (code = check_engine(region->engine)))
+int nvlx_register(struct nvlx_engine *engine, const void *address, size_t length,
+                  const struct nvlx_region_options *options, struct nvlx_region **region) {
+    struct nvlxi_attempt call;
+    nvlxi_attempt_begin(&call);
+    return nvlxi_attempt_end(&call, register_range(engine, address, length, options, region));
+}
+
+static int unregister(struct nvlx_region *region, int64_t timeout_ns) {
+    int code = nvlxi_pointer_check(region, "region");
+    if (code || (code = nvlxi_engine_check(region->engine)))
         return code;
     struct nvlxi_transfers *transfers = &region->engine->transfers;
     uint64_t since = nvlxi_now_ns(), deadline = nvlxi_deadline(timeout_ns);
@@ -383,12 +356,24 @@ int nvlx_unregister(struct nvlx_region *region, int64_t timeout_ns) {
     }
 }
 
-int nvlx_export(struct nvlx_engine *engine, char **text, size_t *length) {
+int nvlx_unregister(struct nvlx_region *region, int64_t timeout_ns) {
+    struct nvlxi_attempt call;
+    nvlxi_attempt_begin(&call);
+    return nvlxi_attempt_end(&call, unregister(region, timeout_ns));
+}
+
+static int export_text(struct nvlx_engine *engine, char **text, size_t *length) {
     uint64_t generation;
-    int code = check_engine(engine);
-    if (code || (code = check_pointer(text, "text")) || (code = check_pointer(length, "length")))
+    int code = nvlxi_engine_check(engine);
+    if (code || (code = nvlxi_pointer_check(text, "text")) || (code = nvlxi_pointer_check(length, "length")))
         return code;
     return nvlxi_publisher_text(&engine->rendezvous.publisher, text, length, &generation);
+}
+
+int nvlx_export(struct nvlx_engine *engine, char **text, size_t *length) {
+    struct nvlxi_attempt call;
+    nvlxi_attempt_begin(&call);
+    return nvlxi_attempt_end(&call, export_text(engine, text, length));
 }
 
 void nvlx_text_free(char *text) {
@@ -398,8 +383,8 @@ void nvlx_text_free(char *text) {
 /* ---- Peers ------------------------------------------------------------------------------------------- */
 
 static int check_peer(const struct nvlx_peer *peer) {
-    int code = check_pointer(peer, "peer");
-    return code ? code : check_engine(peer->engine);
+    int code = nvlxi_pointer_check(peer, "peer");
+    return code ? code : nvlxi_engine_check(peer->engine);
 }
 
 static void keep_peer(struct nvlx_engine *engine, struct nvlx_peer *peer) {
@@ -411,8 +396,8 @@ static void keep_peer(struct nvlx_engine *engine, struct nvlx_peer *peer) {
 
 int nvlx_peer_open(struct nvlx_engine *engine, const char *text, size_t length, struct nvlx_peer **peer) {
     struct nvlx_peer *made;
-    int code = check_engine(engine);
-    if (code || (code = check_pointer(text, "text")) || (code = check_pointer(peer, "peer")))
+    int code = nvlxi_engine_check(engine);
+    if (code || (code = nvlxi_pointer_check(text, "text")) || (code = nvlxi_pointer_check(peer, "peer")))
         return code;
     code = nvlxi_peer_open(&engine->relocation, text, length, &made);
     if (code)
@@ -422,20 +407,26 @@ int nvlx_peer_open(struct nvlx_engine *engine, const char *text, size_t length, 
     return 0;
 }
 
-int nvlx_serve(struct nvlx_engine *engine, const char *address, const struct nvlx_serve_options *options) {
+static int serve(struct nvlx_engine *engine, const char *address, const struct nvlx_serve_options *options) {
     struct nvlx_serve_options known;
     nvlx_serve_options_init(&known);
-    int code = check_engine(engine);
-    if (code || (code = check_pointer(address, "address")) ||
+    int code = nvlxi_engine_check(engine);
+    if (code || (code = nvlxi_pointer_check(address, "address")) ||
         (code = nvlxi_struct_take(&known, sizeof known, options, "nvlx_serve_options")))
         return code;
     return nvlxi_rendezvous_serve(&engine->rendezvous, address, &known);
 }
 
-int nvlx_connect(struct nvlx_engine *engine, const char *address, int64_t timeout_ns, struct nvlx_peer **peer) {
+int nvlx_serve(struct nvlx_engine *engine, const char *address, const struct nvlx_serve_options *options) {
+    struct nvlxi_attempt call;
+    nvlxi_attempt_begin(&call);
+    return nvlxi_attempt_end(&call, serve(engine, address, options));
+}
+
+static int connect_peer(struct nvlx_engine *engine, const char *address, int64_t timeout_ns, struct nvlx_peer **peer) {
     struct nvlx_peer *made;
-    int code = check_engine(engine);
-    if (code || (code = check_pointer(address, "address")) || (code = check_pointer(peer, "peer")))
+    int code = nvlxi_engine_check(engine);
+    if (code || (code = nvlxi_pointer_check(address, "address")) || (code = nvlxi_pointer_check(peer, "peer")))
         return code;
     code = nvlxi_rendezvous_connect(&engine->rendezvous, address, timeout_ns, &made);
     if (code)
@@ -445,33 +436,51 @@ int nvlx_connect(struct nvlx_engine *engine, const char *address, int64_t timeou
     return 0;
 }
 
+int nvlx_connect(struct nvlx_engine *engine, const char *address, int64_t timeout_ns, struct nvlx_peer **peer) {
+    struct nvlxi_attempt call;
+    nvlxi_attempt_begin(&call);
+    return nvlxi_attempt_end(&call, connect_peer(engine, address, timeout_ns, peer));
+}
+
 int nvlx_peer_test(struct nvlx_peer *peer) {
     int code = check_peer(peer);
     return code ? code : nvlxi_clients_test(&peer->engine->rendezvous.clients, peer);
 }
 
-int nvlx_peer_update(struct nvlx_peer *peer, const char *text, size_t length) {
+static int update_peer(struct nvlx_peer *peer, const char *text, size_t length) {
     int code = check_peer(peer);
-    if (code || (code = check_pointer(text, "text")))
+    if (code || (code = nvlxi_pointer_check(text, "text")))
         return code;
     nvlxi_transfers_progress(&peer->engine->transfers);
     return nvlxi_peer_update(peer, text, length);
 }
 
+int nvlx_peer_update(struct nvlx_peer *peer, const char *text, size_t length) {
+    struct nvlxi_attempt call;
+    nvlxi_attempt_begin(&call);
+    return nvlxi_attempt_end(&call, update_peer(peer, text, length));
+}
+
 int nvlx_peer_find(struct nvlx_peer *peer, const char *name, uint64_t *address, uint64_t *length) {
     int code = check_peer(peer);
-    if (code || (code = check_pointer(name, "name")) || (code = check_pointer(address, "address")) ||
-        (code = check_pointer(length, "length")))
+    if (code || (code = nvlxi_pointer_check(name, "name")) || (code = nvlxi_pointer_check(address, "address")) ||
+        (code = nvlxi_pointer_check(length, "length")))
         return code;
     return nvlxi_peer_find(peer, name, address, length);
 }
 
-int nvlx_peer_map(struct nvlx_peer *peer, int gpu, uint64_t address, uint64_t length) {
+static int map_peer(struct nvlx_peer *peer, int gpu, uint64_t address, uint64_t length) {
     int code = check_peer(peer);
     return code ? code : nvlxi_peer_map_range(peer, gpu, address, length);
 }
 
-int nvlx_peer_close(struct nvlx_peer *peer) {
+int nvlx_peer_map(struct nvlx_peer *peer, int gpu, uint64_t address, uint64_t length) {
+    struct nvlxi_attempt call;
+    nvlxi_attempt_begin(&call);
+    return nvlxi_attempt_end(&call, map_peer(peer, gpu, address, length));
+}
+
+static int close_peer(struct nvlx_peer *peer) {
     if (!peer)
         return 0;
     int code = check_peer(peer);
@@ -492,97 +501,8 @@ int nvlx_peer_close(struct nvlx_peer *peer) {
     return nvlxi_peer_close(peer);
 }
 
-/* ---- Transfers --------------------------------------------------------------------------------------- */
-
-/* What nvlx_transfer and nvlx_prepare have in common. */
-static int take_transfer(const struct nvlx_engine *engine, const struct nvlx_op *ops, size_t count,
-                         const struct nvlx_transfer_options *options, struct nvlx_transfer_options *known) {
-    nvlx_transfer_options_init(known);
-    int code = check_engine(engine);
-    if (code || (code = nvlxi_struct_take(known, sizeof *known, options, "nvlx_transfer_options")))
-        return code;
-    if (count && (code = check_pointer(ops, "ops")))
-        return code;
-    if (known->flags & ~(uint32_t)NVLX_NO_MAP)
-        return nvlxi_fail(NVLX_EINVAL, "transfer flags 0x%" PRIx32 " are not known", known->flags);
-    return check_mechanism(known->mechanism);
-}
-
-int nvlx_transfer(struct nvlx_engine *engine, const struct nvlx_op *ops, size_t count,
-                  const struct nvlx_transfer_options *options, struct nvlx_request **request) {
-    struct nvlx_transfer_options known;
-    int code = take_transfer(engine, ops, count, options, &known);
-    if (code || (code = check_pointer(request, "request")))
-        return code;
-    return nvlxi_transfer_submit(&engine->transfers, ops, count, &known, request);
-}
-
-int nvlx_prepare(struct nvlx_engine *engine, const struct nvlx_op *ops, size_t count,
-                 const struct nvlx_transfer_options *options, struct nvlx_prepared **prepared) {
-    struct nvlx_transfer_options known;
-    int code = take_transfer(engine, ops, count, options, &known);
-    if (code || (code = check_pointer(prepared, "prepared")))
-        return code;
-    if (known.stream)
-        return nvlxi_fail(NVLX_EINVAL, "a stream is an option of nvlx_post, not of nvlx_prepare");
-    return nvlxi_prepare(&engine->transfers, ops, count, &known, prepared);
-}
-
-static int check_prepared(const struct nvlx_prepared *prepared) {
-    int code = check_pointer(prepared, "prepared");
-    return code ? code : check_engine(prepared->engine);
-}
-
-int nvlx_post(struct nvlx_prepared *prepared, const struct nvlx_transfer_options *options,
-              struct nvlx_request **request) {
-    struct nvlx_transfer_options known;
-    nvlx_transfer_options_init(&known);
-    int code = check_prepared(prepared);
-    if (code || (code = check_pointer(request, "request")) ||
-        (code = nvlxi_struct_take(&known, sizeof known, options, "nvlx_transfer_options")))
-        return code;
-    if (known.flags || known.mechanism || known.max_sms || known.priority)
-        return nvlxi_fail(NVLX_EINVAL,
-                          "flags, mechanism, max_sms and priority are options of nvlx_prepare, not of nvlx_post");
-    return nvlxi_post(prepared, known.stream, request);
-}
-
-int nvlx_prepared_free(struct nvlx_prepared *prepared) {
-    if (!prepared)
-        return 0;
-    int code = check_prepared(prepared);
-    if (!code)
-        nvlxi_prepared_free(prepared);
-    return code;
-}
-
-static int check_request(const struct nvlx_request *request) {
-    int code = check_pointer(request, "request");
-    return code ? code : check_engine(request->engine);
-}
-
-int nvlx_test(struct nvlx_request *request) {
-    int code = check_request(request);
-    return code ? code : nvlxi_request_test(request);
-}
-
-int nvlx_wait(struct nvlx_request *request, int64_t timeout_ns) {
-    int code = check_request(request);
-    return code ? code : nvlxi_request_wait(request, timeout_ns);
-}
-
-int nvlx_request_get_info(struct nvlx_request *request, struct nvlx_request_info *info) {
-    struct nvlx_request_info made = {0};
-    int code = check_request(request);
-    if (code)
-        return code;
-    nvlxi_request_info(request, &made);
-    return nvlxi_struct_give(info, &made, sizeof made, "nvlx_request_info");
-}
-
-int nvlx_request_free(struct nvlx_request *request) {
-    if (!request)
-        return 0;
-    int code = check_request(request);
-    return code ? code : nvlxi_request_free(request);
+int nvlx_peer_close(struct nvlx_peer *peer) {
+    struct nvlxi_attempt call;
+    nvlxi_attempt_begin(&call);
+    return nvlxi_attempt_end(&call, close_peer(peer));
 }

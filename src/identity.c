@@ -24,7 +24,8 @@ enum { START_TIME_FIELD = 22, FIRST_FIELD_AFTER_NAME = 3 };
 static int read_file(const char *path, char *text, size_t size) {
     int file = open(path, O_RDONLY | O_CLOEXEC);
     if (file < 0)
-        return nvlxi_fail(NVLX_ENOTSUP, "cannot tell who this process is: %s: %s", path, strerror(errno));
+        return nvlxi_fail(nvlxi_system_code(errno, NVLX_ENOTSUP), "cannot tell who this process is: %s: %s", path,
+                          strerror(errno));
     ssize_t count;
     do
         count = read(file, text, size - 1);
@@ -85,7 +86,8 @@ int nvlxi_identity_make(struct nvlxi_identity *identity) {
     struct nvlxi_identity made = {.pid = (uint64_t)getpid()};
     struct stat status;
     if (stat(NAMESPACE_FILE, &status))
-        return nvlxi_fail(NVLX_ENOTSUP, "cannot tell who this process is: %s: %s", NAMESPACE_FILE, strerror(errno));
+        return nvlxi_fail(nvlxi_system_code(errno, NVLX_ENOTSUP), "cannot tell who this process is: %s: %s",
+                          NAMESPACE_FILE, strerror(errno));
     made.pid_namespace = status.st_ino;
     int code = read_boot_id(made.boot_id);
     if (!code)

@@ -8,7 +8,7 @@
 
 #include "records.h"
 
-/* Fills all but the generation, which becomes 0. Reads /proc. Returns 0 or NVLX_ENOTSUP. */
+/* Fills all but the generation, which becomes 0. Reads /proc. Returns 0, NVLX_ENOTSUP or NVLX_ENOMEM. */
 int nvlxi_identity_make(struct nvlxi_identity *identity);
 
 /* Whether both are the same process (of whichever engines). */

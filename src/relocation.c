@@ -451,6 +451,14 @@ static struct nvlxi_peer_table *swap_table(struct nvlx_peer *peer, struct nvlxi_
     return old;
 }
 
+/* An update holds, whatever a driver says of closing what it replaced. */
+static void close_replaced(struct nvlx_peer *peer) {
+    struct nvlxi_attempt closing;
+    nvlxi_attempt_begin(&closing);
+    close_retired(peer);
+    nvlxi_attempt_note(&closing, NVLX_LOG_WARNING, "what a peer has withdrawn could not be closed");
+}
+
 int nvlxi_peer_update(struct nvlx_peer *peer, const char *text, size_t length) {
     struct nvlxi_relocation *r = peer->relocation;
     struct nvlxi_peer_table *table;
@@ -467,7 +475,7 @@ int nvlxi_peer_update(struct nvlx_peer *peer, const char *text, size_t length) {
     pthread_mutex_unlock(&r->mutex);
     table_free(r, table);
     if (!code)
-        close_retired(peer); /* the update holds, whatever a driver says of closing, which is logged */
+        close_replaced(peer);
     return code;
 }
 

@@ -12,6 +12,7 @@
 
 #include "base.h"
 #include "error.h"
+#include "fork_files.h"
 #include "log.h"
 
 #define CONNECTIONS_DEFAULT 64
@@ -109,12 +110,12 @@ static int start_thread(struct nvlxi_rendezvous *r) {
 static int start(struct nvlxi_rendezvous *r) {
     if (r->started)
         return 0;
-    r->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    r->wake = nvlxi_fork_files_eventfd();
     if (r->wake < 0)
         return nvlxi_fail(NVLX_ENOMEM, "no eventfd for the service thread: %s", strerror(errno));
     int code = start_thread(r);
     if (code)
-        close(r->wake);
+        nvlxi_fork_files_close(r->wake);
     r->started = !code;
     return code;
 }
@@ -233,7 +234,7 @@ void nvlxi_rendezvous_free(struct nvlxi_rendezvous *rendezvous) {
         pthread_mutex_unlock(&r->mutex);
         wake(r);
         pthread_join(r->thread, NULL);
-        close(r->wake);
+        nvlxi_fork_files_close(r->wake);
     }
     if (r->server)
         nvlxi_server_close(r->server);

@@ -123,8 +123,10 @@ static int apply(struct nvlxi_clients *clients, struct nvlxi_subscription *subsc
     if (in->header.type != NVLXI_WIRE_TEXT)
         return nvlxi_fail(NVLX_EFORMAT, "a message of type %u, not a descriptor", (unsigned)in->header.type);
     nvlxi_transfers_progress(clients->transfers);
+    struct nvlxi_attempt update;
+    nvlxi_attempt_begin(&update);
     int code = nvlxi_peer_update(subscription->peer, (const char *)in->body, in->header.length);
-    return code == NVLX_ESTALE ? 0 : code;
+    return nvlxi_attempt_end(&update, code == NVLX_ESTALE ? 0 : code);
 }
 
 /* Busy with it, without the mutex. Returns 0 or why the connection ends. */

@@ -12,6 +12,7 @@
 
 #include "base.h"
 #include "error.h"
+#include "fork_files.h"
 #include "name.h"
 
 #define PAUSE_MIN 1000000u /* ns between two tries to connect; doubled each time, up to ... */
@@ -211,7 +212,7 @@ int nvlxi_link_receive(struct nvlxi_link *link, enum nvlxi_wire_type type, struc
 
 /* Returns 0 or an errno. */
 static int connect_once(struct nvlxi_link *link, const struct sockaddr_un *address, socklen_t length) {
-    link->socket = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    link->socket = nvlxi_fork_files_socket();
     if (link->socket < 0)
         return errno;
     if (connect(link->socket, (const struct sockaddr *)address, length) == 0)
@@ -276,12 +277,13 @@ int nvlxi_link_open(struct nvlxi_link *link, const char *address, enum nvlxi_wir
     return code;
 }
 
-/* Closing alone would not reach the other end while the service thread polls, or a forked child has the socket too. */
+/* Closing alone would not reach the other end while the service thread polls, or a child that is about to exec has it
+ * too. */
 void nvlxi_link_close(struct nvlxi_link *link) {
     nvlxi_inbox_clear(&link->in);
     if (link->socket >= 0) {
         shutdown(link->socket, SHUT_RDWR);
-        close(link->socket);
+        nvlxi_fork_files_close(link->socket);
     }
     link->socket = -1;
 }

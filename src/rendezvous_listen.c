@@ -13,6 +13,7 @@
 
 #include "base.h"
 #include "error.h"
+#include "fork_files.h"
 #include "rendezvous_link.h"
 
 #define LOCK_TRIES    100
@@ -42,23 +43,41 @@ static int lock_folder(const char *address, int *lock) {
 }
 
 static void unlock_folder(int lock) {
-    if (lock >= 0)
-        close(lock);
+    if (lock < 0)
+        return;
+    flock(lock, LOCK_UN); /* a child that was forked meanwhile has it too */
+    close(lock);
 }
 
 /* Whether nobody listens behind the socket file. */
 static bool is_dead(const struct sockaddr_un *address, socklen_t length) {
-    int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    int probe = nvlxi_fork_files_socket();
     if (probe < 0)
         return false;
     bool dead = connect(probe, (const struct sockaddr *)address, length) && errno == ECONNREFUSED;
-    close(probe);
+    nvlxi_fork_files_close(probe);
     return dead;
+}
+
+/* An abstract name at which nobody listens is about to be free, or to be listened at: a child has its socket that was
+ * forked a moment ago. */
+static int bind_patiently(int socket, const struct sockaddr_un *address, socklen_t length) {
+    for (int i = 0;; i++) {
+        if (bind(socket, (const struct sockaddr *)address, length) == 0)
+            return 0;
+        if (errno != EADDRINUSE || address->sun_path[0] || i == LOCK_TRIES)
+            return -1;
+        if (!is_dead(address, length)) {
+            errno = EADDRINUSE;
+            return -1;
+        }
+        usleep(LOCK_PAUSE_US);
+    }
 }
 
 static int bind_socket(struct nvlxi_listener *listener, const struct sockaddr_un *address, socklen_t length) {
     struct stat status;
-    if (bind(listener->socket, (const struct sockaddr *)address, length) == 0)
+    if (bind_patiently(listener->socket, address, length) == 0)
         return 0;
     if (errno != EADDRINUSE)
         return nvlxi_fail(nvlxi_socket_code(errno), "cannot serve at \"%s\": %s", listener->address, strerror(errno));
@@ -100,7 +119,7 @@ static void free_listener(struct nvlxi_listener *listener) {
     free(listener->users);
     free(listener->groups);
     if (listener->socket >= 0)
-        close(listener->socket);
+        nvlxi_fork_files_close(listener->socket);
 }
 
 int nvlxi_listener_open(struct nvlxi_listener *listener, const char *address,
@@ -115,7 +134,7 @@ int nvlxi_listener_open(struct nvlxi_listener *listener, const char *address,
     if ((code = copy_ids(options->users, options->user_count, &listener->users)) ||
         (code = copy_ids(options->groups, options->group_count, &listener->groups)))
         goto free_all;
-    listener->socket = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    listener->socket = nvlxi_fork_files_socket();
     if (listener->socket < 0) {
         code = nvlxi_fail(nvlxi_socket_code(errno), "no socket to serve at \"%s\": %s", address, strerror(errno));
         goto free_all;
@@ -133,7 +152,7 @@ free_all:
     return code;
 }
 
-/* A forked child may have the socket as well: it stops listening there too. */
+/* A child that is about to exec may have the socket as well: it stops listening there too. */
 void nvlxi_listener_close(struct nvlxi_listener *listener) {
     struct stat status;
     if (listener->address[0] == '/' && lstat(listener->address, &status) == 0 && status.st_dev == listener->device &&

@@ -12,6 +12,7 @@
 
 #include "base.h"
 #include "error.h"
+#include "fork_files.h"
 #include "log.h"
 #include "rendezvous_link.h"
 
@@ -271,8 +272,8 @@ static void remove_connection(struct nvlxi_server *server, struct connection *c)
     server->subscribers -= c->state == SUBSCRIBER;
     nvlxi_inbox_clear(&c->in);
     drop_text(c->text);
-    shutdown(c->socket, SHUT_RDWR); /* a forked child may have it as well */
-    close(c->socket);
+    shutdown(c->socket, SHUT_RDWR); /* a child that is about to exec may have it as well */
+    nvlxi_fork_files_close(c->socket);
     free(c);
 }
 
@@ -338,8 +339,7 @@ static int admit(struct nvlxi_server *server, int socket) {
 
 static void accept_some(struct nvlxi_server *server) {
     for (int i = 0; i < ACCEPTS_A_TURN; i++) {
-        /* cppcheck-suppress nullPointer; who connects is not asked for */
-        int socket = accept4(server->listener.socket, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        int socket = nvlxi_fork_files_accept(server->listener.socket);
         if (socket < 0 && (errno == EINTR || errno == ECONNABORTED))
             continue;
         if (socket < 0 && errno == EAGAIN)
@@ -353,7 +353,7 @@ static void accept_some(struct nvlxi_server *server) {
         int code = admit(server, socket);
         if (code) {
             send_reason(socket, code);
-            close(socket);
+            nvlxi_fork_files_close(socket);
         }
     }
 }

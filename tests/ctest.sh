@@ -17,12 +17,12 @@ print_skips() {
         }'
 }
 
-# run_ctest FOLDER CTEST_ARGUMENT...
+# run_ctest FOLDER CTEST_ARGUMENT...: fails also if no test is what the arguments ask for, which ctest itself says.
 run_ctest() {
     local folder=$1 line log skipped=()
     shift
     log=$folder/Testing/Temporary/LastTest.log
-    ctest --test-dir "$folder" --output-on-failure --parallel "$(nproc)" "$@" 2>&1 </dev/null | while IFS= read -r line; do
+    ctest --test-dir "$folder" --output-on-failure --no-tests=error --parallel "$(nproc)" "$@" 2>&1 </dev/null | while IFS= read -r line; do
         if [[ $line =~ Test\ +#[0-9]+:\ ([^ ]+)\ .*\*\*\*Skipped ]]; then
             skipped+=("${BASH_REMATCH[1]}")
         elif [[ $line =~ ^[0-9]+%\ tests\ passed ]]; then

@@ -13,8 +13,10 @@ done <<'TABLE'
 include/nvlxfer        00
 src/base               01
 src/hash               02
+src/mute               02
 src/log                10
 src/error              11
+src/fork_files         11
 src/name               12
 src/options            12
 src/records            18
@@ -60,7 +62,10 @@ src/rendezvous_client  46
 src/rendezvous_fetch   46
 src/rendezvous_server  46
 src/rendezvous         47
+src/backend            48
+src/fork               48
 src/engine             50
+src/engine_transfers   51
 src/tools/nvlx_info    90
 src/tools/perf         90
 src/tools/perf_word    90
@@ -145,6 +150,18 @@ check_include() {
     fi
 }
 
+# A lock of the whole process must be whole in a forked child: each file that has one is asked by src/fork.c.
+check_locks() {
+    local file function
+    while read -r file; do
+        function=$(sed -n 's/.*void \(nvlxi_[a-z_]*_fork\)(.*) {$/\1/p' "$file")
+        if [[ -z $function ]] || ! grep -qr "$function(phase)\|^ *$function,$" src; then
+            echo "$file has a lock of the whole process, and no function that src/fork.c comes to"
+            failed=1
+        fi
+    done < <(grep -rlE 'PTHREAD_(MUTEX|RWLOCK)_INITIALIZER|std::(shared_)?mutex|pthread_once' src)
+}
+
 check_tree() {
     local file quote header count=0
     while read -r file; do
@@ -158,6 +175,7 @@ check_tree() {
             check_include "$file" "$quote" "$header"
         done < <(sed -n 's/^[[:space:]]*#[[:space:]]*include[[:space:]]*\([<"]\)\([^>"]*\)[>"].*/\1 \2/p' "$file")
     done < <(find include src -type f \( -name '*.h' -o -name '*.c' -o -name '*.cc' -o -name '*.cu' \) | sort)
+    check_locks
     ((count > 0)) || { echo "no source was found" && failed=1; }
     ((failed)) || echo "$count files keep to their layers"
 }
@@ -195,6 +213,7 @@ if [[ $1 == --prove ]]; then
     prove src/tools/perf_side.c '#include "device.h"'
     prove src/tools/perf_raw_cuda.c '#include "device.h"'
     prove src/tools/perf_raw_host.c '#include <cuda_runtime_api.h>'
+    prove src/transfer.c 'static pthread_mutex_t here = PTHREAD_MUTEX_INITIALIZER;'
     prove src/unheard_of.c '#include "base.h"'
     ((failed)) || echo "every broken copy was noticed"
 else

@@ -410,8 +410,8 @@ static void files_run_out(void **state) {
         int chunks = try_allocate(NVLXI_KIND_VMM, 5 * CHUNK, CHUNK);
         int part = spare ? 0 : try_allocate(NVLXI_KIND_POOL, 10, 0);
         assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
-        EXPECT(NVLX_EDEVICE, chunks);
-        EXPECT(spare ? 0 : NVLX_EDEVICE, part);
+        EXPECT(NVLX_ENOMEM, chunks);
+        EXPECT(spare ? 0 : NVLX_ENOMEM, part);
         assert_int_equal(lines_with("/proc/self/maps", NAME), 0);
     }
     assert_true(lines_with("/proc/self/maps", "") < lines + ROUNDS); /* the heap may have grown */
@@ -420,7 +420,7 @@ static void files_run_out(void **state) {
     EXPECT(0, ops->resolve(me.device, address, &chunk));
     int code = ops->export_file(me.device, &chunk, &fd);
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
-    EXPECT(NVLX_EDEVICE, code);
+    EXPECT(NVLX_ENOMEM, code);
     assert_int_equal(fd, -1);
     EXPECT(0, ops->export_file(me.device, &chunk, &fd));
     close(fd);

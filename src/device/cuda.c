@@ -22,16 +22,18 @@
  * the current one, and takes both back on the way out. (Measured with driver 580 and CUDA 13.0.)
  *
  * Driver functions come through cudaGetDriverEntryPointByVersion, so that the library loads on machines without a
- * driver. Threads: `mutex` guards `context`, `pool` and `records`; all else is set in open.
+ * driver. Threads: a device's `mutex` guards `context`, `pool` and `records`; all else is set in open.
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #include "cuda.h"
 
+#include <dlfcn.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "error.h"
 #include "identity.h"
+#include "log.h"
 
 _Static_assert(sizeof(cudaIpcMemHandle_t) == NVLXI_HANDLE_BYTES, "a legacy IPC handle fills a handle");
 
@@ -60,14 +62,29 @@ static int load_driver_once(void) {
     return code;
 }
 
+static pthread_mutex_t driver_mutex = PTHREAD_MUTEX_INITIALIZER;
+static bool driver_loaded;
+
 static int load_driver(void) {
-    static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
-    static bool loaded;
-    pthread_mutex_lock(&mutex);
-    int code = loaded ? 0 : load_driver_once();
-    loaded = code == 0;
-    pthread_mutex_unlock(&mutex);
+    pthread_mutex_lock(&driver_mutex);
+    int code = driver_loaded ? 0 : load_driver_once();
+    driver_loaded = code == 0;
+    pthread_mutex_unlock(&driver_mutex);
     return code;
+}
+
+static atomic_bool cuda_used; /* it was asked for GPUs, here or in this process's parent */
+static atomic_bool cuda_lost; /* it was, in the parent */
+
+void nvlxi_device_cuda_fork(enum nvlxi_fork_phase phase) {
+    nvlxi_cuda_pools_fork(phase);
+    if (phase == NVLXI_BEFORE_FORK) {
+        pthread_mutex_lock(&driver_mutex);
+        return;
+    }
+    if (phase == NVLXI_IN_CHILD)
+        atomic_store(&cuda_lost, atomic_load(&cuda_used));
+    pthread_mutex_unlock(&driver_mutex);
 }
 
 /* The runtime's error becomes ours, in its own words; it is taken off the thread, where the caller's next check would
@@ -100,9 +117,11 @@ static void load_kernel(struct nvlxi_cuda_gpu *gpu, CUcontext context, int ordin
     nvlxi_cuda_driver.cuThreadExchangeStreamCaptureMode(&mode);
     nvlxi_cuda_driver.cuCtxPopCurrent(&popped);
     gpu->sms = (uint32_t)sms;
-    if (error)
-        nvlxi_cuda_runtime_failure(error, NVLX_ENOTSUP,
-                                   "the copy kernel does not load: this GPU's transfers take the copy engines");
+    if (!error)
+        return;
+    cudaGetLastError();
+    nvlxi_log(NVLX_LOG_WARNING, "the copy kernel does not load: transfers of GPU %d take the copy engines: %s (%s)",
+              ordinal, cudaGetErrorString(error), cudaGetErrorName(error));
 }
 
 static int retain(struct nvlxi_device *device, int ordinal) {
@@ -169,10 +188,47 @@ int nvlxi_cuda_any_gpu(struct nvlxi_device *device) {
 
 /* ---- Device ------------------------------------------------------------------------------------------ */
 
-static int cuda_count(int *gpus) {
-    cudaError_t error = cudaGetDeviceCount(gpus);
-    if (error)
+/* The runtime would say of a machine without any driver that its version is insufficient. */
+static int find_driver(void) {
+    if (dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL)) /* stays loaded: the runtime takes it next */
+        return 0;
+    const char *reason = dlerror();
+    bool missing = reason && strstr(reason, "No such file");
+    return nvlxi_fail(NVLX_EBACKEND, "the cuda backend cannot run: %s (%s)",
+                      missing ? "no NVIDIA driver found" : "the NVIDIA driver's library does not load",
+                      reason ? reason : "libcuda.so.1");
+}
+
+static int count_failure(cudaError_t error) {
+    int version = 0;
+    if (error == cudaErrorInitializationError)
+        return nvlxi_cuda_runtime_failure(error, NVLX_EBACKEND,
+                                          "the cuda backend cannot run, as in a child forked after CUDA was used");
+    if (error != cudaErrorInsufficientDriver || cudaDriverGetVersion(&version) || !version)
         return nvlxi_cuda_runtime_failure(error, NVLX_EBACKEND, "the cuda backend cannot run");
+    cudaGetLastError();
+    return nvlxi_fail(NVLX_EBACKEND,
+                      "the cuda backend cannot run: the NVIDIA driver is for CUDA %d.%d, older than %d.%d, with which "
+                      "this library was built",
+                      version / 1000, version % 1000 / 10, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
+}
+
+static int cuda_count(int *gpus) {
+    if (atomic_load(&cuda_lost))
+        return nvlxi_fail(NVLX_EBACKEND,
+                          "the cuda backend cannot run: this is a forked child, and CUDA was used before "
+                          "the fork; start such a process anew (exec, spawn)");
+    if (!atomic_load(&cuda_used)) {
+        int code = find_driver();
+        if (code)
+            return code;
+        atomic_store(&cuda_used, true);
+    }
+    cudaError_t error = cudaGetDeviceCount(gpus);
+    if (error) {
+        atomic_store(&cuda_used, false);
+        return count_failure(error);
+    }
     if (*gpus == 0)
         return nvlxi_fail(NVLX_EBACKEND, "the cuda backend cannot run: no GPU is visible");
     return load_driver();

@@ -181,6 +181,7 @@ int nvlxi_cuda_pool_map(const struct nvlxi_map *map, uint64_t *address);
 int nvlxi_cuda_pool_unmap(uint64_t address, bool *found);
 /* The pools of alloc. No context is current. */
 void nvlxi_cuda_pools_close(struct nvlxi_device *device);
+void nvlxi_cuda_pools_fork(enum nvlxi_fork_phase phase);
 
 /* ---- The slots of the ops table that are in other files ----------------------------------------------- */
 

@@ -213,6 +213,17 @@ static pthread_cond_t imports_changed = PTHREAD_COND_INITIALIZER;
 static struct import *imports;            /* by key */
 static struct import *imports_by_address; /* those that are not busy */
 
+/* A child that was forked after these were used has no CUDA: only the locks must be whole. */
+void nvlxi_cuda_pools_fork(enum nvlxi_fork_phase phase) {
+    if (phase == NVLXI_BEFORE_FORK) {
+        pthread_mutex_lock(&imports_mutex);
+        pthread_mutex_lock(&pools_mutex);
+        return;
+    }
+    pthread_mutex_unlock(&pools_mutex);
+    pthread_mutex_unlock(&imports_mutex);
+}
+
 /* Under the mutex. NULL without memory. */
 static struct import *add_busy(const struct import_key *key, CUmemoryPool pool) {
     struct import *import = calloc(1, sizeof *import);

@@ -61,7 +61,8 @@ static int reserve(int gpu, uint64_t size, size_t chunks, size_t alignment, stru
     CUdeviceptr base;
     CUresult error = nvlxi_cuda_driver.cuMemAddressReserve(&base, size, alignment, 0, 0);
     if (error)
-        return nvlxi_cuda_driver_failure(error, NVLX_EDEVICE, "cuMemAddressReserve");
+        return nvlxi_cuda_driver_failure(error, error == CUDA_ERROR_OUT_OF_MEMORY ? NVLX_ENOMEM : NVLX_EDEVICE,
+                                         "cuMemAddressReserve, of address space");
     struct nvlxi_cuda_record *record = calloc(1, sizeof *record + chunks * sizeof record->sizes[0]);
     if (!record) {
         nvlxi_cuda_driver.cuMemAddressFree(base, size);
@@ -135,6 +136,12 @@ static int make_chunks(struct nvlxi_cuda_record *record, uint64_t chunk) {
     return grant(record, false);
 }
 
+/* More than the current GPU has: it is not address space that would be short. */
+static bool exceeds_gpu(uint64_t size) {
+    size_t available, total;
+    return cudaMemGetInfo(&available, &total) == cudaSuccess && size > total;
+}
+
 int nvlxi_cuda_vmm_alloc(struct nvlxi_device *device, const struct nvlxi_alloc *alloc, void **address) {
     struct nvlxi_cuda_record *record;
     uint64_t chunk, size;
@@ -142,7 +149,8 @@ int nvlxi_cuda_vmm_alloc(struct nvlxi_device *device, const struct nvlxi_alloc *
     int code = granularity(alloc->gpu, &unit);
     if (code)
         return code;
-    if (!round_up(alloc->chunk ? alloc->chunk : alloc->length, unit, &chunk) || !round_up(alloc->length, unit, &size))
+    if (!round_up(alloc->chunk ? alloc->chunk : alloc->length, unit, &chunk) || !round_up(alloc->length, unit, &size) ||
+        exceeds_gpu(size))
         return nvlxi_fail(NVLX_EDEVICE, "GPU %d does not have %zu bytes", alloc->gpu, alloc->length);
     if ((code = reserve(alloc->gpu, size, (size_t)((size - 1) / chunk + 1), unit, &record)))
         return code;

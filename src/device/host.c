@@ -105,6 +105,13 @@ static void host_list_free(struct nvlxi_device *device, void *memory) {
     free(memory);
 }
 
+/* No two of their locks are held together elsewhere. */
+void nvlxi_device_host_fork(enum nvlxi_fork_phase phase) {
+    nvlxi_host_pools_fork(phase);
+    nvlxi_host_memory_fork(phase);
+    nvlxi_host_lanes_fork(phase);
+}
+
 const struct nvlxi_device_ops nvlxi_device_host = {
     .name = "host",
     .count = host_count,

@@ -6,6 +6,7 @@
 
 #include <assert.h>
 
+#include "../base.h"
 #include "../device.h"
 
 #define NVLXI_HOST_GPUS_MAX   64
@@ -74,5 +75,10 @@ int nvlxi_host_lane_wait(struct nvlxi_lane *lane, struct nvlxi_event *event);
 int nvlxi_host_stream_gpu(struct nvlxi_device *device, void *stream, int *gpu);
 int nvlxi_host_stream_record(struct nvlxi_device *device, void *stream, struct nvlxi_event *event);
 int nvlxi_host_stream_wait(struct nvlxi_device *device, void *stream, struct nvlxi_event *event);
+
+/* What each file has for the whole process: see fork.c. */
+void nvlxi_host_pools_fork(enum nvlxi_fork_phase phase);
+void nvlxi_host_memory_fork(enum nvlxi_fork_phase phase);
+void nvlxi_host_lanes_fork(enum nvlxi_fork_phase phase);
 
 #endif

@@ -5,29 +5,40 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "../error.h"
+#include "../mute.h"
 
 #define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
 
 int nvlxi_host_file_make(uint64_t length) {
+    struct nvlxi_mute mute;
     if (length > INT64_MAX) {
-        errno = ENOMEM;
+        errno = EFBIG;
         return -1;
     }
     int fd = memfd_create("nvlxfer-host-gpu", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0)
         return -1;
-    if (ftruncate(fd, (off_t)length) || fcntl(fd, F_ADD_SEALS, SEALS)) {
+    nvlxi_mute_begin(&mute, SIGXFSZ);
+    int failed = ftruncate(fd, (off_t)length);
+    nvlxi_mute_end(&mute);
+    if (failed || fcntl(fd, F_ADD_SEALS, SEALS)) {
         int error = errno;
         close(fd);
         errno = error;
         return -1;
     }
     return fd;
+}
+
+int nvlxi_host_file_failure(int gpu, uint64_t length, int reason) {
+    return nvlxi_fail(nvlxi_system_code(reason, NVLX_EDEVICE), "GPU %d has no %" PRIu64 " bytes: %s%s", gpu, length,
+                      strerror(reason), reason == EFBIG ? " (RLIMIT_FSIZE)" : "");
 }
 
 bool nvlxi_host_file_is(int fd, uint64_t length) {

@@ -9,8 +9,13 @@
 
 #include "../device.h"
 
-/* A file of exactly `length` bytes that keeps its size. Its descriptor; or -1, and errno tells why. */
+/* A file of exactly `length` bytes that keeps its size. Its descriptor; or -1, and errno tells why. Beyond RLIMIT_FSIZE
+ * it is EFBIG, and no signal. */
 int nvlxi_host_file_make(uint64_t length);
+
+/* Fails for what errno says, `reason`: a GPU, or its pool, has no `length` bytes. NVLX_EDEVICE, or NVLX_ENOMEM if it is
+ * this process that has no address space or file descriptor for them. */
+int nvlxi_host_file_failure(int gpu, uint64_t length, int reason);
 
 /* Whether a descriptor, of anything, leads to a sealed file of exactly `length` bytes. */
 bool nvlxi_host_file_is(int fd, uint64_t length);

@@ -67,6 +67,17 @@ struct nvlxi_lane {
 static pthread_mutex_t lanes_mutex = PTHREAD_MUTEX_INITIALIZER;
 static LIST_HEAD(, nvlxi_lane) lanes = LIST_HEAD_INITIALIZER(lanes);
 
+/* The workers are not in the child. */
+void nvlxi_host_lanes_fork(enum nvlxi_fork_phase phase) {
+    if (phase == NVLXI_BEFORE_FORK) {
+        pthread_mutex_lock(&lanes_mutex);
+        return;
+    }
+    if (phase == NVLXI_IN_CHILD)
+        LIST_INIT(&lanes);
+    pthread_mutex_unlock(&lanes_mutex);
+}
+
 /* ---- Points ------------------------------------------------------------------------------------------ */
 
 static struct point *point_make(void) {
@@ -195,7 +206,8 @@ int nvlxi_host_lane_create(struct nvlxi_device *device, int gpu, int priority, s
     pthread_cond_init(&made->changed, NULL);
     int error = start_worker(made);
     if (error) {
-        code = nvlxi_fail(NVLX_EDEVICE, "cannot start the worker of a lane of GPU %d: %s", gpu, strerror(error));
+        code = nvlxi_fail(nvlxi_system_code(error, NVLX_EDEVICE), "cannot start the worker of a lane of GPU %d: %s",
+                          gpu, strerror(error));
         goto free_lane;
     }
     pthread_mutex_lock(&lanes_mutex);

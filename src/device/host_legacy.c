@@ -21,19 +21,8 @@
 #include "host_memory.h"
 #include "owner.h"
 
-/* When a process was started, in clock ticks after boot; 0 if there is none, or only a corpse that nobody has waited
- * for. The name in the second field may hold anything, spaces and parentheses too. */
-static uint64_t start_time(int32_t pid) {
-    char path[64], text[1024];
-    snprintf(path, sizeof path, "/proc/%" PRId32 "/stat", pid);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return 0;
-    ssize_t length = read(fd, text, sizeof text - 1);
-    close(fd);
-    if (length <= 0)
-        return 0;
-    text[length] = '\0';
+/* The name in the second field may hold anything, spaces and parentheses too. */
+static uint64_t read_start_time(const char *text) {
     const char *rest = strrchr(text, ')');
     char state;
     uint64_t start;
@@ -42,6 +31,22 @@ static uint64_t start_time(int32_t pid) {
                &start) != 2)
         return 0;
     return state == 'Z' || state == 'X' ? 0 : start;
+}
+
+/* When a process was started, in clock ticks after boot; 0 if there is none, or only a corpse that nobody has waited
+ * for. Fails where that cannot be told. */
+static int find_start_time(int32_t pid, uint64_t *start) {
+    char path[64], text[1024];
+    snprintf(path, sizeof path, "/proc/%" PRId32 "/stat", pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 && nvlxi_system_code(errno, 0))
+        return nvlxi_fail(NVLX_ENOMEM, "cannot tell whether process %d lives: %s", (int)pid, strerror(errno));
+    ssize_t length = fd < 0 ? 0 : read(fd, text, sizeof text - 1);
+    if (fd >= 0)
+        close(fd);
+    text[length > 0 ? length : 0] = '\0';
+    *start = read_start_time(text);
+    return 0;
 }
 
 /* Makes the whole of an open file, `block->size` bytes, visible at block->base. errno tells why not. */
@@ -59,11 +64,13 @@ static int make_handle(struct nvlxi_host_block *block, const struct stat *status
     struct nvlxi_host_handle handle = {.magic = NVLXI_HOST_MAGIC,
                                        .pid = getpid(),
                                        .fd = block->fd,
-                                       .start_time = start_time(getpid()),
                                        .device = status->st_dev,
                                        .inode = status->st_ino,
                                        .serial = block->serial,
                                        .size = block->size};
+    int code = find_start_time(handle.pid, &handle.start_time);
+    if (code)
+        return code;
     if (!handle.start_time)
         return nvlxi_fail(NVLX_EDEVICE, "/proc does not tell when this process was started");
     block->handle.length = sizeof handle;
@@ -80,7 +87,7 @@ static int make(const struct nvlxi_alloc *alloc, struct nvlxi_host_block **made)
     *block = (struct nvlxi_host_block){
         .size = alloc->length, .serial = nvlxi_host_new_serial(), .fd = nvlxi_host_file_make(alloc->length)};
     if (block->fd < 0 || fstat(block->fd, &status) || map_file(block->fd, block)) {
-        code = nvlxi_fail(NVLX_EDEVICE, "GPU %d has no %zu bytes: %s", alloc->gpu, alloc->length, strerror(errno));
+        code = nvlxi_host_file_failure(alloc->gpu, alloc->length, errno);
         goto close_file;
     }
     code = make_handle(block, &status);
@@ -134,7 +141,10 @@ static int check(const struct nvlxi_map *map, struct nvlxi_handle *key) {
                           "segment %" PRIu64 " of %" PRIu64 " bytes has the handle of segment %" PRIu64 " of %" PRIu64
                           " bytes",
                           segment->serial, segment->size, handle.serial, handle.size);
-    if (handle.pid == getpid() && handle.start_time == start_time(getpid()))
+    uint64_t mine = 0;
+    if (handle.pid == getpid() && (code = find_start_time(handle.pid, &mine)))
+        return code;
+    if (handle.start_time == mine)
         return nvlxi_fail(NVLX_EDEVICE, "a process cannot open a handle of its own (process %d)", (int)handle.pid);
     key->length = sizeof handle;
     memcpy(key->bytes, &handle, sizeof handle);
@@ -155,7 +165,8 @@ static int open_found(int found, const struct nvlxi_host_handle *handle) {
     snprintf(path, sizeof path, "/proc/self/fd/%d", found);
     int opened = open(path, O_RDWR | O_CLOEXEC);
     if (opened < 0)
-        return nvlxi_fail(NVLX_EDEVICE, "cannot open the memory of process %d: %s", (int)handle->pid, strerror(errno));
+        return nvlxi_fail(nvlxi_system_code(errno, NVLX_EDEVICE), "cannot open the memory of process %d: %s",
+                          (int)handle->pid, strerror(errno));
     if (!nvlxi_host_file_is(opened, handle->size)) {
         close(opened);
         return nvlxi_fail(NVLX_EDEVICE,
@@ -169,7 +180,11 @@ static int open_found(int found, const struct nvlxi_host_handle *handle) {
  * Returns a descriptor, or an error, which is negative. */
 static int open_file(const struct nvlxi_host_handle *handle) {
     char path[64];
-    if (start_time(handle->pid) != handle->start_time)
+    uint64_t start;
+    int code = find_start_time(handle->pid, &start);
+    if (code)
+        return code;
+    if (start != handle->start_time)
         return nvlxi_fail(NVLX_ESTALE, "process %d, which exported segment %" PRIu64 ", is gone", (int)handle->pid,
                           handle->serial);
     snprintf(path, sizeof path, "/proc/%d/fd/%d", (int)handle->pid, (int)handle->fd);
@@ -177,7 +192,8 @@ static int open_file(const struct nvlxi_host_handle *handle) {
     if (found < 0 && errno == ENOENT)
         return nvlxi_fail(NVLX_ESTALE, "process %d has freed segment %" PRIu64, (int)handle->pid, handle->serial);
     if (found < 0)
-        return nvlxi_fail(NVLX_EDEVICE, "cannot reach the memory of process %d: %s", (int)handle->pid, strerror(errno));
+        return nvlxi_fail(nvlxi_system_code(errno, NVLX_EDEVICE), "cannot reach the memory of process %d: %s",
+                          (int)handle->pid, strerror(errno));
     int opened = open_found(found, handle);
     close(found);
     return opened;
@@ -197,8 +213,8 @@ static int open_mapping(const struct nvlxi_map *map, struct nvlxi_host_block **m
         goto free_block;
     }
     if (map_file(file, block))
-        code = nvlxi_fail(NVLX_EDEVICE, "cannot map %" PRIu64 " bytes of process %d: %s", handle.size, (int)handle.pid,
-                          strerror(errno));
+        code = nvlxi_fail(nvlxi_system_code(errno, NVLX_EDEVICE), "cannot map %" PRIu64 " bytes of process %d: %s",
+                          handle.size, (int)handle.pid, strerror(errno));
     close(file);
     if (code)
         goto free_block;

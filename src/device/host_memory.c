@@ -120,6 +120,19 @@ static bool open_again(const struct nvlxi_host_block *key, uint64_t *address) {
     return true;
 }
 
+/* What the parent allocated and mapped is not the child's, though it can be seen there. */
+void nvlxi_host_memory_fork(enum nvlxi_fork_phase phase) {
+    if (phase == NVLXI_BEFORE_FORK) {
+        pthread_mutex_lock(&mutex);
+        return;
+    }
+    if (phase == NVLXI_IN_CHILD) {
+        blocks = counted = read_only = NULL;
+        atomic_store(&read_only_count, 0);
+    }
+    pthread_mutex_unlock(&mutex);
+}
+
 /* ---- Own memory -------------------------------------------------------------------------------------- */
 
 int nvlxi_host_alloc(struct nvlxi_device *device, const struct nvlxi_alloc *alloc, void **address) {
@@ -132,6 +145,9 @@ int nvlxi_host_alloc(struct nvlxi_device *device, const struct nvlxi_alloc *allo
         return nvlxi_fail(NVLX_ENOTSUP, "the host backend has no memory of kind %" PRIu32, alloc->kind);
     if (alloc->length == 0)
         return nvlxi_fail(NVLX_EINVAL, "an allocation of 0 bytes on GPU %d", alloc->gpu);
+    if (alloc->length > NVLXI_HOST_GPU_BYTES || alloc->chunk > NVLXI_HOST_GPU_BYTES)
+        return nvlxi_fail(NVLX_EDEVICE, "GPU %d has no %zu bytes (in chunks of %" PRIu64 "): it has %" PRIu64,
+                          alloc->gpu, alloc->length, (uint64_t)alloc->chunk, NVLXI_HOST_GPU_BYTES);
     code = kind->make(alloc, &made);
     if (code)
         return code;
@@ -186,7 +202,9 @@ int nvlxi_host_resolve(struct nvlxi_device *device, uint64_t address, struct nvl
                           "0x%" PRIx64 " lies in a mapping of another process's memory, which only its owner can share",
                           address);
     if (found.kind == NVLXI_KIND_UNKNOWN)
-        return nvlxi_fail(NVLX_ENOTSUP, "0x%" PRIx64 " is host memory that no GPU knows: use memory of nvlx_alloc",
+        return nvlxi_fail(NVLX_ENOTSUP,
+                          "0x%" PRIx64 " is not memory of the host backend (software GPUs), on which this engine runs: "
+                          "for host memory, use memory of nvlx_alloc; for that of a real GPU, the cuda backend",
                           address);
     *allocation = found;
     return 0;
@@ -230,7 +248,8 @@ int nvlxi_host_export_file(struct nvlxi_device *device, const struct nvlxi_alloc
     if (!block)
         return fail_freed(allocation);
     if (made < 0)
-        return nvlxi_fail(NVLX_EDEVICE, "no file descriptor for the allocation at 0x%" PRIx64 ": %s", allocation->base,
+        return nvlxi_fail(nvlxi_system_code(error, NVLX_EDEVICE),
+                          "no file descriptor for the allocation at 0x%" PRIx64 ": %s", allocation->base,
                           strerror(error));
     *fd = made;
     return 0;

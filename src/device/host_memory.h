@@ -42,6 +42,9 @@ struct nvlxi_host_kind {
 
 extern const struct nvlxi_host_kind nvlxi_host_legacy, nvlxi_host_vmm, nvlxi_host_pool;
 
+/* More than any allocation has: what a GPU does not have is told from what there is no address space for. */
+#define NVLXI_HOST_GPU_BYTES (UINT64_C(1) << 42)
+
 /* Never given before in this process. */
 uint64_t nvlxi_host_new_serial(void);
 

@@ -49,8 +49,24 @@ struct pool {
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static struct pool *pools[NVLXI_HOST_GPUS_MAX];
 
-static off_t entry_offset(uint64_t offset) {
-    return (off_t)(MEMORY_SIZE + offset / STEP * sizeof(struct entry));
+static uint64_t entry_offset(uint64_t offset) {
+    return MEMORY_SIZE + offset / STEP * sizeof(struct entry);
+}
+
+/* The entry of an allocation, in the pool's own view of its file: to write by a call could raise SIGXFSZ. */
+static struct entry *own_entry(const struct allocation *allocation) {
+    return nvlxi_host_pointer(allocation->pool->base + entry_offset(allocation->offset));
+}
+
+/* A child has pools of its own: in the parent's, both would allocate the same bytes. */
+void nvlxi_host_pools_fork(enum nvlxi_fork_phase phase) {
+    if (phase == NVLXI_BEFORE_FORK) {
+        pthread_mutex_lock(&mutex);
+        return;
+    }
+    if (phase == NVLXI_IN_CHILD)
+        memset(pools, 0, sizeof pools);
+    pthread_mutex_unlock(&mutex);
 }
 
 /* ---- Own memory; with the mutex held ------------------------------------------------------------------ */
@@ -64,7 +80,7 @@ static struct pool *pool_make(int gpu) {
     pool->fd = nvlxi_host_file_make(FILE_SIZE);
     if (pool->fd < 0)
         goto free_pool;
-    void *address = mmap(NULL, MEMORY_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, pool->fd, 0);
+    void *address = mmap(NULL, FILE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, pool->fd, 0);
     if (address == MAP_FAILED)
         goto close_file;
     pool->base = (uintptr_t)address;
@@ -82,7 +98,7 @@ static void pool_end_if_empty(struct pool *pool) {
     if (!TAILQ_EMPTY(&pool->allocations))
         return;
     pools[pool->gpu] = NULL;
-    munmap(nvlxi_host_pointer(pool->base), MEMORY_SIZE);
+    munmap(nvlxi_host_pointer(pool->base), FILE_SIZE);
     close(pool->fd);
     free(pool);
 }
@@ -97,7 +113,7 @@ static int enter(struct pool *pool, struct allocation *allocation) {
         gap = next->offset + (next->block.size + STEP - 1) / STEP * STEP;
     }
     if (!next && MEMORY_SIZE - gap < allocation->block.size) {
-        errno = ENOMEM;
+        errno = ENOSPC;
         return -1;
     }
     if (next)
@@ -115,10 +131,7 @@ static int place(struct pool *pool, struct allocation *allocation) {
     struct entry entry = {.serial = block->serial, .size = block->size};
     if (getrandom(&entry.tag, sizeof entry.tag, 0) != sizeof entry.tag || enter(pool, allocation))
         return -1;
-    if (pwrite(pool->fd, &entry, sizeof entry, entry_offset(allocation->offset)) != sizeof entry) {
-        TAILQ_REMOVE(&pool->allocations, allocation, neighbours);
-        return -1;
-    }
+    *own_entry(allocation) = entry;
     const struct nvlxi_host_pool_handle handle = {.magic = NVLXI_HOST_POOL_MAGIC,
                                                   .offset = allocation->offset,
                                                   .size = block->size,
@@ -148,20 +161,18 @@ static int make(const struct nvlxi_alloc *alloc, struct nvlxi_host_block **made)
     pthread_mutex_unlock(&mutex);
     if (!placed) {
         free(allocation);
-        return nvlxi_fail(NVLX_EDEVICE, "the pool of GPU %d has no %zu bytes: %s", alloc->gpu, alloc->length,
-                          strerror(error));
+        return nvlxi_fail(nvlxi_system_code(error, NVLX_EDEVICE), "the pool of GPU %d has no %zu bytes: %s", alloc->gpu,
+                          alloc->length, strerror(error));
     }
     *made = &allocation->block;
     return 0;
 }
 
 static void destroy(struct nvlxi_host_block *block) {
-    static const struct entry nothing;
     struct allocation *allocation = nvlxi_container_of(block, struct allocation, block);
     struct pool *pool = allocation->pool;
     pthread_mutex_lock(&mutex);
-    /* Cannot fail: the entry's page is there since the allocation was made. */
-    (void)!pwrite(pool->fd, &nothing, sizeof nothing, entry_offset(allocation->offset));
+    *own_entry(allocation) = (struct entry){0};
     TAILQ_REMOVE(&pool->allocations, allocation, neighbours);
     pool_end_if_empty(pool);
     pthread_mutex_unlock(&mutex);
@@ -195,7 +206,7 @@ static int check(const struct nvlxi_map *map, struct nvlxi_handle *key) {
 /* Whether the pool's allocation is still the one that the handle was made for. */
 static int check_entry(int fd, const struct nvlxi_host_pool_handle *handle) {
     struct entry entry;
-    if (pread(fd, &entry, sizeof entry, entry_offset(handle->offset)) != sizeof entry)
+    if (pread(fd, &entry, sizeof entry, (off_t)entry_offset(handle->offset)) != sizeof entry)
         return nvlxi_fail(NVLX_EDEVICE, "cannot read a pool's file: %s", strerror(errno));
     if (entry.tag != handle->tag || !entry.serial)
         return nvlxi_fail(NVLX_ESTALE, "segment %" PRIu64 " of a pool was freed", handle->serial);
@@ -218,7 +229,8 @@ static int map_pages(int fd, const struct nvlxi_host_pool_handle *handle, struct
     void *address =
         mmap(NULL, lead + handle->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)(handle->offset - lead));
     if (address == MAP_FAILED)
-        return nvlxi_fail(NVLX_EDEVICE, "cannot map %" PRIu64 " bytes of a pool: %s", handle->size, strerror(errno));
+        return nvlxi_fail(nvlxi_system_code(errno, NVLX_EDEVICE), "cannot map %" PRIu64 " bytes of a pool: %s",
+                          handle->size, strerror(errno));
     block->base = (uintptr_t)address;
     block->base += lead;
     block->size = handle->size;

@@ -40,6 +40,11 @@ static int reserve(uint64_t size, uint64_t *base) {
     return 0;
 }
 
+static int no_space(int gpu, uint64_t size, int reason) {
+    return nvlxi_fail(nvlxi_system_code(reason, NVLX_EDEVICE),
+                      "there are no %" PRIu64 " bytes of address space for GPU %d: %s", size, gpu, strerror(reason));
+}
+
 /* Puts a whole file into reserved space. errno tells why not. */
 static int place(int fd, uint64_t base, uint64_t size, int protection) {
     void *address = mmap(nvlxi_host_pointer(base), size, protection, MAP_SHARED | MAP_FIXED, fd, 0);
@@ -75,8 +80,10 @@ static int add_chunk(struct reservation *reservation, uint64_t offset, uint64_t 
 static int make(const struct nvlxi_alloc *alloc, struct nvlxi_host_block **made) {
     uint64_t size, chunk, base;
     bool fits = round_up(alloc->length, &size) && round_up(alloc->chunk ? alloc->chunk : alloc->length, &chunk);
-    if (!fits || reserve(size, &base))
-        return nvlxi_fail(NVLX_EDEVICE, "GPU %d has no %zu bytes of address space", alloc->gpu, alloc->length);
+    if (!fits)
+        return nvlxi_fail(NVLX_EDEVICE, "GPU %d has no %zu bytes", alloc->gpu, alloc->length);
+    if (reserve(size, &base))
+        return no_space(alloc->gpu, size, errno);
     size_t count = (size - 1) / chunk + 1;
     struct reservation *reservation = calloc(1, sizeof *reservation + count * sizeof *reservation->chunks);
     if (!reservation) {
@@ -87,8 +94,7 @@ static int make(const struct nvlxi_alloc *alloc, struct nvlxi_host_block **made)
     reservation->size = size;
     for (uint64_t offset = 0; offset < size; offset += chunk) {
         if (add_chunk(reservation, offset, nvlxi_min(chunk, size - offset))) {
-            int code = nvlxi_fail(NVLX_EDEVICE, "GPU %d has no %zu bytes in chunks of %" PRIu64 ": %s", alloc->gpu,
-                                  alloc->length, chunk, strerror(errno));
+            int code = nvlxi_host_file_failure(alloc->gpu, alloc->length, errno);
             reservation_free(reservation);
             return code;
         }
@@ -105,7 +111,7 @@ static void destroy(struct nvlxi_host_block *first) {
 
 static int check_segment(const struct nvlxi_segment_record *segment) {
     if (segment->kind != NVLXI_KIND_VMM || !segment->file || segment->handle.length || segment->size == 0 ||
-        segment->size % GRANULARITY)
+        segment->size % GRANULARITY || segment->size > NVLXI_HOST_GPU_BYTES)
         return nvlxi_fail(NVLX_EDEVICE,
                           "segment 0x%" PRIx64 " of %" PRIu64 " bytes is no chunk of the host backend's VMM memory",
                           segment->base, segment->size);
@@ -138,8 +144,9 @@ static int place_segment(const struct nvlxi_map *map, const struct nvlxi_segment
     if (code)
         return code;
     if (place(fd, base, segment->size, map->read_only ? PROT_READ : PROT_READ | PROT_WRITE))
-        code = nvlxi_fail(NVLX_EDEVICE, "cannot map segment 0x%" PRIx64 " of %" PRIu64 " bytes: %s", segment->base,
-                          segment->size, strerror(errno));
+        code = nvlxi_fail(nvlxi_system_code(errno, NVLX_EDEVICE),
+                          "cannot map segment 0x%" PRIx64 " of %" PRIu64 " bytes: %s", segment->base, segment->size,
+                          strerror(errno));
     close(fd);
     return code;
 }
@@ -157,8 +164,7 @@ static int open_mapping(const struct nvlxi_map *map, struct nvlxi_host_block **m
     block->size = last->base + last->size - map->segments->base;
     block->read_only = map->read_only;
     if (reserve(block->size, &block->base)) {
-        int code = nvlxi_fail(NVLX_EDEVICE, "GPU %d has no %" PRIu64 " bytes of address space: %s", map->gpu,
-                              block->size, strerror(errno));
+        int code = no_space(map->gpu, block->size, errno);
         free(block);
         return code;
     }
