@@ -77,7 +77,7 @@ struct nvlxi_check {
     struct nvlxi_missing *missing;
     size_t missing_count, missing_capacity;
     struct nvlxi_checked checked; /* the outcome */
-    size_t remote_capacity, run_capacity;
+    size_t remote_capacity, run_capacity, cut_capacity;
     struct nvlxi_check *next;
 };
 
