@@ -314,7 +314,8 @@ static inline void nvlx_transfer_options_init(struct nvlx_transfer_options *opti
  * ends with undefined content. An op may lie in adjacent regions, whatever allocations they are in. `ops` may be reused
  * at once. The first use of a peer's segment maps it (milliseconds; where it takes file descriptors, the peer's process
  * is asked for them, and given 10 s for each answer), unless NVLX_NO_MAP is set. The caller frees the request.
- * NVLX_ERANGE, NVLX_EACCES: an op leaves the registered regions, here or there, or they do not grant
+ * NVLX_EINVAL: an op has wrong fields, or, if its peer is this process itself, its source and destination overlap and
+ * are not the same. NVLX_ERANGE, NVLX_EACCES: an op leaves the registered regions, here or there, or they do not grant
  * its direction. NVLX_ENOTSUP: the peer's segment is of a kind that cannot be opened, or takes a file descriptor and
  * its process does not serve; or NVLX_MECHANISM_KERNEL, where no kernel can copy; or `stream` is capturing a graph, or
  * not of a GPU of this engine (the host backend takes none). NVLX_EAGAIN: NVLX_NO_MAP and not mapped. NVLX_EBUSY:

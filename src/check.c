@@ -360,8 +360,8 @@ static int check_op(struct list *list, size_t index, struct nvlxi_route **route)
         return code;
     checked->longest |= op->length - 1;
     checked->remote[index] = 0;
-    if (op->length)
-        code = check_sides(list, index);
+    if (op->length && !(code = check_sides(list, index)) && op->peer->same_process)
+        code = nvlxi_ops_check_overlap(checked->ops, index, index + 1);
     for (uint64_t at = 0; at < op->length && !code; at += part.length) {
         uint64_t offset = NVLXI_UNMAPPED;
         part = part_of(list, op, at);
@@ -536,6 +536,8 @@ static int check_ready(struct list *list, size_t *index, size_t count, struct nv
             const size_t first = *index;
             *index = way == 0 ? check_reads(&stretch, first, count) : check_writes(&stretch, first, count);
             int code = *index > first ? note_run(list, first, route->group[way]) : 0;
+            if (!code && route->peer->same_process)
+                code = nvlxi_ops_check_overlap(list->check->checked.ops, first, *index);
             if (code)
                 return code;
         }

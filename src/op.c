@@ -19,6 +19,21 @@ int nvlxi_op_foreign(const struct nvlx_op *op, size_t index) {
     return nvlxi_fail(NVLX_EINVAL, "op %zu: peer %p is not one of this engine", index, (void *)op->peer);
 }
 
+static bool overlaps(const struct nvlx_op *op) {
+    const uint64_t local = (uint64_t)(uintptr_t)op->local, remote = op->remote;
+    return local != remote && (local > remote ? local - remote : remote - local) < op->length;
+}
+
+int nvlxi_ops_check_overlap(const struct nvlx_op *ops, size_t index, size_t end) {
+    for (; index < end; index++)
+        if (overlaps(&ops[index]))
+            return nvlxi_fail(NVLX_EINVAL,
+                              "op %zu: its source and its destination overlap: local %p and remote 0x%" PRIx64
+                              ", both of this process, + %" PRIu64,
+                              index, ops[index].local, ops[index].remote, ops[index].length);
+    return 0;
+}
+
 int nvlxi_op_local_failure(const struct nvlx_op *op, size_t index, uint64_t where) {
     return nvlxi_fail(NVLX_ERANGE,
                       "op %zu: local range 0x%" PRIx64 " + %" PRIu64
