@@ -242,8 +242,8 @@ int nvlx_register(struct nvlx_engine *engine, const void *address, size_t length
                   const struct nvlx_region_options *options, struct nvlx_region **region);
 
 /* Drops this one registration, no other, and frees the region; works also after the memory was freed. Waits at most
- * `timeout_ns` (< 0: for ever, 0: not at all) for own transfers in flight on it, or on a region that overlaps it.
- * NVLX_EBUSY: they are still in flight, or, at once, a prepared list names its bytes; the region stays. Peers keep what
+ * `timeout_ns` (< 0: for ever, 0: not at all) for own transfers in flight that touch any of its bytes, and no others.
+ * NVLX_EBUSY: they are still in flight, or, at once, a prepared list touches some; the region stays. Peers keep what
  * they have mapped: agree with them first, and send them a new descriptor (nvlx_peer_update). */
 int nvlx_unregister(struct nvlx_region *region, int64_t timeout_ns);
 

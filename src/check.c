@@ -583,6 +583,8 @@ int nvlxi_check_ops(struct nvlxi_check *check, const struct nvlxi_registration *
     struct nvlxi_route *route = NULL;
     size_t index = 0;
     needs->use_count = needs->mapping_count = needs->peer_count = 0;
+    needs->ops = ops;
+    needs->op_count = count;
     int code = begin(check, registration, ops, count);
     while (index < count && !code) {
         code = check_op(&list, index++, &route);

@@ -51,6 +51,7 @@ src/pool               41
 src/op                 39
 src/same               40
 src/check              41
+src/uses               42
 src/issue              42
 src/transfer           43
 src/prepared           44

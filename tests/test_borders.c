@@ -1,4 +1,5 @@
-/* Random lists over the borders of allocations, against a model: every byte, after every list.
+/* Random lists over the borders of allocations, against a model: every byte of what is written to, after every list,
+ * and of the rest when a world ends.
  * SPDX-License-Identifier: Apache-2.0
  *
  * Usage: test_borders               a few lists of each kind
@@ -16,10 +17,10 @@
 
 #include "support.h"
 
-#define PLACES           10   /* allocations of a side for each use */
+#define PLACES           10 /* allocations of a side for each use */
+#define PLACE_MAX        (8 * MIB)
 #define REGIONS          96   /* of a side, at most */
 #define OPS_MAX          9500 /* more than are planned as one */
-#define LISTS_A_WORLD    20
 #define PEERS_MAX        2
 #define LISTS_BY_DEFAULT 80
 
@@ -56,7 +57,8 @@ static int compare_places(const void *a, const void *b) {
 
 static size_t random_size(void) {
     const size_t steps = below(3) ? below(64) : below(6) ? below(1024) : below(16384);
-    return (below(4) ? 512 : 4096) * (1 + steps % 2048) + (below(12) ? 0 : below(512));
+    const size_t size = (below(4) ? 512 : 4096) * (1 + steps) + (below(12) ? 0 : below(512));
+    return size < PLACE_MAX ? size : PLACE_MAX;
 }
 
 /* Memory of one kind for a side; of chunks, in some reservations. */
@@ -76,11 +78,19 @@ static struct place make_place(struct nvlx_engine *engine, uint32_t use, uint32_
     return place;
 }
 
-/* Fills memory with what its address says: so each byte of a side is another's. */
-static void fill_place(struct nvlx_engine *engine, const struct place *place) {
+/* What memory has at first: bytes that tell its address. To be freed. */
+static uint8_t *first_bytes(const struct place *place) {
     uint8_t *bytes = malloc(place->size);
-    for (uint64_t i = 0; i < place->size; i++)
-        bytes[i] = seed_byte((uint32_t)(place->address >> 20), place->address + i);
+    EXPECT(bytes != NULL);
+    for (uint64_t i = 0; i < place->size; i++) {
+        const uint64_t at = place->address + i;
+        bytes[i] = (uint8_t)(at * 7 + (at >> 8) * 13 + (at >> 12) * 101 + (at >> 20) * 29);
+    }
+    return bytes;
+}
+
+static void fill_place(struct nvlx_engine *engine, const struct place *place) {
+    uint8_t *bytes = first_bytes(place);
     OK(nvlx_memcpy(engine, pointer(place->address), bytes, place->size));
     free(bytes);
 }
@@ -142,12 +152,8 @@ static void drop_side(struct nvlx_engine *engine, const struct side *side, struc
 }
 
 static void make_model(struct side *side) {
-    for (size_t i = 0; i < side->count; i++) {
-        const struct place *place = &side->places[i];
-        side->model[i] = malloc(place->size);
-        for (uint64_t k = 0; k < place->size; k++)
-            side->model[i][k] = seed_byte((uint32_t)(place->address >> 20), place->address + k);
-    }
+    for (size_t i = 0; i < side->count; i++)
+        side->model[i] = first_bytes(&side->places[i]);
 }
 
 static void compare(const struct side *side, size_t place, const uint8_t *bytes, const char *whose, const char *when) {
@@ -167,8 +173,11 @@ enum task { BUILD, DUMP, DROP };
 
 struct order {
     enum task task;
+    uint32_t first_use; /* DUMP: all places of this use and later ones */
     uint64_t seed;
 };
+
+static uint8_t scratch[PLACE_MAX];
 
 static void send_side(struct nvlx_engine *engine, const struct side *side, int socket) {
     char *text;
@@ -180,10 +189,8 @@ static void send_side(struct nvlx_engine *engine, const struct side *side, int s
 }
 
 static void send_bytes(struct nvlx_engine *engine, const struct place *place, int socket) {
-    uint8_t *bytes = malloc(place->size);
-    OK(nvlx_memcpy(engine, bytes, pointer(place->address), place->size));
-    put(socket, bytes, place->size);
-    free(bytes);
+    OK(nvlx_memcpy(engine, scratch, pointer(place->address), place->size));
+    put(socket, scratch, place->size);
 }
 
 static void neighbour_role(int socket) {
@@ -202,7 +209,8 @@ static void neighbour_role(int socket) {
             send_side(engine, &side, socket);
         } else if (order.task == DUMP) {
             for (size_t i = 0; i < side.count; i++)
-                send_bytes(engine, &side.places[i], socket);
+                if (side.places[i].use >= order.first_use)
+                    send_bytes(engine, &side.places[i], socket);
         } else {
             drop_side(engine, &side, regions, count);
             put(socket, "", 1);
@@ -303,25 +311,25 @@ static void end_world(void) {
 
 static void verify_place(const struct side *side, size_t place, int socket, const char *whose, const char *when) {
     const size_t size = side->places[place].size;
-    uint8_t *bytes = malloc(size);
     if (socket >= 0)
-        get(socket, bytes, size);
+        get(socket, scratch, size);
     else
-        OK(nvlx_memcpy(world.engine, bytes, pointer(side->places[place].address), size));
-    compare(side, place, bytes, whose, when);
-    free(bytes);
+        OK(nvlx_memcpy(world.engine, scratch, pointer(side->places[place].address), size));
+    compare(side, place, scratch, whose, when);
 }
 
-static void verify(const char *when) {
-    const struct order order = {.task = DUMP};
+static void verify(uint32_t first_use, const char *when) {
+    const struct order order = {.task = DUMP, .first_use = first_use};
     for (size_t i = 0; i < world.side.count; i++)
-        verify_place(&world.side, i, -1, "the local", when);
+        if (world.side.places[i].use >= first_use)
+            verify_place(&world.side, i, -1, "the local", when);
     for (size_t f = 0; f < world.far_count; f++) {
         const struct far *far = &world.far[f];
         if (far->child.pid)
             put(far->child.socket, &order, sizeof order);
         for (size_t i = 0; i < far->side.count; i++)
-            verify_place(&far->side, i, far->child.pid ? far->child.socket : -1, "the peer's", when);
+            if (far->side.places[i].use >= first_use)
+                verify_place(&far->side, i, far->child.pid ? far->child.socket : -1, "the peer's", when);
     }
 }
 
@@ -503,6 +511,11 @@ static void run_list(const struct nvlx_transfer_options *options, size_t count) 
     OK(nvlx_prepared_free(prepared));
 }
 
+/* In how many lists a world serves. */
+static size_t lists_a_world(size_t lists) {
+    return lists < 1000 ? 10 : 40;
+}
+
 static size_t lists_wanted(void) {
     const char *text = getenv("BORDERS_COUNT");
     const size_t by_default = sanitized() ? LISTS_BY_DEFAULT / 2 : LISTS_BY_DEFAULT;
@@ -515,15 +528,15 @@ static uint64_t first_seed(void) {
 }
 
 static void run_worlds(size_t processes) {
-    const size_t lists = lists_wanted();
+    const size_t lists = lists_wanted(), each = lists_a_world(lists);
     char when[96];
     world.engine = make_engine(0);
     world.far_count = processes ? processes : 1;
     for (size_t i = 0; i < processes; i++)
         child_start(&world.far[i].child, "neighbour");
     for (size_t list = 0; list < lists; list++) {
-        const uint64_t seed = first_seed() + list / LISTS_A_WORLD;
-        if (list % LISTS_A_WORLD == 0)
+        const uint64_t seed = first_seed() + list / each;
+        if (list % each == 0)
             begin_world(seed);
         struct nvlx_transfer_options options;
         nvlx_transfer_options_init(&options);
@@ -533,8 +546,9 @@ static void run_worlds(size_t processes) {
                  (unsigned)options.mechanism);
         run_list(&options, count);
         apply_list(count);
-        verify(when);
-        if (list % LISTS_A_WORLD == LISTS_A_WORLD - 1 || list + 1 == lists)
+        const bool last = list % each == each - 1 || list + 1 == lists;
+        verify(last ? SOURCE : TARGET, when);
+        if (last)
             end_world();
     }
     for (size_t i = 0; i < processes; i++)
