@@ -214,7 +214,8 @@ int nvlx_alloc(struct nvlx_engine *engine, int gpu, size_t length, const struct 
 int nvlx_free(struct nvlx_engine *engine, void *address);
 
 /* Copies `length` bytes between local memory, each side host memory or device memory of this process, and waits for it.
- * A convenience to fill and to check buffers; blocks. */
+ * A side in device memory lies in one allocation, or in chunks that lie back to back in one reservation. A convenience
+ * to fill and to check buffers; blocks. */
 int nvlx_memcpy(struct nvlx_engine *engine, void *destination, const void *source, size_t length);
 
 enum {
@@ -246,8 +247,8 @@ int nvlx_register(struct nvlx_engine *engine, const void *address, size_t length
                   const struct nvlx_region_options *options, struct nvlx_region **region);
 
 /* Drops this one registration, no other, and frees the region; works also after the memory was freed. Waits at most
- * `timeout_ns` (< 0: for ever, 0: not at all) for own transfers in flight on it, or on a region that overlaps it.
- * NVLX_EBUSY: they are still in flight, or, at once, a prepared list names its bytes; the region stays. Peers keep what
+ * `timeout_ns` (< 0: for ever, 0: not at all) for own transfers in flight that touch any of its bytes, and no others.
+ * NVLX_EBUSY: they are still in flight, or, at once, a prepared list touches some; the region stays. Peers keep what
  * they have mapped: agree with them first, and send them a new descriptor (nvlx_peer_update). */
 int nvlx_unregister(struct nvlx_region *region, int64_t timeout_ns);
 
@@ -314,13 +315,15 @@ static inline void nvlx_transfer_options_init(struct nvlx_transfer_options *opti
 
 /* Starts a list of copies; they may mix peers, GPUs, reads and writes. All ops are checked, and all segments mapped,
  * before the first copy starts: all are accepted, or none is and the message names the op. After 0 the request tells
- * what becomes of them. Ops are unordered among each other; overlapping destinations end with undefined content. `ops`
- * may be reused at once. The first use of a peer's segment maps it (milliseconds; where it takes file descriptors, the
- * peer's process is asked for them, and given 10 s for each answer), unless NVLX_NO_MAP is set. The caller frees the
- * request. NVLX_ERANGE, NVLX_EACCES: an op leaves the registered regions, here or there, or they do not grant its
- * direction. NVLX_ENOTSUP: the peer's segment is of a kind that cannot be opened, or takes a file descriptor and its
- * process does not serve; or NVLX_MECHANISM_KERNEL, where no kernel can copy; or `stream` is capturing a graph, or not
- * of a GPU of this engine (the host backend takes none). NVLX_EAGAIN: NVLX_NO_MAP and not mapped. NVLX_EBUSY:
+ * what becomes of them. Ops are unordered among each other: what two of them write, or one writes and another reads,
+ * ends with undefined content. An op may lie in adjacent regions, whatever allocations they are in. `ops` may be reused
+ * at once. The first use of a peer's segment maps it (milliseconds; where it takes file descriptors, the peer's process
+ * is asked for them, and given 10 s for each answer), unless NVLX_NO_MAP is set. The caller frees the request.
+ * NVLX_EINVAL: an op has wrong fields, or, if its peer is this process itself, its source and destination overlap and
+ * are not the same. NVLX_ERANGE, NVLX_EACCES: an op leaves the registered regions, here or there, or they do not grant
+ * its direction. NVLX_ENOTSUP: the peer's segment is of a kind that cannot be opened, or takes a file descriptor and
+ * its process does not serve; or NVLX_MECHANISM_KERNEL, where no kernel can copy; or `stream` is capturing a graph, or
+ * not of a GPU of this engine (the host backend takes none). NVLX_EAGAIN: NVLX_NO_MAP and not mapped. NVLX_EBUSY:
  * config.max_requests are in flight, config.list_memory is taken, or the peer has as many connections as it allows.
  * NVLX_ESTALE: the peer withdrew the segment or its process is gone. NVLX_ETIMEDOUT: it does not give out the file
  * descriptors. */

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "check.h"
 
-#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "error.h"
+#include "op.h"
 #include "same.h"
 
 #define IDLE_ROUTES_MAX 8
@@ -50,6 +50,8 @@ void nvlxi_check_free(struct nvlxi_check *check) {
     free(check->missing);
     free(check->checked.remote);
     free(check->checked.runs);
+    free(check->checked.cuts);
+    nvlxi_borders_free(&check->checked.borders);
     free(check);
 }
 
@@ -64,32 +66,10 @@ struct list { /* what is being checked */
 
 static int check_fields(const struct list *list, size_t index) {
     const struct nvlx_op *op = &list->check->checked.ops[index];
-    if (op->opcode != NVLX_OP_READ && op->opcode != NVLX_OP_WRITE)
-        return nvlxi_fail(NVLX_EINVAL, "op %zu: opcode %" PRIu32 " is neither NVLX_OP_READ nor NVLX_OP_WRITE", index,
-                          op->opcode);
-    if (op->flags || op->arg)
-        return nvlxi_fail(NVLX_EINVAL, "op %zu: flags 0x%" PRIx32 " and arg 0x%" PRIx64 " must be 0", index, op->flags,
-                          op->arg);
-    if (!op->peer || op->peer->engine != list->check->registration->engine)
-        return nvlxi_fail(NVLX_EINVAL, "op %zu: peer %p is not one of this engine", index, (void *)op->peer);
-    return 0;
-}
-
-static int local_failure(size_t index, const struct nvlx_op *op, uint64_t where) {
-    return nvlxi_fail(NVLX_ERANGE,
-                      "op %zu: local range 0x%" PRIx64 " + %" PRIu64
-                      " is not registered in this engine (byte 0x%" PRIx64 " is missing)",
-                      index, (uint64_t)(uintptr_t)op->local, op->length, where);
-}
-
-static int remote_failure(size_t index, const struct nvlx_op *op, uint64_t where, bool registered) {
-    if (registered)
-        return nvlxi_fail(NVLX_EACCES, "op %zu: the peer's region at 0x%" PRIx64 " does not grant %s", index, where,
-                          op->opcode == NVLX_OP_READ ? "reading" : "writing");
-    return nvlxi_fail(NVLX_ERANGE,
-                      "op %zu: the peer's range 0x%" PRIx64 " + %" PRIu64
-                      " is not in its registered regions (byte 0x%" PRIx64 " is missing)",
-                      index, op->remote, op->length, where);
+    int code = nvlxi_op_check(op, index);
+    if (!code && (!op->peer || op->peer->engine != list->check->registration->engine))
+        code = nvlxi_op_foreign(op, index);
+    return code;
 }
 
 /* Notes that an op of the list lies in a piece. */
@@ -107,6 +87,8 @@ static int meet(struct nvlxi_check *check, struct nvlxi_seen *seen, const struct
 static int meet_local(struct list *list, struct nvlxi_seen *seen, const struct nvlxi_range *piece) {
     struct nvlxi_needs *needs = list->needs;
     int code = grow(&needs->uses, &needs->use_capacity, needs->use_count + 1, sizeof *needs->uses);
+    if (!code && nvlxi_ranges_border(list->check->local, piece))
+        code = nvlxi_borders_note(&list->check->checked.borders, piece->start);
     if (code || (code = meet(list->check, seen, piece)))
         return code;
     needs->uses[needs->use_count++] = (struct nvlxi_use){piece->start, piece->end};
@@ -129,14 +111,14 @@ static int use_local(struct list *list, uint32_t index, uint64_t end) {
 }
 
 /* A peer that is this very process: its side is local memory too, which must not go while it is in flight. */
-static int use_own_remote(struct list *list, const struct nvlx_op *op, const struct nvlxi_range *piece) {
+static int use_own_remote(struct list *list, const struct nvlx_peer *peer, uint64_t end,
+                          const struct nvlxi_range *piece) {
     struct nvlxi_needs *needs = list->needs;
-    if (!op->peer->same_process)
+    if (!peer->same_process)
         return 0;
     int code = grow(&needs->uses, &needs->use_capacity, needs->use_count + 1, sizeof *needs->uses);
     if (!code)
-        needs->uses[needs->use_count++] =
-            (struct nvlxi_use){piece->start, nvlxi_max(piece->end, op->remote + op->length)};
+        needs->uses[needs->use_count++] = (struct nvlxi_use){piece->start, nvlxi_max(piece->end, end)};
     return code;
 }
 
@@ -241,6 +223,8 @@ static int use_span(struct list *list, struct nvlxi_route *route, uint32_t span,
     } else if (!(code = check_own(route, &route->table->spans.span[span]))) {
         code = grow(&needs->mappings, &needs->mapping_capacity, needs->mapping_count + 1, sizeof(*needs->mappings));
         if (!code)
+            code = nvlxi_borders_note(&list->check->checked.borders, route->view->mapping[span]->address);
+        if (!code)
             needs->mappings[needs->mapping_count++] = route->view->mapping[span];
     }
     if (!code)
@@ -275,75 +259,124 @@ static int find_group(struct list *list, struct nvlxi_route *route, const struct
     return 0;
 }
 
-/* Ends the run before op `index` if that goes another way. */
-static int note_run(struct list *list, size_t index, struct nvlxi_group *group) {
+/* Ends a run; with a NULL group, one of one op that is cut. */
+static int add_run(struct list *list, size_t end, struct nvlxi_group *group) {
     struct nvlxi_check *check = list->check;
     struct nvlxi_checked *checked = &check->checked;
-    if (group == list->group)
-        return 0;
-    if (list->group) {
-        int code = grow(&checked->runs, &check->run_capacity, checked->run_count + 1, sizeof *checked->runs);
-        if (code)
-            return code;
-        checked->runs[checked->run_count++] = (struct nvlxi_run){index, list->group};
-    }
-    list->group = group;
+    int code = grow(&checked->runs, &check->run_capacity, checked->run_count + 1, sizeof *checked->runs);
+    if (!code)
+        checked->runs[checked->run_count++] = (struct nvlxi_run){end, group};
+    return code;
+}
+
+/* Ends the run before op `index` if that goes another way. */
+static int note_run(struct list *list, size_t index, struct nvlxi_group *group) {
+    int code = list->group && group != list->group ? add_run(list, index, list->group) : 0;
+    if (!code)
+        list->group = group;
+    return code;
+}
+
+/* Both sides of an op, or what of it lies between two borders. */
+struct part {
+    uint64_t local, remote, length;
+    uint32_t near, far; /* the pieces that they begin in */
+};
+
+/* Whether both sides of an op are registered, and grant its direction. */
+static int check_sides(const struct list *list, size_t index) {
+    const struct nvlx_op *op = &list->check->checked.ops[index];
+    const struct nvlxi_ranges *local = list->check->local, *ranges = &op->peer->table->ranges;
+    const uint64_t address = (uint64_t)(uintptr_t)op->local;
+    uint64_t where;
+    bool registered;
+    if (!nvlxi_ranges_cover(local, nvlxi_ranges_find(local, address), address, op->length, NVLX_ACCESS_NONE, &where,
+                            &registered))
+        return nvlxi_op_local_failure(op, index, where);
+    if (!nvlxi_ranges_cover(ranges, nvlxi_ranges_find(ranges, op->remote), op->remote, op->length, op->opcode, &where,
+                            &registered))
+        return nvlxi_op_remote_failure(op, index, where, registered);
     return 0;
 }
 
-static int check_local(struct list *list, size_t index, int *gpu) {
-    const struct nvlx_op *op = &list->check->checked.ops[index];
-    const struct nvlxi_ranges *local = list->check->local;
-    uint64_t address = (uint64_t)(uintptr_t)op->local, where;
-    uint32_t piece = nvlxi_ranges_find(local, address);
-    bool registered;
-    if (!nvlxi_ranges_cover(local, piece, address, op->length, NVLX_ACCESS_NONE, &where, &registered))
-        return local_failure(index, op, where);
-    *gpu = local->piece[piece].device;
-    return use_local(list, piece, address + op->length);
+/* What lies of an op, whose sides are checked, from its byte `at` on up to the next border. */
+static struct part part_of(const struct list *list, const struct nvlx_op *op, uint64_t at) {
+    const struct nvlxi_ranges *local = list->check->local, *ranges = &op->peer->table->ranges;
+    struct part part = {.local = (uint64_t)(uintptr_t)op->local + at, .remote = op->remote + at};
+    part.near = nvlxi_ranges_find(local, part.local);
+    part.far = nvlxi_ranges_find(ranges, part.remote);
+    const uint64_t near = nvlxi_ranges_reach(local, part.near, part.local + (op->length - at)) - part.local,
+                   far = nvlxi_ranges_reach(ranges, part.far, part.remote + (op->length - at)) - part.remote;
+    part.length = nvlxi_min(near, far);
+    return part;
 }
 
-/* Checks the peer's side of an op; *route becomes its route, *offset what leads to its mapping, if there is one. */
-static int check_remote(struct list *list, size_t index, int gpu, struct nvlxi_route **route, uint64_t *offset) {
-    const struct nvlx_op *op = &list->check->checked.ops[index];
+/* Finds the way of a part: *route becomes its route, *offset what leads to its mapping, if there is one. */
+static int check_part(struct list *list, const struct nvlx_op *op, const struct part *part, struct nvlxi_route **route,
+                      uint64_t *offset) {
     const struct nvlxi_ranges *ranges = &op->peer->table->ranges;
-    uint32_t piece = nvlxi_ranges_find(ranges, op->remote);
-    const struct nvlxi_range *remote = &ranges->piece[piece];
-    uint64_t where;
-    bool registered;
-    if (!nvlxi_ranges_cover(ranges, piece, op->remote, op->length, op->opcode, &where, &registered))
-        return remote_failure(index, op, where, registered);
-    int code = find_route(list, op->peer, gpu, remote->device, route);
-    if (code || (code = use_span(list, *route, remote->owner, offset)) || *offset == NVLXI_UNMAPPED ||
-        (code = use_own_remote(list, op, remote)))
+    const struct nvlxi_range *remote = &ranges->piece[part->far];
+    const int gpu = list->check->local->piece[part->near].device;
+    int code = use_local(list, part->near, part->local + part->length);
+    if (code || (code = find_route(list, op->peer, gpu, remote->device, route)) ||
+        (code = use_span(list, *route, remote->owner, offset)) || *offset == NVLXI_UNMAPPED ||
+        (code = use_own_remote(list, op->peer, part->remote + part->length, remote)))
         return code;
     if (!(*route)->group[op->opcode - 1] && (code = find_group(list, *route, remote, op->opcode)))
         return code;
-    struct nvlxi_seen *seen = &(*route)->seen[op->opcode - 1].piece[piece];
-    if (seen->size || !(remote->access & op->opcode) || !nvlxi_range_holds(remote, op->remote, op->length))
+    struct nvlxi_seen *seen = &(*route)->seen[op->opcode - 1].piece[part->far];
+    if (seen->size || !(remote->access & op->opcode) || !nvlxi_range_holds(remote, part->remote, part->length))
         return 0;
     seen->offset = *offset;
     seen->known = op->peer->same_process ? 0 : ranges->version;
     return meet(list->check, seen, remote);
 }
 
-/* Checks one op, whatever it is; *route becomes its route. */
+/* Notes a part of an op that is cut: such an op is a run. */
+static int note_cut(struct list *list, size_t index, const struct part *part, uint64_t mapped,
+                    struct nvlxi_group *group) {
+    struct nvlxi_check *check = list->check;
+    struct nvlxi_checked *checked = &check->checked;
+    const bool first = !checked->cut_count || checked->cuts[checked->cut_count - 1].op != index;
+    const bool read = group->opcode == NVLX_OP_READ;
+    int code = grow(&checked->cuts, &check->cut_capacity, checked->cut_count + 1, sizeof *checked->cuts);
+    if (!code && first && !(code = note_run(list, index, NULL)))
+        code = add_run(list, index + 1, NULL);
+    if (!code)
+        checked->cuts[checked->cut_count++] =
+            (struct nvlxi_cut){.op = index,
+                               .group = group,
+                               .fragment = {read ? part->local : mapped, read ? mapped : part->local, part->length}};
+    return code;
+}
+
+/* Checks one op, whatever it is; *route becomes the route of its end. */
 static int check_op(struct list *list, size_t index, struct nvlxi_route **route) {
     struct nvlxi_checked *checked = &list->check->checked;
     const struct nvlx_op *op = &checked->ops[index];
-    uint64_t offset = NVLXI_UNMAPPED;
-    int gpu = 0, code = check_fields(list, index);
+    struct part part;
+    int code = check_fields(list, index);
     if (code)
         return code;
     checked->longest |= op->length - 1;
     checked->remote[index] = 0;
-    if (!op->length)
-        return 0;
-    if ((code = check_local(list, index, &gpu)) || (code = check_remote(list, index, gpu, route, &offset)) ||
-        offset == NVLXI_UNMAPPED)
-        return code;
-    checked->remote[index] = op->remote + offset;
-    return note_run(list, index, (*route)->group[op->opcode - 1]);
+    if (op->length && !(code = check_sides(list, index)) && op->peer->same_process)
+        code = nvlxi_ops_check_overlap(checked->ops, index, index + 1);
+    for (uint64_t at = 0; at < op->length && !code; at += part.length) {
+        uint64_t offset = NVLXI_UNMAPPED;
+        part = part_of(list, op, at);
+        code = check_part(list, op, &part, route, &offset);
+        if (code || offset == NVLXI_UNMAPPED)
+            continue;
+        struct nvlxi_group *group = (*route)->group[op->opcode - 1];
+        if (part.length < op->length) {
+            code = note_cut(list, index, &part, part.remote + offset, group);
+        } else {
+            checked->remote[index] = op->remote + offset;
+            code = note_run(list, index, group);
+        }
+    }
+    return code;
 }
 
 /* ---- The short path ---------------------------------------------------------------------------------- */
@@ -503,6 +536,8 @@ static int check_ready(struct list *list, size_t *index, size_t count, struct nv
             const size_t first = *index;
             *index = way == 0 ? check_reads(&stretch, first, count) : check_writes(&stretch, first, count);
             int code = *index > first ? note_run(list, first, route->group[way]) : 0;
+            if (!code && route->peer->same_process)
+                code = nvlxi_ops_check_overlap(list->check->checked.ops, first, *index);
             if (code)
                 return code;
         }
@@ -531,6 +566,8 @@ static int begin(struct nvlxi_check *check, const struct nvlxi_registration *reg
     checked->ops = ops;
     checked->count = count;
     checked->run_count = checked->run = checked->planned = 0;
+    checked->cut_count = checked->cut = 0;
+    nvlxi_borders_begin(&checked->borders);
     checked->longest = 0;
     if (count <= check->remote_capacity)
         return 0;
@@ -546,6 +583,8 @@ int nvlxi_check_ops(struct nvlxi_check *check, const struct nvlxi_registration *
     struct nvlxi_route *route = NULL;
     size_t index = 0;
     needs->use_count = needs->mapping_count = needs->peer_count = 0;
+    needs->ops = ops;
+    needs->op_count = count;
     int code = begin(check, registration, ops, count);
     while (index < count && !code) {
         code = check_op(&list, index++, &route);

@@ -14,7 +14,7 @@
 #include "registration.h"
 #include "relocation.h"
 
-struct nvlxi_use { /* local bytes that a transfer in flight reads or writes */
+struct nvlxi_use { /* local bytes; the list touches at least one of them, and none that is in no use (uses.h) */
     uint64_t start, end;
 };
 
@@ -26,6 +26,8 @@ struct nvlxi_needs {
     size_t use_count, use_capacity;
     size_t mapping_count, mapping_capacity;
     size_t peer_count, peer_capacity;
+    const struct nvlx_op *ops; /* the caller's, until the plan is whole and does not change any more; then NULL */
+    size_t op_count;
 };
 
 void nvlxi_needs_free(struct nvlxi_needs *needs);
@@ -77,7 +79,7 @@ struct nvlxi_check {
     struct nvlxi_missing *missing;
     size_t missing_count, missing_capacity;
     struct nvlxi_checked checked; /* the outcome */
-    size_t remote_capacity, run_capacity;
+    size_t remote_capacity, run_capacity, cut_capacity;
     struct nvlxi_check *next;
 };
 

@@ -26,9 +26,11 @@ struct nvlxi_allocation {
     uint32_t kind; /* enum nvlxi_kind */
     int gpu;       /* ordinal in this process */
     uint64_t base, size;
-    uint64_t serial; /* never reused within a process: tells a freed and re-allocated block from the old one */
-    bool file;       /* sharing it takes a file descriptor (export_file) */
-    bool joins;      /* registered ranges may go on into adjacent allocations of the GPU that join too */
+    uint64_t serial;      /* never reused within a process: tells a freed and re-allocated block from the old one */
+    bool file;            /* sharing it takes a file descriptor (export_file) */
+    bool joins;           /* registered ranges may go on into adjacent allocations of the GPU that join too */
+    uint64_t reservation; /* where the address space that it was put into begins, if it joins: allocations in the same
+                             one have no border between them (see copy) */
 };
 
 struct nvlxi_alloc {
@@ -102,7 +104,7 @@ struct nvlxi_device_ops {
     int (*alloc)(struct nvlxi_device *device, const struct nvlxi_alloc *alloc, void **address);
     int (*free)(struct nvlxi_device *device, void *address);
     /* Copies between host and device memory of this process, mapped ones included, any direction, and waits.
-     * NVLX_EDEVICE if the destination is mapped read-only. */
+     * NVLX_EDEVICE if the destination is mapped read-only, or a side crosses a border (see copy). */
     int (*memcpy)(struct nvlxi_device *device, void *destination, const void *source, size_t length);
 
     /* The allocation under `address`. NVLX_ENOTSUP if it is not memory that can be shared; the message names the kind
@@ -148,14 +150,16 @@ struct nvlxi_device_ops {
     /* Nothing is queued in the lane any more. */
     void (*lane_destroy)(struct nvlxi_lane *lane);
     /* Queues one copy; never waits for it, and never completes inside the call. NVLX_EDEVICE, and nothing is queued, if
-     * the destination is mapped read-only. */
+     * the destination is mapped read-only, or if a side crosses a border: the end of an allocation or of a mapping,
+     * whatever lies behind it. There is none between chunks in one reservation, nor within what one map opened. */
     int (*copy)(struct nvlxi_lane *lane, const struct nvlxi_copy *copy);
     /* Queues many copies for the copy engines, in any order among each other. The list is read before the call returns.
-     * When it fails, as it does if a destination is mapped read-only, some may have been queued. */
+     * When it fails, as it does where copy would, some may have been queued. */
     int (*copy_list)(struct nvlxi_lane *lane, const struct nvlxi_fragment *list, size_t count, int destination_gpu,
                      int source_gpu);
     /* Queues the copy kernel. Its lists are read until it is complete, the array of parts before the call returns. A
-     * destination that is mapped read-only may cost the GPU's context: the caller sees to it that there is none. */
+     * destination that is mapped read-only may cost the GPU's context, and a fragment that crosses a border may be
+     * refused or copied: the caller sees to it that there is none. */
     int (*copy_kernel)(struct nvlxi_lane *lane, const struct nvlxi_kernel *kernel);
 
     /* 0: everything queued in the lane by now is done; NVLX_EAGAIN (not logged): not yet; NVLX_EDEVICE: the device

@@ -55,6 +55,7 @@ void nvlxi_plan_reset(struct nvlxi_plan *plan, uint32_t mechanism) {
     plan->groups = NULL;
     plan->group_count = 0;
     plan->sealed = plan->in_portions = false;
+    plan->borders = NULL;
     plan->mechanism = mechanism;
     plan->bytes = 0;
     memset(plan->fragments, 0, sizeof plan->fragments);
@@ -202,12 +203,24 @@ static int place_open(struct nvlxi_plan *plan, struct nvlxi_group *group) {
     return code ? code : place(plan, group, &group->open);
 }
 
+/* Whether one copy may go on into the bytes at these addresses, which follow on it. */
+static inline bool may_go_on(const struct nvlxi_border_set *borders, uint64_t one_side, uint64_t other_side) {
+    return !nvlxi_borders_has(borders, one_side) && !nvlxi_borders_has(borders, other_side);
+}
+
+static bool joins(const struct nvlxi_plan *plan, const struct nvlxi_fragment *open, uint64_t destination,
+                  uint64_t source) {
+    if (open->destination + open->length != destination || open->source + open->length != source)
+        return false;
+    const struct nvlxi_border_set borders = nvlxi_borders_set(plan->borders);
+    return may_go_on(&borders, destination, source);
+}
+
 int nvlxi_plan_add(struct nvlxi_plan *plan, struct nvlxi_group *group, uint64_t destination, uint64_t source,
                    uint64_t length) {
     struct nvlxi_fragment *open = &group->open;
-    bool joins = open->destination + open->length == destination && open->source + open->length == source;
     group->bytes += length;
-    if (joins) {
+    if (joins(plan, open, destination, source)) {
         open->length += length;
         return 0;
     }
@@ -249,6 +262,7 @@ int nvlxi_plan_seal(struct nvlxi_plan *plan) {
         }
     }
     plan->sealed = true;
+    plan->borders = NULL;
     return 0;
 }
 
@@ -320,31 +334,60 @@ static size_t put_those_short(struct nvlxi_group *group, const struct nvlxi_chec
                                          : put_short(group, checked, index, end, false, false);
 }
 
-/* Adds one op, whatever it is; *joined tells whether it made the open fragment longer. */
+/* Makes the open fragment longer by the ops from `index` on that continue it; returns the first that does not. */
+static size_t go_on(const struct nvlxi_plan *plan, struct nvlxi_group *group, const struct nvlxi_checked *checked,
+                    size_t index, size_t end) {
+    const struct nvlxi_border_set borders = nvlxi_borders_set(plan->borders);
+    const bool read = group->opcode == NVLX_OP_READ;
+    const uint64_t length = group->open.length;
+    uint64_t local = (read ? group->open.destination : group->open.source) + length;
+    uint64_t remote = (read ? group->open.source : group->open.destination) + length;
+    const uint64_t first = local;
+    for (; index < end; index++) {
+        const struct nvlx_op *op = &checked->ops[index];
+        if ((uint64_t)(uintptr_t)op->local != local || checked->remote[index] != remote ||
+            !may_go_on(&borders, local, remote))
+            break;
+        local += op->length;
+        remote += op->length;
+    }
+    group->open.length += local - first;
+    group->bytes += local - first;
+    return index;
+}
+
 static int add_one(struct nvlxi_plan *plan, struct nvlxi_group *group, const struct nvlxi_checked *checked,
-                   size_t index, bool *joined) {
+                   size_t index) {
     const struct nvlxi_fragment fragment = fragment_of(checked, index, group->opcode == NVLX_OP_READ);
-    const uint64_t open = group->open.destination;
-    int code = nvlxi_plan_add(plan, group, fragment.destination, fragment.source, fragment.length);
-    *joined = group->open.destination == open;
-    return code;
+    return nvlxi_plan_add(plan, group, fragment.destination, fragment.source, fragment.length);
 }
 
 /* Plans ops of one run: the short way those that just go to the kernel, as the one before them does. */
 static int plan_run(struct nvlxi_plan *plan, struct nvlxi_checked *checked, struct nvlxi_group *group, size_t end) {
     const bool all_short = checked->longest < PIECE;
     while (checked->planned < end) {
-        bool joined = true;
         if (group->kernels && group->open.length - 1 < PIECE)
             checked->planned = all_short ? put_all_short(group, checked, checked->planned, end)
                                          : put_those_short(group, checked, checked->planned, end);
-        while (checked->planned < end && joined) {
-            int code = add_one(plan, group, checked, checked->planned++, &joined);
-            if (code)
-                return code;
-        }
+        if (checked->planned == end)
+            break;
+        int code = add_one(plan, group, checked, checked->planned++);
+        if (code)
+            return code;
+        checked->planned = go_on(plan, group, checked, checked->planned, end);
     }
     return 0;
+}
+
+/* Plans the one op of a run without a group. */
+static int plan_cuts(struct nvlxi_plan *plan, struct nvlxi_checked *checked, size_t end) {
+    int code = 0;
+    for (; checked->cut < checked->cut_count && checked->cuts[checked->cut].op < end && !code; checked->cut++) {
+        const struct nvlxi_cut *cut = &checked->cuts[checked->cut];
+        code = nvlxi_plan_add(plan, cut->group, cut->fragment.destination, cut->fragment.source, cut->fragment.length);
+    }
+    checked->planned = end;
+    return code;
 }
 
 /* Plans the ops up to `end`. */
@@ -352,7 +395,8 @@ static int plan_until(struct nvlxi_plan *plan, struct nvlxi_checked *checked, si
     int code = 0;
     while (checked->planned < end && checked->run < checked->run_count && !code) {
         const struct nvlxi_run *run = &checked->runs[checked->run];
-        code = plan_run(plan, checked, run->group, nvlxi_min(end, run->end));
+        code = run->group ? plan_run(plan, checked, run->group, nvlxi_min(end, run->end))
+                          : plan_cuts(plan, checked, run->end);
         if (checked->planned == run->end)
             checked->run++;
     }
@@ -360,6 +404,7 @@ static int plan_until(struct nvlxi_plan *plan, struct nvlxi_checked *checked, si
 }
 
 int nvlxi_plan_all(struct nvlxi_plan *plan, struct nvlxi_checked *checked) {
+    plan->borders = &checked->borders;
     int code = plan_until(plan, checked, checked->count);
     return code ? code : nvlxi_plan_seal(plan);
 }
@@ -376,8 +421,8 @@ int nvlxi_plan_all(struct nvlxi_plan *plan, struct nvlxi_checked *checked) {
 #define SHORT       (8u << 10)
 
 static bool is_long(const struct nvlxi_checked *checked) {
-    if (checked->longest >= ENGINE_MIN - 1)
-        return false; /* some is, or may be, for the engines */
+    if (checked->longest >= ENGINE_MIN - 1 || checked->cut_count)
+        return false; /* some is, or may be, for the engines; or makes more fragments than there are ops */
     return checked->count >= LIST_MIN || (checked->count >= LONG_MIN && checked->count * checked->longest >= BYTES_MIN);
 }
 
@@ -423,6 +468,7 @@ int nvlxi_plan_begin(struct nvlxi_plan *plan, struct nvlxi_checked *checked) {
     if (!is_long(checked))
         return nvlxi_plan_all(plan, checked);
     const size_t part = checked->longest < SHORT ? 8 : 16;
+    plan->borders = &checked->borders;
     int code = plan_until(plan, checked, nvlxi_min(checked->count / part, PORTION_MAX));
     if (code)
         return code;

@@ -3,9 +3,10 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * A group is what has the same local GPU, remote GPU and direction. Fragments are added in the order of the ops. The
- * last one of a group stays open: one that continues it on both sides makes it longer. When the next one does not, it
- * is placed in one of the group's lists, by the rules in plan.c: copy engines carry what is large (they beat the
- * kernel, and take no SMs) or few, the kernel carries the rest, cut into pieces that a warp copies in little time.
+ * last one of a group stays open: one that continues it on both sides makes it longer, unless there is a border
+ * (borders.h) between them on either side. When the next one does not, it is placed in one of the group's lists, by the
+ * rules in plan.c: copy engines carry what is large (they beat the kernel, and take no SMs) or few, the kernel carries
+ * the rest, cut into pieces that a warp copies in little time.
  *
  * Lists are made of chunks, whose memory comes from the caller: a list of any length needs no large block. The first
  * few fragments of a plan lie in the plan itself, since most plans have no more. */
@@ -17,6 +18,7 @@
 #include <stdint.h>
 
 #include "base.h"
+#include "borders.h"
 #include "nvlxfer.h"
 #include "records.h"
 
@@ -35,14 +37,22 @@ struct nvlxi_checked {
     size_t count;
     uint64_t *remote; /* [count]: where this process sees each op's remote side; 0 for ops of 0 bytes */
     struct nvlxi_run {
-        size_t end; /* of the run: it begins where the one before ends */
-        struct nvlxi_group *group;
+        size_t end;                /* of the run: it begins where the one before ends */
+        struct nvlxi_group *group; /* NULL: one op that is cut, after ops of 0 bytes */
     } * runs;
     size_t run_count;
+    struct nvlxi_cut { /* what lies between two borders of an op that crosses some */
+        size_t op;
+        struct nvlxi_group *group;
+        struct nvlxi_fragment fragment;
+    } * cuts; /* of all those ops, in order */
+    size_t cut_count;
+    struct nvlxi_borders borders;
     uint64_t longest; /* at least the longest op's length - 1, less than twice that; with an op of 0 bytes UINT64_MAX:
                          such a list is planned as a whole */
     size_t planned;   /* ops that have been planned, */
-    size_t run;       /* and the run of the next one */
+    size_t run;       /* and the run of the next one, */
+    size_t cut;       /* and the next cut */
 };
 
 /* Gives a chunk for a list that has `count` fragments by now, for a kernel to read or for the host. NVLX_ENOMEM,
@@ -82,8 +92,9 @@ struct nvlxi_plan {
     uint64_t fragments[NVLXI_WAYS];
     uint64_t way_bytes[NVLXI_WAYS];
     bool sealed;
-    bool in_portions;          /* the first one had no work for the engines, so the others are given none */
-    struct nvlxi_chunk *spare; /* list: for the kernel, taken before they are needed */
+    struct nvlxi_borders *borders; /* of the list that is being planned; NULL: there are none */
+    bool in_portions;              /* the first one had no work for the engines, so the others are given none */
+    struct nvlxi_chunk *spare;     /* list: for the kernel, taken before they are needed */
     nvlxi_take_chunk take_chunk;
     nvlxi_give_chunk give_chunk;
     void *context;

@@ -121,6 +121,7 @@ int nvlxi_prepare(struct nvlxi_transfers *transfers, const struct nvlx_op *ops, 
         goto destroy_made;
     if ((code = join_all(made)))
         goto leave_list;
+    nvlxi_needs_settle(transfers, &made->needs);
     nvlxi_transfer_describe(&made->plan, count, made->max_sms, &made->info);
     *prepared = made;
     return 0;

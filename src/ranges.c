@@ -209,10 +209,15 @@ uint32_t nvlxi_ranges_search(const struct nvlxi_ranges *ranges, uint64_t address
     return first;
 }
 
+uint64_t nvlxi_ranges_reach(const struct nvlxi_ranges *ranges, uint32_t piece, uint64_t end) {
+    while (ranges->piece[piece].end < end && !nvlxi_ranges_border(ranges, &ranges->piece[piece + 1]))
+        piece++;
+    return nvlxi_min(ranges->piece[piece].end, end);
+}
+
 bool nvlxi_ranges_cover(const struct nvlxi_ranges *ranges, uint32_t piece, uint64_t address, uint64_t length,
                         uint32_t access, uint64_t *where, bool *registered) {
     uint64_t end;
-    uint32_t owner = ranges->piece[piece].owner;
     const bool fits = nvlxi_add(address, length, &end);
     *where = address;
     *registered = false;
@@ -220,7 +225,7 @@ bool nvlxi_ranges_cover(const struct nvlxi_ranges *ranges, uint32_t piece, uint6
         end = UINT64_MAX; /* to tell where what is registered ends */
     for (; *where < end; piece++) {
         const struct nvlxi_range *range = &ranges->piece[piece];
-        if (piece >= ranges->count || range->start > *where || range->owner != owner)
+        if (piece >= ranges->count || range->start > *where)
             return false;
         if ((range->access & access) != access) {
             *registered = true;

@@ -18,7 +18,7 @@
 
 struct nvlxi_range {
     uint64_t start, end; /* [start, end), start < end */
-    uint32_t owner;      /* the segment: the same for all ranges that overlap */
+    uint32_t owner;      /* what one copy may cross, such as a segment: the same for all ranges that overlap */
     uint16_t access;     /* NVLX_ACCESS_... */
     uint16_t device;     /* index of the GPU that holds it */
     uint64_t last;       /* end - start - 1; set by nvlxi_ranges_build */
@@ -64,9 +64,17 @@ static inline bool nvlxi_holds(uint64_t start, uint64_t size, uint64_t address, 
     return nvlxi_likely(offset >= last && offset < size);
 }
 
-/* Whether [address, address + length), length > 0, lies in adjacent pieces of one owner, from `piece` on, that all
- * grant `access` (every bit). If not, *where is the first byte that is missing or not granted, and *registered tells
- * whether it is the latter. */
+/* Whether a piece of the table begins where one of another owner ends: no copy may go on from that into this one. */
+static inline bool nvlxi_ranges_border(const struct nvlxi_ranges *ranges, const struct nvlxi_range *piece) {
+    return piece > ranges->piece && piece[-1].end == piece->start && piece[-1].owner != piece->owner;
+}
+
+/* How far [address, end), of which `piece` holds the first byte and adjacent ones the rest, goes without a border. */
+uint64_t nvlxi_ranges_reach(const struct nvlxi_ranges *ranges, uint32_t piece, uint64_t end);
+
+/* Whether [address, address + length), length > 0, lies in adjacent pieces, of whatever owners, from `piece` on, that
+ * all grant `access` (every bit). If not, *where is the first byte that is missing or not granted, and *registered
+ * tells whether it is the latter. */
 bool nvlxi_ranges_cover(const struct nvlxi_ranges *ranges, uint32_t piece, uint64_t address, uint64_t length,
                         uint32_t access, uint64_t *where, bool *registered);
 

@@ -340,21 +340,18 @@ static void mark_stale(struct nvlxi_registration *r, struct nvlxi_segment *segme
               segment->key.base, segment->allocation.size, segment->regions, why);
 }
 
-/* Gives the same number to segments that regions join. They are sorted and numbered by address. */
-static int number_owners(struct nvlxi_registration *r, struct nvlxi_segment **sorted, size_t count) {
+/* Whether one copy may cross from a segment into the next: both are chunks in one reservation. */
+static bool is_crossed(const struct nvlxi_allocation *segment, const struct nvlxi_allocation *next) {
+    return segment->joins && next->joins && segment->reservation == next->reservation && segment->gpu == next->gpu;
+}
+
+/* Gives the same number to segments between which there is no border. They are sorted by address. */
+static void number_owners(struct nvlxi_segment **sorted, size_t count) {
     uint32_t owner = 0;
-    bool *joined = calloc(count + 1, sizeof *joined); /* with the next one */
-    if (!joined)
-        return NVLX_ENOMEM;
-    for (size_t i = 0; i < r->length; i++)
-        for (uint32_t k = 0; k + 1 < r->regions[i]->segment_count && !is_stale(r->regions[i]); k++)
-            joined[r->regions[i]->segments[k]->index] = true;
     for (size_t i = 0; i < count; i++) {
+        owner += i && !is_crossed(&sorted[i - 1]->allocation, &sorted[i]->allocation);
         sorted[i]->index = owner;
-        owner += !joined[i];
     }
-    free(joined);
-    return 0;
 }
 
 /* Numbers the segments by address. Where two overlap, the older one's memory was freed. The list of regions is compact.
@@ -371,7 +368,6 @@ static int number_segments(struct nvlxi_registration *r) {
     }
     qsort(sorted, count, sizeof(*sorted), compare_segments);
     for (size_t i = 0; i < count; i++) {
-        sorted[i]->index = (uint32_t)i;
         if (last && sorted[i]->key.base < last->key.base + last->allocation.size) {
             bool younger = sorted[i]->key.serial > last->key.serial;
             mark_stale(r, younger ? last : sorted[i], "its memory was freed and allocated anew");
@@ -380,26 +376,51 @@ static int number_segments(struct nvlxi_registration *r) {
             last = sorted[i];
         }
     }
-    int code = number_owners(r, sorted, count);
+    number_owners(sorted, count);
     free(sorted);
-    return code;
+    return 0;
+}
+
+/* Fills in the ranges of a region: one, or one on each side of every border in it. */
+static size_t fill_ranges(const struct nvlx_region *region, struct nvlxi_range *ranges) {
+    size_t count = 0;
+    const uint64_t end = region->address + region->length;
+    for (uint32_t i = 0; i < region->segment_count; i++) {
+        const struct nvlxi_segment *segment = region->segments[i];
+        const uint64_t stop = nvlxi_min(segment->key.base + segment->allocation.size, end);
+        if (count && ranges[count - 1].owner == segment->index)
+            ranges[count - 1].end = stop;
+        else
+            ranges[count++] = (struct nvlxi_range){.start = nvlxi_max(segment->key.base, region->address),
+                                                   .end = stop,
+                                                   .owner = segment->index,
+                                                   .access = (uint16_t)region->access,
+                                                   .device = (uint16_t)segment->allocation.gpu};
+    }
+    return count;
+}
+
+static int compare_starts(const void *a, const void *b) {
+    const struct nvlxi_range *x = a, *y = b;
+    return (x->start > y->start) - (x->start < y->start);
 }
 
 static int build_ranges(struct nvlxi_registration *r, struct nvlxi_ranges *ranges) {
-    size_t count = 0;
-    struct nvlxi_range *sorted = malloc((r->length + 1) * sizeof *sorted);
+    size_t count = 0, most = 1;
+    bool sorts = false;
+    for (size_t i = 0; i < r->length; i++)
+        most += r->regions[i]->segment_count;
+    struct nvlxi_range *sorted = malloc(most * sizeof *sorted);
     if (!sorted)
         return NVLX_ENOMEM;
     for (size_t i = 0; i < r->length; i++) {
         const struct nvlx_region *region = r->regions[i];
-        if (!region->length || is_stale(region))
-            continue;
-        sorted[count++] = (struct nvlxi_range){.start = region->address,
-                                               .end = region->address + region->length,
-                                               .owner = region->segments[0]->index,
-                                               .access = (uint16_t)region->access,
-                                               .device = (uint16_t)region->segments[0]->allocation.gpu};
+        const size_t added = region->length && !is_stale(region) ? fill_ranges(region, sorted + count) : 0;
+        sorts = sorts || added > 1;
+        count += added;
     }
+    if (sorts) /* the regions are, but what lies behind a border in one may lie behind the next ones */
+        qsort(sorted, count, sizeof *sorted, compare_starts);
     int code = nvlxi_ranges_build(sorted, count, ranges);
     free(sorted);
     return code;

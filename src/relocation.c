@@ -29,6 +29,8 @@ void nvlxi_relocation_free(struct nvlxi_relocation *relocation) {
     pthread_mutex_destroy(&relocation->mutex);
 }
 
+#define RANGES_MAX (4 * (size_t)NVLXI_REGIONS_MAX) /* of a peer's table: who wrote its text is not trusted */
+
 /* ---- Tables ------------------------------------------------------------------------------------------ */
 
 /* A small number for a GPU's UUID. Beyond NVLXI_DEVICES_MAX of them, GPUs share the last: they then share lanes, no
@@ -50,25 +52,44 @@ static int compare_starts(const void *a, const void *b) {
     return (x->start > y->start) - (x->start < y->start);
 }
 
-static int build_ranges(struct nvlxi_relocation *r, struct nvlxi_peer_table *table) {
+/* Adds the ranges of a region: one in each span that it lies in. */
+static size_t add_ranges(const struct nvlxi_peer_table *table, const struct nvlxi_region_record *region,
+                         const uint16_t *devices, struct nvlxi_range *ranges, size_t count) {
+    const uint64_t end = region->address + region->length;
+    uint64_t at = region->address;
+    for (uint32_t segment = region->segment; at < end; segment++) {
+        const uint32_t owner = table->spans.of_segment[segment];
+        const struct nvlxi_span *span = &table->spans.span[owner];
+        const uint64_t stop = nvlxi_min(end, span->base + span->size);
+        ranges[count++] = (struct nvlxi_range){
+            .start = at, .end = stop, .owner = owner, .access = (uint16_t)region->access, .device = devices[segment]};
+        at = stop;
+    }
+    return count;
+}
+
+/* How many ranges all regions have, at most. */
+static size_t count_ranges(const struct nvlxi_descriptor *d, bool own) {
+    size_t count = d->region_count;
+    for (size_t i = 0; i < d->region_count && own; i++)
+        count += d->regions[i].spans;
+    return count;
+}
+
+static int build_ranges(struct nvlxi_relocation *r, bool own, struct nvlxi_peer_table *table) {
     const struct nvlxi_descriptor *d = table->descriptor;
+    const size_t most = count_ranges(d, own);
     size_t count = 0;
     int code = NVLX_ENOMEM;
     uint16_t *devices = malloc((d->segment_count + 1) * sizeof *devices);
-    struct nvlxi_range *sorted = malloc((d->region_count + 1) * sizeof *sorted);
+    struct nvlxi_range *sorted = most <= RANGES_MAX ? malloc((most + 1) * sizeof *sorted) : NULL;
     if (!devices || !sorted)
         goto free_both;
     for (size_t i = 0; i < d->segment_count; i++)
         devices[i] = device_index(r, d->segments[i].device);
-    for (size_t i = 0; i < d->region_count; i++) {
-        const struct nvlxi_region_record *region = &d->regions[i];
-        if (region->segment != NVLXI_NO_SEGMENT)
-            sorted[count++] = (struct nvlxi_range){.start = region->address,
-                                                   .end = region->address + region->length,
-                                                   .owner = table->spans.of_segment[region->segment],
-                                                   .access = (uint16_t)region->access,
-                                                   .device = devices[region->segment]};
-    }
+    for (size_t i = 0; i < d->region_count; i++)
+        if (d->regions[i].segment != NVLXI_NO_SEGMENT)
+            count = add_ranges(table, &d->regions[i], devices, sorted, count);
     qsort(sorted, count, sizeof *sorted, compare_starts);
     code = nvlxi_ranges_build(sorted, count, &table->ranges);
 free_both:
@@ -125,7 +146,8 @@ static int table_make(struct nvlxi_relocation *r, const char *text, size_t lengt
         code = check_origin(r, table->descriptor);
     if (code)
         goto free_table;
-    if ((code = nvlxi_spans_make(table->descriptor, &table->spans)) || (code = build_ranges(r, table)) ||
+    const bool own = nvlxi_identity_same_process(&table->descriptor->identity, &r->identity);
+    if ((code = nvlxi_spans_make(table->descriptor, own, &table->spans)) || (code = build_ranges(r, own, table)) ||
         (code = build_views(r, table))) {
         nvlxi_fail(code, "no memory for a peer with %zu segments and %zu regions", table->descriptor->segment_count,
                    table->descriptor->region_count);

@@ -53,10 +53,10 @@ static void look_at_regions(const struct nvlxi_descriptor *d, struct marks *mark
 
 /* What joins can be mapped for reading alone. Of other kinds, a mapping for reading is one for writing: it stays when a
  * region comes to grant that. */
-static void cut(const struct nvlxi_descriptor *d, const struct marks *marks, struct nvlxi_spans *spans) {
+static void cut(const struct nvlxi_descriptor *d, const struct marks *marks, bool own, struct nvlxi_spans *spans) {
     for (uint32_t i = 0; i < d->segment_count; i++) {
         const struct nvlxi_segment_record *segment = &d->segments[i];
-        if (i == 0 || !marks[i - 1].joins)
+        if (i == 0 || own || !marks[i - 1].joins)
             spans->span[spans->count++] =
                 (struct nvlxi_span){.base = segment->base, .first = i, .read_only = segment->joins};
         struct nvlxi_span *span = &spans->span[spans->count - 1];
@@ -67,7 +67,7 @@ static void cut(const struct nvlxi_descriptor *d, const struct marks *marks, str
     }
 }
 
-int nvlxi_spans_make(const struct nvlxi_descriptor *descriptor, struct nvlxi_spans *spans) {
+int nvlxi_spans_make(const struct nvlxi_descriptor *descriptor, bool own, struct nvlxi_spans *spans) {
     const size_t segments = descriptor->segment_count;
     struct marks *marks = calloc(segments + 1, sizeof *marks);
     *spans = (struct nvlxi_spans){.span = calloc(segments + 1, sizeof *spans->span),
@@ -76,7 +76,7 @@ int nvlxi_spans_make(const struct nvlxi_descriptor *descriptor, struct nvlxi_spa
     const bool made = marks && spans->span && spans->of_segment && spans->by_base;
     if (made) {
         look_at_regions(descriptor, marks);
-        cut(descriptor, marks, spans);
+        cut(descriptor, marks, own, spans);
         for (size_t i = 0; i < spans->count; i++) {
             spans->span[i].serial = serial_of(&spans->span[i], descriptor->segments);
             spans->by_base[i] = &spans->span[i];

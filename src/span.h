@@ -1,4 +1,5 @@
-/* What a peer's segments are mapped as: a span is a run of adjacent segments that regions join, or a lone segment.
+/* What a peer's segments are mapped as: a span is a run of adjacent segments that regions join, or a lone segment. Own
+ * memory, which is not mapped, may have borders between its segments, so that each is a span.
  * Pure: no locks, no device calls.
  *
  * SPDX-License-Identifier: Apache-2.0 */
@@ -25,8 +26,8 @@ struct nvlxi_spans {
     size_t count;
 };
 
-/* NVLX_ENOMEM, not logged; *spans can be freed then too. */
-int nvlxi_spans_make(const struct nvlxi_descriptor *descriptor, struct nvlxi_spans *spans);
+/* `own`: of this very process. NVLX_ENOMEM, not logged; *spans can be freed then too. */
+int nvlxi_spans_make(const struct nvlxi_descriptor *descriptor, bool own, struct nvlxi_spans *spans);
 void nvlxi_spans_free(struct nvlxi_spans *spans);
 
 /* NULL if there is none. */

@@ -10,6 +10,7 @@
 
 #include "error.h"
 #include "log.h"
+#include "uses.h"
 
 #define IDLE_REQUESTS_MAX 256
 #define SPIN_NS           200000u  /* a waiter first asks again at once, */
@@ -43,6 +44,7 @@ static void renew_request(struct nvlx_request *request) {
     request->outcome = 0;
     request->error[0] = '\0';
     request->needs.use_count = request->needs.mapping_count = request->needs.peer_count = 0;
+    request->needs.ops = NULL;
     request->prepared = NULL;
 }
 
@@ -159,6 +161,8 @@ static int enter(void *holder) {
         t->in_flight_count++;
         DL_APPEND(t->in_flight, request);
         nvlxi_needs_pin(&request->needs);
+        if (request->plan.sealed)
+            request->needs.ops = NULL;
     }
     pthread_mutex_unlock(&t->mutex);
     return room ? 0
@@ -262,15 +266,15 @@ static void finish(struct nvlx_request *request) {
     struct nvlxi_transfers *t = request->transfers;
     request->elapsed_ns = nvlxi_now_ns() - request->started_ns;
     nvlxi_issue_return(&t->pool, &request->legs);
-    nvlxi_plan_reset(&request->plan, NVLX_MECHANISM_AUTO);
-    nvlxi_needs_unpin(&request->needs);
-    if (request->prepared)
-        atomic_fetch_sub(&request->prepared->posts, 1);
     pthread_mutex_lock(&t->mutex);
     DL_DELETE(t->in_flight, request);
     DL_APPEND(t->done, request);
     t->in_flight_count--;
     pthread_mutex_unlock(&t->mutex);
+    nvlxi_plan_reset(&request->plan, NVLX_MECHANISM_AUTO); /* nobody looks for uses in it any more */
+    nvlxi_needs_unpin(&request->needs);
+    if (request->prepared)
+        atomic_fetch_sub(&request->prepared->posts, 1);
     if (request->outcome)
         nvlxi_log(NVLX_LOG_ERROR, "transfer of %" PRIu64 " ops, %" PRIu64 " bytes failed: %s", request->info.ops,
                   request->info.bytes, request->error);
@@ -333,6 +337,14 @@ static int start(struct nvlx_request *request, const struct start *how) {
     return 0;
 }
 
+void nvlxi_needs_settle(struct nvlxi_transfers *transfers, struct nvlxi_needs *needs) {
+    if (!needs->ops)
+        return;
+    pthread_mutex_lock(&transfers->mutex);
+    needs->ops = NULL;
+    pthread_mutex_unlock(&transfers->mutex);
+}
+
 /* The end of a start that did not fail. */
 static void started(struct nvlx_request *request) {
     request->info.submit_ns = nvlxi_now_ns() - request->started_ns;
@@ -377,6 +389,7 @@ static int submit(struct nvlx_request *made, struct nvlxi_check *check, const st
         leave(made);
         return code;
     }
+    nvlxi_needs_settle(t, &made->needs);
     nvlxi_transfer_describe(&made->plan, count, how.max_sms, &made->info);
     started(made);
     return 0;
@@ -480,13 +493,6 @@ void nvlxi_transfers_pause(uint64_t since_ns) {
         nanosleep(&nap, NULL);
 }
 
-static bool uses(const struct nvlxi_needs *needs, uint64_t address, uint64_t length) {
-    for (size_t i = 0; i < needs->use_count; i++)
-        if (address < needs->uses[i].end && needs->uses[i].start < address + length)
-            return true;
-    return false;
-}
-
 enum nvlxi_user nvlxi_transfers_user(void *context, uint64_t address, uint64_t length) {
     struct nvlxi_transfers *t = context;
     const struct nvlx_request *request;
@@ -494,11 +500,11 @@ enum nvlxi_user nvlxi_transfers_user(void *context, uint64_t address, uint64_t l
     enum nvlxi_user user = NVLXI_NOBODY;
     pthread_mutex_lock(&t->mutex);
     DL_FOREACH(t->in_flight, request) {
-        if (uses(&request->needs, address, length))
+        if (nvlxi_needs_touch(&request->needs, &request->plan, address, length))
             user = NVLXI_A_TRANSFER;
     }
     DL_FOREACH(t->prepared, prepared) {
-        if (uses(&prepared->needs, address, length))
+        if (nvlxi_needs_touch(&prepared->needs, &prepared->plan, address, length))
             user = NVLXI_A_PREPARED_LIST;
     }
     pthread_mutex_unlock(&t->mutex);

@@ -10,7 +10,8 @@
  *     DONE       all its events were seen complete (or the device failed): status is set, nothing is held any more
  *
  * The step to IN FLIGHT is made with the engine's `tables` still held for reading from the check, so that whoever then
- * takes them for writing sees every request that passed the check. The submitter holds `polling` until all is issued;
+ * takes them for writing sees every request that passed the check. Until it leaves the list in flight, a request's plan
+ * does not change, except while needs.ops is set. The submitter holds `polling` until all is issued;
  * then each poller takes it by trylock, so exactly one at a time looks at the events, and one of them makes the step to
  * DONE. `mutex` guards the lists. Order: tables, then mutex; polling, then mutex; who holds the mutex only tries
  * polling. */
@@ -100,6 +101,8 @@ struct nvlxi_check *nvlxi_transfers_take_check(struct nvlxi_transfers *transfers
 void nvlxi_transfers_return_check(struct nvlxi_transfers *transfers, struct nvlxi_check *check);
 void nvlxi_needs_pin(struct nvlxi_needs *needs);
 void nvlxi_needs_unpin(struct nvlxi_needs *needs);
+/* The plan is whole: from now on it tells what the list uses, and not the caller's ops, which may go. */
+void nvlxi_needs_settle(struct nvlxi_transfers *transfers, struct nvlxi_needs *needs);
 /* What a sealed plan does, for those who ask. */
 void nvlxi_transfer_describe(const struct nvlxi_plan *plan, size_t ops, uint32_t max_sms,
                              struct nvlx_request_info *info);

@@ -2,10 +2,10 @@
  *
  * SPDX-License-Identifier: Apache-2.0
  *
- * The program runs itself twice under callgrind, which counts the instructions of nvlxi_check_ops and nvlxi_plan_all,
- * with lists of different length; the difference is what a fragment costs. The lists are random over 160 regions on
- * each side, on the host backend, and every op is checked. The last line is "N instructions per fragment"; more than
- * LIMIT fail. */
+ * The program runs itself under callgrind, which counts the instructions of nvlxi_check_ops and nvlxi_plan_all, with
+ * lists of different length; the difference is what a fragment costs. The lists go over 160 regions on each side, on
+ * the host backend, and every op is checked. They are random, or each op continues the one before it on both sides.
+ * The lines "N instructions per joined op" and "N instructions per fragment" tell; more than the limit fails. */
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -17,13 +17,14 @@
 #include "check.h"
 #include "identity.h"
 
-#define REGIONS   160
-#define SIZE      (4u << 20)
-#define ALIGNMENT (2u << 20)
-#define FRAGMENT  4096u
-#define SHORT     8192
-#define LONG      40960
-#define LIMIT     60.0
+#define REGIONS      160
+#define SIZE         (4u << 20)
+#define ALIGNMENT    (2u << 20)
+#define FRAGMENT     4096u
+#define SHORT        8192
+#define LONG         40960
+#define LIMIT        60.0
+#define LIMIT_JOINED 60.0
 
 static void check(int code, const char *what) {
     if (code) {
@@ -87,19 +88,26 @@ static void open_peer(struct bench *bench) {
     free(text);
 }
 
-static struct nvlx_op *make_ops(const struct bench *bench, size_t count) {
+/* The place of op `i` on one side. */
+static char *place_of(const struct bench *bench, size_t i, bool joined, unsigned *seed) {
+    const size_t each = SIZE / FRAGMENT;
+    if (joined)
+        return (char *)bench->memory[i / each % REGIONS] + i % each * FRAGMENT;
+    char *memory = bench->memory[rand_r(seed) % REGIONS];
+    return memory + rand_r(seed) % each * FRAGMENT;
+}
+
+static struct nvlx_op *make_ops(const struct bench *bench, size_t count, bool joined) {
     struct nvlx_op *ops = calloc(count, sizeof *ops);
     unsigned seed = 1;
     if (!ops)
         exit(1);
-    for (size_t i = 0; i < count; i++) {
-        char *local = bench->memory[rand_r(&seed) % REGIONS], *remote = bench->memory[rand_r(&seed) % REGIONS];
+    for (size_t i = 0; i < count; i++)
         ops[i] = (struct nvlx_op){.opcode = NVLX_OP_READ,
                                   .peer = bench->peer,
-                                  .local = local + rand_r(&seed) % (SIZE / FRAGMENT) * FRAGMENT,
-                                  .remote = (uint64_t)(uintptr_t)remote + rand_r(&seed) % (SIZE / FRAGMENT) * FRAGMENT,
+                                  .local = place_of(bench, i, joined, &seed),
+                                  .remote = (uint64_t)(uintptr_t)place_of(bench, i, joined, &seed),
                                   .length = FRAGMENT};
-    }
     return ops;
 }
 
@@ -122,7 +130,7 @@ static void give_chunk(void *context, struct nvlxi_chunk *chunk) {
 }
 
 /* Checks and plans one list, and tells how long that took. */
-static int run_list(size_t count) {
+static int run_list(size_t count, bool joined) {
     static struct bench bench;
     struct nvlxi_plan plan;
     struct nvlxi_needs needs = {0};
@@ -130,7 +138,7 @@ static int run_list(size_t count) {
     uint64_t best = UINT64_MAX, checked = UINT64_MAX;
     open_device(&bench);
     open_peer(&bench);
-    struct nvlx_op *ops = make_ops(&bench, count);
+    struct nvlx_op *ops = make_ops(&bench, count, joined);
     nvlxi_plan_init(&plan, take_chunk, give_chunk, NULL);
     check(nvlxi_registration_refresh(&bench.registration), "refresh");
     for (int round = 0; round < (getenv("BENCH_PLAN_ONCE") ? 1 : 50); round++) {
@@ -151,7 +159,7 @@ static int run_list(size_t count) {
 }
 
 /* The instructions of both for one list of this length. */
-static double count_instructions(size_t count) {
+static double count_instructions(size_t count, bool joined) {
     char command[512], line[256], self[256];
     double instructions = -1;
     ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
@@ -160,8 +168,8 @@ static double count_instructions(size_t count) {
     self[length] = '\0';
     snprintf(command, sizeof command,
              "BENCH_PLAN_ONCE=1 valgrind --tool=callgrind --callgrind-out-file=/dev/null "
-             "--toggle-collect=nvlxi_check_ops --toggle-collect=nvlxi_plan_all '%s' %zu 2>&1",
-             self, count);
+             "--toggle-collect=nvlxi_check_ops --toggle-collect=nvlxi_plan_all '%s' %zu%s 2>&1",
+             self, count, joined ? " joined" : "");
     FILE *output = popen(command, "r");
     if (!output)
         return -1;
@@ -173,20 +181,26 @@ static double count_instructions(size_t count) {
     return pclose(output) ? -1 : instructions;
 }
 
+/* What an op costs; prints it. */
+static int measure(bool joined, double limit, const char *what) {
+    const double shorter = count_instructions(SHORT, joined), longer = count_instructions(LONG, joined);
+    if (shorter <= 0 || longer <= shorter) {
+        fprintf(stderr, "bench_plan: callgrind gave no counts\n");
+        return 1;
+    }
+    const double each = (longer - shorter) / (LONG - SHORT);
+    printf("%.1f instructions per %s\n", each, what);
+    return each <= limit ? 0 : 1;
+}
+
 int main(int argc, char **argv) {
     if (argc > 1)
-        return run_list((size_t)strtoull(argv[1], NULL, 10));
+        return run_list((size_t)strtoull(argv[1], NULL, 10), argc > 2);
     if (system("valgrind --version >/dev/null 2>&1")) {
         printf("SKIP: there is no valgrind to count instructions with\n");
         return 77;
     }
     fflush(stdout);
-    double shorter = count_instructions(SHORT), longer = count_instructions(LONG);
-    if (shorter <= 0 || longer <= shorter) {
-        fprintf(stderr, "bench_plan: callgrind gave no counts\n");
-        return 1;
-    }
-    double each = (longer - shorter) / (LONG - SHORT);
-    printf("%.1f instructions per fragment\n", each);
-    return each <= LIMIT ? 0 : 1;
+    const int code = measure(true, LIMIT_JOINED, "joined op");
+    return measure(false, LIMIT, "fragment") || code;
 }

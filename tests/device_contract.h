@@ -20,8 +20,10 @@ struct contract_case {
     const char *name;
     CMUnitTestFunction function;
 };
-extern const struct contract_case memory_cases[], kind_cases[], refusal_cases[], lane_cases[], kernel_cases[];
-extern const size_t memory_case_count, kind_case_count, refusal_case_count, lane_case_count, kernel_case_count;
+extern const struct contract_case memory_cases[], kind_cases[], refusal_cases[], lane_cases[], kernel_cases[],
+    border_cases[];
+extern const size_t memory_case_count, kind_case_count, refusal_case_count, lane_case_count, kernel_case_count,
+    border_case_count;
 
 extern struct party me;  /* open on all GPUs */
 extern struct peer peer; /* started by the first errand, ended with the case */

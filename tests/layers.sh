@@ -47,10 +47,13 @@ src/descriptor_write   31
 src/registration       31
 src/span               31
 src/relocation         32
+src/borders            39
 src/plan               40
 src/pool               41
+src/op                 39
 src/same               40
 src/check              41
+src/uses               42
 src/issue              42
 src/transfer           43
 src/prepared           44

@@ -8,7 +8,7 @@
 #include "identity.h"
 #include "support.h"
 
-#define SIZE      (64 * KIB)
+#define SIZE      (128 * KIB)
 #define PEERS     20
 #define IDLE_MOST 8 /* routes that a list does not use and that are kept all the same */
 
@@ -115,7 +115,7 @@ static void the_longest_is_found(void) {
     nvlxi_plan_init(&plan, no_chunk, give_chunk, NULL);
     for (size_t longest = 0; longest < OPS; longest++) {
         for (size_t i = 0; i < OPS; i++)
-            ops[i] = make_op(NVLX_OP_READ, peer, memory + i, (uint64_t)(uintptr_t)memory + 2 * i,
+            ops[i] = make_op(NVLX_OP_READ, peer, memory + i, (uint64_t)(uintptr_t)memory + SIZE / 2 + 2 * i,
                              i == longest ? LONGEST : 5);
         OK(nvlxi_check_ops(check, &registration, ops, OPS, &plan, &needs));
         EXPECT(check->checked.longest >= LONGEST - 1 && check->checked.longest < 2 * LONGEST);

@@ -190,6 +190,11 @@ static void forged_handles_are_refused(void **state) {
     forged = handle;
     forged.serial++;
     EXPECT(NVLX_EDEVICE, map_forged(record, forged));
+    forged = handle;
+    forged.offset = 512;
+    EXPECT(NVLX_EDEVICE, map_forged(record, forged));
+    forged.offset = UINT64_MAX - 511;
+    EXPECT(NVLX_EDEVICE, map_forged(record, forged));
     other.kind = NVLXI_KIND_UNKNOWN;
     EXPECT(NVLX_ENOTSUP, map_forged(other, handle));
     EXPECT(0, map_forged(record, handle));

@@ -63,6 +63,28 @@ static void joined_in_the_order_of_the_ops(void) {
     expect_fragments(10, 300);
 }
 
+/* Of many borders, one on either side of a row is in its way. */
+static void none_is_joined_over_a_border(void) {
+    static const uint32_t mechanisms[] = {NVLX_MECHANISM_AUTO, NVLX_MECHANISM_COPY_ENGINE, NVLX_MECHANISM_KERNEL};
+    struct nvlxi_borders borders = {0};
+    for (size_t i = 0; i < 3 * COUNT(mechanisms); i++) {
+        begin(mechanisms[i / 3]);
+        nvlxi_borders_begin(&borders);
+        for (uint64_t other = 0; other < 1000; other++) {
+            OK(nvlxi_borders_note(&borders, LOCAL + 100 * other + 1));
+            OK(nvlxi_borders_note(&borders, REMOTE + 100 * (600 + other)));
+        }
+        if (i % 3 != 1)
+            OK(nvlxi_borders_note(&borders, LOCAL + 100 * 7));
+        if (i % 3 != 0)
+            OK(nvlxi_borders_note(&borders, REMOTE + 100 * 599));
+        plan.borders = &borders;
+        add_row(600, 100, 100);
+        expect_fragments(i % 3 == 2 ? 3 : 2, 60000);
+    }
+    nvlxi_borders_free(&borders);
+}
+
 /* ---- Groups -------------------------------------------------------------------------------------------- */
 
 static void groups_by_pair_and_direction(void) {
@@ -475,6 +497,7 @@ static void memory_that_fails(void) {
 int main(int argc, char **argv) {
     static const struct test tests[] = {{"adjacent_on_both_sides_are_joined", adjacent_on_both_sides_are_joined},
                                         {"adjacent_on_one_side_are_not", adjacent_on_one_side_are_not},
+                                        {"none_is_joined_over_a_border", none_is_joined_over_a_border},
                                         {"joined_in_the_order_of_the_ops", joined_in_the_order_of_the_ops},
                                         {"groups_by_pair_and_direction", groups_by_pair_and_direction},
                                         {"ways_by_size_and_alignment", ways_by_size_and_alignment},

@@ -147,6 +147,30 @@ static void aligned_ones_are_found_at_once(void) {
     }
 }
 
+/* Four that adjoin, the first two of one owner, the last two of another; then a gap. */
+static void owners_have_borders(void) {
+    static const uint32_t owners[] = {1, 1, 2, 2, 2};
+    uint64_t where;
+    bool known;
+    count = 0;
+    for (uint32_t i = 0; i < COUNT(owners); i++) {
+        put_range(1000 + 100 * i + (i == 4), 100);
+        sorted[i].owner = owners[i];
+    }
+    build();
+    EQUAL(COUNT(owners), table.count);
+    for (uint32_t i = 0; i < COUNT(owners); i++)
+        EQUAL(i == 2, nvlxi_ranges_border(&table, &table.piece[i]));
+    EQUAL(1200, nvlxi_ranges_reach(&table, 0, 1400));
+    EQUAL(1200, nvlxi_ranges_reach(&table, 1, 1201));
+    EQUAL(1150, nvlxi_ranges_reach(&table, 0, 1150));
+    EQUAL(1400, nvlxi_ranges_reach(&table, 2, 1400));
+    EXPECT(nvlxi_ranges_cover(&table, 0, 1000, 400, NVLX_ACCESS_NONE, &where, &known));
+    EXPECT(!nvlxi_ranges_cover(&table, 0, 1000, 401, NVLX_ACCESS_NONE, &where, &known));
+    EQUAL(1400, where);
+    nvlxi_ranges_free(&table);
+}
+
 static void versions_are_unique(void) {
     struct nvlxi_ranges other;
     count = 0;
@@ -163,6 +187,7 @@ int main(int argc, char **argv) {
                                         {"that_do_not_overlap", that_do_not_overlap},
                                         {"that_overlap", that_overlap},
                                         {"aligned_ones_are_found_at_once", aligned_ones_are_found_at_once},
+                                        {"owners_have_borders", owners_have_borders},
                                         {"versions_are_unique", versions_are_unique},
                                         {0}};
     static const struct role roles[] = {{0}};

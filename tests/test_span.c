@@ -31,7 +31,7 @@ static struct nvlxi_spans make(const uint32_t (*of)[3], size_t count) {
             .name = "", .segment = of[i][0], .spans = of[i][1], .access = of[i][2], .length = of[i][1] * CHUNK};
     descriptor = (struct nvlxi_descriptor){
         .segments = segments, .segment_count = SEGMENTS, .regions = regions, .region_count = count};
-    assert_int_equal(nvlxi_spans_make(&descriptor, &spans), 0);
+    assert_int_equal(nvlxi_spans_make(&descriptor, false, &spans), 0);
     return spans;
 }
 
@@ -69,7 +69,7 @@ static void what_does_not_join_is_written(void **state) {
     struct nvlxi_spans spans = make(of, 1);
     nvlxi_spans_free(&spans);
     segments[0].joins = false;
-    assert_int_equal(nvlxi_spans_make(&descriptor, &spans), 0);
+    assert_int_equal(nvlxi_spans_make(&descriptor, false, &spans), 0);
     expect_span(&spans, 0, 0, 1, false);
     assert_int_equal(spans.span[0].serial, 100);
     nvlxi_spans_free(&spans);
@@ -92,7 +92,7 @@ static uint64_t serial_of_first(uint32_t count, uint32_t access, uint64_t change
     struct nvlxi_spans spans = make(of, 1);
     nvlxi_spans_free(&spans);
     segments[count - 1].serial += changed;
-    assert_int_equal(nvlxi_spans_make(&descriptor, &spans), 0);
+    assert_int_equal(nvlxi_spans_make(&descriptor, false, &spans), 0);
     const uint64_t serial = spans.span[0].serial;
     nvlxi_spans_free(&spans);
     return serial;
@@ -122,7 +122,7 @@ static void many_regions_over_many_segments(void **state) {
     for (size_t i = 0; i < large.region_count; i++)
         large.regions[i] = (struct nvlxi_region_record){
             .name = "", .spans = NVLXI_SEGMENTS_MAX, .access = NVLX_ACCESS_READ, .length = 1};
-    assert_int_equal(nvlxi_spans_make(&large, &spans), 0);
+    assert_int_equal(nvlxi_spans_make(&large, false, &spans), 0);
     assert_int_equal(spans.count, 1);
     assert_int_equal(spans.span->count, NVLXI_SEGMENTS_MAX);
     assert_true(spans.span->read_only);

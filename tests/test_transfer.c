@@ -371,6 +371,56 @@ static void nothing_known_outlives_its_table(void) {
     bench_end(&bench);
 }
 
+/* As `refuse`, by transfers of every mechanism and by prepared lists. */
+static void refuse_overlap(const struct nvlx_op *ops, size_t count, const char *words) {
+    struct nvlx_prepared *prepared;
+    struct nvlx_transfer_options options;
+    nvlx_transfer_options_init(&options);
+    for (options.mechanism = 0; options.mechanism <= NVLX_MECHANISM_KERNEL; options.mechanism++) {
+        struct nvlx_request *request;
+        REFUSED(nvlx_transfer(bench.engine, ops, count, &options, &request), NVLX_EINVAL, words);
+        REFUSED(nvlx_prepare(bench.engine, ops, count, &options, &prepared), NVLX_EINVAL, words);
+    }
+    bench_compare(&bench, words);
+}
+
+/* Where the peer is this very process, an op can be onto itself: in part it must not be, whatever would copy it. */
+static void ops_onto_themselves(void) {
+    enum { LENGTH = 20000, OPS = 300 };
+    struct nvlx_op ops[OPS];
+    char *text;
+    size_t length;
+    begin(0);
+    char *memory = bench.local[1] + MINE;
+    const uint64_t there = (uint64_t)(uintptr_t)memory;
+    register_range(bench.engine, memory, MINE_LENGTH, "mine", NVLX_ACCESS_READ_WRITE);
+    OK(nvlx_export(bench.engine, &text, &length));
+    struct nvlx_peer *own = open_peer(bench.engine, text);
+    for (size_t i = 0; i < OPS; i++)
+        ops[i] = make_op(i / 100 % 2 ? NVLX_OP_WRITE : NVLX_OP_READ, own, memory + 10 * i, there + LENGTH + 10 * i, 10);
+    const size_t places[] = {0, 1, 77, 150, OPS - 1};
+    for (size_t i = 0; i < COUNT(places); i++) {
+        char words[64];
+        struct nvlx_op *one = &ops[places[i]], good = *one;
+        snprintf(words, sizeof words, "op %zu: its source and its destination overlap", places[i]);
+        *one = make_op(good.opcode, own, memory + 4096, there, 4097);
+        refuse_overlap(ops, OPS, words);
+        *one = make_op(good.opcode, own, memory, there + 1, LENGTH);
+        refuse_overlap(ops, OPS, words);
+        refuse_overlap(ops, places[i] + 1, words);
+        *one = good;
+    }
+    ops[0] = make_op(NVLX_OP_READ, own, memory, there, LENGTH); /* onto itself as a whole */
+    finish(start(bench.engine, ops, 1));
+    bench_compare(&bench, "copied onto itself");
+    finish(start(bench.engine, ops + 1, OPS - 1));
+    ops[0] = make_op(NVLX_OP_WRITE, own, memory + 4096, there, 4096); /* touching */
+    finish(start(bench.engine, ops, 1));
+    OK(nvlx_peer_close(own));
+    nvlx_text_free(text);
+    bench_end(&bench);
+}
+
 static void request_info_counts(void) {
     begin(0);
     struct nvlx_op ops[3] = {op(NVLX_OP_READ, 0, MINE, near_base + A, 100),
@@ -413,6 +463,7 @@ int main(int argc, char **argv) {
                                         {"mechanisms", mechanisms},
                                         {"registrations_change", registrations_change},
                                         {"nothing_known_outlives_its_table", nothing_known_outlives_its_table},
+                                        {"ops_onto_themselves", ops_onto_themselves},
                                         {"request_info_counts", request_info_counts},
                                         {0}};
     static const struct role roles[] = {OWNER_ROLE, {0}};

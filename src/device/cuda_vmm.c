@@ -185,11 +185,19 @@ static int refuse_chunk(const struct nvlxi_allocation *allocation) {
                       allocation->base);
 }
 
+/* Of a chunk, the driver calls the start of its reservation that of its range. */
+static int find_reservation(struct nvlxi_allocation *allocation) {
+    CUpointer_attribute names[] = {CU_POINTER_ATTRIBUTE_RANGE_START_ADDR};
+    void *values[] = {&allocation->reservation};
+    CUresult error = nvlxi_cuda_driver.cuPointerGetAttributes(1, names, values, allocation->base);
+    return error ? nvlxi_cuda_driver_failure(error, NVLX_EDEVICE, "cuPointerGetAttributes") : 0;
+}
+
 int nvlxi_cuda_vmm_describe(struct nvlxi_allocation *allocation) {
     CUmemFabricHandle fabric;
     uint64_t types;
     int code = nvlxi_cuda_handle_types(allocation->base, &types);
-    if (code)
+    if (code || (code = find_reservation(allocation)))
         return code;
     allocation->joins = true;
     if (types & CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR) {

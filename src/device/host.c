@@ -79,8 +79,8 @@ static int host_uuid(struct nvlxi_device *device, int gpu, uint8_t uuid[NVLXI_UU
 static int host_memcpy(struct nvlxi_device *device, void *destination, const void *source, size_t length) {
     (void)device;
     const struct nvlxi_fragment fragment = {(uintptr_t)destination, (uintptr_t)source, length};
-    int code = nvlxi_host_check_writable(&fragment, 1);
-    if (code || (code = nvlxi_host_check_range(destination, length)) || (code = nvlxi_host_check_range(source, length)))
+    int code = length ? nvlxi_host_check_copies(&fragment, 1) : 0;
+    if (code)
         return code;
     memcpy(destination, source, length);
     return 0;

@@ -19,7 +19,8 @@ struct nvlxi_device {
 };
 
 /* The bytes of a legacy handle. It leads to the exporter's memfd through /proc; pid and start time together name a
- * process, device and inode together a file, so that a number that was used again is noticed. */
+ * process, device and inode together a file, so that a number that was used again is noticed. The allocation is the
+ * file from `offset` on. */
 struct nvlxi_host_handle {
     uint64_t magic;
     int32_t pid;
@@ -27,8 +28,9 @@ struct nvlxi_host_handle {
     uint64_t start_time;
     uint64_t device, inode;
     uint64_t serial, size;
+    uint64_t offset;
 };
-static_assert(sizeof(struct nvlxi_host_handle) == 56, "no padding, and it fits");
+static_assert(sizeof(struct nvlxi_host_handle) == NVLXI_HANDLE_BYTES, "no padding, and it fits");
 
 /* The bytes of a handle of a pool's allocation. The tag is random: only who was given the handle knows it, and no later
  * allocation at the same place has it. */
@@ -43,11 +45,8 @@ static_assert(sizeof(struct nvlxi_host_pool_handle) == NVLXI_HANDLE_BYTES, "as l
 /* NVLX_EINVAL: there is no such GPU, or it may not be worked on. */
 int nvlxi_host_check_gpu(const struct nvlxi_device *device, int gpu);
 
-/* NVLX_EDEVICE if a range that begins in device memory leaves what is allocated or mapped there. */
-int nvlxi_host_check_range(const void *pointer, size_t length);
-
-/* NVLX_EDEVICE if one of the copies goes to a mapping that may only be read. */
-int nvlxi_host_check_writable(const struct nvlxi_fragment *list, size_t count);
+/* NVLX_EDEVICE if one of the copies goes to a mapping that may only be read, or crosses a border on either side. */
+int nvlxi_host_check_copies(const struct nvlxi_fragment *list, size_t count);
 
 /* The slots of nvlxi_device_ops, as device.h describes them. */
 int nvlxi_host_alloc(struct nvlxi_device *device, const struct nvlxi_alloc *alloc, void **address);

@@ -260,7 +260,7 @@ static struct job *job_make(enum job_kind kind) {
 
 int nvlxi_host_copy(struct nvlxi_lane *lane, const struct nvlxi_copy *copy) {
     const struct nvlxi_fragment fragment = {copy->destination, copy->source, copy->length};
-    int code = nvlxi_host_check_writable(&fragment, 1);
+    int code = nvlxi_host_check_copies(&fragment, 1);
     if (code)
         return code;
     struct job *job = job_make(JOB_COPY);
@@ -275,7 +275,7 @@ int nvlxi_host_copy_list(struct nvlxi_lane *lane, const struct nvlxi_fragment *l
                          int source_gpu) {
     (void)destination_gpu;
     (void)source_gpu;
-    int code = nvlxi_host_check_writable(list, count);
+    int code = nvlxi_host_check_copies(list, count);
     if (code)
         return code;
     struct job *job = job_make(JOB_LIST);
@@ -295,7 +295,7 @@ int nvlxi_host_copy_list(struct nvlxi_lane *lane, const struct nvlxi_fragment *l
 int nvlxi_host_copy_kernel(struct nvlxi_lane *lane, const struct nvlxi_kernel *kernel) {
     int code = 0;
     for (uint32_t i = 0; i < kernel->part_count && !code; i++)
-        code = nvlxi_host_check_writable(kernel->parts[i].list, kernel->parts[i].count);
+        code = nvlxi_host_check_copies(kernel->parts[i].list, kernel->parts[i].count);
     if (code)
         return code;
     struct job *job = job_make(JOB_KERNEL);

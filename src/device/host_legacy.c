@@ -2,13 +2,16 @@
  *
  * An allocation is a sealed file that stays open until it is freed, so that a peer can open it through
  * /proc/<pid>/fd/<fd>. That needs one PID namespace: where CUDA opens a handle from another one, this backend cannot.
- */
+ *
+ * Allocations may lie back to back, as with CUDA: the system puts each file's pages right below the last one's, and
+ * every other allocation begins as late in its first page as lets it end with its last. */
 #define _GNU_SOURCE
 #include "host.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -49,25 +52,41 @@ static int find_start_time(int32_t pid, uint64_t *start) {
     return 0;
 }
 
-/* Makes the whole of an open file, `block->size` bytes, visible at block->base. errno tells why not. */
-static int map_file(int fd, struct nvlxi_host_block *block) {
-    void *address = mmap(NULL, block->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+#define STEP UINT64_C(512) /* to which allocations are aligned, as CUDA's are */
+
+/* Makes an open file visible from `offset` on: block->size bytes at block->base. errno tells why not. */
+static int map_file(int fd, uint64_t offset, struct nvlxi_host_block *block) {
+    void *address = mmap(NULL, offset + block->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (address == MAP_FAILED)
         return -1;
     block->base = (uintptr_t)address;
+    block->base += offset;
     return 0;
+}
+
+static void unmap_file(const struct nvlxi_host_block *block) {
+    const uint64_t offset = block->base % nvlxi_host_page();
+    munmap(nvlxi_host_pointer(block->base - offset), offset + block->size);
 }
 
 /* ---- Own memory -------------------------------------------------------------------------------------- */
 
-static int make_handle(struct nvlxi_host_block *block, const struct stat *status) {
+/* How far from the start of its file the next allocation of this size begins: less than a page. */
+static uint64_t next_offset(uint64_t size) {
+    static atomic_uint allocations;
+    const uint64_t page = nvlxi_host_page(), over = size % page;
+    return over && atomic_fetch_add(&allocations, 1) % 2 ? (page - over) / STEP * STEP : 0;
+}
+
+static int make_handle(struct nvlxi_host_block *block, uint64_t offset, const struct stat *status) {
     struct nvlxi_host_handle handle = {.magic = NVLXI_HOST_MAGIC,
                                        .pid = getpid(),
                                        .fd = block->fd,
                                        .device = status->st_dev,
                                        .inode = status->st_ino,
                                        .serial = block->serial,
-                                       .size = block->size};
+                                       .size = block->size,
+                                       .offset = offset};
     int code = find_start_time(handle.pid, &handle.start_time);
     if (code)
         return code;
@@ -84,20 +103,21 @@ static int make(const struct nvlxi_alloc *alloc, struct nvlxi_host_block **made)
     struct nvlxi_host_block *block = calloc(1, sizeof *block);
     if (!block)
         return nvlxi_fail(NVLX_ENOMEM, "no memory to keep a block of GPU %d", alloc->gpu);
+    const uint64_t offset = next_offset(alloc->length);
     *block = (struct nvlxi_host_block){
-        .size = alloc->length, .serial = nvlxi_host_new_serial(), .fd = nvlxi_host_file_make(alloc->length)};
-    if (block->fd < 0 || fstat(block->fd, &status) || map_file(block->fd, block)) {
+        .size = alloc->length, .serial = nvlxi_host_new_serial(), .fd = nvlxi_host_file_make(offset + alloc->length)};
+    if (block->fd < 0 || fstat(block->fd, &status) || map_file(block->fd, offset, block)) {
         code = nvlxi_host_file_failure(alloc->gpu, alloc->length, errno);
         goto close_file;
     }
-    code = make_handle(block, &status);
+    code = make_handle(block, offset, &status);
     if (code)
-        goto unmap_file;
+        goto unmap_block;
     *made = block;
     return 0;
 
-unmap_file:
-    munmap(nvlxi_host_pointer(block->base), block->size);
+unmap_block:
+    unmap_file(block);
 close_file:
     if (block->fd >= 0)
         close(block->fd);
@@ -106,7 +126,7 @@ close_file:
 }
 
 static void destroy(struct nvlxi_host_block *block) {
-    munmap(nvlxi_host_pointer(block->base), block->size);
+    unmap_file(block);
     close(block->fd);
     free(block);
 }
@@ -134,7 +154,8 @@ static int check(const struct nvlxi_map *map, struct nvlxi_handle *key) {
         return nvlxi_fail(NVLX_EDEVICE, "a handle of %" PRIu32 " bytes is not one of the host backend",
                           segment->handle.length);
     memcpy(&handle, segment->handle.bytes, sizeof handle);
-    if (handle.magic != NVLXI_HOST_MAGIC || handle.pid <= 0 || handle.fd < 0)
+    if (handle.magic != NVLXI_HOST_MAGIC || handle.pid <= 0 || handle.fd < 0 || handle.size > INT64_MAX ||
+        handle.offset >= nvlxi_host_page())
         return nvlxi_fail(NVLX_EDEVICE, "these bytes are no handle of the host backend");
     if (handle.size == 0 || handle.size != segment->size || handle.serial != segment->serial)
         return nvlxi_fail(NVLX_EDEVICE,
@@ -167,7 +188,7 @@ static int open_found(int found, const struct nvlxi_host_handle *handle) {
     if (opened < 0)
         return nvlxi_fail(nvlxi_system_code(errno, NVLX_EDEVICE), "cannot open the memory of process %d: %s",
                           (int)handle->pid, strerror(errno));
-    if (!nvlxi_host_file_is(opened, handle->size)) {
+    if (!nvlxi_host_file_is(opened, handle->offset + handle->size)) {
         close(opened);
         return nvlxi_fail(NVLX_EDEVICE,
                           "segment %" PRIu64 " of process %d is said to have %" PRIu64 " bytes, but has %lld",
@@ -212,7 +233,7 @@ static int open_mapping(const struct nvlxi_map *map, struct nvlxi_host_block **m
         code = file;
         goto free_block;
     }
-    if (map_file(file, block))
+    if (map_file(file, handle.offset, block))
         code = nvlxi_fail(nvlxi_system_code(errno, NVLX_EDEVICE), "cannot map %" PRIu64 " bytes of process %d: %s",
                           handle.size, (int)handle.pid, strerror(errno));
     close(file);
@@ -227,7 +248,7 @@ free_block:
 }
 
 static void close_mapping(struct nvlxi_host_block *block) {
-    munmap(nvlxi_host_pointer(block->base), block->size);
+    unmap_file(block);
     free(block);
 }
 

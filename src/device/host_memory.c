@@ -32,7 +32,6 @@ static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static void *blocks;    /* all, by address */
 static void *counted;   /* mappings that count their openings, by GPU and handle */
 static void *read_only; /* mappings that may only be read, by address */
-static atomic_size_t read_only_count;
 static atomic_uint_fast64_t last_serial;
 
 uint64_t nvlxi_host_new_serial(void) {
@@ -94,15 +93,11 @@ static void leave_mapping(struct nvlxi_host_block *block) {
     tdelete(block, &blocks, by_address);
     if (block->handle.length)
         tdelete(block, &counted, by_handle);
-    if (block->read_only) {
+    if (block->read_only)
         tdelete(block, &read_only, by_address);
-        atomic_fetch_sub(&read_only_count, 1);
-    }
 }
 
 static bool enter_mapping(struct nvlxi_host_block *block) {
-    if (block->read_only)
-        atomic_fetch_add(&read_only_count, 1);
     if (tsearch(block, &blocks, by_address) && (!block->handle.length || tsearch(block, &counted, by_handle)) &&
         (!block->read_only || tsearch(block, &read_only, by_address)))
         return true;
@@ -195,7 +190,8 @@ int nvlxi_host_resolve(struct nvlxi_device *device, uint64_t address, struct nvl
                                           .size = block->size,
                                           .serial = block->serial,
                                           .file = block->kind->file,
-                                          .joins = block->kind->joins};
+                                          .joins = block->kind->joins,
+                                          .reservation = block->reservation};
     pthread_mutex_unlock(&mutex);
     if (mapped)
         return nvlxi_fail(NVLX_ENOTSUP,
@@ -319,41 +315,66 @@ int nvlxi_host_unmap(struct nvlxi_device *device, int gpu, uint64_t address) {
     return 0;
 }
 
-int nvlxi_host_check_writable(const struct nvlxi_fragment *list, size_t count) {
-    const struct nvlxi_fragment *refused = NULL;
-    if (!atomic_load(&read_only_count))
-        return 0;
+/* ---- What copies may touch ----------------------------------------------------------------------------- */
+
+/* Where one copy may be: a block, or the chunks of its reservation. Of host memory, any: size 0. */
+struct reach {
+    uint64_t base, size;
+};
+
+static bool reach_holds(const struct reach *reach, uint64_t address, uint64_t length) {
+    const uint64_t offset = address - reach->base;
+    return offset < reach->size && length <= reach->size - offset;
+}
+
+/* Where a copy of these bytes may be. They may begin in host memory. Under the mutex. */
+static struct reach find_reach(uint64_t address, uint64_t length) {
+    struct nvlxi_host_block key = {.base = address, .size = length};
+    struct nvlxi_host_block **found = tfind(&key, &blocks, by_address);
+    if (!found)
+        return (struct reach){0};
+    const struct nvlxi_host_block *block = *found;
+    return block->reserved ? (struct reach){block->reservation, block->reserved}
+                           : (struct reach){block->base, block->size};
+}
+
+/* Whether one side of a copy stays in its reach, which is looked up if it is not that of the copy before. Under the
+ * mutex. */
+static bool stays(struct reach *reach, uint64_t address, uint64_t length) {
+    if (reach_holds(reach, address, length))
+        return true;
+    *reach = find_reach(address, length);
+    return !reach->size || reach_holds(reach, address, length);
+}
+
+static bool is_read_only(const struct nvlxi_fragment *copy) {
+    struct nvlxi_host_block key = {.base = copy->destination, .size = copy->length};
+    return tfind(&key, &read_only, by_address) != NULL;
+}
+
+static int fail_crossing(uint64_t address, uint64_t length, const struct reach *reach) {
+    return nvlxi_fail(NVLX_EDEVICE,
+                      "%" PRIu64 " bytes at 0x%" PRIx64 " leave their allocation, which is 0x%" PRIx64 " + %" PRIu64,
+                      length, address, reach->base, reach->size);
+}
+
+int nvlxi_host_check_copies(const struct nvlxi_fragment *list, size_t count) {
+    struct reach to = {0}, from = {0};
+    size_t i = 0;
+    bool writable = true, inside_to = true, inside_from = true;
     pthread_mutex_lock(&mutex);
-    for (size_t i = 0; i < count && !refused; i++) {
-        struct nvlxi_host_block key = {.base = list[i].destination, .size = list[i].length};
-        refused = tfind(&key, &read_only, by_address) ? &list[i] : NULL;
+    for (; i < count; i++) {
+        writable = !read_only || !is_read_only(&list[i]);
+        inside_to = stays(&to, list[i].destination, list[i].length);
+        inside_from = stays(&from, list[i].source, list[i].length);
+        if (!writable || !inside_to || !inside_from)
+            break;
     }
     pthread_mutex_unlock(&mutex);
-    if (refused)
+    if (!writable)
         return nvlxi_fail(NVLX_EDEVICE, "%" PRIu64 " bytes at 0x%" PRIx64 " are in a mapping that may only be read",
-                          refused->length, refused->destination);
-    return 0;
-}
-
-/* The first byte from `address` on that no block holds, at most `end`. Under the mutex. */
-static uint64_t end_of_blocks(uint64_t address, uint64_t end) {
-    const struct nvlxi_host_block *block;
-    while (address < end && (block = find_block(address)))
-        address = block->base + block->size;
-    return nvlxi_min(address, end);
-}
-
-int nvlxi_host_check_range(const void *pointer, size_t length) {
-    const uint64_t address = (uintptr_t)pointer;
-    uint64_t end;
-    if (!nvlxi_add(address, length, &end))
-        return nvlxi_fail(NVLX_EINVAL, "address 0x%" PRIx64 " + length %zu wraps around", address, length);
-    pthread_mutex_lock(&mutex);
-    const bool device = find_block(address) != NULL;
-    const uint64_t held = end_of_blocks(address, end);
-    pthread_mutex_unlock(&mutex);
-    if (device && held < end)
-        return nvlxi_fail(NVLX_EDEVICE, "%zu bytes at 0x%" PRIx64 " leave their allocation at 0x%" PRIx64, length,
-                          address, held);
-    return 0;
+                          list[i].length, list[i].destination);
+    if (!inside_to)
+        return fail_crossing(list[i].destination, list[i].length, &to);
+    return inside_from ? 0 : fail_crossing(list[i].source, list[i].length, &from);
 }

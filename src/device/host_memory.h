@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <unistd.h>
 
 #include "../device.h"
 
@@ -20,6 +21,7 @@ struct nvlxi_host_block {
     int fd;                            /* what export_file gives out, where the kind has files */
     struct nvlxi_host_block *next;     /* allocated and freed with it */
     bool inner;                        /* another one's next */
+    uint64_t reservation, reserved;    /* the address space that it was put into with others; 0: none */
     /* Mappings. */
     uint64_t openings;
     bool read_only;
@@ -47,6 +49,10 @@ extern const struct nvlxi_host_kind nvlxi_host_legacy, nvlxi_host_vmm, nvlxi_hos
 
 /* Never given before in this process. */
 uint64_t nvlxi_host_new_serial(void);
+
+static inline uint64_t nvlxi_host_page(void) {
+    return (uint64_t)sysconf(_SC_PAGESIZE);
+}
 
 static inline void *nvlxi_host_pointer(uint64_t address) {
     return (void *)(uintptr_t)address;

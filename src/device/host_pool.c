@@ -220,7 +220,7 @@ static int check_entry(int fd, const struct nvlxi_host_pool_handle *handle) {
 
 /* Bytes between the start of its page and an address. */
 static uint64_t in_page(uint64_t address) {
-    return address % (uint64_t)sysconf(_SC_PAGESIZE);
+    return address % nvlxi_host_page();
 }
 
 /* Makes the pages of an allocation visible. */

@@ -68,7 +68,9 @@ static int add_chunk(struct reservation *reservation, uint64_t offset, uint64_t 
                                        .size = size,
                                        .serial = nvlxi_host_new_serial(),
                                        .fd = nvlxi_host_file_make(size),
-                                       .inner = offset > 0};
+                                       .inner = offset > 0,
+                                       .reservation = reservation->base,
+                                       .reserved = reservation->size};
     if (chunk->fd < 0)
         return -1;
     if (offset)

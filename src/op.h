@@ -1,0 +1,29 @@
+/* Single ops of the caller's list: what is wrong with one, in words. Pure.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef NVLXI_OP_H
+#define NVLXI_OP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "nvlxfer.h"
+
+/* NVLX_EINVAL: its opcode, flags or arg. */
+int nvlxi_op_check(const struct nvlx_op *op, size_t index);
+
+/* NVLX_EINVAL: its peer is none of the engine's. */
+int nvlxi_op_foreign(const struct nvlx_op *op, size_t index);
+
+/* Of ops whose peer is this very process, from `index` on up to `end`: NVLX_EINVAL if the sides of one overlap and are
+ * not the same. */
+int nvlxi_ops_check_overlap(const struct nvlx_op *ops, size_t index, size_t end);
+
+/* NVLX_ERANGE: the local byte `where` is not registered. */
+int nvlxi_op_local_failure(const struct nvlx_op *op, size_t index, uint64_t where);
+
+/* NVLX_ERANGE, or NVLX_EACCES if it is `registered`: the same of the peer's. */
+int nvlxi_op_remote_failure(const struct nvlx_op *op, size_t index, uint64_t where, bool registered);
+
+#endif
