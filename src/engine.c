@@ -29,7 +29,7 @@ struct nvlx_engine {
     const struct nvlxi_device_ops *ops;
     struct nvlxi_device *device;
     struct nvlxi_identity identity;
-    pthread_rwlock_t tables; /* the lookup tables: see registration.h and relocation.h */
+    struct nvlxi_tables tables;
     struct nvlxi_registration registration;
     struct nvlxi_relocation relocation;
     struct nvlxi_transfers transfers;
@@ -113,15 +113,6 @@ static void unmake_alive(struct nvlx_engine *engine) {
     munmap((void *)(uintptr_t)engine->alive, (size_t)sysconf(_SC_PAGESIZE));
 }
 
-/* Writers go first: a stream of transfers must not keep a registration waiting. */
-static void init_tables_lock(pthread_rwlock_t *lock) {
-    pthread_rwlockattr_t attributes;
-    pthread_rwlockattr_init(&attributes);
-    pthread_rwlockattr_setkind_np(&attributes, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
-    pthread_rwlock_init(lock, &attributes);
-    pthread_rwlockattr_destroy(&attributes);
-}
-
 static int init_modules(struct nvlx_engine *engine, const struct nvlx_config *config) {
     struct nvlxi_registration *registration = &engine->registration;
     struct nvlxi_relocation *relocation = &engine->relocation;
@@ -144,7 +135,7 @@ static int init_modules(struct nvlx_engine *engine, const struct nvlx_config *co
         nvlxi_relocation_free(relocation);
         return code;
     }
-    init_tables_lock(&engine->tables);
+    nvlxi_tables_init(&engine->tables);
     pthread_mutex_init(&engine->mutex, NULL);
     nvlxi_transfers_init(transfers, config->list_memory ? config->list_memory : LIST_MEMORY);
     nvlxi_rendezvous_init(&engine->rendezvous, registration, relocation, transfers, &engine->identity);
@@ -224,7 +215,7 @@ int nvlx_engine_destroy(struct nvlx_engine *engine) {
     nvlxi_relocation_free(&engine->relocation);
     failed = free_allocations(engine);
     engine->ops->close(engine->device);
-    pthread_rwlock_destroy(&engine->tables);
+    nvlxi_tables_destroy(&engine->tables);
     pthread_mutex_destroy(&engine->mutex);
     unmake_alive(engine);
     free(engine);
@@ -371,15 +362,15 @@ int nvlx_unregister(struct nvlx_region *region, int64_t timeout_ns) {
     struct nvlxi_transfers *transfers = &region->engine->transfers;
     uint64_t since = nvlxi_now_ns(), deadline = nvlxi_deadline(timeout_ns);
     enum nvlxi_user user;
-    for (;;) {
-        nvlxi_transfers_progress(transfers);
+    for (bool asked = false;; asked = true) {
         code = nvlxi_registration_remove(&region->engine->registration, region, nvlxi_transfers_user, transfers, &user);
         if (code != NVLX_EBUSY)
             return code;
-        if (user == NVLXI_A_PREPARED_LIST || nvlxi_now_ns() >= deadline)
+        if (user == NVLXI_A_PREPARED_LIST || (asked && nvlxi_now_ns() >= deadline))
             return nvlxi_fail(NVLX_EBUSY, "%s uses the region at 0x%" PRIx64 " of %" PRIu64 " bytes", user_name(user),
                               region->address, region->length);
         nvlxi_transfers_pause(since);
+        nvlxi_transfers_progress(transfers); /* it may be done, and nobody have asked */
     }
 }
 
