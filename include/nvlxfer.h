@@ -202,10 +202,11 @@ static inline void nvlx_alloc_options_init(struct nvlx_alloc_options *options) {
 int nvlx_alloc(struct nvlx_engine *engine, int gpu, size_t length, const struct nvlx_alloc_options *options,
                void **address);
 
-/* Frees memory from nvlx_alloc of this engine; NULL is allowed. Unregister its regions first or after; peers should
- * have closed it. Waits for running kernels if it is cudaMalloc memory (cudaFree); of the other kinds, none may use it
- * any more. NVLX_EBUSY: an own transfer in flight, or a prepared list, uses it; those of another engine in this process
- * are not seen. */
+/* Frees memory from nvlx_alloc of this engine; NULL is allowed. Unregister its regions first or after: before the
+ * memory goes, all of them are withdrawn. Peers that follow this engine are told at once; own ops on it get
+ * NVLX_ERANGE. Peers should have closed it. Waits for running kernels if it is cudaMalloc memory (cudaFree); of the
+ * other kinds, none may use it any more. NVLX_EBUSY: an own transfer in flight, or a prepared list, uses it; those of
+ * another engine in this process are not seen. */
 int nvlx_free(struct nvlx_engine *engine, void *address);
 
 /* Copies `length` bytes between local memory, each side host memory or device memory of this process, and waits for it.
@@ -236,7 +237,8 @@ static inline void nvlx_region_options_init(struct nvlx_region_options *options)
  * each registration is its own region. Local sides of transfers must be registered too. The memory stays the caller's.
  * Costs about a microsecond, more for the first region of a segment; transfers do not wait for it. NVLX_ENOTSUP: memory
  * that cannot be shared (host, managed, a pool or chunk without a shareable handle type); the message says what was
- * found and what to use. NVLX_ERANGE: the range leaves its allocation. NVLX_EEXIST: the name is taken. */
+ * found and what to use. NVLX_ERANGE: the range leaves its allocation. NVLX_EEXIST: the name is taken. NVLX_EBUSY: with
+ * it, more would be told to peers than a descriptor holds (see Limits). */
 int nvlx_register(struct nvlx_engine *engine, const void *address, size_t length,
                   const struct nvlx_region_options *options, struct nvlx_region **region);
 

@@ -21,6 +21,7 @@
 struct allocation { /* memory from nvlx_alloc */
     void *address;
     size_t length;
+    bool going; /* nvlx_free is at it */
     UT_hash_handle hh;
 };
 
@@ -310,26 +311,48 @@ static const char *user_name(enum nvlxi_user user) {
     return user == NVLXI_A_PREPARED_LIST ? "a prepared list (free it first)" : "a transfer in flight";
 }
 
+/* Finds an allocation to be freed, which then no other thread can. */
+static int claim_allocation(struct nvlx_engine *engine, void *address, struct allocation **claimed) {
+    struct allocation *allocation;
+    pthread_mutex_lock(&engine->mutex);
+    HASH_FIND_PTR(engine->allocations, &address, allocation);
+    bool found = allocation && !allocation->going;
+    if (found)
+        allocation->going = true;
+    pthread_mutex_unlock(&engine->mutex);
+    *claimed = allocation;
+    return found ? 0
+                 : nvlxi_fail(NVLX_EINVAL, "address %p is not from nvlx_alloc of this engine, or was freed before",
+                              address);
+}
+
+static void drop_claim(struct nvlx_engine *engine, struct allocation *allocation) {
+    pthread_mutex_lock(&engine->mutex);
+    allocation->going = false;
+    pthread_mutex_unlock(&engine->mutex);
+}
+
+static void drop_allocation(struct nvlx_engine *engine, struct allocation *allocation) {
+    pthread_mutex_lock(&engine->mutex);
+    HASH_DEL(engine->allocations, allocation);
+    pthread_mutex_unlock(&engine->mutex);
+    free(allocation);
+}
+
 int nvlx_free(struct nvlx_engine *engine, void *address) {
     struct allocation *allocation;
     enum nvlxi_user user;
     int code = check_engine(engine);
-    if (code || !address)
+    if (code || !address || (code = claim_allocation(engine, address, &allocation)))
         return code;
     nvlxi_transfers_progress(&engine->transfers);
-    pthread_mutex_lock(&engine->mutex);
-    HASH_FIND_PTR(engine->allocations, &address, allocation);
-    if (!allocation)
-        code =
-            nvlxi_fail(NVLX_EINVAL, "address %p is not from nvlx_alloc of this engine, or was freed before", address);
-    else if ((user = nvlxi_transfers_user(&engine->transfers, (uint64_t)(uintptr_t)address, allocation->length)))
-        code = nvlxi_fail(NVLX_EBUSY, "%s uses the memory at %p", user_name(user), address);
-    else
-        HASH_DEL(engine->allocations, allocation);
-    pthread_mutex_unlock(&engine->mutex);
-    if (code)
-        return code;
-    free(allocation);
+    code = nvlxi_registration_forget(&engine->registration, (uint64_t)(uintptr_t)address, allocation->length,
+                                     nvlxi_transfers_user, &engine->transfers, &user);
+    if (code) {
+        drop_claim(engine, allocation);
+        return nvlxi_fail(code, "%s uses the memory at %p", user_name(user), address);
+    }
+    drop_allocation(engine, allocation);
     return engine->ops->free(engine->device, address);
 }
 

@@ -103,8 +103,9 @@ static int take_name(struct nvlxi_registration *r, struct nvlx_region *region) {
 /* All that may fail. The region has its stakes. */
 static int prepare(struct nvlxi_registration *r, struct nvlx_region *region) {
     int code = reserve(r);
-    if (code || (region->length &&
-                 (code = nvlxi_ranges_reserve(&r->ranges, region->address, region->address + region->length))))
+    if (code ||
+        (region->length &&
+         (code = nvlxi_ranges_reserve(&r->ranges, region->address, region->address + region->length))))
         return code;
     return take_name(r, region);
 }
@@ -222,6 +223,28 @@ int nvlxi_registration_remove(struct nvlxi_registration *registration, struct nv
         return NVLX_EBUSY;
     nvlxi_registration_tell(r);
     free_region(region);
+    return 0;
+}
+
+int nvlxi_registration_forget(struct nvlxi_registration *registration, uint64_t address, uint64_t length,
+                              nvlxi_user_function find_user, void *context, enum nvlxi_user *user) {
+    struct nvlxi_registration *r = registration;
+    size_t segments = 0;
+    pthread_mutex_lock(&r->mutex);
+    nvlxi_tables_write(r->tables);
+    *user = find_user(context, address, length);
+    if (*user == NVLXI_NOBODY)
+        segments = nvlxi_segments_retire(r, address, length);
+    nvlxi_tables_write_end(r->tables);
+    tidy(r);
+    pthread_mutex_unlock(&r->mutex);
+    if (*user != NVLXI_NOBODY)
+        return NVLX_EBUSY;
+    if (segments) {
+        nvlxi_log(NVLX_LOG_INFO, "%zu segments at 0x%" PRIx64 " are no longer used: their memory is being freed",
+                  segments, address);
+        nvlxi_registration_tell(r);
+    }
     return 0;
 }
 

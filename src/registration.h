@@ -116,6 +116,10 @@ typedef enum nvlxi_user (*nvlxi_user_function)(void *context, uint64_t address, 
 int nvlxi_registration_remove(struct nvlxi_registration *registration, struct nvlx_region *region,
                               nvlxi_user_function find_user, void *context, enum nvlxi_user *user);
 
+/* Withdraws all regions over memory that is about to be freed, unless that has a `*user`: as remove. */
+int nvlxi_registration_forget(struct nvlxi_registration *registration, uint64_t address, uint64_t length,
+                              nvlxi_user_function find_user, void *context, enum nvlxi_user *user);
+
 /* Makes new slots for the lookup table, unless some thread has the mutex: for transfers that found it worn. */
 void nvlxi_registration_renew(struct nvlxi_registration *registration);
 
@@ -141,6 +145,9 @@ void nvlxi_segments_release(struct nvlxi_registration *registration, struct nvlx
 
 /* What is exported, and what transfers may use, changes with it. */
 void nvlxi_segment_retire(struct nvlxi_registration *registration, struct nvlxi_segment *segment, const char *why);
+
+/* The same for all segments under a range. With the tables locked for writing. Returns how many there were. */
+size_t nvlxi_segments_retire(struct nvlxi_registration *registration, uint64_t address, uint64_t length);
 
 /* Enters a region in the lookup table, or takes it out. With the tables locked for writing. */
 void nvlxi_region_map(struct nvlxi_registration *registration, const struct nvlx_region *region);

@@ -44,6 +44,15 @@ static struct nvlxi_segment *first_under(const struct nvlxi_registration *r, uin
     return r->ground.piece[number].start < end ? r->by_number[number] : NULL;
 }
 
+size_t nvlxi_segments_retire(struct nvlxi_registration *registration, uint64_t address, uint64_t length) {
+    struct nvlxi_segment *segment;
+    size_t count;
+    for (count = 0; (segment = first_under(registration, address, address + length)); count++)
+        detach(registration, segment);
+    registration->generation += count > 0;
+    return count;
+}
+
 /* ---- The first region -------------------------------------------------------------------------------- */
 
 static int export_segment(struct nvlxi_registration *r, struct nvlxi_segment *segment) {
