@@ -46,6 +46,13 @@
  * - Bounds and access rights protect from mistakes, not from malice: who holds a descriptor can open the whole
  *   segments that it names. Treat it as a secret.
  *
+ * Limits of what an engine tells its peers
+ *
+ * - 2^20 regions in 2^18 segments, in a descriptor of 256 MiB of text. nvlx_register refuses what would pass them.
+ * - A region counts with up to 60 bytes of text and its name, in which each " and \ takes two. A segment counts with up
+ *   to 310. Private regions (NVLX_ACCESS_NONE), and those whose memory was freed, are not told and do not count.
+ * - A region's name has at most 255 bytes, and an address to serve at 107.
+ *
  * Everything here is there since version 0.1.0 unless it says otherwise.
  */
 #ifndef NVLXFER_H

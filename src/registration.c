@@ -20,6 +20,7 @@ int nvlxi_registration_init(struct nvlxi_registration *registration) {
         return code;
     }
     r->told = (struct nvlxi_told){.text = NVLXI_PROCESS_ROOM};
+    r->limits = (struct nvlxi_told){NVLXI_REGIONS_MAX, NVLXI_SEGMENTS_MAX, NVLXI_TEXT_MAX};
     pthread_mutex_init(&r->mutex, NULL);
     pthread_cond_init(&r->export_done, NULL);
     return 0;
@@ -100,10 +101,24 @@ static int take_name(struct nvlxi_registration *r, struct nvlx_region *region) {
     return hash_full ? nvlxi_fail(NVLX_ENOMEM, "no memory for the name \"%s\"", region->name) : 0;
 }
 
+/* Refuses what would make the descriptor one that no peer reads. */
+static int check_limits(const struct nvlxi_registration *r, const struct nvlx_region *region) {
+    struct nvlxi_told told = r->told;
+    if (region->access == NVLX_ACCESS_NONE || region->stale)
+        return 0;
+    nvlxi_region_count(region, &told);
+    if (told.regions <= r->limits.regions && told.segments <= r->limits.segments && told.text <= r->limits.text)
+        return 0;
+    return nvlxi_fail(NVLX_EBUSY,
+                      "%zu regions in %zu segments would be told to peers, in %zu bytes: at most %zu, %zu and %zu can "
+                      "be (private regions do not count)",
+                      told.regions, told.segments, told.text, r->limits.regions, r->limits.segments, r->limits.text);
+}
+
 /* All that may fail. The region has its stakes. */
 static int prepare(struct nvlxi_registration *r, struct nvlx_region *region) {
-    int code = reserve(r);
-    if (code ||
+    int code = check_limits(r, region);
+    if (code || (code = reserve(r)) ||
         (region->length &&
          (code = nvlxi_ranges_reserve(&r->ranges, region->address, region->address + region->length))))
         return code;

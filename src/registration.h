@@ -90,7 +90,7 @@ struct nvlxi_registration {
     struct nvlx_region *names;      /* hash set by name */
     struct nvlx_region **regions;   /* list */
     size_t region_count, capacity;
-    struct nvlxi_told told;
+    struct nvlxi_told told, limits;
     uint64_t generation, handles_exported;
     struct nvlxi_ranges ranges;               /* of regions: the lookup table */
     struct nvlxi_ranges ground;               /* of segments */

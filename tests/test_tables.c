@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "faulty_device.h"
+#include "registration.h"
 #include "support.h"
 
 #define SIZE (128 * KIB)
@@ -164,6 +165,176 @@ static void followers_are_told(void) {
     owner_end(&owner);
 }
 
+/* ---- How much can be told ------------------------------------------------------------------------------ */
+
+static struct nvlxi_registration registration;
+static struct nvlxi_tables tables;
+
+static void begin_registration(void) {
+    nvlxi_tables_init(&tables);
+    registration.ops = &nvlxi_device_host;
+    registration.tables = &tables;
+    OK(nvlxi_device_host.open(NULL, 0, &registration.device));
+    OK(nvlxi_registration_init(&registration));
+    EQUAL(NVLXI_REGIONS_MAX, registration.limits.regions);
+    EQUAL(NVLXI_SEGMENTS_MAX, registration.limits.segments);
+    EQUAL(NVLXI_TEXT_MAX, registration.limits.text);
+}
+
+static char *allocate_segment(void) {
+    const struct nvlxi_alloc alloc = {.length = SIZE, .kind = NVLXI_KIND_CUDA_MALLOC};
+    void *memory;
+    OK(nvlxi_device_host.alloc(registration.device, &alloc, &memory));
+    return memory;
+}
+
+static int add(const char *address, size_t length, uint32_t access, const char *name, struct nvlx_region **region) {
+    struct nvlx_region_options options;
+    nvlx_region_options_init(&options);
+    options.access = access;
+    options.name = name;
+    return nvlxi_registration_add(&registration, (uint64_t)(uintptr_t)address, length, &options, region);
+}
+
+static enum nvlxi_user no_user(void *context, uint64_t address, uint64_t length) {
+    (void)context, (void)address, (void)length;
+    return NVLXI_NOBODY;
+}
+
+static void drop(struct nvlx_region *region) {
+    enum nvlxi_user user;
+    OK(nvlxi_registration_remove(&registration, region, no_user, NULL, &user));
+}
+
+/* The text of all that is told; to be freed. */
+static char *text_of_all(size_t *length) {
+    struct nvlxi_descriptor descriptor = {.backend = "host"};
+    char *text;
+    memset(descriptor.address, 'a', sizeof descriptor.address - 1);
+    memset(descriptor.identity.boot_id, 'b', sizeof descriptor.identity.boot_id - 1);
+    memset(descriptor.identity.engine, 'c', sizeof descriptor.identity.engine - 1);
+    OK(nvlxi_registration_records(&registration, &descriptor));
+    OK(nvlxi_descriptor_encode(&descriptor, &text, length));
+    nvlxi_registration_records_free(&descriptor);
+    return text;
+}
+
+static void end_registration(void) {
+    nvlxi_registration_free(&registration);
+    nvlxi_device_host.close(registration.device);
+    nvlxi_tables_destroy(&tables);
+}
+
+static void regions_that_can_be_told(void) {
+    struct nvlx_region *regions[10], *more;
+    begin_registration();
+    char *memory = allocate_segment();
+    registration.limits.regions = 10;
+    for (size_t i = 0; i < COUNT(regions); i++)
+        OK(add(memory + 512 * i, i % 2 ? 512 : 0, NVLX_ACCESS_READ, NULL, &regions[i]));
+    for (size_t i = 0; i < 20; i++) /* private ones do not count */
+        OK(add(memory + 100 * i, 300, NVLX_ACCESS_NONE, NULL, &more));
+    uint64_t generation = registration.generation;
+    REFUSED(add(memory, 10, NVLX_ACCESS_WRITE, "one", &more), NVLX_EBUSY, "11 regions in 1 segments");
+    REFUSED(add(NULL, 0, NVLX_ACCESS_READ, "one", &more), NVLX_EBUSY, "11 regions");
+    EQUAL(generation, registration.generation);
+    EQUAL(30, registration.region_count);
+    drop(regions[5]);
+    OK(add(memory, 10, NVLX_ACCESS_WRITE, "one", &regions[5]));
+    REFUSED(add(memory, 10, NVLX_ACCESS_WRITE, "two", &more), NVLX_EBUSY, "11 regions");
+    OK(nvlxi_registration_forget(&registration, (uint64_t)(uintptr_t)memory, SIZE, no_user, NULL,
+                                 &(enum nvlxi_user){0})); /* what is not told any more does not count */
+    EQUAL(5, registration.told.regions);                  /* those of no bytes */
+    EQUAL(0, registration.told.segments);
+    memory = allocate_segment();
+    for (size_t i = 0; i < 5; i++)
+        OK(add(memory, 10, NVLX_ACCESS_WRITE, NULL, &more));
+    REFUSED(add(memory, 10, NVLX_ACCESS_WRITE, NULL, &more), NVLX_EBUSY, "11 regions");
+    end_registration();
+}
+
+static void segments_that_can_be_told(void) {
+    struct nvlx_region *regions[4], *more;
+    begin_registration();
+    registration.limits.segments = COUNT(regions);
+    for (size_t i = 0; i < COUNT(regions); i++)
+        OK(add(allocate_segment(), 10, NVLX_ACCESS_READ, NULL, &regions[i]));
+    char *memory = allocate_segment();
+    OK(add(memory, 100, NVLX_ACCESS_NONE, NULL, &more));
+    REFUSED(add(memory, 100, NVLX_ACCESS_READ, NULL, &more), NVLX_EBUSY, "5 regions in 5 segments");
+    drop(regions[2]);
+    OK(add(memory, 100, NVLX_ACCESS_READ, NULL, &regions[2]));
+    OK(add(memory, 100, NVLX_ACCESS_READ, NULL, &more));
+    drop(regions[2]);
+    REFUSED(add(allocate_segment(), 1, NVLX_ACCESS_READ, NULL, &regions[2]), NVLX_EBUSY, "in 5 segments");
+    drop(more);
+    OK(add(allocate_segment(), 1, NVLX_ACCESS_READ, NULL, &regions[2]));
+    end_registration();
+}
+
+/* What is counted is never less than the text has, and not much more; the names are all that is told of some regions.
+ */
+static void text_that_can_be_told(void) {
+    enum { REGIONS = 500 };
+    struct nvlx_region *regions[REGIONS], *none;
+    char name[256];
+    size_t length;
+    begin_registration();
+    const size_t nothing = registration.told.text;
+    for (size_t i = 0; i < REGIONS; i++) {
+        memset(name, i % 3 ? '"' : 'n', sizeof name);
+        snprintf(name + i % 250, sizeof name - i % 250, "%zu", i);
+        OK(add(i % 7 ? allocate_segment() + i : NULL, i % 7 ? SIZE - i : 0, 1 + (uint32_t)i % 3, i % 2 ? name : NULL,
+               &regions[i]));
+    }
+    free(text_of_all(&length));
+    EXPECT(length <= registration.told.text && registration.told.text < nothing + 2 * length);
+    registration.limits.text = registration.told.text + 400;
+    memset(name, '\\', 255);
+    name[255] = '\0';
+    REFUSED(add(NULL, 0, NVLX_ACCESS_READ, name, &none), NVLX_EBUSY, "bytes: at most");
+    drop(regions[1]);
+    drop(regions[3]);
+    OK(add(NULL, 0, NVLX_ACCESS_READ, name, &regions[1]));
+    for (size_t i = 0; i < REGIONS; i++)
+        if (i != 3)
+            drop(regions[i]);
+    EQUAL(nothing, registration.told.text);
+    end_registration();
+}
+
+/* Where all numbers have all their digits. */
+static void the_longest_text(void) {
+    struct nvlxi_segment_record segment = {.kind = NVLXI_KIND_CUDA_MALLOC,
+                                           .serial = UINT64_MAX,
+                                           .base = UINT64_C(1) << 60,
+                                           .size = UINT64_MAX - (UINT64_C(1) << 60),
+                                           .handle.length = NVLXI_HANDLE_BYTES};
+    struct nvlxi_region_record region = {.name = "",
+                                         .access = NVLX_ACCESS_READ_WRITE,
+                                         .address = UINT64_C(1) << 61,
+                                         .length = UINT64_C(1) << 60,
+                                         .spans = 1};
+    struct nvlxi_descriptor descriptor = {
+        .backend = "host", .segments = &segment, .segment_count = 1, .regions = &region, .region_count = 1};
+    char *text, name[256];
+    size_t length;
+    memset(name, '"', sizeof name - 1);
+    name[sizeof name - 1] = '\0';
+    memset(descriptor.address, '"', sizeof descriptor.address - 1);
+    memset(descriptor.identity.boot_id, '"', sizeof descriptor.identity.boot_id - 1);
+    memset(descriptor.identity.engine, 'c', sizeof descriptor.identity.engine - 1);
+    descriptor.identity.pid = descriptor.identity.pid_namespace = UINT64_MAX;
+    descriptor.identity.start_time = descriptor.identity.generation = UINT64_MAX;
+    for (int named = 0; named < 2; named++) {
+        region.name = named ? name : "";
+        OK(nvlxi_descriptor_encode(&descriptor, &text, &length));
+        free(text);
+        EXPECT(length <= NVLXI_PROCESS_ROOM + nvlxi_descriptor_segment_room(&segment.handle) +
+                             nvlxi_descriptor_region_room(named ? name : NULL));
+    }
+}
+
 /* ---- Registrations beside transfers -------------------------------------------------------------------- */
 
 #define REGIONS     20000
@@ -257,6 +428,10 @@ int main(int argc, char **argv) {
                                         {"memory_in_use_stays", memory_in_use_stays},
                                         {"freed_and_allocated_anew", freed_and_allocated_anew},
                                         {"followers_are_told", followers_are_told},
+                                        {"regions_that_can_be_told", regions_that_can_be_told},
+                                        {"segments_that_can_be_told", segments_that_can_be_told},
+                                        {"text_that_can_be_told", text_that_can_be_told},
+                                        {"the_longest_text", the_longest_text},
                                         {"beside_transfers", beside_transfers},
                                         {0}};
     static const struct role roles[] = {OWNER_ROLE, {0}};
