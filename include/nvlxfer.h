@@ -49,6 +49,13 @@
  * - Bounds and access rights protect from mistakes, not from malice: who holds a descriptor can open the whole
  *   segments that it names. Treat it as a secret.
  *
+ * Limits of what an engine tells its peers
+ *
+ * - 2^20 regions in 2^18 segments, in a descriptor of 256 MiB of text. nvlx_register refuses what would pass them.
+ * - A region counts with up to 60 bytes of text and its name, in which each " and \ takes two. A segment counts with up
+ *   to 310. Private regions (NVLX_ACCESS_NONE), and those whose memory was freed, are not told and do not count.
+ * - A region's name has at most 255 bytes, and an address to serve at 107.
+ *
  * Everything here is there since version 0.1.0 unless it says otherwise.
  */
 #ifndef NVLXFER_H
@@ -207,10 +214,11 @@ static inline void nvlx_alloc_options_init(struct nvlx_alloc_options *options) {
 int nvlx_alloc(struct nvlx_engine *engine, int gpu, size_t length, const struct nvlx_alloc_options *options,
                void **address);
 
-/* Frees memory from nvlx_alloc of this engine; NULL is allowed. Unregister its regions first or after; peers should
- * have closed it. Waits for running kernels if it is cudaMalloc memory (cudaFree); of the other kinds, none may use it
- * any more. NVLX_EBUSY: an own transfer in flight, or a prepared list, uses it; those of another engine in this process
- * are not seen. */
+/* Frees memory from nvlx_alloc of this engine; NULL is allowed. Unregister its regions first or after: before the
+ * memory goes, all of them are withdrawn. Peers that follow this engine are told at once; own ops on it get
+ * NVLX_ERANGE. Peers should have closed it. Waits for running kernels if it is cudaMalloc memory (cudaFree); of the
+ * other kinds, none may use it any more. NVLX_EBUSY: an own transfer in flight, or a prepared list, uses it; those of
+ * another engine in this process are not seen. */
 int nvlx_free(struct nvlx_engine *engine, void *address);
 
 /* Copies `length` bytes between local memory, each side host memory or device memory of this process, and waits for it.
@@ -240,9 +248,10 @@ static inline void nvlx_region_options_init(struct nvlx_region_options *options)
 /* Registers [address, address + length), any range of one allocation of shareable device memory, or of adjacent chunks
  * of virtual-memory management; `length` 0 gives a region that only has a name. A range may be registered many times:
  * each registration is its own region. Local sides of transfers must be registered too. The memory stays the caller's.
- * Costs about a microsecond, more for the first region of a segment. NVLX_ENOTSUP: memory that cannot be shared (host,
- * managed, a pool or chunk without a shareable handle type); the message says what was found and what to use.
- * NVLX_ERANGE: the range leaves its allocation. NVLX_EEXIST: the name is taken. */
+ * Costs about a microsecond, more for the first region of a segment; transfers do not wait for it. NVLX_ENOTSUP: memory
+ * that cannot be shared (host, managed, a pool or chunk without a shareable handle type); the message says what was
+ * found and what to use. NVLX_ERANGE: the range leaves its allocation. NVLX_EEXIST: the name is taken. NVLX_EBUSY: with
+ * it, more would be told to peers than a descriptor holds (see Limits). */
 int nvlx_register(struct nvlx_engine *engine, const void *address, size_t length,
                   const struct nvlx_region_options *options, struct nvlx_region **region);
 

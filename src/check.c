@@ -86,13 +86,14 @@ static int meet(struct nvlxi_check *check, struct nvlxi_seen *seen, const struct
 /* The same of a local piece, which the list then uses. */
 static int meet_local(struct list *list, struct nvlxi_seen *seen, const struct nvlxi_range *piece) {
     struct nvlxi_needs *needs = list->needs;
+    const struct nvlxi_ranges *local = list->check->local;
     int code = grow(&needs->uses, &needs->use_capacity, needs->use_count + 1, sizeof *needs->uses);
-    if (!code && nvlxi_ranges_border(list->check->local, piece))
+    if (!code && nvlxi_ranges_border(local, (uint32_t)(piece - local->piece)))
         code = nvlxi_borders_note(&list->check->checked.borders, piece->start);
     if (code || (code = meet(list->check, seen, piece)))
         return code;
     needs->uses[needs->use_count++] = (struct nvlxi_use){piece->start, piece->end};
-    seen->known = list->check->local->version;
+    seen->known = nvlxi_ranges_born(local, (uint32_t)(piece - local->piece));
     return 0;
 }
 
@@ -103,8 +104,8 @@ static int use_local(struct list *list, uint32_t index, uint64_t end) {
     const size_t gpu = local->piece[index].device;
     int code = grow(&check->near, &check->near_capacity, gpu + 1, sizeof *check->near);
     if (!code)
-        code = grow(&check->near[gpu].piece, &check->near[gpu].capacity, local->count + 1, sizeof(struct nvlxi_seen));
-    for (; !code && index < local->count && local->piece[index].start < end; index++)
+        code = grow(&check->near[gpu].piece, &check->near[gpu].capacity, local->room, sizeof(struct nvlxi_seen));
+    for (; !code && index && local->piece[index].start < end; index = nvlxi_ranges_next(local, index))
         if (!check->near[gpu].piece[index].size)
             code = meet_local(list, &check->near[gpu].piece[index], &local->piece[index]);
     return code;
@@ -138,8 +139,7 @@ static int begin_route(struct list *list, struct nvlxi_route *route, struct nvlx
     const struct nvlxi_peer_table *table = peer->table;
     int code = grow(&route->mark, &route->mark_capacity, table->spans.count, sizeof *route->mark);
     for (int way = 0; way < 2 && !code; way++)
-        code = grow(&route->seen[way].piece, &route->seen[way].capacity, table->ranges.count + 1,
-                    sizeof(struct nvlxi_seen));
+        code = grow(&route->seen[way].piece, &route->seen[way].capacity, table->ranges.room, sizeof(struct nvlxi_seen));
     if (!code)
         code = need_peer(list, peer);
     if (code)
@@ -328,7 +328,7 @@ static int check_part(struct list *list, const struct nvlx_op *op, const struct 
     if (seen->size || !(remote->access & op->opcode) || !nvlxi_range_holds(remote, part->remote, part->length))
         return 0;
     seen->offset = *offset;
-    seen->known = op->peer->same_process ? 0 : ranges->version;
+    seen->known = op->peer->same_process ? 0 : nvlxi_ranges_born(ranges, part->far);
     return meet(list->check, seen, remote);
 }
 
@@ -384,7 +384,7 @@ static int check_op(struct list *list, size_t index, struct nvlxi_route **route)
 /* One side of the short path. */
 struct side {
     uint64_t shift, mask;
-    const uint32_t *slot;
+    const _Atomic uint32_t *slot;
     struct nvlxi_seen *seen;
     const struct nvlxi_ranges *ranges;
 };
@@ -406,7 +406,7 @@ static struct side side_of(const struct nvlxi_ranges *ranges, struct nvlxi_seen 
 static bool meet_again(const struct stretch *stretch, const struct side *side, struct nvlxi_seen *seen,
                        const struct nvlxi_range *piece) {
     uint64_t offset;
-    if (seen->known != side->ranges->version)
+    if (seen->known != nvlxi_ranges_born(side->ranges, (uint32_t)(piece - side->ranges->piece)))
         return false;
     if (side == &stretch->local)
         return meet_local(stretch->list, seen, piece) == 0;
@@ -420,7 +420,7 @@ look_further(const struct stretch *stretch, const struct side *side, uint64_t ad
     const uint32_t index = nvlxi_ranges_find(side->ranges, address);
     const struct nvlxi_range *piece = &side->ranges->piece[index];
     struct nvlxi_seen *seen = &side->seen[index];
-    if (index == side->ranges->count || !nvlxi_holds(piece->start, piece->end - piece->start, address, last))
+    if (!index || !nvlxi_holds(piece->start, piece->end - piece->start, address, last))
         return NULL;
     return seen->size || meet_again(stretch, side, seen, piece) ? seen : NULL;
 }
@@ -428,7 +428,8 @@ look_further(const struct stretch *stretch, const struct side *side, uint64_t ad
 /* What is known of the piece, met in this list, that holds [address, address + last]; NULL if there is none. */
 static inline const struct nvlxi_seen *look_up(const struct stretch *stretch, const struct side *side, uint64_t address,
                                                uint64_t last) {
-    const uint32_t scaled = side->slot[(address >> side->shift) & side->mask];
+    const uint32_t scaled =
+        atomic_load_explicit(&side->slot[(address >> side->shift) & side->mask], memory_order_relaxed);
     const struct nvlxi_seen *seen = (const void *)((const char *)side->seen + scaled);
     return nvlxi_holds(seen->start, seen->size, address, last) ? seen : look_further(stretch, side, address, last);
 }

@@ -43,12 +43,12 @@ struct nvlxi_seen {
     uint64_t start;  /* of the piece */
     uint64_t size;   /* of it, if an op of this list lies in it; else 0 */
     uint64_t offset; /* of a peer's: to be added to an address */
-    uint64_t known; /* the version of the table for which start and offset are right: a peer's piece is then mapped, and
-                       grants the direction */
+    uint64_t known;  /* when the piece was born that this is known of: a peer's is then mapped, and grants the
+                        direction */
 };
 
 struct nvlxi_seen_pieces {
-    struct nvlxi_seen *piece; /* [pieces of the table + 1]: the last is never met */
+    struct nvlxi_seen *piece; /* by id: [room of the table]; 0 is never met */
     size_t capacity;
 };
 

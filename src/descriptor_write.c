@@ -186,6 +186,20 @@ static void write_text(FILE *file, const struct nvlxi_descriptor *descriptor) {
     fputs("]}", file);
 }
 
+/* The index of a segment has up to 6 digits, a number up to 18 characters. */
+size_t nvlxi_descriptor_region_room(const char *name) {
+    size_t room = sizeof ",[null,\"262143 0x0123456789abcdef 0x0123456789abcdef rw\"]";
+    for (; name && *name; name++)
+        room += *name == '"' || *name == '\\' ? 2 : 1;
+    return room;
+}
+
+size_t nvlxi_descriptor_segment_room(const struct nvlxi_handle *handle) {
+    return sizeof ",{\"kind\":\"cuda_malloc\",\"device\":\"\",\"serial\":\"0x0123456789abcdef\",\"base\":"
+                  "\"0x0123456789abcdef\",\"size\":\"0x0123456789abcdef\",\"handle\":\"\",\"file\":true}" +
+           (size_t)2 * NVLXI_UUID_BYTES + (size_t)2 * handle->length;
+}
+
 int nvlxi_descriptor_encode(const struct nvlxi_descriptor *descriptor, char **text, size_t *length) {
     int code = check(descriptor);
     if (code)

@@ -22,6 +22,7 @@
 struct allocation { /* memory from nvlx_alloc */
     void *address;
     size_t length;
+    bool going; /* nvlx_free is at it */
     UT_hash_handle hh;
 };
 
@@ -54,15 +55,6 @@ int nvlx_gpu_count(uint32_t backend, int *count) {
     return nvlxi_attempt_end(&call, count_gpus(backend, count));
 }
 
-/* Writers go first: a stream of transfers must not keep a registration waiting. */
-static void init_tables_lock(pthread_rwlock_t *lock) {
-    pthread_rwlockattr_t attributes;
-    pthread_rwlockattr_init(&attributes);
-    pthread_rwlockattr_setkind_np(&attributes, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
-    pthread_rwlock_init(lock, &attributes);
-    pthread_rwlockattr_destroy(&attributes);
-}
-
 static int init_modules(struct nvlx_engine *engine, const struct nvlx_config *config) {
     struct nvlxi_registration *registration = &engine->registration;
     struct nvlxi_relocation *relocation = &engine->relocation;
@@ -85,7 +77,7 @@ static int init_modules(struct nvlx_engine *engine, const struct nvlx_config *co
         nvlxi_relocation_free(relocation);
         return code;
     }
-    init_tables_lock(&engine->tables);
+    nvlxi_tables_init(&engine->tables);
     pthread_mutex_init(&engine->mutex, NULL);
     nvlxi_transfers_init(transfers, config->list_memory ? config->list_memory : LIST_MEMORY);
     nvlxi_rendezvous_init(&engine->rendezvous, registration, relocation, transfers, &engine->identity);
@@ -171,7 +163,7 @@ static int destroy_engine(struct nvlx_engine *engine) {
     nvlxi_relocation_free(&engine->relocation);
     failed = free_allocations(engine);
     engine->ops->close(engine->device);
-    pthread_rwlock_destroy(&engine->tables);
+    nvlxi_tables_destroy(&engine->tables);
     pthread_mutex_destroy(&engine->mutex);
     nvlxi_fork_page_free(engine->alive);
     free(engine);
@@ -279,26 +271,48 @@ static const char *user_name(enum nvlxi_user user) {
     return user == NVLXI_A_PREPARED_LIST ? "a prepared list (free it first)" : "a transfer in flight";
 }
 
+/* Finds an allocation to be freed, which then no other thread can. */
+static int claim_allocation(struct nvlx_engine *engine, void *address, struct allocation **claimed) {
+    struct allocation *allocation;
+    pthread_mutex_lock(&engine->mutex);
+    HASH_FIND_PTR(engine->allocations, &address, allocation);
+    bool found = allocation && !allocation->going;
+    if (found)
+        allocation->going = true;
+    pthread_mutex_unlock(&engine->mutex);
+    *claimed = allocation;
+    return found ? 0
+                 : nvlxi_fail(NVLX_EINVAL, "address %p is not from nvlx_alloc of this engine, or was freed before",
+                              address);
+}
+
+static void drop_claim(struct nvlx_engine *engine, struct allocation *allocation) {
+    pthread_mutex_lock(&engine->mutex);
+    allocation->going = false;
+    pthread_mutex_unlock(&engine->mutex);
+}
+
+static void drop_allocation(struct nvlx_engine *engine, struct allocation *allocation) {
+    pthread_mutex_lock(&engine->mutex);
+    HASH_DEL(engine->allocations, allocation);
+    pthread_mutex_unlock(&engine->mutex);
+    free(allocation);
+}
+
 static int free_memory(struct nvlx_engine *engine, void *address) {
     struct allocation *allocation;
     enum nvlxi_user user;
     int code = nvlxi_engine_check(engine);
-    if (code || !address)
+    if (code || !address || (code = claim_allocation(engine, address, &allocation)))
         return code;
     nvlxi_transfers_progress(&engine->transfers);
-    pthread_mutex_lock(&engine->mutex);
-    HASH_FIND_PTR(engine->allocations, &address, allocation);
-    if (!allocation)
-        code =
-            nvlxi_fail(NVLX_EINVAL, "address %p is not from nvlx_alloc of this engine, or was freed before", address);
-    else if ((user = nvlxi_transfers_user(&engine->transfers, (uint64_t)(uintptr_t)address, allocation->length)))
-        code = nvlxi_fail(NVLX_EBUSY, "%s uses the memory at %p", user_name(user), address);
-    else
-        HASH_DEL(engine->allocations, allocation);
-    pthread_mutex_unlock(&engine->mutex);
-    if (code)
-        return code;
-    free(allocation);
+    code = nvlxi_registration_forget(&engine->registration, (uint64_t)(uintptr_t)address, allocation->length,
+                                     nvlxi_transfers_user, &engine->transfers, &user);
+    if (code) {
+        drop_claim(engine, allocation);
+        return nvlxi_fail(code, "%s uses the memory at %p", user_name(user), address);
+    }
+    drop_allocation(engine, allocation);
     return engine->ops->free(engine->device, address);
 }
 
@@ -344,15 +358,15 @@ static int unregister(struct nvlx_region *region, int64_t timeout_ns) {
     struct nvlxi_transfers *transfers = &region->engine->transfers;
     uint64_t since = nvlxi_now_ns(), deadline = nvlxi_deadline(timeout_ns);
     enum nvlxi_user user;
-    for (;;) {
-        nvlxi_transfers_progress(transfers);
+    for (bool asked = false;; asked = true) {
         code = nvlxi_registration_remove(&region->engine->registration, region, nvlxi_transfers_user, transfers, &user);
         if (code != NVLX_EBUSY)
             return code;
-        if (user == NVLXI_A_PREPARED_LIST || nvlxi_now_ns() >= deadline)
+        if (user == NVLXI_A_PREPARED_LIST || (asked && nvlxi_now_ns() >= deadline))
             return nvlxi_fail(NVLX_EBUSY, "%s uses the region at 0x%" PRIx64 " of %" PRIu64 " bytes", user_name(user),
                               region->address, region->length);
         nvlxi_transfers_pause(since);
+        nvlxi_transfers_progress(transfers); /* it may be done, and nobody have asked */
     }
 }
 

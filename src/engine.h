@@ -13,7 +13,7 @@ struct nvlx_engine {
     const struct nvlxi_device_ops *ops;
     struct nvlxi_device *device;
     struct nvlxi_identity identity;
-    pthread_rwlock_t tables; /* the lookup tables: see registration.h and relocation.h */
+    struct nvlxi_tables tables;
     struct nvlxi_registration registration;
     struct nvlxi_relocation relocation;
     struct nvlxi_transfers transfers;

@@ -37,7 +37,7 @@ int nvlxi_ops_check_overlap(const struct nvlx_op *ops, size_t index, size_t end)
 int nvlxi_op_local_failure(const struct nvlx_op *op, size_t index, uint64_t where) {
     return nvlxi_fail(NVLX_ERANGE,
                       "op %zu: local range 0x%" PRIx64 " + %" PRIu64
-                      " is not registered in this engine (byte 0x%" PRIx64 " is missing)",
+                      " is not registered in this engine, or was freed (byte 0x%" PRIx64 " is missing)",
                       index, (uint64_t)(uintptr_t)op->local, op->length, where);
 }
 

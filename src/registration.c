@@ -6,15 +6,21 @@
 #include <string.h>
 
 #include "error.h"
-#include "ground.h"
 #include "log.h"
 #include "name.h"
 
 int nvlxi_registration_init(struct nvlxi_registration *registration) {
     struct nvlxi_registration *r = registration;
-    int code = nvlxi_ranges_build(NULL, 0, &r->ranges);
+    int code = nvlxi_ranges_init(&r->ranges);
     if (code)
         return code;
+    code = nvlxi_ranges_init(&r->ground);
+    if (code) {
+        nvlxi_ranges_free(&r->ranges);
+        return code;
+    }
+    r->told = (struct nvlxi_told){.text = NVLXI_PROCESS_ROOM};
+    r->limits = (struct nvlxi_told){NVLXI_REGIONS_MAX, NVLXI_SEGMENTS_MAX, NVLXI_TEXT_MAX};
     pthread_mutex_init(&r->mutex, NULL);
     pthread_cond_init(&r->export_done, NULL);
     return 0;
@@ -30,122 +36,37 @@ void nvlxi_registration_listen(struct nvlxi_registration *registration, nvlxi_ch
     pthread_mutex_unlock(&registration->mutex);
 }
 
-/* Without the mutex. */
-static void tell_change(struct nvlxi_registration *r) {
-    nvlxi_change_function function = atomic_load(&r->on_change);
+void nvlxi_registration_tell(struct nvlxi_registration *registration) {
+    nvlxi_change_function function = atomic_load(&registration->on_change);
     if (function)
-        function(r->on_change_context);
+        function(registration->on_change_context);
 }
 
-/* ---- Segments ---------------------------------------------------------------------------------------- */
+/* ---- The lookup table -------------------------------------------------------------------------------- */
 
-static int export_segment(struct nvlxi_registration *r, struct nvlxi_segment *segment) {
-    int code = r->ops->uuid(r->device, segment->allocation.gpu, segment->uuid);
-    return code ? code : r->ops->export_handle(r->device, &segment->allocation, &segment->handle);
+/* After a change: what can be done while transfers go on. Under the mutex. */
+static void tidy(struct nvlxi_registration *r) {
+    struct nvlxi_slots *slots;
+    nvlxi_ranges_tidy(&r->ranges);
+    if (!nvlxi_ranges_worn(&r->ranges) || !(slots = nvlxi_ranges_new_slots(&r->ranges)))
+        return;
+    nvlxi_tables_write(r->tables);
+    slots = nvlxi_ranges_swap_slots(&r->ranges, slots);
+    nvlxi_tables_write_end(r->tables);
+    free(slots);
 }
 
-/* Adds a PENDING segment, exports it without the lock, and makes it READY or removes it again. */
-static int create_segment(struct nvlxi_registration *r, const struct nvlxi_allocation *allocation,
-                          struct nvlxi_segment **created) {
-    struct nvlxi_segment *segment = calloc(1, sizeof *segment);
-    bool hash_full = segment == NULL;
-    if (segment) {
-        segment->key = (struct nvlxi_segment_key){allocation->base, allocation->serial};
-        segment->allocation = *allocation;
-        HASH_ADD(hh, r->segments, key, sizeof segment->key, segment);
-    }
-    if (hash_full) {
-        free(segment);
-        return nvlxi_fail(NVLX_ENOMEM, "no memory to register segment 0x%" PRIx64, allocation->base);
-    }
-    pthread_mutex_unlock(&r->mutex);
-    int code = export_segment(r, segment);
-    pthread_mutex_lock(&r->mutex);
-    if (code) {
-        HASH_DEL(r->segments, segment); /* NOLINT(clang-analyzer-core.NullDereference): the table has this segment */
-        free(segment);
-    } else {
-        segment->ready = true;
-        r->handles_exported++;
-        *created = segment;
-    }
-    pthread_cond_broadcast(&r->export_done);
-    return code;
-}
-
-/* Finds or makes the segment and counts one region more in it. Lets go of the mutex meanwhile. */
-static int acquire_segment(struct nvlxi_registration *r, const struct nvlxi_allocation *allocation,
-                           struct nvlxi_segment **acquired) {
-    const struct nvlxi_segment_key key = {allocation->base, allocation->serial};
-    struct nvlxi_segment *segment;
-    for (;;) {
-        HASH_FIND(hh, r->segments, &key, sizeof key, segment);
-        if (!segment || segment->ready)
-            break;
-        pthread_cond_wait(&r->export_done, &r->mutex);
-    }
-    if (!segment) {
-        int code = create_segment(r, allocation, &segment);
-        if (code)
-            return code;
-    }
-    segment->regions++;
-    *acquired = segment;
-    return 0;
-}
-
-/* Counts the region out of its segments. */
-static void release_segments(struct nvlxi_registration *r, struct nvlx_region *region) {
-    for (; region->segment_count; region->segment_count--) {
-        struct nvlxi_segment *segment = region->segments[region->segment_count - 1];
-        if (--segment->regions)
-            continue;
-        HASH_DEL(r->segments, segment); /* NOLINT(clang-analyzer-core.NullDereference): the table has this segment */
-        free(segment);
-    }
-}
-
-/* Counts the region into the segments of its allocations, all or none. */
-static int acquire_segments(struct nvlxi_registration *r, const struct nvlxi_ground *ground,
-                            struct nvlx_region *region) {
-    for (; region->segment_count < ground->count; region->segment_count++) {
-        struct nvlxi_segment **segment = &region->segments[region->segment_count];
-        int code = acquire_segment(r, &ground->list[region->segment_count], segment);
-        if (code) {
-            release_segments(r, region);
-            return code;
-        }
-    }
-    return 0;
-}
-
-static bool is_stale(const struct nvlx_region *region) {
-    for (uint32_t i = 0; i < region->segment_count; i++)
-        if (region->segments[i]->stale)
-            return true;
-    return false;
+void nvlxi_registration_renew(struct nvlxi_registration *registration) {
+    if (pthread_mutex_trylock(&registration->mutex))
+        return;
+    tidy(registration);
+    pthread_mutex_unlock(&registration->mutex);
 }
 
 /* ---- The list of regions ----------------------------------------------------------------------------- */
 
-static void compact(struct nvlxi_registration *r) {
-    size_t kept = 0, sorted = 0;
-    for (size_t i = 0; i < r->length; i++) {
-        if (r->regions[i]) {
-            r->regions[i]->position = kept;
-            r->regions[kept++] = r->regions[i];
-        }
-        if (i + 1 == r->sorted)
-            sorted = kept;
-    }
-    r->length = kept;
-    r->sorted = sorted;
-}
-
 static int reserve(struct nvlxi_registration *r) {
-    if (r->length == r->capacity && r->region_count <= r->length / 2)
-        compact(r);
-    if (r->length < r->capacity)
+    if (r->region_count < r->capacity)
         return 0;
     size_t capacity = r->capacity ? 2 * r->capacity : 64;
     struct nvlx_region **regions = realloc(r->regions, capacity * sizeof(*regions));
@@ -154,6 +75,17 @@ static int reserve(struct nvlxi_registration *r) {
     r->regions = regions;
     r->capacity = capacity;
     return 0;
+}
+
+static void add_to_list(struct nvlxi_registration *r, struct nvlx_region *region) {
+    region->position = r->region_count++;
+    r->regions[region->position] = region;
+}
+
+static void remove_from_list(struct nvlxi_registration *r, const struct nvlx_region *region) {
+    struct nvlx_region *last = r->regions[--r->region_count];
+    r->regions[region->position] = last;
+    last->position = region->position;
 }
 
 static int take_name(struct nvlxi_registration *r, struct nvlx_region *region) {
@@ -169,33 +101,54 @@ static int take_name(struct nvlxi_registration *r, struct nvlx_region *region) {
     return hash_full ? nvlxi_fail(NVLX_ENOMEM, "no memory for the name \"%s\"", region->name) : 0;
 }
 
-/* Counts a region among those that grant peers something in its segments, or not any more. */
-static void count_shared(struct nvlx_region *region, int by) {
-    for (uint32_t i = 0; region->access != NVLX_ACCESS_NONE && i < region->segment_count; i++)
-        region->segments[i]->shared += (size_t)by;
+/* Refuses what would make the descriptor one that no peer reads. */
+static int check_limits(const struct nvlxi_registration *r, const struct nvlx_region *region) {
+    struct nvlxi_told told = r->told;
+    if (region->access == NVLX_ACCESS_NONE || region->stale)
+        return 0;
+    nvlxi_region_count(region, &told);
+    if (told.regions <= r->limits.regions && told.segments <= r->limits.segments && told.text <= r->limits.text)
+        return 0;
+    return nvlxi_fail(NVLX_EBUSY,
+                      "%zu regions in %zu segments would be told to peers, in %zu bytes: at most %zu, %zu and %zu can "
+                      "be (private regions do not count)",
+                      told.regions, told.segments, told.text, r->limits.regions, r->limits.segments, r->limits.text);
+}
+
+/* All that may fail. The region has its stakes. */
+static int prepare(struct nvlxi_registration *r, struct nvlx_region *region) {
+    int code = check_limits(r, region);
+    if (code || (code = reserve(r)) || (code = nvlxi_region_reserve(r, region)))
+        return code;
+    return take_name(r, region);
 }
 
 /* Enters a region whose allocations are known; all or nothing. */
 static int enter(struct nvlxi_registration *r, const struct nvlxi_ground *ground, struct nvlx_region *region) {
     pthread_mutex_lock(&r->mutex);
-    int code = acquire_segments(r, ground, region);
+    int code = nvlxi_segments_acquire(r, ground, region);
     if (code)
         goto unlock;
-    if ((code = reserve(r)) || (code = take_name(r, region)))
+    if ((code = prepare(r, region)))
         goto release;
-    region->position = r->length;
-    r->regions[r->length++] = region;
-    r->region_count++;
+    add_to_list(r, region);
+    region->entered = true;
     r->generation++;
-    count_shared(region, 1);
-    atomic_store(&r->changed, true);
+    if (!region->stale)
+        nvlxi_region_tell(r, region);
+    if (!region->stale && region->length) {
+        nvlxi_tables_write(r->tables);
+        nvlxi_region_map(r, region);
+        nvlxi_tables_write_end(r->tables);
+    }
+    tidy(r);
     goto unlock;
 release:
-    release_segments(r, region);
+    nvlxi_segments_release(r, region);
 unlock:
     pthread_mutex_unlock(&r->mutex);
     if (!code)
-        tell_change(r);
+        nvlxi_registration_tell(r);
     return code;
 }
 
@@ -210,8 +163,8 @@ static int check_name(const char *name) {
 }
 
 static void free_region(struct nvlx_region *region) {
-    if (region->segments != &region->one)
-        free(region->segments);
+    if (region->stakes != &region->one)
+        free(region->stakes);
     free(region->name);
     free(region);
 }
@@ -225,8 +178,8 @@ static int make_region(uint64_t address, uint64_t length, const struct nvlx_regi
     region->address = length ? address : 0;
     region->length = length;
     region->access = options->access;
-    region->segments = segments > 1 ? calloc(segments, sizeof(*region->segments)) : &region->one;
-    if (!region->segments || (options->name && !(region->name = strdup(options->name)))) {
+    region->stakes = segments > 1 ? calloc(segments, sizeof *region->stakes) : &region->one;
+    if (!region->stakes || (options->name && !(region->name = strdup(options->name)))) {
         free_region(region);
         return nvlxi_fail(NVLX_ENOMEM, "no memory for a region in %zu segments", segments);
     }
@@ -261,339 +214,64 @@ int nvlxi_registration_remove(struct nvlxi_registration *registration, struct nv
     struct nvlxi_registration *r = registration;
     *user = NVLXI_NOBODY;
     pthread_mutex_lock(&r->mutex);
-    pthread_rwlock_wrlock(r->tables);
-    if (region->length && !is_stale(region))
+    if (region->length && !region->stale) {
+        nvlxi_tables_write(r->tables);
         *user = find_user(context, region->address, region->length);
-    if (*user == NVLXI_NOBODY)
-        atomic_store(&r->changed, true);
-    pthread_rwlock_unlock(r->tables);
+        if (*user == NVLXI_NOBODY)
+            nvlxi_region_unmap(r, region);
+        nvlxi_tables_write_end(r->tables);
+    }
     if (*user == NVLXI_NOBODY) {
-        r->regions[region->position] = NULL;
-        r->region_count--;
+        if (!region->stale)
+            nvlxi_region_untell(r, region);
+        remove_from_list(r, region);
         r->generation++;
         if (region->name)
             HASH_DEL(r->names, region);
-        count_shared(region, -1);
-        release_segments(r, region);
+        nvlxi_segments_release(r, region);
+        tidy(r);
     }
     pthread_mutex_unlock(&r->mutex);
     if (*user != NVLXI_NOBODY)
         return NVLX_EBUSY;
-    tell_change(r);
+    nvlxi_registration_tell(r);
     free_region(region);
+    return 0;
+}
+
+int nvlxi_registration_forget(struct nvlxi_registration *registration, uint64_t address, uint64_t length,
+                              nvlxi_user_function find_user, void *context, enum nvlxi_user *user) {
+    struct nvlxi_registration *r = registration;
+    size_t segments = 0;
+    pthread_mutex_lock(&r->mutex);
+    nvlxi_tables_write(r->tables);
+    *user = find_user(context, address, length);
+    if (*user == NVLXI_NOBODY)
+        segments = nvlxi_segments_retire(r, address, length);
+    nvlxi_tables_write_end(r->tables);
+    tidy(r);
+    pthread_mutex_unlock(&r->mutex);
+    if (*user != NVLXI_NOBODY)
+        return NVLX_EBUSY;
+    if (segments) {
+        nvlxi_log(NVLX_LOG_INFO, "%zu segments at 0x%" PRIx64 " are no longer used: their memory is being freed",
+                  segments, address);
+        nvlxi_registration_tell(r);
+    }
     return 0;
 }
 
 void nvlxi_registration_free(struct nvlxi_registration *registration) {
     struct nvlxi_registration *r = registration;
     HASH_CLEAR(hh, r->names);
-    for (size_t i = 0; i < r->length; i++) {
-        if (!r->regions[i])
-            continue;
-        release_segments(r, r->regions[i]);
+    for (size_t i = 0; i < r->region_count; i++) {
+        nvlxi_segments_release(r, r->regions[i]);
         free_region(r->regions[i]);
     }
     free(r->regions);
+    free(r->by_number);
     nvlxi_ranges_free(&r->ranges);
+    nvlxi_ranges_free(&r->ground);
     pthread_cond_destroy(&r->export_done);
     pthread_mutex_destroy(&r->mutex);
-}
-
-/* ---- The lookup table -------------------------------------------------------------------------------- */
-
-static int compare_regions(const void *a, const void *b) {
-    const struct nvlx_region *const *x = a, *const *y = b;
-    return ((*x)->address > (*y)->address) - ((*x)->address < (*y)->address);
-}
-
-/* Sorts the list by address: only what was added since the last time, then merges from the back. */
-static int sort_regions(struct nvlxi_registration *r) {
-    compact(r);
-    size_t added = r->length - r->sorted, old = r->sorted;
-    if (!added)
-        return 0;
-    struct nvlx_region **tail = malloc(added * sizeof(*tail));
-    if (!tail)
-        return NVLX_ENOMEM;
-    memcpy(tail, r->regions + old, added * sizeof(*tail));
-    qsort(tail, added, sizeof(*tail), compare_regions);
-    for (size_t at = r->length; added;) {
-        bool from_old = old && r->regions[old - 1]->address > tail[added - 1]->address;
-        r->regions[--at] = from_old ? r->regions[--old] : tail[--added];
-        r->regions[at]->position = at;
-    }
-    free(tail);
-    r->sorted = r->length;
-    return 0;
-}
-
-static int compare_segments(const void *a, const void *b) {
-    const struct nvlxi_segment *const *x = a, *const *y = b;
-    return ((*x)->key.base > (*y)->key.base) - ((*x)->key.base < (*y)->key.base);
-}
-
-/* What is exported changes with it. */
-static void mark_stale(struct nvlxi_registration *r, struct nvlxi_segment *segment, const char *why) {
-    segment->stale = true;
-    r->generation++;
-    nvlxi_log(NVLX_LOG_WARNING, "segment 0x%" PRIx64 " of %" PRIu64 " bytes with %zu regions is no longer used: %s",
-              segment->key.base, segment->allocation.size, segment->regions, why);
-}
-
-/* Whether one copy may cross from a segment into the next: both are chunks in one reservation. */
-static bool is_crossed(const struct nvlxi_allocation *segment, const struct nvlxi_allocation *next) {
-    return segment->joins && next->joins && segment->reservation == next->reservation && segment->gpu == next->gpu;
-}
-
-/* Gives the same number to segments between which there is no border. They are sorted by address. */
-static void number_owners(struct nvlxi_segment **sorted, size_t count) {
-    uint32_t owner = 0;
-    for (size_t i = 0; i < count; i++) {
-        owner += i && !is_crossed(&sorted[i - 1]->allocation, &sorted[i]->allocation);
-        sorted[i]->index = owner;
-    }
-}
-
-/* Numbers the segments by address. Where two overlap, the older one's memory was freed. The list of regions is compact.
- */
-static int number_segments(struct nvlxi_registration *r) {
-    size_t count = 0;
-    struct nvlxi_segment *segment, *next, *last = NULL;
-    struct nvlxi_segment **sorted = malloc((HASH_COUNT(r->segments) + 1) * sizeof(*sorted));
-    if (!sorted)
-        return NVLX_ENOMEM;
-    HASH_ITER(hh, r->segments, segment, next) {
-        if (segment->ready && !segment->stale)
-            sorted[count++] = segment;
-    }
-    qsort(sorted, count, sizeof(*sorted), compare_segments);
-    for (size_t i = 0; i < count; i++) {
-        if (last && sorted[i]->key.base < last->key.base + last->allocation.size) {
-            bool younger = sorted[i]->key.serial > last->key.serial;
-            mark_stale(r, younger ? last : sorted[i], "its memory was freed and allocated anew");
-            last = younger ? sorted[i] : last;
-        } else {
-            last = sorted[i];
-        }
-    }
-    number_owners(sorted, count);
-    free(sorted);
-    return 0;
-}
-
-/* Fills in the ranges of a region: one, or one on each side of every border in it. */
-static size_t fill_ranges(const struct nvlx_region *region, struct nvlxi_range *ranges) {
-    size_t count = 0;
-    const uint64_t end = region->address + region->length;
-    for (uint32_t i = 0; i < region->segment_count; i++) {
-        const struct nvlxi_segment *segment = region->segments[i];
-        const uint64_t stop = nvlxi_min(segment->key.base + segment->allocation.size, end);
-        if (count && ranges[count - 1].owner == segment->index)
-            ranges[count - 1].end = stop;
-        else
-            ranges[count++] = (struct nvlxi_range){.start = nvlxi_max(segment->key.base, region->address),
-                                                   .end = stop,
-                                                   .owner = segment->index,
-                                                   .access = (uint16_t)region->access,
-                                                   .device = (uint16_t)segment->allocation.gpu};
-    }
-    return count;
-}
-
-static int compare_starts(const void *a, const void *b) {
-    const struct nvlxi_range *x = a, *y = b;
-    return (x->start > y->start) - (x->start < y->start);
-}
-
-static int build_ranges(struct nvlxi_registration *r, struct nvlxi_ranges *ranges) {
-    size_t count = 0, most = 1;
-    bool sorts = false;
-    for (size_t i = 0; i < r->length; i++)
-        most += r->regions[i]->segment_count;
-    struct nvlxi_range *sorted = malloc(most * sizeof *sorted);
-    if (!sorted)
-        return NVLX_ENOMEM;
-    for (size_t i = 0; i < r->length; i++) {
-        const struct nvlx_region *region = r->regions[i];
-        const size_t added = region->length && !is_stale(region) ? fill_ranges(region, sorted + count) : 0;
-        sorts = sorts || added > 1;
-        count += added;
-    }
-    if (sorts) /* the regions are, but what lies behind a border in one may lie behind the next ones */
-        qsort(sorted, count, sizeof *sorted, compare_starts);
-    int code = nvlxi_ranges_build(sorted, count, ranges);
-    free(sorted);
-    return code;
-}
-
-int nvlxi_registration_refresh(struct nvlxi_registration *registration) {
-    struct nvlxi_registration *r = registration;
-    struct nvlxi_ranges built, old = {0};
-    int code;
-    if (!atomic_load(&r->changed))
-        return 0;
-    pthread_mutex_lock(&r->mutex);
-    if ((code = sort_regions(r)) || (code = number_segments(r)) || (code = build_ranges(r, &built))) {
-        const size_t count = r->length;
-        pthread_mutex_unlock(&r->mutex);
-        return nvlxi_fail(code, "no memory for the lookup table of %zu regions", count);
-    }
-    pthread_rwlock_wrlock(r->tables);
-    old = r->ranges;
-    r->ranges = built;
-    atomic_store(&r->changed, false);
-    pthread_rwlock_unlock(r->tables);
-    pthread_mutex_unlock(&r->mutex);
-    nvlxi_ranges_free(&old);
-    return 0;
-}
-
-/* ---- Records for export ------------------------------------------------------------------------------ */
-
-/* Copies what is needed to ask the driver, without the lock, which segments still live. */
-static struct nvlxi_allocation *snapshot(struct nvlxi_registration *r, size_t *count) {
-    struct nvlxi_segment *segment, *next;
-    *count = 0;
-    pthread_mutex_lock(&r->mutex);
-    struct nvlxi_allocation *list = malloc((HASH_COUNT(r->segments) + 1) * sizeof *list);
-    if (list) {
-        HASH_ITER(hh, r->segments, segment, next) {
-            if (segment->ready && !segment->stale)
-                list[(*count)++] = segment->allocation;
-        }
-    }
-    pthread_mutex_unlock(&r->mutex);
-    return list;
-}
-
-static void mark_freed(struct nvlxi_registration *r, const struct nvlxi_allocation *allocation) {
-    const struct nvlxi_segment_key key = {allocation->base, allocation->serial};
-    struct nvlxi_segment *segment;
-    pthread_mutex_lock(&r->mutex);
-    HASH_FIND(hh, r->segments, &key, sizeof key, segment);
-    bool found = segment && segment->ready && !segment->stale;
-    if (found) {
-        mark_stale(r, segment, "its memory was freed");
-        atomic_store(&r->changed, true);
-    }
-    pthread_mutex_unlock(&r->mutex);
-    if (found)
-        tell_change(r);
-}
-
-static int mark_all_freed(struct nvlxi_registration *r) {
-    size_t count;
-    int code = 0;
-    struct nvlxi_allocation *list = snapshot(r, &count);
-    if (!list)
-        return nvlxi_fail(NVLX_ENOMEM, "no memory to export");
-    for (size_t i = 0; i < count && !code; i++) {
-        code = r->ops->alive(r->device, &list[i]);
-        if (code == NVLX_ESTALE) {
-            mark_freed(r, &list[i]);
-            code = 0;
-        }
-    }
-    free(list);
-    return code;
-}
-
-static bool is_shared(const struct nvlx_region *region) {
-    return region && region->access != NVLX_ACCESS_NONE && !is_stale(region);
-}
-
-static void record_segment(struct nvlxi_segment *segment, struct nvlxi_descriptor *descriptor) {
-    struct nvlxi_segment_record *record = &descriptor->segments[descriptor->segment_count];
-    segment->index = (uint32_t)descriptor->segment_count++;
-    record->kind = segment->allocation.kind;
-    record->serial = segment->key.serial;
-    record->base = segment->key.base;
-    record->size = segment->allocation.size;
-    record->file = segment->allocation.file;
-    record->joins = segment->allocation.joins;
-    record->handle = segment->handle;
-    memcpy(record->device, segment->uuid, sizeof record->device);
-}
-
-/* Room for all regions and names, and for all segments. */
-static int allocate_records(struct nvlxi_registration *r, struct nvlxi_descriptor *descriptor) {
-    size_t names = 1;
-    for (size_t i = 0; i < r->length; i++)
-        if (is_shared(r->regions[i]) && r->regions[i]->name)
-            names += strlen(r->regions[i]->name) + 1;
-    descriptor->segments = calloc(HASH_COUNT(r->segments) + 1, sizeof *descriptor->segments);
-    descriptor->regions = calloc(r->region_count + 1, sizeof *descriptor->regions);
-    descriptor->names = calloc(names, 1);
-    return descriptor->segments && descriptor->regions && descriptor->names ? 0 : NVLX_ENOMEM;
-}
-
-/* The list of regions is sorted by address, and so are the segments as they are met. */
-static void fill_records(struct nvlxi_registration *r, struct nvlxi_descriptor *descriptor) {
-    struct nvlxi_segment *segment, *next;
-    char *name = descriptor->names + 1; /* the first byte is the empty name */
-    HASH_ITER(hh, r->segments, segment, next) {
-        segment->index = NVLXI_NO_SEGMENT;
-    }
-    for (size_t i = 0; i < r->length; i++) {
-        const struct nvlx_region *region = r->regions[i];
-        if (!is_shared(region))
-            continue;
-        for (uint32_t k = 0; k < region->segment_count; k++)
-            if (region->segments[k]->index == NVLXI_NO_SEGMENT)
-                record_segment(region->segments[k], descriptor);
-        struct nvlxi_region_record *record = &descriptor->regions[descriptor->region_count++];
-        record->name = descriptor->names;
-        record->segment = region->length ? region->segments[0]->index : NVLXI_NO_SEGMENT;
-        record->spans = region->segment_count;
-        record->access = region->access;
-        record->address = region->address;
-        record->length = region->length;
-        if (region->name) {
-            record->name = name;
-            name = stpcpy(name, region->name) + 1;
-        }
-    }
-}
-
-int nvlxi_registration_records(struct nvlxi_registration *registration, struct nvlxi_descriptor *descriptor) {
-    struct nvlxi_registration *r = registration;
-    struct nvlxi_descriptor made = *descriptor;
-    int code = mark_all_freed(r);
-    if (code)
-        return code;
-    pthread_mutex_lock(&r->mutex);
-    code = sort_regions(r);
-    if (!code)
-        code = number_segments(r); /* finds what was freed and allocated anew since: no two that are told overlap */
-    if (!code)
-        code = allocate_records(r, &made);
-    if (!code)
-        fill_records(r, &made);
-    made.identity.generation = r->generation;
-    pthread_mutex_unlock(&r->mutex);
-    if (code) {
-        nvlxi_registration_records_free(&made);
-        return nvlxi_fail(code, "no memory to export the regions");
-    }
-    *descriptor = made;
-    return 0;
-}
-
-void nvlxi_registration_records_free(struct nvlxi_descriptor *descriptor) {
-    free(descriptor->segments);
-    free(descriptor->regions);
-    free(descriptor->names);
-}
-
-int nvlxi_registration_find(struct nvlxi_registration *registration, uint64_t base, uint64_t serial,
-                            struct nvlxi_allocation *allocation) {
-    const struct nvlxi_segment_key key = {base, serial};
-    struct nvlxi_segment *segment;
-    pthread_mutex_lock(&registration->mutex);
-    HASH_FIND(hh, registration->segments, &key, sizeof key, segment);
-    bool found = segment && segment->ready && !segment->stale && segment->shared;
-    if (found)
-        *allocation = segment->allocation;
-    pthread_mutex_unlock(&registration->mutex);
-    return found ? 0 : nvlxi_fail(NVLX_ESTALE, "no region is shared in a segment 0x%" PRIx64 " any more", base);
 }

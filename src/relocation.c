@@ -62,7 +62,7 @@ static size_t add_ranges(const struct nvlxi_peer_table *table, const struct nvlx
         const struct nvlxi_span *span = &table->spans.span[owner];
         const uint64_t stop = nvlxi_min(end, span->base + span->size);
         ranges[count++] = (struct nvlxi_range){
-            .start = at, .end = stop, .owner = owner, .access = (uint16_t)region->access, .device = devices[segment]};
+            .start = at, .end = stop, .owner = owner, .access = (uint8_t)region->access, .device = devices[segment]};
         at = stop;
     }
     return count;
@@ -402,7 +402,7 @@ static int span_at(struct nvlx_peer *peer, uint64_t address, uint64_t end, struc
     uint32_t piece = nvlxi_ranges_find(ranges, address);
     uint64_t where = address;
     bool registered = false;
-    if (piece < ranges->count && ranges->piece[piece].start <= address) {
+    if (piece && ranges->piece[piece].start <= address) {
         const struct nvlxi_span *span = &peer->table->spans.span[ranges->piece[piece].owner];
         *key = (struct nvlxi_mapping_key){.base = span->base, .serial = span->serial};
         *stop = nvlxi_min(end, span->base + span->size);
@@ -421,9 +421,9 @@ int nvlxi_peer_map_range(struct nvlx_peer *peer, int gpu, uint64_t address, uint
         return nvlxi_fail(NVLX_EINVAL, "address 0x%" PRIx64 " + length %" PRIu64 " wraps around", address, length);
     while (address < end) {
         struct nvlxi_mapping_key key = {0};
-        pthread_rwlock_rdlock(r->tables);
+        nvlxi_tables_read(r->tables);
         int code = span_at(peer, address, end, &key, &address);
-        pthread_rwlock_unlock(r->tables);
+        nvlxi_tables_read_end(r->tables);
         if (!code)
             code = nvlxi_peer_map_span(peer, gpu, key.base, key.serial);
         if (code)
@@ -490,9 +490,9 @@ int nvlxi_peer_update(struct nvlx_peer *peer, const char *text, size_t length) {
     pthread_mutex_lock(&r->mutex);
     code = check_generation(&peer->table->descriptor->identity, &table->descriptor->identity);
     if (!code && table->descriptor->identity.generation != peer->table->descriptor->identity.generation) {
-        pthread_rwlock_wrlock(r->tables);
+        nvlxi_tables_write(r->tables);
         table = swap_table(peer, table);
-        pthread_rwlock_unlock(r->tables);
+        nvlxi_tables_write_end(r->tables);
     }
     pthread_mutex_unlock(&r->mutex);
     table_free(r, table);
@@ -503,7 +503,7 @@ int nvlxi_peer_update(struct nvlx_peer *peer, const char *text, size_t length) {
 
 int nvlxi_peer_find(struct nvlx_peer *peer, const char *name, uint64_t *address, uint64_t *length) {
     int code = 0;
-    pthread_rwlock_rdlock(peer->relocation->tables);
+    nvlxi_tables_read(peer->relocation->tables);
     const struct nvlxi_descriptor *d = peer->table->descriptor;
     const struct nvlxi_region_record *region = nvlxi_name_index_find(&d->by_name, d->regions, name);
     if (region) {
@@ -512,7 +512,7 @@ int nvlxi_peer_find(struct nvlx_peer *peer, const char *name, uint64_t *address,
     } else {
         code = nvlxi_fail(NVLX_ENOENT, "the peer has no region named \"%.*s\"", NVLXI_NAME_MAX, name);
     }
-    pthread_rwlock_unlock(peer->relocation->tables);
+    nvlxi_tables_read_end(peer->relocation->tables);
     return code;
 }
 

@@ -24,8 +24,9 @@
 #include "descriptor.h"
 #include "device.h"
 #include "hash.h"
-#include "ranges.h"
+#include "interval_map.h"
 #include "span.h"
+#include "tables.h"
 
 #define NVLXI_UNMAPPED    UINT64_MAX /* in place of an offset */
 #define NVLXI_DEVICES_MAX 256        /* distinct GPUs that peers may name */
@@ -75,7 +76,7 @@ struct nvlxi_relocation {
     struct nvlxi_file_server *file_server; /* NULL: files cannot be had */
     int gpus;
     struct nvlxi_identity identity; /* ours */
-    pthread_rwlock_t *tables;
+    struct nvlxi_tables *tables;
     pthread_mutex_t mutex;
     pthread_cond_t opened;
     atomic_size_t mappings; /* open now, of all peers */

@@ -3,7 +3,7 @@
 
 #include <stdbool.h>
 
-#include "ranges.h"
+#include "interval_map.h"
 
 #ifdef __x86_64__
 #include <immintrin.h>

@@ -192,30 +192,18 @@ static int map_missing(const struct nvlxi_check *check, uint32_t flags) {
     return code;
 }
 
-/* Takes the tables for reading at a moment when they are up to date. */
-static int lock_tables(struct nvlxi_transfers *t) {
-    for (;;) {
-        int code = nvlxi_registration_refresh(t->registration);
-        if (code)
-            return code;
-        pthread_rwlock_rdlock(t->tables);
-        if (!atomic_load(&t->registration->changed))
-            return 0;
-        pthread_rwlock_unlock(t->tables);
-    }
-}
-
 static int check_and_enter(struct nvlxi_transfers *t, const struct nvlxi_admission *a) {
     struct nvlxi_checked *checked = &a->check->checked;
-    int code = lock_tables(t);
-    if (code)
-        return code;
-    code = nvlxi_check_ops(a->check, t->registration, a->ops, a->count, a->plan, a->needs);
+    nvlxi_tables_read(t->tables);
+    int code = nvlxi_check_ops(a->check, t->registration, a->ops, a->count, a->plan, a->needs);
     if (!code)
         code = a->portions ? nvlxi_plan_begin(a->plan, checked) : nvlxi_plan_all(a->plan, checked);
     if (!code)
         code = a->enter(a->holder);
-    pthread_rwlock_unlock(t->tables);
+    const bool worn = nvlxi_ranges_misses(&t->registration->ranges);
+    nvlxi_tables_read_end(t->tables);
+    if (worn)
+        nvlxi_registration_renew(t->registration);
     return code;
 }
 

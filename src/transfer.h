@@ -27,7 +27,7 @@
 struct nvlxi_transfers {
     struct nvlx_engine *engine;
     struct nvlxi_registration *registration;
-    pthread_rwlock_t *tables;
+    struct nvlxi_tables *tables;
     uint32_t max_requests;
     uint32_t mechanism, max_sms; /* of transfers that do not say; max_sms 0: as the plan's groups say */
     pthread_mutex_t mutex;

@@ -35,7 +35,7 @@ static void check(int code, const char *what) {
 
 struct bench {
     struct nvlxi_device *device;
-    pthread_rwlock_t tables;
+    struct nvlxi_tables tables;
     struct nvlxi_registration registration;
     struct nvlxi_relocation relocation;
     struct nvlx_peer *peer;
@@ -46,7 +46,7 @@ static void open_device(struct bench *bench) {
     struct nvlxi_identity identity;
     check(nvlxi_device_host.open(NULL, 0, &bench->device), "open");
     check(nvlxi_identity_make(&identity), "identity");
-    pthread_rwlock_init(&bench->tables, NULL);
+    nvlxi_tables_init(&bench->tables);
     bench->registration.ops = bench->relocation.ops = &nvlxi_device_host;
     bench->registration.device = bench->relocation.device = bench->device;
     bench->registration.tables = bench->relocation.tables = &bench->tables;
@@ -140,7 +140,6 @@ static int run_list(size_t count, bool joined) {
     open_peer(&bench);
     struct nvlx_op *ops = make_ops(&bench, count, joined);
     nvlxi_plan_init(&plan, take_chunk, give_chunk, NULL);
-    check(nvlxi_registration_refresh(&bench.registration), "refresh");
     for (int round = 0; round < (getenv("BENCH_PLAN_ONCE") ? 1 : 50); round++) {
         nvlxi_plan_reset(&plan, NVLX_MECHANISM_AUTO);
         uint64_t since = nvlxi_now_ns();

@@ -23,7 +23,10 @@ src/records            18
 src/name_index         19
 src/identity           21
 src/device             20
-src/ranges             21
+src/interval_order     20
+src/interval_slots     20
+src/interval_map       21
+src/interval_build     22
 src/ground             21
 src/device/owner       22
 src/device/host        22
@@ -44,7 +47,10 @@ src/descriptor_wire    29
 src/descriptor_words   29
 src/descriptor         30
 src/descriptor_write   31
+src/tables             20
 src/registration       31
+src/segments           32
+src/registration_records 32
 src/span               31
 src/relocation         32
 src/borders            39
@@ -203,7 +209,7 @@ if [[ $1 == --prove ]]; then
     "$self" .
     prove src/base.h '#include "error.h"'
     prove src/registration.c '#include "relocation.h"'
-    prove src/ranges.c '#  include "transfer.h"'
+    prove src/interval_map.c '#  include "transfer.h"'
     prove src/device/host.c '#include "../registration.h"'
     prove src/device/host.c '#include <cuda_runtime_api.h>'
     prove src/engine.c '#include <cuda.h>'

@@ -33,11 +33,12 @@ static void give_chunk(void *context, struct nvlxi_chunk *chunk) {
 }
 
 static void begin(void) {
-    static pthread_rwlock_t tables = PTHREAD_RWLOCK_INITIALIZER;
+    static struct nvlxi_tables tables;
     const struct nvlxi_alloc alloc = {.length = SIZE, .kind = NVLXI_KIND_CUDA_MALLOC};
     struct nvlxi_identity identity;
     struct nvlx_region_options options;
     struct nvlx_region *region;
+    nvlxi_tables_init(&tables);
     OK(nvlxi_identity_make(&identity));
     OK(nvlxi_device_host.open(NULL, 0, &registration.device));
     relocation.device = registration.device;
@@ -49,7 +50,6 @@ static void begin(void) {
     OK(nvlxi_device_host.alloc(registration.device, &alloc, (void **)&memory));
     nvlx_region_options_init(&options);
     OK(nvlxi_registration_add(&registration, (uint64_t)(uintptr_t)memory, SIZE, &options, &region));
-    OK(nvlxi_registration_refresh(&registration));
     struct nvlxi_descriptor descriptor = {.backend = "host", .identity = identity};
     OK(nvlxi_registration_records(&registration, &descriptor));
     OK(nvlxi_descriptor_encode(&descriptor, &text, &text_length));

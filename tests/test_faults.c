@@ -14,6 +14,7 @@
 #define FRAGMENTS 600
 #define PORTIONS  9000 /* ops: so many are not planned at once */
 #define RUNS_MAX  5000
+#define CROWD     70 /* regions: so many that lists and tables of them grow */
 
 static struct owner owner;
 static char *owner_text; /* its descriptor, and a later one */
@@ -110,7 +111,7 @@ static void post(struct nvlx_engine *engine, const struct nvlx_op *ops, size_t c
 struct life {
     struct nvlx_engine *engine, *other; /* `other` is a peer in the same process */
     void *mine, *theirs;
-    struct nvlx_region *region, *theirs_region;
+    struct nvlx_region *region, *theirs_region, *crowd[CROWD];
     struct nvlx_peer *near, *far; /* `far` is the owner */
     struct nvlxi_device *device;  /* of the caller's stream */
     struct nvlxi_lane *stream;
@@ -196,6 +197,17 @@ static void change(struct life *life) {
     TRY(nvlx_unregister(more, 0));
 }
 
+/* Regions next to each other, within the others. */
+static void crowd(struct life *life) {
+    for (size_t i = 0; i < CROWD; i++)
+        TRY(nvlx_register(life->engine, (char *)life->mine + 10 * i, 10, NULL, &life->crowd[i]));
+    struct nvlx_op op = make_op(NVLX_OP_READ, life->near, life->mine, find(life->near, "theirs"), 10 * CROWD + 10);
+    transfer(life->engine, &op, 1, NULL, NVLX_MECHANISM_AUTO);
+    for (size_t i = 0; i < CROWD; i++)
+        TRY(nvlx_unregister(life->crowd[i], 0));
+    transfer(life->engine, &op, 1, NULL, NVLX_MECHANISM_AUTO);
+}
+
 static void die(struct life *life) {
     struct nvlx_request *left;
     struct nvlx_op op = make_op(NVLX_OP_READ, life->near, life->mine, find(life->near, "theirs"), SIZE);
@@ -223,6 +235,7 @@ static bool live(void) {
     OK(nvlxi_device_host.lane_create(life.device, 0, 0, &life.stream));
     be_born(&life);
     work(&life);
+    crowd(&life);
     change(&life);
     die(&life);
     char when[80];

@@ -121,10 +121,8 @@ void nvlxi_host_memory_fork(enum nvlxi_fork_phase phase) {
         pthread_mutex_lock(&mutex);
         return;
     }
-    if (phase == NVLXI_IN_CHILD) {
+    if (phase == NVLXI_IN_CHILD)
         blocks = counted = read_only = NULL;
-        atomic_store(&read_only_count, 0);
-    }
     pthread_mutex_unlock(&mutex);
 }
 
