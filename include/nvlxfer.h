@@ -151,7 +151,8 @@ struct nvlx_config {
     size_t list_memory;    /* bytes of pinned host memory for lists of fragments, at most. A list needs 24 for each
                               piece that kernels carry (info.kernel_fragments), and up to 12 KiB more; while there is
                               enough, it takes up to 768 KiB more, and for a moment twice as much. Transfers that find
-                              no room are refused with NVLX_EBUSY. 0: 256 MiB. Taken as needed, kept for the next */
+                              no room are refused with NVLX_EBUSY. 0: 256 MiB. Taken as needed, 4 MiB at a time, and
+                              kept for the next until nvlx_engine_destroy */
 };
 
 static inline void nvlx_config_init(struct nvlx_config *config) {
@@ -165,9 +166,9 @@ static inline void nvlx_config_init(struct nvlx_config *config) {
 int nvlx_engine_create(const struct nvlx_config *config, struct nvlx_engine **engine);
 
 /* Waits for every transfer in flight, then frees the engine with all its regions, peers, requests and memory from
- * nvlx_alloc. Blocks. No other thread may be inside a call on this engine. An engine of the same process that has it
- * for a peer uses its very memory: close that peer first. The engine is gone whatever is returned, except for
- * NVLX_EFORK. NULL is allowed. */
+ * nvlx_alloc. Blocks, also for running kernels. No other thread may be inside a call on this engine. An engine of the
+ * same process that has it for a peer uses its very memory: close that peer first. The engine is gone whatever is
+ * returned, except for NVLX_EFORK. NULL is allowed. */
 int nvlx_engine_destroy(struct nvlx_engine *engine);
 
 /* "cuda" or "host": which backend the engine runs on. Never NULL; valid as long as the engine. */
@@ -400,9 +401,8 @@ struct nvlx_prepared; /* a list that was checked and relocated once, to be poste
 
 /* Checks, maps and relocates a list once, as nvlx_transfer does, for lists that are copied again and again, such as the
  * layout of a KV cache. Starts nothing. What the list names stays pinned until the object is freed: its regions cannot
- * be unregistered (NVLX_EBUSY), its peers' mappings stay, and its list takes some of config.list_memory: where that is
- * short, what lies idle is freed, for which the driver may wait for running kernels. options->stream must be NULL.
- * Errors as nvlx_transfer. Free it by nvlx_prepared_free. */
+ * be unregistered (NVLX_EBUSY), its peers' mappings stay, and its list takes some of config.list_memory.
+ * options->stream must be NULL. Errors as nvlx_transfer. Free it by nvlx_prepared_free. */
 int nvlx_prepare(struct nvlx_engine *engine, const struct nvlx_op *ops, size_t count,
                  const struct nvlx_transfer_options *options, struct nvlx_prepared **prepared);
 

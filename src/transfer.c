@@ -19,8 +19,7 @@
 
 void nvlxi_transfers_init(struct nvlxi_transfers *transfers, size_t list_limit) {
     pthread_mutex_init(&transfers->mutex, NULL);
-    transfers->pool.list_limit = list_limit;
-    nvlxi_pool_init(&transfers->pool);
+    nvlxi_pool_init(&transfers->pool, list_limit);
 }
 
 /* ---- Request objects and scratch memory -------------------------------------------------------------- */
@@ -34,7 +33,7 @@ static struct nvlx_request *new_request(struct nvlxi_transfers *t) {
     request->engine = t->engine;
     request->transfers = t;
     pthread_mutex_init(&request->polling, NULL);
-    nvlxi_plan_init(&request->plan, nvlxi_pool_borrow_chunk, nvlxi_pool_return_chunk, &t->pool);
+    nvlxi_plan_init(&request->plan, nvlxi_list_memory_borrow, nvlxi_list_memory_return, &t->pool.lists);
     return request;
 }
 
@@ -215,12 +214,17 @@ static int check_and_enter(struct nvlxi_transfers *t, const struct nvlxi_admissi
     return code;
 }
 
+/* What takes a driver is done here, between two attempts, with the tables free. */
 int nvlxi_transfer_admit(struct nvlxi_transfers *transfers, const struct nvlxi_admission *admission) {
+    size_t bytes = NVLXI_BLOCK_BYTES;
     bool polled = false;
     for (;;) {
         int code = check_and_enter(transfers, admission);
         if (code == NVLX_EAGAIN) {
             code = map_missing(admission->check, admission->flags);
+        } else if (code == NVLXI_GROW) {
+            code = nvlxi_list_memory_grow(&transfers->pool.lists, bytes);
+            bytes *= 2;
         } else if (code == NVLX_EBUSY && !polled) {
             nvlxi_transfers_progress(transfers);
             polled = true;

@@ -100,10 +100,13 @@ static int faulty_limits(struct nvlxi_device *device, int gpu, struct nvlxi_gpu_
 
 static int faulty_list_alloc(struct nvlxi_device *device, size_t size, void **memory) {
     int code = fault("list_alloc");
+    atomic_fetch_add(&faults.list_allocs, 1);
+    usleep((useconds_t)atomic_load(&faults.list_delay_us));
     return code ? code : real->list_alloc(device, size, memory);
 }
 
 static void faulty_list_free(struct nvlxi_device *device, void *memory) {
+    atomic_fetch_add(&faults.list_frees, 1);
     real->list_free(device, memory);
 }
 

@@ -21,7 +21,8 @@ struct faults {
         lane; /* of the last list for the copy engines; `lanes` counts how often it is another */
     atomic_long lanes;
     atomic_ullong average; /* of the last kernel's fragments */
-    atomic_int map_delay_us, export_delay_us;
+    atomic_int map_delay_us, export_delay_us, list_delay_us;
+    atomic_long list_allocs, list_frees;
 };
 extern struct faults faults;
 

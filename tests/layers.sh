@@ -45,7 +45,8 @@ src/descriptor_write   31
 src/registration       31
 src/span               31
 src/relocation         32
-src/plan               40
+src/plan               39
+src/list_memory        40
 src/pool               41
 src/same               40
 src/check              41
