@@ -142,7 +142,8 @@ struct nvlx_config {
     uint32_t backend;      /* NVLX_BACKEND_... */
     uint32_t max_requests; /* requests in flight at most; more are refused with NVLX_EBUSY. 0: 4096 */
     const int *gpus;       /* GPUs (CUDA ordinals of this process) on which a context may be made; copied. NULL: only
-                              those whose primary context is already active, now or later */
+                              those whose primary context is already active, now or later. The copy kernels of those
+                              that are active later are loaded later: see nvlx_register */
     size_t gpu_count;      /* entries of `gpus` */
     uint32_t mechanism;    /* NVLX_MECHANISM_...: the default of transfers */
     uint32_t max_sms;      /* SMs that a transfer's kernels may take: the default of transfers. 0: 32 for reads, 64 for
@@ -160,9 +161,11 @@ static inline void nvlx_config_init(struct nvlx_config *config) {
     config->size = sizeof *config;
 }
 
-/* Makes an engine. May block while the driver starts (up to seconds) if `gpus` names GPUs without a context.
- * The caller destroys it. NVLX_EBACKEND: the backend asked for cannot run; the message has the cause. NVLX_ENOTSUP: the
- * kernel cannot tell forked children apart (Linux 4.14), or /proc does not tell who this process is. */
+/* Makes an engine. May block while the driver starts (up to seconds) if `gpus` names GPUs without a context. Loads the
+ * copy kernels for the GPUs named, or with NULL for those whose context is active. That waits for all that runs on
+ * them. The caller destroys it. NVLX_EBACKEND: the backend asked for cannot run; the message has the cause.
+ * NVLX_ENOTSUP: the kernel cannot tell forked children apart (Linux 4.14), or /proc does not tell who this process is.
+ */
 int nvlx_engine_create(const struct nvlx_config *config, struct nvlx_engine **engine);
 
 /* Waits for every transfer in flight, then frees the engine with all its regions, peers, requests and memory from
@@ -199,7 +202,8 @@ static inline void nvlx_alloc_options_init(struct nvlx_alloc_options *options) {
 
 /* Allocates `length` > 0 bytes of memory on a GPU that can be registered and shared (cudaMalloc on cuda, unless the
  * options ask for another kind), for programs that have no allocator of their own. It is not registered yet. May block
- * (cudaMalloc). Free it by nvlx_free. NVLX_ENOTSUP: the GPU has no memory of this kind. */
+ * (cudaMalloc), and for running kernels where nvlx_register would. Free it by nvlx_free. NVLX_ENOTSUP: the GPU has no
+ * memory of this kind. */
 int nvlx_alloc(struct nvlx_engine *engine, int gpu, size_t length, const struct nvlx_alloc_options *options,
                void **address);
 
@@ -235,7 +239,9 @@ static inline void nvlx_region_options_init(struct nvlx_region_options *options)
 /* Registers [address, address + length), any range of one allocation of shareable device memory, or of adjacent chunks
  * of virtual-memory management; `length` 0 gives a region that only has a name. A range may be registered many times:
  * each registration is its own region. Local sides of transfers must be registered too. The memory stays the caller's.
- * Costs about a microsecond, more for the first region of a segment. NVLX_ENOTSUP: memory that cannot be shared (host,
+ * Costs about a microsecond, more for the first region of a segment. The first region on a GPU whose context was made
+ * after the engine loads the copy kernels there. That waits for all that runs on the GPU. To avoid it, name the GPU in
+ * config.gpus, or make its context before the engine. NVLX_ENOTSUP: memory that cannot be shared (host,
  * managed, a pool or chunk without a shareable handle type); the message says what was found and what to use.
  * NVLX_ERANGE: the range leaves its allocation. NVLX_EEXIST: the name is taken. */
 int nvlx_register(struct nvlx_engine *engine, const void *address, size_t length,
@@ -394,7 +400,8 @@ int nvlx_peer_test(struct nvlx_peer *peer);
 int nvlx_peer_update(struct nvlx_peer *peer, const char *text, size_t length);
 
 /* Maps the peer's segments under [address, address + length) on a local GPU ahead of the first transfer. Milliseconds,
- * or as long as the peer takes to give out file descriptors. Errors as nvlx_transfer. */
+ * or as long as the peer takes to give out file descriptors. May wait for running kernels where nvlx_register would.
+ * Errors as nvlx_transfer. */
 int nvlx_peer_map(struct nvlx_peer *peer, int gpu, uint64_t address, uint64_t length);
 
 struct nvlx_prepared; /* a list that was checked and relocated once, to be posted many times */

@@ -58,12 +58,13 @@ int nvlxi_issue_borrow(struct nvlxi_pool *pool, const struct nvlxi_plan *plan, i
 
 int nvlxi_issue_follow(struct nvlxi_pool *pool, const struct nvlxi_legs *legs, void *stream) {
     struct nvlxi_pooled_event *event;
-    int gpu, code = pool->ops->stream_gpu(pool->device, stream, &gpu);
+    struct nvlxi_stream found;
+    int code = pool->ops->stream_find(pool->device, stream, &found);
     if (!code)
-        code = nvlxi_pool_borrow_event(pool, gpu, &event);
+        code = nvlxi_pool_borrow_event(pool, found.gpu, &event);
     if (code)
         return code;
-    code = pool->ops->stream_record(pool->device, stream, event->event);
+    code = pool->ops->stream_record(pool->device, &found, event->event);
     for (uint32_t i = 0; i < legs->count && !code; i++)
         code = pool->ops->lane_wait(legs->leg[i].lane->lane, event->event);
     nvlxi_pool_return_event(pool, event);
@@ -166,12 +167,14 @@ int nvlxi_issue_more(struct nvlxi_pool *pool, const struct nvlxi_plan *plan, str
 }
 
 int nvlxi_issue_end(struct nvlxi_pool *pool, const struct nvlxi_legs *legs, void *stream) {
-    int failure = 0;
+    struct nvlxi_stream found;
+    int failure = stream ? pool->ops->stream_find(pool->device, stream, &found) : 0;
+    const bool follow = stream && !failure;
     for (uint32_t i = 0; i < legs->count; i++) {
         int code = pool->ops->event_record(legs->leg[i].lane->lane, legs->leg[i].event->event);
         legs->leg[i].unrecorded = code != 0;
-        if (!code && stream)
-            code = pool->ops->stream_wait(pool->device, stream, legs->leg[i].event->event);
+        if (!code && follow)
+            code = pool->ops->stream_wait(pool->device, &found, legs->leg[i].event->event);
         failure = failure ? failure : code;
     }
     return failure;

@@ -8,6 +8,7 @@
 #include "bench.h"
 #include "engine.h"
 #include "faulty_device.h"
+#include "host_stream.h"
 
 #define SIZE     (4 * MIB)
 #define OPS      20000
@@ -122,10 +123,39 @@ static void taking_memory_holds_up_nobody(void) {
     end();
 }
 
+/* ---- Kernels -------------------------------------------------------------------------------------------- */
+
+static void kernels_are_not_loaded_by_transfers(void) {
+    struct nvlx_request *request;
+    struct nvlx_prepared *prepared;
+    struct nvlx_transfer_options options;
+    struct stream stream;
+    begin(0);
+    open_stream(&stream);
+    nvlx_transfer_options_init(&options);
+    EXPECT(atomic_load(&faults.loads) > 0); /* nvlx_register */
+    long before = atomic_load(&faults.loads);
+    OK(nvlx_transfer(bench.engine, ops, OPS, &options, &request));
+    finish(request);
+    OK(try_prepare(0, OPS, &prepared));
+    options.stream = stream.lane;
+    OK(nvlx_transfer(bench.engine, ops, OPS, &options, &request));
+    finish(request);
+    OK(nvlx_post(prepared, &options, &request));
+    finish(request);
+    OK(nvlx_prepared_free(prepared));
+    EQUAL(before, atomic_load(&faults.loads));
+    OK(nvlx_peer_map(bench.peer, 0, bench.remote[0], 100));
+    EQUAL(before + 1, atomic_load(&faults.loads));
+    close_stream(&stream);
+    end();
+}
+
 int main(int argc, char **argv) {
     static const struct test tests[] = {{"pinned_memory_is_kept", pinned_memory_is_kept},
                                         {"lists_lie_in_pieces", lists_lie_in_pieces},
                                         {"taking_memory_holds_up_nobody", taking_memory_holds_up_nobody},
+                                        {"kernels_are_not_loaded_by_transfers", kernels_are_not_loaded_by_transfers},
                                         {0}};
     static const struct role roles[] = {OWNER_ROLE, {0}};
     return run_tests(argc, argv, tests, roles, 30);
