@@ -140,15 +140,17 @@ enum {
 struct nvlx_config {
     size_t size;
     uint32_t backend;      /* NVLX_BACKEND_... */
-    uint32_t max_requests; /* requests in flight at most; more are refused with NVLX_EBUSY. 0: 4096 */
+    uint32_t max_requests; /* requests in flight at most; more are refused with NVLX_EBUSY. 0: 4096. Queues of the GPU
+                              may be full before: see nvlx_transfer */
     const int *gpus;       /* GPUs (CUDA ordinals of this process) on which a context may be made; copied. NULL: only
                               those whose primary context is already active, now or later. The copy kernels of those
                               that are active later are loaded later: see nvlx_register */
     size_t gpu_count;      /* entries of `gpus` */
     uint32_t mechanism;    /* NVLX_MECHANISM_...: the default of transfers */
-    uint32_t max_sms;      /* SMs that a transfer's kernels may take: the default of transfers. 0: 32 for reads, 64 for
-                              writes, with which they fill NVLink (two H100); 16 cost up to 9 % of that. Where it is 0,
-                              the kernels of a long list (three to ten) overlap, and may take several times as many */
+    uint32_t max_sms;      /* SMs of a GPU that a transfer's kernels may take together: the default of transfers. 0: 32
+                              for reads, 64 for writes, from or to each GPU of the others, with which they fill NVLink
+                              (two H100); 16 cost up to 9 % of that. Where it is 0, the kernels of a long list (three
+                              to ten) overlap, and may take several times as many */
     size_t list_memory;    /* bytes of pinned host memory for lists of fragments, at most. A list needs 24 for each
                               piece that kernels carry (info.kernel_fragments), and up to 12 KiB more; while there is
                               enough, it takes up to 768 KiB more, and for a moment twice as much. Transfers that find
@@ -302,9 +304,12 @@ struct nvlx_transfer_options {
     uint32_t flags; /* NVLX_NO_MAP */
     void *stream; /* a CUDA stream (cudaStream_t) of the caller, in whose order the transfer takes its place: it starts
                      after the work that is in the stream, and later work in the stream starts after it. No CPU waits.
-                     NULL: no order, and the sources' content must be complete before the call */
+                     It holds up no transfer without a stream, and none behind another stream. NULL: no order, and the
+                     sources' content must be complete before the call */
     uint32_t mechanism; /* NVLX_MECHANISM_... */
-    uint32_t max_sms;   /* SMs that the copy kernel may take, at most; 0: config.max_sms */
+    uint32_t max_sms;   /* SMs of each local GPU that the copy kernels of the list may take, all together; 0:
+                           config.max_sms. Kernels of several peers or directions share them, and take turns if they are
+                           too few */
     int32_t priority;   /* of the streams that carry it, as cudaStreamCreateWithPriority has it: lower is more urgent;
                            what the device does not have is taken as the nearest that it has */
 };
@@ -323,9 +328,17 @@ static inline void nvlx_transfer_options_init(struct nvlx_transfer_options *opti
  * direction. NVLX_ENOTSUP: the peer's segment is of a kind that cannot be opened, or takes a file descriptor and its
  * process does not serve; or NVLX_MECHANISM_KERNEL, where no kernel can copy; or `stream` is capturing a graph, or not
  * of a GPU of this engine (the host backend takes none). NVLX_EAGAIN: NVLX_NO_MAP and not mapped. NVLX_EBUSY:
- * config.max_requests are in flight, config.list_memory is taken, or the peer has as many connections as it allows.
- * NVLX_ESTALE: the peer withdrew the segment or its process is gone. NVLX_ETIMEDOUT: it does not give out the file
- * descriptors. */
+ * config.max_requests are in flight, config.list_memory is taken, or the peer has as many connections as it allows; or
+ * the call would have to wait for a full queue of the GPU, see below. NVLX_ESTALE: the peer withdrew the segment or its
+ * process is gone. NVLX_ETIMEDOUT: it does not give out the file descriptors.
+ *
+ * What is not complete takes places in queues of the GPU: one for each copy by an engine, a few for all that kernels
+ * carry. On each GPU of a process, 512 of them may wait for streams, of 64 streams at a time for each priority. A list
+ * with more copies is carried by kernels if its mechanism is auto and they can, else refused, unless the stream has
+ * nothing to do. Without a stream, 2,000 may be under way for each direction to each GPU; a list with more engine
+ * copies is accepted where nothing else is under way, and the call then takes as long as most of them. What the program
+ * itself puts into its streams takes places too: a stream that this has filled makes the call wait, as any call of
+ * CUDA's. */
 int nvlx_transfer(struct nvlx_engine *engine, const struct nvlx_op *ops, size_t count,
                   const struct nvlx_transfer_options *options, struct nvlx_request **request);
 
@@ -426,7 +439,8 @@ int nvlx_prepared_free(struct nvlx_prepared *prepared);
 struct nvlx_request_info {
     size_t size;
     int32_t status;                          /* as nvlx_test would return */
-    uint32_t sms;                            /* that each kernel takes at most; 0: no kernel carries any of it */
+    uint32_t sms;                            /* that its kernels take at most, all together, on one GPU; where max_sms
+                                                is 0, without what overlaps. 0: no kernel carries any of it */
     uint64_t ops;                            /* entries of the caller's list */
     uint64_t bytes;                          /* that the list moves */
     uint64_t submit_ns;                      /* time spent in nvlx_transfer or nvlx_post */

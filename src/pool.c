@@ -1,10 +1,13 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* Lanes and events: see pool.h. SPDX-License-Identifier: Apache-2.0 */
 #include "pool.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <utlist.h>
 
 #include "error.h"
+
+#define LOOK_NS 50000u /* for which it is looked whether an event comes that may be just about to */
 
 void nvlxi_pool_init(struct nvlxi_pool *pool, size_t list_limit) {
     pthread_mutex_init(&pool->mutex, NULL);
@@ -13,25 +16,95 @@ void nvlxi_pool_init(struct nvlxi_pool *pool, size_t list_limit) {
     nvlxi_list_memory_init(&pool->lists, list_limit);
 }
 
-/* ---- Lanes ------------------------------------------------------------------------------------------- */
+/* ---- What waits for streams -------------------------------------------------------------------------- */
 
-static bool same_key(const struct nvlxi_lane_key *a, const struct nvlxi_lane_key *b) {
+#define GPUS_COUNTED 64
+
+/* Copies and kernels on each GPU, of all engines: the queues that they fill are the process's. */
+static atomic_uint waiting[GPUS_COUNTED];
+
+static bool count_waiting(const struct nvlxi_lane_key *key, uint32_t queued) {
+    atomic_uint *on_gpu = &waiting[key->gpu % GPUS_COUNTED];
+    if (queued <= NVLXI_ORDERED_DEPTH && atomic_fetch_add(on_gpu, queued) + queued <= NVLXI_ORDERED_DEPTH)
+        return true;
+    if (queued <= NVLXI_ORDERED_DEPTH)
+        atomic_fetch_sub(on_gpu, queued);
+    return false;
+}
+
+static void uncount_waiting(const struct nvlxi_lane_key *key, uint32_t queued) {
+    if (key->ordered)
+        atomic_fetch_sub(&waiting[key->gpu % GPUS_COUNTED], queued);
+}
+
+/* ---- Lanes: which one, under the mutex --------------------------------------------------------------- */
+
+/* Of what is longer than a lane, an empty one takes all: it is issued as fast as the GPU goes on. */
+static bool has_room(const struct nvlxi_pooled_lane *lane, uint32_t queued) {
+    return lane->key.ordered || !lane->queued || lane->queued + queued <= NVLXI_LANE_DEPTH;
+}
+
+/* What looking for a lane found: one, or that one is to be made, or that there is no room. */
+enum found { FOUND, TO_BE_MADE, NO_ROOM };
+
+static bool same_kind(const struct nvlxi_lane_key *a, const struct nvlxi_lane_key *b) {
     return a->gpu == b->gpu && a->priority == b->priority && a->device == b->device && a->opcode == b->opcode;
 }
 
-/* The lane of this pair with the fewest borrowers, or NULL; counts them. */
-static struct nvlxi_pooled_lane *least_used(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key, size_t *count) {
+static enum found find_free(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key, uint32_t queued,
+                            struct nvlxi_pooled_lane **found) {
     struct nvlxi_pooled_lane *lane, *best = NULL;
-    *count = 0;
-    LL_FOREACH(pool->lanes, lane) {
-        if (!same_key(&lane->key, key))
+    size_t count = 0;
+    LL_FOREACH(pool->lanes[false], lane) {
+        if (!same_kind(&lane->key, key))
             continue;
-        ++*count;
-        if (!best || lane->borrowers < best->borrowers)
+        count++;
+        if (!best || lane->queued < best->queued || (lane->queued == best->queued && lane->borrowers < best->borrowers))
             best = lane;
     }
-    return best;
+    if (!best || (best->borrowers && count < NVLXI_LANES_MAX))
+        return TO_BE_MADE;
+    *found = best;
+    return has_room(best, queued) ? FOUND : NO_ROOM;
 }
+
+/* One of the stream's that this borrower has not, an idle one, a new one, or one that the borrower has. */
+static enum found find_ordered(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key, const void *borrower,
+                               struct nvlxi_pooled_lane **found) {
+    struct nvlxi_pooled_lane *lane, *own = NULL, *idle = NULL, *again = NULL;
+    size_t count = 0;
+    LL_FOREACH(pool->lanes[true], lane) {
+        if (lane->key.gpu != key->gpu || lane->key.priority != key->priority)
+            continue;
+        count++;
+        if (!lane->borrowers)
+            idle = lane;
+        else if (lane->key.stream == key->stream)
+            *(lane->latest == borrower ? &again : &own) = lane;
+    }
+    *found = own ? own : idle;
+    if (!*found && count < NVLXI_ORDERED_LANES_MAX)
+        return TO_BE_MADE;
+    *found = *found ? *found : again;
+    return *found ? FOUND : NO_ROOM;
+}
+
+/* An existing lane that is borrowed now, or what else was found. */
+static enum found take_lane(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key, uint32_t queued,
+                            const void *borrower, struct nvlxi_pooled_lane **lane) {
+    enum found found = key->ordered ? find_ordered(pool, key, borrower, lane) : find_free(pool, key, queued, lane);
+    if (found != FOUND) {
+        *lane = NULL;
+        return found;
+    }
+    (*lane)->key.stream = key->stream;
+    (*lane)->borrowers++;
+    (*lane)->queued += queued;
+    (*lane)->latest = borrower;
+    return FOUND;
+}
+
+/* ---- Lanes ------------------------------------------------------------------------------------------- */
 
 static int create_lane(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key, struct nvlxi_pooled_lane **lane) {
     struct nvlxi_pooled_lane *made = malloc(sizeof *made);
@@ -47,25 +120,27 @@ static int create_lane(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key
     return 0;
 }
 
-/* Under the mutex: an existing lane to be borrowed, or NULL where one is to be made. */
-static struct nvlxi_pooled_lane *take_lane(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key) {
-    size_t count;
-    struct nvlxi_pooled_lane *best = least_used(pool, key, &count);
-    if (!best || (best->borrowers && count < NVLXI_LANES_MAX))
-        return NULL;
-    best->borrowers++;
-    return best;
-}
-
-static int make_lane(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key, struct nvlxi_pooled_lane **lane) {
+static int make_lane(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key, uint32_t queued, const void *borrower,
+                     struct nvlxi_pooled_lane **lane) {
     int code = create_lane(pool, key, lane);
     if (code)
         return code;
     (*lane)->borrowers = 1;
+    (*lane)->queued = queued;
+    (*lane)->latest = borrower;
     pthread_mutex_lock(&pool->mutex);
-    LL_PREPEND(pool->lanes, *lane);
+    LL_PREPEND(pool->lanes[key->ordered], *lane);
     pthread_mutex_unlock(&pool->mutex);
     return 0;
+}
+
+int nvlxi_pool_busy(int gpu, bool ordered) {
+    if (!ordered)
+        return nvlxi_fail(NVLX_EBUSY, "the copies in flight fill the lanes of GPU %d, %d each", gpu, NVLXI_LANE_DEPTH);
+    return nvlxi_fail(NVLX_EBUSY,
+                      "what waits for streams on GPU %d is as much as may wait: %d copies and kernels of this process, "
+                      "for %d streams",
+                      gpu, NVLXI_ORDERED_DEPTH, NVLXI_ORDERED_LANES_MAX);
 }
 
 /* ---- Events ------------------------------------------------------------------------------------------ */
@@ -108,42 +183,126 @@ void nvlxi_pool_return_event(struct nvlxi_pool *pool, struct nvlxi_pooled_event 
 
 /* ---- A lane and an event at once: this is done for every transfer ------------------------------------- */
 
-int nvlxi_pool_borrow(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key, struct nvlxi_pooled_lane **lane,
-                      struct nvlxi_pooled_event **event) {
+int nvlxi_pool_borrow(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key, uint32_t queued, const void *borrower,
+                      struct nvlxi_pooled_lane **lane, struct nvlxi_pooled_event **event) {
     int code = 0;
+    if (key->ordered && !count_waiting(key, queued))
+        return NVLX_EBUSY;
     pthread_mutex_lock(&pool->mutex);
-    *lane = take_lane(pool, key);
-    *event = take_event(pool, key->gpu);
+    const enum found found = take_lane(pool, key, queued, borrower, lane);
+    *event = found == NO_ROOM ? NULL : take_event(pool, key->gpu);
     pthread_mutex_unlock(&pool->mutex);
-    if (!*event)
+    if (found == NO_ROOM)
+        code = NVLX_EBUSY;
+    else if (!*event)
         code = make_event(pool, key->gpu, event);
     if (!code && !*lane)
-        code = make_lane(pool, key, lane);
+        code = make_lane(pool, key, queued, borrower, lane);
+    if (code && !*lane)
+        uncount_waiting(key, queued);
     if (code)
-        nvlxi_pool_return(pool, *lane, *event);
+        nvlxi_pool_return(pool, *lane, queued, *event);
     return code;
 }
 
-void nvlxi_pool_return(struct nvlxi_pool *pool, struct nvlxi_pooled_lane *lane, struct nvlxi_pooled_event *event) {
+int nvlxi_pool_borrow_again(struct nvlxi_pool *pool, struct nvlxi_pooled_lane *lane, uint32_t queued,
+                            struct nvlxi_pooled_event **event) {
+    if (lane->key.ordered && !count_waiting(&lane->key, queued))
+        return NVLX_EBUSY;
     pthread_mutex_lock(&pool->mutex);
-    if (lane)
+    lane->borrowers++;
+    lane->queued += queued;
+    *event = take_event(pool, lane->key.gpu);
+    pthread_mutex_unlock(&pool->mutex);
+    int code = *event ? 0 : make_event(pool, lane->key.gpu, event);
+    if (code)
+        nvlxi_pool_return(pool, lane, queued, NULL);
+    return code;
+}
+
+void nvlxi_pool_uncount(struct nvlxi_pool *pool, struct nvlxi_pooled_lane *lane, uint32_t queued) {
+    pthread_mutex_lock(&pool->mutex);
+    lane->queued -= queued;
+    uncount_waiting(&lane->key, queued);
+    pthread_mutex_unlock(&pool->mutex);
+}
+
+void nvlxi_pool_return(struct nvlxi_pool *pool, struct nvlxi_pooled_lane *lane, uint32_t queued,
+                       struct nvlxi_pooled_event *event) {
+    pthread_mutex_lock(&pool->mutex);
+    if (lane) {
         lane->borrowers--;
+        lane->queued -= queued;
+        uncount_waiting(&lane->key, queued);
+    }
     if (event)
         LL_PREPEND(pool->events, event);
     pthread_mutex_unlock(&pool->mutex);
 }
 
-void nvlxi_pool_free(struct nvlxi_pool *pool) {
-    struct nvlxi_pooled_lane *lane, *next_lane;
-    struct nvlxi_pooled_event *event, *next_event;
-    LL_FOREACH_SAFE(pool->lanes, lane, next_lane) {
-        pool->ops->lane_destroy(lane->lane);
-        free(lane);
-    }
-    LL_FOREACH_SAFE(pool->events, event, next_event) {
+/* ---- Marks: events in callers' streams that somebody asked about ---------------------------------------- */
+
+static struct nvlxi_pooled_event *take_mark(struct nvlxi_pool *pool, uint64_t stream) {
+    struct nvlxi_pooled_event *mark;
+    pthread_mutex_lock(&pool->mutex);
+    LL_SEARCH_SCALAR(pool->marks, mark, stream, stream);
+    if (mark)
+        LL_DELETE(pool->marks, mark);
+    pthread_mutex_unlock(&pool->mutex);
+    return mark;
+}
+
+static void keep_mark(struct nvlxi_pool *pool, struct nvlxi_pooled_event *mark, uint64_t stream) {
+    mark->stream = stream;
+    pthread_mutex_lock(&pool->mutex);
+    LL_PREPEND(pool->marks, mark);
+    pthread_mutex_unlock(&pool->mutex);
+}
+
+static int look_for(struct nvlxi_pool *pool, struct nvlxi_pooled_event *mark) {
+    const uint64_t deadline = nvlxi_now_ns() + LOOK_NS;
+    int code;
+    do
+        code = pool->ops->event_query(mark->event);
+    while (code == NVLX_EAGAIN && nvlxi_now_ns() < deadline);
+    return code;
+}
+
+/* Puts no second mark into a stream before the first has come: who asks again and again must not fill it. */
+int nvlxi_pool_stream_done(struct nvlxi_pool *pool, const struct nvlxi_stream *stream) {
+    struct nvlxi_pooled_event *mark = take_mark(pool, stream->id);
+    int code = mark ? pool->ops->event_query(mark->event) : nvlxi_pool_borrow_event(pool, stream->gpu, &mark);
+    if (!mark)
+        return code;
+    if (!code)
+        code = pool->ops->stream_record(pool->device, stream, mark->event);
+    if (!code)
+        code = look_for(pool, mark);
+    if (code == NVLX_EAGAIN)
+        keep_mark(pool, mark, stream->id);
+    else
+        nvlxi_pool_return_event(pool, mark);
+    return code;
+}
+
+static void destroy_events(struct nvlxi_pool *pool, struct nvlxi_pooled_event *events) {
+    struct nvlxi_pooled_event *event, *next;
+    LL_FOREACH_SAFE(events, event, next) {
         pool->ops->event_destroy(event->event);
         free(event);
     }
+}
+
+void nvlxi_pool_free(struct nvlxi_pool *pool) {
+    struct nvlxi_pooled_lane *lane, *next;
+    for (int ordered = 0; ordered < 2; ordered++) {
+        LL_FOREACH_SAFE(pool->lanes[ordered], lane, next) {
+            pool->ops->lane_destroy(lane->lane);
+            free(lane);
+        }
+    }
+    destroy_events(pool, pool->events);
+    destroy_events(pool, pool->marks);
     nvlxi_list_memory_free(&pool->lists);
     pthread_mutex_destroy(&pool->mutex);
 }

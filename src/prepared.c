@@ -146,7 +146,7 @@ int nvlxi_prepare(struct nvlxi_transfers *transfers, const struct nvlx_op *ops, 
         goto destroy_made;
     if ((code = join_all(made)))
         goto leave_list;
-    nvlxi_transfer_describe(&made->plan, count, made->max_sms, &made->info);
+    nvlxi_issue_describe(&transfers->pool, &made->plan, count, made->max_sms, &made->info);
     *prepared = made;
     return 0;
 leave_list:
