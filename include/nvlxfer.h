@@ -152,18 +152,22 @@ enum {
 struct nvlx_config {
     size_t size;
     uint32_t backend;      /* NVLX_BACKEND_... */
-    uint32_t max_requests; /* requests in flight at most; more are refused with NVLX_EBUSY. 0: 4096 */
+    uint32_t max_requests; /* requests in flight at most; more are refused with NVLX_EBUSY. 0: 4096. Queues of the GPU
+                              may be full before: see nvlx_transfer */
     const int *gpus;       /* GPUs (CUDA ordinals of this process) on which a context may be made; copied. NULL: only
-                              those whose primary context is already active, now or later */
+                              those whose primary context is already active, now or later. The copy kernels of those
+                              that are active later are loaded later: see nvlx_register */
     size_t gpu_count;      /* entries of `gpus` */
     uint32_t mechanism;    /* NVLX_MECHANISM_...: the default of transfers */
-    uint32_t max_sms;      /* SMs that a transfer's kernels may take: the default of transfers. 0: 32 for reads, 64 for
-                              writes, with which they fill NVLink (two H100); 16 cost up to 9 % of that. Where it is 0,
-                              the kernels of a long list (three to ten) overlap, and may take several times as many */
+    uint32_t max_sms;      /* SMs of a GPU that a transfer's kernels may take together: the default of transfers. 0: 32
+                              for reads, 64 for writes, from or to each GPU of the others, with which they fill NVLink
+                              (two H100); 16 cost up to 9 % of that. Where it is 0, the kernels of a long list (three
+                              to ten) overlap, and may take several times as many */
     size_t list_memory;    /* bytes of pinned host memory for lists of fragments, at most. A list needs 24 for each
                               piece that kernels carry (info.kernel_fragments), and up to 12 KiB more; while there is
                               enough, it takes up to 768 KiB more, and for a moment twice as much. Transfers that find
-                              no room are refused with NVLX_EBUSY. 0: 256 MiB. Taken as needed, kept for the next */
+                              no room are refused with NVLX_EBUSY. 0: 256 MiB. Taken as needed, 4 MiB at a time, and
+                              kept for the next until nvlx_engine_destroy */
 };
 
 static inline void nvlx_config_init(struct nvlx_config *config) {
@@ -171,15 +175,17 @@ static inline void nvlx_config_init(struct nvlx_config *config) {
     config->size = sizeof *config;
 }
 
-/* Makes an engine. May block while the driver starts (up to seconds) if `gpus` names GPUs without a context.
- * The caller destroys it. NVLX_EBACKEND: the backend asked for cannot run; the message has the cause. NVLX_ENOTSUP: the
- * kernel cannot tell forked children apart (Linux 4.14), or /proc does not tell who this process is. */
+/* Makes an engine. May block while the driver starts (up to seconds) if `gpus` names GPUs without a context. Loads the
+ * copy kernels for the GPUs named, or with NULL for those whose context is active. That waits for all that runs on
+ * them. The caller destroys it. NVLX_EBACKEND: the backend asked for cannot run; the message has the cause.
+ * NVLX_ENOTSUP: the kernel cannot tell forked children apart (Linux 4.14), or /proc does not tell who this process is.
+ */
 int nvlx_engine_create(const struct nvlx_config *config, struct nvlx_engine **engine);
 
 /* Waits for every transfer in flight, then frees the engine with all its regions, peers, requests and memory from
- * nvlx_alloc. Blocks. No other thread may be inside a call on this engine. An engine of the same process that has it
- * for a peer uses its very memory: close that peer first. The engine is gone whatever is returned, except for
- * NVLX_EFORK. NULL is allowed. */
+ * nvlx_alloc. Blocks, also for running kernels. No other thread may be inside a call on this engine. An engine of the
+ * same process that has it for a peer uses its very memory: close that peer first. The engine is gone whatever is
+ * returned, except for NVLX_EFORK. NULL is allowed. */
 int nvlx_engine_destroy(struct nvlx_engine *engine);
 
 /* "cuda" or "host": which backend the engine runs on. Never NULL; valid as long as the engine. */
@@ -210,7 +216,8 @@ static inline void nvlx_alloc_options_init(struct nvlx_alloc_options *options) {
 
 /* Allocates `length` > 0 bytes of memory on a GPU that can be registered and shared (cudaMalloc on cuda, unless the
  * options ask for another kind), for programs that have no allocator of their own. It is not registered yet. May block
- * (cudaMalloc). Free it by nvlx_free. NVLX_ENOTSUP: the GPU has no memory of this kind. */
+ * (cudaMalloc), and for running kernels where nvlx_register would. Free it by nvlx_free. NVLX_ENOTSUP: the GPU has no
+ * memory of this kind. */
 int nvlx_alloc(struct nvlx_engine *engine, int gpu, size_t length, const struct nvlx_alloc_options *options,
                void **address);
 
@@ -248,10 +255,12 @@ static inline void nvlx_region_options_init(struct nvlx_region_options *options)
 /* Registers [address, address + length), any range of one allocation of shareable device memory, or of adjacent chunks
  * of virtual-memory management; `length` 0 gives a region that only has a name. A range may be registered many times:
  * each registration is its own region. Local sides of transfers must be registered too. The memory stays the caller's.
- * Costs about a microsecond, more for the first region of a segment; transfers do not wait for it. NVLX_ENOTSUP: memory
- * that cannot be shared (host, managed, a pool or chunk without a shareable handle type); the message says what was
- * found and what to use. NVLX_ERANGE: the range leaves its allocation. NVLX_EEXIST: the name is taken. NVLX_EBUSY: with
- * it, more would be told to peers than a descriptor holds (see Limits). */
+ * Costs about a microsecond, more for the first region of a segment; transfers do not wait for it. The first region on a
+ * GPU whose context was made after the engine loads the copy kernels there. That waits for all that runs on the GPU. To
+ * avoid it, name the GPU in config.gpus, or make its context before the engine. NVLX_ENOTSUP: memory that cannot be
+ * shared (host, managed, a pool or chunk without a shareable handle type); the message says what was found and what to
+ * use. NVLX_ERANGE: the range leaves its allocation. NVLX_EEXIST: the name is taken. NVLX_EBUSY: with it, more would be
+ * told to peers than a descriptor holds (see Limits). */
 int nvlx_register(struct nvlx_engine *engine, const void *address, size_t length,
                   const struct nvlx_region_options *options, struct nvlx_region **region);
 
@@ -310,9 +319,12 @@ struct nvlx_transfer_options {
     uint32_t flags; /* NVLX_NO_MAP */
     void *stream; /* a CUDA stream (cudaStream_t) of the caller, in whose order the transfer takes its place: it starts
                      after the work that is in the stream, and later work in the stream starts after it. No CPU waits.
-                     NULL: no order, and the sources' content must be complete before the call */
+                     It holds up no transfer without a stream, and none behind another stream. NULL: no order, and the
+                     sources' content must be complete before the call */
     uint32_t mechanism; /* NVLX_MECHANISM_... */
-    uint32_t max_sms;   /* SMs that the copy kernel may take, at most; 0: config.max_sms */
+    uint32_t max_sms;   /* SMs of each local GPU that the copy kernels of the list may take, all together; 0:
+                           config.max_sms. Kernels of several peers or directions share them, and take turns if they are
+                           too few */
     int32_t priority;   /* of the streams that carry it, as cudaStreamCreateWithPriority has it: lower is more urgent;
                            what the device does not have is taken as the nearest that it has */
 };
@@ -333,9 +345,17 @@ static inline void nvlx_transfer_options_init(struct nvlx_transfer_options *opti
  * its direction. NVLX_ENOTSUP: the peer's segment is of a kind that cannot be opened, or takes a file descriptor and
  * its process does not serve; or NVLX_MECHANISM_KERNEL, where no kernel can copy; or `stream` is capturing a graph, or
  * not of a GPU of this engine (the host backend takes none). NVLX_EAGAIN: NVLX_NO_MAP and not mapped. NVLX_EBUSY:
- * config.max_requests are in flight, config.list_memory is taken, or the peer has as many connections as it allows.
- * NVLX_ESTALE: the peer withdrew the segment or its process is gone. NVLX_ETIMEDOUT: it does not give out the file
- * descriptors. */
+ * config.max_requests are in flight, config.list_memory is taken, or the peer has as many connections as it allows; or
+ * the call would have to wait for a full queue of the GPU, see below. NVLX_ESTALE: the peer withdrew the segment or its
+ * process is gone. NVLX_ETIMEDOUT: it does not give out the file descriptors.
+ *
+ * What is not complete takes places in queues of the GPU: one for each copy by an engine, a few for all that kernels
+ * carry. On each GPU of a process, 512 of them may wait for streams, of 64 streams at a time for each priority. A list
+ * with more copies is carried by kernels if its mechanism is auto and they can, else refused, unless the stream has
+ * nothing to do. Without a stream, 2,000 may be under way for each direction to each GPU; a list with more engine
+ * copies is accepted where nothing else is under way, and the call then takes as long as most of them. What the program
+ * itself puts into its streams takes places too: a stream that this has filled makes the call wait, as any call of
+ * CUDA's. */
 int nvlx_transfer(struct nvlx_engine *engine, const struct nvlx_op *ops, size_t count,
                   const struct nvlx_transfer_options *options, struct nvlx_request **request);
 
@@ -408,16 +428,16 @@ int nvlx_peer_test(struct nvlx_peer *peer);
 int nvlx_peer_update(struct nvlx_peer *peer, const char *text, size_t length);
 
 /* Maps the peer's segments under [address, address + length) on a local GPU ahead of the first transfer. Milliseconds,
- * or as long as the peer takes to give out file descriptors. Errors as nvlx_transfer. */
+ * or as long as the peer takes to give out file descriptors. May wait for running kernels where nvlx_register would.
+ * Errors as nvlx_transfer. */
 int nvlx_peer_map(struct nvlx_peer *peer, int gpu, uint64_t address, uint64_t length);
 
 struct nvlx_prepared; /* a list that was checked and relocated once, to be posted many times */
 
 /* Checks, maps and relocates a list once, as nvlx_transfer does, for lists that are copied again and again, such as the
  * layout of a KV cache. Starts nothing. What the list names stays pinned until the object is freed: its regions cannot
- * be unregistered (NVLX_EBUSY), its peers' mappings stay, and its list takes some of config.list_memory: where that is
- * short, what lies idle is freed, for which the driver may wait for running kernels. options->stream must be NULL.
- * Errors as nvlx_transfer. Free it by nvlx_prepared_free. */
+ * be unregistered (NVLX_EBUSY), its peers' mappings stay, and its list takes some of config.list_memory.
+ * options->stream must be NULL. Errors as nvlx_transfer. Free it by nvlx_prepared_free. */
 int nvlx_prepare(struct nvlx_engine *engine, const struct nvlx_op *ops, size_t count,
                  const struct nvlx_transfer_options *options, struct nvlx_prepared **prepared);
 
@@ -434,7 +454,8 @@ int nvlx_prepared_free(struct nvlx_prepared *prepared);
 struct nvlx_request_info {
     size_t size;
     int32_t status;                          /* as nvlx_test would return */
-    uint32_t sms;                            /* that each kernel takes at most; 0: no kernel carries any of it */
+    uint32_t sms;                            /* that its kernels take at most, all together, on one GPU; where max_sms
+                                                is 0, without what overlaps. 0: no kernel carries any of it */
     uint64_t ops;                            /* entries of the caller's list */
     uint64_t bytes;                          /* that the list moves */
     uint64_t submit_ns;                      /* time spent in nvlx_transfer or nvlx_post */

@@ -82,7 +82,15 @@ struct nvlxi_kernel {
 };
 
 struct nvlxi_gpu_limits {
-    uint32_t sms; /* that copy kernels can use; 0: there are no kernels */
+    uint32_t sms;                      /* that copy kernels can use; 0: there are none, or they are not loaded */
+    int priority_least, priority_most; /* of lanes: from the least urgent to the most urgent, which is lower */
+};
+
+/* A stream of the caller's. */
+struct nvlxi_stream {
+    void *handle;
+    int gpu;
+    uint64_t id; /* of no other stream of this process, not even of one made later with the same handle */
 };
 
 struct nvlxi_device_ops {
@@ -139,13 +147,20 @@ struct nvlxi_device_ops {
     int (*map)(struct nvlxi_device *device, const struct nvlxi_map *map, uint64_t *address);
     int (*unmap)(struct nvlxi_device *device, int gpu, uint64_t address);
 
+    /* Loads the copy kernels for a GPU that has none yet, as `open` does for those named and those with an active
+     * context. May wait until all that runs on the GPU is over. A GPU for which there are none goes without. */
+    void (*load)(struct nvlxi_device *device, int gpu);
+    /* Calls no driver. */
     int (*limits)(struct nvlxi_device *device, int gpu, struct nvlxi_gpu_limits *limits);
 
     /* Host memory that the kernels of all GPUs can read: for lists of fragments. The host may be slow to read it. */
     int (*list_alloc)(struct nvlxi_device *device, size_t size, void **memory);
     void (*list_free)(struct nvlxi_device *device, void *memory);
 
-    /* `priority`: lower is more urgent, 0 is usual; taken as the nearest that the device has. */
+    /* A lane holds about 1,000 operations that are not done. Whatever queues one more then waits until there is room:
+     * the caller sees to it that this does not happen. So does a stream of the caller's.
+     *
+     * `priority`: lower is more urgent, 0 is usual; taken as the nearest that the device has. */
     int (*lane_create)(struct nvlxi_device *device, int gpu, int priority, struct nvlxi_lane **lane);
     /* Nothing is queued in the lane any more. */
     void (*lane_destroy)(struct nvlxi_lane *lane);
@@ -176,10 +191,11 @@ struct nvlxi_device_ops {
     /* What is queued later in the lane starts after the event. */
     int (*lane_wait)(struct nvlxi_lane *lane, struct nvlxi_event *event);
 
-    /* The caller's stream. stream_gpu: its GPU; NVLX_ENOTSUP if it is capturing a graph or cannot take part. */
-    int (*stream_gpu)(struct nvlxi_device *device, void *stream, int *gpu);
-    int (*stream_record)(struct nvlxi_device *device, void *stream, struct nvlxi_event *event);
-    int (*stream_wait)(struct nvlxi_device *device, void *stream, struct nvlxi_event *event);
+    /* The caller's stream. stream_find: NVLX_ENOTSUP if it is capturing a graph or cannot take part. The other two are
+     * called by the thread that has found it. */
+    int (*stream_find)(struct nvlxi_device *device, void *handle, struct nvlxi_stream *stream);
+    int (*stream_record)(struct nvlxi_device *device, const struct nvlxi_stream *stream, struct nvlxi_event *event);
+    int (*stream_wait)(struct nvlxi_device *device, const struct nvlxi_stream *stream, struct nvlxi_event *event);
 };
 
 /* Each with what it has for the whole process. */

@@ -485,7 +485,11 @@ int nvlx_peer_find(struct nvlx_peer *peer, const char *name, uint64_t *address, 
 
 static int map_peer(struct nvlx_peer *peer, int gpu, uint64_t address, uint64_t length) {
     int code = check_peer(peer);
-    return code ? code : nvlxi_peer_map_range(peer, gpu, address, length);
+    if (!code)
+        code = nvlxi_peer_map_range(peer, gpu, address, length);
+    if (!code)
+        peer->engine->ops->load(peer->engine->device, gpu);
+    return code;
 }
 
 int nvlx_peer_map(struct nvlx_peer *peer, int gpu, uint64_t address, uint64_t length) {

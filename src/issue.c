@@ -9,6 +9,11 @@
 #define ENGINE_LANES  4  /* over which a list for the copy engines is spread: they then fill the link from 1 MiB on, */
 #define ENGINE_COPIES 8  /* if each has so many copies: with fewer, issuing to one more takes longer than it gains */
 #define ENGINE_SLICE  64 /* copies that a lane gets at a time */
+#define PORTIONS_MAX  16 /* launches of a list that is planned meanwhile, beside those that its length takes */
+
+static uint64_t ceil_div(uint64_t a, uint64_t b) {
+    return (a + b - 1) / b;
+}
 
 static uint32_t engine_lanes(const struct nvlxi_group *group) {
     const uint64_t count = group->lists[NVLXI_BY_ENGINES].count;
@@ -19,49 +24,213 @@ static uint32_t kernel_lanes(const struct nvlxi_group *group) {
     return group->lists[NVLXI_BY_KERNEL].first ? 1 : 0;
 }
 
+/* Copies that the fullest of its lanes gets. Slices are dealt out within each chunk, so a little more than its share.
+ */
+static uint64_t engine_copies(const struct nvlxi_group *group) {
+    const uint64_t lanes = engine_lanes(group), count = group->lists[NVLXI_BY_ENGINES].count;
+    uint64_t copies = 0;
+    if (count <= ENGINE_COPIES)
+        return count;
+    for (const struct nvlxi_chunk *chunk = group->lists[NVLXI_BY_ENGINES].first; chunk; chunk = chunk->next) {
+        const uint64_t slice = nvlxi_min(ceil_div(chunk->count, lanes), ENGINE_SLICE);
+        copies += nvlxi_min(ceil_div(ceil_div(chunk->count, slice), lanes) * slice, chunk->count);
+    }
+    return copies;
+}
+
+/* Kernels that it takes, at most. */
+static uint64_t kernels(const struct nvlxi_plan *plan, const struct nvlxi_group *group) {
+    const struct nvlxi_chunk *chunk;
+    uint64_t chunks = 0;
+    for (chunk = group->lists[NVLXI_BY_KERNEL].first; chunk; chunk = chunk->next)
+        chunks++;
+    for (chunk = plan->spare; chunk; chunk = chunk->next)
+        chunks++;
+    return ceil_div(chunks, NVLXI_PARTS_MAX) + (plan->sealed ? 0 : PORTIONS_MAX);
+}
+
+static uint64_t queued_on(const struct nvlxi_plan *plan, int gpu) {
+    uint64_t queued = 0;
+    for (const struct nvlxi_group *group = plan->groups; group; group = group->following)
+        if (group->gpu == gpu)
+            queued += engine_copies(group) * engine_lanes(group) + (kernel_lanes(group) ? kernels(plan, group) : 0);
+    return queued;
+}
+
+bool nvlxi_issue_is_long(const struct nvlxi_plan *plan) {
+    bool is_long = false;
+    for (const struct nvlxi_group *group = plan->groups; group && !is_long; group = group->following)
+        is_long = queued_on(plan, group->gpu) > NVLXI_ORDERED_DEPTH;
+    return is_long;
+}
+
+bool nvlxi_issue_can_kernels(const struct nvlxi_plan *plan) {
+    bool can = plan->mechanism == NVLX_MECHANISM_AUTO;
+    for (const struct nvlxi_group *group = plan->groups; group; group = group->following)
+        can = can && group->kernels;
+    return can;
+}
+
+/* ---- SMs ---------------------------------------------------------------------------------------------- */
+
+/* The groups of one GPU whose kernels run at the same time share the transfer's budget. Where they are more than it has
+ * SMs, some run one after the other, in one lane. */
+struct share {
+    uint32_t number; /* of the group among those of its GPU */
+    uint32_t slots;  /* how many run at the same time */
+    uint32_t sms;    /* of this one; 0: as the group says */
+};
+
+static uint32_t budget_of(const struct nvlxi_pool *pool, int gpu, uint32_t max_sms) {
+    struct nvlxi_gpu_limits limits;
+    if (!max_sms || pool->ops->limits(pool->device, gpu, &limits))
+        return max_sms;
+    return (uint32_t)nvlxi_max(nvlxi_min(max_sms, limits.sms), 1);
+}
+
+static struct share share_of(const struct nvlxi_pool *pool, const struct nvlxi_terms *terms,
+                             const struct nvlxi_group *group) {
+    const uint32_t budget = budget_of(pool, group->gpu, terms->max_sms);
+    struct share share = {0, 1, budget};
+    uint32_t count = 0;
+    if (!terms->max_sms || terms->plan->group_count == 1)
+        return share;
+    for (const struct nvlxi_group *other = terms->plan->groups; other; other = other->following) {
+        if (other == group)
+            share.number = count;
+        count += other->gpu == group->gpu && kernel_lanes(other);
+    }
+    share.slots = (uint32_t)nvlxi_min(count, budget);
+    share.sms = budget / share.slots + (share.number % share.slots < budget % share.slots);
+    return share;
+}
+
+static uint32_t sms_on(const struct nvlxi_pool *pool, const struct nvlxi_plan *plan, int gpu) {
+    uint32_t sms = 0;
+    for (const struct nvlxi_group *group = plan->groups; group; group = group->following)
+        sms += group->gpu == gpu && kernel_lanes(group) ? group->sms : 0;
+    return budget_of(pool, gpu, sms);
+}
+
+/* At most, at the same time on one GPU. */
+static uint32_t sms_of(const struct nvlxi_pool *pool, const struct nvlxi_plan *plan, uint32_t max_sms) {
+    uint32_t most = 0;
+    for (const struct nvlxi_group *group = plan->groups; group; group = group->following)
+        if (kernel_lanes(group))
+            most = (uint32_t)nvlxi_max(most,
+                                       max_sms ? budget_of(pool, group->gpu, max_sms) : sms_on(pool, plan, group->gpu));
+    return most;
+}
+
+void nvlxi_issue_describe(const struct nvlxi_pool *pool, const struct nvlxi_plan *plan, size_t ops, uint32_t max_sms,
+                          struct nvlx_request_info *info) {
+    info->ops = ops;
+    info->bytes = plan->bytes;
+    info->engine_bytes = plan->way_bytes[NVLXI_BY_ENGINES];
+    info->engine_fragments = plan->fragments[NVLXI_BY_ENGINES];
+    info->kernel_bytes = plan->way_bytes[NVLXI_BY_KERNEL];
+    info->kernel_fragments = plan->fragments[NVLXI_BY_KERNEL];
+    info->sms = info->kernel_fragments ? sms_of(pool, plan, max_sms) : 0;
+}
+
+/* ---- Legs --------------------------------------------------------------------------------------------- */
+
 void nvlxi_issue_return(struct nvlxi_pool *pool, struct nvlxi_legs *legs) {
     for (uint32_t i = 0; i < legs->count; i++)
-        nvlxi_pool_return(pool, legs->leg[i].lane, legs->leg[i].event);
+        nvlxi_pool_return(pool, legs->leg[i].lane, legs->leg[i].queued, legs->leg[i].event);
     if (legs->leg != &legs->one)
         free(legs->leg);
     legs->count = 0;
 }
 
-static int borrow_leg(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key, struct nvlxi_legs *legs) {
+static int borrow_leg(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key, uint64_t queued,
+                      struct nvlxi_legs *legs) {
     struct nvlxi_leg *leg = &legs->leg[legs->count];
-    *leg = (struct nvlxi_leg){0};
-    int code = nvlxi_pool_borrow(pool, key, &leg->lane, &leg->event);
+    *leg = (struct nvlxi_leg){.queued = (uint32_t)nvlxi_min(queued, UINT32_MAX / 2)};
+    int code = nvlxi_pool_borrow(pool, key, leg->queued, legs, &leg->lane, &leg->event);
     if (!code)
         legs->count++;
     return code;
 }
 
-int nvlxi_issue_borrow(struct nvlxi_pool *pool, const struct nvlxi_plan *plan, int priority, struct nvlxi_legs *legs) {
+/* The leg of the group for whose end this one's kernel waits in the same lane. */
+static const struct nvlxi_leg *leg_before(const struct nvlxi_legs *legs, int gpu, uint32_t number) {
+    for (uint32_t i = 0; i < legs->count; i++)
+        if (legs->leg[i].by_kernel && legs->leg[i].lane->key.gpu == gpu && number-- == 0)
+            return &legs->leg[i];
+    return NULL;
+}
+
+static int borrow_kernel_leg(struct nvlxi_pool *pool, const struct nvlxi_terms *terms, const struct nvlxi_group *group,
+                             const struct nvlxi_lane_key *key, struct nvlxi_legs *legs) {
+    const struct share share = share_of(pool, terms, group);
+    const struct nvlxi_leg *before = NULL;
+    struct nvlxi_leg *leg = &legs->leg[legs->count];
+    const uint64_t queued = kernels(terms->plan, group);
+    if (share.number >= share.slots)
+        before = leg_before(legs, group->gpu, share.number - share.slots);
+    int code;
+    if (before) {
+        *leg = (struct nvlxi_leg){.lane = before->lane, .queued = (uint32_t)queued};
+        code = nvlxi_pool_borrow_again(pool, leg->lane, leg->queued, &leg->event);
+        legs->count += code == 0;
+    } else {
+        code = borrow_leg(pool, key, queued, legs);
+    }
+    leg->by_kernel = true;
+    return code;
+}
+
+/* Those that the GPU does not have make no lanes of their own. */
+static int priority_on(const struct nvlxi_pool *pool, int gpu, int priority) {
+    struct nvlxi_gpu_limits limits;
+    if (!priority || pool->ops->limits(pool->device, gpu, &limits))
+        return 0;
+    return priority > limits.priority_least  ? limits.priority_least
+           : priority < limits.priority_most ? limits.priority_most
+                                             : priority;
+}
+
+static struct nvlxi_lane_key key_of(const struct nvlxi_pool *pool, const struct nvlxi_terms *terms,
+                                    const struct nvlxi_group *group) {
+    return (struct nvlxi_lane_key){.gpu = group->gpu,
+                                   .priority = priority_on(pool, group->gpu, terms->priority),
+                                   .ordered = terms->stream != NULL,
+                                   .stream = terms->stream ? terms->stream->id : 0,
+                                   .device = group->device,
+                                   .opcode = group->opcode};
+}
+
+int nvlxi_issue_borrow(struct nvlxi_pool *pool, const struct nvlxi_terms *terms, struct nvlxi_legs *legs) {
     const struct nvlxi_group *group;
     uint32_t needed = 0;
     int code = 0;
-    for (group = plan->groups; group; group = group->following)
+    for (group = terms->plan->groups; group; group = group->following)
         needed += engine_lanes(group) + kernel_lanes(group);
     *legs = (struct nvlxi_legs){.leg = &legs->one};
     if (needed > 1 && !(legs->leg = calloc(needed, sizeof *legs->leg)))
         return nvlxi_fail(NVLX_ENOMEM, "no memory for a transfer over %" PRIu32 " lanes", needed);
-    for (group = plan->groups; group; group = group->following) {
-        const struct nvlxi_lane_key key = {
-            .gpu = group->gpu, .priority = priority, .device = group->device, .opcode = group->opcode};
-        for (uint32_t lanes = engine_lanes(group) + kernel_lanes(group); lanes && !code; lanes--)
-            code = borrow_leg(pool, &key, legs);
+    for (group = terms->plan->groups; group && !code; group = group->following) {
+        const struct nvlxi_lane_key key = key_of(pool, terms, group);
+        for (uint32_t lanes = engine_lanes(group); lanes && !code; lanes--)
+            code = borrow_leg(pool, &key, engine_copies(group), legs);
+        if (kernel_lanes(group) && !code)
+            code = borrow_kernel_leg(pool, terms, group, &key, legs);
+        legs->busy_gpu = group->gpu;
     }
     if (code)
         nvlxi_issue_return(pool, legs);
     return code;
 }
 
-int nvlxi_issue_follow(struct nvlxi_pool *pool, const struct nvlxi_legs *legs, void *stream) {
+int nvlxi_issue_busy(const struct nvlxi_terms *terms, const struct nvlxi_legs *legs) {
+    return nvlxi_pool_busy(legs->busy_gpu, terms->stream != NULL);
+}
+
+int nvlxi_issue_follow(struct nvlxi_pool *pool, const struct nvlxi_legs *legs, const struct nvlxi_stream *stream) {
     struct nvlxi_pooled_event *event;
-    int gpu, code = pool->ops->stream_gpu(pool->device, stream, &gpu);
-    if (!code)
-        code = nvlxi_pool_borrow_event(pool, gpu, &event);
-    if (code)
+    int code = legs->count ? nvlxi_pool_borrow_event(pool, stream->gpu, &event) : 0;
+    if (code || !legs->count)
         return code;
     code = pool->ops->stream_record(pool->device, stream, event->event);
     for (uint32_t i = 0; i < legs->count && !code; i++)
@@ -69,6 +238,8 @@ int nvlxi_issue_follow(struct nvlxi_pool *pool, const struct nvlxi_legs *legs, v
     nvlxi_pool_return_event(pool, event);
     return code;
 }
+
+/* ---- Copies ------------------------------------------------------------------------------------------- */
 
 static int copy_one(const struct nvlxi_pool *pool, struct nvlxi_lane *lane, const struct nvlxi_fragment *fragment,
                     int to, int from) {
@@ -93,7 +264,7 @@ static int issue_engines(const struct nvlxi_pool *pool, const struct nvlxi_group
     if (!lanes)
         return 0;
     for (const struct nvlxi_chunk *chunk = group->lists[NVLXI_BY_ENGINES].first; chunk; chunk = chunk->next) {
-        const uint64_t slice = nvlxi_min((chunk->count + lanes - 1) / lanes, ENGINE_SLICE);
+        const uint64_t slice = nvlxi_min(ceil_div(chunk->count, lanes), ENGINE_SLICE);
         uint64_t lane = 0;
         for (uint64_t first = 0; first < chunk->count; first += slice, lane = (lane + 1) % lanes) {
             int code = issue_slice(pool, group, legs[lane].lane->lane, chunk->fragment + first,
@@ -125,53 +296,64 @@ static uint64_t average_length(const struct nvlxi_group *group) {
 }
 
 /* Issues the kernel's list from `place` on. Gives one kernel as many chunks as it takes. Where the caller sets no
- * budget of SMs, the next one may begin while it ends. */
+ * budget of SMs (0), the next one may begin while it ends. */
 static int issue_kernels(const struct nvlxi_pool *pool, const struct nvlxi_group *group, struct nvlxi_leg *leg,
-                         uint32_t max_sms, struct nvlxi_place *place) {
+                         uint32_t sms, struct nvlxi_place *place) {
     struct nvlxi_part parts[NVLXI_PARTS_MAX];
-    struct nvlxi_kernel kernel = {
-        .parts = parts, .sms = max_sms ? max_sms : group->sms, .average = average_length(group)};
+    struct nvlxi_kernel kernel = {.parts = parts, .sms = sms ? sms : group->sms, .average = average_length(group)};
     for (;;) {
         kernel.part_count = 0;
         while (kernel.part_count < NVLXI_PARTS_MAX && take_part(place, &parts[kernel.part_count]))
             kernel.part_count++;
         if (!kernel.part_count)
             return 0;
-        kernel.overlaps = leg->kernels && !max_sms;
+        kernel.overlaps = leg->kernels > 0 && !sms;
         int code = pool->ops->copy_kernel(leg->lane->lane, &kernel);
         if (code)
             return code;
-        leg->kernels = true;
+        leg->kernels++;
     }
 }
 
-int nvlxi_issue_copies(struct nvlxi_pool *pool, const struct nvlxi_plan *plan, struct nvlxi_legs *legs,
-                       uint32_t max_sms) {
+int nvlxi_issue_copies(struct nvlxi_pool *pool, const struct nvlxi_terms *terms, struct nvlxi_legs *legs) {
     struct nvlxi_leg *leg = legs->leg;
     int code = 0;
-    for (const struct nvlxi_group *group = plan->groups; group && !code; group = group->following) {
+    for (const struct nvlxi_group *group = terms->plan->groups; group && !code; group = group->following) {
         code = issue_engines(pool, group, leg);
         leg += engine_lanes(group);
         legs->place = (struct nvlxi_place){group->lists[NVLXI_BY_KERNEL].first, 0};
-        if (!code)
-            code = issue_kernels(pool, group, leg, max_sms, &legs->place);
+        if (!code && kernel_lanes(group))
+            code = issue_kernels(pool, group, leg, share_of(pool, terms, group).sms, &legs->place);
         leg += kernel_lanes(group);
     }
     return code;
 }
 
-int nvlxi_issue_more(struct nvlxi_pool *pool, const struct nvlxi_plan *plan, struct nvlxi_legs *legs,
-                     uint32_t max_sms) {
-    return issue_kernels(pool, plan->groups, legs->leg, max_sms, &legs->place);
+int nvlxi_issue_more(struct nvlxi_pool *pool, const struct nvlxi_terms *terms, struct nvlxi_legs *legs) {
+    const struct nvlxi_group *group = terms->plan->groups;
+    return issue_kernels(pool, group, legs->leg, share_of(pool, terms, group).sms, &legs->place);
 }
 
-int nvlxi_issue_end(struct nvlxi_pool *pool, const struct nvlxi_legs *legs, void *stream) {
+/* It is known now how many kernels a list that was planned meanwhile has taken. */
+static void recount(struct nvlxi_pool *pool, struct nvlxi_leg *leg) {
+    if (!leg->by_kernel || leg->queued <= leg->kernels)
+        return;
+    nvlxi_pool_uncount(pool, leg->lane, leg->queued - leg->kernels);
+    leg->queued = leg->kernels;
+}
+
+/* With a stream, the first leg's lane waits for the others', so that the caller's stream, which takes no more
+ * operations than a lane, gets one wait for all. */
+int nvlxi_issue_end(struct nvlxi_pool *pool, const struct nvlxi_legs *legs, const struct nvlxi_stream *stream) {
     int failure = 0;
-    for (uint32_t i = 0; i < legs->count; i++) {
-        int code = pool->ops->event_record(legs->leg[i].lane->lane, legs->leg[i].event->event);
-        legs->leg[i].unrecorded = code != 0;
+    for (uint32_t i = legs->count; i-- > 0;) {
+        struct nvlxi_leg *leg = &legs->leg[i];
+        recount(pool, leg);
+        int code = pool->ops->event_record(leg->lane->lane, leg->event->event);
+        leg->unrecorded = code != 0;
         if (!code && stream)
-            code = pool->ops->stream_wait(pool->device, stream, legs->leg[i].event->event);
+            code = i ? pool->ops->lane_wait(legs->leg->lane->lane, leg->event->event)
+                     : pool->ops->stream_wait(pool->device, stream, leg->event->event);
         failure = failure ? failure : code;
     }
     return failure;

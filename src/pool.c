@@ -1,35 +1,116 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* Lanes and events: see pool.h. SPDX-License-Identifier: Apache-2.0 */
 #include "pool.h"
 
-#include <inttypes.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <utlist.h>
 
 #include "error.h"
 
-void nvlxi_pool_init(struct nvlxi_pool *pool) {
+#define LOOK_NS 50000u /* for which it is looked whether an event comes that may be just about to */
+
+void nvlxi_pool_init(struct nvlxi_pool *pool, size_t list_limit) {
     pthread_mutex_init(&pool->mutex, NULL);
+    pool->lists.ops = pool->ops;
+    pool->lists.device = pool->device;
+    nvlxi_list_memory_init(&pool->lists, list_limit);
 }
 
-/* ---- Lanes ------------------------------------------------------------------------------------------- */
+/* ---- What waits for streams -------------------------------------------------------------------------- */
 
-static bool same_key(const struct nvlxi_lane_key *a, const struct nvlxi_lane_key *b) {
+#define GPUS_COUNTED 64
+
+/* Copies and kernels on each GPU, of all engines: the queues that they fill are the process's. */
+static atomic_uint waiting[GPUS_COUNTED];
+
+/* What the parent's engines have in queues does not wait in the child. */
+void nvlxi_pool_fork(enum nvlxi_fork_phase phase) {
+    for (size_t gpu = 0; phase == NVLXI_IN_CHILD && gpu < GPUS_COUNTED; gpu++)
+        atomic_store(&waiting[gpu], 0);
+}
+
+static bool count_waiting(const struct nvlxi_lane_key *key, uint32_t queued) {
+    atomic_uint *on_gpu = &waiting[key->gpu % GPUS_COUNTED];
+    if (queued <= NVLXI_ORDERED_DEPTH && atomic_fetch_add(on_gpu, queued) + queued <= NVLXI_ORDERED_DEPTH)
+        return true;
+    if (queued <= NVLXI_ORDERED_DEPTH)
+        atomic_fetch_sub(on_gpu, queued);
+    return false;
+}
+
+static void uncount_waiting(const struct nvlxi_lane_key *key, uint32_t queued) {
+    if (key->ordered)
+        atomic_fetch_sub(&waiting[key->gpu % GPUS_COUNTED], queued);
+}
+
+/* ---- Lanes: which one, under the mutex --------------------------------------------------------------- */
+
+/* Of what is longer than a lane, an empty one takes all: it is issued as fast as the GPU goes on. */
+static bool has_room(const struct nvlxi_pooled_lane *lane, uint32_t queued) {
+    return lane->key.ordered || !lane->queued || lane->queued + queued <= NVLXI_LANE_DEPTH;
+}
+
+/* What looking for a lane found: one, or that one is to be made, or that there is no room. */
+enum found { FOUND, TO_BE_MADE, NO_ROOM };
+
+static bool same_kind(const struct nvlxi_lane_key *a, const struct nvlxi_lane_key *b) {
     return a->gpu == b->gpu && a->priority == b->priority && a->device == b->device && a->opcode == b->opcode;
 }
 
-/* The lane of this pair with the fewest borrowers, or NULL; counts them. */
-static struct nvlxi_pooled_lane *least_used(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key, size_t *count) {
+static enum found find_free(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key, uint32_t queued,
+                            struct nvlxi_pooled_lane **found) {
     struct nvlxi_pooled_lane *lane, *best = NULL;
-    *count = 0;
-    LL_FOREACH(pool->lanes, lane) {
-        if (!same_key(&lane->key, key))
+    size_t count = 0;
+    LL_FOREACH(pool->lanes[false], lane) {
+        if (!same_kind(&lane->key, key))
             continue;
-        ++*count;
-        if (!best || lane->borrowers < best->borrowers)
+        count++;
+        if (!best || lane->queued < best->queued || (lane->queued == best->queued && lane->borrowers < best->borrowers))
             best = lane;
     }
-    return best;
+    if (!best || (best->borrowers && count < NVLXI_LANES_MAX))
+        return TO_BE_MADE;
+    *found = best;
+    return has_room(best, queued) ? FOUND : NO_ROOM;
 }
+
+/* One of the stream's that this borrower has not, an idle one, a new one, or one that the borrower has. */
+static enum found find_ordered(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key, const void *borrower,
+                               struct nvlxi_pooled_lane **found) {
+    struct nvlxi_pooled_lane *lane, *own = NULL, *idle = NULL, *again = NULL;
+    size_t count = 0;
+    LL_FOREACH(pool->lanes[true], lane) {
+        if (lane->key.gpu != key->gpu || lane->key.priority != key->priority)
+            continue;
+        count++;
+        if (!lane->borrowers)
+            idle = lane;
+        else if (lane->key.stream == key->stream)
+            *(lane->latest == borrower ? &again : &own) = lane;
+    }
+    *found = own ? own : idle;
+    if (!*found && count < NVLXI_ORDERED_LANES_MAX)
+        return TO_BE_MADE;
+    *found = *found ? *found : again;
+    return *found ? FOUND : NO_ROOM;
+}
+
+/* An existing lane that is borrowed now, or what else was found. */
+static enum found take_lane(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key, uint32_t queued,
+                            const void *borrower, struct nvlxi_pooled_lane **lane) {
+    enum found found = key->ordered ? find_ordered(pool, key, borrower, lane) : find_free(pool, key, queued, lane);
+    if (found != FOUND) {
+        *lane = NULL;
+        return found;
+    }
+    (*lane)->key.stream = key->stream;
+    (*lane)->borrowers++;
+    (*lane)->queued += queued;
+    (*lane)->latest = borrower;
+    return FOUND;
+}
+
+/* ---- Lanes ------------------------------------------------------------------------------------------- */
 
 static int create_lane(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key, struct nvlxi_pooled_lane **lane) {
     struct nvlxi_pooled_lane *made = malloc(sizeof *made);
@@ -45,25 +126,27 @@ static int create_lane(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key
     return 0;
 }
 
-/* Under the mutex: an existing lane to be borrowed, or NULL where one is to be made. */
-static struct nvlxi_pooled_lane *take_lane(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key) {
-    size_t count;
-    struct nvlxi_pooled_lane *best = least_used(pool, key, &count);
-    if (!best || (best->borrowers && count < NVLXI_LANES_MAX))
-        return NULL;
-    best->borrowers++;
-    return best;
-}
-
-static int make_lane(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key, struct nvlxi_pooled_lane **lane) {
+static int make_lane(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key, uint32_t queued, const void *borrower,
+                     struct nvlxi_pooled_lane **lane) {
     int code = create_lane(pool, key, lane);
     if (code)
         return code;
     (*lane)->borrowers = 1;
+    (*lane)->queued = queued;
+    (*lane)->latest = borrower;
     pthread_mutex_lock(&pool->mutex);
-    LL_PREPEND(pool->lanes, *lane);
+    LL_PREPEND(pool->lanes[key->ordered], *lane);
     pthread_mutex_unlock(&pool->mutex);
     return 0;
+}
+
+int nvlxi_pool_busy(int gpu, bool ordered) {
+    if (!ordered)
+        return nvlxi_fail(NVLX_EBUSY, "the copies in flight fill the lanes of GPU %d, %d each", gpu, NVLXI_LANE_DEPTH);
+    return nvlxi_fail(NVLX_EBUSY,
+                      "what waits for streams on GPU %d is as much as may wait: %d copies and kernels of this process, "
+                      "for %d streams",
+                      gpu, NVLXI_ORDERED_DEPTH, NVLXI_ORDERED_LANES_MAX);
 }
 
 /* ---- Events ------------------------------------------------------------------------------------------ */
@@ -106,194 +189,126 @@ void nvlxi_pool_return_event(struct nvlxi_pool *pool, struct nvlxi_pooled_event 
 
 /* ---- A lane and an event at once: this is done for every transfer ------------------------------------- */
 
-int nvlxi_pool_borrow(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key, struct nvlxi_pooled_lane **lane,
-                      struct nvlxi_pooled_event **event) {
+int nvlxi_pool_borrow(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key, uint32_t queued, const void *borrower,
+                      struct nvlxi_pooled_lane **lane, struct nvlxi_pooled_event **event) {
     int code = 0;
+    if (key->ordered && !count_waiting(key, queued))
+        return NVLX_EBUSY;
     pthread_mutex_lock(&pool->mutex);
-    *lane = take_lane(pool, key);
-    *event = take_event(pool, key->gpu);
+    const enum found found = take_lane(pool, key, queued, borrower, lane);
+    *event = found == NO_ROOM ? NULL : take_event(pool, key->gpu);
     pthread_mutex_unlock(&pool->mutex);
-    if (!*event)
+    if (found == NO_ROOM)
+        code = NVLX_EBUSY;
+    else if (!*event)
         code = make_event(pool, key->gpu, event);
     if (!code && !*lane)
-        code = make_lane(pool, key, lane);
+        code = make_lane(pool, key, queued, borrower, lane);
+    if (code && !*lane)
+        uncount_waiting(key, queued);
     if (code)
-        nvlxi_pool_return(pool, *lane, *event);
+        nvlxi_pool_return(pool, *lane, queued, *event);
     return code;
 }
 
-void nvlxi_pool_return(struct nvlxi_pool *pool, struct nvlxi_pooled_lane *lane, struct nvlxi_pooled_event *event) {
+int nvlxi_pool_borrow_again(struct nvlxi_pool *pool, struct nvlxi_pooled_lane *lane, uint32_t queued,
+                            struct nvlxi_pooled_event **event) {
+    if (lane->key.ordered && !count_waiting(&lane->key, queued))
+        return NVLX_EBUSY;
     pthread_mutex_lock(&pool->mutex);
-    if (lane)
+    lane->borrowers++;
+    lane->queued += queued;
+    *event = take_event(pool, lane->key.gpu);
+    pthread_mutex_unlock(&pool->mutex);
+    int code = *event ? 0 : make_event(pool, lane->key.gpu, event);
+    if (code)
+        nvlxi_pool_return(pool, lane, queued, NULL);
+    return code;
+}
+
+void nvlxi_pool_uncount(struct nvlxi_pool *pool, struct nvlxi_pooled_lane *lane, uint32_t queued) {
+    pthread_mutex_lock(&pool->mutex);
+    lane->queued -= queued;
+    uncount_waiting(&lane->key, queued);
+    pthread_mutex_unlock(&pool->mutex);
+}
+
+void nvlxi_pool_return(struct nvlxi_pool *pool, struct nvlxi_pooled_lane *lane, uint32_t queued,
+                       struct nvlxi_pooled_event *event) {
+    pthread_mutex_lock(&pool->mutex);
+    if (lane) {
         lane->borrowers--;
+        lane->queued -= queued;
+        uncount_waiting(&lane->key, queued);
+    }
     if (event)
         LL_PREPEND(pool->events, event);
     pthread_mutex_unlock(&pool->mutex);
 }
 
-/* ---- Chunks ------------------------------------------------------------------------------------------ */
+/* ---- Marks: events in callers' streams that somebody asked about ---------------------------------------- */
 
-static const uint32_t chunk_sizes[NVLXI_CHUNK_SIZES] = {256, 4096, 32768};
-
-/* The size of the next chunk of a list: the first ones of a long list are short, the others are not. */
-static int size_class(uint64_t count) {
-    return count < chunk_sizes[0] ? 0 : count < chunk_sizes[1] ? 1 : 2;
+static struct nvlxi_pooled_event *take_mark(struct nvlxi_pool *pool, uint64_t stream) {
+    struct nvlxi_pooled_event *mark;
+    pthread_mutex_lock(&pool->mutex);
+    LL_SEARCH_SCALAR(pool->marks, mark, stream, stream);
+    if (mark)
+        LL_DELETE(pool->marks, mark);
+    pthread_mutex_unlock(&pool->mutex);
+    return mark;
 }
 
-static void destroy_chunk(struct nvlxi_pool *pool, struct nvlxi_chunk *chunk) {
-    if (chunk->kernel)
-        pool->ops->list_free(pool->device, chunk->fragment);
-    else
-        free(chunk->fragment);
-    free(chunk);
+static void keep_mark(struct nvlxi_pool *pool, struct nvlxi_pooled_event *mark, uint64_t stream) {
+    mark->stream = stream;
+    pthread_mutex_lock(&pool->mutex);
+    LL_PREPEND(pool->marks, mark);
+    pthread_mutex_unlock(&pool->mutex);
 }
 
-static int create_chunk(struct nvlxi_pool *pool, bool kernel, uint32_t capacity, struct nvlxi_chunk **chunk) {
-    const size_t bytes = capacity * sizeof(struct nvlxi_fragment);
-    struct nvlxi_chunk *made = malloc(sizeof *made);
-    void *memory = kernel ? NULL : malloc(bytes);
-    if (!made || (!kernel && !memory)) {
-        free(made);
-        free(memory);
-        return nvlxi_fail(NVLX_ENOMEM, "no memory for a list of %" PRIu32 " fragments", capacity);
-    }
-    int code = kernel ? pool->ops->list_alloc(pool->device, bytes, &memory) : 0;
-    if (code) {
-        free(made);
+static int look_for(struct nvlxi_pool *pool, struct nvlxi_pooled_event *mark) {
+    const uint64_t deadline = nvlxi_now_ns() + LOOK_NS;
+    int code;
+    do
+        code = pool->ops->event_query(mark->event);
+    while (code == NVLX_EAGAIN && nvlxi_now_ns() < deadline);
+    return code;
+}
+
+/* Puts no second mark into a stream before the first has come: who asks again and again must not fill it. */
+int nvlxi_pool_stream_done(struct nvlxi_pool *pool, const struct nvlxi_stream *stream) {
+    struct nvlxi_pooled_event *mark = take_mark(pool, stream->id);
+    int code = mark ? pool->ops->event_query(mark->event) : nvlxi_pool_borrow_event(pool, stream->gpu, &mark);
+    if (!mark)
         return code;
-    }
-    *made = (struct nvlxi_chunk){.capacity = capacity, .kernel = kernel, .fragment = memory};
-    *chunk = made;
-    return 0;
-}
-
-/* Under the mutex: counts pinned bytes that are about to be allocated, if they fit. */
-static bool reserve(struct nvlxi_pool *pool, size_t bytes) {
-    if (bytes > pool->list_limit - pool->list_bytes)
-        return false;
-    pool->list_bytes += bytes;
-    return true;
-}
-
-static void unreserve(struct nvlxi_pool *pool, size_t bytes) {
-    pthread_mutex_lock(&pool->mutex);
-    pool->list_bytes -= bytes;
-    pthread_mutex_unlock(&pool->mutex);
-}
-
-static int no_room(struct nvlxi_pool *pool, size_t bytes) {
-    pthread_mutex_lock(&pool->mutex);
-    const size_t taken = pool->list_bytes;
-    pthread_mutex_unlock(&pool->mutex);
-    return nvlxi_fail(
-        NVLX_EBUSY,
-        "a list of fragments needs %zu bytes more of pinned memory, and of config.list_memory, %zu bytes, "
-        "lists (this one, too) have taken %zu",
-        bytes, pool->list_limit, taken);
-}
-
-static size_t pinned_bytes(bool kernel, uint32_t capacity) {
-    return kernel ? capacity * sizeof(struct nvlxi_fragment) : 0;
-}
-
-/* Under the mutex. */
-static struct nvlxi_chunk *take_idle(struct nvlxi_pool *pool, bool kernel, int class) {
-    struct nvlxi_chunk *idle = pool->chunks[kernel][class];
-    if (idle)
-        LL_DELETE(pool->chunks[kernel][class], idle);
-    return idle;
-}
-
-int nvlxi_pool_borrow_chunk(void *context, bool kernel, uint64_t count, struct nvlxi_chunk **chunk) {
-    struct nvlxi_pool *pool = context;
-    int made = size_class(count);
-    pthread_mutex_lock(&pool->mutex);
-    struct nvlxi_chunk *idle = take_idle(pool, kernel, made);
-    bool room = !idle && reserve(pool, pinned_bytes(kernel, chunk_sizes[made]));
-    for (int class = 0; !idle && !room && class < NVLXI_CHUNK_SIZES; class ++)
-        idle = take_idle(pool, kernel, class);
-    while (!idle && !room && made > 0)
-        room = reserve(pool, pinned_bytes(kernel, chunk_sizes[--made]));
-    pthread_mutex_unlock(&pool->mutex);
-    if (idle) {
-        *chunk = idle;
-        return 0;
-    }
-    if (!room)
-        return no_room(pool, pinned_bytes(kernel, chunk_sizes[made]));
-    int code = create_chunk(pool, kernel, chunk_sizes[made], chunk);
-    if (code)
-        unreserve(pool, pinned_bytes(kernel, chunk_sizes[made]));
+    if (!code)
+        code = pool->ops->stream_record(pool->device, stream, mark->event);
+    if (!code)
+        code = look_for(pool, mark);
+    if (code == NVLX_EAGAIN)
+        keep_mark(pool, mark, stream->id);
+    else
+        nvlxi_pool_return_event(pool, mark);
     return code;
 }
 
-void nvlxi_pool_return_chunk(void *context, struct nvlxi_chunk *chunk) {
-    struct nvlxi_pool *pool = context;
-    int class = 0;
-    while (chunk_sizes[class] != chunk->capacity)
-        class ++;
-    pthread_mutex_lock(&pool->mutex);
-    LL_PREPEND(pool->chunks[chunk->kernel][class], chunk);
-    pthread_mutex_unlock(&pool->mutex);
-}
-
-/* Gives idle pinned memory back to the driver. */
-static void free_idle(struct nvlxi_pool *pool) {
-    for (int class = 0; class < NVLXI_CHUNK_SIZES; class ++) {
-        for (;;) {
-            pthread_mutex_lock(&pool->mutex);
-            struct nvlxi_chunk *idle = take_idle(pool, true, class);
-            pthread_mutex_unlock(&pool->mutex);
-            if (!idle)
-                break;
-            destroy_chunk(pool, idle);
-            unreserve(pool, pinned_bytes(true, chunk_sizes[class]));
-        }
-    }
-}
-
-static bool reserve_list(struct nvlxi_pool *pool, size_t bytes) {
-    pthread_mutex_lock(&pool->mutex);
-    bool room = reserve(pool, bytes);
-    pthread_mutex_unlock(&pool->mutex);
-    return room;
-}
-
-int nvlxi_pool_list_alloc(struct nvlxi_pool *pool, size_t bytes, void **memory) {
-    if (!reserve_list(pool, bytes)) {
-        free_idle(pool);
-        if (!reserve_list(pool, bytes))
-            return no_room(pool, bytes);
-    }
-    int code = pool->ops->list_alloc(pool->device, bytes, memory);
-    if (code)
-        unreserve(pool, bytes);
-    return code;
-}
-
-void nvlxi_pool_list_free(struct nvlxi_pool *pool, void *memory, size_t bytes) {
-    pool->ops->list_free(pool->device, memory);
-    unreserve(pool, bytes);
-}
-
-void nvlxi_pool_free(struct nvlxi_pool *pool) {
-    struct nvlxi_pooled_lane *lane, *next_lane;
-    struct nvlxi_pooled_event *event, *next_event;
-    struct nvlxi_chunk *chunk, *next_chunk;
-    LL_FOREACH_SAFE(pool->lanes, lane, next_lane) {
-        pool->ops->lane_destroy(lane->lane);
-        free(lane);
-    }
-    LL_FOREACH_SAFE(pool->events, event, next_event) {
+static void destroy_events(struct nvlxi_pool *pool, struct nvlxi_pooled_event *events) {
+    struct nvlxi_pooled_event *event, *next;
+    LL_FOREACH_SAFE(events, event, next) {
         pool->ops->event_destroy(event->event);
         free(event);
     }
-    for (int class = 0; class < NVLXI_CHUNK_SIZES; class ++) {
-        for (int kernel = 0; kernel < 2; kernel++) {
-            LL_FOREACH_SAFE(pool->chunks[kernel][class], chunk, next_chunk) {
-                destroy_chunk(pool, chunk);
-            }
+}
+
+void nvlxi_pool_free(struct nvlxi_pool *pool) {
+    struct nvlxi_pooled_lane *lane, *next;
+    for (int ordered = 0; ordered < 2; ordered++) {
+        LL_FOREACH_SAFE(pool->lanes[ordered], lane, next) {
+            pool->ops->lane_destroy(lane->lane);
+            free(lane);
         }
     }
+    destroy_events(pool, pool->events);
+    destroy_events(pool, pool->marks);
+    nvlxi_list_memory_free(&pool->lists);
     pthread_mutex_destroy(&pool->mutex);
 }

@@ -1,73 +1,92 @@
-/* What transfers borrow while they are in flight: lanes, events, and chunks of memory for fragments.
+/* What transfers borrow while they are in flight: lanes and events.
  *
  * SPDX-License-Identifier: Apache-2.0
  *
- * Everything is made when first needed, without the lock held, given back after use, and destroyed with the pool. A
- * lane serves one device pair, direction and priority; a borrower gets an idle one while fewer than NVLXI_LANES_MAX
- * exist for the pair, else the one with the fewest borrowers: so a transfer that waits for its caller's stream does not
- * hold up the others. Chunks come in sizes that grow with their list, so that many short lists and a few long ones both
- * fit into the memory limit. */
+ * Both are made when first needed, without the lock held, given back after use, and destroyed with the pool.
+ *
+ * A free lane serves transfers without a stream, of one device pair, direction and priority. A borrower gets an idle
+ * one while fewer than NVLXI_LANES_MAX exist for these, else the emptiest. Nothing in it waits for anything but copies.
+ *
+ * An ordered lane serves transfers behind one stream of the caller's, for as long as any of them is in flight, and then
+ * another stream's: so no stream holds up another. Transfers behind one stream run one after the other in any case: one
+ * lane for each leg is enough.
+ *
+ * A GPU that has been given too much makes the next call wait (device.h), so each lane counts the copies and kernels
+ * that were queued and not seen complete. What waits for callers' streams may wait for ever, and may have to share one
+ * of the GPU's queues with other streams: it is counted together, for all engines of the process. */
 #ifndef NVLXI_POOL_H
 #define NVLXI_POOL_H
 
 #include <pthread.h>
 
 #include "device.h"
-#include "plan.h"
+#include "list_memory.h"
 
-#define NVLXI_LANES_MAX   8
-#define NVLXI_CHUNK_SIZES 3
+#define NVLXI_LANES_MAX         8   /* of one kind, free */
+#define NVLXI_ORDERED_LANES_MAX 64  /* of one GPU and priority */
+#define NVLXI_LANE_DEPTH        250 /* copies and kernels in a free lane, of which two may share a queue with all */
+#define NVLXI_ORDERED_DEPTH     512 /* that wait for streams, on one GPU: a queue takes 1,021 (H100, driver 580) */
 
 struct nvlxi_lane_key {
     int gpu;
-    int priority;
-    uint16_t device, opcode;
+    int priority;            /* one that the device has */
+    bool ordered;            /* behind a stream, */
+    uint64_t stream;         /* of this id; else */
+    uint16_t device, opcode; /* for this device pair and direction */
 };
 
 struct nvlxi_pooled_lane {
     struct nvlxi_lane *lane;
     struct nvlxi_lane_key key;
     uint32_t borrowers;
+    uint32_t queued;    /* copies and kernels of theirs */
+    const void *latest; /* borrower: a transfer's legs */
     struct nvlxi_pooled_lane *next;
 };
 
 struct nvlxi_pooled_event {
     struct nvlxi_event *event;
     int gpu;
+    uint64_t stream; /* of a mark */
     struct nvlxi_pooled_event *next;
 };
 
 struct nvlxi_pool {
     const struct nvlxi_device_ops *ops;
     struct nvlxi_device *device;
-    size_t list_limit; /* bytes of pinned memory, at most */
     pthread_mutex_t mutex;
-    struct nvlxi_pooled_lane *lanes;                  /* all */
-    struct nvlxi_pooled_event *events;                /* idle */
-    struct nvlxi_chunk *chunks[2][NVLXI_CHUNK_SIZES]; /* idle: for the host, for kernels */
-    size_t list_bytes; /* pinned: of all chunks for kernels, borrowed or idle, and of prepared lists */
+    struct nvlxi_pooled_lane *lanes[2]; /* all: free ones, ordered ones */
+    struct nvlxi_pooled_event *events;  /* idle */
+    struct nvlxi_pooled_event *marks;   /* in callers' streams, not seen complete */
+    struct nvlxi_list_memory lists;
 };
 
-void nvlxi_pool_init(struct nvlxi_pool *pool);
+/* Before and after a fork. */
+void nvlxi_pool_fork(enum nvlxi_fork_phase phase);
+
+void nvlxi_pool_init(struct nvlxi_pool *pool, size_t list_limit);
 /* Everything has been given back. */
 void nvlxi_pool_free(struct nvlxi_pool *pool);
 
-/* A lane, and an event of its GPU; none of them after a failure. */
-int nvlxi_pool_borrow(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key, struct nvlxi_pooled_lane **lane,
-                      struct nvlxi_pooled_event **event);
-void nvlxi_pool_return(struct nvlxi_pool *pool, struct nvlxi_pooled_lane *lane, struct nvlxi_pooled_event *event);
+/* A lane that has room for `queued` copies and kernels, and an event of its GPU; none of them after a failure. Of one
+ * `borrower`, each gets a lane of its own if there are enough. NVLX_EBUSY (not told: see nvlxi_pool_busy): there is no
+ * room. */
+int nvlxi_pool_borrow(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key, uint32_t queued, const void *borrower,
+                      struct nvlxi_pooled_lane **lane, struct nvlxi_pooled_event **event);
+/* This lane, which the borrower has already, once more. */
+int nvlxi_pool_borrow_again(struct nvlxi_pool *pool, struct nvlxi_pooled_lane *lane, uint32_t queued,
+                            struct nvlxi_pooled_event **event);
+void nvlxi_pool_return(struct nvlxi_pool *pool, struct nvlxi_pooled_lane *lane, uint32_t queued,
+                       struct nvlxi_pooled_event *event);
+/* So many copies and kernels were counted too many. */
+void nvlxi_pool_uncount(struct nvlxi_pool *pool, struct nvlxi_pooled_lane *lane, uint32_t queued);
+/* Tells that there is no room. */
+int nvlxi_pool_busy(int gpu, bool ordered);
 
 int nvlxi_pool_borrow_event(struct nvlxi_pool *pool, int gpu, struct nvlxi_pooled_event **event);
 void nvlxi_pool_return_event(struct nvlxi_pool *pool, struct nvlxi_pooled_event *event);
 
-/* A plan's take_chunk and give_chunk; the context is the pool. Where list_limit would be passed, an idle chunk of any
- * size is given, or a shorter one is made; NVLX_EBUSY: not even that is possible. */
-int nvlxi_pool_borrow_chunk(void *context, bool kernel, uint64_t count, struct nvlxi_chunk **chunk);
-void nvlxi_pool_return_chunk(void *context, struct nvlxi_chunk *chunk);
-
-/* Pinned memory for a prepared list. Where list_limit would be passed, idle chunks are freed first, for which the
- * driver may wait; NVLX_EBUSY: that was not enough. */
-int nvlxi_pool_list_alloc(struct nvlxi_pool *pool, size_t bytes, void **memory);
-void nvlxi_pool_list_free(struct nvlxi_pool *pool, void *memory, size_t bytes);
+/* Whether all that is in the stream by now is done: 0, or NVLX_EAGAIN (not told). Looks for a moment. */
+int nvlxi_pool_stream_done(struct nvlxi_pool *pool, const struct nvlxi_stream *stream);
 
 #endif

@@ -12,28 +12,55 @@
 #include "error.h"
 #include "transfer.h"
 
-/* Moves a list for the kernel into one chunk, so that it takes one launch. */
-static int join_chunks(struct nvlxi_pool *pool, struct nvlxi_list *list) {
-    void *memory;
-    uint64_t at = 0;
-    struct nvlxi_chunk *joined = calloc(1, sizeof *joined), *chunk, *next;
-    if (!joined)
-        return nvlxi_fail(NVLX_ENOMEM, "no memory for a prepared list");
-    int code = nvlxi_pool_list_alloc(pool, list->count * sizeof *joined->fragment, &memory);
-    if (code) {
-        free(joined);
-        return code;
+/* Appends chunks with room for `count` fragments: one, if it is to be had. */
+static int take_room(struct nvlxi_list_memory *memory, uint64_t count, struct nvlxi_list *list) {
+    uint64_t room = 0;
+    while (room < count) {
+        struct nvlxi_chunk *chunk;
+        int code = nvlxi_list_memory_take(memory, count - room, &chunk);
+        if (code)
+            return code;
+        room += chunk->capacity;
+        chunk->next = NULL;
+        if (list->last)
+            list->last->next = chunk;
+        else
+            list->first = chunk;
+        list->last = chunk;
     }
-    joined->kernel = true;
-    joined->fragment = memory;
-    joined->count = joined->capacity = (uint32_t)list->count;
-    for (chunk = list->first; chunk; chunk = next) {
+    return 0;
+}
+
+/* Copies the fragments of one list of chunks into another, which has room. */
+static void copy_chunks(const struct nvlxi_chunk *from, struct nvlxi_chunk *to) {
+    for (; from; from = from->next) {
+        for (uint32_t done = 0; done < from->count;) {
+            if (to->count == to->capacity)
+                to = to->next;
+            const uint32_t count = (uint32_t)nvlxi_min(from->count - done, to->capacity - to->count);
+            memcpy(to->fragment + to->count, from->fragment + done, count * sizeof *to->fragment);
+            to->count += count;
+            done += count;
+        }
+    }
+}
+
+/* Moves a list for the kernel into memory that it can read: into one chunk, if it can be, so that it takes one launch.
+ */
+static int join_chunks(struct nvlx_prepared *prepared, struct nvlxi_list *list) {
+    struct nvlxi_list joined = {0};
+    int code = take_room(&prepared->transfers->pool.lists, list->count, &joined);
+    if (!code)
+        copy_chunks(list->first, joined.first);
+    struct nvlxi_chunk *chunk = code ? joined.first : list->first, *next;
+    for (; chunk; chunk = next) {
         next = chunk->next;
-        memcpy(joined->fragment + at, chunk->fragment, chunk->count * sizeof *chunk->fragment);
-        at += chunk->count;
-        nvlxi_pool_return_chunk(pool, chunk);
+        prepared->plan.give_chunk(prepared, chunk);
     }
-    list->first = list->last = joined;
+    if (code)
+        return code;
+    list->first = joined.first;
+    list->last = joined.last;
     return 0;
 }
 
@@ -41,27 +68,25 @@ static int join_all(struct nvlx_prepared *prepared) {
     int code = 0;
     for (struct nvlxi_group *group = prepared->plan.groups; group && !code; group = group->following)
         if (group->lists[NVLXI_BY_KERNEL].count)
-            code = join_chunks(&prepared->transfers->pool, &group->lists[NVLXI_BY_KERNEL]);
+            code = join_chunks(prepared, &group->lists[NVLXI_BY_KERNEL]);
     return code;
 }
 
-/* The plan's give_chunk: only joined chunks are for kernels, and they are not the pool's. */
+/* The plan's give_chunk: those for kernels were taken by join_chunks. */
 static void give_chunk(void *context, struct nvlxi_chunk *chunk) {
     struct nvlx_prepared *prepared = context;
-    struct nvlxi_pool *pool = &prepared->transfers->pool;
-    if (chunk->kernel) {
-        nvlxi_pool_list_free(pool, chunk->fragment, chunk->capacity * sizeof *chunk->fragment);
-        free(chunk);
-    } else {
-        nvlxi_pool_return_chunk(pool, chunk);
-    }
+    struct nvlxi_list_memory *memory = &prepared->transfers->pool.lists;
+    if (chunk->kernel)
+        nvlxi_list_memory_give(memory, chunk);
+    else
+        nvlxi_list_memory_return(memory, chunk);
 }
 
 /* The plan's take_chunk: all in memory of the host, since what kernels shall read is joined later. */
 static int take_chunk(void *context, bool kernel, uint64_t count, struct nvlxi_chunk **chunk) {
     struct nvlx_prepared *prepared = context;
     (void)kernel;
-    return nvlxi_pool_borrow_chunk(&prepared->transfers->pool, false, count, chunk);
+    return nvlxi_list_memory_borrow(&prepared->transfers->pool.lists, false, count, chunk);
 }
 
 static int enter(void *holder) {
@@ -122,7 +147,7 @@ int nvlxi_prepare(struct nvlxi_transfers *transfers, const struct nvlx_op *ops, 
     if ((code = join_all(made)))
         goto leave_list;
     nvlxi_needs_settle(transfers, &made->needs);
-    nvlxi_transfer_describe(&made->plan, count, made->max_sms, &made->info);
+    nvlxi_issue_describe(&transfers->pool, &made->plan, count, made->max_sms, &made->info);
     *prepared = made;
     return 0;
 leave_list:

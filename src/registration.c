@@ -196,6 +196,8 @@ int nvlxi_registration_add(struct nvlxi_registration *registration, uint64_t add
         code = nvlxi_fail(NVLX_EINVAL, "access %" PRIu32 " is not one of NVLX_ACCESS_...", options->access);
     if (!code && length)
         code = nvlxi_ground_survey(registration->ops, registration->device, address, length, &ground);
+    if (!code && length)
+        registration->ops->load(registration->device, ground.one.gpu);
     if (code || (code = make_region(address, length, options, ground.count, &made)))
         goto free_ground;
     made->engine = registration->engine;

@@ -16,12 +16,12 @@
 #define SPIN_NS           200000u  /* a waiter first asks again at once, */
 #define YIELD_NS          5000000u /* then lets others run, */
 #define SLEEP_NS          50000    /* then sleeps in between */
+#define TOO_LONG          2        /* what start returns for such a list, see there */
 #define POLLS             8        /* for a look at the clock, which costs up to a third of one */
 
 void nvlxi_transfers_init(struct nvlxi_transfers *transfers, size_t list_limit) {
     pthread_mutex_init(&transfers->mutex, NULL);
-    transfers->pool.list_limit = list_limit;
-    nvlxi_pool_init(&transfers->pool);
+    nvlxi_pool_init(&transfers->pool, list_limit);
 }
 
 /* ---- Request objects and scratch memory -------------------------------------------------------------- */
@@ -35,7 +35,7 @@ static struct nvlx_request *new_request(struct nvlxi_transfers *t) {
     request->engine = t->engine;
     request->transfers = t;
     pthread_mutex_init(&request->polling, NULL);
-    nvlxi_plan_init(&request->plan, nvlxi_pool_borrow_chunk, nvlxi_pool_return_chunk, &t->pool);
+    nvlxi_plan_init(&request->plan, nvlxi_list_memory_borrow, nvlxi_list_memory_return, &t->pool.lists);
     return request;
 }
 
@@ -207,12 +207,17 @@ static int check_and_enter(struct nvlxi_transfers *t, const struct nvlxi_admissi
     return code;
 }
 
+/* What takes a driver is done here, between two attempts, with the tables free. */
 int nvlxi_transfer_admit(struct nvlxi_transfers *transfers, const struct nvlxi_admission *admission) {
+    size_t bytes = NVLXI_BLOCK_BYTES;
     bool polled = false;
     for (;;) {
         int code = check_and_enter(transfers, admission);
         if (code == NVLX_EAGAIN) {
             code = map_missing(admission->check, admission->flags);
+        } else if (code == NVLXI_GROW) {
+            code = nvlxi_list_memory_grow(&transfers->pool.lists, bytes);
+            bytes *= 2;
         } else if (code == NVLX_EBUSY && !polled) {
             nvlxi_transfers_progress(transfers);
             polled = true;
@@ -224,20 +229,6 @@ int nvlxi_transfer_admit(struct nvlxi_transfers *transfers, const struct nvlxi_a
             return code;
         nvlxi_plan_reset(admission->plan, admission->plan->mechanism);
     }
-}
-
-void nvlxi_transfer_describe(const struct nvlxi_plan *plan, size_t ops, uint32_t max_sms,
-                             struct nvlx_request_info *info) {
-    info->ops = ops;
-    info->bytes = plan->bytes;
-    info->engine_bytes = plan->way_bytes[NVLXI_BY_ENGINES];
-    info->engine_fragments = plan->fragments[NVLXI_BY_ENGINES];
-    info->kernel_bytes = plan->way_bytes[NVLXI_BY_KERNEL];
-    info->kernel_fragments = plan->fragments[NVLXI_BY_KERNEL];
-    info->sms = 0;
-    for (const struct nvlxi_group *group = plan->groups; group; group = group->following)
-        if (group->lists[NVLXI_BY_KERNEL].count)
-            info->sms = (uint32_t)nvlxi_max(info->sms, max_sms ? max_sms : group->sms);
 }
 
 static void fail_request(struct nvlx_request *request, int code) {
@@ -287,15 +278,20 @@ static void poll_request(struct nvlx_request *request) {
     pthread_mutex_unlock(&request->polling);
 }
 
+struct start { /* of a request that is in flight */
+    struct nvlxi_terms terms;
+    struct nvlxi_checked *checked; /* what the request's own plan may lack yet */
+    void *stream;                  /* the caller's, or NULL */
+};
+
 /* Issues what is planned, and plans and issues the portions that are left. A failure fails the request: the rest is
  * planned all the same, for those who ask what the request was. */
-static void issue_all(struct nvlx_request *request, const struct nvlxi_plan *plan, struct nvlxi_checked *checked,
-                      uint32_t max_sms, void *stream) {
+static void issue_all(struct nvlx_request *request, const struct start *how, const struct nvlxi_stream *stream) {
     struct nvlxi_pool *pool = &request->transfers->pool;
-    int failure = nvlxi_issue_copies(pool, plan, &request->legs, max_sms);
-    while (!plan->sealed) {
-        nvlxi_plan_next(&request->plan, checked);
-        failure = failure ? failure : nvlxi_issue_more(pool, plan, &request->legs, max_sms);
+    int failure = nvlxi_issue_copies(pool, &how->terms, &request->legs);
+    while (!how->terms.plan->sealed) {
+        nvlxi_plan_next(&request->plan, how->checked);
+        failure = failure ? failure : nvlxi_issue_more(pool, &how->terms, &request->legs);
     }
     if (failure)
         fail_request(request, failure);
@@ -303,25 +299,51 @@ static void issue_all(struct nvlx_request *request, const struct nvlxi_plan *pla
         fail_request(request, failure);
 }
 
-struct start { /* of a request that is in flight */
-    const struct nvlxi_plan *plan;
-    struct nvlxi_checked *checked; /* what the request's own plan may lack yet */
-    uint32_t max_sms;
-    int32_t priority;
-    void *stream;
-};
-
-/* Fails only before the first copy; what goes wrong later fails the request. */
-static int start(struct nvlx_request *request, const struct start *how) {
-    struct nvlxi_pool *pool = &request->transfers->pool;
-    int code = nvlxi_issue_borrow(pool, how->plan, how->priority, &request->legs);
-    if (code)
+/* Looks what is done by now before it gives up. */
+static int borrow(struct nvlx_request *request, const struct nvlxi_terms *terms) {
+    struct nvlxi_transfers *t = request->transfers;
+    int code = nvlxi_issue_borrow(&t->pool, terms, &request->legs);
+    if (code != NVLX_EBUSY)
         return code;
-    if (how->stream && (code = nvlxi_issue_follow(pool, &request->legs, how->stream))) {
+    nvlxi_transfers_progress(t);
+    code = nvlxi_issue_borrow(&t->pool, terms, &request->legs);
+    return code == NVLX_EBUSY ? nvlxi_issue_busy(terms, &request->legs) : code;
+}
+
+/* A list that is too long to wait for a stream need not wait if the stream has come so far. */
+static int check_long(struct nvlxi_pool *pool, struct nvlxi_terms *terms) {
+    if (!nvlxi_issue_is_long(terms->plan))
+        return 0;
+    int code = nvlxi_pool_stream_done(pool, terms->stream);
+    if (code == NVLX_EAGAIN)
+        return TOO_LONG;
+    terms->stream = NULL;
+    return code;
+}
+
+static int tell_too_long(const struct nvlxi_plan *plan) {
+    return nvlxi_fail(NVLX_EBUSY,
+                      "a list of %" PRIu64 " copies for the copy engines is too long to wait for a stream (%d copies "
+                      "and kernels may, on each GPU): split it, or start it when the stream has come so far",
+                      plan->fragments[NVLXI_BY_ENGINES], NVLXI_ORDERED_DEPTH);
+}
+
+/* Fails only before the first copy; what goes wrong later fails the request. TOO_LONG (not told): to wait for the
+ * stream. */
+static int start(struct nvlx_request *request, struct start *how) {
+    struct nvlxi_pool *pool = &request->transfers->pool;
+    struct nvlxi_stream found, *stream = how->stream ? &found : NULL;
+    int code = stream ? pool->ops->stream_find(pool->device, how->stream, stream) : 0;
+    how->terms.stream = stream;
+    if (!code && stream)
+        code = check_long(pool, &how->terms);
+    if (code || (code = borrow(request, &how->terms)))
+        return code;
+    if (how->terms.stream && (code = nvlxi_issue_follow(pool, &request->legs, stream))) {
         nvlxi_issue_return(pool, &request->legs);
         return code;
     }
-    issue_all(request, how->plan, how->checked, how->max_sms, how->stream);
+    issue_all(request, how, stream);
     return 0;
 }
 
@@ -352,6 +374,17 @@ static int hand_over(struct nvlx_request *made, int code, struct nvlx_request **
     return code;
 }
 
+static int submit_by(struct nvlx_request *made, const struct nvlxi_admission *admission, struct start *how,
+                     uint32_t mechanism) {
+    nvlxi_plan_reset(&made->plan, mechanism);
+    int code = nvlxi_transfer_admit(made->transfers, admission);
+    if (code)
+        return code;
+    if ((code = start(made, how)))
+        leave(made);
+    return code;
+}
+
 static int submit(struct nvlx_request *made, struct nvlxi_check *check, const struct nvlx_op *ops, size_t count,
                   const struct nvlx_transfer_options *options) {
     struct nvlxi_transfers *t = made->transfers;
@@ -364,21 +397,18 @@ static int submit(struct nvlx_request *made, struct nvlxi_check *check, const st
                                               .check = check,
                                               .enter = enter,
                                               .holder = made};
-    const struct start how = {.plan = &made->plan,
-                              .checked = &check->checked,
-                              .max_sms = options->max_sms ? options->max_sms : t->max_sms,
-                              .priority = options->priority,
-                              .stream = options->stream};
-    nvlxi_plan_reset(&made->plan, options->mechanism ? options->mechanism : t->mechanism);
-    int code = nvlxi_transfer_admit(t, &admission);
+    struct start how = {.terms = {.plan = &made->plan,
+                                  .max_sms = options->max_sms ? options->max_sms : t->max_sms,
+                                  .priority = options->priority},
+                        .checked = &check->checked,
+                        .stream = options->stream};
+    int code = submit_by(made, &admission, &how, options->mechanism ? options->mechanism : t->mechanism);
+    if (code == TOO_LONG && nvlxi_issue_can_kernels(&made->plan))
+        code = submit_by(made, &admission, &how, NVLX_MECHANISM_KERNEL);
     if (code)
-        return code;
-    if ((code = start(made, &how))) {
-        leave(made);
-        return code;
-    }
+        return code == TOO_LONG ? tell_too_long(&made->plan) : code;
     nvlxi_needs_settle(t, &made->needs);
-    nvlxi_transfer_describe(&made->plan, count, how.max_sms, &made->info);
+    nvlxi_issue_describe(&t->pool, &made->plan, count, how.terms.max_sms, &made->info);
     started(made);
     return 0;
 }
@@ -436,12 +466,14 @@ int nvlxi_post(struct nvlx_prepared *prepared, void *stream, struct nvlx_request
     if (!code) {
         made->prepared = prepared;
         atomic_fetch_add(&prepared->posts, 1);
-        const struct start how = {
-            .plan = &prepared->plan, .max_sms = prepared->max_sms, .priority = prepared->priority, .stream = stream};
+        struct start how = {
+            .terms = {.plan = &prepared->plan, .max_sms = prepared->max_sms, .priority = prepared->priority},
+            .stream = stream};
         code = start(made, &how);
         if (code) {
             atomic_fetch_sub(&prepared->posts, 1);
             leave(made);
+            code = code == TOO_LONG ? tell_too_long(&prepared->plan) : code;
         } else {
             started(made);
         }
@@ -449,22 +481,28 @@ int nvlxi_post(struct nvlx_prepared *prepared, void *stream, struct nvlx_request
     return hand_over(made, code, request);
 }
 
-void nvlxi_transfers_progress(struct nvlxi_transfers *transfers) {
-    struct nvlx_request *request;
-    for (;;) {
-        bool complete = false;
-        pthread_mutex_lock(&transfers->mutex);
-        DL_FOREACH(transfers->in_flight, request) {
-            if (pthread_mutex_trylock(&request->polling))
-                continue;
-            complete = poll_legs(request);
-            if (complete)
-                break;
+/* Those that are complete, as a list by `next_complete`, each with its `polling` held. */
+static struct nvlx_request *find_complete(struct nvlxi_transfers *t) {
+    struct nvlx_request *request, *complete = NULL;
+    pthread_mutex_lock(&t->mutex);
+    DL_FOREACH(t->in_flight, request) {
+        if (pthread_mutex_trylock(&request->polling))
+            continue;
+        if (poll_legs(request)) {
+            request->next_complete = complete;
+            complete = request;
+        } else {
             pthread_mutex_unlock(&request->polling);
         }
-        pthread_mutex_unlock(&transfers->mutex);
-        if (!complete)
-            return;
+    }
+    pthread_mutex_unlock(&t->mutex);
+    return complete;
+}
+
+void nvlxi_transfers_progress(struct nvlxi_transfers *transfers) {
+    struct nvlx_request *request = find_complete(transfers), *next;
+    for (; request; request = next) {
+        next = request->next_complete;
         finish(request);
         pthread_mutex_unlock(&request->polling);
     }

@@ -52,6 +52,7 @@ struct nvlx_request {
     struct nvlxi_legs legs;
     struct nvlx_request_info info; /* what is known when it is issued; the rest when it is asked for */
     uint64_t started_ns, elapsed_ns;
+    struct nvlx_request *next_complete; /* of who found it so, under `polling` */
     struct nvlx_request *prev, *next;
 };
 
@@ -103,9 +104,6 @@ void nvlxi_needs_pin(struct nvlxi_needs *needs);
 void nvlxi_needs_unpin(struct nvlxi_needs *needs);
 /* The plan is whole: from now on it tells what the list uses, and not the caller's ops, which may go. */
 void nvlxi_needs_settle(struct nvlxi_transfers *transfers, struct nvlxi_needs *needs);
-/* What a sealed plan does, for those who ask. */
-void nvlxi_transfer_describe(const struct nvlxi_plan *plan, size_t ops, uint32_t max_sms,
-                             struct nvlx_request_info *info);
 
 int nvlxi_request_test(struct nvlx_request *request);
 int nvlxi_request_wait(struct nvlx_request *request, int64_t timeout_ns);

@@ -466,21 +466,42 @@ static void a_new_thread_may_call(void **state) {
 static void streams_have_a_gpu(void **state) {
     (void)state;
     for (int gpu = 0; gpu < me.gpus; gpu++) {
-        int found = -1;
-        void *stream = stream_make(gpu);
-        EXPECT(0, me.ops->stream_gpu(me.device, stream, &found));
-        assert_int_equal(found, gpu);
+        struct nvlxi_stream found, again, other_found;
+        void *stream = stream_make(gpu), *other = stream_make(gpu);
+        EXPECT(0, me.ops->stream_find(me.device, stream, &found));
+        EXPECT(0, me.ops->stream_find(me.device, stream, &again));
+        EXPECT(0, me.ops->stream_find(me.device, other, &other_found));
+        assert_int_equal(found.gpu, gpu);
+        assert_ptr_equal(found.handle, stream);
+        assert_true(found.id == again.id && found.id != other_found.id);
         stream_destroy(stream);
+        stream_destroy(other);
+    }
+}
+
+/* CUDA gives a handle to another stream once the first is destroyed; not so the id. */
+static void ids_of_streams_are_not_used_again(void **state) {
+    (void)state;
+    uint64_t ids[100];
+    for (size_t i = 0; i < NVLXI_COUNT(ids); i++) {
+        struct nvlxi_stream found;
+        void *stream = stream_make(0);
+        EXPECT(0, me.ops->stream_find(me.device, stream, &found));
+        ids[i] = found.id;
+        stream_destroy(stream);
+        for (size_t j = 0; j < i; j++)
+            assert_true(ids[j] != ids[i]);
     }
 }
 
 static void default_streams(void **state) {
     (void)state;
-    int wanted = difference("default streams") ? NVLX_ENOTSUP : 0, gpu = 0;
+    int wanted = difference("default streams") ? NVLX_ENOTSUP : 0;
+    struct nvlxi_stream legacy = {0}, own = {0};
     void *stream = stream_make(0); /* on cuda this makes GPU 0 the current device */
-    EXPECT(wanted, me.ops->stream_gpu(me.device, NVLX_STREAM_LEGACY, &gpu));
-    EXPECT(wanted, me.ops->stream_gpu(me.device, NVLX_STREAM_PER_THREAD, &gpu));
-    assert_int_equal(gpu, 0);
+    EXPECT(wanted, me.ops->stream_find(me.device, NVLX_STREAM_LEGACY, &legacy));
+    EXPECT(wanted, me.ops->stream_find(me.device, NVLX_STREAM_PER_THREAD, &own));
+    assert_true(legacy.gpu == 0 && own.gpu == 0 && (wanted || legacy.id != own.id));
     stream_destroy(stream);
 }
 
@@ -489,13 +510,15 @@ static void transfers_take_their_place_in_a_stream(void **state) {
     (void)state;
     struct desk desk = desk_make();
     uint64_t last = allocate(0, SMALL);
-    void *stream = stream_make(0);
+    void *handle = stream_make(0);
+    struct nvlxi_stream found, *stream = &found;
     struct nvlxi_lane *lane = make_lane(0);
     struct nvlxi_event *before = make_event(0), *after = make_event(0), *end = make_event(0);
     fill(last, SMALL, BLANK);
+    EXPECT(0, me.ops->stream_find(me.device, handle, stream));
     for (int i = 0; i < SLOW_COPIES; i++)
-        stream_copy(stream, desk.slow + SLOW, desk.slow, SLOW);
-    stream_copy(stream, desk.middle, desk.source, SMALL);
+        stream_copy(handle, desk.slow + SLOW, desk.slow, SLOW);
+    stream_copy(handle, desk.middle, desk.source, SMALL);
     EXPECT(0, me.ops->stream_record(me.device, stream, before));
     EXPECT(0, me.ops->lane_wait(lane, before));
     for (int i = 0; i < SLOW_COPIES; i++)
@@ -503,7 +526,7 @@ static void transfers_take_their_place_in_a_stream(void **state) {
     copy(lane, desk.end, desk.middle, SMALL, 0, 0);
     EXPECT(0, me.ops->event_record(lane, after));
     EXPECT(0, me.ops->stream_wait(me.device, stream, after));
-    stream_copy(stream, last, desk.end, SMALL);
+    stream_copy(handle, last, desk.end, SMALL);
     EXPECT(0, me.ops->stream_record(me.device, stream, end));
     wait_for(end);
     assert_int_equal(wrong(desk.end, SMALL, SEED), 0);
@@ -512,7 +535,7 @@ static void transfers_take_their_place_in_a_stream(void **state) {
     me.ops->event_destroy(after);
     me.ops->event_destroy(end);
     me.ops->lane_destroy(lane);
-    stream_destroy(stream);
+    stream_destroy(handle);
     release(last);
     desk_free(&desk);
 }
@@ -533,6 +556,7 @@ const struct contract_case lane_cases[] = {
     {"threads share a lane", threads_share_a_lane},
     {"a new thread may call", a_new_thread_may_call},
     {"streams have a gpu", streams_have_a_gpu},
+    {"ids of streams are not used again", ids_of_streams_are_not_used_again},
     {"default streams", default_streams},
     {"transfers take their place in a stream", transfers_take_their_place_in_a_stream},
 };

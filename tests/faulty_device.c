@@ -98,17 +98,26 @@ static int faulty_limits(struct nvlxi_device *device, int gpu, struct nvlxi_gpu_
     return code ? code : real->limits(device, gpu, limits);
 }
 
+static void faulty_load(struct nvlxi_device *device, int gpu) {
+    atomic_fetch_add(&faults.loads, 1);
+    real->load(device, gpu);
+}
+
 static int faulty_list_alloc(struct nvlxi_device *device, size_t size, void **memory) {
     int code = fault("list_alloc");
+    atomic_fetch_add(&faults.list_allocs, 1);
+    usleep((useconds_t)atomic_load(&faults.list_delay_us));
     return code ? code : real->list_alloc(device, size, memory);
 }
 
 static void faulty_list_free(struct nvlxi_device *device, void *memory) {
+    atomic_fetch_add(&faults.list_frees, 1);
     real->list_free(device, memory);
 }
 
 static int faulty_lane_create(struct nvlxi_device *device, int gpu, int priority, struct nvlxi_lane **lane) {
     int code = fault("lane_create");
+    atomic_fetch_add(&faults.lane_creates, 1);
     return code ? code : real->lane_create(device, gpu, priority, lane);
 }
 
@@ -145,6 +154,9 @@ static int faulty_copy_kernel(struct nvlxi_lane *lane, const struct nvlxi_kernel
     atomic_fetch_add(&faults.kernels, 1);
     atomic_fetch_add(&faults.overlapping, kernel->overlaps);
     atomic_store(&faults.average, kernel->average);
+    size_t at = atomic_fetch_add(&faults.launched, 1);
+    if (at < COUNT(faults.launches))
+        faults.launches[at] = (struct launch){lane, kernel->sms};
     return code ? code : real->copy_kernel(lane, kernel);
 }
 
@@ -178,17 +190,19 @@ static int faulty_lane_wait(struct nvlxi_lane *lane, struct nvlxi_event *event) 
     return code ? code : real->lane_wait(lane, event);
 }
 
-static int faulty_stream_gpu(struct nvlxi_device *device, void *stream, int *gpu) {
-    int code = fault("stream_gpu");
-    return code ? code : real->stream_gpu(device, stream, gpu);
+static int faulty_stream_find(struct nvlxi_device *device, void *handle, struct nvlxi_stream *stream) {
+    int code = fault("stream_find");
+    return code ? code : real->stream_find(device, handle, stream);
 }
 
-static int faulty_stream_record(struct nvlxi_device *device, void *stream, struct nvlxi_event *event) {
+static int faulty_stream_record(struct nvlxi_device *device, const struct nvlxi_stream *stream,
+                                struct nvlxi_event *event) {
     int code = fault("stream_record");
     return code ? code : real->stream_record(device, stream, event);
 }
 
-static int faulty_stream_wait(struct nvlxi_device *device, void *stream, struct nvlxi_event *event) {
+static int faulty_stream_wait(struct nvlxi_device *device, const struct nvlxi_stream *stream,
+                              struct nvlxi_event *event) {
     int code = fault("stream_wait");
     return code ? code : real->stream_wait(device, stream, event);
 }
@@ -208,6 +222,7 @@ const struct nvlxi_device_ops faulty_device = {
     .export_file = faulty_export_file,
     .map = faulty_map,
     .unmap = faulty_unmap,
+    .load = faulty_load,
     .limits = faulty_limits,
     .list_alloc = faulty_list_alloc,
     .list_free = faulty_list_free,
@@ -222,7 +237,7 @@ const struct nvlxi_device_ops faulty_device = {
     .event_record = faulty_event_record,
     .event_query = faulty_event_query,
     .lane_wait = faulty_lane_wait,
-    .stream_gpu = faulty_stream_gpu,
+    .stream_find = faulty_stream_find,
     .stream_record = faulty_stream_record,
     .stream_wait = faulty_stream_wait,
 };

@@ -15,13 +15,19 @@ struct faults {
     atomic_bool hold;    /* no event is seen complete */
     atomic_bool copies;  /* every copy fails */
     atomic_bool queries; /* every event says that the device failed */
-    atomic_long maps, unmaps, exports, resolves, queried, kernels;
+    atomic_long maps, unmaps, exports, resolves, queried, kernels, loads;
     atomic_long overlapping; /* kernels that may overlap the one before them */
     _Atomic(struct nvlxi_lane *)
         lane; /* of the last list for the copy engines; `lanes` counts how often it is another */
     atomic_long lanes;
     atomic_ullong average; /* of the last kernel's fragments */
-    atomic_int map_delay_us, export_delay_us;
+    atomic_int map_delay_us, export_delay_us, list_delay_us;
+    atomic_long lane_creates, list_allocs, list_frees;
+    atomic_size_t launched; /* kernels that are recorded here, of all that were launched since it was set to 0 */
+    struct launch {
+        struct nvlxi_lane *lane;
+        uint32_t sms;
+    } launches[64]; /* to be read when no transfer is being submitted */
 };
 extern struct faults faults;
 

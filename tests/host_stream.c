@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "device/host.h"
 #include "support.h"
 
 #define SLOW        (16 * MIB)
@@ -33,6 +34,15 @@ void stream_copy(struct stream *stream, void *to, const void *from, size_t lengt
 void stream_is_slow(struct stream *stream) {
     for (int i = 0; i < SLOW_COPIES; i++)
         stream_copy(stream, stream->slow + (i % 2 ? SLOW : 0), stream->slow + (i % 2 ? 0 : SLOW), SLOW);
+}
+
+void stream_stands_still(struct stream *stream) {
+    atomic_store(&stream->go_on, false);
+    OK(nvlxi_host_lane_hold(stream->lane, &stream->go_on));
+}
+
+void stream_goes_on(struct stream *stream) {
+    atomic_store(&stream->go_on, true);
 }
 
 void stream_end(struct stream *stream) {

@@ -55,6 +55,7 @@ src/span               31
 src/relocation         32
 src/borders            39
 src/plan               40
+src/list_memory        40
 src/pool               41
 src/op                 39
 src/same               40

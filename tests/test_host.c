@@ -248,22 +248,16 @@ static void mappings_belong_to_a_gpu(void **state) {
 static void only_lanes_are_streams(void **state) {
     (void)state;
     struct nvlxi_lane *lane;
-    struct nvlxi_event *event;
     void *const strangers[] = {NULL, NVLX_STREAM_LEGACY, NVLX_STREAM_PER_THREAD, &me};
-    int gpu = 77;
+    struct nvlxi_stream stream = {.gpu = 77};
     EXPECT(0, ops->lane_create(me.device, 1, 0, &lane));
-    EXPECT(0, ops->event_create(me.device, 1, &event));
-    for (size_t i = 0; i < NVLXI_COUNT(strangers); i++) {
-        EXPECT(NVLX_ENOTSUP, ops->stream_gpu(me.device, strangers[i], &gpu));
-        EXPECT(NVLX_ENOTSUP, ops->stream_record(me.device, strangers[i], event));
-        EXPECT(NVLX_ENOTSUP, ops->stream_wait(me.device, strangers[i], event));
-    }
-    assert_int_equal(gpu, 77);
-    EXPECT(0, ops->stream_gpu(me.device, lane, &gpu));
-    assert_int_equal(gpu, 1);
-    ops->event_destroy(event);
+    for (size_t i = 0; i < NVLXI_COUNT(strangers); i++)
+        EXPECT(NVLX_ENOTSUP, ops->stream_find(me.device, strangers[i], &stream));
+    assert_int_equal(stream.gpu, 77);
+    EXPECT(0, ops->stream_find(me.device, lane, &stream));
+    assert_int_equal(stream.gpu, 1);
     ops->lane_destroy(lane);
-    EXPECT(NVLX_ENOTSUP, ops->stream_gpu(me.device, lane, &gpu));
+    EXPECT(NVLX_ENOTSUP, ops->stream_find(me.device, lane, &stream));
 }
 
 /* The signals that the one worker of this process blocks. */

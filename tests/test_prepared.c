@@ -269,20 +269,20 @@ static void few_sms_are_not_overlapped(const struct nvlx_op *ops, size_t count) 
  * the next is planned, and one more where memory had to be put together from more pieces than a kernel takes. */
 static void lists_take_few_kernels(void) {
     enum { PIECE = 256, LONG = 4096 + PIECE, PIECES = 24, ALL = LONG - PIECE + PIECES * PIECE };
-    struct nvlx_request *requests[PIECES];
+    struct nvlx_prepared *pieces[2 * PIECES];
     struct nvlx_op *ops = calloc(ALL, sizeof *ops);
     EXPECT(ops != NULL);
-    begin_with_pinned((size_t)ALL * 24);
+    begin_with_pinned((size_t)(ALL + PIECES * PIECE) * 24);
     for (size_t i = 0; i < ALL; i++)
         ops[i] = op(NVLX_OP_READ, 0, 40 * i, 13 * (ALL - 1 - i), 13);
     bench_apply(&bench, ops, ALL);
     atomic_store(&faults.kernels, 0);
     expect_transfer(ops, LONG, NVLX_MECHANISM_KERNEL);
     EQUAL(1, atomic_load(&faults.kernels));
-    for (size_t i = 0; i < PIECES; i++)
-        OK(try_transfer(ops + i * FEW, FEW, NVLX_MECHANISM_KERNEL, &requests[i]));
-    for (size_t i = 0; i < PIECES; i++)
-        finish(requests[i]);
+    for (size_t i = 0; i < 2 * PIECES; i++)
+        pieces[i] = prepare(ops + i % PIECES * PIECE, PIECE);
+    for (size_t i = 0; i < 2 * PIECES; i += 2)
+        OK(nvlx_prepared_free(pieces[i])); /* whose memory lies between that of the others */
     atomic_store(&faults.kernels, 0);
     atomic_store(&faults.overlapping, 0);
     expect_transfer(ops, ALL, NVLX_MECHANISM_KERNEL);
@@ -291,6 +291,11 @@ static void lists_take_few_kernels(void) {
     EQUAL(13, atomic_load(&faults.average));
     bench_compare(&bench, "by four kernels");
     few_sms_are_not_overlapped(ops, ALL);
+    for (size_t i = 1; i < 2 * PIECES; i += 2)
+        OK(nvlx_prepared_free(pieces[i]));
+    atomic_store(&faults.kernels, 0);
+    expect_transfer(ops, ALL, NVLX_MECHANISM_KERNEL);
+    EQUAL(3, atomic_load(&faults.kernels));
     free(ops);
     end();
 }

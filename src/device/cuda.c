@@ -17,12 +17,16 @@
  * by 64 bytes. The pool that cudaMallocAsync takes by default was not made for it.
  * - A fabric handle is 64 bytes for a chunk, and needs no descriptor. Whether there are any (they take an IMEX channel)
  * is only told by asking for one.
+ * - The first launch of a kernel loads it, which waits until all that runs in the context is over. So kernels are
+ * loaded ahead, by calls that say that they may wait; until then copy engines do without.
+ * - A stream takes about 1,000 operations that are not done; the next one waits on the CPU.
  * - An event query while another thread captures a graph in global mode would break that capture; in relaxed mode it
  * does not. So every entry exchanges this thread's capture mode, as it pushes the context that it needs, unless that is
  * the current one, and takes both back on the way out. (Measured with driver 580 and CUDA 13.0.)
  *
  * Driver functions come through cudaGetDriverEntryPointByVersion, so that the library loads on machines without a
- * driver. Threads: a device's `mutex` guards `context`, `pool` and `records`; all else is set in open.
+ * driver. Threads: a device's `mutex` guards `context`, `pool` and `records`; all else is set in open, or by who sets
+ * `loading`.
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #include "cuda.h"
@@ -103,42 +107,35 @@ int(nvlxi_cuda_driver_failure)(CUresult error, int code, const char *what) {
 
 /* ---- Contexts ---------------------------------------------------------------------------------------- */
 
-/* A GPU for whose architecture there is no kernel goes without: its transfers take the copy engines. */
-static void load_kernel(struct nvlxi_cuda_gpu *gpu, CUcontext context, int ordinal) {
-    CUstreamCaptureMode mode = CU_STREAM_CAPTURE_MODE_RELAXED;
+bool nvlxi_cuda_is_active(const struct nvlxi_cuda_gpu *gpu) {
+    unsigned flags;
+    int active = 0;
+    nvlxi_cuda_driver.cuDevicePrimaryCtxGetState(gpu->handle, &flags, &active);
+    return active;
+}
+
+/* Where they are not told, all streams get the usual one. */
+static void read_priorities(struct nvlxi_cuda_gpu *gpu, CUcontext context) {
     CUcontext popped;
-    int sms = 0;
     if (nvlxi_cuda_driver.cuCtxPushCurrent(context))
         return;
-    nvlxi_cuda_driver.cuThreadExchangeStreamCaptureMode(&mode);
-    cudaError_t error = nvlxi_cuda_load_kernels(&gpu->kernels);
-    if (!error)
-        error = cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, ordinal);
-    nvlxi_cuda_driver.cuThreadExchangeStreamCaptureMode(&mode);
+    if (nvlxi_cuda_driver.cuCtxGetStreamPriorityRange(&gpu->priority_least, &gpu->priority_most))
+        gpu->priority_least = gpu->priority_most = 0;
     nvlxi_cuda_driver.cuCtxPopCurrent(&popped);
-    gpu->sms = (uint32_t)sms;
-    if (!error)
-        return;
-    cudaGetLastError();
-    nvlxi_log(NVLX_LOG_WARNING, "the copy kernel does not load: transfers of GPU %d take the copy engines: %s (%s)",
-              ordinal, cudaGetErrorString(error), cudaGetErrorName(error));
 }
 
 static int retain(struct nvlxi_device *device, int ordinal) {
     struct nvlxi_cuda_gpu *gpu = &device->gpus[ordinal];
-    unsigned flags;
-    int active = 0;
     if (!gpu->allowed && device->only_listed)
         return nvlxi_fail(NVLX_EINVAL, "GPU %d is not in config.gpus", ordinal);
-    nvlxi_cuda_driver.cuDevicePrimaryCtxGetState(gpu->handle, &flags, &active);
-    if (!gpu->allowed && !active)
+    if (!gpu->allowed && !nvlxi_cuda_is_active(gpu))
         return nvlxi_fail(NVLX_EINVAL, "GPU %d has no active context: name it in config.gpus, or use it before",
                           ordinal);
     CUcontext context;
     CUresult error = nvlxi_cuda_driver.cuDevicePrimaryCtxRetain(&context, gpu->handle);
     if (error)
         return nvlxi_cuda_driver_failure(error, NVLX_EDEVICE, "cuDevicePrimaryCtxRetain");
-    load_kernel(gpu, context, ordinal);
+    read_priorities(gpu, context);
     atomic_store(&gpu->context, context);
     return 0;
 }
@@ -177,6 +174,31 @@ void nvlxi_cuda_leave(struct nvlxi_cuda_entry *entry) {
     nvlxi_cuda_driver.cuThreadExchangeStreamCaptureMode(&entry->mode);
     if (entry->pushed)
         nvlxi_cuda_driver.cuCtxPopCurrent(&popped);
+}
+
+/* A GPU for whose architecture there is no kernel goes without: its transfers take the copy engines. */
+static void load_kernels(struct nvlxi_cuda_gpu *gpu, int ordinal) {
+    int sms = 0;
+    cudaError_t error = nvlxi_cuda_load_kernels(&gpu->kernels);
+    if (!error)
+        error = cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, ordinal);
+    if (!error) {
+        atomic_store(&gpu->sms, (uint32_t)sms);
+        return;
+    }
+    cudaGetLastError();
+    nvlxi_log(NVLX_LOG_WARNING, "the copy kernel does not load: transfers of GPU %d take the copy engines: %s (%s)",
+              ordinal, cudaGetErrorString(error), cudaGetErrorName(error));
+}
+
+/* The first who comes loads them, whom the others do not wait for: they may be meant to end what it waits for. */
+void nvlxi_cuda_load(struct nvlxi_device *device, int gpu) {
+    struct nvlxi_cuda_entry entry;
+    if (atomic_load(&device->gpus[gpu].loading) || nvlxi_cuda_enter(device, gpu, &entry))
+        return;
+    if (!atomic_exchange(&device->gpus[gpu].loading, true))
+        load_kernels(&device->gpus[gpu], gpu);
+    nvlxi_cuda_leave(&entry);
 }
 
 int nvlxi_cuda_any_gpu(struct nvlxi_device *device) {
@@ -234,6 +256,25 @@ static int cuda_count(int *gpus) {
     return load_driver();
 }
 
+static int open_named(struct nvlxi_device *device, const int *gpus, size_t gpu_count) {
+    for (size_t i = 0; i < gpu_count; i++) {
+        CUcontext context;
+        if (gpus[i] >= 0 && gpus[i] < device->gpu_count)
+            device->gpus[gpus[i]].allowed = true;
+        int code = nvlxi_cuda_context(device, gpus[i], &context);
+        if (code)
+            return code;
+        nvlxi_cuda_load(device, gpus[i]);
+    }
+    return 0;
+}
+
+static void load_active(struct nvlxi_device *device) {
+    for (int ordinal = 0; ordinal < device->gpu_count; ordinal++)
+        if (nvlxi_cuda_is_active(&device->gpus[ordinal]))
+            nvlxi_cuda_load(device, ordinal);
+}
+
 static int open_gpus(struct nvlxi_device *device, const int *gpus, size_t gpu_count) {
     for (int ordinal = 0; ordinal < device->gpu_count; ordinal++) {
         struct nvlxi_cuda_gpu *gpu = &device->gpus[ordinal];
@@ -243,14 +284,9 @@ static int open_gpus(struct nvlxi_device *device, const int *gpus, size_t gpu_co
         if (error)
             return nvlxi_cuda_driver_failure(error, NVLX_EBACKEND, "cuDeviceGetUuid");
     }
-    for (size_t i = 0; gpus && i < gpu_count; i++) {
-        CUcontext context;
-        if (gpus[i] >= 0 && gpus[i] < device->gpu_count)
-            device->gpus[gpus[i]].allowed = true;
-        int code = nvlxi_cuda_context(device, gpus[i], &context);
-        if (code)
-            return code;
-    }
+    if (gpus)
+        return open_named(device, gpus, gpu_count);
+    load_active(device);
     return 0;
 }
 
@@ -292,11 +328,10 @@ static int cuda_uuid(struct nvlxi_device *device, int gpu, uint8_t uuid[NVLXI_UU
 }
 
 static int cuda_limits(struct nvlxi_device *device, int gpu, struct nvlxi_gpu_limits *limits) {
-    CUcontext context;
-    int code = nvlxi_cuda_context(device, gpu, &context);
-    if (code)
-        return code;
-    limits->sms = device->gpus[gpu].sms;
+    if (gpu < 0 || gpu >= device->gpu_count)
+        return nvlxi_fail(NVLX_EINVAL, "GPU %d is not one of the %d GPUs here", gpu, device->gpu_count);
+    const struct nvlxi_cuda_gpu *found = &device->gpus[gpu];
+    *limits = (struct nvlxi_gpu_limits){atomic_load(&found->sms), found->priority_least, found->priority_most};
     return 0;
 }
 
@@ -315,6 +350,7 @@ const struct nvlxi_device_ops nvlxi_device_cuda = {
     .export_file = nvlxi_cuda_export_file,
     .map = nvlxi_cuda_map,
     .unmap = nvlxi_cuda_unmap,
+    .load = nvlxi_cuda_load,
     .limits = cuda_limits,
     .list_alloc = nvlxi_cuda_list_alloc,
     .list_free = nvlxi_cuda_list_free,
@@ -329,7 +365,7 @@ const struct nvlxi_device_ops nvlxi_device_cuda = {
     .event_record = nvlxi_cuda_event_record,
     .event_query = nvlxi_cuda_event_query,
     .lane_wait = nvlxi_cuda_lane_wait,
-    .stream_gpu = nvlxi_cuda_stream_gpu,
+    .stream_find = nvlxi_cuda_stream_find,
     .stream_record = nvlxi_cuda_stream_record,
     .stream_wait = nvlxi_cuda_stream_wait,
 };

@@ -20,9 +20,11 @@
 struct nvlxi_cuda_gpu {
     CUdevice handle;
     CUuuid uuid;
-    uint32_t sms; /* that the copy kernel can use; 0: there is none for this GPU */
-    struct nvlxi_cuda_kernels kernels;
-    bool allowed;               /* a context may be made: config.gpus names it */
+    atomic_bool loading, told;         /* by the first who needs it: the kernels; that there are none */
+    _Atomic(uint32_t) sms;             /* that the copy kernels can use; 0: there are none, or not yet */
+    struct nvlxi_cuda_kernels kernels; /* once sms is set */
+    int priority_least, priority_most; /* of streams; once the context is set */
+    bool allowed;                      /* a context may be made: config.gpus names it */
     _Atomic(CUcontext) context; /* its primary context, retained; NULL before it is needed; set under the mutex */
     CUmemoryPool pool;          /* from which alloc takes NVLXI_KIND_POOL; NULL before it is needed */
 };
@@ -72,6 +74,8 @@ struct nvlxi_event {
     X(cuDevicePrimaryCtxRetain, 7000, PFN_cuDevicePrimaryCtxRetain_v7000)                                              \
     X(cuDevicePrimaryCtxRelease, 11000, PFN_cuDevicePrimaryCtxRelease_v11000)                                          \
     X(cuCtxGetCurrent, 4000, PFN_cuCtxGetCurrent_v4000)                                                                \
+    X(cuCtxGetDevice, 2000, PFN_cuCtxGetDevice_v2000)                                                                  \
+    X(cuCtxGetStreamPriorityRange, 5050, PFN_cuCtxGetStreamPriorityRange_v5050)                                        \
     X(cuCtxPushCurrent, 4000, PFN_cuCtxPushCurrent_v4000)                                                              \
     X(cuCtxPopCurrent, 4000, PFN_cuCtxPopCurrent_v4000)                                                                \
     X(cuThreadExchangeStreamCaptureMode, 10010, PFN_cuThreadExchangeStreamCaptureMode_v10010)                          \
@@ -102,6 +106,7 @@ struct nvlxi_event {
     X(cuMemPoolExportPointer, 11020, PFN_cuMemPoolExportPointer_v11020)                                                \
     X(cuMemPoolImportPointer, 11020, PFN_cuMemPoolImportPointer_v11020)                                                \
     X(cuStreamGetCtx, 9020, PFN_cuStreamGetCtx_v9020)                                                                  \
+    X(cuStreamGetId, 12000, PFN_cuStreamGetId_v12000)                                                                  \
     X(cuStreamIsCapturing, 10000, PFN_cuStreamIsCapturing_v10000)                                                      \
     X(cuLaunchKernelEx, 11060, PFN_cuLaunchKernelEx_v11060)
 
@@ -131,8 +136,14 @@ struct nvlxi_cuda_entry {
 int nvlxi_cuda_enter(struct nvlxi_device *device, int gpu, struct nvlxi_cuda_entry *entry);
 void nvlxi_cuda_leave(struct nvlxi_cuda_entry *entry);
 
-/* The GPU's primary context, retained; the caller's current one stays. */
+/* The GPU's primary context, retained; the caller's current one stays. Waits for no kernel. */
 int nvlxi_cuda_context(struct nvlxi_device *device, int gpu, CUcontext *context);
+
+/* Whether its primary context is. */
+bool nvlxi_cuda_is_active(const struct nvlxi_cuda_gpu *gpu);
+
+/* device.h's `load`. */
+void nvlxi_cuda_load(struct nvlxi_device *device, int gpu);
 
 /* A GPU whose context is retained; 0 if none is. */
 int nvlxi_cuda_any_gpu(struct nvlxi_device *device);
@@ -209,8 +220,8 @@ void nvlxi_cuda_event_destroy(struct nvlxi_event *event);
 int nvlxi_cuda_event_record(struct nvlxi_lane *lane, struct nvlxi_event *event);
 int nvlxi_cuda_event_query(struct nvlxi_event *event);
 int nvlxi_cuda_lane_wait(struct nvlxi_lane *lane, struct nvlxi_event *event);
-int nvlxi_cuda_stream_gpu(struct nvlxi_device *device, void *stream, int *gpu);
-int nvlxi_cuda_stream_record(struct nvlxi_device *device, void *stream, struct nvlxi_event *event);
-int nvlxi_cuda_stream_wait(struct nvlxi_device *device, void *stream, struct nvlxi_event *event);
+int nvlxi_cuda_stream_find(struct nvlxi_device *device, void *handle, struct nvlxi_stream *stream);
+int nvlxi_cuda_stream_record(struct nvlxi_device *device, const struct nvlxi_stream *stream, struct nvlxi_event *event);
+int nvlxi_cuda_stream_wait(struct nvlxi_device *device, const struct nvlxi_stream *stream, struct nvlxi_event *event);
 
 #endif

@@ -75,7 +75,7 @@ static CUresult launch(CUfunction function, const struct grid *grid, struct nvlx
 
 int nvlxi_cuda_copy_kernel(struct nvlxi_lane *lane, const struct nvlxi_kernel *kernel) {
     const struct nvlxi_cuda_gpu *gpu = &lane->device->gpus[lane->gpu];
-    const uint32_t sms = clamp(kernel->sms, 1, gpu->sms);
+    const uint32_t sms = clamp(kernel->sms, 1, atomic_load(&gpu->sms));
     struct nvlxi_cuda_lists lists = join(kernel);
     struct nvlxi_cuda_entry entry;
     if (!lists.count)

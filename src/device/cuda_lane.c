@@ -181,44 +181,63 @@ static int stream_context(void *stream, CUcontext *context) {
     return error ? nvlxi_cuda_driver_failure(error, NVLX_ENOTSUP, "the stream in the options has no context") : 0;
 }
 
-int nvlxi_cuda_stream_gpu(struct nvlxi_device *device, void *stream, int *gpu) {
-    CUcontext context, primary;
-    int code = stream_context(stream, &context);
-    if (code)
-        return code;
-    for (int ordinal = 0; ordinal < device->gpu_count; ordinal++) {
-        unsigned flags;
-        int active = 0;
-        nvlxi_cuda_driver.cuDevicePrimaryCtxGetState(device->gpus[ordinal].handle, &flags, &active);
-        if (!active || (device->only_listed && !device->gpus[ordinal].allowed))
-            continue;
-        if ((code = nvlxi_cuda_context(device, ordinal, &primary)))
-            return code;
-        if (primary == context) {
-            *gpu = ordinal;
-            return 0;
-        }
-    }
-    return nvlxi_fail(NVLX_ENOTSUP,
-                      "the stream in the options is not of the primary context of a GPU that this engine uses");
+/* The GPU whose primary context it is, of those that this engine has used. */
+static bool find_used(struct nvlxi_device *device, CUcontext context, int *gpu) {
+    for (*gpu = 0; *gpu < device->gpu_count; ++*gpu)
+        if (atomic_load(&device->gpus[*gpu].context) == context)
+            return true;
+    return false;
 }
 
-int nvlxi_cuda_stream_record(struct nvlxi_device *device, void *stream, struct nvlxi_event *event) {
-    struct nvlxi_cuda_entry entry;
-    int code = nvlxi_cuda_enter(device, event->gpu, &entry);
+/* The same of those that it may use, too: the context is retained then. */
+static bool find_usable(struct nvlxi_device *device, CUcontext context, int *gpu) {
+    CUcontext popped, primary;
+    CUdevice handle;
+    if (nvlxi_cuda_driver.cuCtxPushCurrent(context))
+        return false;
+    CUresult error = nvlxi_cuda_driver.cuCtxGetDevice(&handle);
+    nvlxi_cuda_driver.cuCtxPopCurrent(&popped);
+    for (*gpu = 0; !error && *gpu < device->gpu_count; ++*gpu) {
+        const struct nvlxi_cuda_gpu *one = &device->gpus[*gpu];
+        if (one->handle == handle)
+            return (one->allowed || !device->only_listed) && nvlxi_cuda_is_active(one) &&
+                   nvlxi_cuda_context(device, *gpu, &primary) == 0 && primary == context;
+    }
+    return false;
+}
+
+int nvlxi_cuda_stream_find(struct nvlxi_device *device, void *handle, struct nvlxi_stream *stream) {
+    CUcontext context;
+    unsigned long long id;
+    int code = stream_context(handle, &context);
     if (code)
         return code;
-    cudaError_t error = cudaEventRecord(event->event, stream);
+    stream->handle = handle;
+    if (!find_used(device, context, &stream->gpu) && !find_usable(device, context, &stream->gpu))
+        return nvlxi_fail(NVLX_ENOTSUP,
+                          "the stream in the options is not of the primary context of a GPU that this engine uses");
+    CUresult error = nvlxi_cuda_driver.cuStreamGetId(handle, &id);
+    stream->id = id;
+    return error ? nvlxi_cuda_driver_failure(error, NVLX_ENOTSUP, "the stream in the options has no id") : 0;
+}
+
+int nvlxi_cuda_stream_record(struct nvlxi_device *device, const struct nvlxi_stream *stream,
+                             struct nvlxi_event *event) {
+    struct nvlxi_cuda_entry entry;
+    int code = nvlxi_cuda_enter(device, stream->gpu, &entry);
+    if (code)
+        return code;
+    cudaError_t error = cudaEventRecord(event->event, stream->handle);
     nvlxi_cuda_leave(&entry);
     return error ? nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "cudaEventRecord in the stream of the options") : 0;
 }
 
-int nvlxi_cuda_stream_wait(struct nvlxi_device *device, void *stream, struct nvlxi_event *event) {
+int nvlxi_cuda_stream_wait(struct nvlxi_device *device, const struct nvlxi_stream *stream, struct nvlxi_event *event) {
     struct nvlxi_cuda_entry entry;
-    int gpu, code = nvlxi_cuda_stream_gpu(device, stream, &gpu);
-    if (code || (code = nvlxi_cuda_enter(device, gpu, &entry)))
+    int code = nvlxi_cuda_enter(device, stream->gpu, &entry);
+    if (code)
         return code;
-    cudaError_t error = cudaStreamWaitEvent(stream, event->event, 0);
+    cudaError_t error = cudaStreamWaitEvent(stream->handle, event->event, 0);
     nvlxi_cuda_leave(&entry);
     return error ? nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "cudaStreamWaitEvent in the stream of the options")
                  : 0;

@@ -49,6 +49,7 @@ int nvlxi_cuda_alloc(struct nvlxi_device *device, const struct nvlxi_alloc *allo
     int code = nvlxi_cuda_enter(device, alloc->gpu, &entry);
     if (code)
         return code;
+    nvlxi_cuda_load(device, alloc->gpu); /* this call may wait */
     if (alloc->kind == NVLXI_KIND_CUDA_MALLOC)
         code = legacy_alloc(alloc->length, &made);
     else if (alloc->kind == NVLXI_KIND_VMM)

@@ -86,12 +86,17 @@ static int host_memcpy(struct nvlxi_device *device, void *destination, const voi
     return 0;
 }
 
-/* As many as one would want to try the limits of transfers with. */
+/* As an H100 has them. */
 static int host_limits(struct nvlxi_device *device, int gpu, struct nvlxi_gpu_limits *limits) {
     int code = nvlxi_host_check_gpu(device, gpu);
     if (!code)
-        limits->sms = 132;
+        *limits = (struct nvlxi_gpu_limits){.sms = 132, .priority_least = 0, .priority_most = -5};
     return code;
+}
+
+static void host_load(struct nvlxi_device *device, int gpu) {
+    (void)device; /* its kernels are functions of the library */
+    (void)gpu;
 }
 
 static int host_list_alloc(struct nvlxi_device *device, size_t size, void **memory) {
@@ -127,6 +132,7 @@ const struct nvlxi_device_ops nvlxi_device_host = {
     .export_file = nvlxi_host_export_file,
     .map = nvlxi_host_map,
     .unmap = nvlxi_host_unmap,
+    .load = host_load,
     .limits = host_limits,
     .list_alloc = host_list_alloc,
     .list_free = host_list_free,
@@ -141,7 +147,7 @@ const struct nvlxi_device_ops nvlxi_device_host = {
     .event_record = nvlxi_host_event_record,
     .event_query = nvlxi_host_event_query,
     .lane_wait = nvlxi_host_lane_wait,
-    .stream_gpu = nvlxi_host_stream_gpu,
+    .stream_find = nvlxi_host_stream_find,
     .stream_record = nvlxi_host_stream_record,
     .stream_wait = nvlxi_host_stream_wait,
 };

@@ -5,6 +5,7 @@
 #define NVLXI_DEVICE_HOST_H
 
 #include <assert.h>
+#include <stdatomic.h>
 
 #include "../base.h"
 #include "../device.h"
@@ -71,9 +72,12 @@ void nvlxi_host_event_destroy(struct nvlxi_event *event);
 int nvlxi_host_event_record(struct nvlxi_lane *lane, struct nvlxi_event *event);
 int nvlxi_host_event_query(struct nvlxi_event *event);
 int nvlxi_host_lane_wait(struct nvlxi_lane *lane, struct nvlxi_event *event);
-int nvlxi_host_stream_gpu(struct nvlxi_device *device, void *stream, int *gpu);
-int nvlxi_host_stream_record(struct nvlxi_device *device, void *stream, struct nvlxi_event *event);
-int nvlxi_host_stream_wait(struct nvlxi_device *device, void *stream, struct nvlxi_event *event);
+int nvlxi_host_stream_find(struct nvlxi_device *device, void *handle, struct nvlxi_stream *stream);
+int nvlxi_host_stream_record(struct nvlxi_device *device, const struct nvlxi_stream *stream, struct nvlxi_event *event);
+int nvlxi_host_stream_wait(struct nvlxi_device *device, const struct nvlxi_stream *stream, struct nvlxi_event *event);
+
+/* For tests: queues a wait for a value, as cuStreamWaitValue64 does. What is queued later waits until it is set. */
+int nvlxi_host_lane_hold(struct nvlxi_lane *lane, const atomic_bool *until);
 
 /* What each file has for the whole process: see fork.c. */
 void nvlxi_host_pools_fork(enum nvlxi_fork_phase phase);

@@ -6,6 +6,9 @@
  *     RUNNING    the worker takes jobs from the front and runs them without a lock
  *     STOPPING   lane_destroy has been called: the worker empties the queue and ends, then it is joined
  *
+ * Lanes are spread over channels, as CUDA's streams are. A channel has room for so many copies and kernels that are not
+ * done; whoever queues one more waits. Events and waits take no room. (As measured on an H100 with driver 580.)
+ *
  * A point is one place in one lane's order: not done until the worker arrives there, done for ever after. An event
  * holds the point of its last recording, or none, which counts as done. A wait takes the point that the event holds at
  * the time of the call; recording the event anew gives it another point and does not touch the wait. A point can be
@@ -25,7 +28,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/queue.h>
+#include <unistd.h>
 
+#include "../base.h"
 #include "../error.h"
 
 struct point {
@@ -35,7 +40,12 @@ struct point {
     pthread_cond_t arrived;
 };
 
-enum job_kind { JOB_COPY, JOB_LIST, JOB_KERNEL, JOB_MARK, JOB_WAIT };
+#define CHANNELS      8
+#define CHANNEL_DEPTH 1021
+#define BATCH         64  /* copies of a list that are one job */
+#define PEEK_US       100 /* between two looks at a value */
+
+enum job_kind { JOB_COPY, JOB_LIST, JOB_KERNEL, JOB_MARK, JOB_WAIT, JOB_HOLD };
 
 struct job {
     enum job_kind kind;
@@ -44,7 +54,8 @@ struct job {
     size_t count;
     struct nvlxi_part parts[NVLXI_PARTS_MAX]; /* JOB_KERNEL: their lists are the caller's until the job is done */
     uint32_t part_count;
-    struct point *point; /* JOB_MARK, JOB_WAIT: held */
+    struct point *point;      /* JOB_MARK, JOB_WAIT: held */
+    const atomic_bool *until; /* JOB_HOLD */
     STAILQ_ENTRY(job) entry;
 };
 
@@ -56,6 +67,7 @@ struct nvlxi_event {
 
 struct nvlxi_lane {
     int gpu;
+    uint64_t id;
     pthread_t worker;
     pthread_mutex_t mutex;
     pthread_cond_t changed;
@@ -64,17 +76,27 @@ struct nvlxi_lane {
     LIST_ENTRY(nvlxi_lane) entry;
 };
 
+static pthread_mutex_t channels_mutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t channels_changed = PTHREAD_COND_INITIALIZER;
+static size_t channels[CHANNELS]; /* places taken in each */
+
+static atomic_ullong ids;
 static pthread_mutex_t lanes_mutex = PTHREAD_MUTEX_INITIALIZER;
 static LIST_HEAD(, nvlxi_lane) lanes = LIST_HEAD_INITIALIZER(lanes);
 
-/* The workers are not in the child. */
+/* The workers are not in the child, nor who waits for places. */
 void nvlxi_host_lanes_fork(enum nvlxi_fork_phase phase) {
     if (phase == NVLXI_BEFORE_FORK) {
         pthread_mutex_lock(&lanes_mutex);
+        pthread_mutex_lock(&channels_mutex);
         return;
     }
-    if (phase == NVLXI_IN_CHILD)
+    if (phase == NVLXI_IN_CHILD) {
         LIST_INIT(&lanes);
+        memset(channels, 0, sizeof channels);
+        pthread_cond_init(&channels_changed, NULL);
+    }
+    pthread_mutex_unlock(&channels_mutex);
     pthread_mutex_unlock(&lanes_mutex);
 }
 
@@ -152,8 +174,43 @@ static void job_run(const struct job *job) {
     case JOB_WAIT:
         point_await(job->point);
         break;
+    case JOB_HOLD:
+        while (!atomic_load(job->until))
+            usleep(PEEK_US);
+        break;
     }
 }
+
+/* ---- Channels ---------------------------------------------------------------------------------------- */
+
+static size_t places(const struct job *job) {
+    return job->kind == JOB_MARK || job->kind == JOB_WAIT ? 0 : job->kind == JOB_LIST ? job->count : 1;
+}
+
+/* As CUDA does, this waits while the channel is full. */
+static void take_places(const struct nvlxi_lane *lane, const struct job *job) {
+    size_t *taken = &channels[lane->id % CHANNELS];
+    const size_t needed = places(job);
+    if (!needed)
+        return;
+    pthread_mutex_lock(&channels_mutex);
+    while (*taken + needed > CHANNEL_DEPTH)
+        pthread_cond_wait(&channels_changed, &channels_mutex);
+    *taken += needed;
+    pthread_mutex_unlock(&channels_mutex);
+}
+
+static void leave_places(const struct nvlxi_lane *lane, const struct job *job) {
+    const size_t left = places(job);
+    if (!left)
+        return;
+    pthread_mutex_lock(&channels_mutex);
+    channels[lane->id % CHANNELS] -= left;
+    pthread_cond_broadcast(&channels_changed);
+    pthread_mutex_unlock(&channels_mutex);
+}
+
+/* ---- Workers ------------------------------------------------------------------------------------------ */
 
 static struct job *next_job(struct nvlxi_lane *lane) {
     pthread_mutex_lock(&lane->mutex);
@@ -168,14 +225,19 @@ static struct job *next_job(struct nvlxi_lane *lane) {
     return job;
 }
 
+static void end_job(const struct nvlxi_lane *lane, struct job *job) {
+    leave_places(lane, job);
+    point_drop(job->point);
+    free(job->list);
+    free(job);
+}
+
 static void *work(void *argument) {
     struct nvlxi_lane *lane = argument;
     struct job *job;
     while ((job = next_job(lane))) {
         job_run(job);
-        point_drop(job->point);
-        free(job->list);
-        free(job);
+        end_job(lane, job);
     }
     return NULL;
 }
@@ -201,6 +263,7 @@ int nvlxi_host_lane_create(struct nvlxi_device *device, int gpu, int priority, s
     if (!made)
         return nvlxi_fail(NVLX_ENOMEM, "no memory for a lane of GPU %d", gpu);
     made->gpu = gpu;
+    made->id = atomic_fetch_add(&ids, 1);
     STAILQ_INIT(&made->jobs);
     pthread_mutex_init(&made->mutex, NULL);
     pthread_cond_init(&made->changed, NULL);
@@ -245,6 +308,7 @@ int nvlxi_host_lane_query(struct nvlxi_lane *lane) {
 }
 
 static void queue(struct nvlxi_lane *lane, struct job *job) {
+    take_places(lane, job);
     pthread_mutex_lock(&lane->mutex);
     STAILQ_INSERT_TAIL(&lane->jobs, job, entry);
     pthread_cond_signal(&lane->changed);
@@ -271,13 +335,7 @@ int nvlxi_host_copy(struct nvlxi_lane *lane, const struct nvlxi_copy *copy) {
     return 0;
 }
 
-int nvlxi_host_copy_list(struct nvlxi_lane *lane, const struct nvlxi_fragment *list, size_t count, int destination_gpu,
-                         int source_gpu) {
-    (void)destination_gpu;
-    (void)source_gpu;
-    int code = nvlxi_host_check_copies(list, count);
-    if (code)
-        return code;
+static int queue_list(struct nvlxi_lane *lane, const struct nvlxi_fragment *list, size_t count) {
     struct job *job = job_make(JOB_LIST);
     struct nvlxi_fragment *own = malloc(count * sizeof *own);
     if (!job || !own) {
@@ -290,6 +348,16 @@ int nvlxi_host_copy_list(struct nvlxi_lane *lane, const struct nvlxi_fragment *l
     job->count = count;
     queue(lane, job);
     return 0;
+}
+
+int nvlxi_host_copy_list(struct nvlxi_lane *lane, const struct nvlxi_fragment *list, size_t count, int destination_gpu,
+                         int source_gpu) {
+    (void)destination_gpu;
+    (void)source_gpu;
+    int code = nvlxi_host_check_copies(list, count);
+    for (size_t first = 0; first < count && !code; first += BATCH)
+        code = queue_list(lane, list + first, nvlxi_min(BATCH, count - first));
+    return code;
 }
 
 int nvlxi_host_copy_kernel(struct nvlxi_lane *lane, const struct nvlxi_kernel *kernel) {
@@ -378,42 +446,45 @@ int nvlxi_host_lane_wait(struct nvlxi_lane *lane, struct nvlxi_event *event) {
 
 /* ---- The caller's streams: lanes of this process ----------------------------------------------------- */
 
-static int find_stream(const void *stream, struct nvlxi_lane **lane) {
+static struct nvlxi_lane *find_lane(const void *handle) {
     struct nvlxi_lane *found;
     pthread_mutex_lock(&lanes_mutex);
     LIST_FOREACH(found, &lanes, entry) {
-        if (found == stream)
+        if (found == handle)
             break;
     }
     pthread_mutex_unlock(&lanes_mutex);
-    if (found) {
-        *lane = found;
+    return found;
+}
+
+int nvlxi_host_stream_find(struct nvlxi_device *device, void *handle, struct nvlxi_stream *stream) {
+    (void)device;
+    struct nvlxi_lane *lane = find_lane(handle);
+    if (lane) {
+        *stream = (struct nvlxi_stream){.handle = lane, .gpu = lane->gpu, .id = lane->id};
         return 0;
     }
-    if (stream == NVLX_STREAM_LEGACY || stream == NVLX_STREAM_PER_THREAD)
-        return nvlxi_fail(NVLX_ENOTSUP, "the host backend has no default streams (stream %p)", stream);
-    return nvlxi_fail(NVLX_ENOTSUP, "stream %p is none of the host backend's: it knows no CUDA streams", stream);
+    if (handle == NVLX_STREAM_LEGACY || handle == NVLX_STREAM_PER_THREAD)
+        return nvlxi_fail(NVLX_ENOTSUP, "the host backend has no default streams (stream %p)", handle);
+    return nvlxi_fail(NVLX_ENOTSUP, "stream %p is none of the host backend's: it knows no CUDA streams", handle);
 }
 
-int nvlxi_host_stream_gpu(struct nvlxi_device *device, void *stream, int *gpu) {
+int nvlxi_host_stream_record(struct nvlxi_device *device, const struct nvlxi_stream *stream,
+                             struct nvlxi_event *event) {
     (void)device;
-    struct nvlxi_lane *lane;
-    int code = find_stream(stream, &lane);
-    if (!code)
-        *gpu = lane->gpu;
-    return code;
+    return nvlxi_host_event_record(stream->handle, event);
 }
 
-int nvlxi_host_stream_record(struct nvlxi_device *device, void *stream, struct nvlxi_event *event) {
+int nvlxi_host_stream_wait(struct nvlxi_device *device, const struct nvlxi_stream *stream, struct nvlxi_event *event) {
     (void)device;
-    struct nvlxi_lane *lane;
-    int code = find_stream(stream, &lane);
-    return code ? code : nvlxi_host_event_record(lane, event);
+    return nvlxi_host_lane_wait(stream->handle, event);
 }
 
-int nvlxi_host_stream_wait(struct nvlxi_device *device, void *stream, struct nvlxi_event *event) {
-    (void)device;
-    struct nvlxi_lane *lane;
-    int code = find_stream(stream, &lane);
-    return code ? code : nvlxi_host_lane_wait(lane, event);
+int nvlxi_host_lane_hold(struct nvlxi_lane *lane, const atomic_bool *until) {
+    struct job *job = job_make(JOB_HOLD);
+    if (!job)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory to queue a wait");
+    job->until = until;
+    queue(lane, job);
+    return 0;
 }
