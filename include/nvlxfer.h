@@ -165,9 +165,9 @@ static inline void nvlx_config_init(struct nvlx_config *config) {
 int nvlx_engine_create(const struct nvlx_config *config, struct nvlx_engine **engine);
 
 /* Waits for every transfer in flight, then frees the engine with all its regions, peers, requests and memory from
- * nvlx_alloc. Blocks. No other thread may be inside a call on this engine. An engine of the same process that has it
- * for a peer uses its very memory: close that peer first. The engine is gone whatever is returned, except for
- * NVLX_EFORK. NULL is allowed. */
+ * nvlx_alloc. Blocks. No other thread may be inside a call on this engine. Another engine of this process that has it
+ * for a peer uses its memory itself: close that peer first, it is gone afterwards (NVLX_ESTALE). The engine is gone
+ * whatever is returned, except for NVLX_EFORK. NULL is allowed. */
 int nvlx_engine_destroy(struct nvlx_engine *engine);
 
 /* "cuda" or "host": which backend the engine runs on. Never NULL; valid as long as the engine. */
@@ -317,8 +317,9 @@ static inline void nvlx_transfer_options_init(struct nvlx_transfer_options *opti
  * process does not serve; or NVLX_MECHANISM_KERNEL, where no kernel can copy; or `stream` is capturing a graph, or not
  * of a GPU of this engine (the host backend takes none). NVLX_EAGAIN: NVLX_NO_MAP and not mapped. NVLX_EBUSY:
  * config.max_requests are in flight, config.list_memory is taken, or the peer has as many connections as it allows.
- * NVLX_ESTALE: the peer withdrew the segment or its process is gone. NVLX_ETIMEDOUT: it does not give out the file
- * descriptors. */
+ * NVLX_ESTALE: the peer withdrew the segment, or is known to be gone (nvlx_peer_test): nothing is read from it or sent
+ * to it any more; or memory of this very process was freed. NVLX_ETIMEDOUT: it does not give out the file descriptors.
+ */
 int nvlx_transfer(struct nvlx_engine *engine, const struct nvlx_op *ops, size_t count,
                   const struct nvlx_transfer_options *options, struct nvlx_request **request);
 
@@ -387,8 +388,8 @@ int nvlx_peer_test(struct nvlx_peer *peer);
  * grants writing: these are mapped anew, and count as withdrawn for prepared lists; those withdrawn are refused from
  * now on and closed, or, if transfers in flight use them, at the next update or at nvlx_peer_close. The same generation
  * again changes nothing. May wait for running kernels if something is closed. NVLX_ESTALE: the text is older than what
- * is known, or of another engine (the process has restarted: open it as a new peer). Errors as nvlx_peer_open; the peer
- * then stays as it was.
+ * is known, or of another engine (the process has restarted: open it as a new peer), or the peer is gone. Errors as
+ * nvlx_peer_open; the peer then stays as it was.
  */
 int nvlx_peer_update(struct nvlx_peer *peer, const char *text, size_t length);
 
@@ -408,8 +409,8 @@ int nvlx_prepare(struct nvlx_engine *engine, const struct nvlx_op *ops, size_t c
 
 /* Starts all copies of a prepared list; costs a launch or a few, whatever the number of ops. `options` may name a
  * stream; its flags, mechanism, max_sms and priority must be 0: they were chosen by nvlx_prepare. May be posted again
- * before the last post is complete. NVLX_ESTALE: a peer has withdrawn a segment of the list since; prepare it anew.
- * NVLX_EBUSY, NVLX_ENOTSUP: as nvlx_transfer. */
+ * before the last post is complete. NVLX_ESTALE: a peer has withdrawn a segment of the list since (prepare it
+ * again), or is known to be gone; nothing is issued. NVLX_EBUSY, NVLX_ENOTSUP: as nvlx_transfer. */
 int nvlx_post(struct nvlx_prepared *prepared, const struct nvlx_transfer_options *options,
               struct nvlx_request **request);
 

@@ -19,12 +19,16 @@ int nvlxi_relocation_init(struct nvlxi_relocation *relocation, const struct nvlx
             return code;
         r->uuid_count++;
     }
+    int code = nvlxi_life_begin(identity->engine, &r->life);
+    if (code)
+        return code;
     pthread_mutex_init(&r->mutex, NULL);
     pthread_cond_init(&r->opened, NULL);
     return 0;
 }
 
 void nvlxi_relocation_free(struct nvlxi_relocation *relocation) {
+    nvlxi_life_end(relocation->life);
     pthread_cond_destroy(&relocation->opened);
     pthread_mutex_destroy(&relocation->mutex);
 }
@@ -164,6 +168,7 @@ static int close_mapping(struct nvlx_peer *peer, struct nvlxi_mapping *mapping) 
     struct nvlxi_relocation *r = peer->relocation;
     int code = mapping->foreign ? r->ops->unmap(r->device, (int)mapping->key.gpu, mapping->address) : 0;
     atomic_fetch_sub(&r->mappings, 1);
+    free(mapping->own);
     free(mapping);
     return code;
 }
@@ -198,22 +203,46 @@ struct opening {
     bool read_only;
 };
 
-int nvlxi_own_memory_check(const struct nvlxi_relocation *relocation, const struct nvlxi_segment_record *segments,
-                           size_t count, int *gpu) {
-    const struct nvlxi_relocation *r = relocation;
-    struct nvlxi_allocation allocation = {0};
-    for (size_t i = 0; i < count; i++) {
-        const struct nvlxi_segment_record *segment = &segments[i];
-        int code = r->ops->resolve(r->device, segment->base, &allocation);
+static int fail_freed(uint64_t base) {
+    return nvlxi_fail(NVLX_ESTALE, "segment 0x%" PRIx64 " of this process was freed", base);
+}
+
+int nvlxi_mapping_check(const struct nvlxi_relocation *relocation, const struct nvlxi_mapping *mapping) {
+    for (size_t i = 0; i < mapping->own_count; i++) {
+        int code = relocation->ops->alive(relocation->device, &mapping->own[i]);
         if (code)
-            return code;
-        if (allocation.serial != segment->serial || allocation.base != segment->base ||
-            allocation.size != segment->size)
-            return nvlxi_fail(NVLX_ESTALE, "segment 0x%" PRIx64 " of this process was freed and allocated anew",
-                              segment->base);
+            return code == NVLX_ESTALE ? fail_freed(mapping->own[i].base) : code;
     }
-    *gpu = allocation.gpu;
     return 0;
+}
+
+/* Finds the allocation that a segment of this process is. Whether it is still there is asked first: of what has been
+ * freed, the driver says no more than that it does not know it. */
+static int find_own(const struct nvlxi_relocation *r, const struct nvlxi_segment_record *segment,
+                    struct nvlxi_allocation *allocation) {
+    const struct nvlxi_allocation told = {.kind = segment->kind, .base = segment->base, .serial = segment->serial};
+    int code = r->ops->alive(r->device, &told);
+    if (code)
+        return code == NVLX_ESTALE ? fail_freed(segment->base) : code;
+    code = r->ops->resolve(r->device, segment->base, allocation);
+    if (code)
+        return code;
+    return allocation->serial == segment->serial && allocation->base == segment->base &&
+                   allocation->size == segment->size
+               ? 0
+               : fail_freed(segment->base);
+}
+
+static int open_own(struct nvlx_peer *peer, const struct opening *opening, struct nvlxi_mapping *mapping) {
+    int code = 0;
+    mapping->own = calloc(opening->count, sizeof *mapping->own);
+    if (!mapping->own)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory to map %zu segments", opening->count);
+    for (; mapping->own_count < opening->count && !code; mapping->own_count++)
+        code = find_own(peer->relocation, &opening->segments[mapping->own_count], &mapping->own[mapping->own_count]);
+    mapping->address = opening->segments->base;
+    mapping->memory_gpu = mapping->own[opening->count - 1].gpu;
+    return code;
 }
 
 static bool needs_files(const struct opening *opening) {
@@ -243,17 +272,14 @@ static int open_mapping(struct nvlx_peer *peer, const struct opening *opening, s
                             .segments = opening->segments,
                             .count = opening->count,
                             .read_only = opening->read_only};
-    if (peer->same_process) {
-        mapping->address = opening->segments->base;
-        return nvlxi_own_memory_check(r, opening->segments, opening->count, &mapping->memory_gpu);
-    }
-    if (atomic_load(&peer->gone))
-        return nvlxi_fail(NVLX_ESTALE, "segment 0x%" PRIx64 " cannot be mapped: the peer is gone",
-                          opening->segments[0].base);
+    int code = nvlxi_peer_check(peer);
+    if (code)
+        return code;
+    if (peer->same_process)
+        return open_own(peer, opening, mapping);
     mapping->foreign = true;
     mapping->memory_gpu = map.gpu;
-    int code = open_files(r, opening, &map.files);
-    if (code)
+    if ((code = open_files(r, opening, &map.files)))
         return code;
     code = r->ops->map(r->device, &map, &mapping->address);
     if (map.files)
@@ -314,6 +340,7 @@ static int create_mapping(struct nvlx_peer *peer, const struct nvlxi_mapping_key
     pthread_mutex_lock(&r->mutex);
     if (code) {
         HASH_DEL(peer->mappings, mapping);
+        free(mapping->own);
         free(mapping);
     } else {
         mapping->ready = true;
@@ -365,7 +392,9 @@ int nvlxi_peer_map_span(struct nvlx_peer *peer, int gpu, uint64_t base, uint64_t
         if (!mapping || mapping->ready || (code = await_opening(r, mapping->opening)))
             break;
     }
-    if (!mapping && !(code = prepare_opening(peer, base, serial, &opening))) {
+    if (mapping && !code) {
+        code = nvlxi_mapping_check(r, mapping);
+    } else if (!code && !(code = prepare_opening(peer, base, serial, &opening))) {
         code = create_mapping(peer, &key, &opening);
         free(opening.segments);
     }
@@ -397,10 +426,13 @@ int nvlxi_peer_map_range(struct nvlx_peer *peer, int gpu, uint64_t address, uint
         return nvlxi_fail(NVLX_EINVAL, "GPU %d is not one of the %d GPUs here", gpu, r->gpus);
     if (!nvlxi_add(address, length, &end))
         return nvlxi_fail(NVLX_EINVAL, "address 0x%" PRIx64 " + length %" PRIu64 " wraps around", address, length);
+    int code = nvlxi_peer_check(peer);
+    if (code)
+        return code;
     while (address < end) {
         struct nvlxi_mapping_key key = {0};
         pthread_rwlock_rdlock(r->tables);
-        int code = span_at(peer, address, end, &key, &address);
+        code = span_at(peer, address, end, &key, &address);
         pthread_rwlock_unlock(r->tables);
         if (!code)
             code = nvlxi_peer_map_span(peer, gpu, key.base, key.serial);
@@ -411,6 +443,38 @@ int nvlxi_peer_map_range(struct nvlx_peer *peer, int gpu, uint64_t address, uint
 }
 
 /* ---- Peers ------------------------------------------------------------------------------------------- */
+
+void nvlxi_peer_lose(struct nvlx_peer *peer) {
+    snprintf(peer->reason, sizeof peer->reason, "%s", nvlx_last_error());
+    atomic_store(&peer->gone, true);
+}
+
+const char *nvlxi_peer_why_gone(const struct nvlx_peer *peer) {
+    if (nvlxi_unlikely(atomic_load_explicit(&peer->gone, memory_order_acquire)))
+        return peer->reason;
+    if (nvlxi_unlikely(peer->life && nvlxi_life_is_over(peer->life)))
+        return "the peer is gone: its engine, of this process, was destroyed";
+    return NULL;
+}
+
+int nvlxi_peer_check(const struct nvlx_peer *peer) {
+    const char *why = nvlxi_peer_why_gone(peer);
+    return why ? nvlxi_fail(NVLX_ESTALE, "%s", why) : 0;
+}
+
+int nvlxi_peer_test(const struct nvlx_peer *peer) {
+    const char *why = nvlxi_peer_why_gone(peer);
+    return why ? nvlxi_fail_again(NVLX_ESTALE, why) : 0;
+}
+
+/* An engine of this process that is not among the living is gone. */
+static void find_life(struct nvlx_peer *peer) {
+    const char *engine = peer->table->descriptor->identity.engine;
+    if (!peer->same_process || (peer->life = nvlxi_life_find(engine)))
+        return;
+    snprintf(peer->reason, sizeof peer->reason, "the peer is gone: engine %s, of this process, was destroyed", engine);
+    atomic_store(&peer->gone, true);
+}
 
 int nvlxi_peer_open(struct nvlxi_relocation *relocation, const char *text, size_t length, struct nvlx_peer **peer) {
     struct nvlx_peer *made = calloc(1, sizeof *made);
@@ -423,6 +487,7 @@ int nvlxi_peer_open(struct nvlxi_relocation *relocation, const char *text, size_
     }
     made->relocation = relocation;
     made->same_process = nvlxi_identity_same_process(&made->table->descriptor->identity, &relocation->identity);
+    find_life(made);
     *peer = made;
     return 0;
 }
@@ -454,8 +519,8 @@ static struct nvlxi_peer_table *swap_table(struct nvlx_peer *peer, struct nvlxi_
 int nvlxi_peer_update(struct nvlx_peer *peer, const char *text, size_t length) {
     struct nvlxi_relocation *r = peer->relocation;
     struct nvlxi_peer_table *table;
-    int code = table_make(r, text, length, &table);
-    if (code)
+    int code = nvlxi_peer_check(peer);
+    if (code || (code = table_make(r, text, length, &table)))
         return code;
     pthread_mutex_lock(&r->mutex);
     code = check_generation(&peer->table->descriptor->identity, &table->descriptor->identity);
@@ -495,6 +560,7 @@ int nvlxi_peer_close(struct nvlx_peer *peer) {
     }
     pthread_mutex_unlock(&r->mutex);
     int code = close_retired(peer);
+    nvlxi_life_drop(peer->life);
     table_free(r, peer->table);
     free(peer);
     return code;

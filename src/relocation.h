@@ -24,6 +24,7 @@
 #include "descriptor.h"
 #include "device.h"
 #include "hash.h"
+#include "life.h"
 #include "ranges.h"
 #include "span.h"
 
@@ -42,8 +43,10 @@ struct nvlxi_mapping {
     uint64_t address;                  /* where it is mapped */
     uint64_t size;                     /* of the span when it was opened, as read_only */
     bool read_only;
-    bool ready, foreign; /* foreign: opened by the device, so to be closed by it */
-    atomic_uint pins;    /* requests in flight, and prepared lists, that use it */
+    bool ready, foreign;          /* foreign: opened by the device, so to be closed by it */
+    struct nvlxi_allocation *own; /* of this very process: what must still be there; else NULL */
+    size_t own_count;
+    atomic_uint pins; /* requests in flight, and prepared lists, that use it */
     atomic_bool retired;
     struct nvlxi_mapping *next; /* in the list of retired ones */
     UT_hash_handle hh;
@@ -75,6 +78,7 @@ struct nvlxi_relocation {
     struct nvlxi_file_server *file_server; /* NULL: files cannot be had */
     int gpus;
     struct nvlxi_identity identity; /* ours */
+    struct nvlxi_life *life;        /* of this engine */
     pthread_rwlock_t *tables;
     pthread_mutex_t mutex;
     pthread_cond_t opened;
@@ -91,9 +95,11 @@ struct nvlx_peer {
     struct nvlxi_mapping *retired;  /* list */
     bool same_process;
     struct nvlxi_subscription *subscription; /* the rendezvous' own; NULL: the peer was not made by connecting */
-    atomic_bool gone;                        /* its connection has ended: no memory of it is opened any more */
-    atomic_uint pins;                        /* requests in flight, and prepared lists */
-    struct nvlx_peer *prev, *next;           /* the engine's list */
+    struct nvlxi_life *life;                 /* of the engine that it is, if that is of this process; or NULL */
+    atomic_bool gone;                        /* known to be: set once, after `reason` */
+    char reason[256];
+    atomic_uint pins;              /* requests in flight, and prepared lists */
+    struct nvlx_peer *prev, *next; /* the engine's list */
 };
 
 /* `identity`: this process's. */
@@ -107,10 +113,17 @@ int nvlxi_peer_find(struct nvlx_peer *peer, const char *name, uint64_t *address,
  */
 int nvlxi_peer_close(struct nvlx_peer *peer);
 
+/* The peer is gone, for the reason of the last error. By whoever watches over it, once. */
+void nvlxi_peer_lose(struct nvlx_peer *peer);
+/* NULL, or why the peer is known to be gone: no op of it is accepted any more, and nothing mapped. Two loads. */
+const char *nvlxi_peer_why_gone(const struct nvlx_peer *peer);
+/* The same as a failure: NVLX_ESTALE. nvlxi_peer_test is for who asks again and again: not logged. */
+int nvlxi_peer_check(const struct nvlx_peer *peer);
+int nvlxi_peer_test(const struct nvlx_peer *peer);
+
 /* In the exporter's own process the pointer itself is the mapping: it must still be to the memory that was exported.
- * NVLX_ESTALE, or as the device's resolve. *gpu: the last segment's. */
-int nvlxi_own_memory_check(const struct nvlxi_relocation *relocation, const struct nvlxi_segment_record *segments,
-                           size_t count, int *gpu);
+ * NVLX_ESTALE. Nothing to check for other mappings. */
+int nvlxi_mapping_check(const struct nvlxi_relocation *relocation, const struct nvlxi_mapping *mapping);
 
 /* Opens, or finds open, the mapping of one span on a GPU, and publishes it. Called without a lock. */
 int nvlxi_peer_map_span(struct nvlx_peer *peer, int gpu, uint64_t base, uint64_t serial);

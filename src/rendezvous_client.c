@@ -88,18 +88,6 @@ void nvlxi_clients_leave(struct nvlxi_clients *clients, struct nvlx_peer *peer) 
     free_subscription(subscription);
 }
 
-int nvlxi_clients_test(struct nvlxi_clients *clients, struct nvlx_peer *peer) {
-    const struct nvlxi_subscription *subscription = peer->subscription;
-    int code = 0;
-    if (!subscription)
-        return 0;
-    pthread_mutex_lock(&clients->mutex);
-    if (subscription->ended)
-        code = nvlxi_fail_again(NVLX_ESTALE, subscription->reason);
-    pthread_mutex_unlock(&clients->mutex);
-    return code;
-}
-
 /* ---- Called by the service thread ---------------------------------------------------------------------- */
 
 size_t nvlxi_clients_poll(struct nvlxi_clients *clients, struct pollfd *polls, size_t first, size_t room) {
@@ -145,9 +133,8 @@ static int read_more(struct nvlxi_clients *clients, struct nvlxi_subscription *s
 
 /* Under the mutex. */
 static void end(struct nvlxi_subscription *subscription) {
-    atomic_store(&subscription->peer->gone, true);
+    nvlxi_peer_lose(subscription->peer);
     subscription->ended = true;
-    snprintf(subscription->reason, sizeof subscription->reason, "%s", nvlx_last_error());
     nvlxi_link_close(&subscription->link);
 }
 

@@ -6,7 +6,7 @@
  *
  *     OPEN     the service thread reads it, and applies what comes to the peer; `busy` while it is at it, without the
  *              mutex
- *     ENDED    the connection is closed, the peer is marked as gone, `reason` tells why
+ *     ENDED    the connection is closed, the peer is marked as gone, and knows why
  *     (gone)   taken off the list by nvlx_peer_close, when it is not busy
  *
  * `mutex` guards the list and all fields but link and peer, which belong to the thread that is busy with it. */
@@ -24,7 +24,6 @@ struct nvlxi_subscription {
     struct nvlx_peer *peer;
     size_t slot; /* in the array polled, or 0: it came later */
     bool busy, ended;
-    char reason[256];
     struct nvlxi_subscription *prev, *next;
 };
 
@@ -49,9 +48,6 @@ void nvlxi_clients_follow(struct nvlxi_clients *clients, struct nvlx_peer *peer)
 /* Takes a peer that is followed back, waits until the thread is not busy with it, and closes the connection. Nothing
  * for other peers. */
 void nvlxi_clients_leave(struct nvlxi_clients *clients, struct nvlx_peer *peer);
-
-/* 0, or NVLX_ESTALE with the reason. */
-int nvlxi_clients_test(struct nvlxi_clients *clients, struct nvlx_peer *peer);
 
 /* As those of a server; at most `room`. */
 size_t nvlxi_clients_poll(struct nvlxi_clients *clients, struct pollfd *polls, size_t first, size_t room);

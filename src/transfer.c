@@ -414,20 +414,35 @@ int nvlxi_transfer_submit(struct nvlxi_transfers *transfers, const struct nvlx_o
     return hand_over(made, code, request);
 }
 
+/* What a prepared list names must still be there: nothing is sent to who is gone. */
+static int check_post(const struct nvlx_prepared *prepared) {
+    const struct nvlxi_needs *needs = &prepared->needs;
+    int code = 0;
+    for (size_t i = 0; i < needs->peer_count && !code; i++)
+        code = nvlxi_peer_check(needs->peers[i]);
+    for (size_t i = 0; i < needs->mapping_count && !code; i++) {
+        if (atomic_load(&needs->mappings[i]->retired))
+            code = nvlxi_fail(NVLX_ESTALE, "the peer has withdrawn segment 0x%" PRIx64 " of the prepared list",
+                              needs->mappings[i]->key.base);
+        else if (needs->mappings[i]->own)
+            code = nvlxi_mapping_check(needs->peers[0]->relocation, needs->mappings[i]);
+    }
+    return code;
+}
+
 int nvlxi_post(struct nvlx_prepared *prepared, void *stream, struct nvlx_request **request) {
     struct nvlxi_transfers *t = prepared->transfers;
     uint64_t started_ns = nvlxi_now_ns();
-    for (size_t i = 0; i < prepared->needs.mapping_count; i++)
-        if (atomic_load(&prepared->needs.mappings[i]->retired))
-            return nvlxi_fail(NVLX_ESTALE, "the peer has withdrawn segment 0x%" PRIx64 " of the prepared list",
-                              prepared->needs.mappings[i]->key.base);
+    int code = check_post(prepared);
+    if (code)
+        return code;
     struct nvlx_request *made = take_request(t);
     if (!made)
         return NVLX_ENOMEM;
     pthread_mutex_lock(&made->polling);
     made->started_ns = started_ns;
     made->info = prepared->info;
-    int code = enter(made);
+    code = enter(made);
     if (code) {
         nvlxi_transfers_progress(t);
         code = enter(made);

@@ -20,6 +20,7 @@ src/options            12
 src/records            18
 src/name_index         19
 src/identity           21
+src/life               19
 src/device             20
 src/ranges             21
 src/ground             21
