@@ -360,8 +360,9 @@ static inline void nvlx_serve_options_init(struct nvlx_serve_options *options) {
  * times the time that this takes. The thread that serves also closes what peers of this engine have withdrawn, which on
  * cuda waits for running kernels: meanwhile nobody is served, and whoever fetches file descriptors waits, 10 seconds at
  * most. May block for up to a second if others are about to serve in the same folder.
- * NVLX_EEXIST: another process serves there, the path is no socket, or this engine serves already. NVLX_EACCES,
- * NVLX_ENOENT: the folder does not let it, or is not there. NVLX_EBUSY: others keep the folder locked. A child of fork
+ * NVLX_EEXIST: another process serves there, the path is no socket, or this engine serves already. NVLX_EACCES: the
+ * folder does not let it. NVLX_ENOENT: it is not there, or its path is a loop of links. NVLX_ENOMEM: its disk is full, or
+ * too many files are open. NVLX_EBUSY: others keep the folder locked. A child of fork
  * that does not exec keeps the sockets open: while it lives, peers do not notice that this process was killed, and the
  * address stays taken. */
 int nvlx_serve(struct nvlx_engine *engine, const char *address, const struct nvlx_serve_options *options);

@@ -52,6 +52,7 @@ int nvlxi_socket_code(int reason) {
         return NVLX_EACCES;
     case ENOENT:
     case ENOTDIR:
+    case ELOOP:
         return NVLX_ENOENT;
     case EADDRINUSE:
         return NVLX_EEXIST;
@@ -64,6 +65,8 @@ int nvlxi_socket_code(int reason) {
     case ENOMEM:
     case ENOBUFS:
     case ETOOMANYREFS:
+    case ENOSPC:
+    case EDQUOT:
         return NVLX_ENOMEM;
     default:
         return NVLX_ENOTSUP;
