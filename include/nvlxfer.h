@@ -369,10 +369,12 @@ int nvlx_serve(struct nvlx_engine *engine, const char *address, const struct nvl
 
 /* Makes a peer of the engine that serves at `address`, ready for use; what it registers and unregisters from now on is
  * known here without asking. A name may therefore vanish between two calls: then NVLX_ENOENT, NVLX_ERANGE or
- * NVLX_ESTALE, as after nvlx_peer_update. Blocks up to `timeout_ns` (< 0: for ever), also while nobody serves there
- * yet: processes may start in any order. The caller closes the peer (nvlx_peer_close). NVLX_ETIMEDOUT: nobody serves,
- * or does not answer. NVLX_EACCES: this user may not connect. NVLX_EBUSY: the server has as many connections as it
- * allows. NVLX_EVERSION: it speaks another major version of the protocol. Else as nvlx_peer_open. */
+ * NVLX_ESTALE, as after nvlx_peer_update. Blocks up to `timeout_ns` (< 0: for ever, 0: asks once), also while nobody
+ * serves there yet, or a server ends before its descriptor is whole: processes may start in any order. A server that is
+ * there is waited for beyond that: 1 s for its answer, then 10 s for each next byte of its descriptor. So short timeouts
+ * in a loop work too. The caller closes the peer (nvlx_peer_close). NVLX_ETIMEDOUT: nobody serves, or does not answer. NVLX_EACCES: this user may not connect. NVLX_EBUSY: the server has as many connections as it
+ * allows. NVLX_EVERSION: it speaks another major version of the protocol. NVLX_ENOENT: the path leads
+ * through what is no folder. Else as nvlx_peer_open, or why the server cannot write its descriptor. */
 int nvlx_connect(struct nvlx_engine *engine, const char *address, int64_t timeout_ns, struct nvlx_peer **peer);
 
 /* Whether the peer is alive, as far as known; does not block. NVLX_ESTALE: the connection that nvlx_connect made has

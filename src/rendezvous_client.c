@@ -10,6 +10,8 @@
 #include "error.h"
 #include "log.h"
 
+#define TEXT_NS INT64_C(10000000000) /* without a byte of the first descriptor, when its server has greeted */
+
 void nvlxi_clients_init(struct nvlxi_clients *clients, struct nvlxi_relocation *relocation,
                         struct nvlxi_transfers *transfers) {
     clients->relocation = relocation;
@@ -36,9 +38,10 @@ void nvlxi_clients_free(struct nvlxi_clients *clients) {
 
 /* ---- Called by users' threads -------------------------------------------------------------------------- */
 
+/* The first descriptor is on its way. `closed`: the server has ended instead. */
 static int open_first(struct nvlxi_clients *clients, struct nvlxi_link *link, uint64_t deadline,
-                      struct nvlx_peer **peer) {
-    int code = nvlxi_link_receive(link, NVLXI_WIRE_TEXT, NULL, deadline);
+                      struct nvlx_peer **peer, bool *closed) {
+    int code = nvlxi_link_receive(link, NVLXI_WIRE_TEXT, NULL, deadline, TEXT_NS, closed);
     if (!code)
         code = nvlxi_peer_open(clients->relocation, (const char *)link->in.body, link->in.header.length, peer);
     if (code)
@@ -53,15 +56,30 @@ static int open_first(struct nvlxi_clients *clients, struct nvlxi_link *link, ui
     return code;
 }
 
+/* A server that ends before its descriptor is whole is as one that is not there yet. What it has begun to answer is
+ * awaited as long as it goes on: callers with short timeouts would have to begin again for ever. */
+static int connect_and_open(struct nvlxi_clients *clients, struct nvlxi_subscription *made, const char *address,
+                            uint64_t deadline) {
+    uint64_t pause = NVLXI_PAUSE_NS;
+    for (;;) {
+        bool closed = false;
+        int code = nvlxi_link_open(&made->link, address, NVLXI_WIRE_SUBSCRIBER, true, deadline);
+        if (!code)
+            code = open_first(clients, &made->link, deadline, &made->peer, &closed);
+        if (!closed)
+            return code;
+        nvlxi_link_close(&made->link);
+        if (!nvlxi_link_pause(&pause, deadline))
+            return nvlxi_fail(NVLX_ETIMEDOUT, "the server at \"%s\" ended while it was being connected to", address);
+    }
+}
+
 int nvlxi_clients_connect(struct nvlxi_clients *clients, const char *address, int64_t timeout_ns,
                           struct nvlx_peer **peer) {
-    uint64_t deadline = nvlxi_deadline(timeout_ns);
     struct nvlxi_subscription *made = calloc(1, sizeof *made);
     if (!made)
         return nvlxi_fail(NVLX_ENOMEM, "no memory for a connection");
-    int code = nvlxi_link_open(&made->link, address, NVLXI_WIRE_SUBSCRIBER, true, deadline);
-    if (!code)
-        code = open_first(clients, &made->link, deadline, &made->peer);
+    int code = connect_and_open(clients, made, address, nvlxi_deadline(timeout_ns));
     if (code) {
         free_subscription(made);
         return code;

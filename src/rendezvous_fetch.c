@@ -64,7 +64,7 @@ static int refill(struct fetch *fetch) {
         return code;
     fetch->stock = (struct nvlxi_link_files){.count = 0};
     fetch->next = 0;
-    code = nvlxi_link_receive(&fetch->link, NVLXI_WIRE_FILES, &fetch->stock, nvlxi_deadline(fetch->patience_ns));
+    code = nvlxi_link_receive(&fetch->link, NVLXI_WIRE_FILES, &fetch->stock, 0, fetch->patience_ns, NULL);
     if (!code)
         code = check_stock(fetch);
     if (code)

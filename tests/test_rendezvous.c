@@ -157,6 +157,30 @@ static void connecting_gives_up(void) {
     end();
 }
 
+/* Timeout 0 asks once: of a server that is there, that is enough. */
+static void connecting_asks_once(void) {
+    struct nvlx_peer *peer = NULL;
+    begin();
+    struct nvlx_engine *client = make_engine(0);
+    REFUSED(nvlx_connect(client, address, 0, &peer), NVLX_ETIMEDOUT, "No such file");
+    OK(nvlx_serve(engine, address, NULL));
+    for (int i = 0; i < 50; i++) {
+        OK(nvlx_connect(client, address, 0, &peer));
+        EQUAL((uintptr_t)mine, find(peer, "mine"));
+        OK(nvlx_peer_close(peer));
+    }
+    /* nor does a long descriptor make a short timeout begin again for ever */
+    char name[256];
+    for (int i = 0; i < 40000; i++) {
+        snprintf(name, sizeof name, "%0200d", i);
+        register_range(engine, mine, 100, name, NVLX_ACCESS_READ);
+    }
+    OK(nvlx_connect(client, address, 1, &peer));
+    find(peer, name);
+    OK(nvlx_engine_destroy(client));
+    end();
+}
+
 /* ---- Several processes ---------------------------------------------------------------------------------- */
 
 /* A child that follows the server at the address that it is told, and says for each name sent when it knows it. */
@@ -513,6 +537,7 @@ int main(int argc, char **argv) {
         {"connecting_sees_what_was_before", connecting_sees_what_was_before},
         {"any_order_will_do", any_order_will_do},
         {"connecting_gives_up", connecting_gives_up},
+        {"connecting_asks_once", connecting_asks_once},
         {"a_stopped_client_stops_nobody", a_stopped_client_stops_nobody},
         {"killed_servers_are_noticed", killed_servers_are_noticed},
         {"killed_clients_leave_nothing", killed_clients_leave_nothing},

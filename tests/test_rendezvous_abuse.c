@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -311,13 +312,11 @@ static void bad_servers_are_refused(void) {
     memcpy(bytes + NVLXI_WIRE_HEADER + 8, &version, sizeof version);
     connect_to_fake(bytes, welcome, NVLX_EVERSION, "version 9.0");
     nvlxi_wire_put_welcome(bytes, ENGINE);
-    connect_to_fake(bytes, welcome, NVLX_ESTALE, "closed");
     memcpy(bytes + welcome, bytes, welcome);
     connect_to_fake(bytes, 2 * welcome, NVLX_EFORMAT, "type 3");
     size_t whole = welcome + nvlxi_wire_put_text(bytes + welcome, sizeof text - 1);
     memcpy(bytes + whole, text, sizeof text - 1);
     connect_to_fake(bytes, whole + sizeof text - 1, NVLX_EFORMAT, "");
-    connect_to_fake(bytes, whole + 5, NVLX_ESTALE, "closed");
     memcpy(bytes + welcome, &length, sizeof length);
     connect_to_fake(bytes, whole, NVLX_EFORMAT, "TEXT of 4294967295");
     OK(nvlx_export(engine, &exported, &exported_length));
@@ -331,6 +330,51 @@ static void bad_servers_are_refused(void) {
     connect_to_fake(bytes, nvlxi_wire_put_refusal(bytes, NVLX_EAGAIN, "ask again"), NVLX_EFORMAT, "-5");
     connect_to_fake(bytes, nvlxi_wire_put_refusal(bytes, NVLX_EFORK, "you forked"), NVLX_EFORMAT, "-4");
     OK(nvlx_engine_destroy(engine)); /* the thread that connecting has started is not what `idle` counted */
+}
+
+/* Greets whoever comes, says a part of what is to follow, and ends; then another process serves. */
+static void *end_early(void *argument) {
+    uint8_t bytes[2 * NVLXI_WIRE_SHORT_MAX];
+    const int *listener = argument;
+    size_t whole = nvlxi_wire_put_welcome(bytes, ENGINE);
+    whole += nvlxi_wire_put_text(bytes + whole, 1000);
+    for (size_t said = 0; said <= whole + 4; said += 13) {
+        int accepted = accept(*listener, NULL, NULL);
+        put(accepted, bytes, said);
+        close(accepted);
+    }
+    close(*listener);
+    unlink(address);
+    struct nvlx_serve_options options;
+    nvlx_serve_options_init(&options);
+    engine = make_engine(0);
+    OK(nvlx_serve(engine, address, &options));
+    return NULL;
+}
+
+/* A server that ends at any moment before its descriptor is whole is as one that is not there yet. */
+static void servers_that_end_are_not_there_yet(void) {
+    struct nvlx_peer *peer = NULL;
+    pthread_t thread;
+    struct nvlx_engine *client = make_engine(0);
+    snprintf(address, sizeof address, "%s", own_path());
+    int listener = raw_listen(address);
+    EQUAL(0, pthread_create(&thread, NULL, end_early, &listener));
+    OK(nvlx_connect(client, address, PATIENCE, &peer));
+    EQUAL(0, pthread_join(thread, NULL));
+    OK(nvlx_engine_destroy(client));
+    OK(nvlx_engine_destroy(engine));
+    snprintf(address, sizeof address, "%s-ends", own_path());
+    client = make_engine(0);
+    listener = raw_listen(address);
+    EQUAL(0, pthread_create(&thread, NULL, end_early, &listener));
+    int code;
+    for (double start = now_ms(); (code = nvlx_connect(client, address, 1000000, &peer)) == NVLX_ETIMEDOUT;)
+        EXPECT(now_ms() - start < 20000);
+    OK(code);
+    EQUAL(0, pthread_join(thread, NULL));
+    OK(nvlx_engine_destroy(client));
+    OK(nvlx_engine_destroy(engine));
 }
 
 /* ---- Who may come in ------------------------------------------------------------------------------------ */
@@ -453,6 +497,7 @@ int main(int argc, char **argv) {
                                         {"servers_without_descriptors_wait", servers_without_descriptors_wait},
                                         {"clients_without_descriptors_are_told", clients_without_descriptors_are_told},
                                         {"bad_servers_are_refused", bad_servers_are_refused},
+                                        {"servers_that_end_are_not_there_yet", servers_that_end_are_not_there_yet},
                                         {"users_are_told_apart", users_are_told_apart},
                                         {"folders_are_protected", folders_are_protected},
                                         {0}};
