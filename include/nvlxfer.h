@@ -379,7 +379,8 @@ int nvlx_connect(struct nvlx_engine *engine, const char *address, int64_t timeou
 
 /* Whether the peer is alive, as far as known; does not block. NVLX_ESTALE: the connection that nvlx_connect made has
  * ended: its process is gone, or its engine was destroyed, or it dropped this one, which did not read for 30 s, or what
- * it sent could not be taken in here (NVLX_ENOMEM). What is mapped of another process can still be read until
+ * changed there cannot be told here, such as more than a descriptor holds, or for lack of memory (tried for 3 s); the
+ * message says which. What is mapped of another process can still be read until
  * nvlx_peer_close; nothing more is mapped; a process restarted at the address is a new peer: connect anew. Of a peer
  * from nvlx_peer_open nothing is known: 0. */
 int nvlx_peer_test(struct nvlx_peer *peer);

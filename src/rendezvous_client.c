@@ -20,9 +20,18 @@ void nvlxi_clients_init(struct nvlxi_clients *clients, struct nvlxi_relocation *
     pthread_cond_init(&clients->idle, NULL);
 }
 
-static void free_subscription(struct nvlxi_subscription *subscription) {
+/* Ends the connection, if it has not ended. */
+static void close_subscription(struct nvlxi_clients *clients, struct nvlxi_subscription *subscription) {
+    nvlxi_unwatch(clients->watcher, &subscription->watch);
     nvlxi_link_close(&subscription->link);
-    free(subscription);
+}
+
+static void free_left(struct nvlxi_clients *clients) {
+    struct nvlxi_subscription *subscription, *next;
+    LL_FOREACH_SAFE(clients->left, subscription, next) {
+        free(subscription);
+    }
+    clients->left = NULL;
 }
 
 void nvlxi_clients_free(struct nvlxi_clients *clients) {
@@ -30,8 +39,10 @@ void nvlxi_clients_free(struct nvlxi_clients *clients) {
     DL_FOREACH_SAFE(clients->list, subscription, next) {
         DL_DELETE(clients->list, subscription);
         subscription->peer->subscription = NULL;
-        free_subscription(subscription);
+        close_subscription(clients, subscription);
+        free(subscription);
     }
+    free_left(clients);
     pthread_cond_destroy(&clients->idle);
     pthread_mutex_destroy(&clients->mutex);
 }
@@ -74,25 +85,35 @@ static int connect_and_open(struct nvlxi_clients *clients, struct nvlxi_subscrip
     }
 }
 
+/* Leaves a connection to the service thread. */
+static int follow(struct nvlxi_clients *clients, struct nvlxi_subscription *made) {
+    pthread_mutex_lock(&clients->mutex);
+    int code = nvlxi_watch(clients->watcher, &made->watch, made->link.socket, EPOLLIN);
+    if (!code)
+        DL_APPEND(clients->list, made);
+    pthread_mutex_unlock(&clients->mutex);
+    return code;
+}
+
 int nvlxi_clients_connect(struct nvlxi_clients *clients, const char *address, int64_t timeout_ns,
                           struct nvlx_peer **peer) {
     struct nvlxi_subscription *made = calloc(1, sizeof *made);
     if (!made)
         return nvlxi_fail(NVLX_ENOMEM, "no memory for a connection");
     int code = connect_and_open(clients, made, address, nvlxi_deadline(timeout_ns));
-    if (code) {
-        free_subscription(made);
-        return code;
-    }
+    if (code)
+        goto free_made;
     made->peer->subscription = made;
+    if ((code = follow(clients, made)))
+        goto close_peer;
     *peer = made->peer;
     return 0;
-}
-
-void nvlxi_clients_follow(struct nvlxi_clients *clients, struct nvlx_peer *peer) {
-    pthread_mutex_lock(&clients->mutex);
-    DL_APPEND(clients->list, peer->subscription);
-    pthread_mutex_unlock(&clients->mutex);
+close_peer:
+    nvlxi_peer_close(made->peer);
+free_made:
+    nvlxi_link_close(&made->link);
+    free(made);
+    return code;
 }
 
 void nvlxi_clients_leave(struct nvlxi_clients *clients, struct nvlx_peer *peer) {
@@ -101,31 +122,25 @@ void nvlxi_clients_leave(struct nvlxi_clients *clients, struct nvlx_peer *peer) 
     while (subscription->busy)
         pthread_cond_wait(&clients->idle, &clients->mutex);
     DL_DELETE(clients->list, subscription);
+    close_subscription(clients, subscription);
+    LL_PREPEND(clients->left, subscription);
     pthread_mutex_unlock(&clients->mutex);
     peer->subscription = NULL;
-    free_subscription(subscription);
 }
 
 /* ---- Called by the service thread ---------------------------------------------------------------------- */
 
-size_t nvlxi_clients_poll(struct nvlxi_clients *clients, struct pollfd *polls, size_t first, size_t room) {
-    struct nvlxi_subscription *subscription;
-    size_t at = first;
+void nvlxi_clients_prepare(struct nvlxi_clients *clients) {
     pthread_mutex_lock(&clients->mutex);
-    DL_FOREACH(clients->list, subscription) {
-        subscription->slot = 0;
-        if (subscription->ended || at == room)
-            continue;
-        polls[at] = (struct pollfd){.fd = subscription->link.socket, .events = POLLIN};
-        subscription->slot = at++;
-    }
+    free_left(clients);
     pthread_mutex_unlock(&clients->mutex);
-    return at - first;
 }
 
 /* An older text than is known is no failure: the user may have been faster, by nvlx_peer_update. */
 static int apply(struct nvlxi_clients *clients, struct nvlxi_subscription *subscription) {
     const struct nvlxi_inbox *in = &subscription->link.in;
+    if (in->header.type == NVLXI_WIRE_REFUSAL)
+        return nvlxi_link_refused(&subscription->link);
     if (in->header.type != NVLXI_WIRE_TEXT)
         return nvlxi_fail(NVLX_EFORMAT, "a message of type %u, not a descriptor", (unsigned)in->header.type);
     nvlxi_transfers_progress(clients->transfers);
@@ -150,24 +165,24 @@ static int read_more(struct nvlxi_clients *clients, struct nvlxi_subscription *s
 }
 
 /* Under the mutex. */
-static void end(struct nvlxi_subscription *subscription) {
+static void end(struct nvlxi_clients *clients, struct nvlxi_subscription *subscription) {
     nvlxi_peer_lose(subscription->peer);
     subscription->ended = true;
-    nvlxi_link_close(&subscription->link);
+    close_subscription(clients, subscription);
 }
 
-void nvlxi_clients_turn(struct nvlxi_clients *clients, const struct pollfd *polls) {
+void nvlxi_clients_turn(struct nvlxi_clients *clients) {
     struct nvlxi_subscription *subscription;
     pthread_mutex_lock(&clients->mutex);
     DL_FOREACH(clients->list, subscription) {
-        if (!subscription->slot || !polls[subscription->slot].revents)
+        if (!nvlxi_watch_take(&subscription->watch) || subscription->ended)
             continue;
         subscription->busy = true;
         pthread_mutex_unlock(&clients->mutex);
         int code = read_more(clients, subscription);
         pthread_mutex_lock(&clients->mutex);
         if (code)
-            end(subscription);
+            end(clients, subscription);
         subscription->busy = false;
         pthread_cond_broadcast(&clients->idle);
     }

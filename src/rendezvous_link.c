@@ -178,7 +178,7 @@ int nvlxi_link_send(struct nvlxi_link *link, const uint8_t *bytes, size_t length
     return 0;
 }
 
-static int refused(const struct nvlxi_link *link) {
+int nvlxi_link_refused(const struct nvlxi_link *link) {
     struct nvlxi_wire_refusal refusal;
     int code = nvlxi_wire_get_refusal(link->in.body, link->in.header.length, &refusal);
     if (code)
@@ -205,7 +205,7 @@ int nvlxi_link_receive(struct nvlxi_link *link, enum nvlxi_wire_type type, struc
     if (code)
         return code;
     if (link->in.header.type == NVLXI_WIRE_REFUSAL)
-        return refused(link);
+        return nvlxi_link_refused(link);
     if (link->in.header.type != type)
         return nvlxi_fail(NVLX_EFORMAT, "the server at \"%s\" sent a message of type %u, not %d", link->address,
                           (unsigned)link->in.header.type, (int)type);

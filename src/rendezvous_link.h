@@ -68,6 +68,9 @@ int nvlxi_link_send(struct nvlxi_link *link, const uint8_t *bytes, size_t length
 int nvlxi_link_receive(struct nvlxi_link *link, enum nvlxi_wire_type type, struct nvlxi_link_files *files,
                        uint64_t deadline, int64_t patience_ns, bool *closed);
 
+/* What a refusal says that has come: its code. */
+int nvlxi_link_refused(const struct nvlxi_link *link);
+
 /* Sleeps before the next try to connect; false when the deadline is over. *pause: NVLXI_PAUSE_NS at first, then longer
  * each time. */
 bool nvlxi_link_pause(uint64_t *pause, uint64_t deadline);

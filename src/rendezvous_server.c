@@ -20,7 +20,9 @@
 #define ACCEPT_REST_NS UINT64_C(100000000) /* after accept found no room for a file descriptor */
 #define TEXT_REST_NS   UINT64_C(2000000)   /* between two texts, or if that is more: */
 #define TEXT_REST      10                  /* times what it took to make one */
-#define TEXT_RETRY_NS  UINT64_C(100000000) /* after one that could not be made */
+#define TEXT_RETRY_NS  UINT64_C(100000000) /* after one that could not be made; doubled each time, up to ... */
+#define TEXT_RETRY_MAX UINT64_C(1000000000)
+#define TEXT_PATIENCE  UINT64_C(3000000000) /* then followers are told that they cannot be told */
 #define ACCEPTS_A_TURN 16
 #define FILES_A_TURN   16 /* a connection; exporting one takes 0.3 to 0.7 ms */
 
@@ -37,7 +39,7 @@ enum state { STRANGER, SUBSCRIBER, FETCHER };
 struct connection {
     int socket;
     enum state state;
-    size_t slot;    /* in the array polled, or 0: it came later */
+    struct nvlxi_watch watch;
     uint64_t since; /* when it made progress last */
     struct nvlxi_inbox in;
     uint8_t head[NVLXI_WIRE_SHORT_MAX]; /* what is being sent: a short message, or the header of a text, ... */
@@ -53,16 +55,20 @@ struct connection {
 
 struct nvlxi_server {
     struct nvlxi_listener listener;
+    struct nvlxi_watch listener_watch;
+    struct nvlxi_watcher *watcher;
     struct nvlxi_publisher *publisher;
     size_t max_connections, count, subscribers;
     struct connection *connections; /* list */
     struct text *text;              /* the newest, or NULL */
     int failure;                    /* why there is no newer one, or 0 */
-    uint64_t failed;                /* when making it began */
+    uint64_t failing, failed;       /* when making it began, first and last */
+    uint64_t retry;                 /* pause before it is tried again */
     char reason[NVLXI_WIRE_REASON_MAX + 1];
     atomic_bool outdated; /* it is not the newest any more */
     uint64_t text_due;    /* no new one before */
     uint64_t accept_due;  /* nobody is let in before */
+    bool accept_fails;    /* which was logged */
 };
 
 /* ---- The text ------------------------------------------------------------------------------------------ */
@@ -90,19 +96,36 @@ static int make_text(struct nvlxi_server *server, uint64_t begun) {
     return 0;
 }
 
+static void note_failure(struct nvlxi_server *server, int code, uint64_t begin) {
+    server->retry = server->failure ? nvlxi_min(2 * server->retry, TEXT_RETRY_MAX) : TEXT_RETRY_NS;
+    server->failing = server->failure ? server->failing : begin;
+    server->failure = code;
+    server->failed = begin;
+    snprintf(server->reason, sizeof server->reason, "%s", nvlx_last_error());
+    atomic_store(&server->outdated, true);
+}
+
 /* Once for all subscribers, and not too often. */
 static void refresh_text(struct nvlxi_server *server) {
     uint64_t begin = nvlxi_now_ns();
     if (!server->subscribers || begin < server->text_due || !atomic_exchange(&server->outdated, false))
         return;
     int code = make_text(server, begin);
-    server->failure = code;
     if (code) {
-        atomic_store(&server->outdated, true);
-        server->failed = begin;
-        snprintf(server->reason, sizeof server->reason, "%s", nvlx_last_error());
+        note_failure(server, code, begin);
+        server->text_due = begin + server->retry;
+    } else {
+        server->failure = 0;
+        server->text_due = begin + nvlxi_max(TEXT_REST_NS, TEXT_REST * (nvlxi_now_ns() - begin));
     }
-    server->text_due = begin + (code ? TEXT_RETRY_NS : nvlxi_max(TEXT_REST_NS, TEXT_REST * (nvlxi_now_ns() - begin)));
+}
+
+/* Whether a subscriber is to be told that it cannot be told how things are: at once if it knows nothing yet, or if that
+ * will not change by itself; else when it has lasted. A picture that is not true any more is worse than none. */
+static bool is_hopeless(const struct nvlxi_server *server, const struct connection *c) {
+    if (c->state != SUBSCRIBER || !server->failure || (!c->told && c->subscribed > server->failed))
+        return false;
+    return !c->told || server->failure == NVLX_EINVAL || server->failed - server->failing >= TEXT_PATIENCE;
 }
 
 bool nvlxi_server_changed(struct nvlxi_server *server) {
@@ -271,6 +294,7 @@ static void remove_connection(struct nvlxi_server *server, struct connection *c)
     server->subscribers -= c->state == SUBSCRIBER;
     nvlxi_inbox_clear(&c->in);
     drop_text(c->text);
+    nvlxi_unwatch(server->watcher, &c->watch);
     shutdown(c->socket, SHUT_RDWR); /* a forked child may have it as well */
     close(c->socket);
     free(c);
@@ -297,21 +321,21 @@ static uint64_t deadline_of(const struct connection *c) {
     return c->state == FETCHER || is_sending(c) ? c->since + STALL_NS : UINT64_MAX;
 }
 
-static int serve(struct nvlxi_server *server, struct connection *c, short events) {
+static int serve(struct nvlxi_server *server, struct connection *c, uint32_t events) {
     int code = 0;
-    if (events & POLLERR || (events & POLLHUP && !(events & POLLIN)))
+    if (events & EPOLLERR || (events & EPOLLHUP && !(events & EPOLLIN)))
         return NVLX_ESTALE;
-    if (events & POLLIN)
+    if (events & EPOLLIN)
         code = take_input(server, c);
     if (!code && is_sending(c))
         code = send_more(c);
-    if (!code && is_giving(c) && events & POLLOUT)
+    if (!code && is_giving(c) && events & EPOLLOUT)
         code = give_files(server, c);
     if (!code && !is_sending(c) && wants_text(server, c)) {
         begin_text(c, server->text);
         code = send_more(c);
     }
-    if (!code && c->state == SUBSCRIBER && !c->told && server->failure && c->subscribed <= server->failed)
+    if (!code && is_hopeless(server, c))
         return nvlxi_fail_again(server->failure, server->reason);
     if ((!code || code == NVLX_EAGAIN) && nvlxi_now_ns() >= deadline_of(c))
         return nvlxi_fail(NVLX_ETIMEDOUT, "a client of \"%s\" made no progress for %" PRIu64 " s",
@@ -329,11 +353,26 @@ static int admit(struct nvlxi_server *server, int socket) {
     struct connection *made = calloc(1, sizeof *made);
     if (!made)
         return nvlxi_fail(NVLX_ENOMEM, "no memory for a connection");
+    if ((code = nvlxi_watch(server->watcher, &made->watch, socket, EPOLLIN))) {
+        free(made);
+        return code;
+    }
     made->socket = socket;
     made->since = nvlxi_now_ns();
     DL_APPEND(server->connections, made);
     server->count++;
     return 0;
+}
+
+/* Who waits keeps waiting; asking again at once would only turn in circles. Said once until somebody is let in. */
+static void rest_from_accepting(struct nvlxi_server *server, int reason) {
+    if (reason == EAGAIN)
+        return;
+    if (!server->accept_fails)
+        nvlxi_log(NVLX_LOG_WARNING, "nobody can be let in at \"%s\" now: %s", server->listener.address,
+                  strerror(reason));
+    server->accept_fails = true;
+    server->accept_due = nvlxi_now_ns() + ACCEPT_REST_NS;
 }
 
 static void accept_some(struct nvlxi_server *server) {
@@ -342,14 +381,11 @@ static void accept_some(struct nvlxi_server *server) {
         int socket = accept4(server->listener.socket, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (socket < 0 && (errno == EINTR || errno == ECONNABORTED))
             continue;
-        if (socket < 0 && errno == EAGAIN)
-            return;
-        if (socket < 0) { /* who waits keeps waiting; asking again at once would only turn in circles */
-            nvlxi_log(NVLX_LOG_WARNING, "nobody can be let in at \"%s\" now: %s", server->listener.address,
-                      strerror(errno));
-            server->accept_due = nvlxi_now_ns() + ACCEPT_REST_NS;
+        if (socket < 0) {
+            rest_from_accepting(server, errno);
             return;
         }
+        server->accept_fails = false;
         int code = admit(server, socket);
         if (code) {
             send_reason(socket, code);
@@ -360,8 +396,8 @@ static void accept_some(struct nvlxi_server *server) {
 
 /* ---- The server ---------------------------------------------------------------------------------------- */
 
-int nvlxi_server_open(struct nvlxi_publisher *publisher, const char *address, const struct nvlx_serve_options *options,
-                      struct nvlxi_server **server) {
+int nvlxi_server_open(struct nvlxi_publisher *publisher, struct nvlxi_watcher *watcher, const char *address,
+                      const struct nvlx_serve_options *options, struct nvlxi_server **server) {
     struct nvlxi_server *made = calloc(1, sizeof *made);
     if (!made)
         return nvlxi_fail(NVLX_ENOMEM, "no memory for a server");
@@ -370,6 +406,12 @@ int nvlxi_server_open(struct nvlxi_publisher *publisher, const char *address, co
         free(made);
         return code;
     }
+    if ((code = nvlxi_watch(watcher, &made->listener_watch, made->listener.socket, 0))) {
+        nvlxi_listener_close(&made->listener);
+        free(made);
+        return code;
+    }
+    made->watcher = watcher;
     made->publisher = publisher;
     made->max_connections = options->max_connections;
     atomic_init(&made->outdated, true);
@@ -379,6 +421,7 @@ int nvlxi_server_open(struct nvlxi_publisher *publisher, const char *address, co
 
 void nvlxi_server_close(struct nvlxi_server *server) {
     struct connection *c, *next;
+    nvlxi_unwatch(server->watcher, &server->listener_watch);
     nvlxi_listener_close(&server->listener);
     DL_FOREACH_SAFE(server->connections, c, next) {
         remove_connection(server, c);
@@ -387,36 +430,29 @@ void nvlxi_server_close(struct nvlxi_server *server) {
     free(server);
 }
 
-size_t nvlxi_server_capacity(const struct nvlxi_server *server) {
-    return server->max_connections + 1;
-}
-
-size_t nvlxi_server_poll(struct nvlxi_server *server, struct pollfd *polls, uint64_t *deadline) {
+void nvlxi_server_prepare(struct nvlxi_server *server, uint64_t *deadline) {
     struct connection *c;
-    size_t count = 1;
     bool rests = nvlxi_now_ns() < server->accept_due;
-    polls[0] = (struct pollfd){.fd = rests ? -1 : server->listener.socket, .events = POLLIN};
+    nvlxi_watch(server->watcher, &server->listener_watch, server->listener.socket, rests ? 0 : EPOLLIN);
     if (rests)
         *deadline = nvlxi_min(*deadline, server->accept_due);
     if (server->subscribers && atomic_load(&server->outdated))
         *deadline = nvlxi_min(*deadline, server->text_due);
     DL_FOREACH(server->connections, c) {
-        short events = (short)((listens(c) ? POLLIN : 0) | (is_sending(c) || is_giving(c) ? POLLOUT : 0));
-        polls[count] = (struct pollfd){.fd = c->socket, .events = events};
-        c->slot = count++;
+        uint32_t events = (listens(c) ? EPOLLIN : 0u) | (is_sending(c) || is_giving(c) ? EPOLLOUT : 0u);
+        nvlxi_watch(server->watcher, &c->watch, c->socket, events);
         *deadline = nvlxi_min(*deadline, deadline_of(c));
     }
-    return count;
 }
 
-void nvlxi_server_turn(struct nvlxi_server *server, const struct pollfd *polls) {
+void nvlxi_server_turn(struct nvlxi_server *server) {
     struct connection *c, *next;
     refresh_text(server);
     DL_FOREACH_SAFE(server->connections, c, next) {
-        int code = serve(server, c, polls[c->slot].revents);
+        int code = serve(server, c, nvlxi_watch_take(&c->watch));
         if (code)
             drop(server, c, code);
     }
-    if (polls[0].revents)
+    if (nvlxi_watch_take(&server->listener_watch) & EPOLLIN)
         accept_some(server);
 }

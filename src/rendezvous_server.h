@@ -17,26 +17,23 @@
 #ifndef NVLXI_RENDEZVOUS_SERVER_H
 #define NVLXI_RENDEZVOUS_SERVER_H
 
-#include <poll.h>
-
 #include "rendezvous_listen.h"
 #include "rendezvous_text.h"
+#include "rendezvous_watch.h"
 
 struct nvlxi_server;
 
 /* Options are complete: defaults are filled in. */
-int nvlxi_server_open(struct nvlxi_publisher *publisher, const char *address, const struct nvlx_serve_options *options,
-                      struct nvlxi_server **server);
+int nvlxi_server_open(struct nvlxi_publisher *publisher, struct nvlxi_watcher *watcher, const char *address,
+                      const struct nvlx_serve_options *options, struct nvlxi_server **server);
 void nvlxi_server_close(struct nvlxi_server *server);
 
 /* Says that the text is outdated; true if the service thread must be woken up to see it. From any thread. */
 bool nvlxi_server_changed(struct nvlxi_server *server);
 
-/* How many sockets it may want to be polled at most. */
-size_t nvlxi_server_capacity(const struct nvlxi_server *server);
-/* Fills in what is to be polled, and lowers *deadline to when the next turn is due at the latest. Returns how many. */
-size_t nvlxi_server_poll(struct nvlxi_server *server, struct pollfd *polls, uint64_t *deadline);
-/* Does what there is to do, with what poll said of them. */
-void nvlxi_server_turn(struct nvlxi_server *server, const struct pollfd *polls);
+/* Says what is to be waited for, and lowers *deadline to when the next turn is due at the latest. */
+void nvlxi_server_prepare(struct nvlxi_server *server, uint64_t *deadline);
+/* Does what there is to do. */
+void nvlxi_server_turn(struct nvlxi_server *server);
 
 #endif

@@ -56,6 +56,7 @@ src/prepared           44
 src/wire               40
 src/rendezvous_link    44
 src/rendezvous_text    44
+src/rendezvous_watch   44
 src/rendezvous_listen  45
 src/rendezvous_client  46
 src/rendezvous_fetch   46

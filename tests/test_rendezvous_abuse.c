@@ -6,6 +6,7 @@
 #include <grp.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -259,16 +260,70 @@ static void servers_without_descriptors_wait(void) {
     end();
 }
 
+static atomic_int complaints;
+
+static void count_complaints(void *context, int level, const char *message) {
+    (void)context, (void)message;
+    atomic_fetch_add(&complaints, level <= NVLX_LOG_WARNING);
+}
+
+/* A child that connects when it is told to, and sends the code. */
+static void latecomer_role(int socket) {
+    char at[64];
+    struct nvlx_peer *peer;
+    struct nvlx_engine *latecomer = make_engine(0);
+    get(socket, at, sizeof at);
+    get(socket, at + sizeof at - 1, 1);
+    at[sizeof at - 1] = '\0';
+    int code = nvlx_connect(latecomer, at, PATIENCE, &peer);
+    put(socket, &code, sizeof code);
+    OK(nvlx_engine_destroy(latecomer));
+}
+
+/* A limit below the number of sockets that are open already: who is in is served on, who is not waits, and nothing
+ * turns in circles. */
+static void a_lowered_limit_stops_nobody(void) {
+    struct rusage before, after;
+    struct nvlx_peer *peers[30];
+    begin(0);
+    struct nvlx_engine *client = make_engine(0);
+    for (size_t i = 0; i < COUNT(peers); i++)
+        peers[i] = connect_to(client, address);
+    struct child late;
+    int code;
+    child_start(&late, "latecomer");
+    put(late.socket, address, sizeof address);
+    OK(nvlx_set_log(NVLX_LOG_WARNING, count_complaints, NULL));
+    set_limit(16);
+    register_range(engine, mine, 10, "lowered", NVLX_ACCESS_READ);
+    for (size_t i = 0; i < COUNT(peers); i++)
+        await_name(peers[i], "lowered");
+    put(late.socket, &late, 1); /* it comes now */
+    EQUAL(0, getrusage(RUSAGE_SELF, &before));
+    usleep(1000000);
+    EQUAL(0, getrusage(RUSAGE_SELF, &after));
+    long us =
+        (after.ru_utime.tv_sec - before.ru_utime.tv_sec) * 1000000 + after.ru_utime.tv_usec - before.ru_utime.tv_usec;
+    EXPECT(us < 300000);
+    EXPECT(atomic_load(&complaints) <= 1);
+    set_limit(1024);
+    get(late.socket, &code, sizeof code);
+    OK(code);
+    child_end(&late);
+    OK(nvlx_engine_destroy(client));
+    end();
+}
+
 static void clients_without_descriptors_are_told(void) {
     struct nvlx_peer *peer = NULL;
     begin(0);
     struct nvlx_engine *client = make_engine(0);
     int next = open("/dev/null", O_RDONLY | O_CLOEXEC);
     close(next);
-    set_limit((rlim_t)next);
-    REFUSED(nvlx_connect(client, address, PATIENCE, &peer), NVLX_ENOMEM, "Too many open files");
-    set_limit((rlim_t)next + 1); /* for the eventfd, but not for the socket */
-    REFUSED(nvlx_connect(client, address, PATIENCE, &peer), NVLX_ENOMEM, "Too many open files");
+    for (rlim_t more = 0; more < 3; more++) { /* for the epoll, the eventfd, but not for the socket */
+        set_limit((rlim_t)next + more);
+        REFUSED(nvlx_connect(client, address, PATIENCE, &peer), NVLX_ENOMEM, "Too many open files");
+    }
     set_limit(1024);
     EXPECT(!peer);
     OK(nvlx_peer_close(connect_to(client, address)));
@@ -495,12 +550,14 @@ int main(int argc, char **argv) {
                                         {"stalled_readers_are_dropped", stalled_readers_are_dropped},
                                         {"too_many_are_refused", too_many_are_refused},
                                         {"servers_without_descriptors_wait", servers_without_descriptors_wait},
+                                        {"a_lowered_limit_stops_nobody", a_lowered_limit_stops_nobody},
                                         {"clients_without_descriptors_are_told", clients_without_descriptors_are_told},
                                         {"bad_servers_are_refused", bad_servers_are_refused},
                                         {"servers_that_end_are_not_there_yet", servers_that_end_are_not_there_yet},
                                         {"users_are_told_apart", users_are_told_apart},
                                         {"folders_are_protected", folders_are_protected},
                                         {0}};
-    static const struct role roles[] = {{"visitor", visitor_role}, {"intruder", intruder_role}, {0}};
+    static const struct role roles[] = {
+        {"visitor", visitor_role}, {"latecomer", latecomer_role}, {"intruder", intruder_role}, {0}};
     return run_tests(argc, argv, tests, roles, 60);
 }

@@ -28,7 +28,7 @@
 
 static atomic_long exports, failing; /* this export fails; 0: none */
 static atomic_int export_us;
-static atomic_bool mute; /* it does not tell what lives */
+static atomic_int mute; /* it does not tell what lives, but fails with this code */
 
 /* A pipe with the base in it. */
 static int export_file(struct nvlxi_device *device, const struct nvlxi_allocation *allocation, int *fd) {
@@ -46,8 +46,9 @@ static int export_file(struct nvlxi_device *device, const struct nvlxi_allocatio
 }
 
 static int alive(struct nvlxi_device *device, const struct nvlxi_allocation *allocation) {
-    if (atomic_load(&mute))
-        return nvlxi_fail(NVLX_EDEVICE, "no word, on purpose");
+    int code = atomic_load(&mute);
+    if (code)
+        return nvlxi_fail(code, "no word, on purpose");
     return nvlxi_device_host.alive(device, allocation);
 }
 
@@ -373,12 +374,52 @@ static void other_kinds_have_no_files(void) {
 static void unwritable_descriptors_are_told(void) {
     struct nvlx_peer *other;
     begin(1);
-    atomic_store(&mute, true);
+    atomic_store(&mute, NVLX_EDEVICE);
     register_range(server, NULL, 0, "change", NVLX_ACCESS_READ);
     REFUSED(nvlx_connect(client, own_path(), PATIENCE, &other), NVLX_EDEVICE, "no word, on purpose");
     OK(nvlx_peer_test(peer));
-    atomic_store(&mute, false);
+    atomic_store(&mute, 0);
     await_name(peer, "change");
+    end();
+}
+
+static atomic_int warnings;
+
+static void count_warnings(void *context, int level, const char *message) {
+    (void)context;
+    if (strstr(message, "no word, on purpose"))
+        atomic_fetch_add(&warnings, level <= NVLX_LOG_WARNING);
+}
+
+/* A follower that cannot be told what has changed is told that: it does not keep the old picture for ever. The owner
+ * does not complain for ever, and serves again when it can. */
+static void expect_told(int code, double at_least_ms) {
+    double begin = now_ms();
+    atomic_store(&mute, code);
+    atomic_store(&warnings, 0);
+    struct nvlx_region *change = register_range(server, NULL, 0, "change", NVLX_ACCESS_READ);
+    while (!nvlx_peer_test(peer) && now_ms() - begin < 20000)
+        usleep(1000);
+    REFUSED(nvlx_peer_test(peer), NVLX_ESTALE, "no word, on purpose");
+    EXPECT(now_ms() - begin >= at_least_ms && now_ms() - begin < 15000);
+    int before = atomic_load(&warnings);
+    EXPECT(before >= 1 && before < 12);
+    usleep(1500000);
+    EQUAL(before, atomic_load(&warnings));
+    atomic_store(&mute, 0);
+    OK(nvlx_peer_close(peer));
+    peer = connect_to(client, own_path());
+    find(peer, "change");
+    OK(nvlx_unregister(change, 0));
+    await_no_name(peer, "change");
+}
+
+static void followers_are_told_that_they_cannot_be_told(void) {
+    begin(1);
+    OK(nvlx_set_log(NVLX_LOG_WARNING, count_warnings, NULL));
+    expect_told(NVLX_EINVAL, 0);
+    expect_told(NVLX_EDEVICE, 1500);
+    OK(nvlx_set_log(NVLX_LOG_WARNING, NULL, NULL));
     end();
 }
 
@@ -392,6 +433,7 @@ int main(int argc, char **argv) {
         {"owners_must_serve", owners_must_serve},
         {"other_kinds_have_no_files", other_kinds_have_no_files},
         {"unwritable_descriptors_are_told", unwritable_descriptors_are_told},
+        {"followers_are_told_that_they_cannot_be_told", followers_are_told_that_they_cannot_be_told},
         {"bad_servers_leave_nothing", bad_servers_leave_nothing},
         {"greedy_clients_wait_their_turn", greedy_clients_wait_their_turn},
         {0}};
