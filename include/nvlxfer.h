@@ -361,28 +361,29 @@ static inline void nvlx_serve_options_init(struct nvlx_serve_options *options) {
  * cuda waits for running kernels: meanwhile nobody is served, and whoever fetches file descriptors waits, 10 seconds at
  * most. May block for up to a second if others are about to serve in the same folder.
  * NVLX_EEXIST: another process serves there, the path is no socket, or this engine serves already. NVLX_EACCES: the
- * folder does not let it. NVLX_ENOENT: it is not there, or its path is a loop of links. NVLX_ENOMEM: its disk is full, or
- * too many files are open. NVLX_EBUSY: others keep the folder locked. A child of fork
- * that does not exec keeps the sockets open: while it lives, peers do not notice that this process was killed, and the
- * address stays taken. */
+ * folder does not let it. NVLX_ENOENT: it is not there, or its path is a loop of links. NVLX_ENOMEM: its disk is full,
+ * or too many files are open. NVLX_EBUSY: others keep the folder locked. A child of fork that does not exec keeps the
+ * sockets open: while it lives, peers do not notice that this process was killed, and the address stays taken. */
 int nvlx_serve(struct nvlx_engine *engine, const char *address, const struct nvlx_serve_options *options);
 
 /* Makes a peer of the engine that serves at `address`, ready for use; what it registers and unregisters from now on is
  * known here without asking. A name may therefore vanish between two calls: then NVLX_ENOENT, NVLX_ERANGE or
  * NVLX_ESTALE, as after nvlx_peer_update. Blocks up to `timeout_ns` (< 0: for ever, 0: asks once), also while nobody
  * serves there yet, or a server ends before its descriptor is whole: processes may start in any order. A server that is
- * there is waited for beyond that: 1 s for its answer, then 10 s for each next byte of its descriptor. So short timeouts
- * in a loop work too. The caller closes the peer (nvlx_peer_close). NVLX_ETIMEDOUT: nobody serves, or does not answer. NVLX_EACCES: this user may not connect. NVLX_EBUSY: the server has as many connections as it
- * allows. NVLX_EVERSION: it speaks another major version of the protocol. NVLX_ENOENT: the path leads
- * through what is no folder. Else as nvlx_peer_open, or why the server cannot write its descriptor. */
+ * there is waited for beyond that: 1 s for its answer, then 10 s for each next byte of its descriptor. So short
+ * timeouts in a loop work too. The caller closes the peer (nvlx_peer_close). NVLX_ETIMEDOUT: nobody serves, or does not
+ * answer. NVLX_EACCES: this user may not connect. NVLX_EBUSY: the server has as many connections as it allows.
+ * NVLX_EVERSION: it speaks another major version of the protocol. NVLX_ENOENT: the path leads through what is no
+ * folder. Else as nvlx_peer_open, or why the server cannot write its descriptor. */
 int nvlx_connect(struct nvlx_engine *engine, const char *address, int64_t timeout_ns, struct nvlx_peer **peer);
 
 /* Whether the peer is alive, as far as known; does not block. NVLX_ESTALE: the connection that nvlx_connect made has
- * ended: its process is gone, or its engine was destroyed, or it dropped this one, which did not read for 30 s, or what
- * changed there cannot be told here, such as more than a descriptor holds, or for lack of memory (tried for 3 s); the
- * message says which. What is mapped of another process can still be read until
- * nvlx_peer_close; nothing more is mapped; a process restarted at the address is a new peer: connect anew. Of a peer
- * from nvlx_peer_open nothing is known: 0. */
+ * ended, and the message says why: its process is gone, its engine was destroyed, or it dropped this one, which did not
+ * read for 30 s. Or what changed there cannot be told here: it is more than a descriptor holds, or there is no memory
+ * for it, which is tried for 3 s. From then on nvlx_transfer, nvlx_prepare, nvlx_post, nvlx_peer_map and
+ * nvlx_peer_update give NVLX_ESTALE for this peer, and issue nothing. What is in flight ends as it does. The peer's
+ * memory stays mapped until nvlx_peer_close. A process restarted at the address is a new peer: connect again. Of a peer
+ * from nvlx_peer_open nothing is known: 0; except of an engine of this very process, once it was destroyed. */
 int nvlx_peer_test(struct nvlx_peer *peer);
 
 /* ---- Advanced use ------------------------------------------------------------------------------------ */
