@@ -252,17 +252,11 @@ static bool needs_files(const struct opening *opening) {
     return false;
 }
 
-static int open_files(struct nvlxi_relocation *r, const struct opening *opening, struct nvlxi_files **files) {
+static int open_files(const struct nvlx_peer *peer, const struct opening *opening, struct nvlxi_files **files) {
+    struct nvlxi_file_server *server = peer->relocation->file_server;
     *files = NULL;
-    if (!needs_files(opening))
-        return 0;
-    if (!r->file_server || !opening->owner.address[0])
-        return nvlxi_fail(NVLX_ENOTSUP,
-                          "segment 0x%" PRIx64
-                          " of kind \"%s\" is opened by a file descriptor, but its process does not "
-                          "serve any: it must call nvlx_serve before it exports",
-                          opening->segments[0].base, opening->segments[0].kind_name);
-    return r->file_server->open(r->file_server, &opening->owner, opening->segments, opening->count, files);
+    return needs_files(opening) ? server->open(server, peer, &opening->owner, opening->segments, opening->count, files)
+                                : 0;
 }
 
 static int open_mapping(struct nvlx_peer *peer, const struct opening *opening, struct nvlxi_mapping *mapping) {
@@ -279,7 +273,7 @@ static int open_mapping(struct nvlx_peer *peer, const struct opening *opening, s
         return open_own(peer, opening, mapping);
     mapping->foreign = true;
     mapping->memory_gpu = map.gpu;
-    if ((code = open_files(r, opening, &map.files)))
+    if ((code = open_files(peer, opening, &map.files)))
         return code;
     code = r->ops->map(r->device, &map, &mapping->address);
     if (map.files)
@@ -490,6 +484,13 @@ int nvlxi_peer_open(struct nvlxi_relocation *relocation, const char *text, size_
     find_life(made);
     *peer = made;
     return 0;
+}
+
+uint64_t nvlxi_peer_generation(struct nvlx_peer *peer) {
+    pthread_rwlock_rdlock(peer->relocation->tables);
+    uint64_t generation = peer->table->descriptor->identity.generation;
+    pthread_rwlock_unlock(peer->relocation->tables);
+    return generation;
 }
 
 static int check_generation(const struct nvlxi_identity *known, const struct nvlxi_identity *offered) {

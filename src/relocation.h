@@ -64,10 +64,14 @@ struct nvlxi_peer_table {
     struct nvlxi_view *views;   /* [GPUs of this process] */
 };
 
-/* Opens the source of the file descriptors of a peer's segments, for those with `file`, in order. Set by who can reach
- * the peer. Called without a lock; may wait for the peer, with a limit. */
+struct nvlx_peer;
+
+/* Opens the source of the file descriptors of a peer's segments, for those with `file`, in order. `owner`: of the
+ * descriptor that they are from, identity and address. Set by who can reach the peer. Called without a lock; may wait
+ * for the peer, with a limit. NVLX_ENOTSUP: it does not serve. take may fail with NVLX_EAGAIN (not logged): the peer
+ * has withdrawn something, and a newer descriptor is known. */
 struct nvlxi_file_server {
-    int (*open)(struct nvlxi_file_server *server, const struct nvlxi_descriptor *owner,
+    int (*open)(struct nvlxi_file_server *server, const struct nvlx_peer *peer, const struct nvlxi_descriptor *owner,
                 const struct nvlxi_segment_record *segments, size_t count, struct nvlxi_files **files);
     void (*close)(struct nvlxi_file_server *server, struct nvlxi_files *files);
 };
@@ -75,7 +79,7 @@ struct nvlxi_file_server {
 struct nvlxi_relocation {
     const struct nvlxi_device_ops *ops;
     struct nvlxi_device *device;
-    struct nvlxi_file_server *file_server; /* NULL: files cannot be had */
+    struct nvlxi_file_server *file_server;
     int gpus;
     struct nvlxi_identity identity; /* ours */
     struct nvlxi_life *life;        /* of this engine */
@@ -95,8 +99,9 @@ struct nvlx_peer {
     struct nvlxi_mapping *retired;  /* list */
     bool same_process;
     struct nvlxi_subscription *subscription; /* the rendezvous' own; NULL: the peer was not made by connecting */
-    struct nvlxi_life *life;                 /* of the engine that it is, if that is of this process; or NULL */
-    atomic_bool gone;                        /* known to be: set once, after `reason` */
+    struct nvlxi_channel *channel; /* likewise: over which its files come; NULL: by connections of their own */
+    struct nvlxi_life *life;       /* of the engine that it is, if that is of this process; or NULL */
+    atomic_bool gone;              /* known to be: set once, after `reason` */
     char reason[256];
     atomic_uint pins;              /* requests in flight, and prepared lists */
     struct nvlx_peer *prev, *next; /* the engine's list */
@@ -120,6 +125,9 @@ const char *nvlxi_peer_why_gone(const struct nvlx_peer *peer);
 /* The same as a failure: NVLX_ESTALE. nvlxi_peer_test is for who asks again and again: not logged. */
 int nvlxi_peer_check(const struct nvlx_peer *peer);
 int nvlxi_peer_test(const struct nvlx_peer *peer);
+
+/* The generation of the newest descriptor that is known. */
+uint64_t nvlxi_peer_generation(struct nvlx_peer *peer);
 
 /* In the exporter's own process the pointer itself is the mapping: it must still be to the memory that was exported.
  * NVLX_ESTALE. Nothing to check for other mappings. */

@@ -24,12 +24,18 @@ void nvlxi_clients_init(struct nvlxi_clients *clients, struct nvlxi_relocation *
 static void close_subscription(struct nvlxi_clients *clients, struct nvlxi_subscription *subscription) {
     nvlxi_unwatch(clients->watcher, &subscription->watch);
     nvlxi_link_close(&subscription->link);
+    nvlxi_link_files_close(&subscription->files);
+}
+
+static void free_subscription(struct nvlxi_subscription *subscription) {
+    nvlxi_channel_free(&subscription->channel);
+    free(subscription);
 }
 
 static void free_left(struct nvlxi_clients *clients) {
     struct nvlxi_subscription *subscription, *next;
     LL_FOREACH_SAFE(clients->left, subscription, next) {
-        free(subscription);
+        free_subscription(subscription);
     }
     clients->left = NULL;
 }
@@ -39,8 +45,9 @@ void nvlxi_clients_free(struct nvlxi_clients *clients) {
     DL_FOREACH_SAFE(clients->list, subscription, next) {
         DL_DELETE(clients->list, subscription);
         subscription->peer->subscription = NULL;
+        subscription->peer->channel = NULL;
         close_subscription(clients, subscription);
-        free(subscription);
+        free_subscription(subscription);
     }
     free_left(clients);
     pthread_cond_destroy(&clients->idle);
@@ -87,6 +94,8 @@ static int connect_and_open(struct nvlxi_clients *clients, struct nvlxi_subscrip
 
 /* Leaves a connection to the service thread. */
 static int follow(struct nvlxi_clients *clients, struct nvlxi_subscription *made) {
+    made->peer->subscription = made;
+    made->peer->channel = made->link.minor >= 1 ? &made->channel : NULL;
     pthread_mutex_lock(&clients->mutex);
     int code = nvlxi_watch(clients->watcher, &made->watch, made->link.socket, EPOLLIN);
     if (!code)
@@ -103,12 +112,13 @@ int nvlxi_clients_connect(struct nvlxi_clients *clients, const char *address, in
     int code = connect_and_open(clients, made, address, nvlxi_deadline(timeout_ns));
     if (code)
         goto free_made;
-    made->peer->subscription = made;
+    nvlxi_channel_init(&made->channel, &made->link, made->peer);
     if ((code = follow(clients, made)))
         goto close_peer;
     *peer = made->peer;
     return 0;
 close_peer:
+    nvlxi_channel_free(&made->channel);
     nvlxi_peer_close(made->peer);
 free_made:
     nvlxi_link_close(&made->link);
@@ -126,6 +136,7 @@ void nvlxi_clients_leave(struct nvlxi_clients *clients, struct nvlx_peer *peer) 
     LL_PREPEND(clients->left, subscription);
     pthread_mutex_unlock(&clients->mutex);
     peer->subscription = NULL;
+    peer->channel = NULL;
 }
 
 /* ---- Called by the service thread ---------------------------------------------------------------------- */
@@ -137,36 +148,50 @@ void nvlxi_clients_prepare(struct nvlxi_clients *clients) {
 }
 
 /* An older text than is known is no failure: the user may have been faster, by nvlx_peer_update. */
-static int apply(struct nvlxi_clients *clients, struct nvlxi_subscription *subscription) {
+static int apply_text(struct nvlxi_clients *clients, struct nvlxi_subscription *subscription) {
     const struct nvlxi_inbox *in = &subscription->link.in;
-    if (in->header.type == NVLXI_WIRE_REFUSAL)
-        return nvlxi_link_refused(&subscription->link);
-    if (in->header.type != NVLXI_WIRE_TEXT)
-        return nvlxi_fail(NVLX_EFORMAT, "a message of type %u, not a descriptor", (unsigned)in->header.type);
     nvlxi_transfers_progress(clients->transfers);
     int code = nvlxi_peer_update(subscription->peer, (const char *)in->body, in->header.length);
     return code == NVLX_ESTALE ? 0 : code;
 }
 
+/* A whole message has come. */
+static int obey(struct nvlxi_clients *clients, struct nvlxi_subscription *subscription) {
+    const struct nvlxi_inbox *in = &subscription->link.in;
+    switch ((enum nvlxi_wire_type)in->header.type) {
+    case NVLXI_WIRE_TEXT:
+        return apply_text(clients, subscription);
+    case NVLXI_WIRE_GIVEN:
+        return nvlxi_channel_given(&subscription->channel, in, &subscription->files);
+    case NVLXI_WIRE_DENIED:
+        return nvlxi_channel_denied(&subscription->channel, in);
+    case NVLXI_WIRE_REFUSAL:
+        return nvlxi_link_refused(&subscription->link);
+    default:
+        return nvlxi_fail(NVLX_EFORMAT, "a message of type %u, not a descriptor", (unsigned)in->header.type);
+    }
+}
+
 /* Busy with it, without the mutex. Returns 0 or why the connection ends. */
 static int read_more(struct nvlxi_clients *clients, struct nvlxi_subscription *subscription) {
     struct nvlxi_inbox *in = &subscription->link.in;
-    int code = nvlxi_inbox_fill(in, subscription->link.socket, NULL);
+    int code = nvlxi_inbox_fill(in, subscription->link.socket, &subscription->files);
     if (code == NVLX_EAGAIN)
         return 0;
     if (code == NVLX_ESTALE)
         return nvlxi_fail(code, "the peer is gone: the server at \"%s\" has closed the connection",
                           subscription->link.address);
-    if (!code) {
-        code = apply(clients, subscription);
-        nvlxi_inbox_clear(in);
-    }
+    if (!code)
+        code = obey(clients, subscription);
+    nvlxi_inbox_clear(in);
+    nvlxi_link_files_close(&subscription->files);
     return code;
 }
 
 /* Under the mutex. */
 static void end(struct nvlxi_clients *clients, struct nvlxi_subscription *subscription) {
     nvlxi_peer_lose(subscription->peer);
+    nvlxi_channel_end(&subscription->channel);
     subscription->ended = true;
     close_subscription(clients, subscription);
 }

@@ -10,17 +10,20 @@
  *     (gone)   taken off the list by nvlx_peer_close, when it is not busy; freed by the service thread, whose wait may
  *              still know it
  *
- * `mutex` guards the list and all fields but link and peer, which belong to the thread that is busy with it. */
+ * `mutex` guards the list and all fields except link, files and peer, which belong to the thread that is busy with it,
+ * and channel, which has its own rules. Order: this mutex, then that of the channel. */
 #ifndef NVLXI_RENDEZVOUS_CLIENT_H
 #define NVLXI_RENDEZVOUS_CLIENT_H
 
 #include "relocation.h"
-#include "rendezvous_link.h"
+#include "rendezvous_channel.h"
 #include "rendezvous_watch.h"
 #include "transfer.h"
 
 struct nvlxi_subscription {
     struct nvlxi_link link;
+    struct nvlxi_link_files files; /* that have come with the message on its way in */
+    struct nvlxi_channel channel;
     struct nvlx_peer *peer;
     struct nvlxi_watch watch;
     bool busy, ended;

@@ -75,6 +75,12 @@ int nvlxi_socket_code(int reason) {
 
 /* ---- Messages that arrive piece by piece --------------------------------------------------------------- */
 
+void nvlxi_link_files_close(struct nvlxi_link_files *files) {
+    while (files->count)
+        close(files->fds[--files->count]);
+    files->lost = false;
+}
+
 static void keep_files(const struct msghdr *message, struct nvlxi_link_files *files) {
     /* the macro is not made for const */
     struct msghdr *headers = (struct msghdr *)(uintptr_t)message;
@@ -230,7 +236,7 @@ static int greet(struct nvlxi_link *link, enum nvlxi_wire_role role, uint64_t de
     int code = nvlxi_link_send(link, hello, nvlxi_wire_put_hello(hello, role), end);
     if (!code)
         code = nvlxi_link_receive(link, NVLXI_WIRE_WELCOME, NULL, end, 0, closed);
-    return code ? code : nvlxi_wire_get_welcome(link->in.body, link->engine);
+    return code ? code : nvlxi_wire_get_welcome(link->in.body, link->engine, &link->minor);
 }
 
 /* Returns 0, an error, or 1 with an errno if it may be tried again. A server that closes without a word is about to

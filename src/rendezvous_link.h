@@ -29,6 +29,9 @@ struct nvlxi_link_files {
     bool lost; /* some could not be taken: this process has too many open */
 };
 
+/* Closes them. */
+void nvlxi_link_files_close(struct nvlxi_link_files *files);
+
 /* A message on its way in. Starts zeroed, but for from_server. */
 struct nvlxi_inbox {
     bool from_server;
@@ -51,6 +54,7 @@ struct nvlxi_link {
     int socket; /* non-blocking */
     char address[NVLXI_ADDRESS_MAX + 1];
     char engine[NVLXI_WIRE_ENGINE + 1]; /* who serves there */
+    unsigned minor;                     /* version of the protocol that is spoken there */
     struct nvlxi_inbox in;
 };
 

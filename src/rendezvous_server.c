@@ -13,6 +13,7 @@
 #include "base.h"
 #include "error.h"
 #include "log.h"
+#include "rendezvous_give.h"
 #include "rendezvous_link.h"
 
 #define HELLO_NS       UINT64_C(5000000000)
@@ -24,7 +25,7 @@
 #define TEXT_RETRY_MAX UINT64_C(1000000000)
 #define TEXT_PATIENCE  UINT64_C(3000000000) /* then followers are told that they cannot be told */
 #define ACCEPTS_A_TURN 16
-#define FILES_A_TURN   16 /* a connection; exporting one takes 0.3 to 0.7 ms */
+#define MAPPING_NS     UINT64_C(1000000000) /* a follower that maps gets no text, unless it does not go on */
 
 struct text {
     char *bytes;
@@ -48,8 +49,11 @@ struct connection {
     uint64_t subscribed;                /* when its HELLO came */
     bool told;                          /* a text was begun: of this generation */
     uint64_t generation;
-    struct nvlxi_wire_file files[NVLXI_WIRE_FILES_MAX]; /* asked for, [files_given, file_count) are to be sent */
-    size_t files_given, file_count;
+    struct nvlxi_giving giving;
+    uint64_t mapping; /* a subscriber maps something, until then */
+    int denied;       /* what it asked for, with this code; 0: nothing, or it was told */
+    uint64_t denied_at;
+    char denied_why[NVLXI_WIRE_REASON_MAX + 1];
     struct connection *prev, *next;
 };
 
@@ -172,74 +176,56 @@ static void begin_text(struct connection *c, struct text *text) {
     begin_sending(c, nvlxi_wire_put_text(c->head, text->length));
 }
 
-/* The first one must have all that was registered before the client came. */
+/* The first one must have all that was registered before the client came. What a client maps must not change
+ * meanwhile: it would have to begin again, maybe for ever. */
 static bool wants_text(const struct nvlxi_server *server, const struct connection *c) {
     const struct text *text = server->text;
     if (c->state != SUBSCRIBER || !text)
         return false;
-    return c->told ? c->generation != text->generation : text->begun > c->subscribed || !atomic_load(&server->outdated);
+    if (c->told)
+        return c->generation != text->generation && nvlxi_now_ns() >= c->mapping;
+    return text->begun > c->subscribed || !atomic_load(&server->outdated);
 }
 
 /* ---- Files --------------------------------------------------------------------------------------------- */
 
-static int export_file(const struct nvlxi_server *server, const struct nvlxi_wire_file *file, int *fd) {
-    struct nvlxi_registration *registration = server->publisher->registration;
-    struct nvlxi_allocation allocation;
-    int code = nvlxi_registration_find(registration, file->base, file->serial, &allocation);
-    if (!code && !allocation.file)
-        code = nvlxi_fail(NVLX_EINVAL, "segment 0x%" PRIx64 " is not shared by a file descriptor", file->base);
-    return code ? code : registration->ops->export_file(registration->device, &allocation, fd);
+/* A fetcher is told at once that it does not get the rest, a subscriber when it is time. */
+static void deny(struct connection *c, int code) {
+    if (c->state == FETCHER) {
+        begin_sending(c, nvlxi_wire_put_refusal(c->head, code, nvlx_last_error()));
+        return;
+    }
+    c->mapping = 0;
+    c->denied = code;
+    c->denied_at = nvlxi_now_ns();
+    snprintf(c->denied_why, sizeof c->denied_why, "%s", nvlx_last_error());
 }
 
-/* The message is far shorter than what a socket that polls as writable takes, so it goes whole or not at all. */
-static int send_files(struct connection *c, const int *fds, size_t count) {
-    union {
-        char bytes[CMSG_SPACE(FILES_A_TURN * sizeof(int))];
-        struct cmsghdr aligned;
-    } control = {0};
-    uint8_t bytes[NVLXI_WIRE_SHORT_MAX];
-    struct iovec what = {.iov_base = bytes, .iov_len = nvlxi_wire_put_files(bytes, count)};
-    struct msghdr message = {.msg_iov = &what,
-                             .msg_iovlen = 1,
-                             .msg_control = control.bytes,
-                             .msg_controllen = CMSG_SPACE(count * sizeof(int))};
-    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
-    *header =
-        (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(count * sizeof(int))};
-    memcpy(CMSG_DATA(header), fds, count * sizeof(int));
-    ssize_t sent = sendmsg(c->socket, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
-    if (sent == (ssize_t)what.iov_len)
-        return 0;
-    if (sent < 0 && (errno == EAGAIN || errno == EINTR))
-        return NVLX_EAGAIN;
-    if (sent < 0 && nvlxi_socket_code(errno) == NVLX_ESTALE)
-        return NVLX_ESTALE;
-    return nvlxi_fail(NVLX_ENOMEM, "cannot send %zu file descriptors: %s", count,
-                      sent < 0 ? strerror(errno) : "only a part was taken");
+/* A subscriber that is denied what was withdrawn is first told that it was withdrawn. */
+static bool may_tell_denial(const struct nvlxi_server *server, const struct connection *c) {
+    if (!c->denied || is_sending(c))
+        return false;
+    if (c->denied != NVLX_ESTALE || server->failure)
+        return true;
+    return server->text && c->generation == server->text->generation &&
+           (server->text->begun > c->denied_at || !atomic_load(&server->outdated));
 }
 
-static void refuse_files(struct connection *c, int code) {
-    c->files_given = c->file_count = 0;
-    begin_sending(c, nvlxi_wire_put_refusal(c->head, code, nvlx_last_error()));
-}
-
-/* Some of the files that a fetcher asked for; the socket is writable. Returns as send_more. */
-static int give_files(const struct nvlxi_server *server, struct connection *c) {
-    int fds[FILES_A_TURN], code = 0;
-    size_t wanted = nvlxi_min(c->file_count - c->files_given, FILES_A_TURN), count = 0;
-    while (count < wanted && !(code = export_file(server, &c->files[c->files_given + count], &fds[count])))
-        count++;
-    int failed = code ? 0 : send_files(c, fds, count);
-    for (size_t i = 0; i < count; i++)
-        close(fds[i]);
-    if (failed == NVLX_EAGAIN || failed == NVLX_ESTALE)
-        return failed;
-    if (code || failed)
-        refuse_files(c, code ? code : failed);
-    else
-        c->files_given += count;
+static void go_on_mapping(struct connection *c) {
     c->since = nvlxi_now_ns();
-    return 0;
+    if (c->state == SUBSCRIBER)
+        c->mapping = c->since + MAPPING_NS;
+}
+
+static int give_files(const struct nvlxi_server *server, struct connection *c) {
+    size_t before = c->giving.given;
+    int code = nvlxi_giving_go_on(&c->giving, c->socket, server->publisher->registration,
+                                  nvlxi_giving_share(server->max_connections));
+    if (c->giving.denied)
+        deny(c, c->giving.denied);
+    else if (!code && c->giving.given > before)
+        go_on_mapping(c);
+    return code;
 }
 
 /* ---- Receiving ----------------------------------------------------------------------------------------- */
@@ -261,20 +247,26 @@ static int obey(struct nvlxi_server *server, struct connection *c) {
     c->since = nvlxi_now_ns();
     if (c->state == STRANGER && c->in.header.type == NVLXI_WIRE_HELLO)
         return welcome(server, c);
-    if (c->state == FETCHER && c->in.header.type == NVLXI_WIRE_FETCH) {
-        c->files_given = 0;
-        return nvlxi_wire_get_fetch(c->in.body, c->in.header.length, c->files, &c->file_count);
+    if (c->state == FETCHER && c->in.header.type == NVLXI_WIRE_FETCH)
+        return nvlxi_giving_begin(&c->giving, false, c->in.body, c->in.header.length);
+    if (c->state == SUBSCRIBER && c->in.header.type == NVLXI_WIRE_ASK) {
+        go_on_mapping(c);
+        return nvlxi_giving_begin(&c->giving, true, c->in.body, c->in.header.length);
+    }
+    if (c->state == SUBSCRIBER && c->in.header.type == NVLXI_WIRE_DONE) {
+        c->mapping = 0;
+        return 0;
     }
     return nvlxi_fail(NVLX_EFORMAT, "a message of type %u out of turn", (unsigned)c->in.header.type);
 }
 
 static bool is_giving(const struct connection *c) {
-    return c->files_given < c->file_count;
+    return nvlxi_giving_is_open(&c->giving);
 }
 
-/* A fetcher is not listened to while it is being served. */
+/* Who asks for files is not listened to while it is being served. */
 static bool listens(const struct connection *c) {
-    return c->state != FETCHER || (!is_giving(c) && !is_sending(c));
+    return !is_giving(c) && !c->denied && (c->state != FETCHER || !is_sending(c));
 }
 
 static int take_input(struct nvlxi_server *server, struct connection *c) {
@@ -318,7 +310,7 @@ static void drop(struct nvlxi_server *server, struct connection *c, int code) {
 static uint64_t deadline_of(const struct connection *c) {
     if (c->state == STRANGER)
         return c->since + HELLO_NS;
-    return c->state == FETCHER || is_sending(c) ? c->since + STALL_NS : UINT64_MAX;
+    return c->state == FETCHER || is_sending(c) || is_giving(c) ? c->since + STALL_NS : UINT64_MAX;
 }
 
 static int serve(struct nvlxi_server *server, struct connection *c, uint32_t events) {
@@ -329,10 +321,15 @@ static int serve(struct nvlxi_server *server, struct connection *c, uint32_t eve
         code = take_input(server, c);
     if (!code && is_sending(c))
         code = send_more(c);
-    if (!code && is_giving(c) && events & EPOLLOUT)
+    if (!code && is_giving(c) && !is_sending(c))
         code = give_files(server, c);
     if (!code && !is_sending(c) && wants_text(server, c)) {
         begin_text(c, server->text);
+        code = send_more(c);
+    }
+    if (!code && may_tell_denial(server, c)) {
+        begin_sending(c, nvlxi_wire_put_denied(c->head, c->giving.request, c->denied, c->denied_why));
+        c->denied = 0;
         code = send_more(c);
     }
     if (!code && is_hopeless(server, c))
@@ -439,7 +436,11 @@ void nvlxi_server_prepare(struct nvlxi_server *server, uint64_t *deadline) {
     if (server->subscribers && atomic_load(&server->outdated))
         *deadline = nvlxi_min(*deadline, server->text_due);
     DL_FOREACH(server->connections, c) {
-        uint32_t events = (listens(c) ? EPOLLIN : 0u) | (is_sending(c) || is_giving(c) ? EPOLLOUT : 0u);
+        uint32_t events = (listens(c) ? EPOLLIN : 0u) | (is_sending(c) ? EPOLLOUT : 0u);
+        if (is_giving(c) && !is_sending(c))
+            events = nvlxi_giving_events(&c->giving, deadline);
+        if (nvlxi_now_ns() < c->mapping && server->text && c->generation != server->text->generation)
+            *deadline = nvlxi_min(*deadline, c->mapping);
         nvlxi_watch(server->watcher, &c->watch, c->socket, events);
         *deadline = nvlxi_min(*deadline, deadline_of(c));
     }

@@ -58,6 +58,8 @@ src/rendezvous_link    44
 src/rendezvous_text    44
 src/rendezvous_watch   44
 src/rendezvous_listen  45
+src/rendezvous_give    45
+src/rendezvous_channel 45
 src/rendezvous_client  46
 src/rendezvous_fetch   46
 src/rendezvous_server  46
