@@ -10,6 +10,9 @@
 #include "error.h"
 #include "identity.h"
 
+#define MAP_TRIES       32 /* to map what changes meanwhile, at least ... */
+#define MAP_PATIENCE_NS INT64_C(10000000000)
+
 int nvlxi_relocation_init(struct nvlxi_relocation *relocation, const struct nvlxi_identity *identity) {
     struct nvlxi_relocation *r = relocation;
     r->identity = *identity;
@@ -295,7 +298,9 @@ static int await_opening(struct nvlxi_relocation *r, struct nvlxi_opening_try *o
     opening_try->waiting++;
     while (!opening_try->over)
         pthread_cond_wait(&r->opened, &r->mutex);
-    int code = opening_try->code ? nvlxi_fail_again(opening_try->code, opening_try->reason) : 0;
+    int code = opening_try->code;
+    if (code && code != NVLX_EAGAIN)
+        nvlxi_fail_again(code, opening_try->reason);
     if (--opening_try->waiting == 0)
         pthread_cond_broadcast(&r->opened);
     return code;
@@ -310,6 +315,18 @@ static void end_opening(struct nvlxi_relocation *r, struct nvlxi_opening_try *op
     pthread_cond_broadcast(&r->opened);
     while (opening_try->waiting)
         pthread_cond_wait(&r->opened, &r->mutex);
+}
+
+/* Makes an opened mapping READY. NVLX_EAGAIN (not logged): the peer's table was replaced meanwhile, and has no use for
+ * it. Under the mutex. */
+static int finish_mapping(struct nvlx_peer *peer, struct nvlxi_mapping *mapping) {
+    mapping->ready = true;
+    mapping->opening = NULL;
+    atomic_fetch_add(&peer->relocation->mappings, 1);
+    if (publish(peer->table, mapping))
+        return 0;
+    retire(peer, mapping);
+    return NVLX_EAGAIN;
 }
 
 /* Adds a PENDING mapping, opens it without the lock, and makes it READY or removes it. Under the mutex. */
@@ -337,11 +354,7 @@ static int create_mapping(struct nvlx_peer *peer, const struct nvlxi_mapping_key
         free(mapping->own);
         free(mapping);
     } else {
-        mapping->ready = true;
-        mapping->opening = NULL;
-        atomic_fetch_add(&r->mappings, 1);
-        if (!publish(peer->table, mapping))
-            retire(peer, mapping);
+        code = finish_mapping(peer, mapping);
     }
     end_opening(r, &opening_try, code);
     return code;
@@ -355,12 +368,13 @@ static int check_kind(const struct nvlxi_segment_record *segment) {
     return 0;
 }
 
-/* Copies what is needed to open a span; its segments are to be freed. Under the mutex. */
+/* Copies what is needed to open a span; its segments are to be freed. NVLX_EAGAIN (not logged): there is no such span
+ * (any more). Under the mutex. */
 static int prepare_opening(const struct nvlx_peer *peer, uint64_t base, uint64_t serial, struct opening *opening) {
     const struct nvlxi_descriptor *d = peer->table->descriptor;
     const struct nvlxi_span *span = nvlxi_spans_find(&peer->table->spans, base, serial);
     if (!span)
-        return nvlxi_fail(NVLX_ESTALE, "the peer has withdrawn segment 0x%" PRIx64, base);
+        return NVLX_EAGAIN;
     int code = check_kind(&d->segments[span->first]);
     if (code)
         return code;
@@ -413,27 +427,45 @@ static int span_at(struct nvlx_peer *peer, uint64_t address, uint64_t end, struc
     return nvlxi_fail(NVLX_ERANGE, "the peer's address 0x%" PRIx64 " is not in a registered region", where);
 }
 
+/* Maps the span that holds `address`; *address becomes where the next one begins. NVLX_EAGAIN (not logged): as
+ * nvlxi_peer_map_span. */
+static int map_next(struct nvlx_peer *peer, int gpu, uint64_t *address, uint64_t end) {
+    struct nvlxi_relocation *r = peer->relocation;
+    struct nvlxi_mapping_key key = {0};
+    uint64_t stop = end;
+    pthread_rwlock_rdlock(r->tables);
+    int code = span_at(peer, *address, end, &key, &stop);
+    pthread_rwlock_unlock(r->tables);
+    if (!code)
+        code = nvlxi_peer_map_span(peer, gpu, key.base, key.serial);
+    if (!code)
+        *address = stop;
+    return code;
+}
+
 int nvlxi_peer_map_range(struct nvlx_peer *peer, int gpu, uint64_t address, uint64_t length) {
     struct nvlxi_relocation *r = peer->relocation;
+    struct nvlxi_patience patience = {0};
     uint64_t end;
     if (gpu < 0 || gpu >= r->gpus)
         return nvlxi_fail(NVLX_EINVAL, "GPU %d is not one of the %d GPUs here", gpu, r->gpus);
     if (!nvlxi_add(address, length, &end))
         return nvlxi_fail(NVLX_EINVAL, "address 0x%" PRIx64 " + length %" PRIu64 " wraps around", address, length);
     int code = nvlxi_peer_check(peer);
-    if (code)
-        return code;
-    while (address < end) {
-        struct nvlxi_mapping_key key = {0};
-        pthread_rwlock_rdlock(r->tables);
-        code = span_at(peer, address, end, &key, &address);
-        pthread_rwlock_unlock(r->tables);
-        if (!code)
-            code = nvlxi_peer_map_span(peer, gpu, key.base, key.serial);
-        if (code)
-            return code;
+    while (address < end && !code) {
+        code = map_next(peer, gpu, &address, end);
+        if (code == NVLX_EAGAIN)
+            code = nvlxi_peer_map_again(&patience);
     }
-    return 0;
+    return code;
+}
+
+int nvlxi_peer_map_again(struct nvlxi_patience *patience) {
+    if (!patience->tries++)
+        patience->deadline = nvlxi_deadline(MAP_PATIENCE_NS);
+    if (patience->tries < MAP_TRIES || nvlxi_now_ns() < patience->deadline)
+        return 0;
+    return nvlxi_fail(NVLX_ETIMEDOUT, "a peer's segments change faster than they can be mapped");
 }
 
 /* ---- Peers ------------------------------------------------------------------------------------------- */

@@ -133,8 +133,18 @@ uint64_t nvlxi_peer_generation(struct nvlx_peer *peer);
  * NVLX_ESTALE. Nothing to check for other mappings. */
 int nvlxi_mapping_check(const struct nvlxi_relocation *relocation, const struct nvlxi_mapping *mapping);
 
-/* Opens, or finds open, the mapping of one span on a GPU, and publishes it. Called without a lock. */
+struct nvlxi_patience { /* with peers that change meanwhile; starts zeroed */
+    unsigned tries;
+    uint64_t deadline;
+};
+
+/* Opens, or finds open, the mapping of one span on a GPU, and publishes it. Called without a lock. NVLX_EAGAIN (not
+ * logged): the peer's table was replaced meanwhile, and the span is not in it: what is wanted may be in another span
+ * now, or withdrawn, which the new table tells. Each such try needs a change of its own. Peers that are followed hold
+ * theirs back while they give out files (wire.h), so that one that is under way ends well; nvlxi_peer_map_again bounds
+ * the rest: 0 to try again, or NVLX_ETIMEDOUT. */
 int nvlxi_peer_map_span(struct nvlx_peer *peer, int gpu, uint64_t base, uint64_t serial);
+int nvlxi_peer_map_again(struct nvlxi_patience *patience);
 /* The same for all spans under a range of registered addresses. */
 int nvlxi_peer_map_range(struct nvlx_peer *peer, int gpu, uint64_t address, uint64_t length);
 

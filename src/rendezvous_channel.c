@@ -161,6 +161,7 @@ int nvlxi_channel_open(struct nvlxi_channel *channel, const struct nvlxi_segment
     pthread_mutex_lock(&channel->mutex);
     made->number = ++channel->last;
     DL_APPEND(channel->requests, made);
+    ask(made); /* at once: from then on the peer does not change under the mapping */
     pthread_mutex_unlock(&channel->mutex);
     *source = &made->source;
     return 0;

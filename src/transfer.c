@@ -176,15 +176,19 @@ static void leave(struct nvlx_request *request) {
     nvlxi_needs_unpin(&request->needs);
 }
 
-static int map_missing(const struct nvlxi_check *check, uint32_t flags) {
+/* What a peer changed meanwhile is left for the next check to tell. */
+static int map_missing(const struct nvlxi_check *check, uint32_t flags, struct nvlxi_patience *patience) {
     int code = 0;
     if (flags & NVLX_NO_MAP)
         return nvlxi_fail(
             NVLX_EAGAIN, "peers' segments must be mapped first (%zu), and NVLX_NO_MAP is set: nvlx_peer_map maps ahead",
             check->missing_count);
-    for (size_t i = 0; i < check->missing_count && !code; i++)
-        code = nvlxi_peer_map_span(check->missing[i].peer, check->missing[i].gpu, check->missing[i].base,
-                                   check->missing[i].serial);
+    for (size_t i = 0; i < check->missing_count && !code; i++) {
+        const struct nvlxi_missing *missing = &check->missing[i];
+        code = nvlxi_peer_map_span(missing->peer, missing->gpu, missing->base, missing->serial);
+        if (code == NVLX_EAGAIN)
+            code = nvlxi_peer_map_again(patience);
+    }
     return code;
 }
 
@@ -217,10 +221,11 @@ static int check_and_enter(struct nvlxi_transfers *t, const struct nvlxi_admissi
 
 int nvlxi_transfer_admit(struct nvlxi_transfers *transfers, const struct nvlxi_admission *admission) {
     bool polled = false;
+    struct nvlxi_patience patience = {0};
     for (;;) {
         int code = check_and_enter(transfers, admission);
         if (code == NVLX_EAGAIN) {
-            code = map_missing(admission->check, admission->flags);
+            code = map_missing(admission->check, admission->flags, &patience);
         } else if (code == NVLX_EBUSY && !polled) {
             nvlxi_transfers_progress(transfers);
             polled = true;
