@@ -316,10 +316,11 @@ static inline void nvlx_transfer_options_init(struct nvlx_transfer_options *opti
  * direction. NVLX_ENOTSUP: the peer's segment is of a kind that cannot be opened, or takes a file descriptor and its
  * process does not serve; or NVLX_MECHANISM_KERNEL, where no kernel can copy; or `stream` is capturing a graph, or not
  * of a GPU of this engine (the host backend takes none). NVLX_EAGAIN: NVLX_NO_MAP and not mapped. NVLX_EBUSY:
- * config.max_requests are in flight, config.list_memory is taken, or the peer has as many connections as it allows.
+ * config.max_requests are in flight, config.list_memory is taken, or a peer from nvlx_peer_open has as many connections
+ * as it allows.
  * NVLX_ESTALE: the peer withdrew the segment, or is known to be gone (nvlx_peer_test): nothing is read from it or sent
- * to it any more; or memory of this very process was freed. NVLX_ETIMEDOUT: it does not give out the file descriptors.
- */
+ * to it any more; or memory of this very process was freed. NVLX_ETIMEDOUT: it does not give out the file
+ * descriptors, or changes its segments faster than they can be mapped. */
 int nvlx_transfer(struct nvlx_engine *engine, const struct nvlx_op *ops, size_t count,
                   const struct nvlx_transfer_options *options, struct nvlx_request **request);
 
@@ -343,7 +344,8 @@ struct nvlx_serve_options {
     uint32_t mode; /* of the socket file. 0: 0600, or 0666 where users or groups are named. Whoever passes it must
                       also be one of the above, by the kernel's word on who connects */
     uint32_t max_connections; /* more are refused with NVLX_EBUSY. 0: 64. At most 65536. A peer that follows this engine
-                                 takes one, and another for moments while it maps memory that takes file descriptors */
+                                 takes one. One from nvlx_peer_open takes one for moments, while it maps memory that
+                                 takes file descriptors */
 };
 
 static inline void nvlx_serve_options_init(struct nvlx_serve_options *options) {
@@ -356,14 +358,16 @@ static inline void nvlx_serve_options_init(struct nvlx_serve_options *options) {
  * namespace, and has no file mode); at most 107 bytes of UTF-8. Descriptors written from now on, by nvlx_export too,
  * name the address, so that peers made by nvlx_peer_open can fetch file descriptors as well. Once an engine; it ends
  * with the engine, and the socket file is removed. A socket file that a killed process left is replaced. Changes reach
- * peers within milliseconds, later where the descriptor is long: after a change, it is written anew at most once in ten
- * times the time that this takes. The thread that serves also closes what peers of this engine have withdrawn, which on
- * cuda waits for running kernels: meanwhile nobody is served, and whoever fetches file descriptors waits, 10 seconds at
- * most. May block for up to a second if others are about to serve in the same folder.
- * NVLX_EEXIST: another process serves there, the path is no socket, or this engine serves already. NVLX_EACCES: the
- * folder does not let it. NVLX_ENOENT: it is not there, or its path is a loop of links. NVLX_ENOMEM: its disk is full,
- * or too many files are open. NVLX_EBUSY: others keep the folder locked. A child of fork that does not exec keeps the
- * sockets open: while it lives, peers do not notice that this process was killed, and the address stays taken. */
+ * peers within milliseconds, later where the descriptor is long: after a change, it is written again at most once in
+ * ten times the time that this takes. Who is mapping hears of them when it is done. File descriptors that are given out
+ * and not received yet count against the user's RLIMIT_NOFILE: this engine has at most half of that under way, and
+ * waits where others have used it up. The thread that serves also closes what peers of this engine have withdrawn,
+ * which on cuda waits for running kernels: meanwhile nobody is served, and whoever fetches file descriptors waits, 10
+ * seconds at most. May block for up to a second if others are about to serve in the same folder. NVLX_EEXIST: another
+ * process serves there, the path is no socket, or this engine serves already. NVLX_EACCES: the folder does not let it.
+ * NVLX_ENOENT: it is not there, or its path is a loop of links. NVLX_ENOMEM: its disk is full, or too many files are
+ * open. NVLX_EBUSY: others keep the folder locked. A child of fork that does not exec keeps the sockets open: while it
+ * lives, peers do not notice that this process was killed, and the address stays taken. */
 int nvlx_serve(struct nvlx_engine *engine, const char *address, const struct nvlx_serve_options *options);
 
 /* Makes a peer of the engine that serves at `address`, ready for use; what it registers and unregisters from now on is

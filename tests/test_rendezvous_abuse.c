@@ -107,12 +107,67 @@ static void garbage_is_refused(void) {
     expect_refused(bytes, whole, NVLX_EFORMAT, "role is 3");
     hello(bytes, NVLXI_WIRE_FETCHER);
     memcpy(bytes + NVLXI_WIRE_HEADER + 8, &version, sizeof version);
-    expect_refused(bytes, whole, NVLX_EVERSION, "version 2.0");
+    expect_refused(bytes, whole, NVLX_EVERSION, "version 2.1");
     hello(bytes, NVLXI_WIRE_FETCHER);
     bytes[NVLXI_WIRE_HEADER] ^= 1;
     expect_refused(bytes, whole, NVLX_EFORMAT, "not of this library");
     const struct nvlxi_wire_file file = {1, 2};
     expect_refused(bytes, nvlxi_wire_put_fetch(bytes, &file, 1), NVLX_EFORMAT, "out of turn");
+    end();
+}
+
+/* A connection in a role, after the greeting; a subscriber has its descriptor. */
+static int come_as(enum nvlxi_wire_role role) {
+    uint8_t bytes[NVLXI_WIRE_SHORT_MAX];
+    char body[4096];
+    int socket = raw_connect(address);
+    put(socket, bytes, hello(bytes, role));
+    EQUAL(NVLXI_WIRE_WELCOME, receive(socket, body, sizeof body));
+    if (role == NVLXI_WIRE_SUBSCRIBER)
+        EQUAL(NVLXI_WIRE_TEXT, receive(socket, body, sizeof body));
+    return socket;
+}
+
+static void refuse_from(enum nvlxi_wire_role role, const uint8_t *bytes, size_t length, const char *words) {
+    int socket = come_as(role);
+    put(socket, bytes, length);
+    expect_refusal(socket, NVLX_EFORMAT, words);
+}
+
+/* Questions of the wrong role, or not proper, end the connection. Those that cannot be granted do not. */
+static void questions_are_checked(void) {
+    uint8_t bytes[NVLXI_WIRE_SHORT_MAX];
+    char body[4096];
+    struct nvlxi_wire_refusal refusal;
+    const struct nvlxi_wire_file unknown[2] = {{1, 2}, {3, 4}};
+    uint32_t request;
+    begin(0);
+    size_t length = nvlxi_wire_put_ask(bytes, 5, unknown, 2);
+    expect_refused(bytes, length, NVLX_EFORMAT, "out of turn");
+    refuse_from(NVLXI_WIRE_FETCHER, bytes, length, "out of turn");
+    bytes[NVLXI_WIRE_HEADER + 4] = 1;
+    refuse_from(NVLXI_WIRE_SUBSCRIBER, bytes, length, "where 0 must be");
+    length = nvlxi_wire_put_done(bytes);
+    expect_refused(bytes, length, NVLX_EFORMAT, "out of turn");
+    refuse_from(NVLXI_WIRE_FETCHER, bytes, length, "out of turn");
+    refuse_from(NVLXI_WIRE_SUBSCRIBER, bytes, nvlxi_wire_put_fetch(bytes, unknown, 1), "out of turn");
+    refuse_from(NVLXI_WIRE_SUBSCRIBER, bytes, nvlxi_wire_put_given(bytes, 5, 1), "type 9");
+    int socket = come_as(NVLXI_WIRE_SUBSCRIBER);
+    for (uint32_t i = 0; i < 20; i++) {
+        put(socket, bytes, nvlxi_wire_put_done(bytes));
+        put(socket, bytes, nvlxi_wire_put_ask(bytes, i, unknown, 1 + i % 2));
+        if (i % 3)
+            put(socket, bytes, nvlxi_wire_put_done(bytes));
+        memset(body, 0, sizeof body);
+        EQUAL(NVLXI_WIRE_DENIED, receive(socket, body, sizeof body));
+        OK(nvlxi_wire_get_denied((uint8_t *)body, 8 + strlen(body + 8), &request, &refusal));
+        EQUAL(i, request);
+        EQUAL((uint32_t)NVLX_ESTALE, (uint32_t)refusal.code);
+    }
+    register_range(engine, mine, 10, "after that", NVLX_ACCESS_READ);
+    EQUAL(NVLXI_WIRE_TEXT, receive(socket, body, sizeof body));
+    EXPECT(strstr(body, "after that") != NULL);
+    close(socket);
     end();
 }
 
@@ -365,7 +420,7 @@ static void bad_servers_are_refused(void) {
     connect_to_fake(bytes, 64, NVLX_EFORMAT, "type 0");
     size_t welcome = nvlxi_wire_put_welcome(bytes, ENGINE);
     memcpy(bytes + NVLXI_WIRE_HEADER + 8, &version, sizeof version);
-    connect_to_fake(bytes, welcome, NVLX_EVERSION, "version 9.0");
+    connect_to_fake(bytes, welcome, NVLX_EVERSION, "version 9.1");
     nvlxi_wire_put_welcome(bytes, ENGINE);
     memcpy(bytes + welcome, bytes, welcome);
     connect_to_fake(bytes, 2 * welcome, NVLX_EFORMAT, "type 3");
@@ -543,6 +598,7 @@ static void folders_are_protected(void) {
 
 int main(int argc, char **argv) {
     static const struct test tests[] = {{"garbage_is_refused", garbage_is_refused},
+                                        {"questions_are_checked", questions_are_checked},
                                         {"truncated_messages_end", truncated_messages_end},
                                         {"pieces_are_joined", pieces_are_joined},
                                         {"slow_strangers_are_dropped", slow_strangers_are_dropped},

@@ -272,11 +272,11 @@ struct fake {
     size_t announced, sent; /* file descriptors; none is sent, and no answer, if both are 0 */
 };
 
-static void send_pipes(int socket, size_t announced, size_t count) {
+/* A message with `count` file descriptors. */
+static void send_with_pipes(int socket, uint8_t *bytes, size_t length, size_t count) {
     char control[CMSG_SPACE(64 * sizeof(int))] = {0};
     int ends[2];
-    uint8_t bytes[NVLXI_WIRE_SHORT_MAX];
-    struct iovec what = {.iov_base = bytes, .iov_len = nvlxi_wire_put_files(bytes, announced)};
+    struct iovec what = {.iov_base = bytes, .iov_len = length};
     struct msghdr message = {.msg_iov = &what, .msg_iovlen = 1};
     EXPECT(pipe2(ends, O_CLOEXEC) == 0);
     if (count) {
@@ -291,6 +291,11 @@ static void send_pipes(int socket, size_t announced, size_t count) {
     }
     EXPECT(sendmsg(socket, &message, MSG_NOSIGNAL) == (ssize_t)what.iov_len);
     close(ends[0]), close(ends[1]);
+}
+
+static void send_pipes(int socket, size_t announced, size_t count) {
+    uint8_t bytes[NVLXI_WIRE_SHORT_MAX];
+    send_with_pipes(socket, bytes, nvlxi_wire_put_files(bytes, announced), count);
 }
 
 static void *serve_badly(void *argument) {
@@ -336,6 +341,137 @@ static void bad_servers_leave_nothing(void) {
     fetcher->patience_ns = 10 * SECOND_NS;
     set_limit((rlim_t)idle.fds + 10);
     take_from_fake(2, 60, NVLX_ENOMEM, "too many open files");
+    set_limit(1024);
+    end();
+}
+
+/* ---- Servers that are none, and are followed ------------------------------------------------------------- */
+
+typedef void answer_function(int socket, uint32_t request); /* to a request for two files */
+
+struct followed_fake {
+    int listener;
+    answer_function *answer;
+    char *text;
+    size_t length;
+};
+
+static void *serve_follower_badly(void *argument) {
+    const struct followed_fake *fake = argument;
+    uint8_t bytes[NVLXI_WIRE_ASK_MAX];
+    uint32_t request;
+    int socket = accept(fake->listener, NULL, NULL);
+    get(socket, bytes, NVLXI_WIRE_HEADER + 16);
+    put(socket, bytes, nvlxi_wire_put_welcome(bytes, owner->identity.engine));
+    put(socket, bytes, nvlxi_wire_put_text(bytes, fake->length));
+    put(socket, fake->text, fake->length);
+    get(socket, bytes, NVLXI_WIRE_HEADER + 8 + 2 * 16);
+    memcpy(&request, bytes + NVLXI_WIRE_HEADER, sizeof request);
+    fake->answer(socket, request);
+    EXPECT(closes(socket, 20000));
+    close(socket);
+    return NULL;
+}
+
+static void give_pipes(int socket, uint32_t request, size_t announced, size_t count) {
+    uint8_t bytes[NVLXI_WIRE_SHORT_MAX];
+    send_with_pipes(socket, bytes, nvlxi_wire_put_given(bytes, request, announced), count);
+}
+
+static void give_less(int socket, uint32_t request) {
+    give_pipes(socket, request, 2, 1);
+}
+
+static void give_more(int socket, uint32_t request) {
+    give_pipes(socket, request, 3, 3);
+}
+
+static void give_none(int socket, uint32_t request) {
+    give_pipes(socket, request, 0, 60);
+}
+
+static void give_plenty(int socket, uint32_t request) {
+    give_pipes(socket, request, 2, 60);
+}
+
+static void say_nothing(int socket, uint32_t request) {
+    (void)socket, (void)request;
+}
+
+static void end_at_once(int socket, uint32_t request) {
+    (void)request;
+    EQUAL(0, shutdown(socket, SHUT_WR));
+}
+
+static void deny_two(int socket, uint32_t request) {
+    uint8_t bytes[NVLXI_WIRE_SHORT_MAX];
+    put(socket, bytes, nvlxi_wire_put_denied(bytes, request + 1, NVLX_EDEVICE, "somebody else"));
+    put(socket, bytes, nvlxi_wire_put_denied(bytes, request, NVLX_EBUSY, "not today"));
+    put(socket, bytes, nvlxi_wire_put_denied(bytes, request, NVLX_EDEVICE, "once more"));
+}
+
+static void give_late(int socket, uint32_t request) {
+    usleep(400000); /* it has given up */
+    give_pipes(socket, request, 2, 2);
+}
+
+static void give_to_others_too(int socket, uint32_t request) {
+    give_pipes(socket, request + 1, 2, 2);
+    give_pipes(socket, request, 1, 1);
+    give_pipes(socket, 0, 5, 5);
+    give_pipes(socket, request, 1, 1);
+}
+
+/* Takes one file, and again, or is refused. */
+static void take_from_followed(answer_function *answer, int code, const char *words) {
+    struct followed_fake fake = {.listener = raw_listen(owner->address), .answer = answer};
+    struct nvlxi_files *opened;
+    struct nvlx_peer *fake_peer;
+    pthread_t thread;
+    int fd;
+    OK(nvlx_export(server, &fake.text, &fake.length));
+    EQUAL(0, pthread_create(&thread, NULL, serve_follower_badly, &fake));
+    fake_peer = connect_to(client, owner->address);
+    OK(files->open(files, fake_peer, owner, segments, 2, &opened));
+    for (int i = 0; i < 2 && !code; i++) {
+        OK(opened->take(opened, &fd));
+        close(fd);
+    }
+    if (code)
+        REFUSED(opened->take(opened, &fd), code, words);
+    files->close(files, opened);
+    if (code == NVLX_ESTALE)
+        REFUSED(nvlx_peer_test(fake_peer), code, words);
+    else
+        OK(nvlx_peer_test(fake_peer));
+    if (answer == give_late)
+        usleep(500000);
+    OK(nvlx_peer_close(fake_peer));
+    EQUAL(0, pthread_join(thread, NULL));
+    nvlx_text_free(fake.text);
+    close(fake.listener);
+    unlink(owner->address);
+}
+
+static void followed_bad_servers_leave_nothing(void) {
+    begin(2);
+    struct nvlxi_fetcher *fetcher = nvlxi_container_of(files, struct nvlxi_fetcher, server);
+    snprintf(owner->address, sizeof owner->address, "%s-fake", own_path());
+    owner->identity.generation = nvlxi_peer_generation(peer);
+    take_from_followed(give_less, NVLX_ESTALE, "announced 2 file descriptors and sent 1");
+    take_from_followed(give_more, NVLX_ESTALE, "announced 3 file descriptors and sent 3, of 2");
+    take_from_followed(give_none, NVLX_ESTALE, "0 files");
+    take_from_followed(end_at_once, NVLX_ESTALE, "gone");
+    take_from_followed(deny_two, NVLX_EBUSY, "not today");
+    take_from_followed(give_to_others_too, 0, "");
+    fetcher->patience_ns = SECOND_NS / 5;
+    double start = now_ms();
+    take_from_followed(say_nothing, NVLX_ETIMEDOUT, "does not give out");
+    EXPECT(now_ms() - start >= 199 && now_ms() - start < 10000);
+    take_from_followed(give_late, NVLX_ETIMEDOUT, "does not give out");
+    fetcher->patience_ns = 10 * SECOND_NS;
+    set_limit((rlim_t)idle.fds + 12);
+    take_from_followed(give_plenty, NVLX_ENOMEM, "too many open files");
     set_limit(1024);
     end();
 }
@@ -486,6 +622,7 @@ int main(int argc, char **argv) {
         {"unwritable_descriptors_are_told", unwritable_descriptors_are_told},
         {"followers_are_told_that_they_cannot_be_told", followers_are_told_that_they_cannot_be_told},
         {"bad_servers_leave_nothing", bad_servers_leave_nothing},
+        {"followed_bad_servers_leave_nothing", followed_bad_servers_leave_nothing},
         {"greedy_clients_wait_their_turn", greedy_clients_wait_their_turn},
         {0}};
     static const struct role roles[] = {{0}};
