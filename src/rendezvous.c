@@ -15,6 +15,8 @@
 
 #define CONNECTIONS_DEFAULT 64
 #define CONNECTIONS_MAX     65536
+#define HELLO_NS            UINT64_C(5000000000)
+#define STALL_NS            UINT64_C(30000000000)
 
 void nvlxi_rendezvous_init(struct nvlxi_rendezvous *rendezvous, struct nvlxi_registration *registration,
                            struct nvlxi_relocation *relocation, struct nvlxi_transfers *transfers,
@@ -24,6 +26,8 @@ void nvlxi_rendezvous_init(struct nvlxi_rendezvous *rendezvous, struct nvlxi_reg
     nvlxi_fetcher_init(&rendezvous->fetcher);
     relocation->file_server = &rendezvous->fetcher.server;
     rendezvous->clients.watcher = &rendezvous->watcher;
+    atomic_init(&rendezvous->times.hello_ns, HELLO_NS);
+    atomic_init(&rendezvous->times.stall_ns, STALL_NS);
     pthread_mutex_init(&rendezvous->mutex, NULL);
 }
 
@@ -155,7 +159,7 @@ int nvlxi_rendezvous_serve(struct nvlxi_rendezvous *rendezvous, const char *addr
         filled.mode = filled.user_count || filled.group_count ? 0666 : 0600;
     code = prepare(r);
     if (!code)
-        code = nvlxi_server_open(&r->publisher, &r->watcher, address, &filled, &server);
+        code = nvlxi_server_open(&r->publisher, &r->watcher, &r->times, address, &filled, &server);
     if (code) {
         set_server(r, NULL);
         return code;

@@ -23,6 +23,7 @@ struct nvlxi_rendezvous {
     struct nvlxi_watch wake_watch;
     struct nvlxi_watcher watcher;
     pthread_t thread;
+    struct nvlxi_server_times times;
     struct nvlxi_server *server;
 };
 

@@ -16,8 +16,6 @@
 #include "rendezvous_give.h"
 #include "rendezvous_link.h"
 
-#define HELLO_NS       UINT64_C(5000000000)
-#define STALL_NS       UINT64_C(30000000000)
 #define ACCEPT_REST_NS UINT64_C(100000000) /* after accept found no room for a file descriptor */
 #define TEXT_REST_NS   UINT64_C(2000000)   /* between two texts, or if that is more: */
 #define TEXT_REST      10                  /* times what it took to make one */
@@ -62,6 +60,7 @@ struct nvlxi_server {
     struct nvlxi_watch listener_watch;
     struct nvlxi_watcher *watcher;
     struct nvlxi_publisher *publisher;
+    const struct nvlxi_server_times *times;
     size_t max_connections, count, subscribers;
     struct connection *connections; /* list */
     struct text *text;              /* the newest, or NULL */
@@ -306,11 +305,14 @@ static void drop(struct nvlxi_server *server, struct connection *c, int code) {
     remove_connection(server, c);
 }
 
+static uint64_t patience_with(const struct nvlxi_server *server, const struct connection *c) {
+    return atomic_load(c->state == STRANGER ? &server->times->hello_ns : &server->times->stall_ns);
+}
+
 /* When it will be dropped unless it makes progress. */
-static uint64_t deadline_of(const struct connection *c) {
-    if (c->state == STRANGER)
-        return c->since + HELLO_NS;
-    return c->state == FETCHER || is_sending(c) || is_giving(c) ? c->since + STALL_NS : UINT64_MAX;
+static uint64_t deadline_of(const struct nvlxi_server *server, const struct connection *c) {
+    bool is_due = c->state != SUBSCRIBER || is_sending(c) || is_giving(c);
+    return is_due ? c->since + patience_with(server, c) : UINT64_MAX;
 }
 
 static int serve(struct nvlxi_server *server, struct connection *c, uint32_t events) {
@@ -334,9 +336,9 @@ static int serve(struct nvlxi_server *server, struct connection *c, uint32_t eve
     }
     if (!code && is_hopeless(server, c))
         return nvlxi_fail_again(server->failure, server->reason);
-    if ((!code || code == NVLX_EAGAIN) && nvlxi_now_ns() >= deadline_of(c))
+    if ((!code || code == NVLX_EAGAIN) && nvlxi_now_ns() >= deadline_of(server, c))
         return nvlxi_fail(NVLX_ETIMEDOUT, "a client of \"%s\" made no progress for %" PRIu64 " s",
-                          server->listener.address, (c->state == STRANGER ? HELLO_NS : STALL_NS) / 1000000000);
+                          server->listener.address, patience_with(server, c) / 1000000000);
     return code == NVLX_EAGAIN ? 0 : code;
 }
 
@@ -393,7 +395,8 @@ static void accept_some(struct nvlxi_server *server) {
 
 /* ---- The server ---------------------------------------------------------------------------------------- */
 
-int nvlxi_server_open(struct nvlxi_publisher *publisher, struct nvlxi_watcher *watcher, const char *address,
+int nvlxi_server_open(struct nvlxi_publisher *publisher, struct nvlxi_watcher *watcher,
+                      const struct nvlxi_server_times *times, const char *address,
                       const struct nvlx_serve_options *options, struct nvlxi_server **server) {
     struct nvlxi_server *made = calloc(1, sizeof *made);
     if (!made)
@@ -410,6 +413,7 @@ int nvlxi_server_open(struct nvlxi_publisher *publisher, struct nvlxi_watcher *w
     }
     made->watcher = watcher;
     made->publisher = publisher;
+    made->times = times;
     made->max_connections = options->max_connections;
     atomic_init(&made->outdated, true);
     *server = made;
@@ -442,7 +446,7 @@ void nvlxi_server_prepare(struct nvlxi_server *server, uint64_t *deadline) {
         if (nvlxi_now_ns() < c->mapping && server->text && c->generation != server->text->generation)
             *deadline = nvlxi_min(*deadline, c->mapping);
         nvlxi_watch(server->watcher, &c->watch, c->socket, events);
-        *deadline = nvlxi_min(*deadline, deadline_of(c));
+        *deadline = nvlxi_min(*deadline, deadline_of(server, c));
     }
 }
 

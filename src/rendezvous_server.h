@@ -24,8 +24,13 @@
 
 struct nvlxi_server;
 
+struct nvlxi_server_times {              /* how long who connects may take */
+    _Atomic uint64_t hello_ns, stall_ns; /* to say HELLO; without progress. Tests make them shorter */
+};
+
 /* Options are complete: defaults are filled in. */
-int nvlxi_server_open(struct nvlxi_publisher *publisher, struct nvlxi_watcher *watcher, const char *address,
+int nvlxi_server_open(struct nvlxi_publisher *publisher, struct nvlxi_watcher *watcher,
+                      const struct nvlxi_server_times *times, const char *address,
                       const struct nvlx_serve_options *options, struct nvlxi_server **server);
 void nvlxi_server_close(struct nvlxi_server *server);
 

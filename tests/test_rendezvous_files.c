@@ -135,8 +135,8 @@ static void expect_file(struct nvlxi_files *from, size_t segment) {
 static void files_come_in_order(void) {
     begin(SEGMENTS);
     for (size_t count = 1; count <= SEGMENTS; count = count < 8 ? 2 * count : 2 * count + 17) {
-        struct nvlxi_files *opened = open_files(count);
         long before = atomic_load(&exports);
+        struct nvlxi_files *opened = open_files(count);
         for (size_t i = 0; i < count; i++) {
             expect_file(opened, i);
             if (i % 8 == 0)
