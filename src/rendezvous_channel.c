@@ -13,8 +13,8 @@
 #include "base.h"
 #include "error.h"
 
-#define ASK_MAX      16 /* files asked for at a time; the next when no more than half as many are left to be taken */
-#define STOCK_MAX    (2 * ASK_MAX)
+#define ASK_MAX      16u /* files asked for at a time; the next when no more than half as many are left to be taken */
+#define STOCK_MAX    32u /* enough for that */
 #define SEND_REST_NS UINT64_C(1000000) /* where the socket is full of questions */
 
 struct nvlxi_request_for_files {

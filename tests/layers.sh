@@ -46,6 +46,7 @@ src/descriptor_write   31
 src/registration       31
 src/span               31
 src/relocation         32
+src/relocation_gone    33
 src/plan               40
 src/pool               41
 src/same               40
