@@ -183,9 +183,9 @@ static inline void nvlx_config_init(struct nvlx_config *config) {
 int nvlx_engine_create(const struct nvlx_config *config, struct nvlx_engine **engine);
 
 /* Waits for every transfer in flight, then frees the engine with all its regions, peers, requests and memory from
- * nvlx_alloc. Blocks, also for running kernels. No other thread may be inside a call on this engine. An engine of the
- * same process that has it for a peer uses its very memory: close that peer first. The engine is gone whatever is
- * returned, except for NVLX_EFORK. NULL is allowed. */
+ * nvlx_alloc. Blocks, also for running kernels. No other thread may be inside a call on this engine. Another engine of
+ * this process that has it for a peer uses its memory itself: close that peer first, it is gone afterwards
+ * (NVLX_ESTALE). The engine is gone whatever is returned, except for NVLX_EFORK. NULL is allowed. */
 int nvlx_engine_destroy(struct nvlx_engine *engine);
 
 /* "cuda" or "host": which backend the engine runs on. Never NULL; valid as long as the engine. */
@@ -345,9 +345,11 @@ static inline void nvlx_transfer_options_init(struct nvlx_transfer_options *opti
  * its direction. NVLX_ENOTSUP: the peer's segment is of a kind that cannot be opened, or takes a file descriptor and
  * its process does not serve; or NVLX_MECHANISM_KERNEL, where no kernel can copy; or `stream` is capturing a graph, or
  * not of a GPU of this engine (the host backend takes none). NVLX_EAGAIN: NVLX_NO_MAP and not mapped. NVLX_EBUSY:
- * config.max_requests are in flight, config.list_memory is taken, or the peer has as many connections as it allows; or
- * the call would have to wait for a full queue of the GPU, see below. NVLX_ESTALE: the peer withdrew the segment or its
- * process is gone. NVLX_ETIMEDOUT: it does not give out the file descriptors.
+ * config.max_requests are in flight, config.list_memory is taken, or a peer from nvlx_peer_open has as many connections
+ * as it allows; or the call would have to wait for a full queue of the GPU, see below. NVLX_ESTALE: the peer withdrew
+ * the segment, or is known to be gone (nvlx_peer_test): nothing is read from it or sent to it any more; or memory of
+ * this process itself was freed. NVLX_ETIMEDOUT: it does not give out the file descriptors, or changes its segments
+ * faster than they can be mapped.
  *
  * What is not complete takes places in queues of the GPU: one for each copy by an engine, a few for all that kernels
  * carry. On each GPU of a process, 512 of them may wait for streams, of 64 streams at a time for each priority. A list
@@ -379,7 +381,8 @@ struct nvlx_serve_options {
     uint32_t mode; /* of the socket file. 0: 0600, or 0666 where users or groups are named. Whoever passes it must
                       also be one of the above, by the kernel's word on who connects */
     uint32_t max_connections; /* more are refused with NVLX_EBUSY. 0: 64. At most 65536. A peer that follows this engine
-                                 takes one, and another for moments while it maps memory that takes file descriptors */
+                                 takes one. One from nvlx_peer_open takes one for moments, while it maps memory that
+                                 takes file descriptors */
 };
 
 static inline void nvlx_serve_options_init(struct nvlx_serve_options *options) {
@@ -392,27 +395,36 @@ static inline void nvlx_serve_options_init(struct nvlx_serve_options *options) {
  * namespace, and has no file mode); at most 107 bytes of UTF-8. Descriptors written from now on, by nvlx_export too,
  * name the address, so that peers made by nvlx_peer_open can fetch file descriptors as well. Once an engine; it ends
  * with the engine, and the socket file is removed. A socket file that a killed process left is replaced. Changes reach
- * peers within milliseconds, later where the descriptor is long: after a change, it is written anew at most once in ten
- * times the time that this takes. The thread that serves also closes what peers of this engine have withdrawn, which on
- * cuda waits for running kernels: meanwhile nobody is served, and whoever fetches file descriptors waits, 10 seconds at
- * most. May block for up to a second if others are about to serve in the same folder, or at the same "@name".
- * NVLX_EEXIST: another process serves there, the path is no socket, or this engine serves already. NVLX_EACCES,
- * NVLX_ENOENT: the folder does not let it, or is not there. NVLX_EBUSY: others keep the folder locked. */
+ * peers within milliseconds, later where the descriptor is long: after a change, it is written again at most once in
+ * ten times the time that this takes. Who is mapping hears of them when it is done. File descriptors that are given out
+ * and not received yet count against the user's RLIMIT_NOFILE: this engine has at most half of that under way, and
+ * waits where others have used it up. The thread that serves also closes what peers of this engine have withdrawn,
+ * which on cuda waits for running kernels: meanwhile nobody is served, and whoever fetches file descriptors waits, 10
+ * seconds at most. May block for up to a second if others are about to serve in the same folder, or at the same
+ * "@name". NVLX_EEXIST: another
+ * process serves there, the path is no socket, or this engine serves already. NVLX_EACCES: the folder does not let it.
+ * NVLX_ENOENT: it is not there, or its path is a loop of links. NVLX_ENOMEM: its disk is full, or too many files are
+ * open. NVLX_EBUSY: others keep the folder locked. */
 int nvlx_serve(struct nvlx_engine *engine, const char *address, const struct nvlx_serve_options *options);
 
 /* Makes a peer of the engine that serves at `address`, ready for use; what it registers and unregisters from now on is
  * known here without asking. A name may therefore vanish between two calls: then NVLX_ENOENT, NVLX_ERANGE or
- * NVLX_ESTALE, as after nvlx_peer_update. Blocks up to `timeout_ns` (< 0: for ever), also while nobody serves there
- * yet: processes may start in any order. The caller closes the peer (nvlx_peer_close). NVLX_ETIMEDOUT: nobody serves,
- * or does not answer. NVLX_EACCES: this user may not connect. NVLX_EBUSY: the server has as many connections as it
- * allows. NVLX_EVERSION: it speaks another major version of the protocol. Else as nvlx_peer_open. */
+ * NVLX_ESTALE, as after nvlx_peer_update. Blocks up to `timeout_ns` (< 0: for ever, 0: asks once), also while nobody
+ * serves there yet, or a server ends before its descriptor is whole: processes may start in any order. A server that is
+ * there is waited for beyond that: 1 s for its answer, then 10 s for each next byte of its descriptor. So short
+ * timeouts in a loop work too. The caller closes the peer (nvlx_peer_close). NVLX_ETIMEDOUT: nobody serves, or does not
+ * answer. NVLX_EACCES: this user may not connect. NVLX_EBUSY: the server has as many connections as it allows.
+ * NVLX_EVERSION: it speaks another major version of the protocol. NVLX_ENOENT: the path leads through what is no
+ * folder. Else as nvlx_peer_open, or why the server cannot write its descriptor. */
 int nvlx_connect(struct nvlx_engine *engine, const char *address, int64_t timeout_ns, struct nvlx_peer **peer);
 
 /* Whether the peer is alive, as far as known; does not block. NVLX_ESTALE: the connection that nvlx_connect made has
- * ended: its process is gone, or its engine was destroyed, or it dropped this one, which did not read for 30 s, or what
- * it sent could not be taken in here (NVLX_ENOMEM). What is mapped of another process can still be read until
- * nvlx_peer_close; nothing more is mapped; a process restarted at the address is a new peer: connect anew. Of a peer
- * from nvlx_peer_open nothing is known: 0. */
+ * ended, and the message says why: its process is gone, its engine was destroyed, or it dropped this one, which did not
+ * read for 30 s. Or what changed there cannot be told here: it is more than a descriptor holds, or there is no memory
+ * for it, which is tried for 3 s. From then on nvlx_transfer, nvlx_prepare, nvlx_post, nvlx_peer_map and
+ * nvlx_peer_update give NVLX_ESTALE for this peer, and issue nothing. What is in flight ends as it does. The peer's
+ * memory stays mapped until nvlx_peer_close. A process restarted at the address is a new peer: connect again. Of a peer
+ * from nvlx_peer_open nothing is known: 0; except of an engine of this very process, once it was destroyed. */
 int nvlx_peer_test(struct nvlx_peer *peer);
 
 /* ---- Advanced use ------------------------------------------------------------------------------------ */
@@ -422,8 +434,8 @@ int nvlx_peer_test(struct nvlx_peer *peer);
  * grants writing: these are mapped anew, and count as withdrawn for prepared lists; those withdrawn are refused from
  * now on and closed, or, if transfers in flight use them, at the next update or at nvlx_peer_close. The same generation
  * again changes nothing. May wait for running kernels if something is closed. NVLX_ESTALE: the text is older than what
- * is known, or of another engine (the process has restarted: open it as a new peer). Errors as nvlx_peer_open; the peer
- * then stays as it was.
+ * is known, or of another engine (the process has restarted: open it as a new peer), or the peer is gone. Errors as
+ * nvlx_peer_open; the peer then stays as it was.
  */
 int nvlx_peer_update(struct nvlx_peer *peer, const char *text, size_t length);
 
@@ -443,8 +455,8 @@ int nvlx_prepare(struct nvlx_engine *engine, const struct nvlx_op *ops, size_t c
 
 /* Starts all copies of a prepared list; costs a launch or a few, whatever the number of ops. `options` may name a
  * stream; its flags, mechanism, max_sms and priority must be 0: they were chosen by nvlx_prepare. May be posted again
- * before the last post is complete. NVLX_ESTALE: a peer has withdrawn a segment of the list since; prepare it anew.
- * NVLX_EBUSY, NVLX_ENOTSUP: as nvlx_transfer. */
+ * before the last post is complete. NVLX_ESTALE: a peer has withdrawn a segment of the list since (prepare it
+ * again), or is known to be gone; nothing is issued. NVLX_EBUSY, NVLX_ENOTSUP: as nvlx_transfer. */
 int nvlx_post(struct nvlx_prepared *prepared, const struct nvlx_transfer_options *options,
               struct nvlx_request **request);
 

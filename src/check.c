@@ -202,15 +202,6 @@ static int note_missing(struct nvlxi_check *check, const struct nvlxi_route *rou
     return code;
 }
 
-/* Nothing keeps the memory of a peer that is this very process: it may have been freed, and other memory be there. */
-static int check_own(const struct nvlxi_route *route, const struct nvlxi_span *span) {
-    int gpu;
-    if (!route->peer->same_process)
-        return 0;
-    return nvlxi_own_memory_check(route->peer->relocation, &route->table->descriptor->segments[span->first],
-                                  span->count, &gpu);
-}
-
 /* Notes that the list uses a span of the peer: pins its mapping, or lists it as missing; tells its offset. */
 static int use_span(struct list *list, struct nvlxi_route *route, uint32_t span, uint64_t *offset) {
     struct nvlxi_needs *needs = list->needs;
@@ -220,7 +211,7 @@ static int use_span(struct list *list, struct nvlxi_route *route, uint32_t span,
         return 0;
     if (*offset == NVLXI_UNMAPPED) {
         code = note_missing(list->check, route, &route->table->spans.span[span]);
-    } else if (!(code = check_own(route, &route->table->spans.span[span]))) {
+    } else if (!(code = nvlxi_mapping_check(route->peer->relocation, route->view->mapping[span]))) {
         code = grow(&needs->mappings, &needs->mapping_capacity, needs->mapping_count + 1, sizeof(*needs->mappings));
         if (!code)
             code = nvlxi_borders_note(&list->check->checked.borders, route->view->mapping[span]->address);
@@ -288,8 +279,11 @@ static int check_sides(const struct list *list, size_t index) {
     const struct nvlx_op *op = &list->check->checked.ops[index];
     const struct nvlxi_ranges *local = list->check->local, *ranges = &op->peer->table->ranges;
     const uint64_t address = (uint64_t)(uintptr_t)op->local;
+    const char *gone = nvlxi_peer_why_gone(op->peer);
     uint64_t where;
     bool registered;
+    if (gone)
+        return nvlxi_fail(NVLX_ESTALE, "op %zu: %s", index, gone);
     if (!nvlxi_ranges_cover(local, nvlxi_ranges_find(local, address), address, op->length, NVLX_ACCESS_NONE, &where,
                             &registered))
         return nvlxi_op_local_failure(op, index, where);

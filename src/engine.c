@@ -458,7 +458,7 @@ int nvlx_connect(struct nvlx_engine *engine, const char *address, int64_t timeou
 
 int nvlx_peer_test(struct nvlx_peer *peer) {
     int code = check_peer(peer);
-    return code ? code : nvlxi_clients_test(&peer->engine->rendezvous.clients, peer);
+    return code ? code : nvlxi_peer_test(peer);
 }
 
 static int update_peer(struct nvlx_peer *peer, const char *text, size_t length) {

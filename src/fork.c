@@ -15,12 +15,14 @@
 #include "device.h"
 #include "error.h"
 #include "fork_files.h"
+#include "life.h"
 #include "log.h"
 #include "pool.h"
 
 /* In the order in which their locks may be held together. */
 static void (*const modules[])(enum nvlxi_fork_phase) = {
     nvlxi_pool_fork,
+    nvlxi_life_fork,
     nvlxi_device_host_fork,
 #ifdef NVLXI_WITH_CUDA
     nvlxi_device_cuda_fork,

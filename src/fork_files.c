@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -45,6 +46,13 @@ int nvlxi_fork_files_accept(int listener) {
 int nvlxi_fork_files_eventfd(void) {
     pthread_mutex_lock(&mutex);
     int fd = note(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    pthread_mutex_unlock(&mutex);
+    return fd;
+}
+
+int nvlxi_fork_files_epoll(void) {
+    pthread_mutex_lock(&mutex);
+    int fd = note(epoll_create1(EPOLL_CLOEXEC));
     pthread_mutex_unlock(&mutex);
     return fd;
 }

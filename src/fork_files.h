@@ -11,6 +11,7 @@
 int nvlxi_fork_files_socket(void);         /* a Unix stream socket that does not block */
 int nvlxi_fork_files_accept(int listener); /* a connection, which does not block */
 int nvlxi_fork_files_eventfd(void);        /* which does not block */
+int nvlxi_fork_files_epoll(void);
 
 /* Closes one of them. */
 void nvlxi_fork_files_close(int fd);

@@ -18,6 +18,7 @@
 #define NVLXI_NO_SEGMENT   UINT32_MAX   /* the segment index of a region of 0 bytes */
 
 #define NVLXI_ADDRESS_MAX 107 /* bytes of a serving address, without the final NUL: of sun_path */
+#define NVLXI_ENGINE_ID   32  /* digits of an engine's id */
 
 /* How a segment is shared. The values are this process's own; the wire has names (descriptor_wire.h). */
 enum nvlxi_kind {
@@ -31,12 +32,12 @@ enum nvlxi_kind {
 /* Who exported a descriptor. Two processes are the same if the first four are equal: a pid alone is reused, and is
  * ambiguous between namespaces. */
 struct nvlxi_identity {
-    char boot_id[40];       /* of the machine's kernel */
-    uint64_t pid;           /* as the process itself sees it */
-    uint64_t pid_namespace; /* inode of its pid namespace */
-    uint64_t start_time;    /* clock ticks after boot */
-    char engine[33];        /* 32 hex digits, random for each engine */
-    uint64_t generation;    /* grows with every change of the engine's registrations */
+    char boot_id[40];                 /* of the machine's kernel */
+    uint64_t pid;                     /* as the process itself sees it */
+    uint64_t pid_namespace;           /* inode of its pid namespace */
+    uint64_t start_time;              /* clock ticks after boot */
+    char engine[NVLXI_ENGINE_ID + 1]; /* 32 hex digits, random for each engine */
+    uint64_t generation;              /* grows with every change of the engine's registrations */
 };
 
 struct nvlxi_handle {

@@ -10,6 +10,9 @@
 #include "error.h"
 #include "identity.h"
 
+#define MAP_TRIES       32 /* to map what changes meanwhile, at least ... */
+#define MAP_PATIENCE_NS INT64_C(10000000000)
+
 int nvlxi_relocation_init(struct nvlxi_relocation *relocation, const struct nvlxi_identity *identity) {
     struct nvlxi_relocation *r = relocation;
     r->identity = *identity;
@@ -19,12 +22,16 @@ int nvlxi_relocation_init(struct nvlxi_relocation *relocation, const struct nvlx
             return code;
         r->uuid_count++;
     }
+    int code = nvlxi_life_begin(identity->engine, &r->life);
+    if (code)
+        return code;
     pthread_mutex_init(&r->mutex, NULL);
     pthread_cond_init(&r->opened, NULL);
     return 0;
 }
 
 void nvlxi_relocation_free(struct nvlxi_relocation *relocation) {
+    nvlxi_life_end(relocation->life);
     pthread_cond_destroy(&relocation->opened);
     pthread_mutex_destroy(&relocation->mutex);
 }
@@ -186,6 +193,7 @@ static int close_mapping(struct nvlx_peer *peer, struct nvlxi_mapping *mapping) 
     struct nvlxi_relocation *r = peer->relocation;
     int code = mapping->foreign ? r->ops->unmap(r->device, (int)mapping->key.gpu, mapping->address) : 0;
     atomic_fetch_sub(&r->mappings, 1);
+    free(mapping->own);
     free(mapping);
     return code;
 }
@@ -220,22 +228,46 @@ struct opening {
     bool read_only;
 };
 
-int nvlxi_own_memory_check(const struct nvlxi_relocation *relocation, const struct nvlxi_segment_record *segments,
-                           size_t count, int *gpu) {
-    const struct nvlxi_relocation *r = relocation;
-    struct nvlxi_allocation allocation = {0};
-    for (size_t i = 0; i < count; i++) {
-        const struct nvlxi_segment_record *segment = &segments[i];
-        int code = r->ops->resolve(r->device, segment->base, &allocation);
+static int fail_freed(uint64_t base) {
+    return nvlxi_fail(NVLX_ESTALE, "segment 0x%" PRIx64 " of this process was freed", base);
+}
+
+int nvlxi_mapping_check(const struct nvlxi_relocation *relocation, const struct nvlxi_mapping *mapping) {
+    for (size_t i = 0; i < mapping->own_count; i++) {
+        int code = relocation->ops->alive(relocation->device, &mapping->own[i]);
         if (code)
-            return code;
-        if (allocation.serial != segment->serial || allocation.base != segment->base ||
-            allocation.size != segment->size)
-            return nvlxi_fail(NVLX_ESTALE, "segment 0x%" PRIx64 " of this process was freed and allocated anew",
-                              segment->base);
+            return code == NVLX_ESTALE ? fail_freed(mapping->own[i].base) : code;
     }
-    *gpu = allocation.gpu;
     return 0;
+}
+
+/* Finds the allocation that a segment of this process is. Whether it is still there is asked first: of what has been
+ * freed, the driver says no more than that it does not know it. */
+static int find_own(const struct nvlxi_relocation *r, const struct nvlxi_segment_record *segment,
+                    struct nvlxi_allocation *allocation) {
+    const struct nvlxi_allocation told = {.kind = segment->kind, .base = segment->base, .serial = segment->serial};
+    int code = r->ops->alive(r->device, &told);
+    if (code)
+        return code == NVLX_ESTALE ? fail_freed(segment->base) : code;
+    code = r->ops->resolve(r->device, segment->base, allocation);
+    if (code)
+        return code;
+    return allocation->serial == segment->serial && allocation->base == segment->base &&
+                   allocation->size == segment->size
+               ? 0
+               : fail_freed(segment->base);
+}
+
+static int open_own(struct nvlx_peer *peer, const struct opening *opening, struct nvlxi_mapping *mapping) {
+    int code = 0;
+    mapping->own = calloc(opening->count, sizeof *mapping->own);
+    if (!mapping->own)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory to map %zu segments", opening->count);
+    for (; mapping->own_count < opening->count && !code; mapping->own_count++)
+        code = find_own(peer->relocation, &opening->segments[mapping->own_count], &mapping->own[mapping->own_count]);
+    mapping->address = opening->segments->base;
+    mapping->memory_gpu = mapping->own[opening->count - 1].gpu;
+    return code;
 }
 
 static bool needs_files(const struct opening *opening) {
@@ -245,17 +277,11 @@ static bool needs_files(const struct opening *opening) {
     return false;
 }
 
-static int open_files(struct nvlxi_relocation *r, const struct opening *opening, struct nvlxi_files **files) {
+static int open_files(const struct nvlx_peer *peer, const struct opening *opening, struct nvlxi_files **files) {
+    struct nvlxi_file_server *server = peer->relocation->file_server;
     *files = NULL;
-    if (!needs_files(opening))
-        return 0;
-    if (!r->file_server || !opening->owner.address[0])
-        return nvlxi_fail(NVLX_ENOTSUP,
-                          "segment 0x%" PRIx64
-                          " of kind \"%s\" is opened by a file descriptor, but its process does not "
-                          "serve any: it must call nvlx_serve before it exports",
-                          opening->segments[0].base, opening->segments[0].kind_name);
-    return r->file_server->open(r->file_server, &opening->owner, opening->segments, opening->count, files);
+    return needs_files(opening) ? server->open(server, peer, &opening->owner, opening->segments, opening->count, files)
+                                : 0;
 }
 
 static int open_mapping(struct nvlx_peer *peer, const struct opening *opening, struct nvlxi_mapping *mapping) {
@@ -265,17 +291,14 @@ static int open_mapping(struct nvlx_peer *peer, const struct opening *opening, s
                             .segments = opening->segments,
                             .count = opening->count,
                             .read_only = opening->read_only};
-    if (peer->same_process) {
-        mapping->address = opening->segments->base;
-        return nvlxi_own_memory_check(r, opening->segments, opening->count, &mapping->memory_gpu);
-    }
-    if (atomic_load(&peer->gone))
-        return nvlxi_fail(NVLX_ESTALE, "segment 0x%" PRIx64 " cannot be mapped: the peer is gone",
-                          opening->segments[0].base);
+    int code = nvlxi_peer_check(peer);
+    if (code)
+        return code;
+    if (peer->same_process)
+        return open_own(peer, opening, mapping);
     mapping->foreign = true;
     mapping->memory_gpu = map.gpu;
-    int code = open_files(r, opening, &map.files);
-    if (code)
+    if ((code = open_files(peer, opening, &map.files)))
         return code;
     code = r->ops->map(r->device, &map, &mapping->address);
     if (map.files)
@@ -297,7 +320,9 @@ static int await_opening(struct nvlxi_relocation *r, struct nvlxi_opening_try *o
     opening_try->waiting++;
     while (!opening_try->over)
         pthread_cond_wait(&r->opened, &r->mutex);
-    int code = opening_try->code ? nvlxi_fail_again(opening_try->code, opening_try->reason) : 0;
+    int code = opening_try->code;
+    if (code && code != NVLX_EAGAIN)
+        nvlxi_fail_again(code, opening_try->reason);
     if (--opening_try->waiting == 0)
         pthread_cond_broadcast(&r->opened);
     return code;
@@ -312,6 +337,18 @@ static void end_opening(struct nvlxi_relocation *r, struct nvlxi_opening_try *op
     pthread_cond_broadcast(&r->opened);
     while (opening_try->waiting)
         pthread_cond_wait(&r->opened, &r->mutex);
+}
+
+/* Makes an opened mapping READY. NVLX_EAGAIN (not logged): the peer's table was replaced meanwhile, and has no use for
+ * it. Under the mutex. */
+static int finish_mapping(struct nvlx_peer *peer, struct nvlxi_mapping *mapping) {
+    mapping->ready = true;
+    mapping->opening = NULL;
+    atomic_fetch_add(&peer->relocation->mappings, 1);
+    if (publish(peer->table, mapping))
+        return 0;
+    retire(peer, mapping);
+    return NVLX_EAGAIN;
 }
 
 /* Adds a PENDING mapping, opens it without the lock, and makes it READY or removes it. Under the mutex. */
@@ -336,13 +373,10 @@ static int create_mapping(struct nvlx_peer *peer, const struct nvlxi_mapping_key
     pthread_mutex_lock(&r->mutex);
     if (code) {
         HASH_DEL(peer->mappings, mapping);
+        free(mapping->own);
         free(mapping);
     } else {
-        mapping->ready = true;
-        mapping->opening = NULL;
-        atomic_fetch_add(&r->mappings, 1);
-        if (!publish(peer->table, mapping))
-            retire(peer, mapping);
+        code = finish_mapping(peer, mapping);
     }
     end_opening(r, &opening_try, code);
     return code;
@@ -356,12 +390,13 @@ static int check_kind(const struct nvlxi_segment_record *segment) {
     return 0;
 }
 
-/* Copies what is needed to open a span; its segments are to be freed. Under the mutex. */
+/* Copies what is needed to open a span; its segments are to be freed. NVLX_EAGAIN (not logged): there is no such span
+ * (any more). Under the mutex. */
 static int prepare_opening(const struct nvlx_peer *peer, uint64_t base, uint64_t serial, struct opening *opening) {
     const struct nvlxi_descriptor *d = peer->table->descriptor;
     const struct nvlxi_span *span = nvlxi_spans_find(&peer->table->spans, base, serial);
     if (!span)
-        return nvlxi_fail(NVLX_ESTALE, "the peer has withdrawn segment 0x%" PRIx64, base);
+        return NVLX_EAGAIN;
     int code = check_kind(&d->segments[span->first]);
     if (code)
         return code;
@@ -387,7 +422,9 @@ int nvlxi_peer_map_span(struct nvlx_peer *peer, int gpu, uint64_t base, uint64_t
         if (!mapping || mapping->ready || (code = await_opening(r, mapping->opening)))
             break;
     }
-    if (!mapping && !(code = prepare_opening(peer, base, serial, &opening))) {
+    if (mapping && !code) {
+        code = nvlxi_mapping_check(r, mapping);
+    } else if (!code && !(code = prepare_opening(peer, base, serial, &opening))) {
         code = create_mapping(peer, &key, &opening);
         free(opening.segments);
     }
@@ -412,27 +449,57 @@ static int span_at(struct nvlx_peer *peer, uint64_t address, uint64_t end, struc
     return nvlxi_fail(NVLX_ERANGE, "the peer's address 0x%" PRIx64 " is not in a registered region", where);
 }
 
+/* Maps the span that holds `address`; *address becomes where the next one begins. NVLX_EAGAIN (not logged): as
+ * nvlxi_peer_map_span. */
+static int map_next(struct nvlx_peer *peer, int gpu, uint64_t *address, uint64_t end) {
+    struct nvlxi_relocation *r = peer->relocation;
+    struct nvlxi_mapping_key key = {0};
+    uint64_t stop = end;
+    nvlxi_tables_read(r->tables);
+    int code = span_at(peer, *address, end, &key, &stop);
+    nvlxi_tables_read_end(r->tables);
+    if (!code)
+        code = nvlxi_peer_map_span(peer, gpu, key.base, key.serial);
+    if (!code)
+        *address = stop;
+    return code;
+}
+
 int nvlxi_peer_map_range(struct nvlx_peer *peer, int gpu, uint64_t address, uint64_t length) {
     struct nvlxi_relocation *r = peer->relocation;
+    struct nvlxi_patience patience = {0};
     uint64_t end;
     if (gpu < 0 || gpu >= r->gpus)
         return nvlxi_fail(NVLX_EINVAL, "GPU %d is not one of the %d GPUs here", gpu, r->gpus);
     if (!nvlxi_add(address, length, &end))
         return nvlxi_fail(NVLX_EINVAL, "address 0x%" PRIx64 " + length %" PRIu64 " wraps around", address, length);
-    while (address < end) {
-        struct nvlxi_mapping_key key = {0};
-        nvlxi_tables_read(r->tables);
-        int code = span_at(peer, address, end, &key, &address);
-        nvlxi_tables_read_end(r->tables);
-        if (!code)
-            code = nvlxi_peer_map_span(peer, gpu, key.base, key.serial);
-        if (code)
-            return code;
+    int code = nvlxi_peer_check(peer);
+    while (address < end && !code) {
+        code = map_next(peer, gpu, &address, end);
+        if (code == NVLX_EAGAIN)
+            code = nvlxi_peer_map_again(&patience);
     }
-    return 0;
+    return code;
+}
+
+int nvlxi_peer_map_again(struct nvlxi_patience *patience) {
+    if (!patience->tries++)
+        patience->deadline = nvlxi_deadline(MAP_PATIENCE_NS);
+    if (patience->tries < MAP_TRIES || nvlxi_now_ns() < patience->deadline)
+        return 0;
+    return nvlxi_fail(NVLX_ETIMEDOUT, "a peer's segments change faster than they can be mapped");
 }
 
 /* ---- Peers ------------------------------------------------------------------------------------------- */
+
+/* An engine of this process that is not among the living is gone. */
+static void find_life(struct nvlx_peer *peer) {
+    const char *engine = peer->table->descriptor->identity.engine;
+    if (!peer->same_process || (peer->life = nvlxi_life_find(engine)))
+        return;
+    snprintf(peer->reason, sizeof peer->reason, "the peer is gone: engine %s, of this process, was destroyed", engine);
+    atomic_store(&peer->gone, true);
+}
 
 int nvlxi_peer_open(struct nvlxi_relocation *relocation, const char *text, size_t length, struct nvlx_peer **peer) {
     struct nvlx_peer *made = calloc(1, sizeof *made);
@@ -445,8 +512,16 @@ int nvlxi_peer_open(struct nvlxi_relocation *relocation, const char *text, size_
     }
     made->relocation = relocation;
     made->same_process = nvlxi_identity_same_process(&made->table->descriptor->identity, &relocation->identity);
+    find_life(made);
     *peer = made;
     return 0;
+}
+
+uint64_t nvlxi_peer_generation(struct nvlx_peer *peer) {
+    nvlxi_tables_read(peer->relocation->tables);
+    uint64_t generation = peer->table->descriptor->identity.generation;
+    nvlxi_tables_read_end(peer->relocation->tables);
+    return generation;
 }
 
 static int check_generation(const struct nvlxi_identity *known, const struct nvlxi_identity *offered) {
@@ -484,8 +559,8 @@ static void close_replaced(struct nvlx_peer *peer) {
 int nvlxi_peer_update(struct nvlx_peer *peer, const char *text, size_t length) {
     struct nvlxi_relocation *r = peer->relocation;
     struct nvlxi_peer_table *table;
-    int code = table_make(r, text, length, &table);
-    if (code)
+    int code = nvlxi_peer_check(peer);
+    if (code || (code = table_make(r, text, length, &table)))
         return code;
     pthread_mutex_lock(&r->mutex);
     code = check_generation(&peer->table->descriptor->identity, &table->descriptor->identity);
@@ -525,6 +600,7 @@ int nvlxi_peer_close(struct nvlx_peer *peer) {
     }
     pthread_mutex_unlock(&r->mutex);
     int code = close_retired(peer);
+    nvlxi_life_drop(peer->life);
     table_free(r, peer->table);
     free(peer);
     return code;

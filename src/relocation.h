@@ -25,6 +25,7 @@
 #include "device.h"
 #include "hash.h"
 #include "interval_map.h"
+#include "life.h"
 #include "span.h"
 #include "tables.h"
 
@@ -43,8 +44,10 @@ struct nvlxi_mapping {
     uint64_t address;                  /* where it is mapped */
     uint64_t size;                     /* of the span when it was opened, as read_only */
     bool read_only;
-    bool ready, foreign; /* foreign: opened by the device, so to be closed by it */
-    atomic_uint pins;    /* requests in flight, and prepared lists, that use it */
+    bool ready, foreign;          /* foreign: opened by the device, so to be closed by it */
+    struct nvlxi_allocation *own; /* of this very process: what must still be there; else NULL */
+    size_t own_count;
+    atomic_uint pins; /* requests in flight, and prepared lists, that use it */
     atomic_bool retired;
     struct nvlxi_mapping *next; /* in the list of retired ones */
     UT_hash_handle hh;
@@ -62,10 +65,14 @@ struct nvlxi_peer_table {
     struct nvlxi_view *views;   /* [GPUs of this process] */
 };
 
-/* Opens the source of the file descriptors of a peer's segments, for those with `file`, in order. Set by who can reach
- * the peer. Called without a lock; may wait for the peer, with a limit. */
+struct nvlx_peer;
+
+/* Opens the source of the file descriptors of a peer's segments, for those with `file`, in order. `owner`: of the
+ * descriptor that they are from, identity and address. Set by who can reach the peer. Called without a lock; may wait
+ * for the peer, with a limit. NVLX_ENOTSUP: it does not serve. take may fail with NVLX_EAGAIN (not logged): the peer
+ * has withdrawn something, and a newer descriptor is known. */
 struct nvlxi_file_server {
-    int (*open)(struct nvlxi_file_server *server, const struct nvlxi_descriptor *owner,
+    int (*open)(struct nvlxi_file_server *server, const struct nvlx_peer *peer, const struct nvlxi_descriptor *owner,
                 const struct nvlxi_segment_record *segments, size_t count, struct nvlxi_files **files);
     void (*close)(struct nvlxi_file_server *server, struct nvlxi_files *files);
 };
@@ -73,9 +80,10 @@ struct nvlxi_file_server {
 struct nvlxi_relocation {
     const struct nvlxi_device_ops *ops;
     struct nvlxi_device *device;
-    struct nvlxi_file_server *file_server; /* NULL: files cannot be had */
+    struct nvlxi_file_server *file_server;
     int gpus;
     struct nvlxi_identity identity; /* ours */
+    struct nvlxi_life *life;        /* of this engine */
     struct nvlxi_tables *tables;
     pthread_mutex_t mutex;
     pthread_cond_t opened;
@@ -92,9 +100,12 @@ struct nvlx_peer {
     struct nvlxi_mapping *retired;  /* list */
     bool same_process;
     struct nvlxi_subscription *subscription; /* the rendezvous' own; NULL: the peer was not made by connecting */
-    atomic_bool gone;                        /* its connection has ended: no memory of it is opened any more */
-    atomic_uint pins;                        /* requests in flight, and prepared lists */
-    struct nvlx_peer *prev, *next;           /* the engine's list */
+    struct nvlxi_channel *channel; /* likewise: over which its files come; NULL: by connections of their own */
+    struct nvlxi_life *life;       /* of the engine that it is, if that is of this process; or NULL */
+    atomic_bool gone;              /* known to be: set once, after `reason` */
+    char reason[256];
+    atomic_uint pins;              /* requests in flight, and prepared lists */
+    struct nvlx_peer *prev, *next; /* the engine's list */
 };
 
 /* `identity`: this process's. */
@@ -108,13 +119,33 @@ int nvlxi_peer_find(struct nvlx_peer *peer, const char *name, uint64_t *address,
  */
 int nvlxi_peer_close(struct nvlx_peer *peer);
 
-/* In the exporter's own process the pointer itself is the mapping: it must still be to the memory that was exported.
- * NVLX_ESTALE, or as the device's resolve. *gpu: the last segment's. */
-int nvlxi_own_memory_check(const struct nvlxi_relocation *relocation, const struct nvlxi_segment_record *segments,
-                           size_t count, int *gpu);
+/* The peer is gone, for the reason of the last error. By whoever watches over it, once. */
+void nvlxi_peer_lose(struct nvlx_peer *peer);
+/* NULL, or why the peer is known to be gone: no op of it is accepted any more, and nothing mapped. Two loads. */
+const char *nvlxi_peer_why_gone(const struct nvlx_peer *peer);
+/* The same as a failure: NVLX_ESTALE. nvlxi_peer_test is for who asks again and again: not logged. */
+int nvlxi_peer_check(const struct nvlx_peer *peer);
+int nvlxi_peer_test(const struct nvlx_peer *peer);
 
-/* Opens, or finds open, the mapping of one span on a GPU, and publishes it. Called without a lock. */
+/* The generation of the newest descriptor that is known. */
+uint64_t nvlxi_peer_generation(struct nvlx_peer *peer);
+
+/* In the exporter's own process the pointer itself is the mapping: it must still be to the memory that was exported.
+ * NVLX_ESTALE. Nothing to check for other mappings. */
+int nvlxi_mapping_check(const struct nvlxi_relocation *relocation, const struct nvlxi_mapping *mapping);
+
+struct nvlxi_patience { /* with peers that change meanwhile; starts zeroed */
+    unsigned tries;
+    uint64_t deadline;
+};
+
+/* Opens, or finds open, the mapping of one span on a GPU, and publishes it. Called without a lock. NVLX_EAGAIN (not
+ * logged): the peer's table was replaced meanwhile, and the span is not in it: what is wanted may be in another span
+ * now, or withdrawn, which the new table tells. Each such try needs a change of its own. Peers that are followed hold
+ * theirs back while they give out files (wire.h), so that one that is under way ends well; nvlxi_peer_map_again bounds
+ * the rest: 0 to try again, or NVLX_ETIMEDOUT. */
 int nvlxi_peer_map_span(struct nvlx_peer *peer, int gpu, uint64_t base, uint64_t serial);
+int nvlxi_peer_map_again(struct nvlxi_patience *patience);
 /* The same for all spans under a range of registered addresses. */
 int nvlxi_peer_map_range(struct nvlx_peer *peer, int gpu, uint64_t address, uint64_t length);
 

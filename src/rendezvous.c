@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
@@ -17,6 +16,8 @@
 
 #define CONNECTIONS_DEFAULT 64
 #define CONNECTIONS_MAX     65536
+#define HELLO_NS            UINT64_C(5000000000)
+#define STALL_NS            UINT64_C(30000000000)
 
 void nvlxi_rendezvous_init(struct nvlxi_rendezvous *rendezvous, struct nvlxi_registration *registration,
                            struct nvlxi_relocation *relocation, struct nvlxi_transfers *transfers,
@@ -25,7 +26,9 @@ void nvlxi_rendezvous_init(struct nvlxi_rendezvous *rendezvous, struct nvlxi_reg
     nvlxi_clients_init(&rendezvous->clients, relocation, transfers);
     nvlxi_fetcher_init(&rendezvous->fetcher);
     relocation->file_server = &rendezvous->fetcher.server;
-    rendezvous->sockets = 1; /* the eventfd */
+    rendezvous->clients.watcher = &rendezvous->watcher;
+    atomic_init(&rendezvous->times.hello_ns, HELLO_NS);
+    atomic_init(&rendezvous->times.stall_ns, STALL_NS);
     pthread_mutex_init(&rendezvous->mutex, NULL);
 }
 
@@ -37,63 +40,32 @@ static void wake(const struct nvlxi_rendezvous *r) {
 /* ---- The thread ---------------------------------------------------------------------------------------- */
 
 /* False when it is to end. */
-static bool begin_turn(struct nvlxi_rendezvous *r, struct nvlxi_server **server, size_t *capacity) {
+static bool begin_turn(struct nvlxi_rendezvous *r, struct nvlxi_server **server) {
     pthread_mutex_lock(&r->mutex);
-    if (r->spare) {
-        free(r->polls);
-        r->polls = r->spare;
-        r->spare = NULL;
-    }
     *server = r->server;
-    *capacity = r->capacity;
     bool stop = r->stop;
     pthread_mutex_unlock(&r->mutex);
     return !stop;
 }
 
-static void sleep_until(struct pollfd *polls, size_t count, uint64_t deadline) {
-    uint64_t now = nvlxi_now_ns(), span = deadline > now ? deadline - now : 0;
-    const struct timespec timeout = {.tv_sec = (time_t)(span / 1000000000), .tv_nsec = (long)(span % 1000000000)};
-    if (ppoll(polls, count, deadline == UINT64_MAX ? NULL : &timeout, NULL) < 0)
-        for (size_t i = 0; i < count; i++)
-            polls[i].revents = 0;
-}
-
 static void *run(void *argument) {
     struct nvlxi_rendezvous *r = argument;
     struct nvlxi_server *server;
-    size_t capacity;
+    eventfd_t ignored;
     prctl(PR_SET_NAME, "nvlx-service");
-    while (begin_turn(r, &server, &capacity)) {
+    while (begin_turn(r, &server)) {
         uint64_t deadline = UINT64_MAX;
-        eventfd_t ignored;
-        struct pollfd *polls = r->polls;
-        polls[0] = (struct pollfd){.fd = r->wake, .events = POLLIN};
-        size_t count = 1 + (server ? nvlxi_server_poll(server, polls + 1, &deadline) : 0);
-        count += nvlxi_clients_poll(&r->clients, polls, count, capacity);
-        sleep_until(polls, count, deadline);
-        if (polls[0].revents)
+        if (server)
+            nvlxi_server_prepare(server, &deadline);
+        nvlxi_clients_prepare(&r->clients);
+        nvlxi_watcher_wait(&r->watcher, deadline);
+        if (nvlxi_watch_take(&r->wake_watch))
             eventfd_read(r->wake, &ignored);
         if (server)
-            nvlxi_server_turn(server, polls + 1);
-        nvlxi_clients_turn(&r->clients, polls);
+            nvlxi_server_turn(server);
+        nvlxi_clients_turn(&r->clients);
     }
     return NULL;
-}
-
-/* Room for so many sockets more. Under the mutex. */
-static int reserve(struct nvlxi_rendezvous *r, size_t more) {
-    size_t capacity = nvlxi_max(2 * r->capacity, r->sockets + more);
-    if (r->sockets + more > r->capacity) {
-        struct pollfd *polls = malloc(capacity * sizeof *polls);
-        if (!polls)
-            return nvlxi_fail(NVLX_ENOMEM, "no memory to poll %zu sockets", capacity);
-        free(r->spare);
-        r->spare = polls;
-        r->capacity = capacity;
-    }
-    r->sockets += more;
-    return 0;
 }
 
 /* All signals are for the program's own threads. */
@@ -106,34 +78,36 @@ static int start_thread(struct nvlxi_rendezvous *r) {
     return failed ? nvlxi_fail(NVLX_ENOMEM, "cannot start the service thread: %s", strerror(failed)) : 0;
 }
 
-/* Under the mutex; there are polls for the eventfd. */
+/* Under the mutex. */
 static int start(struct nvlxi_rendezvous *r) {
     if (r->started)
         return 0;
-    r->wake = nvlxi_fork_files_eventfd();
-    if (r->wake < 0)
-        return nvlxi_fail(NVLX_ENOMEM, "no eventfd for the service thread: %s", strerror(errno));
-    int code = start_thread(r);
+    int code = nvlxi_watcher_open(&r->watcher);
     if (code)
-        nvlxi_fork_files_close(r->wake);
-    r->started = !code;
+        return code;
+    r->wake = nvlxi_fork_files_eventfd();
+    if (r->wake < 0) {
+        code = nvlxi_fail(NVLX_ENOMEM, "no eventfd for the service thread: %s", strerror(errno));
+        goto close_watcher;
+    }
+    if ((code = nvlxi_watch(&r->watcher, &r->wake_watch, r->wake, EPOLLIN)) || (code = start_thread(r)))
+        goto close_wake;
+    r->started = true;
+    return 0;
+close_wake:
+    nvlxi_fork_files_close(r->wake);
+    r->wake_watch = (struct nvlxi_watch){0};
+close_watcher:
+    nvlxi_watcher_close(&r->watcher);
     return code;
 }
 
-/* Makes room for sockets, and starts the thread if it does not run yet. */
-static int prepare(struct nvlxi_rendezvous *r, size_t sockets) {
+/* The thread runs when it returns 0. */
+static int prepare(struct nvlxi_rendezvous *r) {
     pthread_mutex_lock(&r->mutex);
-    int code = reserve(r, sockets);
-    if (!code && (code = start(r)))
-        r->sockets -= sockets;
+    int code = start(r);
     pthread_mutex_unlock(&r->mutex);
     return code;
-}
-
-static void unprepare(struct nvlxi_rendezvous *r, size_t sockets) {
-    pthread_mutex_lock(&r->mutex);
-    r->sockets -= sockets;
-    pthread_mutex_unlock(&r->mutex);
 }
 
 /* ---- Serving ------------------------------------------------------------------------------------------- */
@@ -184,9 +158,9 @@ int nvlxi_rendezvous_serve(struct nvlxi_rendezvous *rendezvous, const char *addr
         filled.max_connections = CONNECTIONS_DEFAULT;
     if (!filled.mode)
         filled.mode = filled.user_count || filled.group_count ? 0666 : 0600;
-    code = nvlxi_server_open(&r->publisher, address, &filled, &server);
-    if (!code && (code = prepare(r, nvlxi_server_capacity(server))))
-        nvlxi_server_close(server);
+    code = prepare(r);
+    if (!code)
+        code = nvlxi_server_open(&r->publisher, &r->watcher, &r->times, address, &filled, &server);
     if (code) {
         set_server(r, NULL);
         return code;
@@ -205,23 +179,14 @@ int nvlxi_rendezvous_connect(struct nvlxi_rendezvous *rendezvous, const char *ad
                              struct nvlx_peer **peer) {
     struct nvlxi_rendezvous *r = rendezvous;
     int code = nvlxi_address_check(address);
-    if (code || (code = prepare(r, 1)))
+    if (code || (code = prepare(r)))
         return code;
-    code = nvlxi_clients_connect(&r->clients, address, timeout_ns, peer);
-    if (code) {
-        unprepare(r, 1);
-        return code;
-    }
-    nvlxi_clients_follow(&r->clients, *peer);
-    wake(r);
-    return 0;
+    return nvlxi_clients_connect(&r->clients, address, timeout_ns, peer);
 }
 
 void nvlxi_rendezvous_leave(struct nvlxi_rendezvous *rendezvous, struct nvlx_peer *peer) {
-    if (!peer->subscription)
-        return;
-    nvlxi_clients_leave(&rendezvous->clients, peer);
-    unprepare(rendezvous, 1);
+    if (peer->subscription)
+        nvlxi_clients_leave(&rendezvous->clients, peer);
 }
 
 /* ---- The end ------------------------------------------------------------------------------------------- */
@@ -238,9 +203,9 @@ void nvlxi_rendezvous_free(struct nvlxi_rendezvous *rendezvous) {
     }
     if (r->server)
         nvlxi_server_close(r->server);
-    free(r->polls);
-    free(r->spare);
     nvlxi_clients_free(&r->clients);
+    if (r->started)
+        nvlxi_watcher_close(&r->watcher);
     nvlxi_publisher_free(&r->publisher);
     pthread_mutex_destroy(&r->mutex);
 }

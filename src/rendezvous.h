@@ -3,9 +3,9 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * One service thread an engine, which the first nvlx_serve or nvlx_connect starts and nvlx_engine_destroy joins. It
- * polls: an eventfd by which it is woken up, the server's sockets (rendezvous_server.h), and the subscriptions to peers
- * (rendezvous_client.h). `mutex` guards all fields but clients, publisher and fetcher, which have their own rules;
- * `polls` belongs to the thread. Order: mutex, then that of clients, each for moments only. */
+ * waits (rendezvous_watch.h) for an eventfd by which it is woken up, the server's sockets (rendezvous_server.h), and
+ * the subscriptions to peers (rendezvous_client.h). `mutex` guards all fields except clients, publisher and fetcher,
+ * which have their own rules, and `watcher`, which is there once `started`. */
 #ifndef NVLXI_RENDEZVOUS_H
 #define NVLXI_RENDEZVOUS_H
 
@@ -20,11 +20,11 @@ struct nvlxi_rendezvous {
     pthread_mutex_t mutex;
     bool started, stop, serving; /* serving: somebody has, or is about to set, `server` */
     int wake;                    /* eventfd */
+    struct nvlxi_watch wake_watch;
+    struct nvlxi_watcher watcher;
     pthread_t thread;
+    struct nvlxi_server_times times;
     struct nvlxi_server *server;
-    size_t sockets;               /* that there may be */
-    size_t capacity;              /* of spare, or else of polls */
-    struct pollfd *polls, *spare; /* spare: larger ones for the thread's next turn */
 };
 
 /* Makes no thread and no socket. Lets `relocation` fetch files. */

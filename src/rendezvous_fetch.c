@@ -8,12 +8,12 @@
 
 #include "base.h"
 #include "error.h"
-#include "rendezvous_link.h"
+#include "rendezvous_channel.h"
 
 #define PATIENCE_NS INT64_C(10000000000)
 
 struct fetch {
-    struct nvlxi_files files;
+    struct nvlxi_source source;
     struct nvlxi_link link;
     int64_t patience_ns;
     size_t asked, received;        /* of `wanted` */
@@ -64,7 +64,7 @@ static int refill(struct fetch *fetch) {
         return code;
     fetch->stock = (struct nvlxi_link_files){.count = 0};
     fetch->next = 0;
-    code = nvlxi_link_receive(&fetch->link, NVLXI_WIRE_FILES, &fetch->stock, nvlxi_deadline(fetch->patience_ns));
+    code = nvlxi_link_receive(&fetch->link, NVLXI_WIRE_FILES, &fetch->stock, 0, fetch->patience_ns, NULL);
     if (!code)
         code = check_stock(fetch);
     if (code)
@@ -73,18 +73,26 @@ static int refill(struct fetch *fetch) {
 }
 
 static int take_file(struct nvlxi_files *files, int *fd) {
-    struct fetch *fetch = nvlxi_container_of(files, struct fetch, files);
+    struct nvlxi_source *source = nvlxi_container_of(files, struct nvlxi_source, files);
+    struct fetch *fetch = nvlxi_container_of(source, struct fetch, source);
     int code = fetch->next < fetch->stock.count ? 0 : refill(fetch);
     if (!code)
         *fd = fetch->stock.fds[fetch->next++];
     return code;
 }
 
+static void close_fetch(struct nvlxi_source *source) {
+    struct fetch *fetch = nvlxi_container_of(source, struct fetch, source);
+    close_stock(fetch);
+    nvlxi_link_close(&fetch->link);
+    free(fetch);
+}
+
 static struct fetch *make_fetch(const struct nvlxi_segment_record *segments, size_t count, int64_t patience_ns) {
     struct fetch *made = calloc(1, sizeof *made + count * sizeof made->wanted[0]);
     if (!made)
         return NULL;
-    made->files.take = take_file;
+    made->source = (struct nvlxi_source){.files = {.take = take_file}, .close = close_fetch};
     made->patience_ns = patience_ns;
     for (size_t i = 0; i < count; i++)
         if (segments[i].file)
@@ -92,26 +100,20 @@ static struct fetch *make_fetch(const struct nvlxi_segment_record *segments, siz
     return made;
 }
 
-static int open_files(struct nvlxi_file_server *server, const struct nvlxi_descriptor *owner,
-                      const struct nvlxi_segment_record *segments, size_t count, struct nvlxi_files **files) {
-    const struct nvlxi_fetcher *fetcher = nvlxi_container_of(server, struct nvlxi_fetcher, server);
-    if (!owner->address[0])
-        return nvlxi_fail(NVLX_ENOTSUP,
-                          "segment 0x%" PRIx64 " needs a file descriptor: its process must serve (nvlx_serve) before "
-                          "it exports its descriptor",
-                          segments[0].base);
-    struct fetch *made = make_fetch(segments, count, fetcher->patience_ns);
+/* By a connection of its own. */
+static int open_fetch(const struct nvlxi_descriptor *owner, const struct nvlxi_segment_record *segments, size_t count,
+                      int64_t patience_ns, struct nvlxi_source **source) {
+    struct fetch *made = make_fetch(segments, count, patience_ns);
     if (!made)
         return nvlxi_fail(NVLX_ENOMEM, "no memory to fetch the files of %zu segments", count);
-    int code =
-        nvlxi_link_open(&made->link, owner->address, NVLXI_WIRE_FETCHER, false, nvlxi_deadline(fetcher->patience_ns));
+    int code = nvlxi_link_open(&made->link, owner->address, NVLXI_WIRE_FETCHER, false, nvlxi_deadline(patience_ns));
     if (code)
         goto free_fetch;
     if (strcmp(made->link.engine, owner->identity.engine)) {
         code = nvlxi_fail(NVLX_ESTALE, "another engine serves at \"%s\": the peer is gone", owner->address);
         goto close_link;
     }
-    *files = &made->files;
+    *source = &made->source;
     return 0;
 close_link:
     nvlxi_link_close(&made->link);
@@ -120,12 +122,31 @@ free_fetch:
     return code;
 }
 
+static int open_files(struct nvlxi_file_server *server, const struct nvlx_peer *peer,
+                      const struct nvlxi_descriptor *owner, const struct nvlxi_segment_record *segments, size_t count,
+                      struct nvlxi_files **files) {
+    const struct nvlxi_fetcher *fetcher = nvlxi_container_of(server, struct nvlxi_fetcher, server);
+    struct nvlxi_source *source;
+    int code;
+    if (peer->channel)
+        code = nvlxi_channel_open(peer->channel, segments, count, owner->identity.generation, fetcher->patience_ns,
+                                  &source);
+    else if (!owner->address[0])
+        code = nvlxi_fail(NVLX_ENOTSUP,
+                          "segment 0x%" PRIx64 " of kind \"%s\" is opened by a file descriptor, but its process does "
+                          "not serve any: it must call nvlx_serve before it exports",
+                          segments[0].base, segments[0].kind_name);
+    else
+        code = open_fetch(owner, segments, count, fetcher->patience_ns, &source);
+    if (!code)
+        *files = &source->files;
+    return code;
+}
+
 static void close_files(struct nvlxi_file_server *server, struct nvlxi_files *files) {
-    struct fetch *fetch = nvlxi_container_of(files, struct fetch, files);
+    struct nvlxi_source *source = nvlxi_container_of(files, struct nvlxi_source, files);
     (void)server;
-    close_stock(fetch);
-    nvlxi_link_close(&fetch->link);
-    free(fetch);
+    source->close(source);
 }
 
 void nvlxi_fetcher_init(struct nvlxi_fetcher *fetcher) {

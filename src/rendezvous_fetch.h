@@ -2,8 +2,9 @@
  *
  * SPDX-License-Identifier: Apache-2.0
  *
- * A connection of its own for each mapping, made and used by the thread that maps, which waits. Without progress for
- * `patience_ns` it gives up: NVLX_ETIMEDOUT. */
+ * They come over the connection by which the peer is followed (rendezvous_channel.h). For a peer that is not followed,
+ * or by a server of version 1.0 of the protocol: over a connection of its own for each mapping, made and used by the
+ * thread that maps. Either way that thread waits, and without progress for `patience_ns` gives up: NVLX_ETIMEDOUT. */
 #ifndef NVLXI_RENDEZVOUS_FETCH_H
 #define NVLXI_RENDEZVOUS_FETCH_H
 

@@ -15,8 +15,8 @@
 #include "fork_files.h"
 #include "name.h"
 
-#define PAUSE_MIN 1000000u /* ns between two tries to connect; doubled each time, up to ... */
-#define PAUSE_MAX 50000000u
+#define ANSWER_NS 1000000000 /* for a server that is there to answer a greeting */
+#define PAUSE_MAX 50000000u  /* ns between two tries to connect: doubled each time, up to this */
 
 static_assert(NVLXI_ADDRESS_MAX == sizeof(((struct sockaddr_un *)0)->sun_path) - 1, "an address fits");
 
@@ -53,6 +53,7 @@ int nvlxi_socket_code(int reason) {
         return NVLX_EACCES;
     case ENOENT:
     case ENOTDIR:
+    case ELOOP:
         return NVLX_ENOENT;
     case EADDRINUSE:
         return NVLX_EEXIST;
@@ -65,6 +66,8 @@ int nvlxi_socket_code(int reason) {
     case ENOMEM:
     case ENOBUFS:
     case ETOOMANYREFS:
+    case ENOSPC:
+    case EDQUOT:
         return NVLX_ENOMEM;
     default:
         return NVLX_ENOTSUP;
@@ -72,6 +75,12 @@ int nvlxi_socket_code(int reason) {
 }
 
 /* ---- Messages that arrive piece by piece --------------------------------------------------------------- */
+
+void nvlxi_link_files_close(struct nvlxi_link_files *files) {
+    while (files->count)
+        close(files->fds[--files->count]);
+    files->lost = false;
+}
 
 static void keep_files(const struct msghdr *message, struct nvlxi_link_files *files) {
     /* the macro is not made for const */
@@ -176,7 +185,7 @@ int nvlxi_link_send(struct nvlxi_link *link, const uint8_t *bytes, size_t length
     return 0;
 }
 
-static int refused(const struct nvlxi_link *link) {
+int nvlxi_link_refused(const struct nvlxi_link *link) {
     struct nvlxi_wire_refusal refusal;
     int code = nvlxi_wire_get_refusal(link->in.body, link->in.header.length, &refusal);
     if (code)
@@ -184,30 +193,30 @@ static int refused(const struct nvlxi_link *link) {
     return nvlxi_fail(refusal.code, "the server at \"%s\" refuses: %s", link->address, refusal.text);
 }
 
-/* As nvlxi_link_receive, but that the server has closed is left to the caller to log. */
-static int receive_message(struct nvlxi_link *link, enum nvlxi_wire_type type, struct nvlxi_link_files *files,
-                           uint64_t deadline, bool *closed) {
+static int fill_inbox(struct nvlxi_link *link, struct nvlxi_link_files *files, uint64_t deadline, int64_t patience_ns) {
     int code;
     nvlxi_inbox_clear(&link->in);
     while ((code = nvlxi_inbox_fill(&link->in, link->socket, files)) == NVLX_EAGAIN)
-        if (!wait_for(link->socket, POLLIN, deadline))
+        if (!wait_for(link->socket, POLLIN, nvlxi_max(deadline, nvlxi_deadline(patience_ns))))
             return nvlxi_fail(NVLX_ETIMEDOUT, "the server at \"%s\" does not answer", link->address);
-    *closed = code == NVLX_ESTALE;
+    return code;
+}
+
+int nvlxi_link_receive(struct nvlxi_link *link, enum nvlxi_wire_type type, struct nvlxi_link_files *files,
+                       uint64_t deadline, int64_t patience_ns, bool *closed) {
+    int code = fill_inbox(link, files, deadline, patience_ns);
+    if (code == NVLX_ESTALE && closed)
+        *closed = true;
+    else if (code == NVLX_ESTALE)
+        nvlxi_fail(code, "the server at \"%s\" closed the connection", link->address);
     if (code)
         return code;
     if (link->in.header.type == NVLXI_WIRE_REFUSAL)
-        return refused(link);
+        return nvlxi_link_refused(link);
     if (link->in.header.type != type)
         return nvlxi_fail(NVLX_EFORMAT, "the server at \"%s\" sent a message of type %u, not %d", link->address,
                           (unsigned)link->in.header.type, (int)type);
     return 0;
-}
-
-int nvlxi_link_receive(struct nvlxi_link *link, enum nvlxi_wire_type type, struct nvlxi_link_files *files,
-                       uint64_t deadline) {
-    bool closed = false;
-    int code = receive_message(link, type, files, deadline, &closed);
-    return closed ? nvlxi_fail(NVLX_ESTALE, "the server at \"%s\" closed the connection", link->address) : code;
 }
 
 /* Returns 0 or an errno. */
@@ -224,10 +233,11 @@ static int connect_once(struct nvlxi_link *link, const struct sockaddr_un *addre
 
 static int greet(struct nvlxi_link *link, enum nvlxi_wire_role role, uint64_t deadline, bool *closed) {
     uint8_t hello[NVLXI_WIRE_SHORT_MAX];
-    int code = nvlxi_link_send(link, hello, nvlxi_wire_put_hello(hello, role), deadline);
+    uint64_t end = nvlxi_max(deadline, nvlxi_deadline(ANSWER_NS));
+    int code = nvlxi_link_send(link, hello, nvlxi_wire_put_hello(hello, role), end);
     if (!code)
-        code = receive_message(link, NVLXI_WIRE_WELCOME, NULL, deadline, closed);
-    return code ? code : nvlxi_wire_get_welcome(link->in.body, link->engine);
+        code = nvlxi_link_receive(link, NVLXI_WIRE_WELCOME, NULL, end, 0, closed);
+    return code ? code : nvlxi_wire_get_welcome(link->in.body, link->engine, &link->minor);
 }
 
 /* Returns 0, an error, or 1 with an errno if it may be tried again. A server that closes without a word is about to
@@ -249,8 +259,7 @@ static int try_to_open(struct nvlxi_link *link, enum nvlxi_wire_role role, uint6
     return closed ? 1 : code;
 }
 
-/* Sleeps before the next try; false when the deadline is over. */
-static bool pause_until(uint64_t *pause, uint64_t deadline) {
+bool nvlxi_link_pause(uint64_t *pause, uint64_t deadline) {
     uint64_t now = nvlxi_now_ns();
     if (now >= deadline)
         return false;
@@ -262,7 +271,7 @@ static bool pause_until(uint64_t *pause, uint64_t deadline) {
 
 int nvlxi_link_open(struct nvlxi_link *link, const char *address, enum nvlxi_wire_role role, bool wait,
                     uint64_t deadline) {
-    uint64_t pause = PAUSE_MIN;
+    uint64_t pause = NVLXI_PAUSE_NS;
     int code, reason;
     *link = (struct nvlxi_link){.socket = -1, .in = {.from_server = true}};
     if ((code = nvlxi_address_check(address)))
@@ -271,7 +280,7 @@ int nvlxi_link_open(struct nvlxi_link *link, const char *address, enum nvlxi_wir
     while ((code = try_to_open(link, role, deadline, &reason)) == 1) {
         if (reason != EAGAIN && !wait)
             return nvlxi_fail(NVLX_ESTALE, "nobody serves at \"%s\" any more: the peer is gone", address);
-        if (!pause_until(&pause, deadline))
+        if (!nvlxi_link_pause(&pause, deadline))
             return nvlxi_fail(NVLX_ETIMEDOUT, "cannot connect to \"%s\" in time: %s", address, strerror(reason));
     }
     return code;

@@ -91,19 +91,53 @@ static int bind_socket(struct nvlxi_listener *listener, const struct sockaddr_un
     return 0;
 }
 
+/* Whether the file at the address is still the one that was bound. */
+static bool is_ours(const struct nvlxi_listener *listener, const struct stat *status) {
+    return S_ISSOCK(status->st_mode) && status->st_dev == listener->device && status->st_ino == listener->inode;
+}
+
+static int note_file(struct nvlxi_listener *listener) {
+    struct stat status;
+    if (lstat(listener->address, &status))
+        return nvlxi_fail(nvlxi_socket_code(errno), "\"%s\" is gone again: %s", listener->address, strerror(errno));
+    listener->device = status.st_dev;
+    listener->inode = status.st_ino;
+    return 0;
+}
+
+static void remove_file(const struct nvlxi_listener *listener) {
+    struct stat status;
+    if (listener->address[0] == '/' && lstat(listener->address, &status) == 0 && is_ours(listener, &status))
+        unlink(listener->address);
+}
+
+/* No link is followed: others may be able to put one in the place of the file. So the file itself is opened, and gets
+ * its mode by the name that /proc has for what is open. */
+static int set_mode(const struct nvlxi_listener *listener, mode_t mode) {
+    char open_file[64];
+    struct stat status;
+    int code = 0, file = open(listener->address, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (file < 0)
+        return nvlxi_fail(nvlxi_socket_code(errno), "cannot set the mode of \"%s\": %s", listener->address,
+                          strerror(errno));
+    snprintf(open_file, sizeof open_file, "/proc/self/fd/%d", file);
+    if (fstat(file, &status) || !is_ours(listener, &status) || status.st_uid != geteuid())
+        code = nvlxi_fail(NVLX_EEXIST, "cannot serve at \"%s\": something else has taken its place", listener->address);
+    else if (chmod(open_file, mode))
+        code = nvlxi_fail(nvlxi_socket_code(errno), "cannot set the mode of \"%s\": %s", listener->address,
+                          strerror(errno));
+    close(file);
+    return code;
+}
+
 /* Gives the file its mode before anybody can connect. */
 static int start_listening(struct nvlxi_listener *listener, mode_t mode) {
-    const char *path = listener->address;
-    struct stat status;
-    if (path[0] == '/') {
-        if (chmod(path, mode) || lstat(path, &status))
-            return nvlxi_fail(nvlxi_socket_code(errno), "cannot set the mode of \"%s\": %s", path, strerror(errno));
-        listener->device = status.st_dev;
-        listener->inode = status.st_ino;
-    }
-    if (listen(listener->socket, SOMAXCONN) == 0)
-        return 0;
-    return nvlxi_fail(nvlxi_socket_code(errno), "cannot listen at \"%s\": %s", path, strerror(errno));
+    int code = 0;
+    if (listener->address[0] == '/' && !(code = note_file(listener)))
+        code = set_mode(listener, mode);
+    if (code || listen(listener->socket, SOMAXCONN) == 0)
+        return code;
+    return nvlxi_fail(nvlxi_socket_code(errno), "cannot listen at \"%s\": %s", listener->address, strerror(errno));
 }
 
 static int copy_ids(const uint32_t *from, size_t count, uint32_t **to) {
@@ -142,8 +176,8 @@ int nvlxi_listener_open(struct nvlxi_listener *listener, const char *address,
     if ((code = lock_folder(address, &lock)))
         goto free_all;
     code = bind_socket(listener, &parsed, length);
-    if (!code && (code = start_listening(listener, options->mode)) && address[0] == '/')
-        unlink(address);
+    if (!code && (code = start_listening(listener, options->mode)))
+        remove_file(listener);
     unlock_folder(lock);
     if (!code)
         return 0;
@@ -154,10 +188,7 @@ free_all:
 
 /* A child that is about to exec may have the socket as well: it stops listening there too. */
 void nvlxi_listener_close(struct nvlxi_listener *listener) {
-    struct stat status;
-    if (listener->address[0] == '/' && lstat(listener->address, &status) == 0 && status.st_dev == listener->device &&
-        status.st_ino == listener->inode)
-        unlink(listener->address);
+    remove_file(listener);
     shutdown(listener->socket, SHUT_RDWR);
     free_listener(listener);
 }

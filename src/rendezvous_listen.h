@@ -27,7 +27,7 @@ struct nvlxi_listener {
 };
 
 /* The address was checked. May wait for the folder's lock up to a second. NVLX_EEXIST: somebody serves there, or it is
- * no socket. NVLX_EACCES, NVLX_ENOENT: the folder. */
+ * no socket. NVLX_EACCES, NVLX_ENOENT, NVLX_ENOMEM: the folder. */
 int nvlxi_listener_open(struct nvlxi_listener *listener, const char *address, const struct nvlx_serve_options *options);
 /* Removes the socket file. */
 void nvlxi_listener_close(struct nvlxi_listener *listener);

@@ -14,16 +14,17 @@
 #include "error.h"
 #include "fork_files.h"
 #include "log.h"
+#include "rendezvous_give.h"
 #include "rendezvous_link.h"
 
-#define HELLO_NS       UINT64_C(5000000000)
-#define STALL_NS       UINT64_C(30000000000)
 #define ACCEPT_REST_NS UINT64_C(100000000) /* after accept found no room for a file descriptor */
 #define TEXT_REST_NS   UINT64_C(2000000)   /* between two texts, or if that is more: */
 #define TEXT_REST      10                  /* times what it took to make one */
-#define TEXT_RETRY_NS  UINT64_C(100000000) /* after one that could not be made */
+#define TEXT_RETRY_NS  UINT64_C(100000000) /* after one that could not be made; doubled each time, up to ... */
+#define TEXT_RETRY_MAX UINT64_C(1000000000)
+#define TEXT_PATIENCE  UINT64_C(3000000000) /* then followers are told that they cannot be told */
 #define ACCEPTS_A_TURN 16
-#define FILES_A_TURN   16 /* a connection; exporting one takes 0.3 to 0.7 ms */
+#define MAPPING_NS     UINT64_C(1000000000) /* a follower that maps gets no text, unless it does not go on */
 
 struct text {
     char *bytes;
@@ -38,7 +39,7 @@ enum state { STRANGER, SUBSCRIBER, FETCHER };
 struct connection {
     int socket;
     enum state state;
-    size_t slot;    /* in the array polled, or 0: it came later */
+    struct nvlxi_watch watch;
     uint64_t since; /* when it made progress last */
     struct nvlxi_inbox in;
     uint8_t head[NVLXI_WIRE_SHORT_MAX]; /* what is being sent: a short message, or the header of a text, ... */
@@ -47,23 +48,31 @@ struct connection {
     uint64_t subscribed;                /* when its HELLO came */
     bool told;                          /* a text was begun: of this generation */
     uint64_t generation;
-    struct nvlxi_wire_file files[NVLXI_WIRE_FILES_MAX]; /* asked for, [files_given, file_count) are to be sent */
-    size_t files_given, file_count;
+    struct nvlxi_giving giving;
+    uint64_t mapping; /* a subscriber maps something, until then */
+    int denied;       /* what it asked for, with this code; 0: nothing, or it was told */
+    uint64_t denied_at;
+    char denied_why[NVLXI_WIRE_REASON_MAX + 1];
     struct connection *prev, *next;
 };
 
 struct nvlxi_server {
     struct nvlxi_listener listener;
+    struct nvlxi_watch listener_watch;
+    struct nvlxi_watcher *watcher;
     struct nvlxi_publisher *publisher;
+    const struct nvlxi_server_times *times;
     size_t max_connections, count, subscribers;
     struct connection *connections; /* list */
     struct text *text;              /* the newest, or NULL */
     int failure;                    /* why there is no newer one, or 0 */
-    uint64_t failed;                /* when making it began */
+    uint64_t failing, failed;       /* when making it began, first and last */
+    uint64_t retry;                 /* pause before it is tried again */
     char reason[NVLXI_WIRE_REASON_MAX + 1];
     atomic_bool outdated; /* it is not the newest any more */
     uint64_t text_due;    /* no new one before */
     uint64_t accept_due;  /* nobody is let in before */
+    bool accept_fails;    /* which was logged */
 };
 
 /* ---- The text ------------------------------------------------------------------------------------------ */
@@ -91,19 +100,36 @@ static int make_text(struct nvlxi_server *server, uint64_t begun) {
     return 0;
 }
 
+static void note_failure(struct nvlxi_server *server, int code, uint64_t begin) {
+    server->retry = server->failure ? nvlxi_min(2 * server->retry, TEXT_RETRY_MAX) : TEXT_RETRY_NS;
+    server->failing = server->failure ? server->failing : begin;
+    server->failure = code;
+    server->failed = begin;
+    snprintf(server->reason, sizeof server->reason, "%s", nvlx_last_error());
+    atomic_store(&server->outdated, true);
+}
+
 /* Once for all subscribers, and not too often. */
 static void refresh_text(struct nvlxi_server *server) {
     uint64_t begin = nvlxi_now_ns();
     if (!server->subscribers || begin < server->text_due || !atomic_exchange(&server->outdated, false))
         return;
     int code = make_text(server, begin);
-    server->failure = code;
     if (code) {
-        atomic_store(&server->outdated, true);
-        server->failed = begin;
-        snprintf(server->reason, sizeof server->reason, "%s", nvlx_last_error());
+        note_failure(server, code, begin);
+        server->text_due = begin + server->retry;
+    } else {
+        server->failure = 0;
+        server->text_due = begin + nvlxi_max(TEXT_REST_NS, TEXT_REST * (nvlxi_now_ns() - begin));
     }
-    server->text_due = begin + (code ? TEXT_RETRY_NS : nvlxi_max(TEXT_REST_NS, TEXT_REST * (nvlxi_now_ns() - begin)));
+}
+
+/* Whether a subscriber is to be told that it cannot be told how things are: at once if it knows nothing yet, or if that
+ * will not change by itself; else when it has lasted. A picture that is not true any more is worse than none. */
+static bool is_hopeless(const struct nvlxi_server *server, const struct connection *c) {
+    if (c->state != SUBSCRIBER || !server->failure || (!c->told && c->subscribed > server->failed))
+        return false;
+    return !c->told || server->failure == NVLX_EINVAL || server->failed - server->failing >= TEXT_PATIENCE;
 }
 
 bool nvlxi_server_changed(struct nvlxi_server *server) {
@@ -150,74 +176,56 @@ static void begin_text(struct connection *c, struct text *text) {
     begin_sending(c, nvlxi_wire_put_text(c->head, text->length));
 }
 
-/* The first one must have all that was registered before the client came. */
+/* The first one must have all that was registered before the client came. What a client maps must not change
+ * meanwhile: it would have to begin again, maybe for ever. */
 static bool wants_text(const struct nvlxi_server *server, const struct connection *c) {
     const struct text *text = server->text;
     if (c->state != SUBSCRIBER || !text)
         return false;
-    return c->told ? c->generation != text->generation : text->begun > c->subscribed || !atomic_load(&server->outdated);
+    if (c->told)
+        return c->generation != text->generation && nvlxi_now_ns() >= c->mapping;
+    return text->begun > c->subscribed || !atomic_load(&server->outdated);
 }
 
 /* ---- Files --------------------------------------------------------------------------------------------- */
 
-static int export_file(const struct nvlxi_server *server, const struct nvlxi_wire_file *file, int *fd) {
-    struct nvlxi_registration *registration = server->publisher->registration;
-    struct nvlxi_allocation allocation;
-    int code = nvlxi_registration_find(registration, file->base, file->serial, &allocation);
-    if (!code && !allocation.file)
-        code = nvlxi_fail(NVLX_EINVAL, "segment 0x%" PRIx64 " is not shared by a file descriptor", file->base);
-    return code ? code : registration->ops->export_file(registration->device, &allocation, fd);
+/* A fetcher is told at once that it does not get the rest, a subscriber when it is time. */
+static void deny(struct connection *c, int code) {
+    if (c->state == FETCHER) {
+        begin_sending(c, nvlxi_wire_put_refusal(c->head, code, nvlx_last_error()));
+        return;
+    }
+    c->mapping = 0;
+    c->denied = code;
+    c->denied_at = nvlxi_now_ns();
+    snprintf(c->denied_why, sizeof c->denied_why, "%s", nvlx_last_error());
 }
 
-/* The message is far shorter than what a socket that polls as writable takes, so it goes whole or not at all. */
-static int send_files(struct connection *c, const int *fds, size_t count) {
-    union {
-        char bytes[CMSG_SPACE(FILES_A_TURN * sizeof(int))];
-        struct cmsghdr aligned;
-    } control = {0};
-    uint8_t bytes[NVLXI_WIRE_SHORT_MAX];
-    struct iovec what = {.iov_base = bytes, .iov_len = nvlxi_wire_put_files(bytes, count)};
-    struct msghdr message = {.msg_iov = &what,
-                             .msg_iovlen = 1,
-                             .msg_control = control.bytes,
-                             .msg_controllen = CMSG_SPACE(count * sizeof(int))};
-    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
-    *header =
-        (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(count * sizeof(int))};
-    memcpy(CMSG_DATA(header), fds, count * sizeof(int));
-    ssize_t sent = sendmsg(c->socket, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
-    if (sent == (ssize_t)what.iov_len)
-        return 0;
-    if (sent < 0 && (errno == EAGAIN || errno == EINTR))
-        return NVLX_EAGAIN;
-    if (sent < 0 && nvlxi_socket_code(errno) == NVLX_ESTALE)
-        return NVLX_ESTALE;
-    return nvlxi_fail(NVLX_ENOMEM, "cannot send %zu file descriptors: %s", count,
-                      sent < 0 ? strerror(errno) : "only a part was taken");
+/* A subscriber that is denied what was withdrawn is first told that it was withdrawn. */
+static bool may_tell_denial(const struct nvlxi_server *server, const struct connection *c) {
+    if (!c->denied || is_sending(c))
+        return false;
+    if (c->denied != NVLX_ESTALE || server->failure)
+        return true;
+    return server->text && c->generation == server->text->generation &&
+           (server->text->begun > c->denied_at || !atomic_load(&server->outdated));
 }
 
-static void refuse_files(struct connection *c, int code) {
-    c->files_given = c->file_count = 0;
-    begin_sending(c, nvlxi_wire_put_refusal(c->head, code, nvlx_last_error()));
-}
-
-/* Some of the files that a fetcher asked for; the socket is writable. Returns as send_more. */
-static int give_files(const struct nvlxi_server *server, struct connection *c) {
-    int fds[FILES_A_TURN], code = 0;
-    size_t wanted = nvlxi_min(c->file_count - c->files_given, FILES_A_TURN), count = 0;
-    while (count < wanted && !(code = export_file(server, &c->files[c->files_given + count], &fds[count])))
-        count++;
-    int failed = code ? 0 : send_files(c, fds, count);
-    for (size_t i = 0; i < count; i++)
-        close(fds[i]);
-    if (failed == NVLX_EAGAIN || failed == NVLX_ESTALE)
-        return failed;
-    if (code || failed)
-        refuse_files(c, code ? code : failed);
-    else
-        c->files_given += count;
+static void go_on_mapping(struct connection *c) {
     c->since = nvlxi_now_ns();
-    return 0;
+    if (c->state == SUBSCRIBER)
+        c->mapping = c->since + MAPPING_NS;
+}
+
+static int give_files(const struct nvlxi_server *server, struct connection *c) {
+    size_t before = c->giving.given;
+    int code = nvlxi_giving_go_on(&c->giving, c->socket, server->publisher->registration,
+                                  nvlxi_giving_share(server->max_connections));
+    if (c->giving.denied)
+        deny(c, c->giving.denied);
+    else if (!code && c->giving.given > before)
+        go_on_mapping(c);
+    return code;
 }
 
 /* ---- Receiving ----------------------------------------------------------------------------------------- */
@@ -239,20 +247,26 @@ static int obey(struct nvlxi_server *server, struct connection *c) {
     c->since = nvlxi_now_ns();
     if (c->state == STRANGER && c->in.header.type == NVLXI_WIRE_HELLO)
         return welcome(server, c);
-    if (c->state == FETCHER && c->in.header.type == NVLXI_WIRE_FETCH) {
-        c->files_given = 0;
-        return nvlxi_wire_get_fetch(c->in.body, c->in.header.length, c->files, &c->file_count);
+    if (c->state == FETCHER && c->in.header.type == NVLXI_WIRE_FETCH)
+        return nvlxi_giving_begin(&c->giving, false, c->in.body, c->in.header.length);
+    if (c->state == SUBSCRIBER && c->in.header.type == NVLXI_WIRE_ASK) {
+        go_on_mapping(c);
+        return nvlxi_giving_begin(&c->giving, true, c->in.body, c->in.header.length);
+    }
+    if (c->state == SUBSCRIBER && c->in.header.type == NVLXI_WIRE_DONE) {
+        c->mapping = 0;
+        return 0;
     }
     return nvlxi_fail(NVLX_EFORMAT, "a message of type %u out of turn", (unsigned)c->in.header.type);
 }
 
 static bool is_giving(const struct connection *c) {
-    return c->files_given < c->file_count;
+    return nvlxi_giving_is_open(&c->giving);
 }
 
-/* A fetcher is not listened to while it is being served. */
+/* Who asks for files is not listened to while it is being served. */
 static bool listens(const struct connection *c) {
-    return c->state != FETCHER || (!is_giving(c) && !is_sending(c));
+    return !is_giving(c) && !c->denied && (c->state != FETCHER || !is_sending(c));
 }
 
 static int take_input(struct nvlxi_server *server, struct connection *c) {
@@ -272,6 +286,7 @@ static void remove_connection(struct nvlxi_server *server, struct connection *c)
     server->subscribers -= c->state == SUBSCRIBER;
     nvlxi_inbox_clear(&c->in);
     drop_text(c->text);
+    nvlxi_unwatch(server->watcher, &c->watch);
     shutdown(c->socket, SHUT_RDWR); /* a child that is about to exec may have it as well */
     nvlxi_fork_files_close(c->socket);
     free(c);
@@ -291,32 +306,40 @@ static void drop(struct nvlxi_server *server, struct connection *c, int code) {
     remove_connection(server, c);
 }
 
-/* When it will be dropped unless it makes progress. */
-static uint64_t deadline_of(const struct connection *c) {
-    if (c->state == STRANGER)
-        return c->since + HELLO_NS;
-    return c->state == FETCHER || is_sending(c) ? c->since + STALL_NS : UINT64_MAX;
+static uint64_t patience_with(const struct nvlxi_server *server, const struct connection *c) {
+    return atomic_load(c->state == STRANGER ? &server->times->hello_ns : &server->times->stall_ns);
 }
 
-static int serve(struct nvlxi_server *server, struct connection *c, short events) {
+/* When it will be dropped unless it makes progress. */
+static uint64_t deadline_of(const struct nvlxi_server *server, const struct connection *c) {
+    bool is_due = c->state != SUBSCRIBER || is_sending(c) || is_giving(c);
+    return is_due ? c->since + patience_with(server, c) : UINT64_MAX;
+}
+
+static int serve(struct nvlxi_server *server, struct connection *c, uint32_t events) {
     int code = 0;
-    if (events & POLLERR || (events & POLLHUP && !(events & POLLIN)))
+    if (events & EPOLLERR || (events & EPOLLHUP && !(events & EPOLLIN)))
         return NVLX_ESTALE;
-    if (events & POLLIN)
+    if (events & EPOLLIN)
         code = take_input(server, c);
     if (!code && is_sending(c))
         code = send_more(c);
-    if (!code && is_giving(c) && events & POLLOUT)
+    if (!code && is_giving(c) && !is_sending(c))
         code = give_files(server, c);
     if (!code && !is_sending(c) && wants_text(server, c)) {
         begin_text(c, server->text);
         code = send_more(c);
     }
-    if (!code && c->state == SUBSCRIBER && !c->told && server->failure && c->subscribed <= server->failed)
+    if (!code && may_tell_denial(server, c)) {
+        begin_sending(c, nvlxi_wire_put_denied(c->head, c->giving.request, c->denied, c->denied_why));
+        c->denied = 0;
+        code = send_more(c);
+    }
+    if (!code && is_hopeless(server, c))
         return nvlxi_fail_again(server->failure, server->reason);
-    if ((!code || code == NVLX_EAGAIN) && nvlxi_now_ns() >= deadline_of(c))
+    if ((!code || code == NVLX_EAGAIN) && nvlxi_now_ns() >= deadline_of(server, c))
         return nvlxi_fail(NVLX_ETIMEDOUT, "a client of \"%s\" made no progress for %" PRIu64 " s",
-                          server->listener.address, (c->state == STRANGER ? HELLO_NS : STALL_NS) / 1000000000);
+                          server->listener.address, patience_with(server, c) / 1000000000);
     return code == NVLX_EAGAIN ? 0 : code;
 }
 
@@ -330,6 +353,10 @@ static int admit(struct nvlxi_server *server, int socket) {
     struct connection *made = calloc(1, sizeof *made);
     if (!made)
         return nvlxi_fail(NVLX_ENOMEM, "no memory for a connection");
+    if ((code = nvlxi_watch(server->watcher, &made->watch, socket, EPOLLIN))) {
+        free(made);
+        return code;
+    }
     made->socket = socket;
     made->since = nvlxi_now_ns();
     DL_APPEND(server->connections, made);
@@ -337,19 +364,27 @@ static int admit(struct nvlxi_server *server, int socket) {
     return 0;
 }
 
+/* Who waits keeps waiting; asking again at once would only turn in circles. Said once until somebody is let in. */
+static void rest_from_accepting(struct nvlxi_server *server, int reason) {
+    if (reason == EAGAIN)
+        return;
+    if (!server->accept_fails)
+        nvlxi_log(NVLX_LOG_WARNING, "nobody can be let in at \"%s\" now: %s", server->listener.address,
+                  strerror(reason));
+    server->accept_fails = true;
+    server->accept_due = nvlxi_now_ns() + ACCEPT_REST_NS;
+}
+
 static void accept_some(struct nvlxi_server *server) {
     for (int i = 0; i < ACCEPTS_A_TURN; i++) {
         int socket = nvlxi_fork_files_accept(server->listener.socket);
         if (socket < 0 && (errno == EINTR || errno == ECONNABORTED))
             continue;
-        if (socket < 0 && errno == EAGAIN)
-            return;
-        if (socket < 0) { /* who waits keeps waiting; asking again at once would only turn in circles */
-            nvlxi_log(NVLX_LOG_WARNING, "nobody can be let in at \"%s\" now: %s", server->listener.address,
-                      strerror(errno));
-            server->accept_due = nvlxi_now_ns() + ACCEPT_REST_NS;
+        if (socket < 0) {
+            rest_from_accepting(server, errno);
             return;
         }
+        server->accept_fails = false;
         int code = admit(server, socket);
         if (code) {
             send_reason(socket, code);
@@ -360,8 +395,9 @@ static void accept_some(struct nvlxi_server *server) {
 
 /* ---- The server ---------------------------------------------------------------------------------------- */
 
-int nvlxi_server_open(struct nvlxi_publisher *publisher, const char *address, const struct nvlx_serve_options *options,
-                      struct nvlxi_server **server) {
+int nvlxi_server_open(struct nvlxi_publisher *publisher, struct nvlxi_watcher *watcher,
+                      const struct nvlxi_server_times *times, const char *address,
+                      const struct nvlx_serve_options *options, struct nvlxi_server **server) {
     struct nvlxi_server *made = calloc(1, sizeof *made);
     if (!made)
         return nvlxi_fail(NVLX_ENOMEM, "no memory for a server");
@@ -370,7 +406,14 @@ int nvlxi_server_open(struct nvlxi_publisher *publisher, const char *address, co
         free(made);
         return code;
     }
+    if ((code = nvlxi_watch(watcher, &made->listener_watch, made->listener.socket, 0))) {
+        nvlxi_listener_close(&made->listener);
+        free(made);
+        return code;
+    }
+    made->watcher = watcher;
     made->publisher = publisher;
+    made->times = times;
     made->max_connections = options->max_connections;
     atomic_init(&made->outdated, true);
     *server = made;
@@ -379,6 +422,7 @@ int nvlxi_server_open(struct nvlxi_publisher *publisher, const char *address, co
 
 void nvlxi_server_close(struct nvlxi_server *server) {
     struct connection *c, *next;
+    nvlxi_unwatch(server->watcher, &server->listener_watch);
     nvlxi_listener_close(&server->listener);
     DL_FOREACH_SAFE(server->connections, c, next) {
         remove_connection(server, c);
@@ -387,36 +431,33 @@ void nvlxi_server_close(struct nvlxi_server *server) {
     free(server);
 }
 
-size_t nvlxi_server_capacity(const struct nvlxi_server *server) {
-    return server->max_connections + 1;
-}
-
-size_t nvlxi_server_poll(struct nvlxi_server *server, struct pollfd *polls, uint64_t *deadline) {
+void nvlxi_server_prepare(struct nvlxi_server *server, uint64_t *deadline) {
     struct connection *c;
-    size_t count = 1;
     bool rests = nvlxi_now_ns() < server->accept_due;
-    polls[0] = (struct pollfd){.fd = rests ? -1 : server->listener.socket, .events = POLLIN};
+    nvlxi_watch(server->watcher, &server->listener_watch, server->listener.socket, rests ? 0 : EPOLLIN);
     if (rests)
         *deadline = nvlxi_min(*deadline, server->accept_due);
     if (server->subscribers && atomic_load(&server->outdated))
         *deadline = nvlxi_min(*deadline, server->text_due);
     DL_FOREACH(server->connections, c) {
-        short events = (short)((listens(c) ? POLLIN : 0) | (is_sending(c) || is_giving(c) ? POLLOUT : 0));
-        polls[count] = (struct pollfd){.fd = c->socket, .events = events};
-        c->slot = count++;
-        *deadline = nvlxi_min(*deadline, deadline_of(c));
+        uint32_t events = (listens(c) ? EPOLLIN : 0u) | (is_sending(c) ? EPOLLOUT : 0u);
+        if (is_giving(c) && !is_sending(c))
+            events = nvlxi_giving_events(&c->giving, deadline);
+        if (nvlxi_now_ns() < c->mapping && server->text && c->generation != server->text->generation)
+            *deadline = nvlxi_min(*deadline, c->mapping);
+        nvlxi_watch(server->watcher, &c->watch, c->socket, events);
+        *deadline = nvlxi_min(*deadline, deadline_of(server, c));
     }
-    return count;
 }
 
-void nvlxi_server_turn(struct nvlxi_server *server, const struct pollfd *polls) {
+void nvlxi_server_turn(struct nvlxi_server *server) {
     struct connection *c, *next;
     refresh_text(server);
     DL_FOREACH_SAFE(server->connections, c, next) {
-        int code = serve(server, c, polls[c->slot].revents);
+        int code = serve(server, c, nvlxi_watch_take(&c->watch));
         if (code)
             drop(server, c, code);
     }
-    if (polls[0].revents)
+    if (nvlxi_watch_take(&server->listener_watch) & EPOLLIN)
         accept_some(server);
 }

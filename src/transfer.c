@@ -180,15 +180,19 @@ static void leave(struct nvlx_request *request) {
     nvlxi_needs_unpin(&request->needs);
 }
 
-static int map_missing(const struct nvlxi_check *check, uint32_t flags) {
+/* What a peer changed meanwhile is left for the next check to tell. */
+static int map_missing(const struct nvlxi_check *check, uint32_t flags, struct nvlxi_patience *patience) {
     int code = 0;
     if (flags & NVLX_NO_MAP)
         return nvlxi_fail(
             NVLX_EAGAIN, "peers' segments must be mapped first (%zu), and NVLX_NO_MAP is set: nvlx_peer_map maps ahead",
             check->missing_count);
-    for (size_t i = 0; i < check->missing_count && !code; i++)
-        code = nvlxi_peer_map_span(check->missing[i].peer, check->missing[i].gpu, check->missing[i].base,
-                                   check->missing[i].serial);
+    for (size_t i = 0; i < check->missing_count && !code; i++) {
+        const struct nvlxi_missing *missing = &check->missing[i];
+        code = nvlxi_peer_map_span(missing->peer, missing->gpu, missing->base, missing->serial);
+        if (code == NVLX_EAGAIN)
+            code = nvlxi_peer_map_again(patience);
+    }
     return code;
 }
 
@@ -211,10 +215,11 @@ static int check_and_enter(struct nvlxi_transfers *t, const struct nvlxi_admissi
 int nvlxi_transfer_admit(struct nvlxi_transfers *transfers, const struct nvlxi_admission *admission) {
     size_t bytes = NVLXI_BLOCK_BYTES;
     bool polled = false;
+    struct nvlxi_patience patience = {0};
     for (;;) {
         int code = check_and_enter(transfers, admission);
         if (code == NVLX_EAGAIN) {
-            code = map_missing(admission->check, admission->flags);
+            code = map_missing(admission->check, admission->flags, &patience);
         } else if (code == NVLXI_GROW) {
             code = nvlxi_list_memory_grow(&transfers->pool.lists, bytes);
             bytes *= 2;
@@ -445,20 +450,35 @@ int nvlxi_transfer_submit(struct nvlxi_transfers *transfers, const struct nvlx_o
     return hand_over(made, code, request);
 }
 
+/* What a prepared list names must still be there: nothing is sent to who is gone. */
+static int check_post(const struct nvlx_prepared *prepared) {
+    const struct nvlxi_needs *needs = &prepared->needs;
+    int code = 0;
+    for (size_t i = 0; i < needs->peer_count && !code; i++)
+        code = nvlxi_peer_check(needs->peers[i]);
+    for (size_t i = 0; i < needs->mapping_count && !code; i++) {
+        if (atomic_load(&needs->mappings[i]->retired))
+            code = nvlxi_fail(NVLX_ESTALE, "the peer has withdrawn segment 0x%" PRIx64 " of the prepared list",
+                              needs->mappings[i]->key.base);
+        else if (needs->mappings[i]->own)
+            code = nvlxi_mapping_check(needs->peers[0]->relocation, needs->mappings[i]);
+    }
+    return code;
+}
+
 int nvlxi_post(struct nvlx_prepared *prepared, void *stream, struct nvlx_request **request) {
     struct nvlxi_transfers *t = prepared->transfers;
     uint64_t started_ns = nvlxi_now_ns();
-    for (size_t i = 0; i < prepared->needs.mapping_count; i++)
-        if (atomic_load(&prepared->needs.mappings[i]->retired))
-            return nvlxi_fail(NVLX_ESTALE, "the peer has withdrawn segment 0x%" PRIx64 " of the prepared list",
-                              prepared->needs.mappings[i]->key.base);
+    int code = check_post(prepared);
+    if (code)
+        return code;
     struct nvlx_request *made = take_request(t);
     if (!made)
         return NVLX_ENOMEM;
     pthread_mutex_lock(&made->polling);
     made->started_ns = started_ns;
     made->info = prepared->info;
-    int code = enter(made);
+    code = enter(made);
     if (code) {
         nvlxi_transfers_progress(t);
         code = enter(made);

@@ -29,8 +29,27 @@ struct files_bytes {
     uint32_t count, zero;
 };
 
+struct ask_bytes { /* the files behind it */
+    uint32_t request, zero;
+};
+
+struct given_bytes {
+    uint32_t request, count;
+};
+
+struct denied_bytes { /* the text behind it */
+    uint32_t request;
+    int32_t code;
+};
+
+struct done_bytes {
+    uint64_t zero;
+};
+
 static_assert(sizeof(struct header_bytes) == NVLXI_WIRE_HEADER, "no padding");
 static_assert(sizeof(struct greeting_bytes) == 16 && sizeof(struct refusal_bytes) == 8, "no padding");
+static_assert(sizeof(struct ask_bytes) == 8 && sizeof(struct given_bytes) == 8, "no padding");
+static_assert(sizeof(struct denied_bytes) == 8 && sizeof(struct done_bytes) == 8, "no padding");
 static_assert(sizeof(struct files_bytes) == 8 && sizeof(struct nvlxi_wire_file) == 16, "no padding");
 
 static const struct {
@@ -47,6 +66,12 @@ static const struct {
                             sizeof(struct refusal_bytes) + NVLXI_WIRE_REASON_MAX},
     [NVLXI_WIRE_TEXT] = {"TEXT", true, 1, NVLXI_TEXT_MAX},
     [NVLXI_WIRE_FILES] = {"FILES", true, sizeof(struct files_bytes), sizeof(struct files_bytes)},
+    [NVLXI_WIRE_ASK] = {"ASK", false, sizeof(struct ask_bytes) + sizeof(struct nvlxi_wire_file),
+                        sizeof(struct ask_bytes) + NVLXI_WIRE_FILES_MAX * sizeof(struct nvlxi_wire_file)},
+    [NVLXI_WIRE_DONE] = {"DONE", false, sizeof(struct done_bytes), sizeof(struct done_bytes)},
+    [NVLXI_WIRE_GIVEN] = {"GIVEN", true, sizeof(struct given_bytes), sizeof(struct given_bytes)},
+    [NVLXI_WIRE_DENIED] = {"DENIED", true, sizeof(struct denied_bytes) + 1,
+                           sizeof(struct denied_bytes) + NVLXI_WIRE_REASON_MAX},
 };
 
 /* ---- Writing ------------------------------------------------------------------------------------------- */
@@ -74,16 +99,48 @@ size_t nvlxi_wire_put_welcome(uint8_t *out, const char engine[NVLXI_WIRE_ENGINE 
     return put_header(out, NVLXI_WIRE_WELCOME, sizeof(struct greeting_bytes) + NVLXI_WIRE_ENGINE);
 }
 
-size_t nvlxi_wire_put_refusal(uint8_t *out, int code, const char *text) {
-    const struct refusal_bytes refusal = {.code = code};
-    uint8_t *body = out + NVLXI_WIRE_HEADER, *reason = body + sizeof refusal;
+/* A reason in plain ASCII, of 1 to NVLXI_WIRE_REASON_MAX bytes. */
+static size_t put_reason(uint8_t *reason, const char *text) {
     size_t length = 0;
-    memcpy(body, &refusal, sizeof refusal);
     for (; length < NVLXI_WIRE_REASON_MAX && text[length]; length++)
         reason[length] = text[length] >= ' ' && text[length] <= '~' ? (uint8_t)text[length] : '?';
     if (!length)
         reason[length++] = '?';
-    return put_header(out, NVLXI_WIRE_REFUSAL, sizeof refusal + length);
+    return length;
+}
+
+size_t nvlxi_wire_put_refusal(uint8_t *out, int code, const char *text) {
+    const struct refusal_bytes refusal = {.code = code};
+    uint8_t *body = out + NVLXI_WIRE_HEADER;
+    memcpy(body, &refusal, sizeof refusal);
+    return put_header(out, NVLXI_WIRE_REFUSAL, sizeof refusal + put_reason(body + sizeof refusal, text));
+}
+
+size_t nvlxi_wire_put_denied(uint8_t *out, uint32_t request, int code, const char *text) {
+    const struct denied_bytes denied = {.request = request, .code = code};
+    uint8_t *body = out + NVLXI_WIRE_HEADER;
+    memcpy(body, &denied, sizeof denied);
+    return put_header(out, NVLXI_WIRE_DENIED, sizeof denied + put_reason(body + sizeof denied, text));
+}
+
+size_t nvlxi_wire_put_ask(uint8_t *out, uint32_t request, const struct nvlxi_wire_file *files, size_t count) {
+    const struct ask_bytes ask = {.request = request};
+    uint8_t *body = out + NVLXI_WIRE_HEADER;
+    memcpy(body, &ask, sizeof ask);
+    memcpy(body + sizeof ask, files, count * sizeof *files);
+    return put_header(out, NVLXI_WIRE_ASK, sizeof ask + count * sizeof *files);
+}
+
+size_t nvlxi_wire_put_done(uint8_t *out) {
+    const struct done_bytes done = {.zero = 0};
+    memcpy(out + NVLXI_WIRE_HEADER, &done, sizeof done);
+    return put_header(out, NVLXI_WIRE_DONE, sizeof done);
+}
+
+size_t nvlxi_wire_put_given(uint8_t *out, uint32_t request, size_t count) {
+    const struct given_bytes given = {.request = request, .count = (uint32_t)count};
+    memcpy(out + NVLXI_WIRE_HEADER, &given, sizeof given);
+    return put_header(out, NVLXI_WIRE_GIVEN, sizeof given);
 }
 
 size_t nvlxi_wire_put_fetch(uint8_t *out, const struct nvlxi_wire_file *files, size_t count) {
@@ -141,7 +198,7 @@ int nvlxi_wire_get_hello(const uint8_t *body, enum nvlxi_wire_role *role) {
     return 0;
 }
 
-int nvlxi_wire_get_welcome(const uint8_t *body, char engine[NVLXI_WIRE_ENGINE + 1]) {
+int nvlxi_wire_get_welcome(const uint8_t *body, char engine[NVLXI_WIRE_ENGINE + 1], unsigned *minor) {
     struct greeting_bytes greeting;
     const char *id = (const char *)body + sizeof greeting;
     int code = get_greeting(body, &greeting);
@@ -152,6 +209,7 @@ int nvlxi_wire_get_welcome(const uint8_t *body, char engine[NVLXI_WIRE_ENGINE + 
             return nvlxi_fail(NVLX_EFORMAT, "the server's engine id is not 32 digits");
     memcpy(engine, id, NVLXI_WIRE_ENGINE);
     engine[NVLXI_WIRE_ENGINE] = '\0';
+    *minor = greeting.minor;
     return 0;
 }
 
@@ -169,18 +227,29 @@ static bool is_refusal(int32_t code) {
     }
 }
 
-int nvlxi_wire_get_refusal(const uint8_t *body, size_t length, struct nvlxi_wire_refusal *refusal) {
-    struct refusal_bytes known;
-    memcpy(&known, body, sizeof known);
-    const char *text = (const char *)body + sizeof known;
-    size_t count = length - sizeof known;
-    if (!is_refusal(known.code) || known.zero || !nvlxi_name_bytes_valid(text, count))
-        return nvlxi_fail(NVLX_EFORMAT, "the server refuses with code %" PRId32 ", without a proper reason",
-                          known.code);
-    refusal->code = known.code;
+/* A code, and the `count` bytes of a reason. */
+static int get_reason(int32_t code, const char *text, size_t count, struct nvlxi_wire_refusal *refusal) {
+    if (!is_refusal(code) || !nvlxi_name_bytes_valid(text, count))
+        return nvlxi_fail(NVLX_EFORMAT, "the server refuses with code %" PRId32 ", without a proper reason", code);
+    refusal->code = code;
     memcpy(refusal->text, text, count);
     refusal->text[count] = '\0';
     return 0;
+}
+
+int nvlxi_wire_get_refusal(const uint8_t *body, size_t length, struct nvlxi_wire_refusal *refusal) {
+    struct refusal_bytes known;
+    memcpy(&known, body, sizeof known);
+    if (known.zero)
+        return nvlxi_fail(NVLX_EFORMAT, "a refusal with 0x%" PRIx32 " where 0 must be", known.zero);
+    return get_reason(known.code, (const char *)body + sizeof known, length - sizeof known, refusal);
+}
+
+int nvlxi_wire_get_denied(const uint8_t *body, size_t length, uint32_t *request, struct nvlxi_wire_refusal *refusal) {
+    struct denied_bytes known;
+    memcpy(&known, body, sizeof known);
+    *request = known.request;
+    return get_reason(known.code, (const char *)body + sizeof known, length - sizeof known, refusal);
 }
 
 int nvlxi_wire_get_fetch(const uint8_t *body, size_t length, struct nvlxi_wire_file *files, size_t *count) {
@@ -191,12 +260,34 @@ int nvlxi_wire_get_fetch(const uint8_t *body, size_t length, struct nvlxi_wire_f
     return 0;
 }
 
+int nvlxi_wire_get_ask(const uint8_t *body, size_t length, uint32_t *request, struct nvlxi_wire_file *files,
+                       size_t *count) {
+    struct ask_bytes known;
+    memcpy(&known, body, sizeof known);
+    if (known.zero)
+        return nvlxi_fail(NVLX_EFORMAT, "a request for files with 0x%" PRIx32 " where 0 must be", known.zero);
+    *request = known.request;
+    return nvlxi_wire_get_fetch(body + sizeof known, length - sizeof known, files, count);
+}
+
+static int check_count(uint32_t count) {
+    if (count && count <= NVLXI_WIRE_FILES_MAX)
+        return 0;
+    return nvlxi_fail(NVLX_EFORMAT, "a message of %" PRIu32 " files: it has 1 to %u", count, NVLXI_WIRE_FILES_MAX);
+}
+
 int nvlxi_wire_get_files(const uint8_t *body, size_t *count) {
     struct files_bytes known;
     memcpy(&known, body, sizeof known);
-    if (!known.count || known.count > NVLXI_WIRE_FILES_MAX || known.zero)
-        return nvlxi_fail(NVLX_EFORMAT, "a message of %" PRIu32 " files: it has 1 to %u", known.count,
-                          NVLXI_WIRE_FILES_MAX);
     *count = known.count;
-    return 0;
+    return known.zero ? nvlxi_fail(NVLX_EFORMAT, "files with 0x%" PRIx32 " where 0 must be", known.zero)
+                      : check_count(known.count);
+}
+
+int nvlxi_wire_get_given(const uint8_t *body, uint32_t *request, size_t *count) {
+    struct given_bytes known;
+    memcpy(&known, body, sizeof known);
+    *request = known.request;
+    *count = known.count;
+    return check_count(known.count);
 }

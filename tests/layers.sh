@@ -22,6 +22,7 @@ src/options            12
 src/records            18
 src/name_index         19
 src/identity           21
+src/life               19
 src/device             20
 src/interval_order     20
 src/interval_slots     20
@@ -53,6 +54,7 @@ src/segments           32
 src/registration_records 32
 src/span               31
 src/relocation         32
+src/relocation_gone    33
 src/borders            39
 src/plan               40
 src/list_memory        40
@@ -67,7 +69,10 @@ src/prepared           44
 src/wire               40
 src/rendezvous_link    44
 src/rendezvous_text    44
+src/rendezvous_watch   44
 src/rendezvous_listen  45
+src/rendezvous_give    45
+src/rendezvous_channel 45
 src/rendezvous_client  46
 src/rendezvous_fetch   46
 src/rendezvous_server  46

@@ -574,11 +574,10 @@ static void own_process_as_peer(void) {
     uint64_t gone = find(late, "theirs");
     expect_read(again, gone, 0, 5000, 6);
     OK(nvlx_free(other, theirs));
-    refuse_read(late, gone, 10, NVLX_ENOTSUP, "");
-    refuse_read(again, gone, 10, NVLX_ENOTSUP, "");
-    char *anew = allocate(other, second_gpu(), SIZE, 7);
-    if (anew == theirs)
-        refuse_read(again, gone, 10, NVLX_ESTALE, "anew");
+    refuse_read(late, gone, 10, NVLX_ESTALE, "was freed");
+    refuse_read(again, gone, 10, NVLX_ESTALE, "was freed");
+    allocate(other, second_gpu(), SIZE, 7);
+    refuse_read(again, gone, 10, NVLX_ESTALE, "was freed");
     OK(nvlx_engine_destroy(other));
     end();
 }

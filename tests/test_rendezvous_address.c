@@ -1,8 +1,10 @@
 /* Where engines serve: which addresses they take, whose socket files they replace and remove.
  * SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -10,6 +12,25 @@
 
 static struct nvlx_engine *engine;
 static char address[64];
+
+/* ---- Binding, as it may go wrong ------------------------------------------------------------------------ */
+
+static int bind_errno;           /* bind fails like that; 0: it does not */
+static const char *bind_replace; /* what was bound is replaced by a link to this file; NULL: it is not */
+
+int __real_bind(int socket, const struct sockaddr *at, socklen_t length); /* NOLINT: ld's names */
+int __wrap_bind(int socket, const struct sockaddr *at, socklen_t length); /* NOLINT */
+
+int __wrap_bind(int socket, const struct sockaddr *at, socklen_t length) { /* NOLINT */
+    if (bind_errno) {
+        errno = bind_errno;
+        return -1;
+    }
+    int failed = __real_bind(socket, at, length);
+    if (!failed && bind_replace)
+        EXPECT(unlink(address) == 0 && symlink(bind_replace, address) == 0);
+    return failed;
+}
 
 static void begin(void) {
     engine = make_engine(0);
@@ -93,6 +114,59 @@ static void options_are_checked(void) {
     end();
 }
 
+static void fail_to_bind(int reason, int code) {
+    bind_errno = reason;
+    REFUSED(nvlx_serve(engine, address, NULL), code, strerror(reason));
+    bind_errno = 0;
+}
+
+static void folders_that_do_not_work_are_told(void) {
+    char loop[80], inside[96];
+    begin();
+    fail_to_bind(ENOSPC, NVLX_ENOMEM);
+    fail_to_bind(EDQUOT, NVLX_ENOMEM);
+    fail_to_bind(EMFILE, NVLX_ENOMEM);
+    fail_to_bind(EROFS, NVLX_EACCES);
+    fail_to_bind(EACCES, NVLX_EACCES);
+    fail_to_bind(ENOTDIR, NVLX_ENOENT);
+    snprintf(loop, sizeof loop, "%s-loop", address);
+    snprintf(inside, sizeof inside, "%s/s", loop);
+    unlink(loop);
+    EQUAL(0, symlink(loop, loop));
+    REFUSED(nvlx_serve(engine, inside, NULL), NVLX_ENOENT, strerror(ELOOP));
+    unlink(loop);
+    EXPECT(access(address, F_OK));
+    OK(nvlx_serve(engine, address, NULL));
+    end();
+}
+
+/* Somebody who may write in the folder puts a link in the place of what was just bound. */
+static void modes_follow_no_links(void) {
+    struct nvlx_serve_options options;
+    struct stat status;
+    char victim[80];
+    begin();
+    nvlx_serve_options_init(&options);
+    options.mode = 0666;
+    snprintf(victim, sizeof victim, "%s-victim", address);
+    fclose(fopen(victim, "we"));
+    EQUAL(0, chmod(victim, 0600));
+    bind_replace = victim;
+    REFUSED(nvlx_serve(engine, address, &options), NVLX_EEXIST, "taken its place");
+    bind_replace = NULL;
+    EQUAL(0, stat(victim, &status));
+    EQUAL(0600, status.st_mode & 0777);
+    EQUAL(0, lstat(address, &status));
+    EXPECT(S_ISLNK(status.st_mode));
+    unlink(address), unlink(victim);
+    mode_t before = umask(077); /* is not heeded */
+    OK(nvlx_serve(engine, address, &options));
+    umask(before);
+    EQUAL(0, stat(address, &status));
+    EQUAL(0666, status.st_mode & 0777);
+    end();
+}
+
 /* A file that another process has put in the place of ours is not removed. */
 static void foreign_files_stay(void) {
     begin();
@@ -152,6 +226,8 @@ int main(int argc, char **argv) {
     static const struct test tests[] = {{"addresses_are_checked", addresses_are_checked},
                                         {"addresses_are_utf8", addresses_are_utf8},
                                         {"options_are_checked", options_are_checked},
+                                        {"folders_that_do_not_work_are_told", folders_that_do_not_work_are_told},
+                                        {"modes_follow_no_links", modes_follow_no_links},
                                         {"foreign_files_stay", foreign_files_stay},
                                         {"one_takes_over", one_takes_over},
                                         {0}};

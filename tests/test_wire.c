@@ -10,7 +10,7 @@
 
 #define ENGINE "0123456789abcdef0123456789abcdef"
 
-static uint8_t message[NVLXI_WIRE_FETCH_MAX + 16];
+static uint8_t message[NVLXI_WIRE_ASK_MAX + 16];
 static const uint8_t *const body = message + NVLXI_WIRE_HEADER;
 
 static struct nvlxi_wire_header header_of(bool from_server, size_t length) {
@@ -35,18 +35,20 @@ static void greetings(void **state) {
     (void)state;
     enum nvlxi_wire_role role;
     char engine[NVLXI_WIRE_ENGINE + 1];
+    unsigned minor = 77;
     for (enum nvlxi_wire_role given = NVLXI_WIRE_SUBSCRIBER; given <= NVLXI_WIRE_FETCHER; given++) {
         assert_int_equal(header_of(false, nvlxi_wire_put_hello(message, given)).type, NVLXI_WIRE_HELLO);
         assert_int_equal(nvlxi_wire_get_hello(body, &role), 0);
         assert_int_equal(role, given);
     }
     assert_int_equal(header_of(true, nvlxi_wire_put_welcome(message, ENGINE)).type, NVLXI_WIRE_WELCOME);
-    assert_int_equal(nvlxi_wire_get_welcome(body, engine), 0);
+    assert_int_equal(nvlxi_wire_get_welcome(body, engine, &minor), 0);
     assert_string_equal(engine, ENGINE);
+    assert_int_equal(minor, NVLXI_PROTOCOL_MINOR);
     message[NVLXI_WIRE_HEADER + 16] = 'X';
-    assert_int_equal(nvlxi_wire_get_welcome(body, engine), NVLX_EFORMAT);
+    assert_int_equal(nvlxi_wire_get_welcome(body, engine, &minor), NVLX_EFORMAT);
     message[NVLXI_WIRE_HEADER + 16] = '\0';
-    assert_int_equal(nvlxi_wire_get_welcome(body, engine), NVLX_EFORMAT);
+    assert_int_equal(nvlxi_wire_get_welcome(body, engine, &minor), NVLX_EFORMAT);
 }
 
 static void versions(void **state) {
@@ -59,7 +61,7 @@ static void versions(void **state) {
     version = NVLXI_PROTOCOL_MAJOR + 1;
     memcpy(message + NVLXI_WIRE_HEADER + 8, &version, 2);
     assert_int_equal(nvlxi_wire_get_hello(body, &role), NVLX_EVERSION);
-    assert_non_null(strstr(nvlx_last_error(), "version 2.5"));
+    assert_non_null(strstr(nvlx_last_error(), "version 2.6"));
     message[NVLXI_WIRE_HEADER] ^= 1;
     assert_int_equal(nvlxi_wire_get_hello(body, &role), NVLX_EFORMAT);
     for (uint32_t wrong = 0; wrong < 100; wrong = wrong ? 2 * wrong : 3) {
@@ -76,7 +78,7 @@ static void versions(void **state) {
 static void headers(void **state) {
     (void)state;
     for (uint16_t type = 0; type < 20; type++) {
-        bool known = type >= NVLXI_WIRE_HELLO && type <= NVLXI_WIRE_FILES;
+        bool known = type >= NVLXI_WIRE_HELLO && type <= NVLXI_WIRE_DENIED;
         expect_header(UINT32_MAX, type, 0, true, NVLX_EFORMAT);
         expect_header(UINT32_MAX, type, 0, false, NVLX_EFORMAT);
         expect_header(0, type, 0, true, NVLX_EFORMAT);
@@ -141,6 +143,48 @@ static void files(void **state) {
     expect_header((NVLXI_WIRE_FILES_MAX + 1) * 16, NVLXI_WIRE_FETCH, 0, false, NVLX_EFORMAT);
 }
 
+static void asks(void **state) {
+    (void)state;
+    static struct nvlxi_wire_file given[NVLXI_WIRE_FILES_MAX], got[NVLXI_WIRE_FILES_MAX];
+    struct nvlxi_wire_refusal refusal;
+    size_t count;
+    uint32_t request;
+    for (size_t i = 0; i < NVLXI_WIRE_FILES_MAX; i++)
+        given[i] = (struct nvlxi_wire_file){i * 0x123456789, UINT64_MAX - i};
+    for (size_t i = 1; i <= NVLXI_WIRE_FILES_MAX; i += 36) {
+        uint32_t length = header_of(false, nvlxi_wire_put_ask(message, UINT32_MAX - (uint32_t)i, given, i)).length;
+        assert_int_equal(nvlxi_wire_get_ask(body, length, &request, got, &count), 0);
+        assert_int_equal(request, UINT32_MAX - i);
+        assert_int_equal(count, i);
+        assert_memory_equal(given, got, i * sizeof *given);
+        assert_int_equal(nvlxi_wire_get_ask(body, length - 1, &request, got, &count), NVLX_EFORMAT);
+        message[NVLXI_WIRE_HEADER + 5] = 1;
+        assert_int_equal(nvlxi_wire_get_ask(body, length, &request, got, &count), NVLX_EFORMAT);
+        header_of(true, nvlxi_wire_put_given(message, 5, i));
+        assert_int_equal(nvlxi_wire_get_given(body, &request, &count), 0);
+        assert_int_equal(count, i);
+        assert_int_equal(request, 5);
+    }
+    for (uint32_t wrong = 0; wrong < 2; wrong++) {
+        nvlxi_wire_put_given(message, 5, wrong * (NVLXI_WIRE_FILES_MAX + 1));
+        assert_int_equal(nvlxi_wire_get_given(body, &request, &count), NVLX_EFORMAT);
+    }
+    uint32_t length = header_of(true, nvlxi_wire_put_denied(message, 9, NVLX_ESTALE, "gone \n")).length;
+    assert_int_equal(nvlxi_wire_get_denied(body, length, &request, &refusal), 0);
+    assert_int_equal(request, 9);
+    assert_int_equal(refusal.code, NVLX_ESTALE);
+    assert_string_equal(refusal.text, "gone ?");
+    length = header_of(true, nvlxi_wire_put_denied(message, 9, NVLX_EAGAIN, "gone")).length;
+    assert_int_equal(nvlxi_wire_get_denied(body, length, &request, &refusal), NVLX_EFORMAT);
+    header_of(false, nvlxi_wire_put_done(message));
+    expect_header(8 + 16, NVLXI_WIRE_ASK, 0, false, 0);
+    expect_header(8, NVLXI_WIRE_ASK, 0, false, NVLX_EFORMAT);
+    expect_header(8 + (NVLXI_WIRE_FILES_MAX + 1) * 16, NVLXI_WIRE_ASK, 0, false, NVLX_EFORMAT);
+    expect_header(9, NVLXI_WIRE_DONE, 0, false, NVLX_EFORMAT);
+    expect_header(9, NVLXI_WIRE_GIVEN, 0, true, NVLX_EFORMAT);
+    expect_header(8, NVLXI_WIRE_DENIED, 0, true, NVLX_EFORMAT);
+}
+
 /* As the fuzzer does, where there is none. */
 static void random_streams(void **state) {
     (void)state;
@@ -152,7 +196,7 @@ static void random_streams(void **state) {
             bytes[i] = (uint8_t)(rand() >> 7);
         if (length > 24) {
             bytes[0] = (uint8_t)(length - 8), bytes[1] = bytes[2] = bytes[3] = bytes[5] = bytes[6] = bytes[7] = 0;
-            bytes[4] = (uint8_t)(rand() % 8);
+            bytes[4] = (uint8_t)(rand() % 12);
             if (round % 2)
                 nvlxi_wire_put_hello(bytes, NVLXI_WIRE_FETCHER);
         }
@@ -161,9 +205,10 @@ static void random_streams(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(greetings), cmocka_unit_test(versions),
-                                       cmocka_unit_test(headers),   cmocka_unit_test(refusals),
-                                       cmocka_unit_test(files),     cmocka_unit_test(random_streams)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(greetings),     cmocka_unit_test(versions),
+                                       cmocka_unit_test(headers),       cmocka_unit_test(refusals),
+                                       cmocka_unit_test(files),         cmocka_unit_test(asks),
+                                       cmocka_unit_test(random_streams)};
     setenv("NVLX_LOG_LEVEL", "0", 0);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -17,13 +17,15 @@ static inline bool same_again(const uint8_t *message, const uint8_t *again, size
 
 /* NULL, or what is wrong. The minor version of a greeting is set to this library's: it is not told to readers. */
 static inline const char *check_body(const struct nvlxi_wire_header *header, uint8_t *message, size_t length) {
-    static uint8_t again[NVLXI_WIRE_FETCH_MAX];
+    static uint8_t again[NVLXI_WIRE_ASK_MAX];
     static struct nvlxi_wire_file files[NVLXI_WIRE_FILES_MAX];
     const uint8_t *body = message + NVLXI_WIRE_HEADER;
     struct nvlxi_wire_refusal refusal;
     enum nvlxi_wire_role role;
     char engine[NVLXI_WIRE_ENGINE + 1];
     size_t count;
+    uint32_t request;
+    unsigned told;
     uint16_t minor = NVLXI_PROTOCOL_MINOR;
     switch ((enum nvlxi_wire_type)header->type) {
     case NVLXI_WIRE_HELLO:
@@ -34,8 +36,10 @@ static inline const char *check_body(const struct nvlxi_wire_header *header, uin
     case NVLXI_WIRE_WELCOME:
         memcpy(message + NVLXI_WIRE_HEADER + 10, &minor, sizeof minor);
         memset(message + NVLXI_WIRE_HEADER + 12, 0, 4); /* is not looked at */
-        if (nvlxi_wire_get_welcome(body, engine))
+        if (nvlxi_wire_get_welcome(body, engine, &told))
             return NULL;
+        if (told != minor)
+            return "the version of a WELCOME is another";
         return same_again(message, again, length, nvlxi_wire_put_welcome(again, engine)) ? NULL : "WELCOME changes";
     case NVLXI_WIRE_REFUSAL:
         if (nvlxi_wire_get_refusal(body, header->length, &refusal))
@@ -49,6 +53,22 @@ static inline const char *check_body(const struct nvlxi_wire_header *header, uin
         if (nvlxi_wire_get_files(body, &count))
             return NULL;
         return same_again(message, again, length, nvlxi_wire_put_files(again, count)) ? NULL : "FILES changes";
+    case NVLXI_WIRE_ASK:
+        if (nvlxi_wire_get_ask(body, header->length, &request, files, &count))
+            return NULL;
+        if (!count || count > NVLXI_WIRE_FILES_MAX)
+            return "an ASK of no files, or of too many";
+        return same_again(message, again, length, nvlxi_wire_put_ask(again, request, files, count)) ? NULL
+                                                                                                    : "ASK changes";
+    case NVLXI_WIRE_GIVEN:
+        if (nvlxi_wire_get_given(body, &request, &count))
+            return NULL;
+        return same_again(message, again, length, nvlxi_wire_put_given(again, request, count)) ? NULL : "GIVEN changes";
+    case NVLXI_WIRE_DENIED:
+        if (nvlxi_wire_get_denied(body, header->length, &request, &refusal))
+            return NULL;
+        return nvlxi_name_valid(refusal.text) && refusal.code < 0 ? NULL : "a DENIED is not proper";
+    case NVLXI_WIRE_DONE:
     case NVLXI_WIRE_TEXT:
         return NULL;
     }

@@ -1,0 +1,132 @@
+/* Who may come in, and where one may serve: users, groups, modes of files and folders.
+ * SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <grp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "rendezvous_support.h"
+
+#define NOBODY 65534
+
+static struct nvlx_engine *engine; /* serves at `address` */
+static char address[64];
+
+struct visit {
+    uint32_t user, group, supplementary; /* who comes */
+    char address[64];
+};
+
+/* A child that becomes somebody else and connects; sends the code. */
+static void visitor_role(int socket) {
+    struct visit visit;
+    struct nvlx_peer *peer;
+    get(socket, &visit, sizeof visit);
+    const gid_t groups[] = {visit.supplementary};
+    if (setgroups(1, groups) || setgid(visit.group) || setuid(visit.user))
+        FAIL("cannot become user %u: %s", visit.user, strerror(errno));
+    prctl(PR_SET_PDEATHSIG, SIGKILL); /* becoming somebody else has undone it */
+    struct nvlx_engine *visitor = make_engine(0);
+    int code = nvlx_connect(visitor, visit.address, 5 * SECOND_NS, &peer);
+    put(socket, &code, sizeof code);
+    OK(nvlx_engine_destroy(visitor));
+}
+
+static void visit(uint32_t user, uint32_t group, uint32_t supplementary, int expected) {
+    struct child child;
+    struct visit visit = {.user = user, .group = group, .supplementary = supplementary};
+    int code;
+    snprintf(visit.address, sizeof visit.address, "%s", address);
+    child_start(&child, "visitor");
+    put(child.socket, &visit, sizeof visit);
+    get(child.socket, &code, sizeof code);
+    if (code != expected)
+        FAIL("user %u, groups %u and %u: %d, not %d", user, group, supplementary, code, expected);
+    child_end(&child);
+}
+
+static bool is_root(const char *test) {
+    if (geteuid() == 0)
+        return true;
+    printf("SKIP: %s: only root can become other users\n", test);
+    return false;
+}
+
+static void serve_for(const uint32_t *users, const uint32_t *groups, uint32_t mode) {
+    struct nvlx_serve_options options;
+    nvlx_serve_options_init(&options);
+    options.users = users;
+    options.user_count = users ? 1 : 0;
+    options.groups = groups;
+    options.group_count = groups ? 1 : 0;
+    options.mode = mode;
+    engine = make_engine(0);
+    OK(nvlx_serve(engine, address, &options));
+}
+
+static void users_are_told_apart(void) {
+    const uint32_t user = NOBODY, group = 7000;
+    struct stat status;
+    if (!is_root("users_are_told_apart"))
+        return;
+    const char *const addresses[] = {own_path(), own_name()};
+    for (size_t i = 0; i < COUNT(addresses); i++) {
+        snprintf(address, sizeof address, "%s", addresses[i]);
+        serve_for(NULL, NULL, i ? 0 : 0777); /* the file lets them in, the server does not */
+        visit(0, 0, 0, 0);
+        visit(NOBODY, NOBODY, NOBODY, NVLX_EACCES);
+        OK(nvlx_engine_destroy(engine));
+        serve_for(&user, NULL, 0);
+        visit(NOBODY, NOBODY, NOBODY, 0);
+        visit(NOBODY - 1, NOBODY, NOBODY, NVLX_EACCES);
+        EXPECT(i || (stat(address, &status) == 0 && (status.st_mode & 0777) == 0666));
+        OK(nvlx_engine_destroy(engine));
+        serve_for(NULL, &group, 0);
+        visit(NOBODY, group, NOBODY, 0);
+        visit(NOBODY, NOBODY, group, 0);
+        visit(NOBODY, NOBODY, group + 1, NVLX_EACCES);
+        OK(nvlx_engine_destroy(engine));
+    }
+    snprintf(address, sizeof address, "%s", own_path());
+    serve_for(NULL, NULL, 0); /* not even the file lets them in */
+    visit(NOBODY, NOBODY, NOBODY, NVLX_EACCES);
+    OK(nvlx_engine_destroy(engine));
+}
+
+/* A child that is somebody else and serves in a folder that is root's. */
+static void intruder_role(int socket) {
+    char folder[64], path[80];
+    get(socket, folder, sizeof folder);
+    if (setgroups(0, NULL) || setgid(NOBODY) || setuid(NOBODY))
+        FAIL("cannot become nobody: %s", strerror(errno));
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    struct nvlx_engine *intruder = make_engine(0);
+    snprintf(path, sizeof path, "%s/here", folder);
+    REFUSED(nvlx_serve(intruder, path, NULL), NVLX_EACCES, path);
+    OK(nvlx_engine_destroy(intruder));
+}
+
+static void folders_are_protected(void) {
+    struct child child;
+    char folder[64] = {0};
+    if (!is_root("folders_are_protected"))
+        return;
+    snprintf(folder, sizeof folder, "%s-folder", own_path());
+    EQUAL(0, mkdir(folder, 0755));
+    child_start(&child, "intruder");
+    put(child.socket, folder, sizeof folder);
+    child_end(&child);
+    EQUAL(0, rmdir(folder));
+}
+
+int main(int argc, char **argv) {
+    static const struct test tests[] = {
+        {"users_are_told_apart", users_are_told_apart}, {"folders_are_protected", folders_are_protected}, {0}};
+    static const struct role roles[] = {{"visitor", visitor_role}, {"intruder", intruder_role}, {0}};
+    return run_tests(argc, argv, tests, roles, 60);
+}
