@@ -286,17 +286,15 @@ static int claim_allocation(struct nvlx_engine *engine, void *address, struct al
                               address);
 }
 
-static void drop_claim(struct nvlx_engine *engine, struct allocation *allocation) {
+/* Ends a claim: the allocation stays, or is forgotten. */
+static void end_claim(struct nvlx_engine *engine, struct allocation *allocation, bool stays) {
     pthread_mutex_lock(&engine->mutex);
     allocation->going = false;
+    if (!stays)
+        HASH_DEL(engine->allocations, allocation);
     pthread_mutex_unlock(&engine->mutex);
-}
-
-static void drop_allocation(struct nvlx_engine *engine, struct allocation *allocation) {
-    pthread_mutex_lock(&engine->mutex);
-    HASH_DEL(engine->allocations, allocation);
-    pthread_mutex_unlock(&engine->mutex);
-    free(allocation);
+    if (!stays)
+        free(allocation);
 }
 
 static int free_memory(struct nvlx_engine *engine, void *address) {
@@ -308,11 +306,9 @@ static int free_memory(struct nvlx_engine *engine, void *address) {
     nvlxi_transfers_progress(&engine->transfers);
     code = nvlxi_registration_forget(&engine->registration, (uint64_t)(uintptr_t)address, allocation->length,
                                      nvlxi_transfers_user, &engine->transfers, &user);
-    if (code) {
-        drop_claim(engine, allocation);
+    end_claim(engine, allocation, code != 0);
+    if (code)
         return nvlxi_fail(code, "%s uses the memory at %p", user_name(user), address);
-    }
-    drop_allocation(engine, allocation);
     return engine->ops->free(engine->device, address);
 }
 

@@ -85,9 +85,15 @@ static void move_entries(struct nvlxi_leaf *target, struct nvlxi_leaf *source, u
     source->count = from;
 }
 
-static void split_leaf(struct nvlxi_order *order, uint32_t at) {
-    struct nvlxi_leaf *upper = add_leaf(order, at + 1);
-    move_entries(upper, &order->leaf[order->place[at]], NVLXI_LEAF / 2);
+/* Makes room for an entry in a full leaf; behind the last entry of all it takes a new one, so that leaves are full
+ * where starts ascend. */
+static void split_leaf(struct nvlxi_order *order, uint32_t at, uint64_t start) {
+    struct nvlxi_leaf *upper = add_leaf(order, at + 1), *lower = &order->leaf[order->place[at]];
+    if (at + 2 == order->leaves && start > lower->start[NVLXI_LEAF - 1]) {
+        order->first[at + 1] = start;
+        return;
+    }
+    move_entries(upper, lower, NVLXI_LEAF / 2);
     order->first[at + 1] = upper->start[0];
 }
 
@@ -97,7 +103,7 @@ void nvlxi_order_insert(struct nvlxi_order *order, uint64_t start, uint32_t id) 
     const uint32_t until = count_until(order->first, order->leaves, start);
     uint32_t at = until ? until - 1 : 0;
     if (order->leaf[order->place[at]].count == NVLXI_LEAF) {
-        split_leaf(order, at);
+        split_leaf(order, at, start);
         at += order->first[at + 1] <= start;
     }
     struct nvlxi_leaf *leaf = &order->leaf[order->place[at]];
