@@ -350,7 +350,7 @@ static void number_owners(struct nvlxi_segment **sorted, size_t count) {
     uint32_t owner = 0;
     for (size_t i = 0; i < count; i++) {
         owner += i && !is_crossed(&sorted[i - 1]->allocation, &sorted[i]->allocation);
-        sorted[i]->index = owner;
+        sorted[i]->index = owner; /* NOLINT(clang-analyzer-core.NullDereference): all of them are segments */
     }
 }
 
