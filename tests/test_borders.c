@@ -461,7 +461,7 @@ static size_t make_list(void) {
     const size_t most = lengthy ? 64 + below(512) : below(3) ? 5 * MIB : 20 * KIB;
     size_t count = 0;
     memset(courses, 0, sizeof courses);
-    for (size_t i = 0; i < 2 * world.far_count; i++) {
+    for (size_t i = 0; i < COUNT(courses); i++) {
         const struct side *far = &world.far[i / 2].side;
         courses[i].from = i % 2 ? &world.side : far;
         courses[i].to = i % 2 ? far : &world.side;

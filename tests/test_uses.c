@@ -176,7 +176,6 @@ static void ops_tell_while_there_is_no_plan(void) {
     EXPECT(!nvlxi_needs_touch(&needs, &plan, here + 100, 1900));
     EXPECT(nvlxi_needs_touch(&needs, &plan, here + 100, 1901));
     EXPECT(nvlxi_needs_touch(&needs, &plan, here - 5, SIZE + 10));
-    EXPECT(!nvlxi_needs_touch(&needs, &plan, there, 100)); /* another process's */
     needs.ops = NULL;
     EXPECT(!nvlxi_needs_touch(&needs, &plan, here, 1));
     end(false);
