@@ -5,12 +5,10 @@
 #include <argp.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <spawn.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "perf.h"
 
@@ -21,18 +19,17 @@
 
 /* ---- Values ----------------------------------------------------------------------------------------------- */
 
-const char *const perf_way_names[] = {"call", "prepared", "loop", "batch", "batch4", "staged", "kernel", NULL};
-const char *const perf_pattern_names[] = {"scattered", "contiguous", "mixed", NULL};
-const char *const perf_mechanism_names[] = {"default", "auto", "copy_engine", "kernel", NULL};
-static const char *const op_names[] = {"", "read", "write", "both", NULL};
-static const char *const backend_names[] = {"auto", "cuda", "host", NULL};
+const char *const perf_way_names[] = {"call", "prepared", "loop", "batch", "batch4", "staged", "kernel"};
+const char *const perf_op_names[] = {[NVLX_OP_READ] = "read", [NVLX_OP_WRITE] = "write"};
+const char *const perf_load_names[] = {[PERF_ARITHMETIC] = "arithmetic", [PERF_MEMORY] = "memory"};
+const char *const perf_pattern_names[] = {"scattered", "contiguous", "mixed"};
+const char *const perf_mechanism_names[] = {"default", "auto", "copy_engine", "kernel"};
 
 struct setting {
     const char *name, *argument, *doc; /* as in struct argp_option; without a name: a title */
     void (*set)(struct perf_options *options, const struct setting *setting, const char *text);
     size_t at;           /* its place in struct perf_options */
-    int64_t least, most; /* of a number */
-    const char *const *names;
+    int64_t least, most; /* of a number; of names: the first one's */
 };
 
 static void *place(struct perf_options *options, const struct setting *setting) {
@@ -57,15 +54,17 @@ static uint64_t read_number(const struct setting *setting, const char *text) {
              setting->most);
 }
 
+/* Which of the names in `argument`, where '|' is between them. */
 static uint32_t read_name(const struct setting *setting, const char *text) {
-    const char *const *names = setting->names;
-    char known[128] = "";
-    for (uint32_t i = 0; names[i]; i++)
-        if (*names[i] && !strcmp(text, names[i]))
-            return i;
-    for (uint32_t i = 0; names[i]; i++)
-        snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", *known ? ", " : "", names[i]);
-    perf_die("--%s: '%s' is none of %s", setting->name, text, known);
+    const char *name = setting->argument;
+    for (uint32_t number = (uint32_t)setting->least;; number++) {
+        const size_t length = strcspn(name, "|");
+        if (strlen(text) == length && !strncmp(text, name, length))
+            return number;
+        if (!name[length])
+            perf_die("--%s: '%s' is none of %s", setting->name, text, setting->argument);
+        name += length + 1;
+    }
 }
 
 static void set_flag(struct perf_options *options, const struct setting *setting, const char *text) {
@@ -118,16 +117,16 @@ static void set_budgets(struct perf_options *options, const struct setting *sett
 
 #define ALL_BASELINES (((1u << PERF_WAYS) - 1) & ~((1u << PERF_LOOP) - 1))
 
+/* Behind the ways' names come "all" and "none". */
 static void set_baselines(struct perf_options *options, const struct setting *setting, const char *text) {
     char *copy = strdup(text), *rest = copy, *part;
     options->baselines = 0;
     while (copy && (part = strsep(&rest, ","))) {
-        if (!strcmp(part, "none"))
-            options->baselines = 0;
-        else if (!strcmp(part, "all"))
-            options->baselines = ALL_BASELINES;
+        const uint32_t way = read_name(setting, part);
+        if (way < PERF_WAYS)
+            options->baselines |= 1u << way;
         else
-            options->baselines |= 1u << (PERF_LOOP + read_name(setting, part));
+            options->baselines = way == PERF_WAYS ? ALL_BASELINES : 0;
     }
     free(copy);
 }
@@ -139,46 +138,44 @@ static void set_baselines(struct perf_options *options, const struct setting *se
 static const struct setting settings[] = {
     {.doc = "The list"},
     {"op", "read|write|both", "read: from the other process's GPU (get); write: to it (put). Default: read", set_name,
-     AT(op), .names = op_names},
+     AT(op), 1},
     {"fragment", "SIZE,...", "sizes of a fragment; K, M and G are powers of 1024. Default: 1K to 256M (host: to 1M)",
      set_fragments, AT(fragments), SIZES},
     {"count", "N", "fragments a list, if --bytes allows. Default: 8192", set_number, AT(count), 1, 100000000},
     {"bytes", "SIZE", "bytes a list moves, at most. Default: 512M (host: 16M)", set_number, AT(bytes), SIZES},
-    {"arena", "SIZE", "memory on each side in which they lie. Default: 4G (host: 64M); for --latency 64M (host: 8M)",
-     set_number, AT(arena), SIZES},
-    {"regions", "N", "regions that the memory on each side is registered as. Default: 1", set_number, AT(regions), 1,
-     4096},
-    {"pattern", "NAME",
-     "scattered: at random slots; contiguous: one after the other on both sides; mixed: scattered, of a quarter to "
-     "twice the size. Default: scattered",
-     set_name, AT(pattern), .names = perf_pattern_names},
+    {"arena", "SIZE", "memory on each side. Default: 4G (host: 64M); for --latency 64M (host: 8M)", set_number,
+     AT(arena), SIZES},
+    {"regions", "N", "regions that this memory is registered as. Default: 1", set_number, AT(regions), 1, 4096},
+    {"pattern", "scattered|contiguous|mixed",
+     "at random slots (default); one after the other on both sides; scattered, "
+     "of a quarter to twice the size",
+     set_name, AT(pattern)},
     {.doc = "Our side: one call of nvlx_transfer a round; the array of ops is written right before it, untimed"},
-    {"mechanism", "NAME", "auto, copy_engine or kernel. Default: the library's", set_name, AT(mechanism),
-     .names = perf_mechanism_names},
+    {"mechanism", "default|auto|copy_engine|kernel", "Default: the library's", set_name, AT(mechanism)},
     {"max-sms", "N,...", "SMs that the library may take, 0 for its default; each value is measured", set_budgets,
      AT(budgets), 0, 4096},
     {"priority", "N", "of the streams that carry it", set_number, AT(priority), -100, 100},
-    {"prepared", NULL, "measures nvlx_post of a prepared list too, beside one call of nvlx_transfer", set_flag,
-     AT(prepared)},
+    {"prepared", NULL, "measures nvlx_post of a prepared list too", set_flag, AT(prepared)},
     {"bidirectional", NULL,
-     "measures also both directions at once, each process starting one; each has half of the memory. Without "
-     "baselines",
+     "measures also both directions at once, each process starting one, in half of the memory "
+     "each. Without baselines",
      set_flag, AT(bidirectional)},
     {"submit", NULL, "prints also what submitting costs the CPU: the time in the call", set_flag, AT(submit)},
     {"verify", NULL, "moves each list once more in each way and checks every byte on both sides", set_flag, AT(verify)},
-    {.doc = "Compared with"},
-    {"baseline", "NAME,...",
-     "loop: a cudaMemcpyPeerAsync each; batch, batch4: cudaMemcpyBatchAsync on one stream, on four; staged: gather "
-     "kernel on the owner's GPU, one copy, scatter kernel; kernel: the best plain copy kernel, the list already on the "
-     "GPU; all; none. Default: all (host: a memcpy each, as loop; no other)",
-     set_baselines, AT(baselines), .names = perf_way_names + PERF_LOOP},
+    {.doc = "Compared with (host: a memcpy each, as loop; no other)"},
+    {"baseline", "loop|batch|batch4|staged|kernel|all|none",
+     "some with commas between. loop: a cudaMemcpyPeerAsync "
+     "each; batch, batch4: cudaMemcpyBatchAsync on one stream, on four; staged: gather kernel on the owner's GPU, one "
+     "copy, scatter kernel; kernel: the best plain copy kernel, the list already on the GPU. Default: all",
+     set_baselines, AT(baselines), PERF_LOOP},
     {.doc = "Instead of the table of rates (both of them together)"},
     {"latency", NULL,
-     "single transfers of 8 bytes to 64K, or of --fragment, against a raw copy and cudaStreamSynchronize", set_flag,
-     AT(latency)},
+     "single transfers of 8 bytes to 64K, or of --fragment, against a raw copy and "
+     "cudaStreamSynchronize",
+     set_flag, AT(latency)},
     {"compute", NULL,
-     "the slowdown of computing kernels beside transfers of 64K (or of --fragment), and of the transfers: by copy "
-     "engines, and by the kernel for each --max-sms. Only on cuda",
+     "the slowdown of computing kernels beside transfers of 64K (or of --fragment), and of the "
+     "transfers: by copy engines, and by the kernel for each --max-sms. Only on cuda",
      set_flag, AT(compute)},
     {.doc = "The run"},
     {"rounds", "N", "of which medians are taken; fewer, but 5, where they take long. Default: 9", set_number,
@@ -187,8 +184,7 @@ static const struct setting settings[] = {
     {"plot", "FILE.svg", "draws the rates over the size of a fragment, by python3 with matplotlib", set_file, AT(plot)},
     {"gpus", "A,B", "the owner's GPU and the measuring process's. Default: 0,1, or 0,0 if there is one", set_gpus,
      AT(gpu)},
-    {"backend", "NAME", "cuda, host or auto. Default: auto, which looks at NVLX_BACKEND", set_name, AT(backend),
-     .names = backend_names},
+    {"backend", "auto|cuda|host", "Default: auto, which looks at NVLX_BACKEND", set_name, AT(backend)},
 };
 #define FIRST_KEY 256 /* of settings[0]: none is a character */
 
@@ -261,21 +257,6 @@ void perf_options_complete(struct perf_options *options, bool host) {
 
 /* ---- The run ---------------------------------------------------------------------------------------------- */
 
-/* Runs a script, with `input` on its stdin, which may be NULL. True: it ended with 0. */
-static bool run_python(const char *script, const char *argument, FILE *input) {
-    const char *const command[] = {"python3", "-c", script, argument, NULL};
-    posix_spawn_file_actions_t actions;
-    pid_t pid;
-    int status = -1;
-    posix_spawn_file_actions_init(&actions);
-    if (input)
-        posix_spawn_file_actions_adddup2(&actions, fileno(input), STDIN_FILENO);
-    if (!posix_spawnp(&pid, "python3", &actions, NULL, (char *const *)(uintptr_t)command, environ))
-        waitpid(pid, &status, 0);
-    posix_spawn_file_actions_destroy(&actions);
-    return status == 0;
-}
-
 static void write_json(const char *path, const char *text) {
     FILE *file = fopen(path, "w");
     if (!file)
@@ -285,14 +266,14 @@ static void write_json(const char *path, const char *text) {
         perf_die("--json: %s: it could not be written whole", path);
 }
 
-static void draw(const char *path, const char *text) {
-    FILE *input = tmpfile();
-    if (!input || fputs(text, input) < 0 || fflush(input))
-        perf_die("--plot: a file for python3: %s", strerror(errno));
-    rewind(input);
-    if (!run_python(perf_plot_script, path, input))
+static void draw(const char *path, const char *json) {
+    setenv("NVLX_PERF_PLOT", perf_plot_script, 1);
+    setenv("NVLX_PERF_FILE", path, 1);
+    signal(SIGPIPE, SIG_IGN);
+    FILE *python = popen("python3 -c \"$NVLX_PERF_PLOT\" \"$NVLX_PERF_FILE\"", "w");
+    const bool failed = !python || fputs(json, python) < 0;
+    if (!python || pclose(python) || failed)
         perf_die("--plot: %s: python3 could not draw it", path);
-    fclose(input);
 }
 
 static void write_files(const struct perf_session *session, const struct perf_results *results) {
@@ -331,7 +312,7 @@ int main(int argc, char **argv) {
     struct perf_results results = {0};
     perf_check(nvlx_set_log(NVLX_LOG_WARNING, tell, NULL), "nvlx_set_log");
     read_options(&options, argc, argv);
-    if (options.plot && !run_python("import matplotlib", "", NULL))
+    if (options.plot && system("python3 -c 'import matplotlib' 2>/dev/null"))
         perf_die("--plot needs python3 with matplotlib: apt-get install python3-matplotlib, or pip install matplotlib");
     perf_catch_interrupt();
     perf_session_open(&session, &options);

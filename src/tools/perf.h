@@ -68,6 +68,7 @@ enum { PERF_FRAGMENTS_MAX = 32, PERF_BUDGETS_MAX = 6 };
 enum perf_way { PERF_CALL, PERF_PREPARED, PERF_LOOP, PERF_BATCH, PERF_BATCH4, PERF_STAGED, PERF_KERNEL, PERF_WAYS };
 #define PERF_IS_RAW(way) ((way) >= PERF_LOOP)
 extern const char *const perf_way_names[], *const perf_pattern_names[], *const perf_mechanism_names[];
+extern const char *const perf_op_names[], *const perf_load_names[];
 
 enum perf_pattern { PERF_SCATTERED, PERF_CONTIGUOUS, PERF_MIXED };
 
@@ -234,8 +235,8 @@ struct perf_raw_backend {
 extern const struct perf_raw_backend perf_raw_cuda; /* in a build with CUDA */
 
 void perf_end_open(struct perf_end *end, uint32_t backend, int gpu);
-/* Then: the memory, in so many regions; then: the other process's descriptor. */
-void perf_end_allocate(struct perf_end *end, uint64_t size, uint64_t regions, uint64_t staging);
+/* Then: the memory, registered; then: the other process's descriptor. */
+void perf_end_allocate(struct perf_end *end, const struct perf_options *options);
 void perf_end_meet(struct perf_end *end, const char *text, size_t length);
 /* Closes all that is open of the other process, whose memory may then be freed. What was prepared must be freed. */
 void perf_end_leave(struct perf_end *end);
@@ -338,8 +339,6 @@ double perf_submit_each(const struct perf_row *row, const struct perf_cell *cell
 /* The fastest of the raw columns, except the staged one; of kernels only those within the budget, if that is not 0.
  * NULL: none was measured. */
 const struct perf_column *perf_best_raw(const struct perf_table *table, const struct perf_row *row, uint32_t budget);
-const char *perf_op_name(uint32_t opcode);
-const char *perf_load_name(enum perf_load load);
 
 void perf_print_head(const struct perf_session *session);
 /* The table of rates: its head, and a line as soon as its row is measured; then what it costs to submit. */

@@ -9,8 +9,9 @@
 #include <algorithm>
 #include <cctype>
 #include <cstdio>
-#include <cstring>
 #include <cuda/ptx>
+#include <fstream>
+#include <string>
 #include <vector>
 
 #include "perf.h"
@@ -195,11 +196,9 @@ __global__ void __launch_bounds__(plain_threads)
 
 /* ---- Work that computes ----------------------------------------------------------------------------------- */
 
-constexpr int chains = 8;                      /* of multiplications that do not wait for each other */
-constexpr int turns = 1500;                    /* about 0.1 ms where 8 such blocks are on an SM */
-constexpr int waves = 300;                     /* of blocks that fill the GPU */
-constexpr int blocks_an_sm = 8;                /* of 256 threads: all that an SM holds */
-constexpr int copies = 160;                    /* of one half of the memory to the other */
+constexpr int chains = 8, turns = 1500;        /* of multiplications: a block takes about 0.1 ms beside 7 others */
+constexpr int multiplying = 8 * 300;           /* blocks for each SM: 8 are on it at once */
+constexpr int copying = 160;                   /* times one half of the memory to the other */
 constexpr uint32_t share = 64 * KIB;           /* of a block that copies */
 constexpr uint64_t load_memory = 512ull << 20; /* scratch */
 
@@ -226,16 +225,23 @@ __global__ void __launch_bounds__(plain_threads) stream_memory(char *to, const c
 /* ---- What is open ----------------------------------------------------------------------------------------- */
 
 constexpr int streams_max = 4;
-constexpr int counts = 8; /* of blocks that are tried */
+
+#define MUST(call) must(call, #call)
 
 void must(cudaError_t error, const char *what) {
     if (error != cudaSuccess)
         perf_die("%s: %s (%s)", what, cudaGetErrorString(error), cudaGetErrorName(error));
 }
 
-template <typename T> T *allocate(size_t count) {
+void *allocate(size_t size) {
     void *memory = nullptr;
-    must(cudaMalloc(&memory, count * sizeof(T)), "cudaMalloc");
+    MUST(cudaMalloc(&memory, size));
+    return memory;
+}
+
+template <typename T> T *upload(const T *from, size_t count) {
+    void *memory = allocate(count * sizeof(T));
+    MUST(cudaMemcpy(memory, from, count * sizeof(T), cudaMemcpyHostToDevice));
     return static_cast<T *>(memory);
 }
 
@@ -256,9 +262,8 @@ struct perf_raw {
     bool put;
     std::vector<void *> to, from; /* for copy engines; in the owner none */
     std::vector<size_t> lengths;
-    Copies copies, staged;              /* for kernels: between both memories; between own memory and own staging */
-    double times[kernel_count][counts]; /* of each kernel with each number of blocks; 0: not known yet */
-    cudaEvent_t load_events[2];         /* its begin and end */
+    Copies copies, staged;      /* for kernels: between both memories; between own memory and own staging */
+    cudaEvent_t load_events[2]; /* its begin and end */
     char *load_memory;
 };
 
@@ -266,25 +271,7 @@ namespace {
 
 void finish(const perf_raw *raw, int streams) {
     for (int i = 0; i < streams; i++)
-        must(cudaStreamSynchronize(raw->streams[i]), "the raw side");
-}
-
-/* "580.95.05", or "" if the kernel's driver does not tell. */
-void read_driver(char *version) {
-    FILE *file = fopen("/proc/driver/nvidia/version", "r");
-    char word[32];
-    *version = 0;
-    while (file != nullptr && *version == 0 && fscanf(file, "%31s", word) == 1)
-        if (isdigit(*word) != 0 && strchr(word, '.') != nullptr)
-            strcpy(version, word);
-    if (file != nullptr)
-        fclose(file);
-}
-
-void lend_memory(void *memory, unsigned char *handle) {
-    cudaIpcMemHandle_t made;
-    must(cudaIpcGetMemHandle(&made, memory), "cudaIpcGetMemHandle");
-    memcpy(handle, &made, sizeof made);
+        MUST(cudaStreamSynchronize(raw->streams[i]));
 }
 
 void lend(const perf_end *end, perf_lent *lent) {
@@ -293,24 +280,26 @@ void lend(const perf_end *end, perf_lent *lent) {
     int runtime, driver;
     *lent = perf_lent();
     static_assert(sizeof(cudaIpcMemHandle_t) == sizeof lent->memory, "a handle of CUDA's size");
-    must(cudaSetDevice(end->gpu), "cudaSetDevice");
-    must(cudaGetDeviceProperties(&properties, end->gpu), "cudaGetDeviceProperties");
-    must(cudaRuntimeGetVersion(&runtime), "cudaRuntimeGetVersion");
-    must(cudaDriverGetVersion(&driver), "cudaDriverGetVersion");
+    MUST(cudaSetDevice(end->gpu));
+    MUST(cudaGetDeviceProperties(&properties, end->gpu));
+    MUST(cudaRuntimeGetVersion(&runtime));
+    MUST(cudaDriverGetVersion(&driver));
     snprintf(machine->gpu, sizeof machine->gpu, "%.63s", properties.name);
     snprintf(machine->cuda, sizeof machine->cuda, "%d.%d", runtime / 1000, runtime % 1000 / 10);
     snprintf(machine->driver_cuda, sizeof machine->driver_cuda, "%d.%d", driver / 1000, driver % 1000 / 10);
-    read_driver(machine->driver);
-    lend_memory(end->memory, lent->memory);
+    std::ifstream file("/proc/driver/nvidia/version"); /* among other words, "580.95.05" */
+    for (std::string word; *machine->driver == 0 && file >> word;)
+        if (isdigit(word[0]) != 0 && word.find('.') != std::string::npos)
+            snprintf(machine->driver, sizeof machine->driver, "%s", word.c_str());
+    MUST(cudaIpcGetMemHandle(reinterpret_cast<cudaIpcMemHandle_t *>(lent->memory), end->memory));
     if (end->staging != nullptr)
-        lend_memory(end->staging, lent->staging);
+        MUST(cudaIpcGetMemHandle(reinterpret_cast<cudaIpcMemHandle_t *>(lent->staging), end->staging));
 }
 
 char *open_handle(const unsigned char *handle) {
-    cudaIpcMemHandle_t opened;
     void *memory;
-    memcpy(&opened, handle, sizeof opened);
-    must(cudaIpcOpenMemHandle(&memory, opened, cudaIpcMemLazyEnablePeerAccess), "cudaIpcOpenMemHandle");
+    MUST(cudaIpcOpenMemHandle(&memory, *reinterpret_cast<const cudaIpcMemHandle_t *>(handle),
+                              cudaIpcMemLazyEnablePeerAccess));
     return static_cast<char *>(memory);
 }
 
@@ -318,32 +307,29 @@ bool runs(const perf_raw *raw, const Kernel &kernel) {
     return kernel.shared == 0 || raw->major >= 9;
 }
 
-/* Loads all kernels, so that no launch that is timed does it. */
+/* Loads the kernels, so that no launch that is timed does it. */
 void load_kernels(const perf_raw *raw) {
     cudaFuncAttributes attributes;
     for (const Kernel &kernel : kernels) {
-        must(cudaFuncGetAttributes(&attributes, kernel.function), "loading a kernel");
-        if (runs(raw, kernel) && kernel.shared != 0)
-            must(cudaFuncSetAttribute(kernel.function, cudaFuncAttributeMaxDynamicSharedMemorySize, kernel.shared),
-                 "cudaFuncSetAttribute");
+        MUST(cudaFuncGetAttributes(&attributes, kernel.function));
+        if (runs(raw, kernel))
+            MUST(cudaFuncSetAttribute(kernel.function, cudaFuncAttributeMaxDynamicSharedMemorySize, kernel.shared));
     }
-    must(cudaFuncGetAttributes(&attributes, multiply), "loading a kernel");
-    must(cudaFuncGetAttributes(&attributes, stream_memory), "loading a kernel");
-    must(cudaFuncGetAttributes(&attributes, fill_words), "loading a kernel");
-    must(cudaFuncGetAttributes(&attributes, check_bytes), "loading a kernel");
+    MUST(cudaFuncGetAttributes(&attributes, multiply));
+    MUST(cudaFuncGetAttributes(&attributes, stream_memory));
 }
 
 perf_raw *raw_open(const perf_end *end, const perf_lent *peer) {
     perf_raw *raw = new perf_raw();
     raw->end = end;
-    must(cudaSetDevice(end->gpu), "cudaSetDevice");
-    must(cudaDeviceGetAttribute(&raw->sms, cudaDevAttrMultiProcessorCount, end->gpu), "cudaDeviceGetAttribute");
-    must(cudaDeviceGetAttribute(&raw->major, cudaDevAttrComputeCapabilityMajor, end->gpu), "cudaDeviceGetAttribute");
+    MUST(cudaSetDevice(end->gpu));
+    MUST(cudaDeviceGetAttribute(&raw->sms, cudaDevAttrMultiProcessorCount, end->gpu));
+    MUST(cudaDeviceGetAttribute(&raw->major, cudaDevAttrComputeCapabilityMajor, end->gpu));
     load_kernels(raw);
     for (cudaStream_t &stream : raw->streams)
-        must(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate");
+        MUST(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
     for (cudaEvent_t &event : raw->load_events)
-        must(cudaEventCreate(&event), "cudaEventCreate");
+        MUST(cudaEventCreate(&event));
     if (peer != nullptr)
         raw->peer_memory = open_handle(peer->memory);
     if (peer != nullptr && end->staging != nullptr)
@@ -351,32 +337,20 @@ perf_raw *raw_open(const perf_end *end, const perf_lent *peer) {
     return raw;
 }
 
+/* What is not the other process's ends with this one. */
 void raw_close(perf_raw *raw) {
-    must(cudaFree(raw->copies.list), "cudaFree");
-    must(cudaFree(raw->staged.list), "cudaFree");
-    must(cudaFree(raw->load_memory), "cudaFree");
-    for (cudaStream_t stream : raw->streams)
-        must(cudaStreamDestroy(stream), "cudaStreamDestroy");
-    for (cudaEvent_t event : raw->load_events)
-        must(cudaEventDestroy(event), "cudaEventDestroy");
     if (raw->peer_memory != nullptr)
-        must(cudaIpcCloseMemHandle(raw->peer_memory), "cudaIpcCloseMemHandle");
+        MUST(cudaIpcCloseMemHandle(raw->peer_memory));
     if (raw->peer_staging != nullptr)
-        must(cudaIpcCloseMemHandle(raw->peer_staging), "cudaIpcCloseMemHandle");
+        MUST(cudaIpcCloseMemHandle(raw->peer_staging));
     delete raw;
 }
 
 /* ---- Lists ------------------------------------------------------------------------------------------------ */
 
-void upload(const perf_raw *raw, const std::vector<Copy> &list, Copies *copies) {
-    const size_t size = list.size() * sizeof(Copy);
-    must(cudaFree(copies->list), "cudaFree");
-    *copies = Copies();
-    if (list.empty())
-        return;
-    *copies = {allocate<Copy>(list.size()), list.size(), 0};
-    must(cudaMemcpyAsync(copies->list, list.data(), size, cudaMemcpyHostToDevice, raw->streams[0]), "cudaMemcpyAsync");
-    finish(raw, 1);
+void set_copies(Copies *copies, const std::vector<Copy> &list) {
+    MUST(cudaFree(copies->list));
+    *copies = {list.empty() ? nullptr : upload(list.data(), list.size()), list.size(), 0};
     for (const Copy &copy : list)
         copies->longest = std::max(copies->longest, copy.length);
 }
@@ -386,30 +360,29 @@ void set_list(perf_raw *raw, const perf_list *list) {
     const bool owner = raw->peer_memory == nullptr, put = list->spec.opcode == NVLX_OP_WRITE, gather = owner != put;
     char *stage = list->bytes <= raw->end->staging_size ? raw->end->staging : nullptr;
     std::vector<Copy> copies, staged;
+    raw->to.clear();
+    raw->from.clear();
+    raw->lengths.clear();
     for (size_t i = 0; i < list->count; i++) {
         const perf_fragment &fragment = list->fragments[i];
         const uint64_t length = fragment.length;
         char *own = raw->end->memory + (owner ? fragment.remote : fragment.local);
-        char *peers = owner ? nullptr : raw->peer_memory + fragment.remote;
-        copies.push_back(put ? Copy{peers, own, length} : Copy{own, peers, length});
+        if (!owner) {
+            char *peers = raw->peer_memory + fragment.remote;
+            copies.push_back(put ? Copy{peers, own, length} : Copy{own, peers, length});
+            raw->to.push_back(put ? peers : own);
+            raw->from.push_back(put ? own : peers);
+            raw->lengths.push_back(length);
+        }
         if (stage != nullptr) {
             staged.push_back(gather ? Copy{stage, own, length} : Copy{own, stage, length});
             stage += length;
         }
     }
-    raw->to.clear();
-    raw->from.clear();
-    raw->lengths.clear();
-    for (const Copy &copy : copies) {
-        raw->to.push_back(copy.to);
-        raw->from.push_back(const_cast<char *>(copy.from));
-        raw->lengths.push_back(copy.length);
-    }
-    memset(raw->times, 0, sizeof raw->times);
     raw->bytes = list->bytes;
     raw->put = put;
-    upload(raw, copies, &raw->copies);
-    upload(raw, staged, &raw->staged);
+    set_copies(&raw->copies, copies);
+    set_copies(&raw->staged, staged);
 }
 
 /* ---- Moving ----------------------------------------------------------------------------------------------- */
@@ -417,14 +390,13 @@ void set_list(perf_raw *raw, const perf_list *list) {
 void launch(const Kernel &kernel, int blocks, const Copies &copies, cudaStream_t stream) {
     const uint64_t per = (copies.longest + kernel.piece - 1) / kernel.piece;
     kernel.function<<<blocks, kernel.threads, kernel.shared, stream>>>(copies.list, copies.count, per);
-    must(cudaGetLastError(), "a copy kernel");
+    MUST(cudaGetLastError());
 }
 
 void submit_loop(const perf_raw *raw) {
     const int gpu = raw->end->gpu;
     for (size_t i = 0; i < raw->to.size(); i++)
-        must(cudaMemcpyPeerAsync(raw->to[i], gpu, raw->from[i], gpu, raw->lengths[i], raw->streams[0]),
-             "cudaMemcpyPeerAsync");
+        MUST(cudaMemcpyPeerAsync(raw->to[i], gpu, raw->from[i], gpu, raw->lengths[i], raw->streams[0]));
 }
 
 void submit_batch(perf_raw *raw, size_t first, size_t count, cudaStream_t stream) {
@@ -435,14 +407,12 @@ void submit_batch(perf_raw *raw, size_t first, size_t count, cudaStream_t stream
     if (count == 0)
         return;
 #if CUDART_VERSION >= 13000
-    must(cudaMemcpyBatchAsync(&raw->to[first], &raw->from[first], &raw->lengths[first], count, &attributes, &index, 1,
-                              stream),
-         "cudaMemcpyBatchAsync");
+    MUST(cudaMemcpyBatchAsync(&raw->to[first], &raw->from[first], &raw->lengths[first], count, &attributes, &index, 1,
+                              stream));
 #else
     size_t failed;
-    must(cudaMemcpyBatchAsync(&raw->to[first], &raw->from[first], &raw->lengths[first], count, &attributes, &index, 1,
-                              &failed, stream),
-         "cudaMemcpyBatchAsync");
+    MUST(cudaMemcpyBatchAsync(&raw->to[first], &raw->from[first], &raw->lengths[first], count, &attributes, &index, 1,
+                              &failed, stream));
 #endif
 }
 
@@ -465,14 +435,12 @@ void run(perf_raw *raw, perf_way way, const perf_choice *choice, perf_sample *sa
 
 void copy_staging(const perf_raw *raw) {
     char *own = raw->end->staging, *peers = raw->peer_staging;
-    must(cudaMemcpyPeerAsync(raw->put ? peers : own, raw->end->gpu, raw->put ? own : peers, raw->end->gpu, raw->bytes,
-                             raw->streams[0]),
-         "cudaMemcpyPeerAsync");
+    MUST(cudaMemcpyPeerAsync(raw->put ? peers : own, raw->end->gpu, raw->put ? own : peers, raw->end->gpu, raw->bytes,
+                             raw->streams[0]));
 }
 
 /* By warps for what is short, by blocks for the rest: within one GPU any kernel is faster than the link. */
 void stage(perf_raw *raw) {
-    perf_watch();
     if (raw->peer_memory != nullptr && !raw->put)
         copy_staging(raw);
     launch(kernels[raw->staged.longest <= 16 * KIB ? 1 : 2], 2 * raw->sms, raw->staged, raw->streams[0]);
@@ -482,29 +450,26 @@ void stage(perf_raw *raw) {
 }
 
 /* The best of three; hopeless ones run once. */
-double time_of(perf_raw *raw, const perf_choice &choice, double *time, double best) {
-    for (int i = 0; i < 3 && (i == 0 || *time <= 2 * best); i++) {
+double time_of(perf_raw *raw, const perf_choice &choice, double best) {
+    double time = 1e18;
+    for (int i = 0; i < 3 && (i == 0 || time <= 2 * best); i++) {
         perf_sample sample;
-        perf_watch();
         run(raw, PERF_KERNEL, &choice, &sample);
-        *time = *time > 0 ? std::min(*time, sample.wall) : sample.wall;
+        time = std::min(time, sample.wall);
     }
-    return *time;
+    return time;
 }
 
-/* Not tried: fewer blocks than an eighth of those allowed. */
+/* Tried: as many blocks as are allowed, if that is the number of SMs; and powers of two, but none below an eighth. */
 perf_choice choose(perf_raw *raw, uint32_t sms) {
     const int most = sms != 0 ? std::min(static_cast<int>(sms), raw->sms) : raw->sms;
     perf_choice best = {0, 1, ""};
     double best_time = 1e18;
-    for (int index = counts - 1; index >= 0; index--) {
-        const int blocks = index == counts - 1 ? raw->sms : 1 << index;
+    for (int index = 7; index >= 0; index--) {
+        const int blocks = index == 7 ? raw->sms : 1 << index;
         for (int kernel = 0; kernel < kernel_count && blocks <= most && blocks * 8 > most; kernel++) {
             const perf_choice choice = {kernel, blocks, ""};
-            double *known = &raw->times[kernel][index];
-            if (!runs(raw, kernels[kernel]))
-                continue;
-            const double time = *known > 0 ? *known : time_of(raw, choice, known, best_time);
+            const double time = runs(raw, kernels[kernel]) ? time_of(raw, choice, best_time) : 1e18;
             if (time < best_time)
                 best = choice;
             best_time = std::min(best_time, time);
@@ -519,23 +484,21 @@ perf_choice choose(perf_raw *raw, uint32_t sms) {
 void fill(perf_raw *raw, uint64_t seed) {
     uint64_t *words = reinterpret_cast<uint64_t *>(raw->end->memory);
     fill_words<<<1024, plain_threads, 0, raw->streams[0]>>>(words, raw->end->size / 8, seed);
-    must(cudaGetLastError(), "filling memory");
+    MUST(cudaGetLastError());
     finish(raw, 1);
 }
 
 void check(perf_raw *raw, const perf_content *content, perf_wrong *wrong) {
-    const size_t size = content->count * sizeof *content->pieces;
-    unsigned long long result[2] = {0, ~0ull}, *on_gpu = allocate<unsigned long long>(2);
-    perf_piece *pieces = allocate<perf_piece>(content->count);
+    const unsigned long long none[2] = {0, ~0ull};
+    unsigned long long result[2], *on_gpu = upload(none, 2);
+    perf_piece *pieces = upload(content->pieces, content->count);
     const unsigned char *memory = reinterpret_cast<unsigned char *>(raw->end->memory);
-    must(cudaMemcpy(pieces, content->pieces, size, cudaMemcpyHostToDevice), "cudaMemcpy");
-    must(cudaMemcpy(on_gpu, result, sizeof result, cudaMemcpyHostToDevice), "cudaMemcpy");
     check_bytes<<<static_cast<unsigned>(content->count), plain_threads, 0, raw->streams[0]>>>(memory, pieces, on_gpu);
-    must(cudaGetLastError(), "checking memory");
+    MUST(cudaGetLastError());
     finish(raw, 1);
-    must(cudaMemcpy(result, on_gpu, sizeof result, cudaMemcpyDeviceToHost), "cudaMemcpy");
-    must(cudaFree(pieces), "cudaFree");
-    must(cudaFree(on_gpu), "cudaFree");
+    MUST(cudaMemcpy(result, on_gpu, sizeof result, cudaMemcpyDeviceToHost));
+    MUST(cudaFree(pieces));
+    MUST(cudaFree(on_gpu));
     *wrong = {result[0], result[1]};
 }
 
@@ -543,16 +506,15 @@ void load_start(perf_raw *raw, perf_load load) {
     const cudaStream_t stream = raw->streams[1];
     const uint64_t half = load_memory / 2, shares = half / share;
     if (raw->load_memory == nullptr)
-        raw->load_memory = allocate<char>(load_memory);
-    must(cudaEventRecord(raw->load_events[0], stream), "cudaEventRecord");
+        raw->load_memory = static_cast<char *>(allocate(load_memory));
+    MUST(cudaEventRecord(raw->load_events[0], stream));
     if (load == PERF_ARITHMETIC)
-        multiply<<<raw->sms * blocks_an_sm * waves, plain_threads, 0, stream>>>(
-            reinterpret_cast<float *>(raw->load_memory));
+        multiply<<<raw->sms * multiplying, plain_threads, 0, stream>>>(reinterpret_cast<float *>(raw->load_memory));
     else
-        stream_memory<<<static_cast<unsigned>(shares * copies), plain_threads, 0, stream>>>(raw->load_memory + half,
-                                                                                            raw->load_memory, shares);
-    must(cudaGetLastError(), "a computing kernel");
-    must(cudaEventRecord(raw->load_events[1], stream), "cudaEventRecord");
+        stream_memory<<<static_cast<unsigned>(shares * copying), plain_threads, 0, stream>>>(raw->load_memory + half,
+                                                                                             raw->load_memory, shares);
+    MUST(cudaGetLastError());
+    MUST(cudaEventRecord(raw->load_events[1], stream));
 }
 
 bool load_runs(perf_raw *raw) {
@@ -564,8 +526,8 @@ bool load_runs(perf_raw *raw) {
 
 double load_ns(perf_raw *raw) {
     float milliseconds;
-    must(cudaEventSynchronize(raw->load_events[1]), "a computing kernel");
-    must(cudaEventElapsedTime(&milliseconds, raw->load_events[0], raw->load_events[1]), "cudaEventElapsedTime");
+    MUST(cudaEventSynchronize(raw->load_events[1]));
+    MUST(cudaEventElapsedTime(&milliseconds, raw->load_events[0], raw->load_events[1]));
     return 1e6 * milliseconds;
 }
 

@@ -94,7 +94,6 @@ static const struct perf_raw_backend *raw_backend(const char *name) {
 void perf_end_open(struct perf_end *end, uint32_t backend, int gpu) {
     struct nvlx_config config;
     *end = (struct perf_end){.gpu = gpu};
-    perf_watch();
     nvlx_config_init(&config);
     config.backend = backend;
     config.gpus = &end->gpu;
@@ -103,13 +102,22 @@ void perf_end_open(struct perf_end *end, uint32_t backend, int gpu) {
     end->backend = raw_backend(nvlx_backend_name(end->engine));
 }
 
-void perf_end_allocate(struct perf_end *end, uint64_t size, uint64_t regions, uint64_t staging) {
-    const struct perf_layout layout = perf_layout_of(size, regions);
-    end->size = size;
-    end->staging_size = staging;
-    perf_check(nvlx_alloc(end->engine, end->gpu, size, NULL, (void **)&end->memory), "nvlx_alloc");
-    if (staging)
-        perf_check(nvlx_alloc(end->engine, end->gpu, staging, NULL, (void **)&end->staging), "nvlx_alloc");
+/* Staging is for the longest list: at least one fragment, which in a mixed one may have twice the size. */
+static uint64_t staging_size(const struct perf_options *options, const struct perf_raw_backend *backend) {
+    uint64_t size = options->bytes;
+    for (size_t i = 0; i < options->fragment_count; i++)
+        if (2 * options->fragments[i] > size && options->fragments[i] <= options->arena)
+            size = 2 * options->fragments[i];
+    return options->baselines & backend->ways & 1u << PERF_STAGED && perf_options_rates(options) ? size : 0;
+}
+
+void perf_end_allocate(struct perf_end *end, const struct perf_options *options) {
+    const struct perf_layout layout = perf_layout_of(options->arena, options->regions);
+    end->size = options->arena;
+    end->staging_size = staging_size(options, end->backend);
+    perf_check(nvlx_alloc(end->engine, end->gpu, end->size, NULL, (void **)&end->memory), "nvlx_alloc");
+    if (end->staging_size)
+        perf_check(nvlx_alloc(end->engine, end->gpu, end->staging_size, NULL, (void **)&end->staging), "nvlx_alloc");
     for (uint64_t i = 0; i < layout.count; i++) {
         struct nvlx_region *region; /* freed with the engine */
         struct nvlx_region_options options;
@@ -129,13 +137,11 @@ void perf_end_meet(struct perf_end *end, const char *text, size_t length) {
 }
 
 void perf_end_leave(struct perf_end *end) {
-    perf_watch();
     end->backend->close(end->raw);
     perf_check(nvlx_peer_close(end->peer), "nvlx_peer_close");
 }
 
 void perf_end_close(struct perf_end *end) {
-    perf_watch();
     free(end->ops);
     perf_check(nvlx_engine_destroy(end->engine), "nvlx_engine_destroy");
 }
@@ -170,7 +176,6 @@ void perf_end_move(const struct perf_end *end, struct nvlx_prepared *prepared,
                    const struct nvlx_transfer_options *options, struct perf_sample *sample,
                    struct nvlx_request_info *info) {
     struct nvlx_request *request;
-    perf_watch();
     if (!prepared)
         write_ops(end);
     const uint64_t begin = perf_now();

@@ -18,8 +18,12 @@ Json::Value nanoseconds(double value) {
     return number(static_cast<uint64_t>(value + 0.5));
 }
 
+Json::Value known(bool is_known, const Json::Value &value) {
+    return is_known ? value : Json::Value();
+}
+
 Json::Value text_or_null(const char *text) {
-    return *text != 0 ? Json::Value(text) : Json::Value();
+    return known(*text != 0, text);
 }
 
 Json::Value gpu_of(const perf_session &session, int process) {
@@ -59,14 +63,6 @@ void put_run(const perf_session &session, Json::Value *to) {
 
 // ---- Rows ------------------------------------------------------------------------------------------------
 
-void put_carried(const nvlx_request_info *info, Json::Value *to) {
-    (*to)["sms"] = info != nullptr ? number(info->sms) : Json::Value();
-    (*to)["engine_bytes"] = info != nullptr ? number(info->engine_bytes) : Json::Value();
-    (*to)["engine_fragments"] = info != nullptr ? number(info->engine_fragments) : Json::Value();
-    (*to)["kernel_bytes"] = info != nullptr ? number(info->kernel_bytes) : Json::Value();
-    (*to)["kernel_fragments"] = info != nullptr ? number(info->kernel_fragments) : Json::Value();
-}
-
 Json::Value share_of_best(const perf_table &table, const perf_row &row, const perf_cell &cell, uint32_t budget) {
     const perf_column *best = perf_best_raw(&table, &row, budget);
     return best != nullptr ? perf_rate(&row, &cell) / perf_rate(&row, &row.cells[best - table.columns]) : Json::Value();
@@ -75,44 +71,47 @@ Json::Value share_of_best(const perf_table &table, const perf_row &row, const pe
 Json::Value way_of(const perf_table &table, const perf_row &row, size_t i) {
     const perf_column &column = table.columns[i];
     const perf_cell &cell = row.cells[i];
-    const bool measured = cell.why_not == nullptr, raw = PERF_IS_RAW(column.way);
-    const auto time_or_null = [&](double value) { return measured ? nanoseconds(value) : Json::Value(); };
+    const bool measured = cell.why_not == nullptr, raw = PERF_IS_RAW(column.way), ours = measured && !raw;
     Json::Value way;
     way["way"] = column.name;
     way["raw"] = raw;
     way["max_sms"] = number(column.budget);
-    way["not_measured"] = measured ? Json::Value() : Json::Value(cell.why_not);
+    way["not_measured"] = known(!measured, measured ? "" : cell.why_not);
     way["rounds"] = number(cell.rounds);
-    way["gbps"] = measured ? perf_rate(&row, &cell) : Json::Value();
-    way["median_ns"] = time_or_null(cell.wall);
-    way["fastest_ns"] = time_or_null(cell.fastest);
-    way["slowest_ns"] = time_or_null(cell.slowest);
-    way["p90_ns"] = time_or_null(cell.p90);
-    way["p99_ns"] = time_or_null(cell.p99);
-    way["submit_ns"] = time_or_null(cell.submit);
-    way["submit_ns_a_fragment"] = measured ? perf_submit_each(&row, &cell) : Json::Value();
+    way["gbps"] = known(measured, perf_rate(&row, &cell));
+    way["median_ns"] = known(measured, nanoseconds(cell.wall));
+    way["fastest_ns"] = known(measured, nanoseconds(cell.fastest));
+    way["slowest_ns"] = known(measured, nanoseconds(cell.slowest));
+    way["p90_ns"] = known(measured, nanoseconds(cell.p90));
+    way["p99_ns"] = known(measured, nanoseconds(cell.p99));
+    way["submit_ns"] = known(measured, nanoseconds(cell.submit));
+    way["submit_ns_a_fragment"] = known(measured, perf_submit_each(&row, &cell));
     way["kernel"] = text_or_null(cell.kernel.name);
-    put_carried(measured && !raw ? &cell.info : nullptr, &way);
-    way["of_best_raw"] = measured && !raw ? share_of_best(table, row, cell, 0) : Json::Value();
-    way["of_best_raw_in_budget"] = measured && !raw ? share_of_best(table, row, cell, column.budget) : Json::Value();
+    way["sms"] = known(ours, number(cell.info.sms));
+    way["engine_bytes"] = known(ours, number(cell.info.engine_bytes));
+    way["engine_fragments"] = known(ours, number(cell.info.engine_fragments));
+    way["kernel_bytes"] = known(ours, number(cell.info.kernel_bytes));
+    way["kernel_fragments"] = known(ours, number(cell.info.kernel_fragments));
+    way["of_best_raw"] = known(ours, share_of_best(table, row, cell, 0));
+    way["of_best_raw_in_budget"] = known(ours, share_of_best(table, row, cell, column.budget));
     way["verified"] = cell.verified;
-    way["wrong_bytes"] = cell.verified ? number(cell.wrong) : Json::Value();
+    way["wrong_bytes"] = known(cell.verified, number(cell.wrong));
     return way;
 }
 
 // Null, if the table was not asked for.
 Json::Value rows_of(const perf_table &table) {
-    Json::Value rows = table.rows != nullptr ? Json::Value(Json::arrayValue) : Json::Value();
+    Json::Value rows = known(table.rows != nullptr, Json::arrayValue);
     for (size_t i = 0; i < table.row_count; i++) {
         const perf_row &from = table.rows[i];
         const perf_column *best = perf_best_raw(&table, &from, 0);
         Json::Value row;
-        row["op"] = perf_op_name(from.opcode);
+        row["op"] = perf_op_names[from.opcode];
         row["both_directions"] = from.both;
         row["fragment"] = number(from.fragment);
         row["count"] = number(from.count);
         row["bytes"] = number(from.bytes);
-        row["best_raw"] = best != nullptr ? Json::Value(best->name) : Json::Value();
+        row["best_raw"] = known(best != nullptr, best != nullptr ? best->name : "");
         for (size_t j = 0; j < table.column_count; j++)
             row["ways"].append(way_of(table, from, j));
         rows.append(row);
@@ -121,23 +120,21 @@ Json::Value rows_of(const perf_table &table) {
 }
 
 Json::Value link_of(const perf_results &results) {
-    const auto rate = [&](int op) { return results.link[op] > 0 ? Json::Value(results.link[op]) : Json::Value(); };
+    const double *rates = results.link;
     Json::Value link;
-    if (results.link_bytes == 0)
-        return link;
     link["bytes"] = number(results.link_bytes);
-    link["read_gbps"] = rate(NVLX_OP_READ);
-    link["write_gbps"] = rate(NVLX_OP_WRITE);
-    return link;
+    link["read_gbps"] = known(rates[NVLX_OP_READ] > 0, rates[NVLX_OP_READ]);
+    link["write_gbps"] = known(rates[NVLX_OP_WRITE] > 0, rates[NVLX_OP_WRITE]);
+    return known(results.link_bytes != 0, link);
 }
 
 Json::Value computes_of(const perf_results &results) {
-    Json::Value computes = results.computes != nullptr ? Json::Value(Json::arrayValue) : Json::Value();
+    Json::Value computes = known(results.computes != nullptr, Json::arrayValue);
     for (size_t i = 0; i < results.compute_count; i++) {
         const perf_compute &from = results.computes[i];
         Json::Value compute;
-        compute["op"] = perf_op_name(from.opcode);
-        compute["bound_by"] = perf_load_name(from.load);
+        compute["op"] = perf_op_names[from.opcode];
+        compute["bound_by"] = perf_load_names[from.load];
         compute["mechanism"] = perf_mechanism_names[from.mechanism];
         compute["max_sms"] = number(from.budget);
         compute["fragment"] = number(from.fragment);

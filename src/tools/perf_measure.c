@@ -7,15 +7,16 @@
 
 #include "perf.h"
 
-#define SHORT_NS 3e6
-#define LINK_MAX (UINT64_C(256) << 20)
+#define SHORT_NS   3e6
+#define LINK_MAX   (UINT64_C(256) << 20)
+#define ROUNDS_MAX 2000
 
 /* How often the ways of a row are measured. */
 struct effort {
     uint64_t warm_up, rounds;
     uint64_t least, limit_ns; /* so many rounds at least, no more begin after so long */
 };
-static const struct effort latency_effort = {.warm_up = 40, .rounds = 2000, .limit_ns = 1500000000};
+static const struct effort latency_effort = {.warm_up = 40, .rounds = ROUNDS_MAX, .limit_ns = 1500000000};
 static const struct effort link_effort = {.warm_up = 1, .rounds = 7, .least = 7};
 
 struct run;
@@ -25,7 +26,7 @@ struct way { /* a column, ready to move the row's list */
     void (*move)(struct run *run, struct way *way, struct perf_sample *sample);
     struct nvlx_transfer_options options;
     struct nvlx_prepared *prepared;
-    double *walls, *submits;
+    double walls[ROUNDS_MAX], submits[ROUNDS_MAX];
     double last; /* nanoseconds that it took last */
 };
 
@@ -46,7 +47,6 @@ static void move_ours(struct run *run, struct way *way, struct perf_sample *samp
 
 static void move_raw(struct run *run, struct way *way, struct perf_sample *sample) {
     const struct perf_end *end = &run->session->end;
-    perf_watch();
     end->backend->run(end->raw, way->column->way, &way->cell->kernel, sample);
 }
 
@@ -130,8 +130,6 @@ static const char *open_raw_way(struct run *run, struct way *way) {
 
 static void open_way(struct run *run, struct way *way) {
     way->options = transfer_options(run->session->options, way->column->budget);
-    way->walls = perf_alloc(run->effort.rounds, sizeof *way->walls);
-    way->submits = perf_alloc(run->effort.rounds, sizeof *way->submits);
     way->move = run->row->both ? move_both : move_ours;
     if (way->column->way == PERF_PREPARED)
         way->prepared = perf_end_prepare(&run->session->end, &way->options);
@@ -139,8 +137,9 @@ static void open_way(struct run *run, struct way *way) {
         way->cell->why_not = open_raw_way(run, way);
 }
 
-static void close_way(struct way *way) {
+static void close_way(struct way *way, struct perf_results *results) {
     struct perf_cell *cell = way->cell;
+    results->wrong += cell->wrong;
     if (!cell->rounds && !cell->why_not)
         cell->why_not = "interrupted";
     cell->wall = perf_percentile(way->walls, cell->rounds, 0.5);
@@ -150,8 +149,6 @@ static void close_way(struct way *way) {
     cell->p99 = perf_percentile(way->walls, cell->rounds, 0.99);
     cell->submit = perf_percentile(way->submits, cell->rounds, 0.5);
     perf_check(nvlx_prepared_free(way->prepared), "nvlx_prepared_free");
-    free(way->walls);
-    free(way->submits);
 }
 
 static void verify(struct run *run, struct way *way) {
@@ -168,16 +165,11 @@ static void verify(struct run *run, struct way *way) {
         fprintf(stderr, "WRONG: they were moved by: %s\n", way->column->name);
 }
 
-static void show(const struct run *run, const struct way *way, const char *what, uint64_t round) {
-    perf_progress(false, "%s %s, %s: %s %" PRIu64, perf_op_name(run->row->opcode),
-                  perf_size_text(run->row->fragment).text, way->column->name, what, round);
-}
-
 static void warm_up(struct run *run, struct way *way) {
     struct perf_sample sample = {0};
+    perf_watch();
     if (run->row->both)
         perf_session_list(&run->lists[1], way->column->way, &way->options);
-    show(run, way, "warming up", 0);
     for (uint64_t i = 0; i < run->effort.warm_up; i++)
         way->move(run, way, &sample);
     way->last = sample.wall;
@@ -189,13 +181,15 @@ static void warm_up(struct run *run, struct way *way) {
 static void measure(struct run *run, struct way *way) {
     struct perf_sample sample;
     const size_t round = way->cell->rounds++;
+    perf_watch();
     if (way->last < SHORT_NS)
         way->move(run, way, &sample);
     way->move(run, way, &sample);
     way->last = sample.wall;
     way->walls[round] = sample.wall;
     way->submits[round] = sample.submit;
-    show(run, way, "round", round + 1);
+    perf_progress(false, "%s %s, %s: round %zu", perf_op_names[run->row->opcode],
+                  perf_size_text(run->row->fragment).text, way->column->name, round + 1);
 }
 
 /* One after the other each, `count` ways from `first` on. */
@@ -204,9 +198,9 @@ static void measure_in_turn(struct run *run, size_t first, size_t count) {
     for (size_t i = first; i < first + count && !perf_stopped(); i++)
         if (!run->ways[i].cell->why_not)
             warm_up(run, &run->ways[i]);
-    const uint64_t begin = perf_now();
+    const uint64_t end = perf_now() + effort->limit_ns;
     for (uint64_t round = 0; round < effort->rounds && !perf_stopped(); round++) {
-        if (round >= effort->least && perf_now() - begin > effort->limit_ns)
+        if (round >= effort->least && perf_now() > end)
             break;
         for (size_t i = first; i < first + count; i++)
             if (!run->ways[i].cell->why_not)
@@ -215,8 +209,9 @@ static void measure_in_turn(struct run *run, size_t first, size_t count) {
 }
 
 /* Measures a list in all columns of a table, which gets a row. */
-static struct perf_row *measure_row(struct perf_session *session, struct perf_table *table, bool both,
-                                    struct perf_list_spec spec, struct effort effort) {
+static struct perf_row *measure_row(struct perf_session *session, struct perf_results *results,
+                                    struct perf_table *table, bool both, struct perf_list_spec spec,
+                                    struct effort effort) {
     struct perf_end *end = &session->end;
     struct perf_row *row = &table->rows[table->row_count++];
     struct run *run = perf_alloc(1, sizeof *run);
@@ -231,23 +226,15 @@ static struct perf_row *measure_row(struct perf_session *session, struct perf_ta
         run->ways[i].cell = &row->cells[i];
         open_way(run, &run->ways[i]);
     }
-    for (size_t i = 0; both && i < run->count; i++) /* the owner keeps one list ready */
-        measure_in_turn(run, i, 1);
-    if (!both)
-        measure_in_turn(run, 0, run->count);
+    const size_t at_once = both ? 1 : run->count; /* in both directions, the owner keeps one list ready */
+    for (size_t i = 0; i < run->count; i += at_once)
+        measure_in_turn(run, i, at_once);
     for (size_t i = 0; i < run->count; i++)
-        close_way(&run->ways[i]);
+        close_way(&run->ways[i], results);
     perf_list_free(&run->lists[0]);
     perf_list_free(&run->lists[1]);
     free(run);
     return row;
-}
-
-static uint64_t wrong_bytes(const struct perf_row *row) {
-    uint64_t sum = 0;
-    for (size_t i = 0; i < PERF_COLUMNS_MAX; i++)
-        sum += row->cells[i].wrong;
-    return sum;
 }
 
 static void add_column(struct perf_table *table, enum perf_way way, uint32_t budget, const char *name) {
@@ -291,7 +278,7 @@ static void measure_link(struct perf_session *session, struct perf_results *resu
     spec.count = 1;
     spec.fragment = spec.bytes = region < LINK_MAX ? region : LINK_MAX;
     add_column(&table, PERF_LOOP, 0, "");
-    measure_row(session, &table, false, spec, link_effort);
+    measure_row(session, results, &table, false, spec, link_effort);
     results->link_bytes = row.bytes;
     results->link[opcode] = perf_rate(&row, &row.cells[0]);
 }
@@ -304,10 +291,9 @@ static void measure_rates_of(struct perf_session *session, struct perf_results *
     perf_print_rates_head(session, results, opcode, both);
     for (size_t i = 0; i < options->fragment_count && !perf_stopped(); i++) {
         const struct perf_list_spec spec = spec_of(session, opcode, options->fragments[i]);
-        const struct perf_row *row = measure_row(session, &results->rates, both, spec, effort);
-        results->wrong += wrong_bytes(row);
+        const struct perf_row *row = measure_row(session, results, &results->rates, both, spec, effort);
         perf_print_rates(&results->rates, row);
-        perf_progress(true, "%s%s of %s measured, %zu of %zu", perf_op_name(opcode), both ? ", both directions," : "",
+        perf_progress(true, "%s%s of %s measured, %zu of %zu", perf_op_names[opcode], both ? ", both directions," : "",
                       perf_size_text(row->fragment).text, i + 1, options->fragment_count);
     }
 }
@@ -337,8 +323,8 @@ static void measure_length(struct perf_session *session, struct perf_results *re
     spec.pattern = PERF_SCATTERED;
     spec.count = 1;
     spec.bytes = length;
-    results->wrong += wrong_bytes(measure_row(session, &results->latency, false, spec, latency_effort));
-    perf_progress(true, "latency: %s of %s measured", perf_op_name(opcode), perf_size_text(length).text);
+    measure_row(session, results, &results->latency, false, spec, latency_effort);
+    perf_progress(true, "latency: %s of %s measured", perf_op_names[opcode], perf_size_text(length).text);
 }
 
 void perf_measure_latency(struct perf_session *session, struct perf_results *results) {
@@ -390,6 +376,7 @@ static void beside(const struct perf_end *end, struct nvlx_prepared *prepared, s
     double loads[COMPUTE_ROUNDS], rates[COMPUTE_ROUNDS];
     for (int i = 0; i < COMPUTE_ROUNDS; i++) {
         uint64_t bytes = 0;
+        perf_watch();
         end->backend->load_start(end->raw, compute->load);
         const uint64_t begin = perf_now();
         do {
@@ -403,50 +390,42 @@ static void beside(const struct perf_end *end, struct nvlx_prepared *prepared, s
     compute->rate_beside = perf_percentile(rates, COMPUTE_ROUNDS, 0.5);
 }
 
-static void measure_mechanism(struct perf_session *session, struct perf_results *results, struct perf_compute compute) {
+static void measure_beside(struct perf_session *session, struct perf_results *results, struct perf_compute compute) {
+    struct perf_end *end = &session->end;
+    const struct perf_list_spec spec = spec_of(session, compute.opcode, compute.fragment);
     struct nvlx_transfer_options options = transfer_options(session->options, compute.budget);
-    const char *mechanism = perf_mechanism_names[compute.mechanism];
-    if (perf_stopped())
-        return;
-    options.mechanism = compute.mechanism;
-    struct nvlx_prepared *prepared = perf_end_prepare(&session->end, &options);
-    perf_progress(false, "%s-bound kernel beside transfers by %s", perf_load_name(compute.load), mechanism);
-    compute.rate_alone = perf_gbps(session->end.list->bytes, median_of(&session->end, post_once, prepared));
-    beside(&session->end, prepared, &compute);
-    perf_check(nvlx_prepared_free(prepared), "nvlx_prepared_free");
-    results->computes[results->compute_count++] = compute;
-    perf_progress(true, "%s-bound kernel beside a %s by %s measured", perf_load_name(compute.load),
-                  perf_op_name(compute.opcode), mechanism);
-}
-
-static void measure_load(struct perf_session *session, struct perf_results *results, uint32_t opcode,
-                         enum perf_load load) {
-    const struct perf_options *options = session->options;
-    const uint64_t fragment = options->fragment_count ? options->fragments[0] : COMPUTE_FRAGMENT;
-    const struct perf_list_spec spec = spec_of(session, opcode, fragment);
-    struct perf_compute compute = {.load = load, .opcode = opcode, .fragment = fragment};
     struct perf_list list;
-    if (perf_stopped())
-        return;
     perf_list_make(&list, &spec);
-    perf_end_set_list(&session->end, &list);
+    perf_end_set_list(end, &list);
+    options.mechanism = compute.mechanism;
+    struct nvlx_prepared *prepared = perf_end_prepare(end, &options);
     compute.count = list.count;
-    compute.load_alone = median_of(&session->end, compute_once, &load);
-    compute.mechanism = NVLX_MECHANISM_COPY_ENGINE;
-    measure_mechanism(session, results, compute);
-    compute.mechanism = NVLX_MECHANISM_KERNEL;
-    for (size_t i = 0; i < options->budget_count; i++) {
-        compute.budget = options->budgets[i];
-        measure_mechanism(session, results, compute);
-    }
+    compute.load_alone = median_of(end, compute_once, &compute.load);
+    compute.rate_alone = perf_gbps(list.bytes, median_of(end, post_once, prepared));
+    beside(end, prepared, &compute);
+    perf_check(nvlx_prepared_free(prepared), "nvlx_prepared_free");
     perf_list_free(&list);
+    results->computes[results->compute_count++] = compute;
+    perf_progress(true, "%s-bound kernel beside a %s by %s measured", perf_load_names[compute.load],
+                  perf_op_names[compute.opcode], perf_mechanism_names[compute.mechanism]);
 }
 
+/* By copy engines, then by the kernel for each budget. */
 void perf_measure_compute(struct perf_session *session, struct perf_results *results) {
-    const size_t ways = 1 + session->options->budget_count;
-    results->computes = perf_alloc((size_t)2 * PERF_LOADS * ways, sizeof *results->computes);
-    for (uint32_t opcode = NVLX_OP_READ; opcode <= NVLX_OP_WRITE; opcode++)
-        for (int load = 0; session->options->op & opcode && load < PERF_LOADS; load++)
-            measure_load(session, results, opcode, load);
+    const struct perf_options *options = session->options;
+    const size_t mechanisms = 1 + options->budget_count, ways = PERF_LOADS * mechanisms;
+    results->computes = perf_alloc(2 * ways, sizeof *results->computes);
+    for (size_t i = 0; i < 2 * ways && !perf_stopped(); i++) {
+        const size_t budget = i % mechanisms;
+        const struct perf_compute compute = {
+            .opcode = i < ways ? NVLX_OP_READ : NVLX_OP_WRITE,
+            .load = i / mechanisms % PERF_LOADS ? PERF_MEMORY : PERF_ARITHMETIC,
+            .mechanism = budget ? NVLX_MECHANISM_KERNEL : NVLX_MECHANISM_COPY_ENGINE,
+            .budget = budget ? (uint32_t)options->budgets[budget - 1] : 0,
+            .fragment = options->fragment_count ? options->fragments[0] : COMPUTE_FRAGMENT,
+        };
+        if (options->op & compute.opcode)
+            measure_beside(session, results, compute);
+    }
     perf_print_compute(results);
 }

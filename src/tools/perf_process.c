@@ -24,29 +24,10 @@
 
 #include "perf.h"
 
-struct setup {
-    uint32_t backend; /* as in nvlxfer.h */
-    int gpu;
-    uint64_t size, regions, staging;
-};
-
-struct owner_list {
-    struct perf_list_spec spec;
-    enum perf_way part; /* the owner's, in the rounds to come */
-    struct nvlx_transfer_options options;
-};
-
-struct wanted { /* what memory must hold: that of these lists, moved */
-    uint64_t seeds[2];
-    size_t count;
-    struct perf_list_spec specs[2];
-};
-
 struct owner {
     struct perf_end end;
     struct perf_list list;
-    struct owner_list order;
-    struct nvlx_prepared *prepared; /* NULL: none */
+    struct nvlx_prepared *prepared; /* of the list; NULL: none */
     uint32_t round;
 };
 
@@ -55,11 +36,15 @@ struct owner {
 static struct shared {
     sem_t commanded, answered;
     void (*command)(struct owner *owner); /* at the same place in both: the owner is a fork */
-    struct setup setup;
+    struct perf_options options;
     struct perf_lent lent;
-    struct owner_list list;
+    struct perf_list_spec list;
+    enum perf_way part; /* the owner's, with that list, in the rounds to come */
+    struct nvlx_transfer_options how;
     uint64_t seed;
-    struct wanted wanted;
+    struct perf_list_spec moved[2]; /* memory is checked for what it holds after these */
+    size_t moved_count;
+    uint64_t seeds[2];
     struct perf_wrong wrong;
     _Alignas(64) atomic_uint go;   /* written by the measuring process */
     _Alignas(64) atomic_uint done; /* written by the owner */
@@ -104,10 +89,10 @@ static void export_descriptor(const struct perf_end *end) {
 }
 
 static void set_up(struct owner *owner) {
-    const struct setup *setup = &shared->setup;
+    const struct perf_options *options = &shared->options;
     struct perf_end *end = &owner->end;
-    perf_end_open(end, setup->backend, setup->gpu);
-    perf_end_allocate(end, setup->size, setup->regions, setup->staging);
+    perf_end_open(end, options->backend, options->gpu[0]);
+    perf_end_allocate(end, options);
     end->backend->lend(end, &shared->lent);
     end->raw = end->backend->open(end, NULL);
     export_descriptor(end);
@@ -125,14 +110,13 @@ static void drop_list(struct owner *owner) {
 
 static void take_list(struct owner *owner) {
     drop_list(owner);
-    owner->order = shared->list;
-    perf_list_make(&owner->list, &owner->order.spec);
-    if (owner->order.part == PERF_STAGED)
+    perf_list_make(&owner->list, &shared->list);
+    if (shared->part == PERF_STAGED)
         owner->end.backend->set_list(owner->end.raw, &owner->list);
     else
         perf_end_set_list(&owner->end, &owner->list);
-    if (owner->order.part == PERF_PREPARED)
-        owner->prepared = perf_end_prepare(&owner->end, &owner->order.options);
+    if (shared->part == PERF_PREPARED)
+        owner->prepared = perf_end_prepare(&owner->end, &shared->how);
 }
 
 static void await_go(struct owner *owner) {
@@ -143,10 +127,10 @@ static void take_part(struct owner *owner) {
     struct perf_sample ignored;
     struct nvlx_request_info info;
     await_round(&shared->go, owner->round);
-    if (owner->order.part == PERF_STAGED)
+    if (shared->part == PERF_STAGED)
         owner->end.backend->stage(owner->end.raw);
     else
-        perf_end_move(&owner->end, owner->prepared, &owner->order.options, &ignored, &info);
+        perf_end_move(&owner->end, owner->prepared, &shared->how, &ignored, &info);
     atomic_store_explicit(&shared->done, owner->round, memory_order_release);
 }
 
@@ -165,12 +149,11 @@ static void check_end(struct perf_end *end, const struct perf_list *lists, size_
 }
 
 static void check(struct owner *owner) {
-    const struct wanted *wanted = &shared->wanted;
     struct perf_list lists[2];
-    for (size_t i = 0; i < wanted->count; i++)
-        perf_list_make(&lists[i], &wanted->specs[i]);
-    check_end(&owner->end, lists, wanted->count, true, wanted->seeds, &shared->wrong);
-    for (size_t i = 0; i < wanted->count; i++)
+    for (size_t i = 0; i < shared->moved_count; i++)
+        perf_list_make(&lists[i], &shared->moved[i]);
+    check_end(&owner->end, lists, shared->moved_count, true, shared->seeds, &shared->wrong);
+    for (size_t i = 0; i < shared->moved_count; i++)
         perf_list_free(&lists[i]);
 }
 
@@ -241,15 +224,6 @@ static void choose_gpus(struct perf_options *options) {
             perf_die("--gpus: there is no GPU %d: %d can be used, counted from 0", options->gpu[i], count);
 }
 
-/* A list has at least one fragment, which for a mixed one may have twice the size. */
-static uint64_t staging_size(const struct perf_options *options, uint32_t ways) {
-    uint64_t size = options->bytes;
-    for (size_t i = 0; i < options->fragment_count; i++)
-        if (2 * options->fragments[i] > size && options->fragments[i] <= options->arena)
-            size = 2 * options->fragments[i];
-    return options->baselines & ways & 1u << PERF_STAGED && perf_options_rates(options) ? size : 0;
-}
-
 void perf_session_open(struct perf_session *session, struct perf_options *options) {
     struct perf_end *end = &session->end;
     *session = (struct perf_session){.options = options, .seed = 1};
@@ -259,10 +233,9 @@ void perf_session_open(struct perf_session *session, struct perf_options *option
     session->host = end->backend->host;
     session->same_gpu = options->gpu[0] == options->gpu[1];
     perf_options_complete(options, session->host);
-    const uint64_t staging = staging_size(options, end->backend->ways);
-    perf_end_allocate(end, options->arena, options->regions, staging);
-    shared->setup = (struct setup){session->host ? NVLX_BACKEND_HOST : NVLX_BACKEND_CUDA, options->gpu[0],
-                                   options->arena, options->regions, staging};
+    perf_end_allocate(end, options);
+    shared->options = *options;
+    shared->options.backend = session->host ? NVLX_BACKEND_HOST : NVLX_BACKEND_CUDA;
     do_command(set_up);
     perf_end_meet(end, shared->text, shared->length);
     end->raw = end->backend->open(end, &shared->lent);
@@ -288,7 +261,9 @@ void perf_session_close(struct perf_session *session) {
 }
 
 void perf_session_list(const struct perf_list *list, enum perf_way part, const struct nvlx_transfer_options *options) {
-    shared->list = (struct owner_list){list->spec, part, *options};
+    shared->list = list->spec;
+    shared->part = part;
+    shared->how = *options;
     do_command(take_list);
 }
 
@@ -313,9 +288,13 @@ void perf_session_fill(struct perf_session *session, uint64_t seeds[2]) {
     await(&shared->answered);
 }
 
-/* Of the measuring process, and of the owner, which expects what `shared->wanted` says. */
+/* The owner expects `owner_seeds`. */
 static void check_both(struct perf_session *session, const struct perf_list *lists, size_t count,
-                       const uint64_t seeds[2], struct perf_wrong wrong[2]) {
+                       const uint64_t seeds[2], const uint64_t owner_seeds[2], struct perf_wrong wrong[2]) {
+    for (size_t i = 0; i < count; i++)
+        shared->moved[i] = lists[i].spec;
+    shared->moved_count = count;
+    memcpy(shared->seeds, owner_seeds, sizeof shared->seeds);
     begin_command(check);
     check_end(&session->end, lists, count, false, seeds, &wrong[0]);
     await(&shared->answered);
@@ -325,16 +304,12 @@ static void check_both(struct perf_session *session, const struct perf_list *lis
 uint64_t perf_session_check(struct perf_session *session, const struct perf_list *lists, size_t count,
                             const uint64_t seeds[2]) {
     struct perf_wrong wrong[2];
-    shared->wanted = (struct wanted){.seeds = {seeds[0], seeds[1]}, .count = count};
-    for (size_t i = 0; i < count; i++)
-        shared->wanted.specs[i] = lists[i].spec;
-    check_both(session, lists, count, seeds, wrong);
-    for (int i = 0; i < 2; i++) {
-        perf_progress_end();
+    check_both(session, lists, count, seeds, seeds, wrong);
+    perf_progress_end();
+    for (int i = 0; i < 2; i++)
         if (wrong[i].count)
             fprintf(stderr, "WRONG: %" PRIu64 " bytes of the %s memory, the first at offset 0x%" PRIx64 "\n",
                     wrong[i].count, i ? "owner's" : "measuring process's", wrong[i].first);
-    }
     return wrong[0].count + wrong[1].count;
 }
 
@@ -349,8 +324,7 @@ void perf_session_prove(struct perf_session *session) {
     perf_fill(&byte, seeds[0], at, 1);
     byte ^= 0x10;
     perf_check(nvlx_memcpy(end->engine, end->memory + at, &byte, 1), "nvlx_memcpy");
-    shared->wanted = (struct wanted){.seeds = {seeds[0], seeds[1] + 1}};
-    check_both(session, NULL, 0, seeds, wrong);
+    check_both(session, NULL, 0, seeds, (const uint64_t[]){seeds[0], seeds[1] + 1}, wrong);
     if (wrong[0].count != 1 || wrong[0].first != at || wrong[1].count < end->size / 2 || wrong[1].first > 64)
         perf_die("the check of bytes does not find those that are wrong: no use to go on");
 }

@@ -34,14 +34,6 @@ const struct perf_column *perf_best_raw(const struct perf_table *table, const st
     return best;
 }
 
-const char *perf_op_name(uint32_t opcode) {
-    return opcode == NVLX_OP_WRITE ? "write" : "read";
-}
-
-const char *perf_load_name(enum perf_load load) {
-    return load == PERF_ARITHMETIC ? "arithmetic" : "memory";
-}
-
 /* ---- What was measured ------------------------------------------------------------------------------------ */
 
 void perf_print_head(const struct perf_session *session) {
@@ -66,8 +58,7 @@ void perf_print_head(const struct perf_session *session) {
 
 /* ---- Rates ------------------------------------------------------------------------------------------------ */
 
-#define OURS_WIDTH 15
-#define RAW_WIDTH  11
+enum { OURS_WIDTH = 15, RAW_WIDTH = 11, LATENCY_WIDTH = 26 };
 
 static int width_of(const struct perf_column *column) {
     return PERF_IS_RAW(column->way) ? RAW_WIDTH : OURS_WIDTH;
@@ -75,10 +66,8 @@ static int width_of(const struct perf_column *column) {
 
 static void print_column_names(const struct perf_table *table) {
     printf("%9s %8s", "fragment", "count");
-    for (size_t i = 0; i < table->column_count; i++) {
-        const struct perf_column *column = &table->columns[i];
-        printf(" %*s", width_of(column), column->name);
-    }
+    for (size_t i = 0; i < table->column_count; i++)
+        printf(" %*s", width_of(&table->columns[i]), table->columns[i].name);
     puts("  best raw");
 }
 
@@ -97,13 +86,41 @@ void perf_print_rates_head(const struct perf_session *session, const struct perf
     fflush(stdout);
 }
 
-static void print_ours(const struct perf_table *table, const struct perf_row *row, size_t i) {
-    const struct perf_column *best = perf_best_raw(table, row, table->columns[i].budget);
+static struct perf_text rate_text(const struct perf_table *table, const struct perf_row *row, size_t i) {
+    const struct perf_column *column = &table->columns[i], *best = perf_best_raw(table, row, column->budget);
     const double rate = perf_rate(row, &row->cells[i]);
-    if (best)
-        printf(" %*.1f %4.0f%%", OURS_WIDTH - 6, rate, 100 * rate / perf_rate(row, &row->cells[best - table->columns]));
+    struct perf_text text;
+    if (best && !PERF_IS_RAW(column->way))
+        snprintf(text.text, sizeof text.text, "%.1f %4.0f%%", rate,
+                 100 * rate / perf_rate(row, &row->cells[best - table->columns]));
     else
-        printf(" %*.1f", OURS_WIDTH, rate);
+        snprintf(text.text, sizeof text.text, "%.1f", rate);
+    return text;
+}
+
+static struct perf_text submit_text(const struct perf_table *table, const struct perf_row *row, size_t i) {
+    const struct perf_cell *cell = &row->cells[i];
+    struct perf_text text;
+    (void)table;
+    snprintf(text.text, sizeof text.text, "%.1f %.0f", cell->submit / 1e3, perf_submit_each(row, cell));
+    return text;
+}
+
+static struct perf_text latency_text(const struct perf_table *table, const struct perf_row *row, size_t i) {
+    const struct perf_cell *cell = &row->cells[i];
+    struct perf_text text;
+    (void)table;
+    snprintf(text.text, sizeof text.text, "%.2f (%6.2f, %6.2f)", cell->wall / 1e3, cell->p90 / 1e3, cell->p99 / 1e3);
+    return text;
+}
+
+/* `width` of a column, or 0: it depends on which one it is. */
+static void print_cells(const struct perf_table *table, const struct perf_row *row, int width,
+                        struct perf_text (*text_of)(const struct perf_table *table, const struct perf_row *row,
+                                                    size_t i)) {
+    for (size_t i = 0; i < table->column_count; i++)
+        printf(" %*s", width ? width : width_of(&table->columns[i]),
+               row->cells[i].why_not ? "-" : text_of(table, row, i).text);
 }
 
 static void print_verified(const struct perf_table *table, const struct perf_row *row) {
@@ -133,14 +150,7 @@ static void print_marks(const struct perf_table *table, const struct perf_row *r
 void perf_print_rates(const struct perf_table *table, const struct perf_row *row) {
     perf_progress_end();
     printf("%9s %8" PRIu64, perf_size_text(row->fragment).text, row->count);
-    for (size_t i = 0; i < table->column_count; i++) {
-        if (row->cells[i].why_not)
-            printf(" %*s", width_of(&table->columns[i]), "-");
-        else if (!PERF_IS_RAW(table->columns[i].way))
-            print_ours(table, row, i);
-        else
-            printf(" %*.1f", RAW_WIDTH, perf_rate(row, &row->cells[i]));
-    }
+    print_cells(table, row, 0, rate_text);
     print_marks(table, row);
     fflush(stdout);
 }
@@ -151,14 +161,8 @@ void perf_print_submit(const struct perf_table *table) {
     print_column_names(table);
     for (size_t i = 0; i < table->row_count; i++) {
         const struct perf_row *row = &table->rows[i];
-        printf("%-6s%9s %8" PRIu64, perf_op_name(row->opcode), perf_size_text(row->fragment).text, row->count);
-        for (size_t j = 0; j < table->column_count; j++) {
-            const struct perf_cell *cell = &row->cells[j];
-            char text[64] = "-";
-            if (!cell->why_not)
-                snprintf(text, sizeof text, "%.1f %.0f", cell->submit / 1e3, perf_submit_each(row, cell));
-            printf(" %*s", width_of(&table->columns[j]), text);
-        }
+        printf("%-6s%9s %8" PRIu64, perf_op_names[row->opcode], perf_size_text(row->fragment).text, row->count);
+        print_cells(table, row, 0, submit_text);
         puts(row->both ? "  both directions" : "");
     }
 }
@@ -172,14 +176,8 @@ void perf_print_latency(const struct perf_session *session, const struct perf_ta
            "", "bytes", "one call", "a post of a prepared one", session->host ? "memcpy" : "raw copy + synchronize");
     for (size_t i = 0; i < table->row_count; i++) {
         const struct perf_row *row = &table->rows[i];
-        printf("%-6s %9" PRIu64, perf_op_name(row->opcode), row->fragment);
-        for (size_t way = 0; way < table->column_count; way++) {
-            const struct perf_cell *cell = &row->cells[way];
-            if (cell->why_not)
-                printf(" %26s", "-");
-            else
-                printf("   %8.2f (%6.2f, %6.2f)", cell->wall / 1e3, cell->p90 / 1e3, cell->p99 / 1e3);
-        }
+        printf("%-6s %9" PRIu64, perf_op_names[row->opcode], row->fragment);
+        print_cells(table, row, LATENCY_WIDTH, latency_text);
         print_verified(table, row);
         putchar('\n');
     }
@@ -189,8 +187,8 @@ static void print_slowdown(const struct perf_compute *compute) {
     char budget[16] = "default";
     if (compute->budget)
         snprintf(budget, sizeof budget, "%" PRIu32, compute->budget);
-    printf("%-6s %-11s %-12s %8s %11.2f %11.2f %9.1f%% %10.1f %10.1f\n", perf_op_name(compute->opcode),
-           perf_load_name(compute->load), perf_mechanism_names[compute->mechanism],
+    printf("%-6s %-11s %-12s %8s %11.2f %11.2f %9.1f%% %10.1f %10.1f\n", perf_op_names[compute->opcode],
+           perf_load_names[compute->load], perf_mechanism_names[compute->mechanism],
            compute->mechanism == NVLX_MECHANISM_KERNEL ? budget : "0", compute->load_alone / 1e6,
            compute->load_beside / 1e6, 100 * (compute->load_beside / compute->load_alone - 1), compute->rate_alone,
            compute->rate_beside);
