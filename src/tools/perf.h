@@ -191,7 +191,7 @@ struct perf_choice { /* how a raw kernel is run */
 
 enum perf_load { PERF_ARITHMETIC, PERF_MEMORY, PERF_LOADS };
 
-struct perf_raw; /* the raw side of one process: streams, and the memory of both as this process sees it */
+struct perf_raw_backend;
 
 /* The library's side of a process, and the raw one, on the same memory. */
 struct perf_end {
@@ -204,45 +204,43 @@ struct perf_end {
     const struct perf_list *list;
     struct nvlx_op *ops; /* of the list */
     const struct perf_raw_backend *backend;
-    struct perf_raw *raw;
 };
 
 /* What a program would do without libnvlxfer, by the means of the backend alone. Nothing here returns an error: what
- * fails ends the process, with its cause. Host has no function for what it cannot do. */
+ * fails ends the process, with its cause. Host has only what stands before `borrow`. */
 struct perf_raw_backend {
-    bool host;             /* its ways move memory of their own, which is not checked */
+    bool host;             /* its way moves memory of its own, which is not checked */
     uint32_t ways;         /* that it has; bits: 1 << enum perf_way */
     const char *loop_name; /* for people */
     void (*lend)(const struct perf_end *end, struct perf_lent *lent);
+    /* Moves the list: any raw way except PERF_STAGED. */
+    void (*run)(const struct perf_end *end, enum perf_way way, const struct perf_choice *choice,
+                struct perf_sample *sample);
+    void (*fill)(const struct perf_end *end, uint64_t seed); /* own memory */
+    void (*check)(const struct perf_end *end, const struct perf_content *content, struct perf_wrong *wrong);
     /* What the other process lends: NULL in the owner, which only lends its own. */
-    struct perf_raw *(*open)(const struct perf_end *end, const struct perf_lent *peer);
-    void (*close)(struct perf_raw *raw);
-    /* The list must stay. In the owner only for `stage`. PERF_KERNEL and PERF_STAGED can do aligned ones only. */
-    void (*set_list)(struct perf_raw *raw, const struct perf_list *list);
+    void (*borrow)(const struct perf_end *end, const struct perf_lent *peer);
+    void (*give_back)(void);
+    void (*set_list)(const struct perf_end *end); /* PERF_KERNEL and PERF_STAGED can do aligned ones only */
     /* The fastest kernel for the list, with at most `sms` blocks (0: as many as it likes). */
-    struct perf_choice (*choose)(struct perf_raw *raw, uint32_t sms);
-    /* Any raw way except PERF_STAGED, which takes both processes: each calls `stage` in its turn. */
-    void (*run)(struct perf_raw *raw, enum perf_way way, const struct perf_choice *choice, struct perf_sample *sample);
-    void (*stage)(struct perf_raw *raw);
-    /* Own memory. */
-    void (*fill)(struct perf_raw *raw, uint64_t seed);
-    void (*check)(struct perf_raw *raw, const struct perf_content *content, struct perf_wrong *wrong);
+    struct perf_choice (*choose)(const struct perf_end *end, uint32_t sms);
+    void (*stage)(const struct perf_end *end); /* PERF_STAGED takes both processes: each calls this in its turn */
     /* Some tens of milliseconds of work that computes, at the same time as transfers. */
-    void (*load_start)(struct perf_raw *raw, enum perf_load load);
-    bool (*load_runs)(struct perf_raw *raw);
-    double (*load_ns)(struct perf_raw *raw); /* that the last start took; waits */
+    void (*load_start)(enum perf_load load);
+    bool (*load_runs)(void);
+    double (*load_ns)(void); /* that the last start took; waits */
 };
 extern const struct perf_raw_backend perf_raw_cuda; /* in a build with CUDA */
 
 void perf_end_open(struct perf_end *end, uint32_t backend, int gpu);
-/* Then: the memory, registered; then: the other process's descriptor. */
+/* Then: the memory, registered; then: the other process's descriptor, and what it lends. */
 void perf_end_allocate(struct perf_end *end, const struct perf_options *options);
-void perf_end_meet(struct perf_end *end, const char *text, size_t length);
+void perf_end_meet(struct perf_end *end, const char *text, size_t length, const struct perf_lent *peer);
 /* Closes all that is open of the other process, whose memory may then be freed. What was prepared must be freed. */
 void perf_end_leave(struct perf_end *end);
 void perf_end_close(struct perf_end *end);
 
-/* Turns a list, which must stay, into ops. */
+/* Makes a list, which must stay, the one that all ways move. */
 void perf_end_set_list(struct perf_end *end, const struct perf_list *list);
 /* The caller frees it, by nvlx_prepared_free. */
 struct nvlx_prepared *perf_end_prepare(struct perf_end *end, const struct nvlx_transfer_options *options);

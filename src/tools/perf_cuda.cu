@@ -251,27 +251,21 @@ struct Copies {
     uint64_t count, longest;
 };
 
-} // namespace
-
-struct perf_raw {
-    const perf_end *end;
+/* This process's, of its one end. */
+struct {
     char *peer_memory, *peer_staging; /* NULL: none */
     int sms, major;
     cudaStream_t streams[streams_max];
-    uint64_t bytes; /* of the list */
-    bool put;
-    std::vector<void *> to, from; /* for copy engines; in the owner none */
+    std::vector<void *> to, from; /* the list, for copy engines; in the owner none */
     std::vector<size_t> lengths;
     Copies copies, staged;      /* for kernels: between both memories; between own memory and own staging */
     cudaEvent_t load_events[2]; /* its begin and end */
     char *load_memory;
-};
+} raw;
 
-namespace {
-
-void finish(const perf_raw *raw, int streams) {
+void finish(int streams) {
     for (int i = 0; i < streams; i++)
-        MUST(cudaStreamSynchronize(raw->streams[i]));
+        MUST(cudaStreamSynchronize(raw.streams[i]));
 }
 
 void lend(const perf_end *end, perf_lent *lent) {
@@ -303,47 +297,43 @@ char *open_handle(const unsigned char *handle) {
     return static_cast<char *>(memory);
 }
 
-bool runs(const perf_raw *raw, const Kernel &kernel) {
-    return kernel.shared == 0 || raw->major >= 9;
+bool runs(const Kernel &kernel) {
+    return kernel.shared == 0 || raw.major >= 9;
 }
 
 /* Loads the kernels, so that no launch that is timed does it. */
-void load_kernels(const perf_raw *raw) {
+void load_kernels() {
     cudaFuncAttributes attributes;
     for (const Kernel &kernel : kernels) {
         MUST(cudaFuncGetAttributes(&attributes, kernel.function));
-        if (runs(raw, kernel))
+        if (runs(kernel))
             MUST(cudaFuncSetAttribute(kernel.function, cudaFuncAttributeMaxDynamicSharedMemorySize, kernel.shared));
     }
     MUST(cudaFuncGetAttributes(&attributes, multiply));
     MUST(cudaFuncGetAttributes(&attributes, stream_memory));
 }
 
-perf_raw *raw_open(const perf_end *end, const perf_lent *peer) {
-    perf_raw *raw = new perf_raw();
-    raw->end = end;
+void borrow(const perf_end *end, const perf_lent *peer) {
     MUST(cudaSetDevice(end->gpu));
-    MUST(cudaDeviceGetAttribute(&raw->sms, cudaDevAttrMultiProcessorCount, end->gpu));
-    MUST(cudaDeviceGetAttribute(&raw->major, cudaDevAttrComputeCapabilityMajor, end->gpu));
-    load_kernels(raw);
-    for (cudaStream_t &stream : raw->streams)
+    MUST(cudaDeviceGetAttribute(&raw.sms, cudaDevAttrMultiProcessorCount, end->gpu));
+    MUST(cudaDeviceGetAttribute(&raw.major, cudaDevAttrComputeCapabilityMajor, end->gpu));
+    load_kernels();
+    for (cudaStream_t &stream : raw.streams)
         MUST(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
-    for (cudaEvent_t &event : raw->load_events)
+    for (cudaEvent_t &event : raw.load_events)
         MUST(cudaEventCreate(&event));
     if (peer != nullptr)
-        raw->peer_memory = open_handle(peer->memory);
+        raw.peer_memory = open_handle(peer->memory);
     if (peer != nullptr && end->staging != nullptr)
-        raw->peer_staging = open_handle(peer->staging);
-    return raw;
+        raw.peer_staging = open_handle(peer->staging);
 }
 
 /* What is not the other process's ends with this one. */
-void raw_close(perf_raw *raw) {
-    if (raw->peer_memory != nullptr)
-        MUST(cudaIpcCloseMemHandle(raw->peer_memory));
-    if (raw->peer_staging != nullptr)
-        MUST(cudaIpcCloseMemHandle(raw->peer_staging));
-    delete raw;
+void give_back() {
+    if (raw.peer_memory != nullptr)
+        MUST(cudaIpcCloseMemHandle(raw.peer_memory));
+    if (raw.peer_staging != nullptr)
+        MUST(cudaIpcCloseMemHandle(raw.peer_staging));
 }
 
 /* ---- Lists ------------------------------------------------------------------------------------------------ */
@@ -356,33 +346,32 @@ void set_copies(Copies *copies, const std::vector<Copy> &list) {
 }
 
 /* In staging the fragments follow each other. The source of the list gathers. */
-void set_list(perf_raw *raw, const perf_list *list) {
-    const bool owner = raw->peer_memory == nullptr, put = list->spec.opcode == NVLX_OP_WRITE, gather = owner != put;
-    char *stage = list->bytes <= raw->end->staging_size ? raw->end->staging : nullptr;
+void set_list(const perf_end *end) {
+    const perf_list *list = end->list;
+    const bool owner = raw.peer_memory == nullptr, put = list->spec.opcode == NVLX_OP_WRITE, gather = owner != put;
+    char *stage = list->bytes <= end->staging_size ? end->staging : nullptr;
     std::vector<Copy> copies, staged;
-    raw->to.clear();
-    raw->from.clear();
-    raw->lengths.clear();
+    raw.to.clear();
+    raw.from.clear();
+    raw.lengths.clear();
     for (size_t i = 0; i < list->count; i++) {
         const perf_fragment &fragment = list->fragments[i];
         const uint64_t length = fragment.length;
-        char *own = raw->end->memory + (owner ? fragment.remote : fragment.local);
+        char *own = end->memory + (owner ? fragment.remote : fragment.local);
         if (!owner) {
-            char *peers = raw->peer_memory + fragment.remote;
+            char *peers = raw.peer_memory + fragment.remote;
             copies.push_back(put ? Copy{peers, own, length} : Copy{own, peers, length});
-            raw->to.push_back(put ? peers : own);
-            raw->from.push_back(put ? own : peers);
-            raw->lengths.push_back(length);
+            raw.to.push_back(put ? peers : own);
+            raw.from.push_back(put ? own : peers);
+            raw.lengths.push_back(length);
         }
         if (stage != nullptr) {
             staged.push_back(gather ? Copy{stage, own, length} : Copy{own, stage, length});
             stage += length;
         }
     }
-    raw->bytes = list->bytes;
-    raw->put = put;
-    set_copies(&raw->copies, copies);
-    set_copies(&raw->staged, staged);
+    set_copies(&raw.copies, copies);
+    set_copies(&raw.staged, staged);
 }
 
 /* ---- Moving ----------------------------------------------------------------------------------------------- */
@@ -393,83 +382,80 @@ void launch(const Kernel &kernel, int blocks, const Copies &copies, cudaStream_t
     MUST(cudaGetLastError());
 }
 
-void submit_loop(const perf_raw *raw) {
-    const int gpu = raw->end->gpu;
-    for (size_t i = 0; i < raw->to.size(); i++)
-        MUST(cudaMemcpyPeerAsync(raw->to[i], gpu, raw->from[i], gpu, raw->lengths[i], raw->streams[0]));
+void submit_loop(const perf_end *end) {
+    const int gpu = end->gpu;
+    for (size_t i = 0; i < raw.to.size(); i++)
+        MUST(cudaMemcpyPeerAsync(raw.to[i], gpu, raw.from[i], gpu, raw.lengths[i], raw.streams[0]));
 }
 
-void submit_batch(perf_raw *raw, size_t first, size_t count, cudaStream_t stream) {
+void submit_batch(const perf_end *end, size_t first, size_t count, cudaStream_t stream) {
     cudaMemcpyAttributes attributes = {};
     size_t index = 0;
     attributes.srcAccessOrder = cudaMemcpySrcAccessOrderStream;
-    attributes.srcLocHint = attributes.dstLocHint = {cudaMemLocationTypeDevice, raw->end->gpu};
+    attributes.srcLocHint = attributes.dstLocHint = {cudaMemLocationTypeDevice, end->gpu};
     if (count == 0)
         return;
 #if CUDART_VERSION >= 13000
-    MUST(cudaMemcpyBatchAsync(&raw->to[first], &raw->from[first], &raw->lengths[first], count, &attributes, &index, 1,
+    MUST(cudaMemcpyBatchAsync(&raw.to[first], &raw.from[first], &raw.lengths[first], count, &attributes, &index, 1,
                               stream));
 #else
     size_t failed;
-    MUST(cudaMemcpyBatchAsync(&raw->to[first], &raw->from[first], &raw->lengths[first], count, &attributes, &index, 1,
+    MUST(cudaMemcpyBatchAsync(&raw.to[first], &raw.from[first], &raw.lengths[first], count, &attributes, &index, 1,
                               &failed, stream));
 #endif
 }
 
-void run(perf_raw *raw, perf_way way, const perf_choice *choice, perf_sample *sample) {
+void run(const perf_end *end, perf_way way, const perf_choice *choice, perf_sample *sample) {
     const int streams = way == PERF_BATCH4 ? streams_max : 1;
-    const size_t count = raw->to.size();
+    const size_t count = raw.to.size();
     const uint64_t begin = perf_now();
     if (way == PERF_LOOP)
-        submit_loop(raw);
+        submit_loop(end);
     else if (way == PERF_KERNEL)
-        launch(kernels[choice->kernel], choice->blocks, raw->copies, raw->streams[0]);
+        launch(kernels[choice->kernel], choice->blocks, raw.copies, raw.streams[0]);
     else
         for (int i = 0; i < streams; i++)
-            submit_batch(raw, count * i / streams, count * (i + 1) / streams - count * i / streams, raw->streams[i]);
+            submit_batch(end, count * i / streams, count * (i + 1) / streams - count * i / streams, raw.streams[i]);
     const uint64_t submitted = perf_now();
-    finish(raw, streams);
+    finish(streams);
     sample->wall = static_cast<double>(perf_now() - begin);
     sample->submit = static_cast<double>(submitted - begin);
 }
 
-void copy_staging(const perf_raw *raw) {
-    char *own = raw->end->staging, *peers = raw->peer_staging;
-    MUST(cudaMemcpyPeerAsync(raw->put ? peers : own, raw->end->gpu, raw->put ? own : peers, raw->end->gpu, raw->bytes,
-                             raw->streams[0]));
-}
-
 /* By warps for what is short, by blocks for the rest: within one GPU any kernel is faster than the link. */
-void stage(perf_raw *raw) {
-    if (raw->peer_memory != nullptr && !raw->put)
-        copy_staging(raw);
-    launch(kernels[raw->staged.longest <= 16 * KIB ? 1 : 2], 2 * raw->sms, raw->staged, raw->streams[0]);
-    if (raw->peer_memory != nullptr && raw->put)
-        copy_staging(raw);
-    finish(raw, 1);
+void stage(const perf_end *end) {
+    const bool put = end->list->spec.opcode == NVLX_OP_WRITE, measuring = raw.peer_memory != nullptr;
+    char *to = put ? raw.peer_staging : end->staging, *from = put ? end->staging : raw.peer_staging;
+    const Kernel &kernel = kernels[raw.staged.longest <= 16 * KIB ? 1 : 2];
+    if (measuring && !put)
+        MUST(cudaMemcpyPeerAsync(to, end->gpu, from, end->gpu, end->list->bytes, raw.streams[0]));
+    launch(kernel, 2 * raw.sms, raw.staged, raw.streams[0]);
+    if (measuring && put)
+        MUST(cudaMemcpyPeerAsync(to, end->gpu, from, end->gpu, end->list->bytes, raw.streams[0]));
+    finish(1);
 }
 
 /* The best of three; hopeless ones run once. */
-double time_of(perf_raw *raw, const perf_choice &choice, double best) {
+double time_of(const perf_end *end, const perf_choice &choice, double best) {
     double time = 1e18;
     for (int i = 0; i < 3 && (i == 0 || time <= 2 * best); i++) {
         perf_sample sample;
-        run(raw, PERF_KERNEL, &choice, &sample);
+        run(end, PERF_KERNEL, &choice, &sample);
         time = std::min(time, sample.wall);
     }
     return time;
 }
 
 /* Tried: as many blocks as are allowed, if that is the number of SMs; and powers of two, but none below an eighth. */
-perf_choice choose(perf_raw *raw, uint32_t sms) {
-    const int most = sms != 0 ? std::min(static_cast<int>(sms), raw->sms) : raw->sms;
+perf_choice choose(const perf_end *end, uint32_t sms) {
+    const int most = sms != 0 ? std::min(static_cast<int>(sms), raw.sms) : raw.sms;
     perf_choice best = {0, 1, ""};
     double best_time = 1e18;
     for (int index = 7; index >= 0; index--) {
-        const int blocks = index == 7 ? raw->sms : 1 << index;
+        const int blocks = index == 7 ? raw.sms : 1 << index;
         for (int kernel = 0; kernel < kernel_count && blocks <= most && blocks * 8 > most; kernel++) {
             const perf_choice choice = {kernel, blocks, ""};
-            const double time = runs(raw, kernels[kernel]) ? time_of(raw, choice, best_time) : 1e18;
+            const double time = runs(kernels[kernel]) ? time_of(end, choice, best_time) : 1e18;
             if (time < best_time)
                 best = choice;
             best_time = std::min(best_time, time);
@@ -481,65 +467,63 @@ perf_choice choose(perf_raw *raw, uint32_t sms) {
 
 /* ---- Content, and work that computes ---------------------------------------------------------------------- */
 
-void fill(perf_raw *raw, uint64_t seed) {
-    uint64_t *words = reinterpret_cast<uint64_t *>(raw->end->memory);
-    fill_words<<<1024, plain_threads, 0, raw->streams[0]>>>(words, raw->end->size / 8, seed);
+void fill(const perf_end *end, uint64_t seed) {
+    uint64_t *words = reinterpret_cast<uint64_t *>(end->memory);
+    fill_words<<<1024, plain_threads, 0, raw.streams[0]>>>(words, end->size / 8, seed);
     MUST(cudaGetLastError());
-    finish(raw, 1);
+    finish(1);
 }
 
-void check(perf_raw *raw, const perf_content *content, perf_wrong *wrong) {
+void check(const perf_end *end, const perf_content *content, perf_wrong *wrong) {
     const unsigned long long none[2] = {0, ~0ull};
     unsigned long long result[2], *on_gpu = upload(none, 2);
     perf_piece *pieces = upload(content->pieces, content->count);
-    const unsigned char *memory = reinterpret_cast<unsigned char *>(raw->end->memory);
-    check_bytes<<<static_cast<unsigned>(content->count), plain_threads, 0, raw->streams[0]>>>(memory, pieces, on_gpu);
+    const unsigned char *memory = reinterpret_cast<unsigned char *>(end->memory);
+    check_bytes<<<static_cast<unsigned>(content->count), plain_threads, 0, raw.streams[0]>>>(memory, pieces, on_gpu);
     MUST(cudaGetLastError());
-    finish(raw, 1);
+    finish(1);
     MUST(cudaMemcpy(result, on_gpu, sizeof result, cudaMemcpyDeviceToHost));
     MUST(cudaFree(pieces));
     MUST(cudaFree(on_gpu));
     *wrong = {result[0], result[1]};
 }
 
-void load_start(perf_raw *raw, perf_load load) {
-    const cudaStream_t stream = raw->streams[1];
+void load_start(perf_load load) {
+    const cudaStream_t stream = raw.streams[1];
     const uint64_t half = load_memory / 2, shares = half / share;
-    if (raw->load_memory == nullptr)
-        raw->load_memory = static_cast<char *>(allocate(load_memory));
-    MUST(cudaEventRecord(raw->load_events[0], stream));
+    if (raw.load_memory == nullptr)
+        raw.load_memory = static_cast<char *>(allocate(load_memory));
+    MUST(cudaEventRecord(raw.load_events[0], stream));
     if (load == PERF_ARITHMETIC)
-        multiply<<<raw->sms * multiplying, plain_threads, 0, stream>>>(reinterpret_cast<float *>(raw->load_memory));
+        multiply<<<raw.sms * multiplying, plain_threads, 0, stream>>>(reinterpret_cast<float *>(raw.load_memory));
     else
-        stream_memory<<<static_cast<unsigned>(shares * copying), plain_threads, 0, stream>>>(raw->load_memory + half,
-                                                                                             raw->load_memory, shares);
+        stream_memory<<<static_cast<unsigned>(shares * copying), plain_threads, 0, stream>>>(raw.load_memory + half,
+                                                                                             raw.load_memory, shares);
     MUST(cudaGetLastError());
-    MUST(cudaEventRecord(raw->load_events[1], stream));
+    MUST(cudaEventRecord(raw.load_events[1], stream));
 }
 
-bool load_runs(perf_raw *raw) {
-    const cudaError_t error = cudaEventQuery(raw->load_events[1]);
+bool load_runs() {
+    const cudaError_t error = cudaEventQuery(raw.load_events[1]);
     if (error != cudaErrorNotReady)
         must(error, "a computing kernel");
     return error == cudaErrorNotReady;
 }
 
-double load_ns(perf_raw *raw) {
+double load_ns() {
     float milliseconds;
-    MUST(cudaEventSynchronize(raw->load_events[1]));
-    MUST(cudaEventElapsedTime(&milliseconds, raw->load_events[0], raw->load_events[1]));
+    MUST(cudaEventSynchronize(raw.load_events[1]));
+    MUST(cudaEventElapsedTime(&milliseconds, raw.load_events[0], raw.load_events[1]));
     return 1e6 * milliseconds;
 }
 
 } // namespace
 
-const perf_raw_backend perf_raw_cuda = {
-    false,      (1u << PERF_WAYS) - (1u << PERF_LOOP),
-    "loop",     lend,
-    raw_open,   raw_close,
-    set_list,   choose,
-    run,        stage,
-    fill,       check,
-    load_start, load_runs,
-    load_ns,
-};
+const perf_raw_backend perf_raw_cuda = {false,      (1u << PERF_WAYS) - (1u << PERF_LOOP),
+                                        "loop",     lend,
+                                        run,        fill,
+                                        check,      borrow,
+                                        give_back,  set_list,
+                                        choose,     stage,
+                                        load_start, load_runs,
+                                        load_ns};

@@ -11,73 +11,48 @@
 
 /* ---- The raw side of the host backend: memcpy within one process, on the same list of offsets ----------------- */
 
-struct perf_raw {
-    const struct perf_end *end;
-    char *memory; /* of both sides: the other process's is out of reach without the library */
-    const struct perf_list *list;
-};
-
 static void host_lend(const struct perf_end *end, struct perf_lent *lent) {
     *lent = (struct perf_lent){0};
     snprintf(lent->machine.gpu, sizeof lent->machine.gpu, "software GPU %d", end->gpu);
 }
 
-static struct perf_raw *host_open(const struct perf_end *end, const struct perf_lent *peer) {
-    struct perf_raw *raw = perf_alloc(1, sizeof *raw);
-    *raw = (struct perf_raw){.end = end, .memory = peer ? perf_alloc(2, end->size) : NULL};
-    return raw;
-}
-
-static void host_close(struct perf_raw *raw) {
-    free(raw->memory);
-    free(raw);
-}
-
-static void host_set_list(struct perf_raw *raw, const struct perf_list *list) {
-    raw->list = list;
-}
-
-static void host_run(struct perf_raw *raw, enum perf_way way, const struct perf_choice *choice,
+static void host_run(const struct perf_end *end, enum perf_way way, const struct perf_choice *choice,
                      struct perf_sample *sample) {
-    const bool put = raw->list->spec.opcode == NVLX_OP_WRITE;
+    static char *memory; /* for both sides: the other process's is out of reach without the library */
+    const bool put = end->list->spec.opcode == NVLX_OP_WRITE;
     (void)way, (void)choice;
+    if (!memory)
+        memory = perf_alloc(2, end->size);
     const uint64_t begin = perf_now();
-    for (size_t i = 0; i < raw->list->count; i++) {
-        const struct perf_fragment *fragment = &raw->list->fragments[i];
-        char *local = raw->memory + fragment->local, *remote = raw->memory + raw->end->size + fragment->remote;
+    for (size_t i = 0; i < end->list->count; i++) {
+        const struct perf_fragment *fragment = &end->list->fragments[i];
+        char *local = memory + fragment->local, *remote = memory + end->size + fragment->remote;
         memcpy(put ? remote : local, put ? local : remote, fragment->length);
     }
     sample->wall = sample->submit = (double)(perf_now() - begin);
 }
 
-static void host_fill(struct perf_raw *raw, uint64_t seed) {
-    const struct perf_end *end = raw->end;
+static void host_fill(const struct perf_end *end, uint64_t seed) {
     char *bytes = perf_alloc(end->size, 1);
     perf_fill(bytes, seed, 0, end->size);
     perf_check(nvlx_memcpy(end->engine, end->memory, bytes, end->size), "nvlx_memcpy");
     free(bytes);
 }
 
-static void host_check(struct perf_raw *raw, const struct perf_content *content, struct perf_wrong *wrong) {
-    const struct perf_end *end = raw->end;
+static void host_check(const struct perf_end *end, const struct perf_content *content, struct perf_wrong *wrong) {
     char *bytes = perf_alloc(end->size, 1);
     perf_check(nvlx_memcpy(end->engine, bytes, end->memory, end->size), "nvlx_memcpy");
     perf_content_check(content, bytes, wrong);
     free(bytes);
 }
 
-static const struct perf_raw_backend raw_host = {
-    .host = true,
-    .ways = 1u << PERF_LOOP,
-    .loop_name = "memcpy",
-    .lend = host_lend,
-    .open = host_open,
-    .close = host_close,
-    .set_list = host_set_list,
-    .run = host_run,
-    .fill = host_fill,
-    .check = host_check,
-};
+static const struct perf_raw_backend raw_host = {.host = true,
+                                                 .ways = 1u << PERF_LOOP,
+                                                 .loop_name = "memcpy",
+                                                 .lend = host_lend,
+                                                 .run = host_run,
+                                                 .fill = host_fill,
+                                                 .check = host_check};
 
 /* ---- An end ----------------------------------------------------------------------------------------------- */
 
@@ -130,14 +105,17 @@ void perf_end_allocate(struct perf_end *end, const struct perf_options *options)
     }
 }
 
-void perf_end_meet(struct perf_end *end, const char *text, size_t length) {
+void perf_end_meet(struct perf_end *end, const char *text, size_t length, const struct perf_lent *peer) {
     uint64_t ignored;
     perf_check(nvlx_peer_open(end->engine, text, length, &end->peer), "nvlx_peer_open");
     perf_check(nvlx_peer_find(end->peer, "0", &end->remote, &ignored), "nvlx_peer_find");
+    if (end->backend->borrow)
+        end->backend->borrow(end, peer);
 }
 
 void perf_end_leave(struct perf_end *end) {
-    end->backend->close(end->raw);
+    if (end->backend->give_back)
+        end->backend->give_back();
     perf_check(nvlx_peer_close(end->peer), "nvlx_peer_close");
 }
 
@@ -164,6 +142,8 @@ void perf_end_set_list(struct perf_end *end, const struct perf_list *list) {
     end->list = list;
     end->ops = perf_alloc(list->count, sizeof *end->ops);
     write_ops(end);
+    if (end->backend->set_list)
+        end->backend->set_list(end);
 }
 
 struct nvlx_prepared *perf_end_prepare(struct perf_end *end, const struct nvlx_transfer_options *options) {

@@ -47,7 +47,7 @@ static void move_ours(struct run *run, struct way *way, struct perf_sample *samp
 
 static void move_raw(struct run *run, struct way *way, struct perf_sample *sample) {
     const struct perf_end *end = &run->session->end;
-    end->backend->run(end->raw, way->column->way, &way->cell->kernel, sample);
+    end->backend->run(end, way->column->way, &way->cell->kernel, sample);
 }
 
 /* The owner gathers before a read, and scatters after a write. */
@@ -58,11 +58,11 @@ static void move_staged(struct run *run, struct way *way, struct perf_sample *sa
     perf_round_begin();
     const uint64_t begin = perf_now();
     if (!read)
-        end->backend->stage(end->raw);
+        end->backend->stage(end);
     perf_round_go();
     perf_round_wait();
     if (read)
-        end->backend->stage(end->raw);
+        end->backend->stage(end);
     sample->wall = sample->submit = (double)(perf_now() - begin);
 }
 
@@ -122,7 +122,7 @@ static const char *open_raw_way(struct run *run, struct way *way) {
     if ((which == PERF_KERNEL || which == PERF_STAGED) && !run->lists[0].aligned)
         return "its kernels copy multiples of 16 bytes only";
     if (which == PERF_KERNEL)
-        way->cell->kernel = end->backend->choose(end->raw, way->column->budget);
+        way->cell->kernel = end->backend->choose(end, way->column->budget);
     if (which == PERF_STAGED)
         perf_session_list(&run->lists[0], PERF_STAGED, &way->options);
     return NULL;
@@ -219,8 +219,6 @@ static struct perf_row *measure_row(struct perf_session *session, struct perf_re
     *run = (struct run){.session = session, .row = row, .effort = effort, .count = table->column_count};
     make_lists(run, spec);
     perf_end_set_list(end, &run->lists[0]);
-    if (!both)
-        end->backend->set_list(end->raw, &run->lists[0]);
     for (size_t i = 0; i < run->count; i++) {
         run->ways[i].column = &table->columns[i];
         run->ways[i].cell = &row->cells[i];
@@ -360,8 +358,8 @@ static double median_of(const struct perf_end *end, double (*once)(const struct 
 }
 
 static double compute_once(const struct perf_end *end, const void *load) {
-    end->backend->load_start(end->raw, *(const enum perf_load *)load);
-    return end->backend->load_ns(end->raw);
+    end->backend->load_start(*(const enum perf_load *)load);
+    return end->backend->load_ns();
 }
 
 static double post_once(const struct perf_end *end, const void *prepared) {
@@ -377,14 +375,14 @@ static void beside(const struct perf_end *end, struct nvlx_prepared *prepared, s
     for (int i = 0; i < COMPUTE_ROUNDS; i++) {
         uint64_t bytes = 0;
         perf_watch();
-        end->backend->load_start(end->raw, compute->load);
+        end->backend->load_start(compute->load);
         const uint64_t begin = perf_now();
         do {
             post_once(end, prepared);
             bytes += end->list->bytes;
-        } while (end->backend->load_runs(end->raw));
+        } while (end->backend->load_runs());
         rates[i] = perf_gbps(bytes, (double)(perf_now() - begin));
-        loads[i] = end->backend->load_ns(end->raw);
+        loads[i] = end->backend->load_ns();
     }
     compute->load_beside = perf_percentile(loads, COMPUTE_ROUNDS, 0.5);
     compute->rate_beside = perf_percentile(rates, COMPUTE_ROUNDS, 0.5);

@@ -94,12 +94,11 @@ static void set_up(struct owner *owner) {
     perf_end_open(end, options->backend, options->gpu[0]);
     perf_end_allocate(end, options);
     end->backend->lend(end, &shared->lent);
-    end->raw = end->backend->open(end, NULL);
     export_descriptor(end);
 }
 
 static void meet(struct owner *owner) {
-    perf_end_meet(&owner->end, shared->text, shared->length);
+    perf_end_meet(&owner->end, shared->text, shared->length, NULL);
 }
 
 static void drop_list(struct owner *owner) {
@@ -111,10 +110,7 @@ static void drop_list(struct owner *owner) {
 static void take_list(struct owner *owner) {
     drop_list(owner);
     perf_list_make(&owner->list, &shared->list);
-    if (shared->part == PERF_STAGED)
-        owner->end.backend->set_list(owner->end.raw, &owner->list);
-    else
-        perf_end_set_list(&owner->end, &owner->list);
+    perf_end_set_list(&owner->end, &owner->list);
     if (shared->part == PERF_PREPARED)
         owner->prepared = perf_end_prepare(&owner->end, &shared->how);
 }
@@ -128,14 +124,14 @@ static void take_part(struct owner *owner) {
     struct nvlx_request_info info;
     await_round(&shared->go, owner->round);
     if (shared->part == PERF_STAGED)
-        owner->end.backend->stage(owner->end.raw);
+        owner->end.backend->stage(&owner->end);
     else
         perf_end_move(&owner->end, owner->prepared, &shared->how, &ignored, &info);
     atomic_store_explicit(&shared->done, owner->round, memory_order_release);
 }
 
 static void fill(struct owner *owner) {
-    owner->end.backend->fill(owner->end.raw, shared->seed);
+    owner->end.backend->fill(&owner->end, shared->seed);
 }
 
 /* Compares an end's memory with what the lists must have made of it. */
@@ -144,7 +140,7 @@ static void check_end(struct perf_end *end, const struct perf_list *lists, size_
     struct perf_content content;
     perf_watch();
     perf_content_make(&content, lists, count, owner, end->size, seeds);
-    end->backend->check(end->raw, &content, wrong);
+    end->backend->check(end, &content, wrong);
     perf_content_free(&content);
 }
 
@@ -237,8 +233,7 @@ void perf_session_open(struct perf_session *session, struct perf_options *option
     shared->options = *options;
     shared->options.backend = session->host ? NVLX_BACKEND_HOST : NVLX_BACKEND_CUDA;
     do_command(set_up);
-    perf_end_meet(end, shared->text, shared->length);
-    end->raw = end->backend->open(end, &shared->lent);
+    perf_end_meet(end, shared->text, shared->length, &shared->lent);
     session->machine[0] = shared->lent.machine;
     export_descriptor(end);
     do_command(meet);
@@ -284,7 +279,7 @@ void perf_session_fill(struct perf_session *session, uint64_t seeds[2]) {
     seeds[0] = ++session->seed;
     seeds[1] = shared->seed = ++session->seed;
     begin_command(fill);
-    session->end.backend->fill(session->end.raw, seeds[0]);
+    session->end.backend->fill(&session->end, seeds[0]);
     await(&shared->answered);
 }
 
