@@ -2,6 +2,7 @@
 #include <json/json.h>
 #include <unistd.h>
 
+#include <cmath>
 #include <cstring>
 #include <ctime>
 #include <exception>
@@ -15,7 +16,7 @@ Json::Value number(uint64_t value) {
 }
 
 Json::Value nanoseconds(double value) {
-    return number(static_cast<uint64_t>(value + 0.5));
+    return number(static_cast<uint64_t>(std::llround(value)));
 }
 
 Json::Value known(bool is_known, const Json::Value &value) {
@@ -101,7 +102,9 @@ Json::Value way_of(const perf_table &table, const perf_row &row, size_t i) {
 
 // Null, if the table was not asked for.
 Json::Value rows_of(const perf_table &table) {
-    Json::Value rows = known(table.rows != nullptr, Json::arrayValue);
+    Json::Value rows(Json::arrayValue);
+    if (table.rows == nullptr)
+        return {};
     for (size_t i = 0; i < table.row_count; i++) {
         const perf_row &from = table.rows[i];
         const perf_column *best = perf_best_raw(&table, &from, 0);
@@ -129,7 +132,9 @@ Json::Value link_of(const perf_results &results) {
 }
 
 Json::Value computes_of(const perf_results &results) {
-    Json::Value computes = known(results.computes != nullptr, Json::arrayValue);
+    Json::Value computes(Json::arrayValue);
+    if (results.computes == nullptr)
+        return {};
     for (size_t i = 0; i < results.compute_count; i++) {
         const perf_compute &from = results.computes[i];
         Json::Value compute;

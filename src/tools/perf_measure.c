@@ -95,7 +95,7 @@ static struct nvlx_transfer_options transfer_options(const struct perf_options *
     nvlx_transfer_options_init(&result);
     result.mechanism = options->mechanism;
     result.max_sms = budget;
-    result.priority = options->priority;
+    result.priority = (int32_t)options->priority;
     return result;
 }
 
