@@ -83,39 +83,25 @@ src/engine             50
 src/engine_transfers   51
 src/tools/nvlx_info    90
 src/tools/perf         90
-src/tools/perf_word    90
 src/tools/perf_base    91
-src/tools/perf_options 91
 src/tools/perf_list    92
-src/tools/perf_channel 92
-src/tools/perf_results 92
-src/tools/perf_raw     93
-src/tools/perf_raw_host 94
-src/tools/perf_raw_cuda 94
-src/tools/perf_side    94
-src/tools/perf_end     95
-src/tools/perf_session 96
-src/tools/perf_owner   97
+src/tools/perf_cuda    93
+src/tools/perf_end     93
+src/tools/perf_process 94
+src/tools/perf_report  95
+src/tools/perf_json    96
 src/tools/perf_measure 97
-src/tools/perf_modes   97
-src/tools/perf_report  97
-src/tools/perf_latency 98
-src/tools/perf_compute 98
-src/tools/perf_random  98
-src/tools/perf_table   98
-src/tools/perf_json    98
-src/tools/perf_plot    98
 src/tools/nvlx_perf    99
 TABLE
 
 # Pairs of patterns: a header, and the only files that may include it.
 outside=(
-    '*cuda*' '@(src/device/c|src/tools/perf_raw_cuda)*'
+    '*cuda*' '@(src/device/c|src/tools/perf_cuda)*'
     'driver_types.h' 'src/device/c*'
     'nvtx*' 'src/device/c*'
     'glog/*' 'src/log.cc'
     'gflags/*' 'src/log.cc'
-    'json/*' 'src/descriptor.cc'
+    'json/*' 'src/@(descriptor|tools/perf_json).cc'
 )
 
 failed=0
@@ -225,9 +211,10 @@ if [[ $1 == --prove ]]; then
     prove src/plan.c '#include "nowhere.h"'
     prove src/plan.c '#include <pthread.h>'
     prove src/tools/nvlx_info.c '#include "base.h"'
-    prove src/tools/perf_side.c '#include "device.h"'
-    prove src/tools/perf_raw_cuda.c '#include "device.h"'
-    prove src/tools/perf_raw_host.c '#include <cuda_runtime_api.h>'
+    prove src/tools/perf_end.c '#include "device.h"'
+    prove src/tools/perf_cuda.cu '#include "device.h"'
+    prove src/tools/perf_end.c '#include <cuda_runtime_api.h>'
+    prove src/tools/perf_report.c '#include <json/json.h>'
     prove src/transfer.c 'static pthread_mutex_t here = PTHREAD_MUTEX_INITIALIZER;'
     prove src/unheard_of.c '#include "base.h"'
     ((failed)) || echo "every broken copy was noticed"

@@ -47,13 +47,16 @@ is_json() {
         }' "$1"
 }
 
-# Takes away the innermost elements, until none is left.
-is_xml() {
-    local attributes='( [A-Za-z0-9:-]+="[^"<&]*")*'
-    local rest
-    rest=$(tr '\n' ' ' <"$1" | sed -E -e 's/^<\?xml[^?]*\?>//' -e 's/&(lt|gt|amp|quot);//g' \
-        -e ':again' -e "s#<[a-z]+$attributes ?/>##g" -e "s#<([a-z]+)$attributes>[^<>&]*</\1>##g" -e 'tagain')
-    [[ -z ${rest// /} ]]
+# The file in one line, with one blank where there were some.
+flat() {
+    tr -s ' \n' ' ' <"$1"
+}
+
+# python PROGRAM FILE: what it prints, given the file's JSON as `it`; without python3 nothing is tried.
+python() {
+    if command -v python3 >/dev/null; then
+        python3 -c "import json, sys; it = json.load(open(sys.argv[1])); $1" "$2"
+    fi
 }
 
 # ---- The checks of files must be able to fail ----
@@ -64,50 +67,73 @@ for text in '{"a": [1, 2}' '{"a": 1,}' '{"a" 1}' '[1] 2' '{"a": nan}' ''; do
     echo "$text" >"$work/wrong"
     ! is_json "$work/wrong" || bad "'$text' passes as JSON"
 done
-echo '<?xml version="1.0"?><a b="c"><d/><e>f &lt; g</e></a>' >"$work/good"
-is_xml "$work/good" || bad "good XML is refused"
-for text in '<a><b></a></b>' '<a b=c/>' '<a>1 < 2</a>' '<a>b & c</a>' '<a>'; do
-    echo "$text" >"$work/wrong"
-    ! is_xml "$work/wrong" || bad "'$text' passes as XML"
-done
 
-# ---- Rates, with both files: 2 ops, one and both directions, 2 sizes, and of ours 4 ways ----
+# ---- Rates, as table and JSON: 2 ops, one and both directions, 2 sizes, and of ours 4 ways ----
 
-expect 0 'The host backend' "${small[@]}" --op both --fragment 1K,4K --count 32 --prepared --max-sms 0,4 --bidirectional \
-    --submit --verify --json "$work/json" --plot "$work/plot.svg"
+all_ways=("${small[@]}" --op both --fragment '1K,4K' --count 32 --prepared --max-sms '0,4' --bidirectional --submit
+    --verify --json "$work/json")
+expect 0 'The host backend' "${all_ways[@]}"
 grep -q 'Submitting' "$work/output" || bad "--submit printed nothing"
 equals "lines that were verified" 8 "$(count '4 of 4 verified' "$work/output")"
+equals "lines of progress" 8 "$(grep -cE '^nvlx_perf: (read|write).* measured, [12] of 2$' "$work/output")"
 is_json "$work/json" || bad "--json wrote what is not JSON"
-is_xml "$work/plot.svg" || bad "--plot wrote what is not XML"
+flat "$work/json" >"$work/flat"
 equals "rows in JSON" 8 "$(count '"both_directions": ' "$work/json")"
 equals "rows of both directions" 4 "$(count '"both_directions": true' "$work/json")"
 equals "ways in JSON" 40 "$(count '"way": ' "$work/json")"
 equals "ways of ours" 32 "$(count '"raw": false' "$work/json")"
-equals "ways verified" 32 "$(count '"verified": true, "wrong_bytes": 0}' "$work/json")"
-equals "baselines that both directions lack" 4 "$(count '"not_measured": ' "$work/json")"
-equals "lists of 32 times 4K" 2 "$(count '"both_directions": false, "fragment": 4096, "count": 32, "bytes": 131072' "$work/json")"
+equals "ways verified" 32 "$(count '"verified": true, "way"' "$work/flat")"
+equals "right ways" 33 "$(count '"wrong_bytes": 0' "$work/json")"
+equals "ways that the raw side lacks, of which all is null" 4 \
+    "$(count '"gbps": null, "kernel": null, "kernel_bytes": null, "kernel_fragments": null, "max_sms": 0, "median_ns": null, "not_measured": "both' "$work/flat")"
+equals "lists of 32 times 4K" 2 \
+    "$(count '"both_directions": false, "bytes": 131072, "count": 32, "fragment": 4096' "$work/flat")"
 equals "lists of 32 times 1K, twice" 2 \
-    "$(count '"both_directions": true, "fragment": 1024, "count": 64, "bytes": 65536' "$work/json")"
+    "$(count '"both_directions": true, "bytes": 65536, "count": 64, "fragment": 1024' "$work/flat")"
 equals "rounds" 36 "$(count '"rounds": 3' "$work/json")"
 equals "the name of the backend" 1 "$(count '"backend": "host"' "$work/json")"
-equals "curves: of ours 4 a panel, and the raw one" 18 "$(count '<polyline ' "$work/plot.svg")"
-equals "lines of the link" 4 "$(count 'the link: one copy of' "$work/plot.svg")"
+for null in cuda cuda_of_driver driver latency compute; do
+    equals "$null, of which there is nothing" 1 "$(count "\"$null\": null" "$work/json")"
+done
+equals "JSON as python3 reads it" "$(command -v python3 >/dev/null && printf '8 40 %s %s' "$(uname -n)" "$(date -u +%Y)")" \
+    "$(python "print(len(it['rates']), sum(len(row['ways']) for row in it['rates']), it['host'], it['date'][:4])" "$work/json")"
+equals "the command line" "$(command -v python3 >/dev/null && echo "$perf ${all_ways[*]}")" \
+    "$(python "print(' '.join(it['command']))" "$work/json")"
 
 expect 0 '1 of 1 verified' "${small[@]}" --fragment 3000 --pattern mixed --regions 7 --verify --baseline none
 expect 0 '1 of 1 verified' "${small[@]}" --fragment 100 --pattern contiguous --mechanism copy_engine --verify
 expect 0 'on the same GPU' "${small[@]}" --fragment 4K --gpus 0,0 --json "$work/json"
 equals "the same GPU in JSON" 1 "$(count '"same_gpu": true' "$work/json")"
 
+# ---- Plots: drawn if there is matplotlib; else said before anything is measured ----
+
+mkdir "$work/bin"
+printf '#!/bin/sh\nexit 1\n' >"$work/bin/python3"
+chmod +x "$work/bin/python3"
+PATH=$work/bin:$PATH expect 2 'apt-get install python3-matplotlib' "${small[@]}" --fragment 4K --plot "$work/plot.svg"
+equals "what was measured without matplotlib" 0 "$(count 'GB/s' "$work/output")"
+if python3 -c 'import matplotlib' 2>/dev/null; then
+    expect 0 'The host backend' "${small[@]}" --op both --fragment '1K,4K,16K' --prepared --bidirectional --json "$work/json" \
+        --plot "$work/plot.svg"
+    python3 -c 'import sys, xml.dom.minidom; xml.dom.minidom.parse(sys.argv[1])' "$work/plot.svg" || bad "--plot: no XML"
+    equals "panels" 4 "$(count 'bytes a fragment' "$work/plot.svg")"
+    equals "lines of the link" 4 "$(count 'the link: one copy of 1M' "$work/plot.svg")"
+    equals "curves of ours, named" 4 "$(count '>prepared<' "$work/plot.svg")"
+    equals "raw curves, named" 2 "$(count '>memcpy<' "$work/plot.svg")"
+else
+    echo "not tried: plots, since there is no python3 with matplotlib"
+fi
+
 # ---- Instead of rates ----
 
-expect 0 '^write *64 ' --arena 1M --op both --fragment 8,64 --latency --json "$work/json"
+expect 0 '^write *64 .* 2 of 2 verified' --arena 1M --op both --fragment 8,64 --latency --verify --json "$work/json"
 is_json "$work/json" || bad "--latency: --json wrote what is not JSON"
-equals "latencies in JSON" 4 "$(count '"p99_ns": ' "$work/json" | awk '{ print $1 / 3 }')"
-expect 0 '^30 random lists, .* 0 lists left wrong bytes' --arena 1M --random 30 --op both
-expect 0 '^30 random lists, .* 0 lists left wrong bytes' --arena 1M --random 30 --op both --regions 5 --json "$work/json"
-is_json "$work/json" || bad "--random: --json wrote what is not JSON"
-equals "random lists in JSON" 1 "$(count '"random": {"lists": 30, ' "$work/json")"
-expect 0 '^usage: ' --help
+equals "latencies in JSON" 12 "$(count '"p99_ns": ' "$work/json")"
+for help in --help -h; do
+    expect 0 '^Usage: ' "$help"
+    equals "options in $help" 1 "$(count '--bidirectional' "$work/output")"
+done
+expect 0 'libnvlxfer [0-9.]*$' --version
 
 # ---- Wrong bytes: not one too few is found ----
 
@@ -119,7 +145,7 @@ LD_PRELOAD=$faulty expect 1 'WRONG: 1 bytes of the owner' "${small[@]}" --fragme
 
 for wrong in '--op fetch' '--fragment 4X' '--fragment 0' '--fragment 1K,,2K' '--fragment 2M' '--count 0' '--bytes many' \
     '--bytes 2M' '--arena -1' '--regions 0' '--regions 200' '--pattern zigzag' '--mechanism magic' '--max-sms x' \
-    '--max-sms 1,2,3,4,5,6,7' '--priority high' '--baseline best' '--random 0' '--rounds 0' '--gpus 0' '--gpus 0,99' \
+    '--max-sms 1,2,3,4,5,6,7' '--priority high' '--priority -101' '--baseline best' '--rounds 0' '--gpus 0' '--gpus 0,99' \
     '--backend tape' '--compute' '--json /nowhere/file' '--plot /nowhere/file'; do
     read -r option value <<<"$wrong"
     # shellcheck disable=SC2086 # no value, no argument
@@ -158,18 +184,24 @@ await_end() {
     bad "$2"
 }
 
-# kill_one owner|measuring
-kill_one() {
-    local measuring owner code=0
-    "$perf" --arena 1M --random 1000000000 >"$work/begun" 2>"$work/error" &
+# begin ARGUMENT...: something long, until it has printed its first row; `measuring` is its process.
+begin() {
+    : >"$work/begun"
+    "$perf" --rounds 1000 --bytes 16M --fragment 1M,1M,1M,1M,1M,1M,1M,1M,1M,1M,1M,1M,1M,1M,1M,1M,1M,1M,1M,1M,1M,1M \
+        "$@" >"$work/begun" 2>"$work/error" &
     measuring=$!
-    # It prints its head once both processes are there.
-    for _ in {1..200}; do
-        if [[ -s $work/begun ]]; then
+    for _ in {1..400}; do
+        if grep -q '^ *1M' "$work/begun"; then
             break
         fi
         sleep 0.05
     done
+}
+
+# kill_one owner|measuring
+kill_one() {
+    local measuring owner code=0
+    begin
     owner=$(child_of "$measuring")
     if [[ -z $owner ]]; then
         bad "nvlx_perf did not begin: $(cat "$work/error")"
@@ -190,6 +222,19 @@ kill_one() {
 
 kill_one owner
 kill_one measuring
+
+# ---- Ctrl-C: what was measured is told. A terminal sends it to both processes ----
+
+begin --json "$work/json" --submit
+code=0
+kill -INT "$(child_of "$measuring")" "$measuring" || bad "nvlx_perf did not begin: $(cat "$work/error")"
+wait "$measuring" || code=$?
+equals "exit code after Ctrl-C" 130 "$code"
+grep -q 'Submitting' "$work/begun" || bad "Ctrl-C: the second table is missing"
+is_json "$work/json" || bad "Ctrl-C: --json wrote what is not JSON"
+equals "that it was interrupted" 1 "$(count '"interrupted": true' "$work/json")"
+((rows = $(count '"both_directions": ' "$work/json"))) || true
+((rows >= 1 && rows < 22)) || bad "Ctrl-C: $rows rows of 22 in JSON"
 
 ((failed)) || echo "nvlx_perf does what it says"
 exit "$failed"

@@ -2,7 +2,9 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * Destinations must not overlap within a list, nor what is read; so in each buffer the lower half is only read from,
- * the upper half only written to. Sources overlap as they like. */
+ * the upper half only written to. Sources overlap as they like.
+ *
+ * NVLX_RANDOM_LISTS=N test_random long_fragments    as many lists as one has the patience for */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -66,6 +68,11 @@ static size_t take_place(struct cursor *cursor, const struct extent *extent, siz
     return at;
 }
 
+/* Up to 1 MiB, each power of two as likely as the next. */
+static size_t long_length(void) {
+    return 1 + below((size_t)1 << below(21));
+}
+
 static size_t random_length(void) {
     switch (below(8)) {
     case 0:
@@ -79,12 +86,12 @@ static size_t random_length(void) {
     }
 }
 
-static struct nvlx_op random_op(struct cursor *here, struct cursor *there) {
+static struct nvlx_op random_op(struct cursor *here, struct cursor *there, size_t (*length_of)(void)) {
     bool read = below(2);
     const struct extent *local = &mine[2 * below(REGIONS / 2) + (read ? 1 : 0)];
     const struct extent *remote = &theirs[2 * below(REGIONS / 2) + (read ? 0 : 1)];
     const struct extent *from = read ? remote : local, *to = read ? local : remote;
-    size_t length = random_length(), source = below(from->length);
+    size_t length = length_of(), source = below(from->length);
     if (length > from->length - source)
         length = from->length - source;
     size_t target = take_place(read ? here : there, to, &length);
@@ -94,38 +101,80 @@ static struct nvlx_op random_op(struct cursor *here, struct cursor *there) {
                    bench.remote[remote->buffer] + (read ? source : target), length);
 }
 
-static void run_lists(uint64_t seed, size_t size, int lists) {
+static void shuffle(struct nvlx_op *ops, size_t count) {
+    for (size_t i = 1; i < count; i++) {
+        const size_t other = below(i + 1);
+        const struct nvlx_op kept = ops[i];
+        ops[i] = ops[other];
+        ops[other] = kept;
+    }
+}
+
+static void post(const struct nvlx_op *ops, size_t count, const struct nvlx_transfer_options *options,
+                 const char *when) {
+    struct nvlx_prepared *prepared;
+    struct nvlx_request *request;
+    OK(nvlx_prepare(bench.engine, ops, count, options, &prepared));
+    OK(nvlx_post(prepared, NULL, &request));
+    finish(request);
+    OK(nvlx_prepared_free(prepared));
+    bench_apply(&bench, ops, count);
+    bench_compare(&bench, when);
+}
+
+static void run_lists(uint64_t seed, size_t size, size_t lists, size_t (*length_of)(void)) {
     static struct nvlx_op ops[OPS_MAX];
     char when[64];
     begin(seed, size);
-    for (int list = 0; list < lists; list++) {
+    for (size_t list = 0; list < lists; list++) {
         struct cursor here = {{0}}, there = {{0}};
         size_t count = below(4) ? below(20) : below(OPS_MAX);
         for (size_t i = 0; i < count; i++)
-            ops[i] = random_op(&here, &there);
+            ops[i] = random_op(&here, &there, length_of);
+        shuffle(ops, count);
         struct nvlx_transfer_options options;
         nvlx_transfer_options_init(&options);
         options.mechanism = (uint32_t)below(4);
-        options.max_sms = (uint32_t)below(8);
+        options.max_sms = (uint32_t)(below(8) ? below(8) : 64);
         options.priority = (int32_t)below(3) - 1;
-        snprintf(when, sizeof when, "seed %llu, list %d", (unsigned long long)seed, list);
-        bench_move(&bench, ops, count, &options, when);
+        snprintf(when, sizeof when, "seed %llu, list %zu", (unsigned long long)seed, list);
+        if (below(2))
+            post(ops, count, &options, when);
+        else
+            bench_move(&bench, ops, count, &options, when);
     }
     bench_end(&bench);
 }
 
 static void small_buffers(void) {
     for (uint64_t seed = 1; seed <= (sanitized() ? 5 : 12); seed++)
-        run_lists(seed, 20011, 30);
+        run_lists(seed, 20011, 30, random_length);
 }
 
 static void large_buffers(void) {
-    run_lists(100, 12 * MIB, sanitized() ? 5 : 12);
-    run_lists(101, 512 * KIB, sanitized() ? 20 : 60);
+    run_lists(100, 12 * MIB, sanitized() ? 5 : 12, random_length);
+    run_lists(101, 512 * KIB, sanitized() ? 20 : 60, random_length);
+}
+
+#define LISTS_A_SEED 100 /* then come other regions */
+
+/* 10,000 on GPUs are the library's proof: NVLX_RANDOM_LISTS=10000. */
+static size_t long_list_count(void) {
+    const char *wanted = getenv("NVLX_RANDOM_LISTS");
+    return wanted ? strtoul(wanted, NULL, 10) : sanitized() ? 5 : 20;
+}
+
+static void long_fragments(void) {
+    const size_t count = long_list_count();
+    uint64_t seed = 200;
+    for (size_t done = 0; done < count; done += LISTS_A_SEED)
+        run_lists(seed++, 6 * MIB + 12345, count - done < LISTS_A_SEED ? count - done : LISTS_A_SEED, long_length);
+    printf("%zu lists of long fragments\n", count);
 }
 
 int main(int argc, char **argv) {
-    static const struct test tests[] = {{"small_buffers", small_buffers}, {"large_buffers", large_buffers}, {0}};
+    static const struct test tests[] = {
+        {"small_buffers", small_buffers}, {"large_buffers", large_buffers}, {"long_fragments", long_fragments}, {0}};
     static const struct role roles[] = {OWNER_ROLE, {0}};
-    return run_tests(argc, argv, tests, roles, 30);
+    return run_tests(argc, argv, tests, roles, 30 + (unsigned)(long_list_count() / 4));
 }

@@ -1,24 +1,290 @@
-/* nvlx_perf: how fast lists of fragments move between two processes, beside what CUDA offers raw.
- *
- *     nvlx_perf.c         this file: what is run, one thing after the other
- *     perf_options        what the user asks for
- *     perf_session        the two processes; perf_owner is the other one, perf_channel is between them
- *     perf_end            what each process has: the library's side (perf_side) and the raw one (perf_raw_*)
- *     perf_list           lists of fragments, and what memory must hold after they were moved
- *     perf_measure        rates; perf_latency, perf_compute and perf_random: what there is instead
- *     perf_table, perf_json, perf_plot    tell the results
- *
- * Our side uses only the public header.
+/* nvlx_perf: how fast lists of fragments move between two processes, beside what CUDA offers raw: what the user asks
+ * for, and what is run. The parts of the program: perf.h.
  * SPDX-License-Identifier: Apache-2.0 */
-#include <nvlxfer.h>
+#define _GNU_SOURCE
+#include <argp.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "perf_measure.h"
-#include "perf_modes.h"
-#include "perf_owner.h"
-#include "perf_report.h"
+#include "perf.h"
+
+#define KIB  UINT64_C(1024)
+#define MIB  (1024 * KIB)
+#define GIB  (1024 * MIB)
+#define PAGE 4096u
+
+/* ---- Values ----------------------------------------------------------------------------------------------- */
+
+const char *const perf_way_names[] = {"call", "prepared", "loop", "batch", "batch4", "staged", "kernel"};
+const char *const perf_op_names[] = {[NVLX_OP_READ] = "read", [NVLX_OP_WRITE] = "write"};
+const char *const perf_load_names[] = {[PERF_ARITHMETIC] = "arithmetic", [PERF_MEMORY] = "memory"};
+const char *const perf_pattern_names[] = {"scattered", "contiguous", "mixed"};
+const char *const perf_mechanism_names[] = {"default", "auto", "copy_engine", "kernel"};
+
+struct setting {
+    const char *name, *argument, *doc; /* as in struct argp_option; without a name: a title */
+    void (*set)(struct perf_options *options, const struct setting *setting, const char *text);
+    size_t at;           /* its place in struct perf_options */
+    int64_t least, most; /* of a number; of names: the first one's */
+};
+
+static void *place(struct perf_options *options, const struct setting *setting) {
+    return (char *)options + setting->at;
+}
+
+#define SIZES 1, (int64_t)(UINT64_C(1) << 50) /* least and most; these know K, M and G */
+
+static uint64_t read_number(const struct setting *setting, const char *text) {
+    static const char units[] = "KMG";
+    char *end;
+    errno = 0;
+    const long long value = strtoll(text, &end, 10);
+    const char *unit = *end && setting->most > INT32_MAX ? strchr(units, *end) : NULL;
+    const int shift = unit ? 10 * (int)(unit - units + 1) : 0;
+    if (strchr("-0123456789", *text) && end > text && !end[unit ? 1 : 0] && !errno && value >= setting->least &&
+        value <= setting->most >> shift)
+        return (uint64_t)value << shift;
+    if (setting->most > INT32_MAX)
+        perf_die("--%s: '%s' is not a size such as 4096, 16K, 1M or 4G", setting->name, text);
+    perf_die("--%s: '%s' is not a number from %" PRId64 " to %" PRId64, setting->name, text, setting->least,
+             setting->most);
+}
+
+/* Which of the names in `argument`, where '|' is between them. */
+static uint32_t read_name(const struct setting *setting, const char *text) {
+    const char *name = setting->argument;
+    for (uint32_t number = (uint32_t)setting->least;; number++) {
+        const size_t length = strcspn(name, "|");
+        if (strlen(text) == length && !strncmp(text, name, length))
+            return number;
+        if (!name[length])
+            perf_die("--%s: '%s' is none of %s", setting->name, text, setting->argument);
+        name += length + 1;
+    }
+}
+
+static void set_flag(struct perf_options *options, const struct setting *setting, const char *text) {
+    (void)text;
+    *(bool *)place(options, setting) = true;
+}
+
+static void set_number(struct perf_options *options, const struct setting *setting, const char *text) {
+    *(uint64_t *)place(options, setting) = read_number(setting, text);
+}
+
+static void set_name(struct perf_options *options, const struct setting *setting, const char *text) {
+    *(uint32_t *)place(options, setting) = read_name(setting, text);
+}
+
+/* Found out now, not after a long run. */
+static void set_file(struct perf_options *options, const struct setting *setting, const char *text) {
+    FILE *file = fopen(text, "a");
+    if (!file || fclose(file))
+        perf_die("--%s: %s: %s", setting->name, text, strerror(errno));
+    *(const char **)place(options, setting) = text;
+}
+
+static void set_gpus(struct perf_options *options, const struct setting *setting, const char *text) {
+    int *gpu = options->gpu, end = 0;
+    if (sscanf(text, "%d,%d%n", &gpu[0], &gpu[1], &end) != 2 || text[end] || gpu[0] < 0 || gpu[1] < 0)
+        perf_die("--%s: '%s' is not two numbers such as 0,1", setting->name, text);
+}
+
+/* Numbers with commas between them. */
+static size_t read_list(const struct setting *setting, const char *text, uint64_t *values, size_t most) {
+    char *copy = strdup(text), *rest = copy, *part;
+    size_t count = 0;
+    while (copy && (part = strsep(&rest, ","))) {
+        if (count == most)
+            perf_die("--%s: '%s' is one too many: at most %zu", setting->name, part, most);
+        values[count++] = read_number(setting, part);
+    }
+    free(copy);
+    return count;
+}
+
+static void set_fragments(struct perf_options *options, const struct setting *setting, const char *text) {
+    options->fragment_count = read_list(setting, text, options->fragments, PERF_FRAGMENTS_MAX);
+}
+
+static void set_budgets(struct perf_options *options, const struct setting *setting, const char *text) {
+    options->budget_count = read_list(setting, text, options->budgets, PERF_BUDGETS_MAX);
+}
+
+#define ALL_BASELINES (((1u << PERF_WAYS) - 1) & ~((1u << PERF_LOOP) - 1))
+
+/* Behind the ways' names come "all" and "none". */
+static void set_baselines(struct perf_options *options, const struct setting *setting, const char *text) {
+    char *copy = strdup(text), *rest = copy, *part;
+    options->baselines = 0;
+    while (copy && (part = strsep(&rest, ","))) {
+        const uint32_t way = read_name(setting, part);
+        if (way < PERF_WAYS)
+            options->baselines |= 1u << way;
+        else
+            options->baselines = way == PERF_WAYS ? ALL_BASELINES : 0;
+    }
+    free(copy);
+}
+
+/* ---- Options ---------------------------------------------------------------------------------------------- */
+
+#define AT(member) .at = offsetof(struct perf_options, member)
+
+static const struct setting settings[] = {
+    {.doc = "The list"},
+    {"op", "read|write|both", "read: from the other process's GPU (get); write: to it (put). Default: read", set_name,
+     AT(op), 1},
+    {"fragment", "SIZE,...", "sizes of a fragment; K, M and G are powers of 1024. Default: 1K to 256M (host: to 1M)",
+     set_fragments, AT(fragments), SIZES},
+    {"count", "N", "fragments a list, if --bytes allows. Default: 8192", set_number, AT(count), 1, 100000000},
+    {"bytes", "SIZE", "bytes a list moves, at most. Default: 512M (host: 16M)", set_number, AT(bytes), SIZES},
+    {"arena", "SIZE", "memory on each side. Default: 4G (host: 64M); for --latency 64M (host: 8M)", set_number,
+     AT(arena), SIZES},
+    {"regions", "N", "regions that this memory is registered as. Default: 1", set_number, AT(regions), 1, 4096},
+    {"pattern", "scattered|contiguous|mixed",
+     "at random slots (default); one after the other on both sides; scattered, "
+     "of a quarter to twice the size",
+     set_name, AT(pattern)},
+    {.doc = "Our side: one call of nvlx_transfer a round; the array of ops is written right before it, untimed"},
+    {"mechanism", "default|auto|copy_engine|kernel", "Default: the library's", set_name, AT(mechanism)},
+    {"max-sms", "N,...", "SMs that the library may take, 0 for its default; each value is measured", set_budgets,
+     AT(budgets), 0, 4096},
+    {"priority", "N", "of the streams that carry it", set_number, AT(priority), -100, 100},
+    {"prepared", NULL, "measures nvlx_post of a prepared list too", set_flag, AT(prepared)},
+    {"bidirectional", NULL,
+     "measures also both directions at once, each process starting one, in half of the memory "
+     "each. Without baselines",
+     set_flag, AT(bidirectional)},
+    {"submit", NULL, "prints also what submitting costs the CPU: the time in the call", set_flag, AT(submit)},
+    {"verify", NULL, "moves each list once more in each way and checks every byte on both sides", set_flag, AT(verify)},
+    {.doc = "Compared with (host: a memcpy each, as loop; no other)"},
+    {"baseline", "loop|batch|batch4|staged|kernel|all|none",
+     "some with commas between. loop: a cudaMemcpyPeerAsync "
+     "each; batch, batch4: cudaMemcpyBatchAsync on one stream, on four; staged: gather kernel on the owner's GPU, one "
+     "copy, scatter kernel; kernel: the best plain copy kernel, the list already on the GPU. Default: all",
+     set_baselines, AT(baselines), PERF_LOOP},
+    {.doc = "Instead of the table of rates (both of them together)"},
+    {"latency", NULL,
+     "single transfers of 8 bytes to 64K, or of --fragment, against a raw copy and "
+     "cudaStreamSynchronize",
+     set_flag, AT(latency)},
+    {"compute", NULL,
+     "the slowdown of computing kernels beside transfers of 64K (or of --fragment), and of the "
+     "transfers: by copy engines, and by the kernel for each --max-sms. Only on cuda",
+     set_flag, AT(compute)},
+    {.doc = "The run"},
+    {"rounds", "N", "of which medians are taken; fewer, but 5, where they take long. Default: 9", set_number,
+     AT(rounds), 1, 1000},
+    {"json", "FILE", "writes all results", set_file, AT(json)},
+    {"plot", "FILE.svg", "draws the rates over the size of a fragment, by python3 with matplotlib", set_file, AT(plot)},
+    {"gpus", "A,B", "the owner's GPU and the measuring process's. Default: 0,1, or 0,0 if there is one", set_gpus,
+     AT(gpu)},
+    {"backend", "auto|cuda|host", "Default: auto, which looks at NVLX_BACKEND", set_name, AT(backend)},
+};
+#define FIRST_KEY 256 /* of settings[0]: none is a character */
+
+static error_t read_option(int key, char *text, struct argp_state *state) {
+    if (key == 'h')
+        argp_state_help(state, stdout, ARGP_HELP_STD_HELP);
+    else if (key == ARGP_KEY_ARG)
+        perf_die("'%s' is not an option; try --help", text);
+    else if (key < FIRST_KEY || key >= (int)(FIRST_KEY + PERF_ENTRIES(settings)))
+        return ARGP_ERR_UNKNOWN;
+    else
+        settings[key - FIRST_KEY].set(state->input, &settings[key - FIRST_KEY], text);
+    return 0;
+}
+
+/* Exits on --help and --version, and with code 2 on an option that is wrong, naming it. */
+static void read_options(struct perf_options *options, int argc, char **argv) {
+    static char version[64];
+    struct argp_option table[PERF_ENTRIES(settings) + 2] = {{.key = 'h', .doc = "as --help", .group = -1}};
+    const struct argp argp = {
+        table, read_option, NULL,
+        "Measures how fast lists of fragments move between the memory of two processes, with libnvlxfer and, in the "
+        "same run and on the same buffers, by what CUDA offers raw. It starts the second process itself."
+        "\vExit: 0; 1 if a byte was wrong; 2 if it could not run; 130 after Ctrl-C, having told what it had measured.",
+        .children = NULL};
+    for (size_t i = 0; i < PERF_ENTRIES(settings); i++)
+        table[i + 1] = (struct argp_option){.name = settings[i].name,
+                                            .key = settings[i].name ? FIRST_KEY + (int)i : 0,
+                                            .arg = settings[i].argument,
+                                            .doc = settings[i].doc};
+    *options = (struct perf_options){.op = NVLX_OP_READ,
+                                     .count = 8192,
+                                     .regions = 1,
+                                     .budget_count = 1,
+                                     .rounds = 9,
+                                     .baselines = ALL_BASELINES,
+                                     .gpu = {-1, -1},
+                                     .command = argv};
+    snprintf(version, sizeof version, "nvlx_perf of libnvlxfer %s", nvlx_version());
+    argp_program_version = version;
+    argp_err_exit_status = 2;
+    argp_parse(&argp, argc, argv, 0, NULL, options);
+    if (options->bidirectional && options->regions > 1 && options->regions % 2)
+        perf_die("--regions: %" PRIu64 " cannot be halved, which --bidirectional does", options->regions);
+    if (options->plot && !perf_options_rates(options))
+        perf_die("--plot: '%s' draws the table of rates, which --latency and --compute replace", options->plot);
+}
+
+bool perf_options_rates(const struct perf_options *options) {
+    return !options->latency && !options->compute;
+}
+
+void perf_options_complete(struct perf_options *options, bool host) {
+    static const uint64_t fragments[] = {KIB, 4 * KIB, 16 * KIB, 64 * KIB, 256 * KIB, MIB, 16 * MIB, 256 * MIB};
+    const bool small = options->latency && !options->compute;
+    if (!options->arena)
+        options->arena = small ? (host ? 8 * MIB : 64 * MIB) : (host ? 64 * MIB : 4 * GIB);
+    options->arena = (options->arena + PAGE - 1) / PAGE * PAGE;
+    if (!options->bytes)
+        options->bytes = small ? options->arena / 4 : host ? 16 * MIB : 512 * MIB;
+    if (!options->fragment_count && perf_options_rates(options))
+        for (size_t i = 0; i < PERF_ENTRIES(fragments) - (host ? 2 : 0); i++)
+            options->fragments[options->fragment_count++] = fragments[i];
+    if (options->bytes > options->arena)
+        perf_die("--bytes: %s is more than the arena of %s", perf_size_text(options->bytes).text,
+                 perf_size_text(options->arena).text);
+    if (host && options->compute)
+        perf_die("--compute: the host backend has no GPU that computes");
+}
+
+/* ---- The run ---------------------------------------------------------------------------------------------- */
+
+static void write_json(const char *path, const char *text) {
+    FILE *file = fopen(path, "w");
+    if (!file)
+        perf_die("--json: %s: %s", path, strerror(errno));
+    const bool failed = fputs(text, file) < 0;
+    if (fclose(file) || failed)
+        perf_die("--json: %s: it could not be written whole", path);
+}
+
+static void draw(const char *path, const char *json) {
+    setenv("NVLX_PERF_PLOT", perf_plot_script, 1);
+    setenv("NVLX_PERF_FILE", path, 1);
+    signal(SIGPIPE, SIG_IGN);
+    FILE *python = popen("python3 -c \"$NVLX_PERF_PLOT\" \"$NVLX_PERF_FILE\"", "w");
+    const bool failed = !python || fputs(json, python) < 0;
+    if (!python || pclose(python) || failed)
+        perf_die("--plot: %s: python3 could not draw it", path);
+}
+
+static void write_files(const struct perf_session *session, const struct perf_results *results) {
+    char *text = perf_json(session, results);
+    perf_progress_end();
+    if (session->options->json)
+        write_json(session->options->json, text);
+    if (session->options->plot && results->rates.row_count)
+        draw(session->options->plot, text);
+    free(text);
+}
 
 /* Errors come back from calls, and are told where they end the program. */
 static void tell(void *context, int level, const char *message) {
@@ -27,53 +293,17 @@ static void tell(void *context, int level, const char *message) {
         fprintf(stderr, "%s: warning: %s\n", perf_role, message);
 }
 
-static void measure_rates_of(struct perf_session *session, struct perf_results *results, uint32_t opcode, bool both) {
-    const struct perf_options *options = session->options;
-    perf_print_rates_head(session, results, opcode, both);
-    for (size_t i = 0; i < options->fragment_count; i++) {
-        struct perf_row *row = &results->rows[results->row_count];
-        *row = (struct perf_row){.opcode = opcode, .both = both, .fragment = options->fragments[i]};
-        perf_measure_row(session, results, row);
-        results->row_count++;
-        perf_print_rates(results, row);
-    }
-}
-
-static void measure_rates(struct perf_session *session, struct perf_results *results) {
-    const struct perf_options *options = session->options;
-    results->rows = perf_alloc(4 * options->fragment_count, sizeof *results->rows);
-    perf_columns_make(results, session);
-    for (uint32_t opcode = NVLX_OP_READ; opcode <= NVLX_OP_WRITE; opcode++) {
-        if (!options->op[opcode])
-            continue;
-        if (options->baselines || options->plot)
-            perf_measure_link(session, results, opcode);
-        measure_rates_of(session, results, opcode, false);
-        if (options->bidirectional)
-            measure_rates_of(session, results, opcode, true);
-    }
-    if (options->submit)
-        perf_print_submit(results);
-}
-
 static void measure(struct perf_session *session, struct perf_results *results) {
     const struct perf_options *options = session->options;
-    if (options->verify || options->random)
+    perf_print_head(session);
+    if (options->verify)
         perf_session_prove(session);
     if (perf_options_rates(options))
-        measure_rates(session, results);
-    if (options->latency) {
+        perf_measure_rates(session, results);
+    if (options->latency)
         perf_measure_latency(session, results);
-        perf_print_latency(session, results);
-    }
-    if (options->compute) {
+    if (options->compute)
         perf_measure_compute(session, results);
-        perf_print_compute(results);
-    }
-    if (options->random) {
-        perf_check_random(session, results);
-        perf_print_random(results);
-    }
 }
 
 int main(int argc, char **argv) {
@@ -81,18 +311,17 @@ int main(int argc, char **argv) {
     struct perf_session session;
     struct perf_results results = {0};
     perf_check(nvlx_set_log(NVLX_LOG_WARNING, tell, NULL), "nvlx_set_log");
-    if (argc == 3 && !strcmp(argv[1], "--owner"))
-        return perf_owner_run(argv[2]);
-    perf_options_read(&options, argc, argv);
+    read_options(&options, argc, argv);
+    if (options.plot && system("python3 -c 'import matplotlib' 2>/dev/null"))
+        perf_die("--plot needs python3 with matplotlib: apt-get install python3-matplotlib, or pip install matplotlib");
+    perf_catch_interrupt();
     perf_session_open(&session, &options);
-    perf_print_head(&session);
     measure(&session, &results);
-    if (options.json)
-        perf_write_json(&session, &results);
-    if (options.plot)
-        perf_write_plot(&session, &results);
-    const uint64_t wrong = results.wrong;
-    perf_results_free(&results);
+    fflush(stdout);
     perf_session_close(&session);
-    return wrong ? 1 : 0;
+    write_files(&session, &results);
+    free(results.rates.rows);
+    free(results.latency.rows);
+    free(results.computes);
+    return perf_stopped() ? 130 : results.wrong ? 1 : 0;
 }

@@ -1,4 +1,4 @@
-/* nvlx_perf: ending on errors, time, statistics, sizes, progress. SPDX-License-Identifier: Apache-2.0 */
+/* nvlx_perf: ending on errors and on Ctrl-C, time, numbers, progress. SPDX-License-Identifier: Apache-2.0 */
 #include <inttypes.h>
 #include <nvlxfer.h>
 #include <signal.h>
@@ -34,15 +34,12 @@ void perf_check(int code, const char *what) {
 static void give_up(int signal) {
     static const char text[] = "nvlx_perf: given up: nothing has come to an end for 150 seconds\n";
     (void)signal;
-    if (write(STDERR_FILENO, text, sizeof text - 1)) {
-        /* it is gone, or it is not */
-    }
-    _exit(2);
+    _exit(write(STDERR_FILENO, text, sizeof text - 1) < 0 ? 3 : 2);
 }
 
 void perf_watch(void) {
+    static const struct sigaction action = {.sa_handler = give_up};
     static bool set;
-    const struct sigaction action = {.sa_handler = give_up};
     if (!set && sigaction(SIGALRM, &action, NULL))
         perf_die("sigaction: no watch can be kept");
     set = true;
@@ -51,6 +48,22 @@ void perf_watch(void) {
 
 void perf_watch_end(void) {
     alarm(0);
+}
+
+static volatile sig_atomic_t stopped;
+
+static void stop(int signal) {
+    stopped = signal;
+}
+
+void perf_catch_interrupt(void) {
+    const struct sigaction action = {.sa_handler = stop, .sa_flags = (int)(SA_RESTART | SA_RESETHAND)};
+    if (sigaction(SIGINT, &action, NULL))
+        perf_die("sigaction: Ctrl-C cannot be caught");
+}
+
+bool perf_stopped(void) {
+    return stopped;
 }
 
 void *perf_alloc(size_t count, size_t size) {
@@ -73,10 +86,6 @@ uint64_t perf_random(uint64_t *state) { /* splitmix64 */
     return x ^ (x >> 31);
 }
 
-double perf_unit_random(uint64_t *state) {
-    return (double)(perf_random(state) >> 11) / 9007199254740992.0;
-}
-
 static int by_value(const void *left, const void *right) {
     const double a = *(const double *)left, b = *(const double *)right;
     return a < b ? -1 : a > b;
@@ -95,50 +104,44 @@ double perf_gbps(uint64_t bytes, double ns) {
 }
 
 struct perf_text perf_size_text(uint64_t bytes) {
+    static const char *const units[] = {"", "K", "M", "G"};
     struct perf_text result;
-    const char *unit = "";
-    if (bytes && bytes % (1u << 30) == 0) {
-        bytes >>= 30;
-        unit = "G";
-    } else if (bytes && bytes % (1u << 20) == 0) {
-        bytes >>= 20;
-        unit = "M";
-    } else if (bytes && bytes % (1u << 10) == 0) {
-        bytes >>= 10;
-        unit = "K";
-    }
-    snprintf(result.text, sizeof result.text, "%" PRIu64 "%s", bytes, unit);
+    size_t unit = 0;
+    for (; bytes && bytes % 1024 == 0 && unit + 1 < PERF_ENTRIES(units); unit++)
+        bytes /= 1024;
+    snprintf(result.text, sizeof result.text, "%" PRIu64 "%s", bytes, units[unit]);
     return result;
 }
 
-#define SILENCE  UINT64_C(2000000000)
-#define INTERVAL UINT64_C(10000000000) /* between lines that are not overwritten */
+/* ---- Progress --------------------------------------------------------------------------------------------- */
+
+#define INTERVAL UINT64_C(200000000) /* between lines that overwrite each other */
 
 static uint64_t last_progress;
 static bool unfinished_line;
 
-void perf_progress(const char *format, ...) {
-    const uint64_t now = perf_now();
-    const bool terminal = isatty(STDERR_FILENO);
+void perf_progress(bool row_done, const char *format, ...) {
+    static int terminal = -1;
     va_list arguments;
-    if (!last_progress)
-        last_progress = now;
-    if (now - last_progress < (unfinished_line && terminal ? SILENCE / 10 : unfinished_line ? INTERVAL : SILENCE))
+    if (terminal < 0)
+        terminal = isatty(STDERR_FILENO);
+    if (terminal ? perf_now() - last_progress < INTERVAL : !row_done)
         return;
-    last_progress = now;
-    unfinished_line = true;
-    fputs(terminal ? "\r\033[K" : "", stderr);
+    last_progress = perf_now();
+    unfinished_line = terminal;
+    if (terminal)
+        fputs("\r\033[K", stderr);
+    else
+        fprintf(stderr, "%s: ", perf_role);
     va_start(arguments, format);
     vfprintf(stderr, format, arguments);
     va_end(arguments);
-    if (!terminal)
-        fputc('\n', stderr);
+    fputs(terminal ? "" : "\n", stderr);
     fflush(stderr);
 }
 
 void perf_progress_end(void) {
-    if (unfinished_line && isatty(STDERR_FILENO))
+    if (unfinished_line)
         fputs("\r\033[K", stderr);
     unfinished_line = false;
-    last_progress = perf_now();
 }

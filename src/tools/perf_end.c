@@ -1,10 +1,60 @@
-/* nvlx_perf: one end of the comparison. SPDX-License-Identifier: Apache-2.0 */
-#include "perf_end.h"
-
+/* nvlx_perf: what each process has: the library's side, by the public header alone; and the host backend's raw side.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define WINDOW (UINT64_C(16) << 20)
+#include "perf.h"
+
+#define WAIT_NS INT64_C(120000000000)
+
+/* ---- The raw side of the host backend: memcpy within one process, on the same list of offsets ----------------- */
+
+static void host_lend(const struct perf_end *end, struct perf_lent *lent) {
+    *lent = (struct perf_lent){0};
+    snprintf(lent->machine.gpu, sizeof lent->machine.gpu, "software GPU %d", end->gpu);
+}
+
+static void host_run(const struct perf_end *end, enum perf_way way, const struct perf_choice *choice,
+                     struct perf_sample *sample) {
+    static char *memory; /* for both sides: the other process's is out of reach without the library */
+    const bool put = end->list->spec.opcode == NVLX_OP_WRITE;
+    (void)way, (void)choice;
+    if (!memory)
+        memory = perf_alloc(2, end->size);
+    const uint64_t begin = perf_now();
+    for (size_t i = 0; i < end->list->count; i++) {
+        const struct perf_fragment *fragment = &end->list->fragments[i];
+        char *local = memory + fragment->local, *remote = memory + end->size + fragment->remote;
+        memcpy(put ? remote : local, put ? local : remote, fragment->length);
+    }
+    sample->wall = sample->submit = (double)(perf_now() - begin);
+}
+
+static void host_fill(const struct perf_end *end, uint64_t seed) {
+    char *bytes = perf_alloc(end->size, 1);
+    perf_fill(bytes, seed, 0, end->size);
+    perf_check(nvlx_memcpy(end->engine, end->memory, bytes, end->size), "nvlx_memcpy");
+    free(bytes);
+}
+
+static void host_check(const struct perf_end *end, const struct perf_content *content, struct perf_wrong *wrong) {
+    char *bytes = perf_alloc(end->size, 1);
+    perf_check(nvlx_memcpy(end->engine, bytes, end->memory, end->size), "nvlx_memcpy");
+    perf_content_check(content, bytes, wrong);
+    free(bytes);
+}
+
+static const struct perf_raw_backend raw_host = {.host = true,
+                                                 .ways = 1u << PERF_LOOP,
+                                                 .loop_name = "memcpy",
+                                                 .lend = host_lend,
+                                                 .run = host_run,
+                                                 .fill = host_fill,
+                                                 .check = host_check};
+
+/* ---- An end ----------------------------------------------------------------------------------------------- */
 
 static const struct perf_raw_backend *raw_backend(const char *name) {
 #ifdef NVLXI_WITH_CUDA
@@ -13,103 +63,110 @@ static const struct perf_raw_backend *raw_backend(const char *name) {
 #endif
     if (strcmp(name, "host"))
         perf_die("the library has the backend %s, for which this program was not built", name);
-    return &perf_raw_host;
+    return &raw_host;
 }
 
-void perf_end_open(struct perf_end *end, const struct perf_setup *setup) {
-    *end = (struct perf_end){0};
-    perf_watch();
-    perf_side_open(&end->side, setup->backend, setup->gpu);
-    end->backend = raw_backend(nvlx_backend_name(end->side.engine));
+void perf_end_open(struct perf_end *end, uint32_t backend, int gpu) {
+    struct nvlx_config config;
+    *end = (struct perf_end){.gpu = gpu};
+    nvlx_config_init(&config);
+    config.backend = backend;
+    config.gpus = &end->gpu;
+    config.gpu_count = 1;
+    perf_check(nvlx_engine_create(&config, &end->engine), "nvlx_engine_create");
+    end->backend = raw_backend(nvlx_backend_name(end->engine));
 }
 
-void perf_end_allocate(struct perf_end *end, const struct perf_setup *setup) {
-    end->staging = setup->staging;
-    perf_side_allocate(&end->side, setup->size, setup->regions, setup->staging);
+/* Staging is for the longest list: at least one fragment, which in a mixed one may have twice the size. */
+static uint64_t staging_size(const struct perf_options *options, const struct perf_raw_backend *backend) {
+    uint64_t size = options->bytes;
+    for (size_t i = 0; i < options->fragment_count; i++)
+        if (2 * options->fragments[i] > size && options->fragments[i] <= options->arena)
+            size = 2 * options->fragments[i];
+    return options->baselines & backend->ways & 1u << PERF_STAGED && perf_options_rates(options) ? size : 0;
 }
 
-void perf_end_open_raw(struct perf_end *end, const struct perf_handle *memory, const struct perf_handle *staging) {
-    const struct perf_raw_setup setup = {.gpu = end->side.gpu,
-                                         .memory = end->side.memory,
-                                         .staging = end->side.staging,
-                                         .peer_memory = memory,
-                                         .peer_staging = end->staging ? staging : NULL,
-                                         .size = end->side.size,
-                                         .staging_size = end->staging};
-    end->raw = end->backend->open(&setup);
+void perf_end_allocate(struct perf_end *end, const struct perf_options *options) {
+    const struct perf_layout layout = perf_layout_of(options->arena, options->regions);
+    end->size = options->arena;
+    end->staging_size = staging_size(options, end->backend);
+    perf_check(nvlx_alloc(end->engine, end->gpu, end->size, NULL, (void **)&end->memory), "nvlx_alloc");
+    if (end->staging_size)
+        perf_check(nvlx_alloc(end->engine, end->gpu, end->staging_size, NULL, (void **)&end->staging), "nvlx_alloc");
+    for (uint64_t i = 0; i < layout.count; i++) {
+        struct nvlx_region *region; /* freed with the engine */
+        struct nvlx_region_options options;
+        char name[24];
+        snprintf(name, sizeof name, "%" PRIu64, i);
+        nvlx_region_options_init(&options);
+        options.name = name;
+        perf_check(nvlx_register(end->engine, end->memory + i * layout.step, layout.size, &options, &region),
+                   "nvlx_register");
+    }
+}
+
+void perf_end_meet(struct perf_end *end, const char *text, size_t length, const struct perf_lent *peer) {
+    uint64_t ignored;
+    perf_check(nvlx_peer_open(end->engine, text, length, &end->peer), "nvlx_peer_open");
+    perf_check(nvlx_peer_find(end->peer, "0", &end->remote, &ignored), "nvlx_peer_find");
+    if (end->backend->borrow)
+        end->backend->borrow(end, peer);
 }
 
 void perf_end_leave(struct perf_end *end) {
-    perf_watch();
-    end->backend->close(end->raw);
-    end->raw = NULL;
-    perf_side_leave(&end->side);
+    if (end->backend->give_back)
+        end->backend->give_back();
+    perf_check(nvlx_peer_close(end->peer), "nvlx_peer_close");
 }
 
 void perf_end_close(struct perf_end *end) {
-    perf_watch();
-    perf_side_close(&end->side);
+    free(end->ops);
+    perf_check(nvlx_engine_destroy(end->engine), "nvlx_engine_destroy");
 }
 
-/* ---- Content ---------------------------------------------------------------------------------------------- */
-
-void perf_end_fill(struct perf_end *end, uint64_t seed) {
-    const struct perf_side *side = &end->side;
-    perf_watch();
-    if (end->backend->fill) {
-        end->backend->fill(end->raw, seed);
-        return;
+/* The ops of the list, as a program writes them right before a call. */
+static void write_ops(const struct perf_end *end) {
+    const bool swap = end->list->spec.swap;
+    for (size_t i = 0; i < end->list->count; i++) {
+        const struct perf_fragment *fragment = &end->list->fragments[i];
+        end->ops[i] = (struct nvlx_op){.opcode = end->list->spec.opcode,
+                                       .peer = end->peer,
+                                       .local = end->memory + (swap ? fragment->remote : fragment->local),
+                                       .remote = end->remote + (swap ? fragment->local : fragment->remote),
+                                       .length = fragment->length};
     }
-    char *window = perf_alloc(WINDOW, 1);
-    for (uint64_t at = 0; at < side->size; at += WINDOW) {
-        const uint64_t length = side->size - at < WINDOW ? side->size - at : WINDOW;
-        perf_fill(window, seed, at, length);
-        perf_check(nvlx_memcpy(side->engine, side->memory + at, window, length), "nvlx_memcpy");
-    }
-    free(window);
 }
 
-static void note(struct perf_wrong *wrong, uint64_t offset) {
-    if (!wrong->count++)
-        wrong->first = offset;
+void perf_end_set_list(struct perf_end *end, const struct perf_list *list) {
+    free(end->ops);
+    end->list = list;
+    end->ops = perf_alloc(list->count, sizeof *end->ops);
+    write_ops(end);
+    if (end->backend->set_list)
+        end->backend->set_list(end);
 }
 
-/* The part of a piece that lies in the window at `at`. */
-static void check_part(const struct perf_piece *piece, const char *window, uint64_t at, uint64_t end, char *expected,
-                       struct perf_wrong *wrong) {
-    const uint64_t begin = piece->at > at ? piece->at : at;
-    const uint64_t stop = piece->at + piece->length < end ? piece->at + piece->length : end;
-    const char *found = window + (begin - at);
-    perf_fill(expected, piece->seed, piece->from + (begin - piece->at), stop - begin);
-    if (!memcmp(expected, found, stop - begin))
-        return;
-    for (uint64_t i = 0; i < stop - begin; i++)
-        if (expected[i] != found[i])
-            note(wrong, begin + i);
+struct nvlx_prepared *perf_end_prepare(struct perf_end *end, const struct nvlx_transfer_options *options) {
+    struct nvlx_prepared *prepared;
+    perf_check(nvlx_prepare(end->engine, end->ops, end->list->count, options, &prepared), "nvlx_prepare");
+    return prepared;
 }
 
-static void check_windows(struct perf_end *end, const struct perf_piece *pieces, size_t count,
-                          struct perf_wrong *wrong) {
-    const struct perf_side *side = &end->side;
-    char *window = perf_alloc(2 * WINDOW, 1);
-    for (uint64_t at = 0, i = 0; at < side->size; at += WINDOW) {
-        const uint64_t stop = side->size - at < WINDOW ? side->size : at + WINDOW;
-        perf_check(nvlx_memcpy(side->engine, window, side->memory + at, stop - at), "nvlx_memcpy");
-        while (i < count && pieces[i].at < stop) {
-            check_part(&pieces[i], window, at, stop, window + WINDOW, wrong);
-            if (pieces[i].at + pieces[i].length > stop)
-                break;
-            i++;
-        }
-    }
-    free(window);
-}
-
-void perf_end_check(struct perf_end *end, const struct perf_piece *pieces, size_t count, struct perf_wrong *wrong) {
-    *wrong = (struct perf_wrong){0};
-    perf_watch();
-    if (end->backend->check)
-        end->backend->check(end->raw, pieces, count, wrong);
-    else
-        check_windows(end, pieces, count, wrong);
+void perf_end_move(const struct perf_end *end, struct nvlx_prepared *prepared,
+                   const struct nvlx_transfer_options *options, struct perf_sample *sample,
+                   struct nvlx_request_info *info) {
+    struct nvlx_request *request;
+    if (!prepared)
+        write_ops(end);
+    const uint64_t begin = perf_now();
+    const int code = prepared ? nvlx_post(prepared, NULL, &request)
+                              : nvlx_transfer(end->engine, end->ops, end->list->count, options, &request);
+    const uint64_t submitted = perf_now();
+    perf_check(code, prepared ? "nvlx_post" : "nvlx_transfer");
+    perf_check(nvlx_wait(request, WAIT_NS), "nvlx_wait");
+    const uint64_t done = perf_now();
+    *sample = (struct perf_sample){.wall = (double)(done - begin), .submit = (double)(submitted - begin)};
+    info->size = sizeof *info;
+    perf_check(nvlx_request_get_info(request, info), "nvlx_request_get_info");
+    perf_check(nvlx_request_free(request), "nvlx_request_free");
 }

@@ -1,12 +1,9 @@
-/* nvlx_perf: lists of fragments, and the bytes that fill memory before they move.
- * SPDX-License-Identifier: Apache-2.0 */
-#include "perf_list.h"
-
-#include <nvlxfer.h>
+/* nvlx_perf: lists of fragments, and what memory must hold after they were moved. SPDX-License-Identifier: Apache-2.0
+ */
 #include <stdlib.h>
 #include <string.h>
 
-#include "perf_word.h"
+#include "perf.h"
 
 #define GAP       UINT64_C(4096)
 #define SLOTS_MAX (UINT64_C(1) << 22) /* that are shuffled; with more, those in between stay empty */
@@ -89,8 +86,10 @@ static void place(struct perf_list *list, size_t most, const struct slots *slots
         const uint64_t length = length_of(spec, random);
         if (i && list->bytes + length > spec->bytes)
             break;
-        list->fragments[list->count++] = (struct perf_fragment){slot_offset(slots, ordered ? i : local[i]),
-                                                                slot_offset(slots, ordered ? i : remote[i]), length};
+        const uint64_t here = slot_offset(slots, ordered ? i : local[i]);
+        const uint64_t there = slot_offset(slots, ordered ? i : remote[i]);
+        list->fragments[list->count++] = (struct perf_fragment){here, there, length};
+        list->aligned = list->aligned && (here | there | length) % 16 == 0;
         list->bytes += length;
     }
     free(local);
@@ -105,36 +104,13 @@ void perf_list_make(struct perf_list *list, const struct perf_list_spec *spec) {
         count = slots.count;
     if (count > spec->bytes / least)
         count = spec->bytes / least ? spec->bytes / least : 1;
-    *list = (struct perf_list){.spec = *spec, .fragments = perf_alloc(count, sizeof *list->fragments)};
+    *list = (struct perf_list){.spec = *spec, .fragments = perf_alloc(count, sizeof *list->fragments), .aligned = true};
     place(list, count, &slots, &random);
 }
 
 void perf_list_free(struct perf_list *list) {
     free(list->fragments);
     *list = (struct perf_list){0};
-}
-
-/* ---- Content ---------------------------------------------------------------------------------------------- */
-
-void perf_fill(void *bytes, uint64_t seed, uint64_t offset, size_t length) {
-    unsigned char *at = bytes;
-    uint64_t index = offset / 8;
-    const size_t into = offset % 8;
-    if (into && length) {
-        const uint64_t word = perf_word(seed, index++);
-        const size_t part = length < 8 - into ? length : 8 - into;
-        memcpy(at, (const unsigned char *)&word + into, part);
-        at += part;
-        length -= part;
-    }
-    for (; length >= 8; at += 8, length -= 8) {
-        const uint64_t word = perf_word(seed, index++);
-        memcpy(at, &word, 8);
-    }
-    if (length) {
-        const uint64_t word = perf_word(seed, index);
-        memcpy(at, &word, length);
-    }
 }
 
 /* ---- What memory holds ------------------------------------------------------------------------------------ */
@@ -199,4 +175,29 @@ void perf_content_make(struct perf_content *content, const struct perf_list *lis
 void perf_content_free(struct perf_content *content) {
     free(content->pieces);
     *content = (struct perf_content){0};
+}
+
+void perf_fill(void *bytes, uint64_t seed, uint64_t offset, size_t length) {
+    unsigned char *to = bytes;
+    for (size_t done = 0, part; done < length; done += part) {
+        const uint64_t at = offset + done, word = perf_word(seed, at / 8);
+        const size_t into = at % 8;
+        part = length - done < 8 - into ? length - done : 8 - into;
+        memcpy(to + done, (const unsigned char *)&word + into, part);
+    }
+}
+
+void perf_content_check(const struct perf_content *content, const char *memory, struct perf_wrong *wrong) {
+    char *expected = perf_alloc(PIECE_MAX, 1);
+    *wrong = (struct perf_wrong){0};
+    for (size_t i = 0; i < content->count; i++) {
+        const struct perf_piece *piece = &content->pieces[i];
+        perf_fill(expected, piece->seed, piece->from, piece->length);
+        if (!memcmp(expected, memory + piece->at, piece->length))
+            continue;
+        for (uint64_t j = 0; j < piece->length; j++)
+            if (expected[j] != memory[piece->at + j] && !wrong->count++)
+                wrong->first = piece->at + j;
+    }
+    free(expected);
 }

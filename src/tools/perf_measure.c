@@ -1,69 +1,84 @@
-/* nvlx_perf: how fast lists move, in each way. SPDX-License-Identifier: Apache-2.0 */
-#include "perf_measure.h"
-
+/* nvlx_perf: rounds of all ways in turn: rates, latency, and transfers beside kernels that compute.
+ * SPDX-License-Identifier: Apache-2.0 */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define ROUNDS_LEAST 5
-#define ROW_NS       UINT64_C(1000000000) /* after which no more rounds begin */
-#define SHORT_NS     3e6
-#define LINK_MAX     (UINT64_C(256) << 20)
-#define LINK_ROUNDS  7
+#include "perf.h"
 
-/* ---- Columns ---------------------------------------------------------------------------------------------- */
+#define SHORT_NS   3e6
+#define LINK_MAX   (UINT64_C(256) << 20)
+#define ROUNDS_MAX 2000
 
-static struct perf_column *add_column(struct perf_results *results, enum perf_kind kind, uint32_t budget,
-                                      const char *name) {
-    struct perf_column *column = &results->columns[results->column_count++];
-    *column = (struct perf_column){.kind = kind, .budget = budget};
-    if (budget)
-        snprintf(column->name, sizeof column->name, "%s <=%" PRIu32, name, budget);
-    else
-        snprintf(column->name, sizeof column->name, "%s", name);
-    return column;
-}
+/* How often the ways of a row are measured. */
+struct effort {
+    uint64_t warm_up, rounds;
+    uint64_t least, limit_ns; /* so many rounds at least, no more begin after so long */
+};
+static const struct effort latency_effort = {.warm_up = 40, .rounds = ROUNDS_MAX, .limit_ns = 1500000000};
+static const struct effort link_effort = {.warm_up = 1, .rounds = 7, .least = 7};
 
-void perf_columns_make(struct perf_results *results, const struct perf_session *session) {
-    const struct perf_options *options = session->options;
-    for (size_t i = 0; i < options->budget_count; i++) {
-        add_column(results, PERF_ONE_CALL, options->budgets[i], "call");
-        if (options->prepared)
-            add_column(results, PERF_POSTED, options->budgets[i], "prepared");
-    }
-    for (int i = 0; i < PERF_BASELINES; i++) {
-        const char *name = session->end.backend->baseline_names[i];
-        if (!name || !(options->baselines & 1u << i))
-            continue;
-        add_column(results, PERF_RAW, 0, name)->baseline = i;
-        for (size_t j = 0; i == PERF_KERNEL && j < options->budget_count; j++)
-            if (options->budgets[j])
-                add_column(results, PERF_RAW, options->budgets[j], name)->baseline = i;
-    }
-}
-
-/* ---- One row ---------------------------------------------------------------------------------------------- */
-
+struct run;
 struct way { /* a column, ready to move the row's list */
     const struct perf_column *column;
     struct perf_cell *cell;
+    void (*move)(struct run *run, struct way *way, struct perf_sample *sample);
     struct nvlx_transfer_options options;
     struct nvlx_prepared *prepared;
-    struct perf_choice choice;
-    double *walls, *submits;
+    double walls[ROUNDS_MAX], submits[ROUNDS_MAX];
     double last; /* nanoseconds that it took last */
 };
 
-struct run {
+struct run { /* of one row */
     struct perf_session *session;
     struct perf_row *row;
+    struct effort effort;
     struct perf_list lists[2]; /* the second one: the owner's, of both directions */
     struct way ways[PERF_COLUMNS_MAX];
     size_t count;
 };
 
-struct perf_list_spec perf_measure_spec(const struct perf_session *session, uint32_t opcode, uint64_t fragment) {
+/* ---- Moving ----------------------------------------------------------------------------------------------- */
+
+static void move_ours(struct run *run, struct way *way, struct perf_sample *sample) {
+    perf_end_move(&run->session->end, way->prepared, &way->options, sample, &way->cell->info);
+}
+
+static void move_raw(struct run *run, struct way *way, struct perf_sample *sample) {
+    const struct perf_end *end = &run->session->end;
+    end->backend->run(end, way->column->way, &way->cell->kernel, sample);
+}
+
+/* The owner gathers before a read, and scatters after a write. */
+static void move_staged(struct run *run, struct way *way, struct perf_sample *sample) {
+    const struct perf_end *end = &run->session->end;
+    const bool read = run->row->opcode == NVLX_OP_READ;
+    (void)way;
+    perf_round_begin();
+    const uint64_t begin = perf_now();
+    if (!read)
+        end->backend->stage(end);
+    perf_round_go();
+    perf_round_wait();
+    if (read)
+        end->backend->stage(end);
+    sample->wall = sample->submit = (double)(perf_now() - begin);
+}
+
+static void move_both(struct run *run, struct way *way, struct perf_sample *sample) {
+    struct perf_sample own;
+    perf_round_begin();
+    const uint64_t begin = perf_now();
+    perf_round_go();
+    move_ours(run, way, &own);
+    perf_round_wait();
+    *sample = (struct perf_sample){.wall = (double)(perf_now() - begin), .submit = own.submit};
+}
+
+/* ---- One row ---------------------------------------------------------------------------------------------- */
+
+static struct perf_list_spec spec_of(const struct perf_session *session, uint32_t opcode, uint64_t fragment) {
     const struct perf_options *options = session->options;
     return (struct perf_list_spec){.opcode = opcode,
                                    .pattern = options->pattern,
@@ -75,18 +90,16 @@ struct perf_list_spec perf_measure_spec(const struct perf_session *session, uint
                                    .seed = fragment * 2 + opcode};
 }
 
-static void send_list(struct perf_session *session, const struct perf_list_spec *spec, enum perf_part part,
-                      const struct nvlx_transfer_options *options) {
-    const struct perf_owner_list list = {.spec = *spec,
-                                         .part = part,
-                                         .mechanism = options ? options->mechanism : 0,
-                                         .max_sms = options ? options->max_sms : 0,
-                                         .priority = options ? options->priority : 0};
-    perf_command(&session->channel, PERF_LIST, &list, sizeof list);
+static struct nvlx_transfer_options transfer_options(const struct perf_options *options, uint32_t budget) {
+    struct nvlx_transfer_options result;
+    nvlx_transfer_options_init(&result);
+    result.mechanism = options->mechanism;
+    result.max_sms = budget;
+    result.priority = (int32_t)options->priority;
+    return result;
 }
 
-static void make_lists(struct run *run) {
-    struct perf_list_spec spec = perf_measure_spec(run->session, run->row->opcode, run->row->fragment);
+static void make_lists(struct run *run, struct perf_list_spec spec) {
     spec.half = run->row->both ? 1 : 0;
     perf_list_make(&run->lists[0], &spec);
     if (run->row->both) {
@@ -101,104 +114,51 @@ static void make_lists(struct run *run) {
 
 /* The raw way can do it, or why not. */
 static const char *open_raw_way(struct run *run, struct way *way) {
-    struct perf_end *end = &run->session->end;
+    const struct perf_end *end = &run->session->end;
+    const enum perf_way which = way->column->way;
+    way->move = which == PERF_STAGED ? move_staged : move_raw;
     if (run->row->both)
         return "both directions are measured of ours only";
-    const char *why_not = end->backend->cannot(end->raw, way->column->baseline);
-    if (!why_not && way->column->baseline == PERF_KERNEL) {
-        way->choice = end->backend->choose(end->raw, way->column->budget);
-        end->backend->describe_choice(&way->choice, way->cell->kernel, sizeof way->cell->kernel);
-    }
-    if (!why_not && way->column->baseline == PERF_STAGED)
-        send_list(run->session, &run->lists[0].spec, PERF_PART_STAGE, NULL);
-    return why_not;
+    if ((which == PERF_KERNEL || which == PERF_STAGED) && !run->lists[0].aligned)
+        return "its kernels copy multiples of 16 bytes only";
+    if (which == PERF_KERNEL)
+        way->cell->kernel = end->backend->choose(end, way->column->budget);
+    if (which == PERF_STAGED)
+        perf_session_list(&run->lists[0], PERF_STAGED, &way->options);
+    return NULL;
 }
 
-static void open_way(struct run *run, struct way *way, const struct perf_column *column, struct perf_cell *cell) {
-    const size_t rounds = run->session->options->rounds;
-    *way = (struct way){.column = column, .cell = cell};
-    *cell = (struct perf_cell){0};
-    way->options = perf_side_options(run->session->options, column->budget);
-    way->walls = perf_alloc(rounds, sizeof *way->walls);
-    way->submits = perf_alloc(rounds, sizeof *way->submits);
-    if (column->kind == PERF_POSTED)
-        way->prepared = perf_side_prepare(&run->session->end.side, &way->options);
-    if (column->kind == PERF_RAW)
-        cell->why_not = open_raw_way(run, way);
+static void open_way(struct run *run, struct way *way) {
+    way->options = transfer_options(run->session->options, way->column->budget);
+    way->move = run->row->both ? move_both : move_ours;
+    if (way->column->way == PERF_PREPARED)
+        way->prepared = perf_end_prepare(&run->session->end, &way->options);
+    if (PERF_IS_RAW(way->column->way))
+        way->cell->why_not = open_raw_way(run, way);
 }
 
-static void open_run(struct run *run, struct perf_session *session, struct perf_results *results,
-                     struct perf_row *row) {
-    struct perf_end *end = &session->end;
-    *run = (struct run){.session = session, .row = row, .count = results->column_count};
-    make_lists(run);
-    perf_side_set_list(&end->side, &run->lists[0]);
-    if (!row->both)
-        end->backend->set_list(end->raw, &run->lists[0]);
-    for (size_t i = 0; i < run->count; i++)
-        open_way(run, &run->ways[i], &results->columns[i], &row->cells[i]);
-}
-
-static void close_run(struct run *run) {
-    for (size_t i = 0; i < run->count; i++) {
-        perf_side_unprepare(run->ways[i].prepared);
-        free(run->ways[i].walls);
-        free(run->ways[i].submits);
-    }
-    perf_list_free(&run->lists[0]);
-    perf_list_free(&run->lists[1]);
-}
-
-/* ---- Moving ----------------------------------------------------------------------------------------------- */
-
-/* The owner gathers before a read, and scatters after a write. */
-static void move_staged(struct run *run, struct perf_sample *sample) {
-    struct perf_session *session = run->session;
-    const bool read = run->row->opcode == NVLX_OP_READ;
-    perf_round_begin(&session->channel, PERF_PART_STAGE);
-    const uint64_t begin = perf_now();
-    if (!read)
-        session->end.backend->stage(session->end.raw);
-    perf_round_go(&session->channel);
-    perf_round_wait(&session->channel);
-    if (read)
-        session->end.backend->stage(session->end.raw);
-    sample->wall = sample->submit = (double)(perf_now() - begin);
-}
-
-static void move_both(struct run *run, struct way *way, struct perf_sample *sample) {
-    struct perf_session *session = run->session;
-    struct perf_sample own;
-    perf_round_begin(&session->channel, way->prepared ? PERF_PART_POST : PERF_PART_CALL);
-    const uint64_t begin = perf_now();
-    perf_round_go(&session->channel);
-    perf_side_move(&session->end.side, way->prepared, &way->options, &own, &way->cell->info);
-    perf_round_wait(&session->channel);
-    *sample = (struct perf_sample){.wall = (double)(perf_now() - begin), .submit = own.submit};
-}
-
-static void move(struct run *run, struct way *way, struct perf_sample *sample) {
-    struct perf_end *end = &run->session->end;
-    perf_watch();
-    perf_channel_look(&run->session->channel);
-    if (run->row->both)
-        move_both(run, way, sample);
-    else if (way->column->kind != PERF_RAW)
-        perf_side_move(&end->side, way->prepared, &way->options, sample, &way->cell->info);
-    else if (way->column->baseline == PERF_STAGED)
-        move_staged(run, sample);
-    else
-        end->backend->run(end->raw, way->column->baseline, &way->choice, sample);
+static void close_way(struct way *way, struct perf_results *results) {
+    struct perf_cell *cell = way->cell;
+    results->wrong += cell->wrong;
+    if (!cell->rounds && !cell->why_not)
+        cell->why_not = "interrupted";
+    cell->wall = perf_percentile(way->walls, cell->rounds, 0.5);
+    cell->fastest = perf_percentile(way->walls, cell->rounds, 0);
+    cell->slowest = perf_percentile(way->walls, cell->rounds, 1);
+    cell->p90 = perf_percentile(way->walls, cell->rounds, 0.9);
+    cell->p99 = perf_percentile(way->walls, cell->rounds, 0.99);
+    cell->submit = perf_percentile(way->submits, cell->rounds, 0.5);
+    perf_check(nvlx_prepared_free(way->prepared), "nvlx_prepared_free");
 }
 
 static void verify(struct run *run, struct way *way) {
-    const bool raw = way->column->kind == PERF_RAW;
+    const bool unchecked = PERF_IS_RAW(way->column->way) && run->session->end.backend->host;
     struct perf_sample ignored;
     uint64_t seeds[2];
-    if (!run->session->options->verify || (raw && !run->session->end.backend->check))
+    if (!run->session->options->verify || unchecked)
         return;
     perf_session_fill(run->session, seeds);
-    move(run, way, &ignored);
+    way->move(run, way, &ignored);
     way->cell->wrong = perf_session_check(run->session, run->lists, run->row->both ? 2 : 1, seeds);
     way->cell->verified = true;
     if (way->cell->wrong)
@@ -206,12 +166,12 @@ static void verify(struct run *run, struct way *way) {
 }
 
 static void warm_up(struct run *run, struct way *way) {
-    struct perf_sample sample;
+    struct perf_sample sample = {0};
+    perf_watch();
     if (run->row->both)
-        send_list(run->session, &run->lists[1].spec, way->prepared ? PERF_PART_POST : PERF_PART_CALL, &way->options);
-    perf_progress("%s %s: first round, %s", perf_op_name(run->row->opcode), perf_size_text(run->row->fragment).text,
-                  way->column->name);
-    move(run, way, &sample);
+        perf_session_list(&run->lists[1], way->column->way, &way->options);
+    for (uint64_t i = 0; i < run->effort.warm_up; i++)
+        way->move(run, way, &sample);
     way->last = sample.wall;
     verify(run, way);
 }
@@ -221,24 +181,26 @@ static void warm_up(struct run *run, struct way *way) {
 static void measure(struct run *run, struct way *way) {
     struct perf_sample sample;
     const size_t round = way->cell->rounds++;
+    perf_watch();
     if (way->last < SHORT_NS)
-        move(run, way, &sample);
-    move(run, way, &sample);
+        way->move(run, way, &sample);
+    way->move(run, way, &sample);
     way->last = sample.wall;
     way->walls[round] = sample.wall;
     way->submits[round] = sample.submit;
-    perf_progress("%s %s: round %zu of %" PRIu64 ", %s", perf_op_name(run->row->opcode),
-                  perf_size_text(run->row->fragment).text, round + 1, run->session->options->rounds, way->column->name);
+    perf_progress(false, "%s %s, %s: round %zu", perf_op_names[run->row->opcode],
+                  perf_size_text(run->row->fragment).text, way->column->name, round + 1);
 }
 
 /* One after the other each, `count` ways from `first` on. */
 static void measure_in_turn(struct run *run, size_t first, size_t count) {
-    for (size_t i = first; i < first + count; i++)
+    const struct effort *effort = &run->effort;
+    for (size_t i = first; i < first + count && !perf_stopped(); i++)
         if (!run->ways[i].cell->why_not)
             warm_up(run, &run->ways[i]);
-    const uint64_t begin = perf_now();
-    for (uint64_t round = 0; round < run->session->options->rounds; round++) {
-        if (round >= ROUNDS_LEAST && perf_now() - begin > ROW_NS)
+    const uint64_t end = perf_now() + effort->limit_ns;
+    for (uint64_t round = 0; round < effort->rounds && !perf_stopped(); round++) {
+        if (round >= effort->least && perf_now() > end)
             break;
         for (size_t i = first; i < first + count; i++)
             if (!run->ways[i].cell->why_not)
@@ -246,48 +208,222 @@ static void measure_in_turn(struct run *run, size_t first, size_t count) {
     }
 }
 
-static void summarize(struct way *way) {
-    struct perf_cell *cell = way->cell;
-    cell->wall = perf_percentile(way->walls, cell->rounds, 0.5);
-    cell->fastest = perf_percentile(way->walls, cell->rounds, 0);
-    cell->slowest = perf_percentile(way->walls, cell->rounds, 1);
-    cell->submit = perf_percentile(way->submits, cell->rounds, 0.5);
-}
-
-void perf_measure_row(struct perf_session *session, struct perf_results *results, struct perf_row *row) {
-    struct run *run = perf_alloc(1, sizeof *run);
-    open_run(run, session, results, row);
-    if (row->both) /* the owner keeps one list ready */
-        for (size_t i = 0; i < run->count; i++)
-            measure_in_turn(run, i, 1);
-    else
-        measure_in_turn(run, 0, run->count);
-    for (size_t i = 0; i < run->count; i++) {
-        summarize(&run->ways[i]);
-        results->wrong += row->cells[i].wrong;
-    }
-    close_run(run);
-    free(run);
-}
-
-void perf_measure_link(struct perf_session *session, struct perf_results *results, uint32_t opcode) {
+/* Measures a list in all columns of a table, which gets a row. */
+static struct perf_row *measure_row(struct perf_session *session, struct perf_results *results,
+                                    struct perf_table *table, bool both, struct perf_list_spec spec,
+                                    struct effort effort) {
     struct perf_end *end = &session->end;
-    struct perf_list_spec spec = perf_measure_spec(session, opcode, 0);
-    struct perf_list list;
-    double walls[LINK_ROUNDS];
+    struct perf_row *row = &table->rows[table->row_count++];
+    struct run *run = perf_alloc(1, sizeof *run);
+    *row = (struct perf_row){.opcode = spec.opcode, .both = both, .fragment = spec.fragment};
+    *run = (struct run){.session = session, .row = row, .effort = effort, .count = table->column_count};
+    make_lists(run, spec);
+    perf_end_set_list(end, &run->lists[0]);
+    for (size_t i = 0; i < run->count; i++) {
+        run->ways[i].column = &table->columns[i];
+        run->ways[i].cell = &row->cells[i];
+        open_way(run, &run->ways[i]);
+    }
+    const size_t at_once = both ? 1 : run->count; /* in both directions, the owner keeps one list ready */
+    for (size_t i = 0; i < run->count; i += at_once)
+        measure_in_turn(run, i, at_once);
+    for (size_t i = 0; i < run->count; i++)
+        close_way(&run->ways[i], results);
+    perf_list_free(&run->lists[0]);
+    perf_list_free(&run->lists[1]);
+    free(run);
+    return row;
+}
+
+static void add_column(struct perf_table *table, enum perf_way way, uint32_t budget, const char *name) {
+    struct perf_column *column = &table->columns[table->column_count++];
+    *column = (struct perf_column){.way = way, .budget = budget};
+    if (budget)
+        snprintf(column->name, sizeof column->name, "%s <=%" PRIu32, name, budget);
+    else
+        snprintf(column->name, sizeof column->name, "%s", name);
+}
+
+/* ---- Rates ------------------------------------------------------------------------------------------------ */
+
+/* The ways that the options ask for, as far as the backend has them. */
+static void make_columns(struct perf_table *table, const struct perf_session *session) {
+    const struct perf_options *options = session->options;
+    const struct perf_raw_backend *backend = session->end.backend;
+    for (size_t i = 0; i < options->budget_count; i++) {
+        add_column(table, PERF_CALL, options->budgets[i], perf_way_names[PERF_CALL]);
+        if (options->prepared)
+            add_column(table, PERF_PREPARED, options->budgets[i], perf_way_names[PERF_PREPARED]);
+    }
+    for (int way = PERF_LOOP; way < PERF_WAYS; way++) {
+        const char *name = way == PERF_LOOP ? backend->loop_name : perf_way_names[way];
+        if (!(options->baselines & backend->ways & 1u << way))
+            continue;
+        add_column(table, way, 0, name);
+        for (size_t j = 0; way == PERF_KERNEL && j < options->budget_count; j++)
+            if (options->budgets[j])
+                add_column(table, way, options->budgets[j], name);
+    }
+}
+
+/* The rate of one long raw copy, the link's own. */
+static void measure_link(struct perf_session *session, struct perf_results *results, uint32_t opcode) {
+    struct perf_list_spec spec = spec_of(session, opcode, 0);
+    struct perf_row row;
+    struct perf_table table = {.rows = &row};
     const uint64_t region = perf_layout_of(spec.arena, spec.regions).size;
     spec.pattern = PERF_CONTIGUOUS;
     spec.count = 1;
     spec.fragment = spec.bytes = region < LINK_MAX ? region : LINK_MAX;
-    perf_list_make(&list, &spec);
-    end->backend->set_list(end->raw, &list);
-    for (int i = -1; i < LINK_ROUNDS; i++) {
-        struct perf_sample sample;
-        end->backend->run(end->raw, PERF_LOOP, NULL, &sample);
-        if (i >= 0)
-            walls[i] = sample.wall;
+    add_column(&table, PERF_LOOP, 0, "");
+    measure_row(session, results, &table, false, spec, link_effort);
+    results->link_bytes = row.bytes;
+    results->link[opcode] = perf_rate(&row, &row.cells[0]);
+}
+
+static void measure_rates_of(struct perf_session *session, struct perf_results *results, uint32_t opcode, bool both) {
+    const struct perf_options *options = session->options;
+    const struct effort effort = {.warm_up = 1, .rounds = options->rounds, .least = 5, .limit_ns = 1000000000};
+    if (perf_stopped())
+        return;
+    perf_print_rates_head(session, results, opcode, both);
+    for (size_t i = 0; i < options->fragment_count && !perf_stopped(); i++) {
+        const struct perf_list_spec spec = spec_of(session, opcode, options->fragments[i]);
+        const struct perf_row *row = measure_row(session, results, &results->rates, both, spec, effort);
+        perf_print_rates(&results->rates, row);
+        perf_progress(true, "%s%s of %s measured, %zu of %zu", perf_op_names[opcode], both ? ", both directions," : "",
+                      perf_size_text(row->fragment).text, i + 1, options->fragment_count);
     }
-    results->link_bytes = list.bytes;
-    results->link[opcode] = perf_gbps(list.bytes, perf_percentile(walls, LINK_ROUNDS, 0.5));
+}
+
+void perf_measure_rates(struct perf_session *session, struct perf_results *results) {
+    const struct perf_options *options = session->options;
+    results->rates.rows = perf_alloc(4 * options->fragment_count, sizeof *results->rates.rows);
+    make_columns(&results->rates, session);
+    for (uint32_t opcode = NVLX_OP_READ; opcode <= NVLX_OP_WRITE; opcode++) {
+        if (!(options->op & opcode) || perf_stopped())
+            continue;
+        if (options->baselines || options->plot)
+            measure_link(session, results, opcode);
+        measure_rates_of(session, results, opcode, false);
+        if (options->bidirectional)
+            measure_rates_of(session, results, opcode, true);
+    }
+    if (options->submit)
+        perf_print_submit(&results->rates);
+}
+
+/* ---- Latency ---------------------------------------------------------------------------------------------- */
+
+static void measure_length(struct perf_session *session, struct perf_results *results, uint32_t opcode,
+                           uint64_t length) {
+    struct perf_list_spec spec = spec_of(session, opcode, length);
+    spec.pattern = PERF_SCATTERED;
+    spec.count = 1;
+    spec.bytes = length;
+    measure_row(session, results, &results->latency, false, spec, latency_effort);
+    perf_progress(true, "latency: %s of %s measured", perf_op_names[opcode], perf_size_text(length).text);
+}
+
+void perf_measure_latency(struct perf_session *session, struct perf_results *results) {
+    static const uint64_t default_lengths[] = {8, 64, 512, 4096, 16384, 65536};
+    const struct perf_options *options = session->options;
+    const uint64_t *lengths = options->fragment_count ? options->fragments : default_lengths;
+    const size_t count = options->fragment_count ? options->fragment_count : PERF_ENTRIES(default_lengths);
+    struct perf_table *table = &results->latency;
+    table->rows = perf_alloc(2 * count, sizeof *table->rows);
+    add_column(table, PERF_CALL, options->budgets[0], "call");
+    add_column(table, PERF_PREPARED, options->budgets[0], "prepared");
+    add_column(table, PERF_LOOP, 0, "raw");
+    for (uint32_t opcode = NVLX_OP_READ; opcode <= NVLX_OP_WRITE; opcode++)
+        for (size_t i = 0; options->op & opcode && i < count && !perf_stopped(); i++)
+            measure_length(session, results, opcode, lengths[i]);
+    perf_print_latency(session, table);
+}
+
+/* ---- Beside kernels that compute -------------------------------------------------------------------------- */
+
+#define COMPUTE_ROUNDS   5
+#define COMPUTE_FRAGMENT UINT64_C(65536)
+
+/* The median of some rounds after the first. */
+static double median_of(const struct perf_end *end, double (*once)(const struct perf_end *end, const void *what),
+                        const void *what) {
+    double times[COMPUTE_ROUNDS];
+    perf_watch();
+    once(end, what);
+    for (size_t i = 0; i < COMPUTE_ROUNDS; i++)
+        times[i] = once(end, what);
+    return perf_percentile(times, COMPUTE_ROUNDS, 0.5);
+}
+
+static double compute_once(const struct perf_end *end, const void *load) {
+    end->backend->load_start(*(const enum perf_load *)load);
+    return end->backend->load_ns();
+}
+
+static double post_once(const struct perf_end *end, const void *prepared) {
+    struct perf_sample sample;
+    struct nvlx_request_info info;
+    perf_end_move(end, (struct nvlx_prepared *)(uintptr_t)prepared, NULL, &sample, &info);
+    return sample.wall;
+}
+
+/* Transfers one after the other for as long as the load runs; the last one may outlast it. */
+static void beside(const struct perf_end *end, struct nvlx_prepared *prepared, struct perf_compute *compute) {
+    double loads[COMPUTE_ROUNDS], rates[COMPUTE_ROUNDS];
+    for (int i = 0; i < COMPUTE_ROUNDS; i++) {
+        uint64_t bytes = 0;
+        perf_watch();
+        end->backend->load_start(compute->load);
+        const uint64_t begin = perf_now();
+        do {
+            post_once(end, prepared);
+            bytes += end->list->bytes;
+        } while (end->backend->load_runs());
+        rates[i] = perf_gbps(bytes, (double)(perf_now() - begin));
+        loads[i] = end->backend->load_ns();
+    }
+    compute->load_beside = perf_percentile(loads, COMPUTE_ROUNDS, 0.5);
+    compute->rate_beside = perf_percentile(rates, COMPUTE_ROUNDS, 0.5);
+}
+
+static void measure_beside(struct perf_session *session, struct perf_results *results, struct perf_compute compute) {
+    struct perf_end *end = &session->end;
+    const struct perf_list_spec spec = spec_of(session, compute.opcode, compute.fragment);
+    struct nvlx_transfer_options options = transfer_options(session->options, compute.budget);
+    struct perf_list list;
+    perf_list_make(&list, &spec);
+    perf_end_set_list(end, &list);
+    options.mechanism = compute.mechanism;
+    struct nvlx_prepared *prepared = perf_end_prepare(end, &options);
+    compute.count = list.count;
+    compute.load_alone = median_of(end, compute_once, &compute.load);
+    compute.rate_alone = perf_gbps(list.bytes, median_of(end, post_once, prepared));
+    beside(end, prepared, &compute);
+    perf_check(nvlx_prepared_free(prepared), "nvlx_prepared_free");
     perf_list_free(&list);
+    results->computes[results->compute_count++] = compute;
+    perf_progress(true, "%s-bound kernel beside a %s by %s measured", perf_load_names[compute.load],
+                  perf_op_names[compute.opcode], perf_mechanism_names[compute.mechanism]);
+}
+
+/* By copy engines, then by the kernel for each budget. */
+void perf_measure_compute(struct perf_session *session, struct perf_results *results) {
+    const struct perf_options *options = session->options;
+    const size_t mechanisms = 1 + options->budget_count, ways = PERF_LOADS * mechanisms;
+    results->computes = perf_alloc(2 * ways, sizeof *results->computes);
+    for (size_t i = 0; i < 2 * ways && !perf_stopped(); i++) {
+        const size_t budget = i % mechanisms;
+        const struct perf_compute compute = {
+            .opcode = i < ways ? NVLX_OP_READ : NVLX_OP_WRITE,
+            .load = i / mechanisms % PERF_LOADS ? PERF_MEMORY : PERF_ARITHMETIC,
+            .mechanism = budget ? NVLX_MECHANISM_KERNEL : NVLX_MECHANISM_COPY_ENGINE,
+            .budget = budget ? (uint32_t)options->budgets[budget - 1] : 0,
+            .fragment = options->fragment_count ? options->fragments[0] : COMPUTE_FRAGMENT,
+        };
+        if (options->op & compute.opcode)
+            measure_beside(session, results, compute);
+    }
+    perf_print_compute(results);
 }
