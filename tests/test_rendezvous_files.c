@@ -56,11 +56,15 @@ static void begin(size_t count) {
 }
 
 /* What was asked for before it was closed may still be given for a moment. */
-static void end(void) {
+static void await_quiet(void) {
     for (int i = 0, quiet = 0; i < 1000 && quiet < 10; i++) {
         quiet = holdings().fds == idle.fds ? quiet + 1 : 0;
         usleep(10000);
     }
+}
+
+static void end(void) {
+    await_quiet();
     expect_holdings(&idle, "all is fetched");
     OK(nvlx_engine_destroy(client));
     OK(nvlx_engine_destroy(server));
@@ -285,12 +289,13 @@ static void bad_servers_leave_nothing(void) {
     take_from_fake(3, 3, NVLX_EFORMAT, "announced 3 file descriptors of 2 and sent 3");
     take_from_fake(0, 60, NVLX_EFORMAT, "0 files");
     struct nvlxi_fetcher *fetcher = nvlxi_container_of(files, struct nvlxi_fetcher, server);
-    fetcher->patience_ns = SECOND_NS / 5;
+    fetcher->patience_ns = SECOND_NS;
     double start = now_ms();
     take_from_fake(0, 0, NVLX_ETIMEDOUT, "does not answer");
-    EXPECT(now_ms() - start >= 199 && now_ms() - start < 10000);
+    EXPECT(now_ms() - start >= 999 && now_ms() - start < 10000);
     /* room for some of those that come, but not for all */
     fetcher->patience_ns = 10 * SECOND_NS;
+    await_quiet();
     set_limit((rlim_t)idle.fds + 10);
     take_from_fake(2, 60, NVLX_ENOMEM, "too many open files");
     set_limit(1024);
@@ -362,9 +367,13 @@ static void deny_two(int socket, uint32_t request) {
     put(socket, bytes, nvlxi_wire_put_denied(bytes, request, NVLX_EDEVICE, "once more"));
 }
 
+static atomic_bool given_up, given;
+
 static void give_late(int socket, uint32_t request) {
-    usleep(400000); /* it has given up */
+    while (!atomic_load(&given_up))
+        usleep(1000);
     give_pipes(socket, request, 2, 2);
+    atomic_store(&given, true);
 }
 
 static void give_to_others_too(int socket, uint32_t request) {
@@ -376,6 +385,7 @@ static void give_to_others_too(int socket, uint32_t request) {
 
 /* Takes one file, and again, or is refused. */
 static void take_from_followed(answer_function *answer, int code, const char *words) {
+    atomic_store(&given_up, false);
     struct followed_fake fake = {.listener = raw_listen(owner->address), .answer = answer};
     struct nvlxi_files *opened;
     struct nvlx_peer *fake_peer;
@@ -392,12 +402,14 @@ static void take_from_followed(answer_function *answer, int code, const char *wo
     if (code)
         REFUSED(opened->take(opened, &fd), code, words);
     files->close(files, opened);
+    atomic_store(&given_up, true);
     if (code == NVLX_ESTALE)
         REFUSED(nvlx_peer_test(fake_peer), code, words);
     else
         OK(nvlx_peer_test(fake_peer));
-    if (answer == give_late)
-        usleep(500000);
+    while (answer == give_late && !atomic_load(&given))
+        usleep(1000);
+    usleep(answer == give_late ? 200000 : 0); /* while it comes */
     OK(nvlx_peer_close(fake_peer));
     EQUAL(0, pthread_join(thread, NULL));
     nvlx_text_free(fake.text);
@@ -422,6 +434,7 @@ static void followed_bad_servers_leave_nothing(void) {
     EXPECT(now_ms() - start >= 199 && now_ms() - start < 10000);
     take_from_followed(give_late, NVLX_ETIMEDOUT, "does not give out");
     fetcher->patience_ns = 10 * SECOND_NS;
+    await_quiet();
     set_limit((rlim_t)idle.fds + 12);
     take_from_followed(give_plenty, NVLX_ENOMEM, "too many open files");
     set_limit(1024);
@@ -438,7 +451,7 @@ static void greedy_clients_wait_their_turn(void) {
     begin(NVLXI_WIRE_FILES_MAX);
     for (size_t i = 0; i < NVLXI_WIRE_FILES_MAX; i++)
         wanted[i] = (struct nvlxi_wire_file){segments[i].base, segments[i].serial};
-    atomic_store(&file_faults.export_us, 500);
+    atomic_store(&file_faults.export_us, 2000);
     for (size_t i = 0; i < COUNT(greedy); i++) {
         greedy[i] = raw_connect(own_path());
         put(greedy[i], bytes, nvlxi_wire_put_hello(bytes, NVLXI_WIRE_FETCHER));
@@ -450,8 +463,8 @@ static void greedy_clients_wait_their_turn(void) {
     for (size_t i = 0; i < 3; i++)
         expect_file(opened, i);
     files->close(files, opened);
-    /* all that is asked for takes more than 2 s; a few turns of the loop, of 16 files a client, far less */
-    EXPECT(now_ms() - start < 1500);
+    /* all that is asked for takes more than 8 s; a few turns of the loop, of 16 files a client, far less */
+    EXPECT(now_ms() - start < 5000);
     atomic_store(&file_faults.export_us, 0);
     for (size_t i = 0; i < COUNT(greedy); i++)
         close(greedy[i]);
