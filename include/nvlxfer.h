@@ -255,9 +255,9 @@ static inline void nvlx_region_options_init(struct nvlx_region_options *options)
 /* Registers [address, address + length), any range of one allocation of shareable device memory, or of adjacent chunks
  * of virtual-memory management; `length` 0 gives a region that only has a name. A range may be registered many times:
  * each registration is its own region. Local sides of transfers must be registered too. The memory stays the caller's.
- * Costs about a microsecond, more for the first region of a segment; transfers do not wait for it. The first region on a
- * GPU whose context was made after the engine loads the copy kernels there. That waits for all that runs on the GPU. To
- * avoid it, name the GPU in config.gpus, or make its context before the engine. NVLX_ENOTSUP: memory that cannot be
+ * Costs about a microsecond, more for the first region of a segment; transfers do not wait for it. The first region on
+ * a GPU whose context was made after the engine loads the copy kernels there. That waits for all that runs on the GPU.
+ * To avoid it, name the GPU in config.gpus, or make its context before the engine. NVLX_ENOTSUP: memory that cannot be
  * shared (host, managed, a pool or chunk without a shareable handle type); the message says what was found and what to
  * use. NVLX_ERANGE: the range leaves its allocation. NVLX_EEXIST: the name is taken. NVLX_EBUSY: with it, more would be
  * told to peers than a descriptor holds (see Limits). */

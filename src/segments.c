@@ -192,8 +192,8 @@ static struct nvlxi_range next_range(const struct nvlx_region *region, uint32_t 
            is_crossed(&last->allocation, &region->stakes[*index].segment->allocation))
         last = region->stakes[*index].segment;
     return (struct nvlxi_range){.start = nvlxi_max(region->address, first->key.base),
-                                .end = nvlxi_min(region->address + region->length,
-                                                 last->key.base + last->allocation.size),
+                                .end =
+                                    nvlxi_min(region->address + region->length, last->key.base + last->allocation.size),
                                 .owner = first->number,
                                 .access = (uint8_t)region->access,
                                 .device = (uint16_t)first->allocation.gpu};
@@ -208,9 +208,9 @@ int nvlxi_region_reserve(struct nvlxi_registration *registration, const struct n
     uint32_t index = 0, ranges = 0;
     for (; index < region->segment_count; ranges++)
         next_range(region, &index);
-    return ranges ? nvlxi_ranges_reserve(&registration->ranges, region->address, region->address + region->length,
-                                         ranges)
-                  : 0;
+    return ranges
+               ? nvlxi_ranges_reserve(&registration->ranges, region->address, region->address + region->length, ranges)
+               : 0;
 }
 
 void nvlxi_region_map(struct nvlxi_registration *registration, const struct nvlx_region *region) {
