@@ -319,14 +319,17 @@ struct nvlx_transfer_options {
     uint32_t flags; /* NVLX_NO_MAP */
     void *stream; /* a CUDA stream (cudaStream_t) of the caller, in whose order the transfer takes its place: it starts
                      after the work that is in the stream, and later work in the stream starts after it. No CPU waits.
-                     It holds up no transfer without a stream, and none behind another stream. NULL: no order, and the
-                     sources' content must be complete before the call */
+                     What its own GPU carries is put into the stream itself. It holds up no transfer without a stream,
+                     and none behind another one. CUDA's own limit: as many streams as CUDA_DEVICE_MAX_CONNECTIONS
+                     says (8) that wait at the same time block all others of the process on that GPU. NULL: no order,
+                     and the sources' content must be complete before the call */
     uint32_t mechanism; /* NVLX_MECHANISM_... */
     uint32_t max_sms;   /* SMs of each local GPU that the copy kernels of the list may take, all together; 0:
                            config.max_sms. Kernels of several peers or directions share them, and take turns if they are
                            too few */
     int32_t priority;   /* of the streams that carry it, as cudaStreamCreateWithPriority has it: lower is more urgent;
-                           what the device does not have is taken as the nearest that it has */
+                           what the device does not have is taken as the nearest that it has. What goes into `stream`
+                           has that one's */
 };
 
 static inline void nvlx_transfer_options_init(struct nvlx_transfer_options *options) {
@@ -352,7 +355,7 @@ static inline void nvlx_transfer_options_init(struct nvlx_transfer_options *opti
  * faster than they can be mapped.
  *
  * What is not complete takes places in queues of the GPU: one for each copy by an engine, a few for all that kernels
- * carry. On each GPU of a process, 512 of them may wait for streams, of 64 streams at a time for each priority. A list
+ * carry. On each GPU of a process, 512 of them may wait for streams, of 64 streams of other GPUs at a time. A list
  * with more copies is carried by kernels if its mechanism is auto and they can, else refused, unless the stream has
  * nothing to do. Without a stream, 2,000 may be under way for each direction to each GPU; a list with more engine
  * copies is accepted where nothing else is under way, and the call then takes as long as most of them. What the program

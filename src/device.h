@@ -196,6 +196,10 @@ struct nvlxi_device_ops {
     int (*stream_find)(struct nvlxi_device *device, void *handle, struct nvlxi_stream *stream);
     int (*stream_record)(struct nvlxi_device *device, const struct nvlxi_stream *stream, struct nvlxi_event *event);
     int (*stream_wait)(struct nvlxi_device *device, const struct nvlxi_stream *stream, struct nvlxi_event *event);
+    /* The stream itself as a lane, for the same thread. stream_lane_end calls no driver, and leaves the stream as it
+     * is. */
+    int (*stream_lane)(struct nvlxi_device *device, const struct nvlxi_stream *stream, struct nvlxi_lane **lane);
+    void (*stream_lane_end)(struct nvlxi_lane *lane);
 };
 
 /* Each with what it has for the whole process. */

@@ -15,9 +15,15 @@ static uint64_t ceil_div(uint64_t a, uint64_t b) {
     return (a + b - 1) / b;
 }
 
-static uint32_t engine_lanes(const struct nvlxi_group *group) {
-    const uint64_t count = group->lists[NVLXI_BY_ENGINES].count;
-    return count ? (uint32_t)nvlxi_min(nvlxi_max(count / ENGINE_COPIES, 1), ENGINE_LANES) : 0;
+/* Whether a group goes into the caller's stream itself: see pool.h. */
+static bool goes_into_stream(const struct nvlxi_terms *terms, const struct nvlxi_group *group) {
+    return terms->stream && terms->stream->gpu == group->gpu;
+}
+
+static uint32_t engine_lanes(const struct nvlxi_terms *terms, const struct nvlxi_group *group) {
+    const uint64_t count = group->lists[NVLXI_BY_ENGINES].count,
+                   most = goes_into_stream(terms, group) ? 1 : ENGINE_LANES;
+    return count ? (uint32_t)nvlxi_min(nvlxi_max(count / ENGINE_COPIES, 1), most) : 0;
 }
 
 static uint32_t kernel_lanes(const struct nvlxi_group *group) {
@@ -26,8 +32,8 @@ static uint32_t kernel_lanes(const struct nvlxi_group *group) {
 
 /* Copies that the fullest of its lanes gets. Slices are dealt out within each chunk, so a little more than its share.
  */
-static uint64_t engine_copies(const struct nvlxi_group *group) {
-    const uint64_t lanes = engine_lanes(group), count = group->lists[NVLXI_BY_ENGINES].count;
+static uint64_t engine_copies(const struct nvlxi_terms *terms, const struct nvlxi_group *group) {
+    const uint64_t lanes = engine_lanes(terms, group), count = group->lists[NVLXI_BY_ENGINES].count;
     uint64_t copies = 0;
     if (count <= ENGINE_COPIES)
         return count;
@@ -49,19 +55,28 @@ static uint64_t kernels(const struct nvlxi_plan *plan, const struct nvlxi_group 
     return ceil_div(chunks, NVLXI_PARTS_MAX) + (plan->sealed ? 0 : PORTIONS_MAX);
 }
 
-static uint64_t queued_on(const struct nvlxi_plan *plan, int gpu) {
+static uint64_t queued_on(const struct nvlxi_terms *terms, int gpu) {
     uint64_t queued = 0;
-    for (const struct nvlxi_group *group = plan->groups; group; group = group->following)
+    for (const struct nvlxi_group *group = terms->plan->groups; group; group = group->following)
         if (group->gpu == gpu)
-            queued += engine_copies(group) * engine_lanes(group) + (kernel_lanes(group) ? kernels(plan, group) : 0);
+            queued += engine_copies(terms, group) * engine_lanes(terms, group) +
+                      (kernel_lanes(group) ? kernels(terms->plan, group) : 0);
     return queued;
 }
 
-bool nvlxi_issue_is_long(const struct nvlxi_plan *plan) {
+bool nvlxi_issue_is_long(const struct nvlxi_terms *terms) {
     bool is_long = false;
-    for (const struct nvlxi_group *group = plan->groups; group && !is_long; group = group->following)
-        is_long = queued_on(plan, group->gpu) > NVLXI_ORDERED_DEPTH;
+    for (const struct nvlxi_group *group = terms->plan->groups; group && !is_long; group = group->following)
+        is_long = queued_on(terms, group->gpu) > NVLXI_ORDERED_DEPTH;
     return is_long;
+}
+
+bool nvlxi_issue_is_wide(const struct nvlxi_plan *plan) {
+    const struct nvlxi_terms free_terms = {.plan = plan};
+    uint32_t lanes = 0;
+    for (const struct nvlxi_group *group = plan->groups; group; group = group->following)
+        lanes += engine_lanes(&free_terms, group) + kernel_lanes(group);
+    return lanes > 1;
 }
 
 bool nvlxi_issue_can_kernels(const struct nvlxi_plan *plan) {
@@ -196,7 +211,7 @@ static struct nvlxi_lane_key key_of(const struct nvlxi_pool *pool, const struct 
     return (struct nvlxi_lane_key){.gpu = group->gpu,
                                    .priority = priority_on(pool, group->gpu, terms->priority),
                                    .ordered = terms->stream != NULL,
-                                   .stream = terms->stream ? terms->stream->id : 0,
+                                   .stream = terms->stream ? *terms->stream : (struct nvlxi_stream){0},
                                    .device = group->device,
                                    .opcode = group->opcode};
 }
@@ -206,14 +221,14 @@ int nvlxi_issue_borrow(struct nvlxi_pool *pool, const struct nvlxi_terms *terms,
     uint32_t needed = 0;
     int code = 0;
     for (group = terms->plan->groups; group; group = group->following)
-        needed += engine_lanes(group) + kernel_lanes(group);
+        needed += engine_lanes(terms, group) + kernel_lanes(group);
     *legs = (struct nvlxi_legs){.leg = &legs->one};
     if (needed > 1 && !(legs->leg = calloc(needed, sizeof *legs->leg)))
         return nvlxi_fail(NVLX_ENOMEM, "no memory for a transfer over %" PRIu32 " lanes", needed);
     for (group = terms->plan->groups; group && !code; group = group->following) {
         const struct nvlxi_lane_key key = key_of(pool, terms, group);
-        for (uint32_t lanes = engine_lanes(group); lanes && !code; lanes--)
-            code = borrow_leg(pool, &key, engine_copies(group), legs);
+        for (uint32_t lanes = engine_lanes(terms, group); lanes && !code; lanes--)
+            code = borrow_leg(pool, &key, engine_copies(terms, group), legs);
         if (kernel_lanes(group) && !code)
             code = borrow_kernel_leg(pool, terms, group, &key, legs);
         legs->busy_gpu = group->gpu;
@@ -227,14 +242,29 @@ int nvlxi_issue_busy(const struct nvlxi_terms *terms, const struct nvlxi_legs *l
     return nvlxi_pool_busy(legs->busy_gpu, terms->stream != NULL);
 }
 
+static bool is_in_stream(const struct nvlxi_leg *leg) {
+    return nvlxi_lane_kind(&leg->lane->key) == NVLXI_CALLERS;
+}
+
+/* The first leg that is not in the caller's stream itself, or NULL. */
+static const struct nvlxi_leg *first_beside(const struct nvlxi_legs *legs) {
+    for (uint32_t i = 0; i < legs->count; i++)
+        if (!is_in_stream(&legs->leg[i]))
+            return &legs->leg[i];
+    return NULL;
+}
+
 int nvlxi_issue_follow(struct nvlxi_pool *pool, const struct nvlxi_legs *legs, const struct nvlxi_stream *stream) {
     struct nvlxi_pooled_event *event;
-    int code = legs->count ? nvlxi_pool_borrow_event(pool, stream->gpu, &event) : 0;
-    if (code || !legs->count)
+    if (!first_beside(legs))
+        return 0;
+    int code = nvlxi_pool_borrow_event(pool, stream->gpu, &event);
+    if (code)
         return code;
     code = pool->ops->stream_record(pool->device, stream, event->event);
     for (uint32_t i = 0; i < legs->count && !code; i++)
-        code = pool->ops->lane_wait(legs->leg[i].lane->lane, event->event);
+        if (!is_in_stream(&legs->leg[i]))
+            code = pool->ops->lane_wait(legs->leg[i].lane->lane, event->event);
     nvlxi_pool_return_event(pool, event);
     return code;
 }
@@ -259,8 +289,9 @@ static int issue_slice(const struct nvlxi_pool *pool, const struct nvlxi_group *
 }
 
 /* Gives the lanes slices in turn, so that all are busy from the start. */
-static int issue_engines(const struct nvlxi_pool *pool, const struct nvlxi_group *group, const struct nvlxi_leg *legs) {
-    const uint64_t lanes = engine_lanes(group);
+static int issue_engines(const struct nvlxi_pool *pool, const struct nvlxi_terms *terms,
+                         const struct nvlxi_group *group, const struct nvlxi_leg *legs) {
+    const uint64_t lanes = engine_lanes(terms, group);
     if (!lanes)
         return 0;
     for (const struct nvlxi_chunk *chunk = group->lists[NVLXI_BY_ENGINES].first; chunk; chunk = chunk->next) {
@@ -319,8 +350,8 @@ int nvlxi_issue_copies(struct nvlxi_pool *pool, const struct nvlxi_terms *terms,
     struct nvlxi_leg *leg = legs->leg;
     int code = 0;
     for (const struct nvlxi_group *group = terms->plan->groups; group && !code; group = group->following) {
-        code = issue_engines(pool, group, leg);
-        leg += engine_lanes(group);
+        code = issue_engines(pool, terms, group, leg);
+        leg += engine_lanes(terms, group);
         legs->place = (struct nvlxi_place){group->lists[NVLXI_BY_KERNEL].first, 0};
         if (!code && kernel_lanes(group))
             code = issue_kernels(pool, group, leg, share_of(pool, terms, group).sms, &legs->place);
@@ -342,18 +373,18 @@ static void recount(struct nvlxi_pool *pool, struct nvlxi_leg *leg) {
     leg->queued = leg->kernels;
 }
 
-/* With a stream, the first leg's lane waits for the others', so that the caller's stream, which takes no more
- * operations than a lane, gets one wait for all. */
+/* With a stream, the first lane beside it waits for the others, so that the stream gets one wait for all. */
 int nvlxi_issue_end(struct nvlxi_pool *pool, const struct nvlxi_legs *legs, const struct nvlxi_stream *stream) {
+    const struct nvlxi_leg *first = first_beside(legs);
     int failure = 0;
     for (uint32_t i = legs->count; i-- > 0;) {
         struct nvlxi_leg *leg = &legs->leg[i];
         recount(pool, leg);
         int code = pool->ops->event_record(leg->lane->lane, leg->event->event);
         leg->unrecorded = code != 0;
-        if (!code && stream)
-            code = i ? pool->ops->lane_wait(legs->leg->lane->lane, leg->event->event)
-                     : pool->ops->stream_wait(pool->device, stream, leg->event->event);
+        if (!code && stream && !is_in_stream(leg))
+            code = leg == first ? pool->ops->stream_wait(pool->device, stream, leg->event->event)
+                                : pool->ops->lane_wait(first->lane->lane, leg->event->event);
         failure = failure ? failure : code;
     }
     return failure;

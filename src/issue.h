@@ -42,7 +42,9 @@ int nvlxi_issue_busy(const struct nvlxi_terms *terms, const struct nvlxi_legs *l
 void nvlxi_issue_return(struct nvlxi_pool *pool, struct nvlxi_legs *legs);
 
 /* Whether the plan has more copies than may wait for a stream. */
-bool nvlxi_issue_is_long(const struct nvlxi_plan *plan);
+bool nvlxi_issue_is_long(const struct nvlxi_terms *terms);
+/* Whether the plan would be carried by several lanes at the same time if it had no stream. */
+bool nvlxi_issue_is_wide(const struct nvlxi_plan *plan);
 
 /* Whether kernels could carry all of a plan that the caller leaves to us. They take a place in a queue each, whatever
  * they copy. */

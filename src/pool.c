@@ -61,7 +61,7 @@ static enum found find_free(struct nvlxi_pool *pool, const struct nvlxi_lane_key
                             struct nvlxi_pooled_lane **found) {
     struct nvlxi_pooled_lane *lane, *best = NULL;
     size_t count = 0;
-    LL_FOREACH(pool->lanes[false], lane) {
+    LL_FOREACH(pool->lanes[NVLXI_FREE], lane) {
         if (!same_kind(&lane->key, key))
             continue;
         count++;
@@ -79,13 +79,13 @@ static enum found find_ordered(struct nvlxi_pool *pool, const struct nvlxi_lane_
                                struct nvlxi_pooled_lane **found) {
     struct nvlxi_pooled_lane *lane, *own = NULL, *idle = NULL, *again = NULL;
     size_t count = 0;
-    LL_FOREACH(pool->lanes[true], lane) {
+    LL_FOREACH(pool->lanes[NVLXI_ORDERED], lane) {
         if (lane->key.gpu != key->gpu || lane->key.priority != key->priority)
             continue;
         count++;
         if (!lane->borrowers)
             idle = lane;
-        else if (lane->key.stream == key->stream)
+        else if (lane->key.stream.id == key->stream.id)
             *(lane->latest == borrower ? &again : &own) = lane;
     }
     *found = own ? own : idle;
@@ -95,10 +95,34 @@ static enum found find_ordered(struct nvlxi_pool *pool, const struct nvlxi_lane_
     return *found ? FOUND : NO_ROOM;
 }
 
+/* The stream itself. */
+static enum found find_callers(const struct nvlxi_pool *pool, const struct nvlxi_lane_key *key,
+                               struct nvlxi_pooled_lane **found) {
+    struct nvlxi_pooled_lane *lane;
+    LL_FOREACH(pool->lanes[NVLXI_CALLERS], lane) {
+        if (lane->key.stream.id == key->stream.id)
+            break;
+    }
+    *found = lane;
+    return lane ? FOUND : TO_BE_MADE;
+}
+
+static enum found find(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key, uint32_t queued, const void *borrower,
+                       struct nvlxi_pooled_lane **found) {
+    switch (nvlxi_lane_kind(key)) {
+    case NVLXI_CALLERS:
+        return find_callers(pool, key, found);
+    case NVLXI_ORDERED:
+        return find_ordered(pool, key, borrower, found);
+    default:
+        return find_free(pool, key, queued, found);
+    }
+}
+
 /* An existing lane that is borrowed now, or what else was found. */
 static enum found take_lane(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key, uint32_t queued,
                             const void *borrower, struct nvlxi_pooled_lane **lane) {
-    enum found found = key->ordered ? find_ordered(pool, key, borrower, lane) : find_free(pool, key, queued, lane);
+    enum found found = find(pool, key, queued, borrower, lane);
     if (found != FOUND) {
         *lane = NULL;
         return found;
@@ -117,7 +141,9 @@ static int create_lane(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key
     if (!made)
         return nvlxi_fail(NVLX_ENOMEM, "no memory for a lane");
     *made = (struct nvlxi_pooled_lane){.key = *key};
-    int code = pool->ops->lane_create(pool->device, key->gpu, key->priority, &made->lane);
+    int code = nvlxi_lane_kind(key) == NVLXI_CALLERS
+                   ? pool->ops->stream_lane(pool->device, &key->stream, &made->lane)
+                   : pool->ops->lane_create(pool->device, key->gpu, key->priority, &made->lane);
     if (code) {
         free(made);
         return code;
@@ -135,7 +161,7 @@ static int make_lane(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key, 
     (*lane)->queued = queued;
     (*lane)->latest = borrower;
     pthread_mutex_lock(&pool->mutex);
-    LL_PREPEND(pool->lanes[key->ordered], *lane);
+    LL_PREPEND(pool->lanes[nvlxi_lane_kind(key)], *lane);
     pthread_mutex_unlock(&pool->mutex);
     return 0;
 }
@@ -233,14 +259,23 @@ void nvlxi_pool_uncount(struct nvlxi_pool *pool, struct nvlxi_pooled_lane *lane,
     pthread_mutex_unlock(&pool->mutex);
 }
 
+/* Under the mutex. The caller's stream may be destroyed when nothing of ours is in it any more. */
+static void return_lane(struct nvlxi_pool *pool, struct nvlxi_pooled_lane *lane, uint32_t queued) {
+    lane->borrowers--;
+    lane->queued -= queued;
+    uncount_waiting(&lane->key, queued);
+    if (lane->borrowers || nvlxi_lane_kind(&lane->key) != NVLXI_CALLERS)
+        return;
+    LL_DELETE(pool->lanes[NVLXI_CALLERS], lane);
+    pool->ops->stream_lane_end(lane->lane);
+    free(lane);
+}
+
 void nvlxi_pool_return(struct nvlxi_pool *pool, struct nvlxi_pooled_lane *lane, uint32_t queued,
                        struct nvlxi_pooled_event *event) {
     pthread_mutex_lock(&pool->mutex);
-    if (lane) {
-        lane->borrowers--;
-        lane->queued -= queued;
-        uncount_waiting(&lane->key, queued);
-    }
+    if (lane)
+        return_lane(pool, lane, queued);
     if (event)
         LL_PREPEND(pool->events, event);
     pthread_mutex_unlock(&pool->mutex);
@@ -274,6 +309,15 @@ static int look_for(struct nvlxi_pool *pool, struct nvlxi_pooled_event *mark) {
     return code;
 }
 
+bool nvlxi_pool_stream_idle(struct nvlxi_pool *pool, const struct nvlxi_stream *stream) {
+    struct nvlxi_lane *lane;
+    if (pool->ops->stream_lane(pool->device, stream, &lane))
+        return false;
+    const bool idle = pool->ops->lane_query(lane) == 0;
+    pool->ops->stream_lane_end(lane);
+    return idle;
+}
+
 /* Puts no second mark into a stream before the first has come: who asks again and again must not fill it. */
 int nvlxi_pool_stream_done(struct nvlxi_pool *pool, const struct nvlxi_stream *stream) {
     struct nvlxi_pooled_event *mark = take_mark(pool, stream->id);
@@ -301,8 +345,8 @@ static void destroy_events(struct nvlxi_pool *pool, struct nvlxi_pooled_event *e
 
 void nvlxi_pool_free(struct nvlxi_pool *pool) {
     struct nvlxi_pooled_lane *lane, *next;
-    for (int ordered = 0; ordered < 2; ordered++) {
-        LL_FOREACH_SAFE(pool->lanes[ordered], lane, next) {
+    for (int kind = NVLXI_FREE; kind <= NVLXI_ORDERED; kind++) { /* the others have been given back */
+        LL_FOREACH_SAFE(pool->lanes[kind], lane, next) {
             pool->ops->lane_destroy(lane->lane);
             free(lane);
         }

@@ -7,9 +7,11 @@
  * A free lane serves transfers without a stream, of one device pair, direction and priority. A borrower gets an idle
  * one while fewer than NVLXI_LANES_MAX exist for these, else the emptiest. Nothing in it waits for anything but copies.
  *
- * An ordered lane serves transfers behind one stream of the caller's, for as long as any of them is in flight, and then
- * another stream's: so no stream holds up another. Transfers behind one stream run one after the other in any case: one
- * lane for each leg is enough.
+ * Behind a stream of the caller's, what its own GPU carries goes into the stream itself: each stream that waits blocks
+ * one of the few channels that a process has on a GPU (8 on CUDA, unless CUDA_DEVICE_MAX_CONNECTIONS says otherwise),
+ * with whatever other streams share it, so a lane that waits beside it would block another. What other GPUs carry goes
+ * into an ordered lane there: it serves one stream, for as long as any transfer behind it is in flight, and then
+ * another.
  *
  * A GPU that has been given too much makes the next call wait (device.h), so each lane counts the copies and kernels
  * that were queued and not seen complete. What waits for callers' streams may wait for ever, and may have to share one
@@ -23,17 +25,23 @@
 #include "list_memory.h"
 
 #define NVLXI_LANES_MAX         8   /* of one kind, free */
-#define NVLXI_ORDERED_LANES_MAX 64  /* of one GPU and priority */
+#define NVLXI_ORDERED_LANES_MAX 64  /* of one GPU and priority, behind streams of other GPUs */
 #define NVLXI_LANE_DEPTH        250 /* copies and kernels in a free lane, of which two may share a queue with all */
 #define NVLXI_ORDERED_DEPTH     512 /* that wait for streams, on one GPU: a queue takes 1,021 (H100, driver 580) */
 
 struct nvlxi_lane_key {
     int gpu;
-    int priority;            /* one that the device has */
-    bool ordered;            /* behind a stream, */
-    uint64_t stream;         /* of this id; else */
-    uint16_t device, opcode; /* for this device pair and direction */
+    int priority;               /* one that the device has */
+    bool ordered;               /* behind this stream; else */
+    struct nvlxi_stream stream; /* its lane if it is of this GPU */
+    uint16_t device, opcode;    /* for this device pair and direction */
 };
+
+enum nvlxi_lane_kind { NVLXI_FREE, NVLXI_ORDERED, NVLXI_CALLERS, NVLXI_LANE_KINDS };
+
+static inline enum nvlxi_lane_kind nvlxi_lane_kind(const struct nvlxi_lane_key *key) {
+    return !key->ordered ? NVLXI_FREE : key->stream.gpu == key->gpu ? NVLXI_CALLERS : NVLXI_ORDERED;
+}
 
 struct nvlxi_pooled_lane {
     struct nvlxi_lane *lane;
@@ -55,9 +63,9 @@ struct nvlxi_pool {
     const struct nvlxi_device_ops *ops;
     struct nvlxi_device *device;
     pthread_mutex_t mutex;
-    struct nvlxi_pooled_lane *lanes[2]; /* all: free ones, ordered ones */
-    struct nvlxi_pooled_event *events;  /* idle */
-    struct nvlxi_pooled_event *marks;   /* in callers' streams, not seen complete */
+    struct nvlxi_pooled_lane *lanes[NVLXI_LANE_KINDS]; /* all, callers' streams as long as they are borrowed */
+    struct nvlxi_pooled_event *events;                 /* idle */
+    struct nvlxi_pooled_event *marks;                  /* in callers' streams, not seen complete */
     struct nvlxi_list_memory lists;
 };
 
@@ -86,6 +94,8 @@ int nvlxi_pool_busy(int gpu, bool ordered);
 int nvlxi_pool_borrow_event(struct nvlxi_pool *pool, int gpu, struct nvlxi_pooled_event **event);
 void nvlxi_pool_return_event(struct nvlxi_pool *pool, struct nvlxi_pooled_event *event);
 
+/* Whether the stream has nothing to do. */
+bool nvlxi_pool_stream_idle(struct nvlxi_pool *pool, const struct nvlxi_stream *stream);
 /* Whether all that is in the stream by now is done: 0, or NVLX_EAGAIN (not told). Looks for a moment. */
 int nvlxi_pool_stream_done(struct nvlxi_pool *pool, const struct nvlxi_stream *stream);
 

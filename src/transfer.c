@@ -315,10 +315,14 @@ static int borrow(struct nvlx_request *request, const struct nvlxi_terms *terms)
     return code == NVLX_EBUSY ? nvlxi_issue_busy(terms, &request->legs) : code;
 }
 
-/* A list that is too long to wait for a stream need not wait if the stream has come so far. */
-static int check_long(struct nvlxi_pool *pool, struct nvlxi_terms *terms) {
-    if (!nvlxi_issue_is_long(terms->plan))
+/* A list need not wait for a stream that has nothing to do: several lanes are then faster. One that is too long to wait
+ * must not. */
+static int choose_order(struct nvlxi_pool *pool, struct nvlxi_terms *terms) {
+    if (!nvlxi_issue_is_long(terms)) {
+        if (nvlxi_issue_is_wide(terms->plan) && nvlxi_pool_stream_idle(pool, terms->stream))
+            terms->stream = NULL;
         return 0;
+    }
     int code = nvlxi_pool_stream_done(pool, terms->stream);
     if (code == NVLX_EAGAIN)
         return TOO_LONG;
@@ -341,7 +345,7 @@ static int start(struct nvlx_request *request, struct start *how) {
     int code = stream ? pool->ops->stream_find(pool->device, how->stream, stream) : 0;
     how->terms.stream = stream;
     if (!code && stream)
-        code = check_long(pool, &how->terms);
+        code = choose_order(pool, &how->terms);
     if (code || (code = borrow(request, &how->terms)))
         return code;
     if (how->terms.stream && (code = nvlxi_issue_follow(pool, &request->legs, stream))) {

@@ -207,6 +207,16 @@ static int faulty_stream_wait(struct nvlxi_device *device, const struct nvlxi_st
     return code ? code : real->stream_wait(device, stream, event);
 }
 
+static int faulty_stream_lane(struct nvlxi_device *device, const struct nvlxi_stream *stream,
+                              struct nvlxi_lane **lane) {
+    int code = fault("stream_lane");
+    return code ? code : real->stream_lane(device, stream, lane);
+}
+
+static void faulty_stream_lane_end(struct nvlxi_lane *lane) {
+    real->stream_lane_end(lane);
+}
+
 const struct nvlxi_device_ops faulty_device = {
     .name = "host",
     .count = faulty_count,
@@ -240,6 +250,8 @@ const struct nvlxi_device_ops faulty_device = {
     .stream_find = faulty_stream_find,
     .stream_record = faulty_stream_record,
     .stream_wait = faulty_stream_wait,
+    .stream_lane = faulty_stream_lane,
+    .stream_lane_end = faulty_stream_lane_end,
 };
 
 struct nvlx_engine *make_faulty_engine(uint32_t max_requests) {

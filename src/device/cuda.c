@@ -368,4 +368,6 @@ const struct nvlxi_device_ops nvlxi_device_cuda = {
     .stream_find = nvlxi_cuda_stream_find,
     .stream_record = nvlxi_cuda_stream_record,
     .stream_wait = nvlxi_cuda_stream_wait,
+    .stream_lane = nvlxi_cuda_stream_lane,
+    .stream_lane_end = nvlxi_cuda_stream_lane_end,
 };

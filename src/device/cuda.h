@@ -54,6 +54,7 @@ struct nvlxi_device {
 struct nvlxi_lane {
     struct nvlxi_device *device;
     int gpu;
+    bool callers; /* the stream is the caller's */
     cudaStream_t stream;
 };
 
@@ -223,5 +224,7 @@ int nvlxi_cuda_lane_wait(struct nvlxi_lane *lane, struct nvlxi_event *event);
 int nvlxi_cuda_stream_find(struct nvlxi_device *device, void *handle, struct nvlxi_stream *stream);
 int nvlxi_cuda_stream_record(struct nvlxi_device *device, const struct nvlxi_stream *stream, struct nvlxi_event *event);
 int nvlxi_cuda_stream_wait(struct nvlxi_device *device, const struct nvlxi_stream *stream, struct nvlxi_event *event);
+int nvlxi_cuda_stream_lane(struct nvlxi_device *device, const struct nvlxi_stream *stream, struct nvlxi_lane **lane);
+void nvlxi_cuda_stream_lane_end(struct nvlxi_lane *lane);
 
 #endif

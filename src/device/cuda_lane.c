@@ -79,6 +79,16 @@ static cudaError_t copy_batch(struct nvlxi_lane *lane, const struct nvlxi_fragme
 #endif
 }
 
+/* The default stream takes no batches. */
+static cudaError_t copy_each(struct nvlxi_lane *lane, const struct nvlxi_fragment *list, size_t count,
+                             int destination_gpu, int source_gpu) {
+    cudaError_t error = cudaSuccess;
+    for (size_t i = 0; i < count && !error; i++)
+        error = cudaMemcpyPeerAsync((void *)(uintptr_t)list[i].destination, destination_gpu,
+                                    (const void *)(uintptr_t)list[i].source, source_gpu, list[i].length, lane->stream);
+    return error;
+}
+
 int nvlxi_cuda_copy_list(struct nvlxi_lane *lane, const struct nvlxi_fragment *list, size_t count, int destination_gpu,
                          int source_gpu) {
     struct nvlxi_cuda_entry entry;
@@ -86,10 +96,14 @@ int nvlxi_cuda_copy_list(struct nvlxi_lane *lane, const struct nvlxi_fragment *l
     int code = nvlxi_cuda_enter(lane->device, lane->gpu, &entry);
     if (code)
         return code;
-    for (size_t done = 0; done < count && !error; done += BATCH)
-        error = copy_batch(lane, list + done, count - done < BATCH ? count - done : BATCH, destination_gpu, source_gpu);
+    if (lane->stream == cudaStreamLegacy)
+        error = copy_each(lane, list, count, destination_gpu, source_gpu);
+    else
+        for (size_t done = 0; done < count && !error; done += BATCH)
+            error =
+                copy_batch(lane, list + done, count - done < BATCH ? count - done : BATCH, destination_gpu, source_gpu);
     nvlxi_cuda_leave(&entry);
-    return error ? nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "cudaMemcpyBatchAsync") : 0;
+    return error ? nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "issuing copies") : 0;
 }
 
 int nvlxi_cuda_event_create(struct nvlxi_device *device, int gpu, struct nvlxi_event **event) {
@@ -148,7 +162,20 @@ int nvlxi_cuda_event_query(struct nvlxi_event *event) {
     return query_outcome(error);
 }
 
+/* The default streams mean those of the current context. */
+static int query_callers(const struct nvlxi_lane *lane) {
+    struct nvlxi_cuda_entry entry;
+    int code = nvlxi_cuda_enter(lane->device, lane->gpu, &entry);
+    if (code)
+        return code;
+    CUresult error = nvlxi_cuda_driver.cuStreamQuery(lane->stream);
+    nvlxi_cuda_leave(&entry);
+    return query_outcome(error);
+}
+
 int nvlxi_cuda_lane_query(struct nvlxi_lane *lane) {
+    if (lane->callers)
+        return query_callers(lane);
     CUstreamCaptureMode mode = CU_STREAM_CAPTURE_MODE_RELAXED;
     nvlxi_cuda_driver.cuThreadExchangeStreamCaptureMode(&mode);
     CUresult error = nvlxi_cuda_driver.cuStreamQuery(lane->stream);
@@ -241,4 +268,17 @@ int nvlxi_cuda_stream_wait(struct nvlxi_device *device, const struct nvlxi_strea
     nvlxi_cuda_leave(&entry);
     return error ? nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "cudaStreamWaitEvent in the stream of the options")
                  : 0;
+}
+
+int nvlxi_cuda_stream_lane(struct nvlxi_device *device, const struct nvlxi_stream *stream, struct nvlxi_lane **lane) {
+    struct nvlxi_lane *made = malloc(sizeof *made);
+    if (!made)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for a lane");
+    *made = (struct nvlxi_lane){.device = device, .gpu = stream->gpu, .callers = true, .stream = stream->handle};
+    *lane = made;
+    return 0;
+}
+
+void nvlxi_cuda_stream_lane_end(struct nvlxi_lane *lane) {
+    free(lane);
 }

@@ -150,4 +150,6 @@ const struct nvlxi_device_ops nvlxi_device_host = {
     .stream_find = nvlxi_host_stream_find,
     .stream_record = nvlxi_host_stream_record,
     .stream_wait = nvlxi_host_stream_wait,
+    .stream_lane = nvlxi_host_stream_lane,
+    .stream_lane_end = nvlxi_host_stream_lane_end,
 };

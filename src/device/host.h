@@ -75,6 +75,8 @@ int nvlxi_host_lane_wait(struct nvlxi_lane *lane, struct nvlxi_event *event);
 int nvlxi_host_stream_find(struct nvlxi_device *device, void *handle, struct nvlxi_stream *stream);
 int nvlxi_host_stream_record(struct nvlxi_device *device, const struct nvlxi_stream *stream, struct nvlxi_event *event);
 int nvlxi_host_stream_wait(struct nvlxi_device *device, const struct nvlxi_stream *stream, struct nvlxi_event *event);
+int nvlxi_host_stream_lane(struct nvlxi_device *device, const struct nvlxi_stream *stream, struct nvlxi_lane **lane);
+void nvlxi_host_stream_lane_end(struct nvlxi_lane *lane);
 
 /* For tests: queues a wait for a value, as cuStreamWaitValue64 does. What is queued later waits until it is set. */
 int nvlxi_host_lane_hold(struct nvlxi_lane *lane, const atomic_bool *until);

@@ -480,6 +480,16 @@ int nvlxi_host_stream_wait(struct nvlxi_device *device, const struct nvlxi_strea
     return nvlxi_host_lane_wait(stream->handle, event);
 }
 
+int nvlxi_host_stream_lane(struct nvlxi_device *device, const struct nvlxi_stream *stream, struct nvlxi_lane **lane) {
+    (void)device;
+    *lane = stream->handle;
+    return 0;
+}
+
+void nvlxi_host_stream_lane_end(struct nvlxi_lane *lane) {
+    (void)lane;
+}
+
 int nvlxi_host_lane_hold(struct nvlxi_lane *lane, const atomic_bool *until) {
     struct job *job = job_make(JOB_HOLD);
     if (!job)
