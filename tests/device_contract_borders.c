@@ -71,6 +71,23 @@ static void expect_border(const struct pair *pair, uint64_t other) {
     me.ops->lane_destroy(lane);
 }
 
+/* Whether the device copies over this border: all of it, then. What CUDA says of reservations differs from one to the
+ * next; the host backend refuses. */
+static bool is_crossed(const struct pair *pair, uint64_t other) {
+    struct nvlxi_lane *lane = make_lane();
+    fill(pair->lower, pair->length, SEED);
+    fill(pair->upper, pair->length, SEED);
+    const bool crossed = copy(lane, other, pair->lower, 2 * pair->length) == 0;
+    while (me.ops->lane_query(lane) == NVLX_EAGAIN)
+        continue;
+    me.ops->lane_destroy(lane);
+    if (crossed) {
+        assert_int_equal(wrong(other, pair->length, SEED), 0);
+        assert_int_equal(wrong(other + pair->length, pair->length, SEED), 0);
+    }
+    return crossed;
+}
+
 /* Tells whether two allocations of this length lay side by side. */
 static bool check_allocations(uint32_t kind, uint64_t length) {
     uint64_t places[TRIES], other = allocate(0, 2 * length);
@@ -78,7 +95,10 @@ static bool check_allocations(uint32_t kind, uint64_t length) {
     for (size_t i = 0; i < TRIES; i++)
         places[i] = allocate_kind(kind, 0, length, 0);
     const bool found = find_pair(places, TRIES, length, &pair);
-    if (found)
+    const bool lenient = kind == NVLXI_KIND_VMM && me.ops != &nvlxi_device_host;
+    if (found && lenient && is_crossed(&pair, other))
+        print_message("this device copies over the border of two reservations\n");
+    else if (found)
         expect_border(&pair, other);
     for (size_t i = 0; i < TRIES; i++)
         release(places[i]);
