@@ -251,6 +251,15 @@ static int try_list(const struct nvlx_op *ops, size_t count, const struct nvlx_t
     return code;
 }
 
+/* Of the first local buffer, what is in flight uses the first `length` bytes, and no others. */
+static void expect_kept(size_t length) {
+    char *end = bench.local[0] + length;
+    struct nvlx_region *used = register_range(bench.engine, end - 1, 2, NULL, NVLX_ACCESS_NONE),
+                       *unused = register_range(bench.engine, end, 100, NULL, NVLX_ACCESS_NONE);
+    OK(nvlx_unregister(unused, 0));
+    REFUSED(nvlx_unregister(used, 0), NVLX_EBUSY, "in flight");
+}
+
 /* A list that is too long to wait does not; what kernels can carry, they carry. */
 static void long_lists(void) {
     enum { LONG = NVLXI_ORDERED_DEPTH + 1, BADLY_ALIGNED = 66000 };
@@ -287,6 +296,7 @@ static void long_lists(void) {
     EQUAL(NVLX_EAGAIN, info.status);
     EQUAL(0, info.engine_fragments);
     EXPECT(info.kernel_fragments >= LONG);
+    expect_kept(BADLY_ALIGNED);
     stream_goes_on(&stream);
     finish(request);
     bench_apply(&bench, ops, LONG);
