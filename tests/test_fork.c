@@ -21,26 +21,9 @@
 #define CHILD_SECONDS 30
 #define SIZE          (64 * KIB)
 
-#if !defined(__has_feature)
-#define __has_feature(name) 0
-#endif
-
-/* ThreadSanitizer does not let the child of a process with threads have threads of its own. */
-static bool children_have_threads(void) {
-#if defined(__SANITIZE_THREAD__) || __has_feature(thread_sanitizer)
-    return false;
-#else
-    return true;
-#endif
-}
-
 /* AddressSanitizer's own locks of its allocator are not whole in a child whose parent's threads were allocating. */
 static bool threads_rest_at_forks(void) {
-#if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
-    return true;
-#else
-    return false;
-#endif
+    return sanitized() && children_have_threads();
 }
 
 static void ignore(void *context, int level, const char *message) {
