@@ -112,6 +112,11 @@ struct nvlx_peer {
 int nvlxi_relocation_init(struct nvlxi_relocation *relocation, const struct nvlxi_identity *identity);
 void nvlxi_relocation_free(struct nvlxi_relocation *relocation);
 
+/* A descriptor's table: no span is mapped. Of another machine's or backend's there is none. */
+int nvlxi_peer_table_make(struct nvlxi_relocation *relocation, const char *text, size_t length,
+                          struct nvlxi_peer_table **table);
+void nvlxi_peer_table_free(struct nvlxi_relocation *relocation, struct nvlxi_peer_table *table);
+
 int nvlxi_peer_open(struct nvlxi_relocation *relocation, const char *text, size_t length, struct nvlx_peer **peer);
 int nvlxi_peer_update(struct nvlx_peer *peer, const char *text, size_t length);
 int nvlxi_peer_find(struct nvlx_peer *peer, const char *name, uint64_t *address, uint64_t *length);

@@ -105,6 +105,13 @@ void nvlxi_needs_unpin(struct nvlxi_needs *needs);
 /* The plan is whole: from now on it tells what the list uses, and not the caller's ops, which may go. */
 void nvlxi_needs_settle(struct nvlxi_transfers *transfers, struct nvlxi_needs *needs);
 
+/* Between transfer.c and request.c. The first failure counts; its words are those of the last error. */
+void nvlxi_request_fail(struct nvlx_request *request, int code);
+/* IN FLIGHT -> DONE, under `polling`. */
+void nvlxi_request_finish(struct nvlx_request *request);
+/* Keeps a request that is in no list, with an empty plan, for the next transfer, or frees it. */
+void nvlxi_request_recycle(struct nvlx_request *request);
+
 int nvlxi_request_test(struct nvlx_request *request);
 int nvlxi_request_wait(struct nvlx_request *request, int64_t timeout_ns);
 void nvlxi_request_info(struct nvlx_request *request, struct nvlx_request_info *info);

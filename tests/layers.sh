@@ -55,6 +55,7 @@ src/registration_records 32
 src/span               31
 src/relocation         32
 src/relocation_gone    33
+src/relocation_table   33
 src/borders            39
 src/plan               40
 src/list_memory        41
@@ -66,6 +67,7 @@ src/uses               42
 src/issue              43
 src/transfer           44
 src/prepared           45
+src/request            45
 src/wire               40
 src/rendezvous_link    44
 src/rendezvous_text    44
@@ -156,7 +158,7 @@ check_locks() {
     local file function
     while read -r file; do
         function=$(sed -n 's/.*void \(nvlxi_[a-z_]*_fork\)(.*) {$/\1/p' "$file")
-        if [[ -z $function ]] || ! grep -qr "$function(phase)\|^ *$function,$" src; then
+        if [[ -z $function ]] || ! grep -qr "$function(phase)\|[ {]$function[,}]" src; then
             echo "$file has a lock of the whole process, and no function that src/fork.c comes to"
             failed=1
         fi

@@ -170,17 +170,23 @@ uint32_t next_random(uint64_t *state) {
 
 /* ---- What a process holds ------------------------------------------------------------------------------ */
 
-bool sanitized(void) {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-    return true;
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-    return true;
-#else
-    return false;
+#if !defined(__has_feature)
+#define __has_feature(name) 0
 #endif
+
+bool sanitized(void) {
+#if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
+    return true;
 #else
+    return !children_have_threads();
+#endif
+}
+
+bool children_have_threads(void) {
+#if defined(__SANITIZE_THREAD__) || __has_feature(thread_sanitizer)
     return false;
+#else
+    return true;
 #endif
 }
 

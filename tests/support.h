@@ -66,6 +66,9 @@ struct holdings holdings(void);
 void expect_holdings(const struct holdings *before, const char *when);
 bool sanitized(void);
 
+/* ThreadSanitizer does not let the forked child of a process with threads have threads of its own. */
+bool children_have_threads(void);
+
 /* ---- Children ------------------------------------------------------------------------------------------ */
 
 struct child {

@@ -21,16 +21,9 @@
 #define CHILD_SECONDS 30
 #define SIZE          (64 * KIB)
 
-/* ThreadSanitizer does not let the child of a process with threads have threads of its own. */
-static bool children_have_threads(void) {
-#if defined(__SANITIZE_THREAD__)
-    return false;
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-    return false;
-#endif
-#endif
-    return true;
+/* AddressSanitizer's own locks of its allocator are not whole in a child whose parent's threads were allocating. */
+static bool threads_rest_at_forks(void) {
+    return sanitized() && children_have_threads();
 }
 
 static void ignore(void *context, int level, const char *message) {
@@ -96,34 +89,48 @@ static void meet(const char *name) {
 
 /* ---- A busy process ------------------------------------------------------------------------------------ */
 
-static atomic_bool stop;
+#define WORKERS 8
+
+static atomic_bool stop, forking;
+static atomic_int resting;
 static struct nvlx_engine *shared;
 static struct nvlx_region *shared_region;
 static char *shared_memory;
 
+/* Whether to work on; rests while a fork goes on, if need be. */
+static bool go_on(void) {
+    if (atomic_load(&forking)) {
+        atomic_fetch_add(&resting, 1);
+        while (atomic_load(&forking))
+            usleep(100);
+        atomic_fetch_sub(&resting, 1);
+    }
+    return !atomic_load(&stop);
+}
+
 static void *allocate_all(void *unused) {
-    while (!atomic_load(&stop))
+    while (go_on())
         for (uint32_t kind = 0; kind <= NVLX_ALLOC_POOL; kind++)
             OK(nvlx_free(shared, allocate_kind(shared, kind)));
     return unused;
 }
 
 static void *register_all(void *unused) {
-    while (!atomic_load(&stop))
+    while (go_on())
         OK(nvlx_unregister(register_range(shared, shared_memory, SIZE, NULL, NVLX_ACCESS_READ), -1));
     return unused;
 }
 
 static void *transfer_all(void *unused) {
     struct nvlx_peer *peer = self(shared);
-    while (!atomic_load(&stop))
+    while (go_on())
         move(shared, NVLX_OP_WRITE, peer, shared_memory, (uint64_t)(uintptr_t)shared_memory + SIZE / 2, SIZE / 2);
     OK(nvlx_peer_close(peer));
     return unused;
 }
 
 static void *log_elsewhere(void *unused) {
-    while (!atomic_load(&stop)) {
+    while (go_on()) {
         OK(nvlx_set_log(NVLX_LOG_WARNING, ignore, NULL));
         OK(nvlx_set_log(NVLX_LOG_WARNING, NULL, NULL)); /* to glog */
     }
@@ -131,25 +138,25 @@ static void *log_elsewhere(void *unused) {
 }
 
 static void *fail_all(void *unused) {
-    while (!atomic_load(&stop))
+    while (go_on())
         REFUSED(nvlx_test(NULL), NVLX_EINVAL, "request");
     return unused;
 }
 
 static void *meet_all(void *name) {
-    while (!atomic_load(&stop))
+    while (go_on())
         meet(name);
     return NULL;
 }
 
 static void *make_all(void *unused) {
-    while (!atomic_load(&stop))
+    while (go_on())
         OK(nvlx_engine_destroy(host_engine()));
     return unused;
 }
 
 static void *export_all(void *unused) {
-    while (!atomic_load(&stop))
+    while (go_on())
         OK(nvlx_peer_close(self(shared)));
     return unused;
 }
@@ -208,10 +215,23 @@ static void hide_log(void) {
     EXPECT(filter && dup2(fileno(filter), STDERR_FILENO) == STDERR_FILENO);
 }
 
+static pid_t fork_busy(void) {
+    atomic_store(&forking, threads_rest_at_forks());
+    while (atomic_load(&forking) && atomic_load(&resting) < WORKERS)
+        usleep(100);
+    usleep(atomic_load(&forking) ? 1000 : 0); /* the library's own threads rest too */
+    pid_t child = fork();
+    if (child)
+        atomic_store(&forking, false);
+    while (child && atomic_load(&resting))
+        usleep(100);
+    return child;
+}
+
 static void children_of_a_busy_process(void) {
     static char name[64];
-    void *(*const work[])(void *) = {allocate_all, register_all, transfer_all, log_elsewhere,
-                                     fail_all,     meet_all,     make_all,     export_all};
+    void *(*const work[WORKERS])(void *) = {allocate_all, register_all, transfer_all, log_elsewhere,
+                                            fail_all,     meet_all,     make_all,     export_all};
     pthread_t threads[COUNT(work)];
     const char *wanted = getenv(CHILDREN_WORD);
     int children = wanted ? atoi(wanted) : CHILDREN, hung = 0;
@@ -225,7 +245,7 @@ static void children_of_a_busy_process(void) {
     for (size_t i = 0; i < COUNT(work); i++)
         EQUAL(0, pthread_create(&threads[i], NULL, work[i], name));
     for (int i = 0; i < children && hung < 3; i++) {
-        pid_t child = fork();
+        pid_t child = fork_busy();
         EXPECT(child >= 0);
         if (!child)
             work_in_child(sockets);

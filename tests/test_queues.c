@@ -2,6 +2,7 @@
  * one. On the host backend, whose queues are as long as CUDA's. SPDX-License-Identifier: Apache-2.0 */
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "bench.h"
@@ -243,6 +244,15 @@ static int try_list(const struct nvlx_op *ops, size_t count, const struct nvlx_t
     return code;
 }
 
+/* Of the first local buffer, what is in flight uses the first `length` bytes, and no others. */
+static void expect_kept(size_t length) {
+    char *end = bench.local[0] + length;
+    struct nvlx_region *used = register_range(bench.engine, end - 1, 2, NULL, NVLX_ACCESS_NONE),
+                       *unused = register_range(bench.engine, end, 100, NULL, NVLX_ACCESS_NONE);
+    OK(nvlx_unregister(unused, 0));
+    REFUSED(nvlx_unregister(used, 0), NVLX_EBUSY, "in flight");
+}
+
 /* A list that is too long to wait does not; what kernels can carry, they carry. */
 static void long_lists(void) {
     enum { LONG = NVLXI_ORDERED_DEPTH + 1, BADLY_ALIGNED = 66000 };
@@ -279,6 +289,7 @@ static void long_lists(void) {
     EQUAL(NVLX_EAGAIN, info.status);
     EQUAL(0, info.engine_fragments);
     EXPECT(info.kernel_fragments >= LONG);
+    expect_kept(BADLY_ALIGNED);
     stream_goes_on(&stream);
     finish(request);
     bench_apply(&bench, ops, LONG);
@@ -383,6 +394,52 @@ static void kernels_share_the_sms(void) {
     bench_end(&bench);
 }
 
+/* An engine of the child's own copies behind a stream of its own. */
+static void work_in_child(void) {
+    struct stream stream;
+    struct nvlx_request *request;
+    char *text, *memory;
+    size_t length;
+    alarm(25);
+    struct nvlx_engine *engine = make_faulty_engine(0);
+    memory = allocate(engine, 0, 2 * KIB, 3);
+    register_range(engine, memory, 2 * KIB, NULL, NVLX_ACCESS_READ_WRITE);
+    OK(nvlx_export(engine, &text, &length));
+    struct nvlx_peer *self = open_peer(engine, text);
+    nvlx_text_free(text);
+    open_stream(&stream);
+    struct nvlx_transfer_options options = behind(&stream);
+    struct nvlx_op op = make_op(NVLX_OP_WRITE, self, memory, (uint64_t)(uintptr_t)memory + KIB, KIB);
+    OK(nvlx_transfer(engine, &op, 1, &options, &request));
+    finish(request);
+    close_stream(&stream);
+    OK(nvlx_engine_destroy(engine));
+    _exit(0);
+}
+
+/* What fills the parent's queues is not in those of a forked child. */
+static void children_have_queues(void) {
+    struct stream stream;
+    int status;
+    begin();
+    open_stream(&stream);
+    struct nvlx_transfer_options options = behind(&stream);
+    stream_stands_still(&stream);
+    EQUAL(NVLXI_ORDERED_DEPTH, start_many(&options, 1, MANY));
+    pid_t child = fork();
+    EXPECT(child >= 0);
+    if (!child && !children_have_threads())
+        _exit(0);
+    if (!child)
+        work_in_child();
+    EXPECT(waitpid(child, &status, 0) == child);
+    EQUAL(0, status);
+    stream_goes_on(&stream);
+    finish_all(NVLXI_ORDERED_DEPTH);
+    close_stream(&stream);
+    bench_end(&bench);
+}
+
 int main(int argc, char **argv) {
     static const struct test tests[] = {{"calls_do_not_wait_for_a_stream", calls_do_not_wait_for_a_stream},
                                         {"posts_do_not_wait_for_a_stream", posts_do_not_wait_for_a_stream},
@@ -393,6 +450,7 @@ int main(int argc, char **argv) {
                                         {"free_lanes_are_bounded", free_lanes_are_bounded},
                                         {"priorities_are_few", priorities_are_few},
                                         {"kernels_share_the_sms", kernels_share_the_sms},
+                                        {"children_have_queues", children_have_queues},
                                         {0}};
     static const struct role roles[] = {OWNER_ROLE, {0}};
     return run_tests(argc, argv, tests, roles, 30);
