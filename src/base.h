@@ -16,10 +16,6 @@
 #define nvlxi_likely(x)   __builtin_expect(!!(x), 1)
 #define nvlxi_unlikely(x) __builtin_expect(!!(x), 0)
 
-/* Each module with locks or tables of the whole process has a function that fork.c calls with these: it takes its
- * locks, lets go of them, and in the child first forgets what is the parent's. */
-enum nvlxi_fork_phase { NVLXI_BEFORE_FORK, NVLXI_IN_PARENT, NVLXI_IN_CHILD };
-
 /* *sum = a + b; false if that does not fit, and *sum is then undefined. */
 static inline bool nvlxi_add(uint64_t a, uint64_t b, uint64_t *sum) {
     return !__builtin_add_overflow(a, b, sum);

@@ -13,7 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "base.h"
+#include "fork_phase.h"
 #include "nvlxfer.h"
 #include "records.h"
 

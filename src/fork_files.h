@@ -5,7 +5,7 @@
 #ifndef NVLXI_FORK_FILES_H
 #define NVLXI_FORK_FILES_H
 
-#include "base.h"
+#include "fork_phase.h"
 
 /* Each returns a descriptor that is closed in forked children, and on exec; or -1 and errno tells why. */
 int nvlxi_fork_files_socket(void);         /* a Unix stream socket that does not block */

@@ -115,7 +115,7 @@ static struct share share_of(const struct nvlxi_pool *pool, const struct nvlxi_t
             share.number = count;
         count += other->gpu == group->gpu && kernel_lanes(other);
     }
-    share.slots = (uint32_t)nvlxi_min(count, budget);
+    share.slots = (uint32_t)nvlxi_max(nvlxi_min(count, budget), 1);
     share.sms = budget / share.slots + (share.number % share.slots < budget % share.slots);
     return share;
 }

@@ -6,7 +6,7 @@
 
 #include <stdbool.h>
 
-#include "base.h"
+#include "fork_phase.h"
 #include "records.h"
 
 struct nvlxi_life; /* of one engine, counted: by the engine, and by each peer that stands for it */

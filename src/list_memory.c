@@ -46,12 +46,12 @@ static void add_free(struct nvlxi_list_memory *memory, struct nvlxi_extent *exte
 }
 
 /* Puts what is behind an extent to it. */
-static void swallow(struct nvlxi_extent *extent, struct nvlxi_extent *behind) {
-    extent->bytes += behind->bytes;
-    extent->behind = behind->behind;
-    if (extent->behind)
-        extent->behind->before = extent;
-    free(behind);
+static void swallow(struct nvlxi_extent *front, struct nvlxi_extent *back) {
+    front->bytes += back->bytes;
+    front->behind = back->behind;
+    if (front->behind)
+        front->behind->before = front;
+    free(back);
 }
 
 static void release(struct nvlxi_list_memory *memory, struct nvlxi_extent *extent) {

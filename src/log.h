@@ -6,7 +6,7 @@
 
 #include <stdbool.h>
 
-#include "base.h"
+#include "fork_phase.h"
 #include "nvlxfer.h"
 
 #ifdef __cplusplus

@@ -37,6 +37,7 @@ static void copy_chunks(const struct nvlxi_chunk *from, struct nvlxi_chunk *to) 
         for (uint32_t done = 0; done < from->count;) {
             if (to->count == to->capacity)
                 to = to->next;
+            /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): there is room */
             const uint32_t count = (uint32_t)nvlxi_min(from->count - done, to->capacity - to->count);
             memcpy(to->fragment + to->count, from->fragment + done, count * sizeof *to->fragment);
             to->count += count;

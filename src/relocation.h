@@ -114,7 +114,7 @@ void nvlxi_relocation_free(struct nvlxi_relocation *relocation);
 
 /* A descriptor's table: no span is mapped. Of another machine's or backend's there is none. */
 int nvlxi_peer_table_make(struct nvlxi_relocation *relocation, const char *text, size_t length,
-                          struct nvlxi_peer_table **table);
+                          struct nvlxi_peer_table **made);
 void nvlxi_peer_table_free(struct nvlxi_relocation *relocation, struct nvlxi_peer_table *table);
 
 int nvlxi_peer_open(struct nvlxi_relocation *relocation, const char *text, size_t length, struct nvlx_peer **peer);

@@ -12,6 +12,7 @@ while read -r file layer; do
 done <<'TABLE'
 include/nvlxfer        00
 src/base               01
+src/fork_phase         01
 src/hash               02
 src/mute               02
 src/log                10

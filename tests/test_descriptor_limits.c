@@ -159,9 +159,9 @@ static void test_long_run(void **state) {
         end += sprintf(end, "%s[null,\"0 0x0 0x%x r\"]", i ? "," : "", COUNT * 0x1000);
     end = stpcpy(end, "]}");
     struct nvlxi_descriptor *descriptor = NULL;
-    uint64_t start = nvlxi_now_ns();
+    clock_t start = clock();
     expect("decode", nvlxi_descriptor_decode(text, (size_t)(end - text), &descriptor), 0, "");
-    double ms = (double)(nvlxi_now_ns() - start) / 1e6;
+    double ms = (double)(clock() - start) * 1e3 / CLOCKS_PER_SEC;
     printf("%d regions over %d segments each: decoded in %.1f ms\n", COUNT, COUNT, ms);
     assert_true(ms <= 3000);
     for (int i = 0; i < COUNT; i++)

@@ -433,6 +433,9 @@ static struct nvlx_alloc_options chunks_of(size_t length) {
     return options;
 }
 
+#define CHUNKS_BYTES ((size_t)300 * 2 * MIB)
+#define CHUNKS_STEP  ((size_t)37 * MIB + 12345) /* from one place that is read to the next */
+
 /* Serves memory in 300 chunks, each of which takes a file descriptor. The exit code tells that there is no such memory.
  */
 static void chunks_role(int socket) {
@@ -441,10 +444,11 @@ static void chunks_role(int socket) {
     const struct nvlx_alloc_options options = chunks_of(2 * MIB);
     struct nvlx_engine *server = make_engine(0);
     get(socket, at, sizeof at);
-    int code = nvlx_alloc(server, 0, 300 * 2 * MIB, &options, &chunks);
+    int code = nvlx_alloc(server, 0, CHUNKS_BYTES, &options, &chunks);
     if (!code) {
-        fill(server, chunks, 300 * 2 * MIB, 7);
-        register_range(server, (char *)chunks + 5, 300 * 2 * MIB - 10, "chunks", NVLX_ACCESS_READ);
+        for (size_t at = 0; at < CHUNKS_BYTES - SIZE - 5; at += CHUNKS_STEP)
+            fill(server, (char *)chunks + 5 + at, SIZE, (uint32_t)(at / CHUNKS_STEP + 1));
+        register_range(server, (char *)chunks + 5, CHUNKS_BYTES - 10, "chunks", NVLX_ACCESS_READ);
         OK(nvlx_serve(server, at, NULL));
     }
     put(socket, &code, sizeof code);
@@ -466,14 +470,14 @@ static void chunks_are_fetched(void) {
         struct nvlx_peer *peer = connect_to(engine, address);
         uint64_t chunks = find(peer, "chunks");
         struct holdings before = holdings();
-        OK(nvlx_peer_map(peer, 0, chunks, 300 * 2 * MIB - 10));
+        OK(nvlx_peer_map(peer, 0, chunks, CHUNKS_BYTES - 10));
         EQUAL(before.fds, holdings().fds);
-        for (size_t at = 0; at < 300 * 2 * MIB - SIZE; at += 37 * MIB + 12345) {
+        for (size_t at = 0; at < CHUNKS_BYTES - SIZE - 5; at += CHUNKS_STEP) {
             move(engine, NVLX_OP_READ, peer, mine, chunks + at, SIZE);
             uint8_t *bytes = malloc(SIZE);
             OK(nvlx_memcpy(engine, bytes, mine, SIZE));
             for (size_t i = 0; i < SIZE; i++)
-                if (bytes[i] != seed_byte(7, 5 + at + i))
+                if (bytes[i] != seed_byte((uint32_t)(at / CHUNKS_STEP + 1), i))
                     FAIL("byte %zu is wrong", at + i);
             free(bytes);
         }

@@ -221,7 +221,7 @@ static void who_may_send_none_waits(void) {
     await_child(&hoarder);
     for (size_t i = 0; i < 4; i++)
         put(mappers[i].socket, "m", 1);
-    usleep(1000000);
+    sleep(1);
     child_end(&hoarder);
     for (size_t i = 0; i < 4; i++)
         await_child(&mappers[i]);
@@ -313,7 +313,7 @@ static void read_beside_a_neighbour(void) {
     peer = connect_to(engine, own_name());
     for (size_t i = 0; i < COUNT(threads); i++)
         EQUAL(0, pthread_create(&threads[i], NULL, i ? read_on : map_on, local + i * CHUNK));
-    usleep(4000000);
+    sleep(4);
     atomic_store(&over, true);
     for (size_t i = 0; i < COUNT(threads); i++)
         EQUAL(0, pthread_join(threads[i], NULL));

@@ -212,7 +212,8 @@ int nvlxi_cuda_any_gpu(struct nvlxi_device *device) {
 
 /* The runtime would say of a machine without any driver that its version is insufficient. */
 static int find_driver(void) {
-    if (dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL)) /* stays loaded: the runtime takes it next */
+    /* cppcheck-suppress leakNoVarFunctionCall ; it stays loaded: the runtime takes it next */
+    if (dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL))
         return 0;
     const char *reason = dlerror();
     bool missing = reason && strstr(reason, "No such file");
