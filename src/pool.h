@@ -24,9 +24,9 @@
 #include "device.h"
 #include "list_memory.h"
 
-#define NVLXI_LANES_MAX         8   /* of one kind, free */
+#define NVLXI_LANES_MAX         4   /* of one kind, free */
 #define NVLXI_ORDERED_LANES_MAX 64  /* of one GPU and priority, behind streams of other GPUs */
-#define NVLXI_LANE_DEPTH        250 /* copies and kernels in a free lane, of which two may share a queue with all */
+#define NVLXI_LANE_DEPTH        500 /* copies and kernels in a free lane, of which one may share a queue with all */
 #define NVLXI_ORDERED_DEPTH     512 /* that wait for streams, on one GPU: a queue takes 1,021 (H100, driver 580) */
 
 struct nvlxi_lane_key {
