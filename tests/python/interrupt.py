@@ -121,6 +121,7 @@ def test_map():
         peer = engine.connect(name, 30)
         (first, _), (second, _) = peer.find("0"), peer.find("1")
         os.kill(child, signal.SIGSTOP)
+        os.waitpid(child, os.WUNTRACED)  # all its threads stand still
         ops = read(peer, own, second, 64)
         interrupted(peer.map, 0, first, 64)
         interrupted(engine.transfer, ops)
