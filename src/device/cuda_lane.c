@@ -79,7 +79,8 @@ static cudaError_t copy_batch(struct nvlxi_lane *lane, const struct nvlxi_fragme
 #endif
 }
 
-/* The default stream takes no batches. */
+/* In a caller's stream: a batch that waits there blocks several of the GPU's channels (pool.h), and the default stream
+ * takes none. */
 static cudaError_t copy_each(struct nvlxi_lane *lane, const struct nvlxi_fragment *list, size_t count,
                              int destination_gpu, int source_gpu) {
     cudaError_t error = cudaSuccess;
@@ -96,7 +97,7 @@ int nvlxi_cuda_copy_list(struct nvlxi_lane *lane, const struct nvlxi_fragment *l
     int code = nvlxi_cuda_enter(lane->device, lane->gpu, &entry);
     if (code)
         return code;
-    if (lane->stream == cudaStreamLegacy)
+    if (lane->callers)
         error = copy_each(lane, list, count, destination_gpu, source_gpu);
     else
         for (size_t done = 0; done < count && !error; done += BATCH)
