@@ -319,10 +319,10 @@ struct nvlx_transfer_options {
     uint32_t flags; /* NVLX_NO_MAP */
     void *stream; /* a CUDA stream (cudaStream_t) of the caller, in whose order the transfer takes its place: it starts
                      after the work that is in the stream, and later work in the stream starts after it. No CPU waits.
-                     What its own GPU carries is put into the stream itself. It holds up no transfer without a stream,
-                     and none behind another one. The limit is CUDA's: streams share CUDA_DEVICE_MAX_CONNECTIONS (8)
-                     channels of a GPU, and one that waits may hold up another where more are busy. NULL: no order, and
-                     the sources' content must be complete before the call */
+                     It holds up no transfer without a stream, and none behind another one: what waits are kernels,
+                     if the mechanism is auto and they can. Copies by engines that wait may hold up other such copies
+                     between GPUs, as those of CUDA's own calls do. NULL: no order, and the sources' content must be
+                     complete before the call */
     uint32_t mechanism; /* NVLX_MECHANISM_... */
     uint32_t max_sms;   /* SMs of each local GPU that the copy kernels of the list may take, all together; 0:
                            config.max_sms. Kernels of several peers or directions share them, and take turns if they are

@@ -79,6 +79,13 @@ bool nvlxi_issue_is_wide(const struct nvlxi_plan *plan) {
     return lanes > 1;
 }
 
+bool nvlxi_issue_by_engines(const struct nvlxi_plan *plan) {
+    bool any = false;
+    for (const struct nvlxi_group *group = plan->groups; group; group = group->following)
+        any = any || group->lists[NVLXI_BY_ENGINES].count;
+    return any;
+}
+
 bool nvlxi_issue_can_kernels(const struct nvlxi_plan *plan) {
     bool can = plan->mechanism == NVLX_MECHANISM_AUTO;
     for (const struct nvlxi_group *group = plan->groups; group; group = group->following)

@@ -46,6 +46,9 @@ bool nvlxi_issue_is_long(const struct nvlxi_terms *terms);
 /* Whether the plan would be carried by several lanes at the same time if it had no stream. */
 bool nvlxi_issue_is_wide(const struct nvlxi_plan *plan);
 
+/* Whether copy engines carry any of what is planned. */
+bool nvlxi_issue_by_engines(const struct nvlxi_plan *plan);
+
 /* Whether kernels could carry all of a plan that the caller leaves to us. They take a place in a queue each, whatever
  * they copy. */
 bool nvlxi_issue_can_kernels(const struct nvlxi_plan *plan);

@@ -9,6 +9,7 @@
 
 #define IDLE_REQUESTS_MAX 256
 #define TOO_LONG          2 /* what start returns for such a list, see there */
+#define BY_KERNELS        3 /* likewise: plan it for kernels alone */
 
 void nvlxi_transfers_init(struct nvlxi_transfers *transfers, size_t list_limit) {
     pthread_mutex_init(&transfers->mutex, NULL);
@@ -258,19 +259,29 @@ static int borrow(struct nvlx_request *request, const struct nvlxi_terms *terms)
     return code == NVLX_EBUSY ? nvlxi_issue_busy(terms, &request->legs) : code;
 }
 
-/* A list need not wait for a stream that has nothing to do: several lanes are then faster. One that is too long to wait
- * must not. */
-static int choose_order(struct nvlxi_pool *pool, struct nvlxi_terms *terms) {
-    if (!nvlxi_issue_is_long(terms)) {
-        if (nvlxi_issue_is_wide(terms->plan) && nvlxi_pool_stream_idle(pool, terms->stream))
-            terms->stream = NULL;
-        return 0;
-    }
+/* A list that is too long to wait for a stream need not wait if the stream has come so far. */
+static int check_long(struct nvlxi_pool *pool, struct nvlxi_terms *terms) {
     int code = nvlxi_pool_stream_done(pool, terms->stream);
     if (code == NVLX_EAGAIN)
         return TOO_LONG;
     terms->stream = NULL;
     return code;
+}
+
+/* Behind a stream that has nothing to do, nothing waits: several lanes are faster. Else kernels wait better than copies
+ * of the engines do, which may hold up others (pool.h), if the list can still be planned for them: BY_KERNELS. */
+static int choose_order(struct nvlxi_pool *pool, struct start *how) {
+    struct nvlxi_terms *terms = &how->terms;
+    const bool by_engines = nvlxi_issue_by_engines(terms->plan), wide = nvlxi_issue_is_wide(terms->plan);
+    if (nvlxi_issue_is_long(terms))
+        return check_long(pool, terms);
+    if (!by_engines && !wide)
+        return 0;
+    if (nvlxi_pool_stream_idle(pool, terms->stream)) {
+        terms->stream = wide ? NULL : terms->stream;
+        return 0;
+    }
+    return by_engines && how->checked && nvlxi_issue_can_kernels(terms->plan) ? BY_KERNELS : 0;
 }
 
 static int tell_too_long(const struct nvlxi_plan *plan) {
@@ -280,15 +291,15 @@ static int tell_too_long(const struct nvlxi_plan *plan) {
                       plan->fragments[NVLXI_BY_ENGINES], NVLXI_ORDERED_DEPTH);
 }
 
-/* Fails only before the first copy; what goes wrong later fails the request. TOO_LONG (not told): to wait for the
- * stream. */
+/* Fails only before the first copy; what goes wrong later fails the request. TOO_LONG, to wait for the stream, and
+ * BY_KERNELS are not told. */
 static int start(struct nvlx_request *request, struct start *how) {
     struct nvlxi_pool *pool = &request->transfers->pool;
     struct nvlxi_stream found, *stream = how->stream ? &found : NULL;
     int code = stream ? pool->ops->stream_find(pool->device, how->stream, stream) : 0;
     how->terms.stream = stream;
     if (!code && stream)
-        code = choose_order(pool, &how->terms);
+        code = choose_order(pool, how);
     if (code || (code = borrow(request, &how->terms)))
         return code;
     if (how->terms.stream && (code = nvlxi_issue_follow(pool, &request->legs, stream))) {
@@ -355,7 +366,7 @@ static int submit(struct nvlx_request *made, struct nvlxi_check *check, const st
                         .checked = &check->checked,
                         .stream = options->stream};
     int code = submit_by(made, &admission, &how, options->mechanism ? options->mechanism : t->mechanism);
-    if (code == TOO_LONG && nvlxi_issue_can_kernels(&made->plan))
+    if (code == BY_KERNELS || (code == TOO_LONG && nvlxi_issue_can_kernels(&made->plan)))
         code = submit_by(made, &admission, &how, NVLX_MECHANISM_KERNEL);
     if (code)
         return code == TOO_LONG ? tell_too_long(&made->plan) : code;

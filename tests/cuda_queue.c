@@ -130,7 +130,8 @@ static void try_kind(struct setup *setup, const struct kind *kind, cudaStream_t 
     /* many more than a queue takes, should those that stand still keep the places of others */
     double beside = longest_free(setup, 5000);
     size_t free_count = 0;
-    for (int i = 0; i < 20; i++) {
+    /* copies by engines that wait may hold up others (src/pool.h): one at a time they do not */
+    for (int i = 0; i < 20 && kind->mechanism != NVLX_MECHANISM_COPY_ENGINE; i++) {
         free_count = 0;
         struct nvlx_request *burst[200];
         for (; free_count < 200; free_count++)
