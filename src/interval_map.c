@@ -77,6 +77,16 @@ void nvlxi_ranges_tidy(struct nvlxi_ranges *ranges) {
         nvlxi_store_free(&ranges->spare);
 }
 
+static bool holds(const struct nvlxi_range *piece, uint64_t address) {
+    return address - piece->start <= piece->last;
+}
+
+/* The first piece that ends after an address; `floor` is the last that begins at or before it. */
+static uint32_t first_behind(const struct nvlxi_ranges *ranges, uint32_t floor, uint64_t address) {
+    __builtin_prefetch(&ranges->store.layers[floor]);
+    return floor && holds(&ranges->piece[floor], address) ? floor : nvlxi_ranges_next(ranges, floor);
+}
+
 /* The pieces that inserts make at most: one in each gap, and two where the ends of one cut others. `found` is the first
  * that they may meet. */
 static uint64_t count_new(const struct nvlxi_ranges *ranges, uint32_t found, uint64_t start, uint64_t end,
@@ -92,7 +102,7 @@ static uint64_t count_new(const struct nvlxi_ranges *ranges, uint32_t found, uin
 
 int nvlxi_ranges_reserve(struct nvlxi_ranges *ranges, uint64_t start, uint64_t end, uint32_t count) {
     nvlxi_ranges_tidy(ranges);
-    ranges->found = nvlxi_ranges_search(ranges, start);
+    ranges->found = first_behind(ranges, nvlxi_order_seek(&ranges->store.order, start), start);
     const uint64_t needed = 1 + (uint64_t)ranges->count + count_new(ranges, ranges->found, start, end, count);
     if (needed <= ranges->store.capacity)
         return 0;
@@ -276,7 +286,7 @@ uint32_t nvlxi_ranges_insert(struct nvlxi_ranges *ranges, const struct nvlxi_ran
 
 void nvlxi_ranges_remove(struct nvlxi_ranges *ranges, const struct nvlxi_range *range) {
     struct nvlxi_layers *layers = ranges->store.layers;
-    const uint32_t first = nvlxi_order_floor(&ranges->store.order, range->start), below = layers[first].below;
+    const uint32_t first = nvlxi_order_seek(&ranges->store.order, range->start), below = layers[first].below;
     uint32_t last = first, next;
     ranges->changes++;
     layers[first].starts--;
@@ -301,14 +311,7 @@ void nvlxi_ranges_remove(struct nvlxi_ranges *ranges, const struct nvlxi_range *
 /* ---- Lookups ----------------------------------------------------------------------------------------- */
 
 uint32_t nvlxi_ranges_search(const struct nvlxi_ranges *ranges, uint64_t address) {
-    const uint32_t id = nvlxi_order_floor(&ranges->store.order, address);
-    const struct nvlxi_range *piece = &ranges->piece[id];
-    __builtin_prefetch(&ranges->store.layers[id]);
-    return id && address - piece->start <= piece->last ? id : nvlxi_ranges_next(ranges, id);
-}
-
-static bool holds(const struct nvlxi_range *piece, uint64_t address) {
-    return address - piece->start <= piece->last;
+    return first_behind(ranges, nvlxi_order_floor(&ranges->store.order, address), address);
 }
 
 /* Whether a piece has bytes that go to the same slot as an address. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "interval_order.h"
 
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,7 +17,9 @@ int nvlxi_order_copy(const struct nvlxi_order *from, uint32_t capacity, struct n
     struct nvlxi_order made = {.first = malloc(leaves * sizeof *made.first),
                                .place = malloc(leaves * sizeof *made.place),
                                .leaf = malloc(leaves * sizeof *made.leaf),
-                               .leaves = from->leaves};
+                               .leaves = from->leaves,
+                               .at = from->at,
+                               .here = from->here};
     if (!made.first || !made.place || !made.leaf) {
         nvlxi_order_free(&made);
         return NVLX_ENOMEM;
@@ -56,6 +59,38 @@ uint32_t nvlxi_order_floor(const struct nvlxi_order *order, uint64_t address) {
         return 0;
     const struct nvlxi_leaf *leaf = &order->leaf[order->place[until - 1]];
     return leaf->id[count_until(leaf->start, leaf->count, address) - 1];
+}
+
+static bool is_leaf(const struct nvlxi_order *order, uint32_t at, uint64_t address) {
+    return at < order->leaves && order->first[at] <= address &&
+           (at + 1 == order->leaves || address < order->first[at + 1]);
+}
+
+static bool is_here(const struct nvlxi_leaf *leaf, uint32_t here, uint64_t address) {
+    return here <= leaf->count && (here == 0 || leaf->start[here - 1] <= address) &&
+           (here == leaf->count || address < leaf->start[here]);
+}
+
+/* Makes `at` and `here` the place behind all entries that are not above the address. There is a leaf. */
+static struct nvlxi_leaf *seek(struct nvlxi_order *order, uint64_t address) {
+    if (!is_leaf(order, order->at, address)) {
+        const uint32_t until = count_until(order->first, order->leaves, address);
+        order->at = until ? until - 1 : 0;
+    }
+    struct nvlxi_leaf *leaf = &order->leaf[order->place[order->at]];
+    if (is_here(leaf, order->here, address))
+        return leaf;
+    order->here++;
+    if (!is_here(leaf, order->here, address))
+        order->here = count_until(leaf->start, leaf->count, address);
+    return leaf;
+}
+
+uint32_t nvlxi_order_seek(struct nvlxi_order *order, uint64_t address) {
+    if (!order->leaves)
+        return 0;
+    const struct nvlxi_leaf *leaf = seek(order, address);
+    return order->here ? leaf->id[order->here - 1] : 0;
 }
 
 /* Puts an unused leaf, empty, at this place of the list. */
@@ -100,20 +135,19 @@ static void split_leaf(struct nvlxi_order *order, uint32_t at, uint64_t start) {
 void nvlxi_order_insert(struct nvlxi_order *order, uint64_t start, uint32_t id) {
     if (!order->leaves)
         add_leaf(order, 0);
-    const uint32_t until = count_until(order->first, order->leaves, start);
-    uint32_t at = until ? until - 1 : 0;
-    if (order->leaf[order->place[at]].count == NVLXI_LEAF) {
-        split_leaf(order, at, start);
-        at += order->first[at + 1] <= start;
+    struct nvlxi_leaf *leaf = seek(order, start);
+    if (leaf->count == NVLXI_LEAF) {
+        split_leaf(order, order->at, start);
+        leaf = seek(order, start);
     }
-    struct nvlxi_leaf *leaf = &order->leaf[order->place[at]];
-    const uint32_t here = count_until(leaf->start, leaf->count, start), behind = leaf->count - here;
+    const uint32_t here = order->here, behind = leaf->count - here;
     memmove(&leaf->start[here + 1], &leaf->start[here], behind * sizeof *leaf->start);
     memmove(&leaf->id[here + 1], &leaf->id[here], behind * sizeof *leaf->id);
     leaf->start[here] = start;
     leaf->id[here] = id;
     leaf->count++;
-    order->first[at] = leaf->start[0];
+    order->first[order->at] = leaf->start[0];
+    order->here = here + 1;
 }
 
 /* Makes one leaf of this one and the next, if they have so few entries. */
@@ -128,18 +162,16 @@ static void join_leaf(struct nvlxi_order *order, uint32_t at) {
 }
 
 void nvlxi_order_remove(struct nvlxi_order *order, uint64_t start) {
-    const uint32_t at = count_until(order->first, order->leaves, start) - 1;
-    struct nvlxi_leaf *leaf = &order->leaf[order->place[at]];
-    const uint32_t here = count_until(leaf->start, leaf->count, start) - 1, behind = --leaf->count - here;
+    struct nvlxi_leaf *leaf = seek(order, start);
+    const uint32_t at = order->at, here = --order->here, behind = --leaf->count - here;
     memmove(&leaf->start[here], &leaf->start[here + 1], behind * sizeof *leaf->start);
     memmove(&leaf->id[here], &leaf->id[here + 1], behind * sizeof *leaf->id);
-    if (!leaf->count) {
+    if (leaf->count)
+        order->first[at] = leaf->start[0];
+    else
         remove_leaf(order, at);
-        if (at)
-            join_leaf(order, at - 1);
-        return;
-    }
-    order->first[at] = leaf->start[0];
+    if (leaf->count >= NVLXI_LEAF / 2)
+        return; /* a neighbour has an entry at least */
     join_leaf(order, at);
     if (at)
         join_leaf(order, at - 1);

@@ -4,7 +4,10 @@
  *
  * Entries lie in leaves of at most NVLXI_LEAF. Two leaves side by side have more than half of one between them, so that
  * `capacity` entries always find room. An insert or a removal moves the rest of one leaf, and now and then the list of
- * leaves. Starts are unique; ids are never 0. */
+ * leaves. Starts are unique; ids are never 0.
+ *
+ * A change begins where the last one was, and searches only if that is not the place: so it costs little where starts
+ * ascend. What a change notes for the next one, no lookup reads. */
 #ifndef NVLXI_INTERVAL_ORDER_H
 #define NVLXI_INTERVAL_ORDER_H
 
@@ -23,6 +26,7 @@ struct nvlxi_order {
     uint32_t *place;         /* which leaf that is; behind them those that are not used */
     struct nvlxi_leaf *leaf; /* [capacity of leaves] */
     uint32_t leaves;
+    uint32_t at, here; /* which leaf the last change was in, and how many of its entries lie before that */
 };
 
 /* A copy with room for `capacity` entries; `from` has no more. NVLX_ENOMEM, not logged. */
@@ -31,6 +35,9 @@ void nvlxi_order_free(struct nvlxi_order *order);
 
 /* The id that begins last, at or before the address; 0 if none does. */
 uint32_t nvlxi_order_floor(const struct nvlxi_order *order, uint64_t address);
+
+/* The same, where the next change is likely to be. Lookups may go on meanwhile. */
+uint32_t nvlxi_order_seek(struct nvlxi_order *order, uint64_t address);
 
 void nvlxi_order_insert(struct nvlxi_order *order, uint64_t start, uint32_t id);
 /* An entry that is there. */

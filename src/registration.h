@@ -87,6 +87,7 @@ struct nvlxi_registration {
     pthread_mutex_t mutex;
     pthread_cond_t export_done;
     struct nvlxi_segment *segments; /* hash set by key */
+    struct nvlxi_segment *recent;   /* the one that was used last: the next region is often in it too; or NULL */
     struct nvlx_region *names;      /* hash set by name */
     struct nvlx_region **regions;   /* list */
     size_t region_count, capacity;

@@ -123,17 +123,21 @@ static int create_segment(struct nvlxi_registration *r, const struct nvlxi_alloc
     return code;
 }
 
+/* Also a PENDING one; NULL: there is none. */
+static struct nvlxi_segment *find_segment(struct nvlxi_registration *r, const struct nvlxi_allocation *allocation) {
+    const struct nvlxi_segment_key key = {allocation->base, allocation->serial};
+    struct nvlxi_segment *segment = r->recent;
+    if (!segment || segment->key.base != key.base || segment->key.serial != key.serial)
+        HASH_FIND(hh, r->segments, &key, sizeof key, segment);
+    return segment;
+}
+
 /* Finds or makes the segment, and gives the region a stake in it. Lets go of the mutex meanwhile. */
 static int acquire(struct nvlxi_registration *r, const struct nvlxi_allocation *allocation, struct nvlx_region *region,
                    struct nvlxi_stake *stake) {
-    const struct nvlxi_segment_key key = {allocation->base, allocation->serial};
     struct nvlxi_segment *segment;
-    for (;;) {
-        HASH_FIND(hh, r->segments, &key, sizeof key, segment);
-        if (!segment || segment->ready)
-            break;
+    while ((segment = find_segment(r, allocation)) && !segment->ready)
         pthread_cond_wait(&r->export_done, &r->mutex);
-    }
     if (!segment) {
         int code = create_segment(r, allocation, &segment);
         if (code)
@@ -142,6 +146,7 @@ static int acquire(struct nvlxi_registration *r, const struct nvlxi_allocation *
     *stake = (struct nvlxi_stake){.segment = segment, .region = region};
     DL_PREPEND(segment->stakes, stake);
     segment->regions++;
+    r->recent = segment;
     region->stale = region->stale || segment->stale;
     return 0;
 }
@@ -164,6 +169,8 @@ int nvlxi_segments_acquire(struct nvlxi_registration *registration, const struct
 static void drop_segment(struct nvlxi_registration *r, struct nvlxi_segment *segment) {
     if (!segment->stale)
         leave_ground(r, segment);
+    if (r->recent == segment)
+        r->recent = NULL;
     HASH_DEL(r->segments, segment); /* NOLINT(clang-analyzer-core.NullDereference): the table has this segment */
     free(segment);
 }
