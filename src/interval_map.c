@@ -7,7 +7,9 @@
 
 #include "error.h"
 
-#define IDS_MIN 64u
+#define IDS_MIN 128u
+#define HUGE    (1u << 20) /* ids: a store of fewer is replaced by one four times as large, since what is copied has to be
+                             paged in again, and what is not used yet has not */
 #define SMALL   4096u /* pieces: of fewer, slots are made soon, since it costs little */
 
 /* ---- Memory ------------------------------------------------------------------------------------------ */
@@ -100,13 +102,17 @@ static uint64_t count_new(const struct nvlxi_ranges *ranges, uint32_t found, uin
     return count;
 }
 
+static uint64_t larger(uint32_t capacity) {
+    return (capacity < HUGE ? 4 : 2) * (uint64_t)capacity;
+}
+
 int nvlxi_ranges_reserve(struct nvlxi_ranges *ranges, uint64_t start, uint64_t end, uint32_t count) {
     nvlxi_ranges_tidy(ranges);
     ranges->found = first_behind(ranges, nvlxi_order_seek(&ranges->store.order, start), start);
     const uint64_t needed = 1 + (uint64_t)ranges->count + count_new(ranges, ranges->found, start, end, count);
     if (needed <= ranges->store.capacity)
         return 0;
-    const uint64_t capacity = nvlxi_max(needed, 2 * (uint64_t)ranges->store.capacity);
+    const uint64_t capacity = nvlxi_max(needed, larger(ranges->store.capacity));
     if (capacity > UINT32_MAX / NVLXI_PIECE ||
         copy_store(&ranges->store, ranges->room, (uint32_t)capacity, &ranges->spare))
         return nvlxi_fail(NVLX_ENOMEM, "no memory for a lookup table of %" PRIu64 " ranges", capacity);

@@ -89,16 +89,16 @@ static void remove_from_list(struct nvlxi_registration *r, const struct nvlx_reg
 }
 
 static int take_name(struct nvlxi_registration *r, struct nvlx_region *region) {
-    struct nvlx_region *other;
+    struct nvlxi_region_name *name = region->name, *other;
     bool hash_full = false;
-    if (!region->name)
+    if (!name)
         return 0;
-    HASH_FIND_STR(r->names, region->name, other);
+    HASH_FIND_STR(r->names, name->text, other);
     if (other)
         return nvlxi_fail(NVLX_EEXIST, "the name \"%s\" is taken by a region at 0x%" PRIx64 " of %" PRIu64 " bytes",
-                          region->name, other->address, other->length);
-    HASH_ADD_KEYPTR(hh, r->names, region->name, strlen(region->name), region);
-    return hash_full ? nvlxi_fail(NVLX_ENOMEM, "no memory for the name \"%s\"", region->name) : 0;
+                          name->text, other->region->address, other->region->length);
+    HASH_ADD_KEYPTR(hh, r->names, name->text, strlen(name->text), name);
+    return hash_full ? nvlxi_fail(NVLX_ENOMEM, "no memory for the name \"%s\"", name->text) : 0;
 }
 
 /* Refuses what would make the descriptor one that no peer reads. */
@@ -169,17 +169,26 @@ static void free_region(struct nvlx_region *region) {
     free(region);
 }
 
+static struct nvlxi_region_name *make_name(const char *text, const struct nvlx_region *region) {
+    const size_t size = strlen(text) + 1;
+    struct nvlxi_region_name *name = calloc(1, sizeof *name + size);
+    if (!name)
+        return NULL;
+    name->region = region;
+    memcpy(name->text, text, size);
+    return name;
+}
+
 /* With room for `segments`. */
 static int make_region(uint64_t address, uint64_t length, const struct nvlx_region_options *options, size_t segments,
                        struct nvlx_region **made) {
-    struct nvlx_region *region = calloc(1, sizeof *region);
+    struct nvlx_region *region = malloc(sizeof *region);
     if (!region)
         return nvlxi_fail(NVLX_ENOMEM, "no memory for a region");
-    region->address = length ? address : 0;
-    region->length = length;
-    region->access = options->access;
+    *region = (struct nvlx_region){
+        .address = length ? address : 0, .length = length, .access = (uint8_t)options->access};
     region->stakes = segments > 1 ? calloc(segments, sizeof *region->stakes) : &region->one;
-    if (!region->stakes || (options->name && !(region->name = strdup(options->name)))) {
+    if (!region->stakes || (options->name && !(region->name = make_name(options->name, region)))) {
         free_region(region);
         return nvlxi_fail(NVLX_ENOMEM, "no memory for a region in %zu segments", segments);
     }
@@ -229,7 +238,7 @@ int nvlxi_registration_remove(struct nvlxi_registration *registration, struct nv
         remove_from_list(r, region);
         r->generation++;
         if (region->name)
-            HASH_DEL(r->names, region);
+            HASH_DEL(r->names, region->name);
         nvlxi_segments_release(r, region);
         tidy(r);
     }

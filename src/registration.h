@@ -60,14 +60,20 @@ struct nvlxi_segment {
 struct nvlx_region {
     struct nvlx_engine *engine;
     struct nvlxi_stake *stakes, one; /* `stakes` points to `one`, or to memory of its own where there are more */
-    uint32_t segment_count;          /* in order of address; 0 for a region of 0 bytes */
     uint64_t address, length;
-    uint32_t access;
-    bool entered;    /* in the list, and in the lookup table if it has bytes and is not stale */
-    bool stale;      /* a segment of it is */
-    size_t position; /* in the list of regions */
-    char *name;      /* NULL: none */
+    struct nvlxi_region_name *name; /* NULL: none */
+    size_t position;                /* in the list of regions */
+    uint32_t segment_count;         /* in order of address; 0 for a region of 0 bytes */
+    uint8_t access;
+    bool entered; /* in the list, and in the lookup table if it has bytes and is not stale */
+    bool stale;   /* a segment of it is */
+};
+
+/* Of its own, so that a region without a name is small: there may be millions. */
+struct nvlxi_region_name {
+    const struct nvlx_region *region;
     UT_hash_handle hh;
+    char text[];
 };
 
 /* What peers are told: regions that grant something and are not stale, and their segments. */
@@ -88,7 +94,7 @@ struct nvlxi_registration {
     pthread_cond_t export_done;
     struct nvlxi_segment *segments; /* hash set by key */
     struct nvlxi_segment *recent;   /* the one that was used last: the next region is often in it too; or NULL */
-    struct nvlx_region *names;      /* hash set by name */
+    struct nvlxi_region_name *names; /* hash set by text */
     struct nvlx_region **regions;   /* list */
     size_t region_count, capacity;
     struct nvlxi_told told, limits;

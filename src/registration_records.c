@@ -83,7 +83,7 @@ static void record_region(const struct nvlx_region *region, struct nvlxi_descrip
                                            .length = region->length};
     if (region->name) {
         record->name = *name;
-        *name = stpcpy(*name, region->name) + 1;
+        *name = stpcpy(*name, region->name->text) + 1;
     }
 }
 

@@ -239,7 +239,7 @@ void nvlxi_region_count(const struct nvlx_region *region, struct nvlxi_told *tol
     if (region->access == NVLX_ACCESS_NONE)
         return;
     told->regions++;
-    told->text += nvlxi_descriptor_region_room(region->name);
+    told->text += nvlxi_descriptor_region_room(region->name ? region->name->text : NULL);
     for (uint32_t i = 0; i < region->segment_count; i++) {
         const struct nvlxi_segment *segment = region->stakes[i].segment;
         if (segment->shared)
