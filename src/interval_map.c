@@ -89,6 +89,18 @@ static uint32_t first_behind(const struct nvlxi_ranges *ranges, uint32_t floor, 
     return floor && holds(&ranges->piece[floor], address) ? floor : nvlxi_ranges_next(ranges, floor);
 }
 
+/* The last piece that begins at or before an address that is about to be changed. Fetches its neighbours too, which a
+ * change looks at, and which are anywhere in memory. */
+static uint32_t seek(struct nvlxi_ranges *ranges, uint64_t address) {
+    uint32_t near[2];
+    const uint32_t id = nvlxi_order_seek(&ranges->store.order, address, near);
+    for (int i = 0; i < 2; i++) {
+        __builtin_prefetch(&ranges->piece[near[i]]);
+        __builtin_prefetch(&ranges->store.layers[near[i]]);
+    }
+    return id;
+}
+
 /* The pieces that inserts make at most: one in each gap, and two where the ends of one cut others. `found` is the first
  * that they may meet. */
 static uint64_t count_new(const struct nvlxi_ranges *ranges, uint32_t found, uint64_t start, uint64_t end,
@@ -108,7 +120,7 @@ static uint64_t larger(uint32_t capacity) {
 
 int nvlxi_ranges_reserve(struct nvlxi_ranges *ranges, uint64_t start, uint64_t end, uint32_t count) {
     nvlxi_ranges_tidy(ranges);
-    ranges->found = first_behind(ranges, nvlxi_order_seek(&ranges->store.order, start), start);
+    ranges->found = first_behind(ranges, seek(ranges, start), start);
     const uint64_t needed = 1 + (uint64_t)ranges->count + count_new(ranges, ranges->found, start, end, count);
     if (needed <= ranges->store.capacity)
         return 0;
@@ -292,7 +304,7 @@ uint32_t nvlxi_ranges_insert(struct nvlxi_ranges *ranges, const struct nvlxi_ran
 
 void nvlxi_ranges_remove(struct nvlxi_ranges *ranges, const struct nvlxi_range *range) {
     struct nvlxi_layers *layers = ranges->store.layers;
-    const uint32_t first = nvlxi_order_seek(&ranges->store.order, range->start), below = layers[first].below;
+    const uint32_t first = seek(ranges, range->start), below = layers[first].below;
     uint32_t last = first, next;
     ranges->changes++;
     layers[first].starts--;

@@ -73,23 +73,33 @@ static bool is_here(const struct nvlxi_leaf *leaf, uint32_t here, uint64_t addre
 
 /* Makes `at` and `here` the place behind all entries that are not above the address. There is a leaf. */
 static struct nvlxi_leaf *seek(struct nvlxi_order *order, uint64_t address) {
-    if (!is_leaf(order, order->at, address)) {
+    struct nvlxi_leaf *leaf;
+    if (is_leaf(order, order->at, address)) {
+        leaf = &order->leaf[order->place[order->at]];
+        if (is_here(leaf, order->here, address))
+            return leaf;
+        if (is_here(leaf, order->here + 1, address)) {
+            order->here++;
+            return leaf;
+        }
+    } else {
         const uint32_t until = count_until(order->first, order->leaves, address);
         order->at = until ? until - 1 : 0;
+        leaf = &order->leaf[order->place[order->at]];
     }
-    struct nvlxi_leaf *leaf = &order->leaf[order->place[order->at]];
-    if (is_here(leaf, order->here, address))
-        return leaf;
-    order->here++;
-    if (!is_here(leaf, order->here, address))
-        order->here = count_until(leaf->start, leaf->count, address);
+    order->here = count_until(leaf->start, leaf->count, address);
     return leaf;
 }
 
-uint32_t nvlxi_order_seek(struct nvlxi_order *order, uint64_t address) {
+uint32_t nvlxi_order_seek(struct nvlxi_order *order, uint64_t address, uint32_t near[2]) {
+    near[0] = near[1] = 0;
     if (!order->leaves)
         return 0;
     const struct nvlxi_leaf *leaf = seek(order, address);
+    if (order->here > 1)
+        near[0] = leaf->id[order->here - 2];
+    if (order->here < leaf->count)
+        near[1] = leaf->id[order->here];
     return order->here ? leaf->id[order->here - 1] : 0;
 }
 

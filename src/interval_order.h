@@ -36,8 +36,9 @@ void nvlxi_order_free(struct nvlxi_order *order);
 /* The id that begins last, at or before the address; 0 if none does. */
 uint32_t nvlxi_order_floor(const struct nvlxi_order *order, uint64_t address);
 
-/* The same, where the next change is likely to be. Lookups may go on meanwhile. */
-uint32_t nvlxi_order_seek(struct nvlxi_order *order, uint64_t address);
+/* The same, where the next change is likely to be. `near`: the ids before and behind that one, or 0 where they lie in
+ * another leaf. Lookups may go on meanwhile. */
+uint32_t nvlxi_order_seek(struct nvlxi_order *order, uint64_t address, uint32_t near[2]);
 
 void nvlxi_order_insert(struct nvlxi_order *order, uint64_t start, uint32_t id);
 /* An entry that is there. */
