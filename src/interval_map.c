@@ -8,9 +8,8 @@
 #include "error.h"
 
 #define IDS_MIN 128u
-#define HUGE    (1u << 20) /* ids: a store of fewer is replaced by one four times as large, since what is copied has to be
-                             paged in again, and what is not used yet has not */
-#define SMALL   4096u /* pieces: of fewer, slots are made soon, since it costs little */
+#define MANY    (1u << 20) /* ids */
+#define SMALL   4096u      /* pieces: of fewer, slots are made soon, since it costs little */
 
 /* ---- Memory ------------------------------------------------------------------------------------------ */
 
@@ -98,7 +97,13 @@ static uint32_t seek(struct nvlxi_ranges *ranges, uint64_t address) {
         __builtin_prefetch(&ranges->piece[near[i]]);
         __builtin_prefetch(&ranges->store.layers[near[i]]);
     }
+    __builtin_prefetch(&ranges->piece[id]);
+    __builtin_prefetch(&ranges->store.layers[id]);
     return id;
+}
+
+void nvlxi_ranges_approach(struct nvlxi_ranges *ranges, uint64_t address) {
+    seek(ranges, address);
 }
 
 /* The pieces that inserts make at most: one in each gap, and two where the ends of one cut others. `found` is the first
@@ -114,8 +119,10 @@ static uint64_t count_new(const struct nvlxi_ranges *ranges, uint32_t found, uin
     return count;
 }
 
+/* By four, since what is copied has to be paged in again, and what is not used yet has not; by two where that is much
+ * address space. */
 static uint64_t larger(uint32_t capacity) {
-    return (capacity < HUGE ? 4 : 2) * (uint64_t)capacity;
+    return (capacity < MANY ? 4 : 2) * (uint64_t)capacity;
 }
 
 int nvlxi_ranges_reserve(struct nvlxi_ranges *ranges, uint64_t start, uint64_t end, uint32_t count) {

@@ -56,6 +56,10 @@ int nvlxi_ranges_build(const struct nvlxi_range *sorted, size_t count, struct nv
 int nvlxi_ranges_init(struct nvlxi_ranges *ranges);
 void nvlxi_ranges_free(struct nvlxi_ranges *ranges);
 
+/* Looks where the next change will be, and fetches what it will look at: worth it where something else, or a lock,
+ * comes between. Lookups may go on meanwhile. */
+void nvlxi_ranges_approach(struct nvlxi_ranges *ranges, uint64_t address);
+
 /* Makes room for inserts of `count` ranges, one behind the other, of together [start, end): they must be the next
  * changes. Lookups may go on meanwhile. NVLX_ENOMEM leaves the table as it was. */
 int nvlxi_ranges_reserve(struct nvlxi_ranges *ranges, uint64_t start, uint64_t end, uint32_t count);

@@ -126,6 +126,7 @@ static int prepare(struct nvlxi_registration *r, struct nvlx_region *region) {
 /* Enters a region whose allocations are known; all or nothing. */
 static int enter(struct nvlxi_registration *r, const struct nvlxi_ground *ground, struct nvlx_region *region) {
     pthread_mutex_lock(&r->mutex);
+    nvlxi_ranges_approach(&r->ranges, region->address);
     int code = nvlxi_segments_acquire(r, ground, region);
     if (code)
         goto unlock;
@@ -185,8 +186,8 @@ static int make_region(uint64_t address, uint64_t length, const struct nvlx_regi
     struct nvlx_region *region = malloc(sizeof *region);
     if (!region)
         return nvlxi_fail(NVLX_ENOMEM, "no memory for a region");
-    *region = (struct nvlx_region){
-        .address = length ? address : 0, .length = length, .access = (uint8_t)options->access};
+    *region =
+        (struct nvlx_region){.address = length ? address : 0, .length = length, .access = (uint8_t)options->access};
     region->stakes = segments > 1 ? calloc(segments, sizeof *region->stakes) : &region->one;
     if (!region->stakes || (options->name && !(region->name = make_name(options->name, region)))) {
         free_region(region);
@@ -226,6 +227,7 @@ int nvlxi_registration_remove(struct nvlxi_registration *registration, struct nv
     *user = NVLXI_NOBODY;
     pthread_mutex_lock(&r->mutex);
     if (region->length && !region->stale) {
+        nvlxi_ranges_approach(&r->ranges, region->address);
         nvlxi_tables_write(r->tables);
         *user = find_user(context, region->address, region->length);
         if (*user == NVLXI_NOBODY)

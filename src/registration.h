@@ -92,10 +92,10 @@ struct nvlxi_registration {
     struct nvlxi_tables *tables;
     pthread_mutex_t mutex;
     pthread_cond_t export_done;
-    struct nvlxi_segment *segments; /* hash set by key */
-    struct nvlxi_segment *recent;   /* the one that was used last: the next region is often in it too; or NULL */
+    struct nvlxi_segment *segments;  /* hash set by key */
+    struct nvlxi_segment *recent;    /* the one that was used last: the next region is often in it too; or NULL */
     struct nvlxi_region_name *names; /* hash set by text */
-    struct nvlx_region **regions;   /* list */
+    struct nvlx_region **regions;    /* list */
     size_t region_count, capacity;
     struct nvlxi_told told, limits;
     uint64_t generation, handles_exported;
