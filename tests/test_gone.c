@@ -156,10 +156,26 @@ static void end_own(struct own *own) {
         OK(nvlx_engine_destroy(own->engine));
 }
 
+/* A peer that follows is told that the memory was withdrawn. */
+static void expect_withdrawn(struct nvlx_peer *peer, uint64_t remote, struct nvlx_prepared *prepared) {
+    const struct nvlx_op op = make_op(NVLX_OP_READ, peer, mine, remote, 1000);
+    struct nvlx_request *request = NULL;
+    uint64_t address, length;
+    while (nvlx_peer_find(peer, "w", &address, &length) == 0)
+        usleep(1000);
+    REFUSED(nvlx_transfer(engine, &op, 1, NULL, &request), NVLX_ERANGE, "not in its registered regions");
+    if (prepared)
+        REFUSED(nvlx_post(prepared, NULL, &request), NVLX_ESTALE, "");
+    EXPECT(!request);
+}
+
 static void free_memory(uint32_t kind, bool connecting, bool mapped) {
     struct own own = begin_own(kind, connecting, mapped);
     OK(nvlx_free(own.engine, own.memory));
-    expect_gone(own.peer, (uintptr_t)own.memory, own.prepared, "");
+    if (connecting)
+        expect_withdrawn(own.peer, (uintptr_t)own.memory, own.prepared);
+    else
+        expect_gone(own.peer, (uintptr_t)own.memory, own.prepared, "");
     end_own(&own);
 }
 
