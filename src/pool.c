@@ -57,21 +57,29 @@ static bool same_kind(const struct nvlxi_lane_key *a, const struct nvlxi_lane_ke
     return a->gpu == b->gpu && a->priority == b->priority && a->device == b->device && a->opcode == b->opcode;
 }
 
+/* An idle lane, a new one, or the emptiest: so few are in use at the same time beside what waits for streams. */
 static enum found find_free(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key, uint32_t queued,
                             struct nvlxi_pooled_lane **found) {
-    struct nvlxi_pooled_lane *lane, *best = NULL;
-    size_t count = 0;
+    const size_t most = atomic_load(&waiting[key->gpu % GPUS_COUNTED]) ? NVLXI_LANES_BESIDE : NVLXI_LANES_MAX;
+    struct nvlxi_pooled_lane *lane, *idle = NULL, *emptiest = NULL;
+    size_t count = 0, in_use = 0;
     LL_FOREACH(pool->lanes[NVLXI_FREE], lane) {
         if (!same_kind(&lane->key, key))
             continue;
         count++;
-        if (!best || lane->queued < best->queued || (lane->queued == best->queued && lane->borrowers < best->borrowers))
-            best = lane;
+        if (!lane->borrowers) {
+            idle = lane;
+            continue;
+        }
+        in_use++;
+        if (!emptiest || lane->queued < emptiest->queued ||
+            (lane->queued == emptiest->queued && lane->borrowers < emptiest->borrowers))
+            emptiest = lane;
     }
-    if (!best || (best->borrowers && count < NVLXI_LANES_MAX))
+    *found = idle && in_use < most ? idle : emptiest;
+    if (!*found || (!idle && in_use < most && count < NVLXI_LANES_MAX))
         return TO_BE_MADE;
-    *found = best;
-    return has_room(best, queued) ? FOUND : NO_ROOM;
+    return has_room(*found, queued) ? FOUND : NO_ROOM;
 }
 
 /* One of the stream's that this borrower has not, an idle one, a new one, or one that the borrower has. */

@@ -5,7 +5,8 @@
  * Both are made when first needed, without the lock held, given back after use, and destroyed with the pool.
  *
  * A free lane serves transfers without a stream, of one device pair, direction and priority. A borrower gets an idle
- * one while fewer than NVLXI_LANES_MAX exist for these, else the emptiest. Nothing in it waits for anything but copies.
+ * one while fewer than NVLXI_LANES_MAX are in use for these, else the emptiest. Nothing in it waits for anything but
+ * copies.
  *
  * A process has a few channels on a GPU. A copy by an engine that waits in a stream blocks one, with whatever else has
  * to share it. Measured between two H200 (driver 580): beside one that waits, copies between GPUs in up to three other
@@ -27,6 +28,7 @@
 #include "list_memory.h"
 
 #define NVLXI_LANES_MAX         4   /* of one kind, free */
+#define NVLXI_LANES_BESIDE      3   /* of them, in use at the same time while something waits for a stream */
 #define NVLXI_ORDERED_LANES_MAX 64  /* of one GPU and priority, behind streams of other GPUs */
 #define NVLXI_LANE_DEPTH        500 /* copies and kernels in a free lane, of which one may share a queue with all */
 #define NVLXI_ORDERED_DEPTH     512 /* that wait for streams, on one GPU: a queue takes 1,021 (H100, driver 580) */

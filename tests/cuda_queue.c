@@ -127,19 +127,9 @@ static void try_kind(struct setup *setup, const struct kind *kind, cudaStream_t 
     size_t count = start_many(setup, kind, still, MANY, &worst);
     EXPECT(count > 0 && count < MANY);
     EXPECT(start_many(setup, kind, still, 1, &refused) == 0);
-    /* many more than a queue takes, should those that stand still keep the places of others */
+    /* many more than a queue takes, should those that stand still keep the places of others; one at a time: CUDA itself
+     * has too few channels for many at once (src/pool.h) */
     double beside = longest_free(setup, 5000);
-    size_t free_count = 0;
-    /* copies by engines that wait may hold up others (src/pool.h): one at a time they do not */
-    for (int i = 0; i < 20 && kind->mechanism != NVLX_MECHANISM_COPY_ENGINE; i++) {
-        free_count = 0;
-        struct nvlx_request *burst[200];
-        for (; free_count < 200; free_count++)
-            burst[free_count] =
-                start(setup->engine, NVLX_OP_READ, setup->peer, setup->local, setup->remote, 4096, NULL);
-        for (size_t j = 0; j < free_count; j++)
-            finish(burst[j]);
-    }
     double before = now_ms();
     for (int i = 0; i < 200; i++) { /* the program's own work in another stream */
         CUDA(cudaMemcpyAsync(setup->local + BYTES - MIB, setup->local + BYTES - 2 * MIB, 4096, cudaMemcpyDeviceToDevice,

@@ -210,8 +210,8 @@ static void the_stream_goes_on_behind_all_legs(void) {
 
 /* ---- Limits --------------------------------------------------------------------------------------------- */
 
-/* What waits for a stream waits in it, not in a lane beside it: a process has a few channels on a GPU, and each stream or
- * lane that waits blocks one. */
+/* What waits for a stream waits in it, not in a lane beside it: a process has a few channels on a GPU, and each stream
+ * or lane that waits blocks one. */
 static void streams_take_no_lanes(void) {
     enum { STREAMS = 65 };
     static struct stream streams[STREAMS];
@@ -299,6 +299,25 @@ static void long_lists(void) {
 }
 
 /* Without a stream: so many as lanes hold, and then a refusal; what is longer than a lane has an empty one. */
+/* Beside what waits for a stream fewer lanes are in use: CUDA has few channels (pool.h). */
+static void few_lanes_are_used_beside_a_stream(void) {
+    struct stream stream;
+    begin();
+    open_stream(&stream);
+    stream_stands_still(&stream);
+    struct nvlx_transfer_options options = behind(&stream);
+    struct nvlx_op one = small(0);
+    OK(nvlx_transfer(bench.engine, &one, 1, &options, &requests[MANY - 1]));
+    bench_apply(&bench, &one, 1);
+    EQUAL(100, start_many(NULL, 1, 100));
+    EQUAL(NVLXI_LANES_BESIDE, atomic_load(&faults.lane_creates));
+    finish_all(100);
+    stream_goes_on(&stream);
+    finish(requests[MANY - 1]);
+    close_stream(&stream);
+    bench_end(&bench);
+}
+
 static void free_lanes_are_bounded(void) {
     enum { LONG = 5000 };
     begin();
@@ -447,6 +466,7 @@ int main(int argc, char **argv) {
                                         {"the_stream_goes_on_behind_all_legs", the_stream_goes_on_behind_all_legs},
                                         {"streams_take_no_lanes", streams_take_no_lanes},
                                         {"long_lists", long_lists},
+                                        {"few_lanes_are_used_beside_a_stream", few_lanes_are_used_beside_a_stream},
                                         {"free_lanes_are_bounded", free_lanes_are_bounded},
                                         {"priorities_are_few", priorities_are_few},
                                         {"kernels_share_the_sms", kernels_share_the_sms},
