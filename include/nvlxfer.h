@@ -319,9 +319,9 @@ struct nvlx_transfer_options {
     uint32_t flags; /* NVLX_NO_MAP */
     void *stream; /* a CUDA stream (cudaStream_t) of the caller, in whose order the transfer takes its place: it starts
                      after the work that is in the stream, and later work in the stream starts after it. No CPU waits.
-                     It holds up no transfer without a stream, and none behind another one: what waits are kernels,
-                     if the mechanism is auto and they can. Copies by engines that wait may hold up other such copies
-                     between GPUs, as those of CUDA's own calls do. NULL: no order, and the sources' content must be
+                     What waits are kernels, if the mechanism is auto and they can: they hold up no other transfer.
+                     Copies by engines that wait may hold up other such copies between GPUs where many are under way
+                     at a time, as those of CUDA's own calls do. NULL: no order, and the sources' content must be
                      complete before the call */
     uint32_t mechanism; /* NVLX_MECHANISM_... */
     uint32_t max_sms;   /* SMs of each local GPU that the copy kernels of the list may take, all together; 0:
@@ -404,10 +404,9 @@ static inline void nvlx_serve_options_init(struct nvlx_serve_options *options) {
  * waits where others have used it up. The thread that serves also closes what peers of this engine have withdrawn,
  * which on cuda waits for running kernels: meanwhile nobody is served, and whoever fetches file descriptors waits, 10
  * seconds at most. May block for up to a second if others are about to serve in the same folder, or at the same
- * "@name". NVLX_EEXIST: another
- * process serves there, the path is no socket, or this engine serves already. NVLX_EACCES: the folder does not let it.
- * NVLX_ENOENT: it is not there, or its path is a loop of links. NVLX_ENOMEM: its disk is full, or too many files are
- * open. NVLX_EBUSY: others keep the folder locked. */
+ * "@name". NVLX_EEXIST: another process serves there, the path is no socket, or this engine serves already.
+ * NVLX_EACCES: the folder does not let it. NVLX_ENOENT: it is not there, or its path is a loop of links. NVLX_ENOMEM:
+ * its disk is full, or too many files are open. NVLX_EBUSY: others keep the folder locked. */
 int nvlx_serve(struct nvlx_engine *engine, const char *address, const struct nvlx_serve_options *options);
 
 /* Makes a peer of the engine that serves at `address`, ready for use; what it registers and unregisters from now on is

@@ -159,7 +159,7 @@ check_locks() {
     local file function
     while read -r file; do
         function=$(sed -n 's/.*void \(nvlxi_[a-z_]*_fork\)(.*) {$/\1/p' "$file")
-        if [[ -z $function ]] || ! grep -qr "$function(phase)\|[ {]$function[,}]" src; then
+        if [[ -z $function ]] || ! grep -qr "${function}(phase)\|[ {]${function}[,}]" src; then
             echo "$file has a lock of the whole process, and no function that src/fork.c comes to"
             failed=1
         fi
