@@ -9,6 +9,7 @@
 #define ENGINE_LANES  4  /* over which a list for the copy engines is spread: they then fill the link from 1 MiB on, */
 #define ENGINE_COPIES 8  /* if each has so many copies: with fewer, issuing to one more takes longer than it gains */
 #define ENGINE_SLICE  64 /* copies that a lane gets at a time */
+#define UNALIGNED_MAX (64u << 10)
 #define PORTIONS_MAX  16 /* launches of a list that is planned meanwhile, beside those that its length takes */
 
 static uint64_t ceil_div(uint64_t a, uint64_t b) {
@@ -86,11 +87,28 @@ bool nvlxi_issue_by_engines(const struct nvlxi_plan *plan) {
     return any;
 }
 
+/* Kernels copy byte by byte where both sides are not aligned alike: what is longer stays with the engines. */
+static bool suits_kernels(const struct nvlxi_group *group) {
+    for (const struct nvlxi_chunk *chunk = group->lists[NVLXI_BY_ENGINES].first; chunk; chunk = chunk->next)
+        for (uint32_t i = 0; i < chunk->count; i++)
+            if ((chunk->fragment[i].destination ^ chunk->fragment[i].source) % 4 &&
+                chunk->fragment[i].length > UNALIGNED_MAX)
+                return false;
+    return true;
+}
+
 bool nvlxi_issue_can_kernels(const struct nvlxi_plan *plan) {
     bool can = plan->mechanism == NVLX_MECHANISM_AUTO;
     for (const struct nvlxi_group *group = plan->groups; group; group = group->following)
         can = can && group->kernels;
     return can;
+}
+
+bool nvlxi_issue_suits_kernels(const struct nvlxi_plan *plan) {
+    bool suits = nvlxi_issue_can_kernels(plan);
+    for (const struct nvlxi_group *group = plan->groups; group; group = group->following)
+        suits = suits && suits_kernels(group);
+    return suits;
 }
 
 /* ---- SMs ---------------------------------------------------------------------------------------------- */

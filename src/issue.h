@@ -52,6 +52,8 @@ bool nvlxi_issue_by_engines(const struct nvlxi_plan *plan);
 /* Whether kernels could carry all of a plan that the caller leaves to us. They take a place in a queue each, whatever
  * they copy. */
 bool nvlxi_issue_can_kernels(const struct nvlxi_plan *plan);
+/* The same, and not much slower than copy engines. */
+bool nvlxi_issue_suits_kernels(const struct nvlxi_plan *plan);
 
 /* What a sealed plan of so many ops does, for those who ask. */
 void nvlxi_issue_describe(const struct nvlxi_pool *pool, const struct nvlxi_plan *plan, size_t ops, uint32_t max_sms,

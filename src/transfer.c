@@ -281,7 +281,7 @@ static int choose_order(struct nvlxi_pool *pool, struct start *how) {
         terms->stream = wide ? NULL : terms->stream;
         return 0;
     }
-    return by_engines && how->checked && nvlxi_issue_can_kernels(terms->plan) ? BY_KERNELS : 0;
+    return by_engines && how->checked && nvlxi_issue_suits_kernels(terms->plan) ? BY_KERNELS : 0;
 }
 
 static int tell_too_long(const struct nvlxi_plan *plan) {

@@ -299,6 +299,29 @@ static void long_lists(void) {
 }
 
 /* Without a stream: so many as lanes hold, and then a refusal; what is longer than a lane has an empty one. */
+/* Behind a busy stream kernels carry what they carry well: not what is long and aligned unlike the other side. */
+static void kernels_wait_rather_than_engines(void) {
+    struct stream stream;
+    begin();
+    open_stream(&stream);
+    for (int unlike = 0; unlike < 2; unlike++) {
+        const struct nvlx_op one = op(NVLX_OP_READ, 0, 0, unlike, 66000);
+        struct nvlx_transfer_options options = behind(&stream);
+        struct nvlx_request_info info = {.size = sizeof info};
+        stream_stands_still(&stream);
+        OK(nvlx_transfer(bench.engine, &one, 1, &options, &requests[0]));
+        OK(nvlx_request_get_info(requests[0], &info));
+        EQUAL(unlike, info.engine_fragments);
+        EQUAL(unlike == 0, info.kernel_fragments > 0);
+        stream_goes_on(&stream);
+        finish(requests[0]);
+        bench_apply(&bench, &one, 1);
+    }
+    bench_compare(&bench, "behind a busy stream");
+    close_stream(&stream);
+    bench_end(&bench);
+}
+
 /* Beside what waits for a stream fewer lanes are in use: CUDA has few channels (pool.h). */
 static void few_lanes_are_used_beside_a_stream(void) {
     struct stream stream;
@@ -466,6 +489,7 @@ int main(int argc, char **argv) {
                                         {"the_stream_goes_on_behind_all_legs", the_stream_goes_on_behind_all_legs},
                                         {"streams_take_no_lanes", streams_take_no_lanes},
                                         {"long_lists", long_lists},
+                                        {"kernels_wait_rather_than_engines", kernels_wait_rather_than_engines},
                                         {"few_lanes_are_used_beside_a_stream", few_lanes_are_used_beside_a_stream},
                                         {"free_lanes_are_bounded", free_lanes_are_bounded},
                                         {"priorities_are_few", priorities_are_few},
