@@ -165,7 +165,7 @@ static int enter(void *holder) {
 static void leave(struct nvlx_request *request) {
     struct nvlxi_transfers *t = request->transfers;
     pthread_mutex_lock(&t->mutex);
-    DL_DELETE(t->in_flight, request);
+    DL_DELETE(t->in_flight, request); /* NOLINT(clang-analyzer-core.NullDereference): the list has it */
     t->in_flight_count--;
     pthread_mutex_unlock(&t->mutex);
     nvlxi_needs_unpin(&request->needs);
@@ -231,6 +231,7 @@ struct start { /* of a request that is in flight */
     struct nvlxi_terms terms;
     struct nvlxi_checked *checked; /* what the request's own plan may lack yet */
     void *stream;                  /* the caller's, or NULL */
+    struct nvlxi_stream found;     /* what it is */
 };
 
 /* Issues what is planned, and plans and issues the portions that are left. A failure fails the request: the rest is
@@ -295,7 +296,7 @@ static int tell_too_long(const struct nvlxi_plan *plan) {
  * BY_KERNELS are not told. */
 static int start(struct nvlx_request *request, struct start *how) {
     struct nvlxi_pool *pool = &request->transfers->pool;
-    struct nvlxi_stream found, *stream = how->stream ? &found : NULL;
+    struct nvlxi_stream *stream = how->stream ? &how->found : NULL;
     int code = stream ? pool->ops->stream_find(pool->device, how->stream, stream) : 0;
     how->terms.stream = stream;
     if (!code && stream)
