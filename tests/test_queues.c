@@ -184,7 +184,8 @@ static void the_stream_goes_on_behind_all_legs(void) {
     begin();
     open_stream(&stream);
     uint8_t *copied = calloc(1, SIZE);
-    EXPECT(copied != NULL);
+    if (!copied)
+        FAIL("no memory");
     struct nvlx_transfer_options options = behind(&stream);
     for (int round = 0; round < 8; round++) {
         const bool heavy = round < 4; /* in one lane: they write the same bytes */

@@ -130,7 +130,7 @@ static void closing_early_leaves_nothing(void) {
 }
 
 /* A follower that is denied something knows by then why, if it was withdrawn: its table is newer. */
-static void refuse_first(int code, const char *words) {
+static void refuse_first(int expected, const char *words) {
     int fd, refused;
     do {
         owner->identity.generation = nvlxi_peer_generation(peer);
@@ -139,7 +139,7 @@ static void refuse_first(int code, const char *words) {
         files->close(files, opened);
         EXPECT(refused != NVLX_EAGAIN || (followed && owner->identity.generation < nvlxi_peer_generation(peer)));
     } while (refused == NVLX_EAGAIN);
-    REFUSED(refused, code, words);
+    REFUSED(refused, expected, words);
 }
 
 static void only_shared_segments_are_given(void) {
@@ -229,10 +229,10 @@ struct fake {
 };
 
 /* A message with `count` file descriptors. */
-static void send_with_pipes(int socket, uint8_t *bytes, size_t length, size_t count) {
+static void send_with_pipes(int socket, const uint8_t *bytes, size_t length, size_t count) {
     char control[CMSG_SPACE(64 * sizeof(int))] = {0};
     int ends[2];
-    struct iovec what = {.iov_base = bytes, .iov_len = length};
+    struct iovec what = {.iov_base = (void *)(uintptr_t)bytes, .iov_len = length};
     struct msghdr message = {.msg_iov = &what, .msg_iovlen = 1};
     EXPECT(pipe2(ends, O_CLOEXEC) == 0);
     if (count) {
