@@ -426,14 +426,14 @@ int nvlx_connect(struct nvlx_engine *engine, const char *address, int64_t timeou
  * for it, which is tried for 3 s. From then on nvlx_transfer, nvlx_prepare, nvlx_post, nvlx_peer_map and
  * nvlx_peer_update give NVLX_ESTALE for this peer, and issue nothing. What is in flight ends as it does. The peer's
  * memory stays mapped until nvlx_peer_close. A process restarted at the address is a new peer: connect again. Of a peer
- * from nvlx_peer_open nothing is known: 0; except of an engine of this very process, once it was destroyed. */
+ * from nvlx_peer_open nothing is known: 0; except of an engine of this process itself, once it was destroyed. */
 int nvlx_peer_test(struct nvlx_peer *peer);
 
 /* ---- Advanced use ------------------------------------------------------------------------------------ */
 
 /* Replaces what is known of a peer by a newer descriptor of the same engine, atomically. Segments that it still lists
- * stay mapped, but for chunks (NVLX_ALLOC_VMM) where it changes which of them regions join, or whether any region
- * grants writing: these are mapped anew, and count as withdrawn for prepared lists; those withdrawn are refused from
+ * stay mapped, except chunks (NVLX_ALLOC_VMM) where it changes which of them regions join, or whether any region
+ * grants writing: these are mapped again, and count as withdrawn for prepared lists; those withdrawn are refused from
  * now on and closed, or, if transfers in flight use them, at the next update or at nvlx_peer_close. The same generation
  * again changes nothing. May wait for running kernels if something is closed. NVLX_ESTALE: the text is older than what
  * is known, or of another engine (the process has restarted: open it as a new peer), or the peer is gone. Errors as
