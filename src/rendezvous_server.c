@@ -217,14 +217,17 @@ static void go_on_mapping(struct connection *c) {
         c->mapping = c->since + MAPPING_NS;
 }
 
-static int give_files(const struct nvlxi_server *server, struct connection *c) {
+static int give_files(struct nvlxi_server *server, struct connection *c) {
     size_t before = c->giving.given;
     int code = nvlxi_giving_go_on(&c->giving, c->socket, server->publisher->registration,
                                   nvlxi_giving_share(server->max_connections));
-    if (c->giving.denied)
+    if (c->giving.denied) {
         deny(c, c->giving.denied);
-    else if (!code && c->giving.given > before)
+        if (c->giving.denied == NVLX_ESTALE) /* who withdrew it may not have come to say so yet */
+            atomic_store(&server->outdated, true);
+    } else if (!code && c->giving.given > before) {
         go_on_mapping(c);
+    }
     return code;
 }
 
