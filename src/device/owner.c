@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
-#include "owner.h"
+#include "device/owner.h"
 
 #include <inttypes.h>
 #include <unistd.h>
 
-#include "../error.h"
-#include "../identity.h"
+#include "base/error.h"
+#include "base/identity.h"
 
 int nvlxi_check_owner(const struct nvlxi_map *map) {
     struct nvlxi_identity mine;

@@ -2,7 +2,7 @@
 #ifndef NVLXI_DEVICE_OWNER_H
 #define NVLXI_DEVICE_OWNER_H
 
-#include "../device.h"
+#include "device/device.h"
 
 /* How processes share that cannot do so by legacy handles, since their PID namespaces differ: ends a message. */
 #define NVLXI_NAMESPACE_REMEDY                                                                                         \

@@ -1,0 +1,522 @@
+/* The exported functions of engines, memory, regions and peers: they check the arguments, take the engine apart, and
+ * call the modules below. Those of transfers are in transfers.c.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "api/engine.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <utlist.h>
+
+#include "api/abi.h"
+#include "api/backend.h"
+#include "api/fork.h"
+#include "base/error.h"
+#include "base/identity.h"
+#include "base/log.h"
+
+#define LIST_MEMORY (256u << 20) /* bytes; where config.list_memory is 0 */
+
+struct allocation { /* memory from nvlx_alloc */
+    void *address;
+    size_t length;
+    bool going; /* nvlx_free is at it */
+    UT_hash_handle hh;
+};
+
+int nvlxi_engine_refuse(const struct nvlx_engine *engine) {
+    if (!engine)
+        return nvlxi_fail(NVLX_EINVAL, "the engine is NULL");
+    return nvlxi_fail(NVLX_EFORK,
+                      "process %ld is a forked child: make an engine of its own, on cuda only if CUDA was not used "
+                      "before the fork",
+                      (long)getpid());
+}
+
+/* ---- Engine ------------------------------------------------------------------------------------------ */
+
+static int count_gpus(uint32_t backend, int *count) {
+    const struct nvlxi_device_ops *ops;
+    int gpus, code = nvlxi_pointer_check(count, "count");
+    if (!code)
+        code = nvlxi_backend_find(backend, &ops);
+    if (!code)
+        code = ops->count(&gpus);
+    if (!code)
+        *count = gpus;
+    return code;
+}
+
+int nvlx_gpu_count(uint32_t backend, int *count) {
+    struct nvlxi_attempt call;
+    nvlxi_attempt_begin(&call);
+    return nvlxi_attempt_end(&call, count_gpus(backend, count));
+}
+
+static int init_modules(struct nvlx_engine *engine, const struct nvlx_config *config) {
+    struct nvlxi_registration *registration = &engine->registration;
+    struct nvlxi_relocation *relocation = &engine->relocation;
+    struct nvlxi_transfers *transfers = &engine->transfers;
+    registration->ops = relocation->ops = transfers->pool.ops = engine->ops;
+    registration->device = relocation->device = transfers->pool.device = engine->device;
+    registration->engine = transfers->engine = engine;
+    registration->tables = relocation->tables = transfers->tables = &engine->tables;
+    transfers->registration = registration;
+    transfers->max_requests = config->max_requests ? config->max_requests : 4096;
+    transfers->mechanism = config->mechanism ? config->mechanism : NVLX_MECHANISM_AUTO;
+    transfers->max_sms = config->max_sms;
+    int code = engine->ops->count(&relocation->gpus);
+    if (!code)
+        code = nvlxi_relocation_init(relocation, &engine->identity);
+    if (code)
+        return code;
+    code = nvlxi_registration_init(registration);
+    if (code) {
+        nvlxi_relocation_free(relocation);
+        return code;
+    }
+    nvlxi_tables_init(&engine->tables);
+    pthread_mutex_init(&engine->mutex, NULL);
+    nvlxi_transfers_init(transfers, config->list_memory ? config->list_memory : LIST_MEMORY);
+    nvlxi_rendezvous_init(&engine->rendezvous, registration, relocation, transfers, &engine->identity);
+    return 0;
+}
+
+int nvlxi_engine_create(const struct nvlx_config *config, const struct nvlxi_device_ops *ops,
+                        struct nvlx_engine **engine) {
+    struct nvlx_engine *made = calloc(1, sizeof *made);
+    if (!made)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for an engine");
+    made->ops = ops;
+    int code = nvlxi_fork_page_make(&made->alive);
+    if (code)
+        goto free_engine;
+    if ((code = nvlxi_identity_make(&made->identity)))
+        goto unmake_alive;
+    if ((code = ops->open(config->gpus, config->gpu_count, &made->device)))
+        goto unmake_alive;
+    if ((code = init_modules(made, config)))
+        goto close_device;
+    nvlxi_log(NVLX_LOG_INFO, "engine %s on backend %s with %d GPUs", made->identity.engine, ops->name,
+              made->relocation.gpus);
+    *engine = made;
+    return 0;
+close_device:
+    ops->close(made->device);
+unmake_alive:
+    nvlxi_fork_page_free(made->alive);
+free_engine:
+    free(made);
+    return code;
+}
+
+static int create_engine(const struct nvlx_config *config, struct nvlx_engine **engine) {
+    struct nvlx_config known;
+    const struct nvlxi_device_ops *ops;
+    nvlx_config_init(&known);
+    int code = nvlxi_pointer_check(engine, "engine");
+    if (!code)
+        code = nvlxi_struct_take(&known, sizeof known, config, "nvlx_config");
+    if (!code && known.gpu_count && !known.gpus)
+        code = nvlxi_fail(NVLX_EINVAL, "config.gpus is NULL and config.gpu_count is %zu", known.gpu_count);
+    if (!code)
+        code = nvlxi_mechanism_check(known.mechanism);
+    if (!code)
+        code = nvlxi_backend_find(known.backend, &ops);
+    return code ? code : nvlxi_engine_create(&known, ops, engine);
+}
+
+int nvlx_engine_create(const struct nvlx_config *config, struct nvlx_engine **engine) {
+    struct nvlxi_attempt call;
+    nvlxi_attempt_begin(&call);
+    return nvlxi_attempt_end(&call, create_engine(config, engine));
+}
+
+static int free_allocations(struct nvlx_engine *engine) {
+    struct allocation *allocation, *next;
+    int code = 0;
+    HASH_ITER(hh, engine->allocations, allocation, next) {
+        int failed = engine->ops->free(engine->device, allocation->address);
+        code = code ? code : failed;
+        HASH_DEL(engine->allocations, allocation);
+        free(allocation);
+    }
+    return code;
+}
+
+static int destroy_engine(struct nvlx_engine *engine) {
+    struct nvlx_peer *peer, *next;
+    if (!engine)
+        return 0;
+    int failed, code = nvlxi_engine_check(engine);
+    if (code)
+        return code;
+    nvlxi_rendezvous_free(&engine->rendezvous); /* first: its thread uses all the others */
+    nvlxi_transfers_free(&engine->transfers);
+    DL_FOREACH_SAFE(engine->peers, peer, next) {
+        failed = nvlxi_peer_close(peer);
+        code = code ? code : failed;
+    }
+    nvlxi_registration_free(&engine->registration);
+    nvlxi_relocation_free(&engine->relocation);
+    failed = free_allocations(engine);
+    engine->ops->close(engine->device);
+    nvlxi_tables_destroy(&engine->tables);
+    pthread_mutex_destroy(&engine->mutex);
+    nvlxi_fork_page_free(engine->alive);
+    free(engine);
+    return code ? code : failed;
+}
+
+int nvlx_engine_destroy(struct nvlx_engine *engine) {
+    struct nvlxi_attempt call;
+    nvlxi_attempt_begin(&call);
+    return nvlxi_attempt_end(&call, destroy_engine(engine));
+}
+
+const char *nvlx_backend_name(const struct nvlx_engine *engine) {
+    return engine ? engine->ops->name : "";
+}
+
+int nvlx_engine_get_info(struct nvlx_engine *engine, struct nvlx_engine_info *info) {
+    struct nvlx_engine_info made = {0};
+    int code = nvlxi_engine_check(engine);
+    if (code)
+        return code;
+    pthread_mutex_lock(&engine->registration.mutex);
+    made.segments = HASH_COUNT(engine->registration.segments);
+    made.regions = engine->registration.region_count;
+    made.handles_exported = engine->registration.handles_exported;
+    pthread_mutex_unlock(&engine->registration.mutex);
+    made.mappings = atomic_load(&engine->relocation.mappings);
+    pthread_mutex_lock(&engine->transfers.mutex);
+    made.requests = engine->transfers.in_flight_count;
+    pthread_mutex_unlock(&engine->transfers.mutex);
+    return nvlxi_struct_give(info, &made, sizeof made, "nvlx_engine_info");
+}
+
+/* ---- Memory ------------------------------------------------------------------------------------------ */
+
+static int check_gpu(const struct nvlx_engine *engine, int gpu) {
+    if (gpu >= 0 && gpu < engine->relocation.gpus)
+        return 0;
+    return nvlxi_fail(NVLX_EINVAL, "GPU %d is not one of the %d GPUs here", gpu, engine->relocation.gpus);
+}
+
+static int keep_allocation(struct nvlx_engine *engine, void *address, size_t length) {
+    struct allocation *allocation = calloc(1, sizeof *allocation);
+    bool hash_full = allocation == NULL;
+    if (allocation) {
+        allocation->address = address;
+        allocation->length = length;
+        pthread_mutex_lock(&engine->mutex);
+        HASH_ADD_PTR(engine->allocations, address, allocation);
+        pthread_mutex_unlock(&engine->mutex);
+    }
+    if (!hash_full)
+        return 0;
+    free(allocation);
+    return nvlxi_fail(NVLX_ENOMEM, "no memory to note an allocation of %zu bytes", length);
+}
+
+static int alloc_request(int gpu, size_t length, const struct nvlx_alloc_options *options,
+                         struct nvlxi_alloc *request) {
+    static const uint32_t kinds[] = {NVLXI_KIND_CUDA_MALLOC, NVLXI_KIND_VMM, NVLXI_KIND_POOL};
+    if (!length)
+        return nvlxi_fail(NVLX_EINVAL, "length 0: an allocation has at least one byte");
+    if (options->flags >= NVLXI_COUNT(kinds))
+        return nvlxi_fail(NVLX_EINVAL, "flags 0x%" PRIx32 " are not one of NVLX_ALLOC_...", options->flags);
+    if (options->chunk_length && options->flags != NVLX_ALLOC_VMM)
+        return nvlxi_fail(NVLX_EINVAL, "chunk_length %zu is for NVLX_ALLOC_VMM", options->chunk_length);
+    *request = (struct nvlxi_alloc){
+        .gpu = gpu, .length = length, .kind = kinds[options->flags], .chunk = options->chunk_length};
+    return 0;
+}
+
+static int alloc_memory(struct nvlx_engine *engine, int gpu, size_t length, const struct nvlx_alloc_options *options,
+                        void **address) {
+    struct nvlx_alloc_options known;
+    struct nvlxi_alloc request;
+    void *made;
+    nvlx_alloc_options_init(&known);
+    int code = nvlxi_engine_check(engine);
+    if (code || (code = nvlxi_pointer_check(address, "address")) ||
+        (code = nvlxi_struct_take(&known, sizeof known, options, "nvlx_alloc_options")) ||
+        (code = check_gpu(engine, gpu)))
+        return code;
+    if ((code = alloc_request(gpu, length, &known, &request)))
+        return code;
+    code = engine->ops->alloc(engine->device, &request, &made);
+    if (code)
+        return code;
+    code = keep_allocation(engine, made, length);
+    if (code) {
+        engine->ops->free(engine->device, made);
+        return code;
+    }
+    *address = made;
+    return 0;
+}
+
+int nvlx_alloc(struct nvlx_engine *engine, int gpu, size_t length, const struct nvlx_alloc_options *options,
+               void **address) {
+    struct nvlxi_attempt call;
+    nvlxi_attempt_begin(&call);
+    return nvlxi_attempt_end(&call, alloc_memory(engine, gpu, length, options, address));
+}
+
+static const char *user_name(enum nvlxi_user user) {
+    return user == NVLXI_A_PREPARED_LIST ? "a prepared list (free it first)" : "a transfer in flight";
+}
+
+/* Finds an allocation to be freed, which then no other thread can. */
+static int claim_allocation(struct nvlx_engine *engine, void *address, struct allocation **claimed) {
+    struct allocation *allocation;
+    pthread_mutex_lock(&engine->mutex);
+    HASH_FIND_PTR(engine->allocations, &address, allocation);
+    bool found = allocation && !allocation->going;
+    if (found)
+        allocation->going = true;
+    pthread_mutex_unlock(&engine->mutex);
+    *claimed = allocation;
+    return found ? 0
+                 : nvlxi_fail(NVLX_EINVAL, "address %p is not from nvlx_alloc of this engine, or was freed before",
+                              address);
+}
+
+/* Ends a claim: the allocation stays, or is forgotten. */
+static void end_claim(struct nvlx_engine *engine, struct allocation *allocation, bool stays) {
+    pthread_mutex_lock(&engine->mutex);
+    allocation->going = false;
+    if (!stays)
+        HASH_DEL(engine->allocations, allocation);
+    pthread_mutex_unlock(&engine->mutex);
+    if (!stays)
+        free(allocation);
+}
+
+static int free_memory(struct nvlx_engine *engine, void *address) {
+    struct allocation *allocation;
+    enum nvlxi_user user;
+    int code = nvlxi_engine_check(engine);
+    if (code || !address || (code = claim_allocation(engine, address, &allocation)))
+        return code;
+    nvlxi_transfers_progress(&engine->transfers);
+    code = nvlxi_registration_forget(&engine->registration, (uint64_t)(uintptr_t)address, allocation->length,
+                                     nvlxi_transfers_user, &engine->transfers, &user);
+    end_claim(engine, allocation, code != 0);
+    if (code)
+        return nvlxi_fail(code, "%s uses the memory at %p", user_name(user), address);
+    return engine->ops->free(engine->device, address);
+}
+
+int nvlx_free(struct nvlx_engine *engine, void *address) {
+    struct nvlxi_attempt call;
+    nvlxi_attempt_begin(&call);
+    return nvlxi_attempt_end(&call, free_memory(engine, address));
+}
+
+int nvlx_memcpy(struct nvlx_engine *engine, void *destination, const void *source, size_t length) {
+    int code = nvlxi_engine_check(engine);
+    if (code || !length)
+        return code;
+    if ((code = nvlxi_pointer_check(destination, "destination")) || (code = nvlxi_pointer_check(source, "source")))
+        return code;
+    return engine->ops->memcpy(engine->device, destination, source, length);
+}
+
+/* ---- Registration ------------------------------------------------------------------------------------ */
+
+static int register_range(struct nvlx_engine *engine, const void *address, size_t length,
+                          const struct nvlx_region_options *options, struct nvlx_region **region) {
+    struct nvlx_region_options known;
+    nvlx_region_options_init(&known);
+    int code = nvlxi_engine_check(engine);
+    if (code || (code = nvlxi_pointer_check(region, "region")) ||
+        (code = nvlxi_struct_take(&known, sizeof known, options, "nvlx_region_options")))
+        return code;
+    return nvlxi_registration_add(&engine->registration, (uint64_t)(uintptr_t)address, length, &known, region);
+}
+
+int nvlx_register(struct nvlx_engine *engine, const void *address, size_t length,
+                  const struct nvlx_region_options *options, struct nvlx_region **region) {
+    struct nvlxi_attempt call;
+    nvlxi_attempt_begin(&call);
+    return nvlxi_attempt_end(&call, register_range(engine, address, length, options, region));
+}
+
+static int unregister(struct nvlx_region *region, int64_t timeout_ns) {
+    int code = nvlxi_pointer_check(region, "region");
+    if (code || (code = nvlxi_engine_check(region->engine)))
+        return code;
+    struct nvlxi_transfers *transfers = &region->engine->transfers;
+    uint64_t since = nvlxi_now_ns(), deadline = nvlxi_deadline(timeout_ns);
+    enum nvlxi_user user;
+    for (bool asked = false;; asked = true) {
+        code = nvlxi_registration_remove(&region->engine->registration, region, nvlxi_transfers_user, transfers, &user);
+        if (code != NVLX_EBUSY)
+            return code;
+        if (user == NVLXI_A_PREPARED_LIST || (asked && nvlxi_now_ns() >= deadline))
+            return nvlxi_fail(NVLX_EBUSY, "%s uses the region at 0x%" PRIx64 " of %" PRIu64 " bytes", user_name(user),
+                              region->address, region->length);
+        nvlxi_transfers_pause(since);
+        nvlxi_transfers_progress(transfers); /* it may be done, and nobody have asked */
+    }
+}
+
+int nvlx_unregister(struct nvlx_region *region, int64_t timeout_ns) {
+    struct nvlxi_attempt call;
+    nvlxi_attempt_begin(&call);
+    return nvlxi_attempt_end(&call, unregister(region, timeout_ns));
+}
+
+static int export_text(struct nvlx_engine *engine, char **text, size_t *length) {
+    uint64_t generation;
+    int code = nvlxi_engine_check(engine);
+    if (code || (code = nvlxi_pointer_check(text, "text")) || (code = nvlxi_pointer_check(length, "length")))
+        return code;
+    return nvlxi_publisher_text(&engine->rendezvous.publisher, text, length, &generation);
+}
+
+int nvlx_export(struct nvlx_engine *engine, char **text, size_t *length) {
+    struct nvlxi_attempt call;
+    nvlxi_attempt_begin(&call);
+    return nvlxi_attempt_end(&call, export_text(engine, text, length));
+}
+
+void nvlx_text_free(char *text) {
+    free(text);
+}
+
+/* ---- Peers ------------------------------------------------------------------------------------------- */
+
+static int check_peer(const struct nvlx_peer *peer) {
+    int code = nvlxi_pointer_check(peer, "peer");
+    return code ? code : nvlxi_engine_check(peer->engine);
+}
+
+static void keep_peer(struct nvlx_engine *engine, struct nvlx_peer *peer) {
+    peer->engine = engine;
+    pthread_mutex_lock(&engine->mutex);
+    DL_APPEND(engine->peers, peer);
+    pthread_mutex_unlock(&engine->mutex);
+}
+
+int nvlx_peer_open(struct nvlx_engine *engine, const char *text, size_t length, struct nvlx_peer **peer) {
+    struct nvlx_peer *made;
+    int code = nvlxi_engine_check(engine);
+    if (code || (code = nvlxi_pointer_check(text, "text")) || (code = nvlxi_pointer_check(peer, "peer")))
+        return code;
+    code = nvlxi_peer_open(&engine->relocation, text, length, &made);
+    if (code)
+        return code;
+    keep_peer(engine, made);
+    *peer = made;
+    return 0;
+}
+
+static int serve(struct nvlx_engine *engine, const char *address, const struct nvlx_serve_options *options) {
+    struct nvlx_serve_options known;
+    nvlx_serve_options_init(&known);
+    int code = nvlxi_engine_check(engine);
+    if (code || (code = nvlxi_pointer_check(address, "address")) ||
+        (code = nvlxi_struct_take(&known, sizeof known, options, "nvlx_serve_options")))
+        return code;
+    return nvlxi_rendezvous_serve(&engine->rendezvous, address, &known);
+}
+
+int nvlx_serve(struct nvlx_engine *engine, const char *address, const struct nvlx_serve_options *options) {
+    struct nvlxi_attempt call;
+    nvlxi_attempt_begin(&call);
+    return nvlxi_attempt_end(&call, serve(engine, address, options));
+}
+
+static int connect_peer(struct nvlx_engine *engine, const char *address, int64_t timeout_ns, struct nvlx_peer **peer) {
+    struct nvlx_peer *made;
+    int code = nvlxi_engine_check(engine);
+    if (code || (code = nvlxi_pointer_check(address, "address")) || (code = nvlxi_pointer_check(peer, "peer")))
+        return code;
+    code = nvlxi_rendezvous_connect(&engine->rendezvous, address, timeout_ns, &made);
+    if (code)
+        return code;
+    keep_peer(engine, made);
+    *peer = made;
+    return 0;
+}
+
+int nvlx_connect(struct nvlx_engine *engine, const char *address, int64_t timeout_ns, struct nvlx_peer **peer) {
+    struct nvlxi_attempt call;
+    nvlxi_attempt_begin(&call);
+    return nvlxi_attempt_end(&call, connect_peer(engine, address, timeout_ns, peer));
+}
+
+int nvlx_peer_test(struct nvlx_peer *peer) {
+    int code = check_peer(peer);
+    return code ? code : nvlxi_peer_test(peer);
+}
+
+static int update_peer(struct nvlx_peer *peer, const char *text, size_t length) {
+    int code = check_peer(peer);
+    if (code || (code = nvlxi_pointer_check(text, "text")))
+        return code;
+    nvlxi_transfers_progress(&peer->engine->transfers);
+    return nvlxi_peer_update(peer, text, length);
+}
+
+int nvlx_peer_update(struct nvlx_peer *peer, const char *text, size_t length) {
+    struct nvlxi_attempt call;
+    nvlxi_attempt_begin(&call);
+    return nvlxi_attempt_end(&call, update_peer(peer, text, length));
+}
+
+int nvlx_peer_find(struct nvlx_peer *peer, const char *name, uint64_t *address, uint64_t *length) {
+    int code = check_peer(peer);
+    if (code || (code = nvlxi_pointer_check(name, "name")) || (code = nvlxi_pointer_check(address, "address")) ||
+        (code = nvlxi_pointer_check(length, "length")))
+        return code;
+    return nvlxi_peer_find(peer, name, address, length);
+}
+
+static int map_peer(struct nvlx_peer *peer, int gpu, uint64_t address, uint64_t length) {
+    int code = check_peer(peer);
+    if (!code)
+        code = nvlxi_peer_map_range(peer, gpu, address, length);
+    if (!code)
+        peer->engine->ops->load(peer->engine->device, gpu);
+    return code;
+}
+
+int nvlx_peer_map(struct nvlx_peer *peer, int gpu, uint64_t address, uint64_t length) {
+    struct nvlxi_attempt call;
+    nvlxi_attempt_begin(&call);
+    return nvlxi_attempt_end(&call, map_peer(peer, gpu, address, length));
+}
+
+static int close_peer(struct nvlx_peer *peer) {
+    if (!peer)
+        return 0;
+    int code = check_peer(peer);
+    if (code)
+        return code;
+    struct nvlx_engine *engine = peer->engine;
+    if (nvlxi_prepared_names(&engine->transfers, peer))
+        return nvlxi_fail(NVLX_EBUSY, "a prepared list names the peer: free it first");
+    for (uint64_t since = nvlxi_now_ns();; nvlxi_transfers_pause(since)) {
+        nvlxi_transfers_progress(&engine->transfers);
+        if (!atomic_load(&peer->pins))
+            break;
+    }
+    nvlxi_rendezvous_leave(&engine->rendezvous, peer);
+    pthread_mutex_lock(&engine->mutex);
+    DL_DELETE(engine->peers, peer);
+    pthread_mutex_unlock(&engine->mutex);
+    return nvlxi_peer_close(peer);
+}
+
+int nvlx_peer_close(struct nvlx_peer *peer) {
+    struct nvlxi_attempt call;
+    nvlxi_attempt_begin(&call);
+    return nvlxi_attempt_end(&call, close_peer(peer));
+}

@@ -1,0 +1,49 @@
+/* An engine's inside, and what the files of exported functions share.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef NVLXI_ENGINE_H
+#define NVLXI_ENGINE_H
+
+#include "base/error.h"
+#include "rendezvous/rendezvous.h"
+#include "transfer/transfer.h"
+
+struct nvlx_engine {
+    const volatile char *alive; /* 1; in a forked child 0: see fork.h */
+    const struct nvlxi_device_ops *ops;
+    struct nvlxi_device *device;
+    struct nvlxi_identity identity;
+    struct nvlxi_tables tables;
+    struct nvlxi_registration registration;
+    struct nvlxi_relocation relocation;
+    struct nvlxi_transfers transfers;
+    struct nvlxi_rendezvous rendezvous;
+    pthread_mutex_t mutex;          /* guards the two below */
+    struct nvlx_peer *peers;        /* list */
+    struct allocation *allocations; /* hash set by address */
+};
+
+/* On the given backend, whatever the configuration says of it. */
+int nvlxi_engine_create(const struct nvlx_config *config, const struct nvlxi_device_ops *ops,
+                        struct nvlx_engine **engine);
+
+/* ---- Arguments: checked before any lock ----------------------------------------------------------------- */
+
+/* Why the engine cannot be used: it is NULL, or of this process's parent. */
+int nvlxi_engine_refuse(const struct nvlx_engine *engine);
+
+static inline int nvlxi_engine_check(const struct nvlx_engine *engine) {
+    return nvlxi_likely(engine && *engine->alive) ? 0 : nvlxi_engine_refuse(engine);
+}
+
+static inline int nvlxi_pointer_check(const void *pointer, const char *name) {
+    return nvlxi_likely(pointer != NULL) ? 0 : nvlxi_fail(NVLX_EINVAL, "%s is NULL", name);
+}
+
+static inline int nvlxi_mechanism_check(uint32_t mechanism) {
+    if (mechanism <= NVLX_MECHANISM_KERNEL)
+        return 0;
+    return nvlxi_fail(NVLX_EINVAL, "mechanism %u is not one of NVLX_MECHANISM_...", (unsigned)mechanism);
+}
+
+#endif

@@ -1,0 +1,133 @@
+/* Lookup tables that are built at once. SPDX-License-Identifier: Apache-2.0 */
+#include <stdlib.h>
+
+#include "base/error.h"
+#include "base/interval_map.h"
+
+/* Appends a piece, unless it is empty. Neighbours stay apart even where they grant the same: what is in flight is known
+ * by piece. */
+static void append(struct nvlxi_range *piece, uint32_t *count, struct nvlxi_range next) {
+    if (next.start < next.end)
+        piece[(*count)++] = next;
+}
+
+static int compare_ends(const void *a, const void *b) {
+    const struct nvlxi_range *const *x = a, *const *y = b;
+    return ((*x)->end > (*y)->end) - ((*x)->end < (*y)->end);
+}
+
+struct sweep {
+    uint32_t open, readable, writable; /* ranges over the current address, and those that grant each access */
+    struct nvlxi_range current;
+};
+
+static void sweep_count(struct sweep *sweep, const struct nvlxi_range *range, uint32_t step) {
+    sweep->open += step;
+    if (range->access & NVLX_ACCESS_READ)
+        sweep->readable += step;
+    if (range->access & NVLX_ACCESS_WRITE)
+        sweep->writable += step;
+}
+
+/* Ends the current piece at `address` and begins the next one there. */
+static void sweep_cut(struct sweep *sweep, uint64_t address, struct nvlxi_range *piece, uint32_t *count) {
+    sweep->current.end = address;
+    sweep->current.access =
+        (uint8_t)((sweep->readable ? NVLX_ACCESS_READ : 0) | (sweep->writable ? NVLX_ACCESS_WRITE : 0));
+    if (sweep->open)
+        append(piece, count, sweep->current);
+    sweep->current.start = address;
+}
+
+/* Cuts ranges at every start and end. `ends` are the same ranges, sorted by end. */
+static uint32_t cut(const struct nvlxi_range *sorted, const struct nvlxi_range *const *ends, size_t count,
+                    struct nvlxi_range *piece) {
+    struct sweep sweep = {0};
+    uint32_t pieces = 0;
+    size_t start = 0;
+    for (size_t end = 0; end < count; end++) {
+        for (; start < count && sorted[start].start < ends[end]->end; start++) {
+            sweep_cut(&sweep, sorted[start].start, piece, &pieces);
+            sweep.current.owner = sorted[start].owner;
+            sweep.current.device = sorted[start].device;
+            sweep_count(&sweep, &sorted[start], 1);
+        }
+        sweep_cut(&sweep, ends[end]->end, piece, &pieces);
+        sweep_count(&sweep, ends[end], UINT32_MAX);
+    }
+    return pieces;
+}
+
+/* Returns the number of pieces written to `piece` (room for 2 * count), or UINT32_MAX without memory. */
+static uint32_t make_pieces(const struct nvlxi_range *sorted, size_t count, struct nvlxi_range *piece) {
+    const struct nvlxi_range **ends = malloc((count ? count : 1) * sizeof *ends);
+    if (!ends)
+        return UINT32_MAX;
+    for (size_t i = 0; i < count; i++)
+        ends[i] = &sorted[i];
+    qsort(ends, count, sizeof *ends, compare_ends);
+    uint32_t pieces = cut(sorted, ends, count, piece);
+    free(ends);
+    return pieces;
+}
+
+static bool overlap_anywhere(const struct nvlxi_range *sorted, size_t count) {
+    for (size_t i = 1; i < count; i++)
+        if (sorted[i].start < sorted[i - 1].end)
+            return true;
+    return false;
+}
+
+/* Links and orders the pieces, which are in order of address from 1 on. */
+static void order_pieces(struct nvlxi_ranges *ranges) {
+    struct nvlxi_store *store = &ranges->store;
+    store->layers[0] = (struct nvlxi_layers){.below = ranges->count, .above = ranges->count ? 1 : 0};
+    for (uint32_t id = 1; id <= ranges->count; id++) {
+        struct nvlxi_range *piece = &store->piece[id];
+        const struct nvlxi_range *below = &store->piece[id - 1];
+        piece->last = piece->end - piece->start - 1;
+        piece->joined = id > 1 && below->end == piece->start && below->owner == piece->owner;
+        store->layers[id] =
+            (struct nvlxi_layers){.below = id - 1, .above = id == ranges->count ? 0 : id + 1, .born = ranges->version};
+        nvlxi_order_insert(&store->order, piece->start, id);
+    }
+}
+
+static int build_pieces(const struct nvlxi_range *sorted, size_t count, struct nvlxi_ranges *ranges) {
+    bool overlap = overlap_anywhere(sorted, count);
+    if (nvlxi_store_init((uint32_t)(overlap ? 2 * count : count) + 1, &ranges->store))
+        return NVLX_ENOMEM;
+    ranges->piece = ranges->store.piece;
+    ranges->count = (uint32_t)count;
+    if (overlap)
+        ranges->count = make_pieces(sorted, count, ranges->piece + 1);
+    else
+        for (size_t i = 0; i < count; i++)
+            ranges->piece[i + 1] = sorted[i];
+    if (ranges->count == UINT32_MAX) {
+        nvlxi_store_free(&ranges->store);
+        return NVLX_ENOMEM;
+    }
+    ranges->room = ranges->count + 1;
+    order_pieces(ranges);
+    return 0;
+}
+
+int nvlxi_ranges_build(const struct nvlxi_range *sorted, size_t count, struct nvlxi_ranges *ranges) {
+    struct nvlxi_ranges built = {.version = nvlxi_ranges_new_version()};
+    struct nvlxi_slots *slots;
+    if (count > UINT32_MAX / 4 / NVLXI_PIECE)
+        return nvlxi_fail(NVLX_ENOMEM, "%zu registered ranges are more than a lookup table holds", count);
+    if (build_pieces(sorted, count, &built))
+        goto no_memory;
+    slots = nvlxi_slots_make(built.piece, built.store.layers, built.count, built.room);
+    if (!slots)
+        goto free_store;
+    nvlxi_ranges_swap_slots(&built, slots);
+    *ranges = built;
+    return 0;
+free_store:
+    nvlxi_store_free(&built.store);
+no_memory:
+    return nvlxi_fail(NVLX_ENOMEM, "no memory for a lookup table of %zu ranges", count);
+}

@@ -1,0 +1,153 @@
+/* A lookup table of address ranges: which ones hold an address. Pure: no locks, no device calls.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Ranges may overlap. They are cut at every start and end into pieces that do not; a piece grants what any of its
+ * ranges grants. A table is built at once and then only read, or it begins empty and ranges are inserted and removed:
+ * then each piece counts the ranges over it, and a change costs what the pieces under its own range cost.
+ *
+ * A piece has an id as long as it lives, from 1 on; 0 is none. A lookup goes by some bits of the address to a slot,
+ * which names a piece that is likely to hold it (interval_slots.h). Where it does not, all are searched by halving
+ * (interval_order.h). Pieces are linked in the order of addresses.
+ *
+ * Lookups may run at the same time as each other, and as whatever says so; nothing else may. */
+#ifndef NVLXI_INTERVAL_MAP_H
+#define NVLXI_INTERVAL_MAP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/base.h"
+#include "base/interval_order.h"
+#include "base/interval_slots.h"
+
+struct nvlxi_store { /* arrays by id */
+    struct nvlxi_range *piece;
+    struct nvlxi_layers *layers;
+    struct nvlxi_order order;
+    uint32_t capacity; /* ids, 0 among them */
+};
+
+struct nvlxi_ranges {
+    uint64_t version; /* no other table of this process has it; never 0 */
+    uint32_t shift;   /* as in *slots */
+    uint32_t room;    /* ids that were ever given are below */
+    uint64_t mask;
+    _Atomic uint32_t *slot;
+    struct nvlxi_range *piece; /* as in the store: [room]; 0 holds nothing */
+    uint32_t count;            /* pieces */
+    uint32_t found;            /* the first piece that the next insert may meet, by its reserve */
+    uint32_t unused;           /* ids that pieces had: list by `above` */
+    uint64_t taken;            /* slots that all pieces take */
+    uint64_t births;
+    uint64_t changes; /* since the slots were made */
+    struct nvlxi_slots *slots;
+    struct nvlxi_store store;
+    struct nvlxi_store spare; /* larger, for the next insert; or the one that it has replaced */
+};
+
+/* Builds a table of `count` ranges, sorted by start. Between pieces that adjoin and have different owners is a border;
+ * all owners of overlapping ranges are equal. The ids are in the order of addresses. NVLX_ENOMEM leaves *ranges as it
+ * was. */
+int nvlxi_ranges_build(const struct nvlxi_range *sorted, size_t count, struct nvlxi_ranges *ranges);
+
+/* Makes an empty table, for ranges to be inserted. NVLX_ENOMEM. */
+int nvlxi_ranges_init(struct nvlxi_ranges *ranges);
+void nvlxi_ranges_free(struct nvlxi_ranges *ranges);
+
+/* Looks where the next change will be, and fetches what it will look at: worth it where something else, or a lock,
+ * comes between. Lookups may go on meanwhile. */
+void nvlxi_ranges_approach(struct nvlxi_ranges *ranges, uint64_t address);
+
+/* Makes room for inserts of `count` ranges, one behind the other, of together [start, end): they must be the next
+ * changes. Lookups may go on meanwhile. NVLX_ENOMEM leaves the table as it was. */
+int nvlxi_ranges_reserve(struct nvlxi_ranges *ranges, uint64_t start, uint64_t end, uint32_t count);
+
+/* Inserts a range, in which there is no border. `border`: there is one where it starts, to whatever adjoins below; all
+ * ranges that start there say the same. The owner of the range becomes that of the new pieces, and of the one that
+ * starts where the range does. Returns the id of that. */
+uint32_t nvlxi_ranges_insert(struct nvlxi_ranges *ranges, const struct nvlxi_range *range, bool border);
+
+/* Removes a range that was inserted, by its start, end and access. */
+void nvlxi_ranges_remove(struct nvlxi_ranges *ranges, const struct nvlxi_range *range);
+
+/* Frees what the last insert has replaced. Lookups may go on meanwhile. */
+void nvlxi_ranges_tidy(struct nvlxi_ranges *ranges);
+
+/* Whether other slots would serve better than those that the table has, and are worth their making. Lookups may go on
+ * meanwhile. */
+bool nvlxi_ranges_worn(const struct nvlxi_ranges *ranges);
+/* The same, by what lookups found alone. */
+static inline bool nvlxi_ranges_misses(const struct nvlxi_ranges *ranges) {
+    return nvlxi_unlikely(atomic_load_explicit(&ranges->slots->patience, memory_order_relaxed) < 0);
+}
+/* Makes them; NULL without memory. Lookups may go on meanwhile. */
+struct nvlxi_slots *nvlxi_ranges_new_slots(const struct nvlxi_ranges *ranges);
+/* Puts them in place; returns the old ones, to be freed by free(3). */
+struct nvlxi_slots *nvlxi_ranges_swap_slots(struct nvlxi_ranges *ranges, struct nvlxi_slots *slots);
+
+/* The first piece that ends after `address`, or 0, by halving. */
+uint32_t nvlxi_ranges_search(const struct nvlxi_ranges *ranges, uint64_t address);
+
+/* The same where the slot's hint does not hold the address: tries its neighbours if the slot is theirs too, else
+ * searches, and corrects the slot. */
+uint32_t nvlxi_ranges_find_further(const struct nvlxi_ranges *ranges, uint64_t address, uint32_t hint);
+
+/* The piece that is likely to hold an address, or 0. */
+static inline uint32_t nvlxi_ranges_hint(const struct nvlxi_ranges *ranges, uint64_t address) {
+    const _Atomic uint32_t *slot = &ranges->slot[(address >> ranges->shift) & ranges->mask];
+    return atomic_load_explicit(slot, memory_order_relaxed) / NVLXI_PIECE;
+}
+
+/* The first piece that ends after `address`, or 0: the one that holds it, if any does. */
+static inline uint32_t nvlxi_ranges_find(const struct nvlxi_ranges *ranges, uint64_t address) {
+    const uint32_t likely = nvlxi_ranges_hint(ranges, address);
+    const struct nvlxi_range *piece = &ranges->piece[likely];
+    return address - piece->start <= piece->last ? likely : nvlxi_ranges_find_further(ranges, address, likely);
+}
+
+/* The piece above another one, in the order of addresses, or 0. Of 0: the first. */
+static inline uint32_t nvlxi_ranges_next(const struct nvlxi_ranges *ranges, uint32_t id) {
+    return ranges->store.layers[id].above;
+}
+
+/* A number that this piece has as long as it lives, and no other of this table ever; never 0. */
+static inline uint64_t nvlxi_ranges_born(const struct nvlxi_ranges *ranges, uint32_t id) {
+    return ranges->store.layers[id].born;
+}
+
+/* Whether [address, address + length), length > 0, lies in one piece: the one found for this address. */
+static inline bool nvlxi_range_holds(const struct nvlxi_range *found, uint64_t address, uint64_t length) {
+    return address >= found->start && length <= found->end - address;
+}
+
+/* The same of [address, address + last] and a range of `size` bytes; a `last` of UINT64_MAX lies in none. */
+static inline bool nvlxi_holds(uint64_t start, uint64_t size, uint64_t address, uint64_t last) {
+    const uint64_t offset = address - start + last; /* of the last byte: wraps around below the range */
+    return nvlxi_likely(offset >= last && offset < size);
+}
+
+/* Whether no copy may go on from the piece below, which adjoins, into this one. */
+static inline bool nvlxi_ranges_border(const struct nvlxi_ranges *ranges, uint32_t id) {
+    const uint32_t below = ranges->store.layers[id].below;
+    return !ranges->piece[id].joined && ranges->piece[below].end == ranges->piece[id].start;
+}
+
+/* How far [address, end), of which `piece` holds the first byte and adjacent ones the rest, goes without a border. */
+uint64_t nvlxi_ranges_reach(const struct nvlxi_ranges *ranges, uint32_t piece, uint64_t end);
+
+/* Whether [address, address + length), length > 0, lies in adjacent pieces, whatever the borders, from `piece` on, that
+ * all grant `access` (every bit). If not, *where is the first byte that is missing or not granted, and *registered
+ * tells whether it is the latter. */
+bool nvlxi_ranges_cover(const struct nvlxi_ranges *ranges, uint32_t piece, uint64_t address, uint64_t length,
+                        uint32_t access, uint64_t *where, bool *registered);
+
+/* ---- Between interval_map.c and interval_build.c ------------------------------------------------------ */
+
+/* A store of no pieces. NVLX_ENOMEM, not logged. */
+int nvlxi_store_init(uint32_t capacity, struct nvlxi_store *store);
+void nvlxi_store_free(struct nvlxi_store *store);
+uint64_t nvlxi_ranges_new_version(void);
+
+#endif

@@ -1,0 +1,31 @@
+/* The one log function. glog is behind it, or the caller's callback (nvlx_set_log).
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef NVLXI_LOG_H
+#define NVLXI_LOG_H
+
+#include <stdbool.h>
+
+#include "base/fork_phase.h"
+#include "nvlxfer.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Logs one line at NVLX_LOG_...; cheap if the level is off. Never fails, from any thread. In a forked child, which glog
+ * may not survive, what would go to glog goes straight to stderr. What a log function itself causes to be logged is
+ * dropped. */
+void nvlxi_log(int level, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* As nvlx_set_log, whose arguments are checked; once it returns, the old function is not running and never will be.
+ * False: a log function called it. */
+bool nvlxi_log_set(int level, nvlx_log_function function, void *context);
+
+void nvlxi_log_fork(enum nvlxi_fork_phase phase);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

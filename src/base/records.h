@@ -1,0 +1,74 @@
+/* Segment, region and process identity as plain records: what the modules above the devices share, and what a
+ * descriptor carries.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef NVLXI_RECORDS_H
+#define NVLXI_RECORDS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define NVLXI_UUID_BYTES   16
+#define NVLXI_HANDLE_BYTES 64
+#define NVLXI_NAME_MAX     255          /* bytes of a region's name, without the final NUL */
+#define NVLXI_SEGMENTS_MAX (1u << 18)   /* in one descriptor */
+#define NVLXI_REGIONS_MAX  (1u << 20)   /* in one descriptor */
+#define NVLXI_TEXT_MAX     (256u << 20) /* bytes of one descriptor */
+#define NVLXI_NO_SEGMENT   UINT32_MAX   /* the segment index of a region of 0 bytes */
+
+#define NVLXI_ADDRESS_MAX 107 /* bytes of a serving address, without the final NUL: of sun_path */
+#define NVLXI_ENGINE_ID   32  /* digits of an engine's id */
+
+/* How a segment is shared. The values are this process's own; the wire has names (format.h). */
+enum nvlxi_kind {
+    NVLXI_KIND_UNKNOWN = 0,     /* of a newer minor version: kept, but cannot be opened */
+    NVLXI_KIND_CUDA_MALLOC = 1, /* by a legacy IPC handle */
+    NVLXI_KIND_VMM = 2,         /* a chunk of virtual-memory management, by a file descriptor */
+    NVLXI_KIND_POOL = 3,        /* of a stream-ordered pool, by the pool's file descriptor and a handle */
+    NVLXI_KIND_FABRIC = 4       /* a chunk of virtual-memory management, by a fabric handle */
+};
+
+/* Who exported a descriptor. Two processes are the same if the first four are equal: a pid alone is reused, and is
+ * ambiguous between namespaces. */
+struct nvlxi_identity {
+    char boot_id[40];                 /* of the machine's kernel */
+    uint64_t pid;                     /* as the process itself sees it */
+    uint64_t pid_namespace;           /* inode of its pid namespace */
+    uint64_t start_time;              /* clock ticks after boot */
+    char engine[NVLXI_ENGINE_ID + 1]; /* 32 hex digits, random for each engine */
+    uint64_t generation;              /* grows with every change of the engine's registrations */
+};
+
+struct nvlxi_handle {
+    uint32_t length; /* bytes used */
+    uint8_t bytes[NVLXI_HANDLE_BYTES];
+};
+
+struct nvlxi_segment_record {
+    uint32_t kind;                    /* enum nvlxi_kind */
+    char kind_name[24];               /* as on the wire, shortened to fit: for messages */
+    uint8_t device[NVLXI_UUID_BYTES]; /* UUID of the GPU that holds it */
+    uint64_t serial;                  /* the driver's buffer id in the exporting process: never reused there */
+    uint64_t base, size;              /* in the exporter's address space */
+    bool file;                        /* opening it takes a file descriptor, which the owner gives out */
+    bool joins;                       /* a region may go on into the next segment, if that joins too and is adjacent */
+    struct nvlxi_handle handle;       /* length 0 where the file descriptor is all it takes */
+};
+
+struct nvlxi_region_record {
+    const char *name; /* "" if it has none */
+    uint32_t segment; /* index into the segments of the one that it begins in, or NVLXI_NO_SEGMENT */
+    uint32_t access;  /* NVLX_ACCESS_... */
+    uint64_t address; /* in the exporter's address space; 0 without a segment */
+    uint64_t length;
+    uint32_t spans; /* segments that it lies in: 1, or more adjacent ones, from `segment` on; 0 without a segment */
+};
+
+/* One contiguous copy: what a plan is made of, and what the copy kernels read. */
+struct nvlxi_fragment {
+    uint64_t destination, source; /* addresses in this process, mapped ones included */
+    uint64_t length;
+};
+
+#endif

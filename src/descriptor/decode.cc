@@ -1,0 +1,577 @@
+// JSON -> records, and the only file that knows jsoncpp; encode.c is the way back. SPDX-License-Identifier:
+// Apache-2.0
+//
+// The wire format, version 1.0: one JSON object in UTF-8, at most NVLXI_TEXT_MAX bytes. What encode writes has no line
+// breaks; here it has, to be read:
+//
+//     {"format": "nvlxfer", "version": [1, 0], "backend": "cuda",
+//      "process": {"boot_id": "0c2f5a9e-...", "pid": "0x7b", "pid_namespace": "0xeffffffc", "start_time": "0x1234",
+//                  "engine": "<32 digits>", "generation": "0x5", "address": "/run/model.sock"},
+//      "segments": [{"kind": "cuda_malloc", "device": "<32 digits>", "serial": "0x1", "base": "0x7f0000000000",
+//                    "size": "0x200000", "handle": "<2 to 128 digits>"},
+//                   {"kind": "vmm", ..., "file": true}, ...],
+//      "regions": [["name", "0 0x0 0x200 rw"], ...]}
+//
+// - version: major, minor. A reader refuses another major version, and reads every minor one: it ignores fields of
+//   objects and further elements of arrays that it does not know. A change that a reader must not ignore makes a new
+//   major version; there only "format" and "version" are sure to be where they are.
+// - 64-bit values: strings of "0x" and 1 to 16 lower-case hex digits without leading zeros, since a JSON number loses
+//   bits above 2^53. Bytes: lower-case hex digits, two a byte.
+// - backend: 1 to 15 characters of a-z 0-9 _: whose handles these are. Peers of another backend cannot open them.
+// - process: struct nvlxi_identity. boot_id: 1 to 39 printable ASCII characters. engine: 16 bytes. address: where the
+//   process gives out file descriptors, 1 to 107 bytes of UTF-8 without control characters; absent if it does not.
+// - segments: at most NVLXI_SEGMENTS_MAX. kind: characters of a-z 0-9 _; a reader keeps a segment of a kind unknown to
+//   it, without its handle and file, of whatever form. device: the GPU's UUID, 16 bytes. [base, base + size) is not
+//   empty, does not wrap, and overlaps no other segment's. handle: 1 to 64 bytes, a capability: it is never logged.
+//   file: true if opening the segment takes a file descriptor from `address`, else absent or false. What a segment has
+//   goes by its kind, and so does whether it joins:
+//     cuda_malloc   a handle, no file
+//     vmm           a file, a handle or none; joins
+//     pool          a handle, a file
+//     fabric        a handle, no file; joins
+// - regions: at most NVLXI_REGIONS_MAX, each an array of two, since each value costs jsoncpp 250 ns. First the name, as
+//   nvlxi_name_valid wants it, unique; null for none. Then words with one space between them, of which a reader ignores
+//   what follows these:
+//     segment   index into "segments" in decimal digits; "-" if, and only if, the length is 0
+//     offset    of the region in its segment, where it begins; 0 without one
+//     length    in bytes. The region stays in its segment, or goes on into those that follow in the list: each of them
+//               begins where the one before ends, is of its device and kind, and both join
+//     access    what peers may do: "-", "r", "w" or "rw"
+// - Keys are not repeated, and JSON is strict: no comments, nothing after the object but blanks, no control characters.
+//   No more than DEPTH_MAX levels and VALUES_MAX values.
+#include "descriptor/descriptor.h"
+
+#include <json/json.h>
+
+#include <algorithm>
+#include <array>
+#include <cinttypes>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <memory>
+#include <new>
+#include <string>
+#include <string_view>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "base/base.h"
+#include "base/utf8.h"
+#include "descriptor/format.h"
+#include "descriptor/words.h"
+extern "C" {
+#include "base/error.h"
+}
+
+namespace {
+
+using namespace nvlxi;
+
+#define ENTRY(...) {__VA_ARGS__},
+constexpr nvlxi_wire_kind kinds[] = {NVLXI_WIRE_KINDS(ENTRY)};
+constexpr nvlxi_wire_access accesses[] = {NVLXI_WIRE_ACCESSES(ENTRY)};
+#undef ENTRY
+
+// jsoncpp takes about 100 bytes for each value and recurses at each level. A region is 3 values and a segment 9: this
+// is what the largest descriptor has, and room for newer minor versions, instead of what 256 MiB of commas would make.
+constexpr unsigned DEPTH_MAX = 32;
+constexpr size_t VALUES_MAX = size_t{NVLXI_REGIONS_MAX} * 4 + size_t{NVLXI_SEGMENTS_MAX} * 16;
+
+// ---- How reading fails -----------------------------------------------------------------------------------
+
+bool get_string(const Json::Value *value, std::string_view *string) {
+    const char *begin = nullptr, *end = nullptr;
+    if (value == nullptr || !value->isString() || !value->getString(&begin, &end))
+        return false;
+    *string = std::string_view(begin, static_cast<size_t>(end - begin));
+    return true;
+}
+
+const char *type_name(const Json::Value *value) {
+    if (value == nullptr)
+        return "missing";
+    switch (value->type()) {
+    case Json::nullValue:
+        return "null";
+    case Json::booleanValue:
+        return "a truth value";
+    case Json::stringValue:
+        return "a string";
+    case Json::arrayValue:
+        return "an array";
+    case Json::objectValue:
+        return "an object";
+    default:
+        return "a number";
+    }
+}
+
+int unexpected(const Json::Value *value, const Place &place, const char *expected) {
+    std::string_view string;
+    if (get_string(value, &string))
+        return bad_word(string, place, expected);
+    return malformed(place, " is %s: expected %s", type_name(value), expected);
+}
+
+// ---- Reading values --------------------------------------------------------------------------------------
+// jsoncpp asserts or throws when a value is of another type than the caller thinks: all access is through these.
+
+// NULL if there is none.
+const Json::Value *member(const Json::Value &object, const char *name) {
+    return object.find(name, name + std::strlen(name));
+}
+
+int read_hex(const Json::Value *value, const Place &place, uint64_t *number) {
+    std::string_view string;
+    return get_string(value, &string) ? read_hex_word(string, place, number) : unexpected(value, place, hex_form);
+}
+
+// A number without a point or exponent, as JSON has it for small counts.
+bool get_index(const Json::Value &value, uint32_t *index) {
+    if ((value.type() != Json::intValue && value.type() != Json::uintValue) || !value.isUInt())
+        return false;
+    *index = value.asUInt();
+    return true;
+}
+
+// `room`: of the destination, zeroed before, of which the last byte stays 0.
+void copy_string(char *destination, size_t room, std::string_view string) {
+    std::memcpy(destination, string.data(), std::min(room - 1, string.size()));
+}
+
+// ---- Reading the text ------------------------------------------------------------------------------------
+
+// What ends a run of characters that mean nothing in a string.
+constexpr auto stops_string = []() {
+    std::array<bool, 256> stops = {};
+    for (size_t c = 0; c < ' '; c++)
+        stops[c] = true;
+    stops['"'] = stops['\\'] = true;
+    return stops;
+}();
+
+// The index of a string's closing quote, or of a control character in it; beyond the text if it ends before.
+size_t find_string_end(std::string_view text, size_t begin) {
+    for (size_t i = begin;; i += 2) {
+        while (i < text.size() && !stops_string[static_cast<unsigned char>(text[i])])
+            i++;
+        if (i >= text.size() || text[i] != '\\')
+            return i;
+    }
+}
+
+int control_character(std::string_view text, size_t at) {
+    return nvlxi_fail(NVLX_EFORMAT, "descriptor: control character 0x%02x at byte %zu",
+                      static_cast<unsigned>(static_cast<unsigned char>(text[at])), at);
+}
+
+// Looks at the text before jsoncpp does, which would recurse, allocate without bound, take a NUL for the end, and skip
+// comments between an object's fields even where they are forbidden.
+int scan(std::string_view text) {
+    unsigned depth = 0;
+    size_t values = 1;
+    for (size_t i = 0; i < text.size(); i++) {
+        if (text[i] == '"') {
+            i = find_string_end(text, i + 1);
+            if (i < text.size() && text[i] != '"')
+                return control_character(text, i);
+            continue;
+        }
+        const char c = text[i];
+        if (static_cast<unsigned char>(c) < ' ' && c != '\n' && c != '\r' && c != '\t')
+            return control_character(text, i);
+        if (c == '/')
+            return nvlxi_fail(NVLX_EFORMAT, "descriptor: a comment at byte %zu", i);
+        const bool opens = c == '[' || c == '{';
+        values += opens || c == ',' ? 1 : 0;
+        depth += opens ? 1 : 0;
+        depth -= (c == ']' || c == '}') && depth > 0 ? 1 : 0;
+        if (depth > DEPTH_MAX)
+            return nvlxi_fail(NVLX_EFORMAT, "descriptor: more than %u levels at byte %zu", DEPTH_MAX, i);
+        if (values > VALUES_MAX)
+            return nvlxi_fail(NVLX_EFORMAT, "descriptor: more than %zu values at byte %zu", VALUES_MAX, i);
+    }
+    return NVLX_OK;
+}
+
+// Of jsoncpp's "* Line 1, Column 2\n  What it means.\n..." the first two lines in one, but for the words that jsoncpp
+// quotes from the text, which might be a handle: "'x' is not a number.", "Duplicate key: 'x'".
+int syntax_error(const std::string &errors) {
+    const size_t first = errors.find('\n'), second = errors.find('\n', first + 1);
+    if (first == std::string::npos || errors.compare(0, 2, "* ") != 0)
+        return nvlxi_fail(NVLX_EFORMAT, "descriptor: not strict JSON");
+    std::string_view meaning(errors);
+    meaning = meaning.substr(first + 1, second - first - 1);
+    meaning.remove_prefix(std::min(meaning.size(), meaning.find_first_not_of(' ')));
+    if (!meaning.empty() && meaning[0] == '\'')
+        meaning = "Not a number.";
+    else if (meaning.substr(0, 9) == "Duplicate")
+        meaning = "Duplicate key.";
+    return nvlxi_fail(NVLX_EFORMAT, "descriptor: not strict JSON: %.*s: %s", static_cast<int>(first - 2),
+                      errors.c_str() + 2, Shown(meaning).text);
+}
+
+int parse(std::string_view text, Json::Value *root) {
+    Json::CharReaderBuilder builder;
+    Json::CharReaderBuilder::strictMode(&builder.settings_);
+    builder["skipBom"] = false;
+    builder["stackLimit"] = DEPTH_MAX + 8;
+    const std::unique_ptr<Json::CharReader> reader(builder.newCharReader());
+    std::string errors;
+    if (!reader->parse(text.data(), text.data() + text.size(), root, &errors))
+        return syntax_error(errors);
+    return root->isObject() ? NVLX_OK : unexpected(root, {"the text", Place::no_index, nullptr}, "an object");
+}
+
+// ---- Reading records -------------------------------------------------------------------------------------
+
+int read_version(const Json::Value &root) {
+    const Json::Value *format = member(root, "format"), *version = member(root, "version");
+    std::string_view name;
+    if (!get_string(format, &name) || name != NVLXI_WIRE_FORMAT)
+        return unexpected(format, {"format", Place::no_index, nullptr}, "\"" NVLXI_WIRE_FORMAT "\"");
+    uint32_t major = 0, minor = 0;
+    if (version == nullptr || !version->isArray() || version->size() < 2 || !get_index((*version)[0], &major) ||
+        !get_index((*version)[1], &minor))
+        return unexpected(version, {"version", Place::no_index, nullptr}, "two numbers");
+    if (major != NVLXI_WIRE_MAJOR)
+        return nvlxi_fail(NVLX_EVERSION, "descriptor version %" PRIu32 ".%" PRIu32 ", this library reads %u.x", major,
+                          minor, NVLXI_WIRE_MAJOR);
+    return NVLX_OK;
+}
+
+int read_address(const Json::Value *value, nvlxi_descriptor *descriptor) {
+    std::string_view string;
+    if (value == nullptr)
+        return NVLX_OK;
+    if (!get_string(value, &string) || string.size() > NVLXI_ADDRESS_MAX ||
+        !nvlxi_name_bytes_valid(string.data(), string.size()))
+        return unexpected(value, {"process", Place::no_index, "address"},
+                          "1 to 107 bytes of UTF-8 without control characters");
+    copy_string(descriptor->address, sizeof descriptor->address, string);
+    return NVLX_OK;
+}
+
+int read_process(const Json::Value *process, nvlxi_descriptor *descriptor) {
+    nvlxi_identity *identity = &descriptor->identity;
+    const auto place = [](const char *field) { return Place{"process", Place::no_index, field}; };
+    if (process == nullptr || !process->isObject())
+        return unexpected(process, place(nullptr), "an object");
+    const Json::Value *boot_id = member(*process, "boot_id"), *engine = member(*process, "engine");
+    std::string_view string;
+    if (!get_string(boot_id, &string) || string.empty() || string.size() >= sizeof identity->boot_id ||
+        !is_printable(string))
+        return unexpected(boot_id, place("boot_id"), "1 to 39 printable characters");
+    copy_string(identity->boot_id, sizeof identity->boot_id, string);
+    uint8_t bytes[16];
+    if (!get_string(engine, &string) || parse_bytes(string, bytes, sizeof bytes) != sizeof bytes)
+        return unexpected(engine, place("engine"), "32 lower-case hex digits");
+    copy_string(identity->engine, sizeof identity->engine, string);
+
+    const std::pair<const char *, uint64_t *> numbers[] = {{"pid", &identity->pid},
+                                                           {"pid_namespace", &identity->pid_namespace},
+                                                           {"start_time", &identity->start_time},
+                                                           {"generation", &identity->generation}};
+    for (const auto &[field, number] : numbers)
+        if (const int code = read_hex(member(*process, field), place(field), number))
+            return code;
+    return read_address(member(*process, "address"), descriptor);
+}
+
+// *kind is NULL if it is of a newer minor version.
+int read_kind(const Json::Value *value, const Place &place, nvlxi_segment_record *segment,
+              const nvlxi_wire_kind **kind) {
+    std::string_view name;
+    *kind = nullptr;
+    if (!get_string(value, &name) || !is_word(name))
+        return unexpected(value, place, "a word of a-z, 0-9 and _");
+    copy_string(segment->kind_name, sizeof segment->kind_name, name);
+    segment->kind = NVLXI_KIND_UNKNOWN;
+    for (const nvlxi_wire_kind &known : kinds)
+        if (known.name == name) {
+            *kind = &known;
+            segment->kind = known.kind;
+            segment->joins = known.joins;
+        }
+    return NVLX_OK;
+}
+
+int read_file(const Json::Value *value, const Place &place, const nvlxi_wire_kind &kind, bool *file) {
+    if (value != nullptr && !value->isBool())
+        return unexpected(value, place, "a truth value");
+    *file = value != nullptr && value->asBool();
+    if (*file != kind.file)
+        return malformed(place, " is %s: expected %s for a segment of kind \"%s\"", *file ? "true" : "not true",
+                         kind.file ? "true" : "none", kind.name);
+    return NVLX_OK;
+}
+
+// A handle lets its holder open the memory: the message has no byte of it.
+int read_handle(const Json::Value *value, const Place &place, nvlxi_handle *handle) {
+    std::string_view digits;
+    if (!get_string(value, &digits))
+        return malformed(place, " is %s: expected a string", type_name(value));
+    handle->length = static_cast<uint32_t>(parse_bytes(digits, handle->bytes, sizeof handle->bytes));
+    if (handle->length == 0)
+        return malformed(place, " of %zu characters: expected 1 to %zu bytes in lower-case hex", digits.size(),
+                         sizeof handle->bytes);
+    return NVLX_OK;
+}
+
+int read_segment(const Json::Value &item, size_t index, nvlxi_segment_record *segment) {
+    const auto place = [index](const char *field) { return Place{"segments", index, field}; };
+    if (!item.isObject())
+        return unexpected(&item, place(nullptr), "an object");
+    const nvlxi_wire_kind *kind;
+    int code = read_kind(member(item, "kind"), place("kind"), segment, &kind);
+    if (code != NVLX_OK)
+        return code;
+    const Json::Value *device = member(item, "device");
+    std::string_view digits;
+    if (!get_string(device, &digits) ||
+        parse_bytes(digits, segment->device, sizeof segment->device) != sizeof segment->device)
+        return unexpected(device, place("device"), "32 lower-case hex digits");
+    if ((code = read_hex(member(item, "serial"), place("serial"), &segment->serial)) != NVLX_OK ||
+        (code = read_hex(member(item, "base"), place("base"), &segment->base)) != NVLX_OK ||
+        (code = read_hex(member(item, "size"), place("size"), &segment->size)) != NVLX_OK)
+        return code;
+    uint64_t end;
+    if (segment->size == 0 || !nvlxi_add(segment->base, segment->size, &end))
+        return malformed(place(nullptr), ": base 0x%" PRIx64 " + size 0x%" PRIx64 " is empty or wraps", segment->base,
+                         segment->size);
+    if (kind == nullptr)
+        return NVLX_OK;
+    if ((code = read_file(member(item, "file"), place("file"), *kind, &segment->file)) != NVLX_OK)
+        return code;
+    const Json::Value *handle = member(item, "handle");
+    return handle == nullptr && !kind->handle ? NVLX_OK : read_handle(handle, place("handle"), &segment->handle);
+}
+
+// In order of their bases, if any two overlap then two neighbours do. So no two have one base either.
+int check_overlap(const nvlxi_descriptor &descriptor) {
+    const nvlxi_segment_record *segments = descriptor.segments;
+    std::vector<size_t> order(descriptor.segment_count);
+    for (size_t i = 0; i < order.size(); i++)
+        order[i] = i;
+    std::sort(order.begin(), order.end(),
+              [segments](size_t a, size_t b) { return std::tie(segments[a].base, a) < std::tie(segments[b].base, b); });
+    for (size_t i = 1; i < order.size(); i++) {
+        const nvlxi_segment_record &before = segments[order[i - 1]], &after = segments[order[i]];
+        if (after.base - before.base < before.size)
+            return malformed({"segments", order[i], nullptr}, " at 0x%" PRIx64 " overlaps segments[%zu] at 0x%" PRIx64,
+                             after.base, order[i - 1], before.base);
+    }
+    return NVLX_OK;
+}
+
+// ---- Reading regions -------------------------------------------------------------------------------------
+
+struct RegionReader {
+    const nvlxi_descriptor &descriptor;
+    // For each segment the end of those that a region which begins in it may go on into.
+    std::vector<uint32_t> run_ends;
+    char *arena; // where the next name goes
+};
+
+std::vector<uint32_t> find_run_ends(const nvlxi_descriptor &descriptor) {
+    std::vector<uint32_t> ends(descriptor.segment_count);
+    for (size_t i = ends.size(); i-- > 0;) {
+        const bool goes_on =
+            i + 1 < ends.size() && nvlxi_wire_adjoin(&descriptor.segments[i], &descriptor.segments[i + 1]);
+        ends[i] = goes_on ? ends[i + 1] : static_cast<uint32_t>(i + 1);
+    }
+    return ends;
+}
+
+// Fills address and spans from the offset, for a region whose other numbers are read.
+int place_region(uint64_t offset, size_t index, const RegionReader &reader, nvlxi_region_record *region) {
+    const Place place = {"regions", index, nullptr};
+    if (region->segment == NVLXI_NO_SEGMENT) {
+        if (offset != 0 || region->length != 0)
+            return malformed(place, ": offset 0x%" PRIx64 " + length 0x%" PRIx64 " without a segment", offset,
+                             region->length);
+        return NVLX_OK;
+    }
+    if (region->length == 0)
+        return malformed(place, ": 0 bytes in segment %" PRIu32 ", not in none", region->segment);
+    const nvlxi_segment_record *first = &reader.descriptor.segments[region->segment];
+    const nvlxi_segment_record *end = &reader.descriptor.segments[reader.run_ends[region->segment]];
+    const uint64_t room = end[-1].base + end[-1].size - first->base;
+    if (offset >= first->size || region->length > room - offset)
+        return malformed(place,
+                         ": offset 0x%" PRIx64 " + length 0x%" PRIx64 " leave segment %" PRIu32 " of 0x%" PRIx64
+                         " bytes, or the 0x%" PRIx64 " with those that it joins",
+                         offset, region->length, region->segment, first->size, room);
+    region->address = first->base + offset;
+    const nvlxi_segment_record *after =
+        std::upper_bound(first, end, region->address + (region->length - 1),
+                         [](uint64_t last, const nvlxi_segment_record &segment) { return last < segment.base; });
+    region->spans = static_cast<uint32_t>(after - first);
+    return NVLX_OK;
+}
+
+int read_name(const Json::Value &value, const Place &place, char **arena, const char **name) {
+    std::string_view string;
+    *name = "";
+    if (value.isNull())
+        return NVLX_OK;
+    if (!get_string(&value, &string) || !nvlxi_name_bytes_valid(string.data(), string.size()))
+        return unexpected(&value, place, "null, or 1 to 255 bytes of UTF-8 without control characters");
+    std::memcpy(*arena, string.data(), string.size());
+    (*arena)[string.size()] = '\0';
+    *name = *arena;
+    *arena += string.size() + 1;
+    return NVLX_OK;
+}
+
+int read_segment_index(std::string_view word, const Place &place, size_t count, uint32_t *segment) {
+    *segment = NVLXI_NO_SEGMENT;
+    if (word == NVLXI_WIRE_NO_SEGMENT || (parse_index(word, segment) && *segment < count))
+        return NVLX_OK;
+    char expected[64];
+    std::snprintf(expected, sizeof expected, "\"" NVLXI_WIRE_NO_SEGMENT "\" or an index below %zu", count);
+    return bad_word(word, place, expected);
+}
+
+int read_access(std::string_view word, const Place &place, uint32_t *access) {
+    for (const nvlxi_wire_access &known : accesses)
+        if (known.name == word) {
+            *access = known.access;
+            return NVLX_OK;
+        }
+    return bad_word(word, place, "\"-\", \"r\", \"w\" or \"rw\"");
+}
+
+int read_range(const Json::Value &value, size_t index, const RegionReader &reader, nvlxi_region_record *region) {
+    const auto place = [index](const char *field) { return Place{"regions", index, field}; };
+    std::string_view string;
+    if (!get_string(&value, &string))
+        return unexpected(&value, place("range"), "a string of segment, offset, length and access");
+    Words words(string);
+    uint64_t offset = 0;
+    int code = read_segment_index(words.next(), place("segment"), reader.descriptor.segment_count, &region->segment);
+    if (code != NVLX_OK || (code = read_hex_word(words.next(), place("offset"), &offset)) != NVLX_OK ||
+        (code = read_hex_word(words.next(), place("length"), &region->length)) != NVLX_OK ||
+        (code = read_access(words.next(), place("access"), &region->access)) != NVLX_OK)
+        return code;
+    return place_region(offset, index, reader, region);
+}
+
+int read_region(const Json::Value &item, size_t index, RegionReader *reader, nvlxi_region_record *region) {
+    if (!item.isArray() || item.size() < 2)
+        return unexpected(&item, {"regions", index, nullptr}, "an array of name and range");
+    Json::Value::const_iterator element = item.begin(); // operator[] would search
+    const int code = read_name(*element, {"regions", index, "name"}, &reader->arena, &region->name);
+    return code != NVLX_OK ? code : read_range(*++element, index, *reader, region);
+}
+
+int index_names(nvlxi_descriptor *descriptor) {
+    size_t index = 0, twin = 0;
+    const int code =
+        nvlxi_name_index_build(descriptor->regions, descriptor->region_count, &descriptor->by_name, &index, &twin);
+    if (code == NVLX_ENOMEM)
+        throw std::bad_alloc();
+    if (code != NVLX_OK)
+        return malformed({"regions", index, "name"}, " is \"%s\", which is taken by regions[%zu]",
+                         Shown(descriptor->regions[index].name).text, twin);
+    return NVLX_OK;
+}
+
+int check_list(const Json::Value *list, const char *name, size_t most) {
+    if (list == nullptr || !list->isArray())
+        return unexpected(list, {name, Place::no_index, nullptr}, "an array");
+    if (list->size() > most)
+        return malformed({name, Place::no_index, nullptr}, ": %u entries, of at most %zu", list->size(), most);
+    return NVLX_OK;
+}
+
+// Zeroed, for free(3).
+template <typename T> T *allocate(size_t count) {
+    T *memory = static_cast<T *>(std::calloc(std::max<size_t>(count, 1), sizeof(T)));
+    if (memory == nullptr)
+        throw std::bad_alloc();
+    return memory;
+}
+
+int read_segments(const Json::Value *list, nvlxi_descriptor *descriptor) {
+    if (const int code = check_list(list, "segments", NVLXI_SEGMENTS_MAX))
+        return code;
+    descriptor->segments = allocate<nvlxi_segment_record>(list->size());
+    for (const Json::Value &item : *list) {
+        const size_t index = descriptor->segment_count;
+        if (const int code = read_segment(item, index, &descriptor->segments[index]))
+            return code;
+        descriptor->segment_count++;
+    }
+    return check_overlap(*descriptor);
+}
+
+// `text_size`: room for all names with their NULs, which in the text have two quotes each.
+int read_regions(const Json::Value *list, size_t text_size, nvlxi_descriptor *descriptor) {
+    if (const int code = check_list(list, "regions", NVLXI_REGIONS_MAX))
+        return code;
+    descriptor->regions = allocate<nvlxi_region_record>(list->size());
+    descriptor->names = allocate<char>(text_size);
+    RegionReader reader = {*descriptor, find_run_ends(*descriptor), descriptor->names};
+    for (const Json::Value &item : *list) {
+        const size_t index = descriptor->region_count;
+        if (const int code = read_region(item, index, &reader, &descriptor->regions[index]))
+            return code;
+        descriptor->region_count++;
+    }
+    return index_names(descriptor);
+}
+
+int read_text(std::string_view text, nvlxi_descriptor *descriptor) {
+    int code = scan(text);
+    if (code != NVLX_OK)
+        return code;
+    Json::Value root;
+    if ((code = parse(text, &root)) != NVLX_OK || (code = read_version(root)) != NVLX_OK)
+        return code;
+    const Json::Value *backend = member(root, "backend");
+    std::string_view name;
+    if (!get_string(backend, &name) || !is_word(name) || name.size() >= sizeof descriptor->backend)
+        return unexpected(backend, {"backend", Place::no_index, nullptr}, "1 to 15 characters of a-z, 0-9 and _");
+    copy_string(descriptor->backend, sizeof descriptor->backend, name);
+    if ((code = read_process(member(root, "process"), descriptor)) != NVLX_OK ||
+        (code = read_segments(member(root, "segments"), descriptor)) != NVLX_OK)
+        return code;
+    return read_regions(member(root, "regions"), text.size(), descriptor);
+}
+
+} // namespace
+
+// ---- The C side: no exception passes ---------------------------------------------------------------------
+
+int nvlxi_descriptor_decode(const char *text, size_t length, nvlxi_descriptor **descriptor) {
+    if (length > NVLXI_TEXT_MAX)
+        return nvlxi_fail(NVLX_EFORMAT, "descriptor: %zu bytes, of at most %u", length, NVLXI_TEXT_MAX);
+    try {
+        std::unique_ptr<nvlxi_descriptor, decltype(&nvlxi_descriptor_free)> read(allocate<nvlxi_descriptor>(1),
+                                                                                 &nvlxi_descriptor_free);
+        if (const int code = read_text({text, length}, read.get()))
+            return code;
+        *descriptor = read.release();
+        return NVLX_OK;
+    } catch (const std::bad_alloc &) {
+        return nvlxi_fail(NVLX_ENOMEM, "descriptor: no memory to read %zu bytes", length);
+    } catch (const std::exception &error) {
+        return nvlxi_fail(NVLX_EFORMAT, "descriptor: %s", Shown(error.what()).text);
+    } catch (...) {
+        return nvlxi_fail(NVLX_EFORMAT, "descriptor: cannot be read");
+    }
+}
+
+void nvlxi_descriptor_free(nvlxi_descriptor *descriptor) {
+    if (descriptor == nullptr)
+        return;
+    std::free(descriptor->segments);
+    std::free(descriptor->regions);
+    std::free(descriptor->names);
+    nvlxi_name_index_free(&descriptor->by_name);
+    std::free(descriptor);
+}

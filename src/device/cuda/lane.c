@@ -1,0 +1,285 @@
+/* The cuda backend's lanes and events, and the caller's streams. The introduction is in cuda.c.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "device/cuda/cuda.h"
+
+#include <stdlib.h>
+
+#include "base/error.h"
+
+/* ---- Lanes and events -------------------------------------------------------------------------------- */
+
+int nvlxi_cuda_lane_create(struct nvlxi_device *device, int gpu, int priority, struct nvlxi_lane **lane) {
+    struct nvlxi_cuda_entry entry;
+    struct nvlxi_lane *made = malloc(sizeof *made);
+    if (!made)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for a lane");
+    *made = (struct nvlxi_lane){.device = device, .gpu = gpu};
+    int code = nvlxi_cuda_enter(device, gpu, &entry);
+    if (code) {
+        free(made);
+        return code;
+    }
+    cudaError_t error = cudaStreamCreateWithPriority(&made->stream, cudaStreamNonBlocking, priority); /* clamps it */
+    nvlxi_cuda_leave(&entry);
+    if (error) {
+        free(made);
+        return nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "cudaStreamCreateWithPriority");
+    }
+    *lane = made;
+    return 0;
+}
+
+void nvlxi_cuda_lane_destroy(struct nvlxi_lane *lane) {
+    struct nvlxi_cuda_entry entry;
+    if (nvlxi_cuda_enter(lane->device, lane->gpu, &entry) == 0) {
+        cudaStreamDestroy(lane->stream);
+        nvlxi_cuda_leave(&entry);
+    }
+    free(lane);
+}
+
+int nvlxi_cuda_copy(struct nvlxi_lane *lane, const struct nvlxi_copy *copy) {
+    struct nvlxi_cuda_entry entry;
+    void *destination = (void *)(uintptr_t)copy->destination;
+    const void *source = (const void *)(uintptr_t)copy->source;
+    int code = nvlxi_cuda_enter(lane->device, lane->gpu, &entry);
+    if (code)
+        return code;
+    cudaError_t error =
+        cudaMemcpyPeerAsync(destination, copy->destination_gpu, source, copy->source_gpu, copy->length, lane->stream);
+    nvlxi_cuda_leave(&entry);
+    return error ? nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "issuing a copy") : 0;
+}
+
+/* As many as one call takes, without memory of its own. */
+#define BATCH 64
+
+static cudaError_t copy_batch(struct nvlxi_lane *lane, const struct nvlxi_fragment *list, size_t count,
+                              int destination_gpu, int source_gpu) {
+    const void *sources[BATCH];
+    void *destinations[BATCH];
+    size_t lengths[BATCH], first = 0;
+    struct cudaMemcpyAttributes attributes = {
+        .srcAccessOrder = cudaMemcpySrcAccessOrderStream,
+        .srcLocHint = {.type = cudaMemLocationTypeDevice, .id = source_gpu},
+        .dstLocHint = {.type = cudaMemLocationTypeDevice, .id = destination_gpu},
+    };
+    for (size_t i = 0; i < count; i++) {
+        sources[i] = (const void *)(uintptr_t)list[i].source;
+        destinations[i] = (void *)(uintptr_t)list[i].destination;
+        lengths[i] = list[i].length;
+    }
+#if CUDART_VERSION >= 13000
+    return cudaMemcpyBatchAsync(destinations, sources, lengths, count, &attributes, &first, 1, lane->stream);
+#else
+    size_t failed;
+    return cudaMemcpyBatchAsync(destinations, (void **)sources, lengths, count, &attributes, &first, 1, &failed,
+                                lane->stream);
+#endif
+}
+
+/* In a caller's stream: a batch that waits there blocks several of the GPU's channels (lanes.h), and the default stream
+ * takes none. */
+static cudaError_t copy_each(struct nvlxi_lane *lane, const struct nvlxi_fragment *list, size_t count,
+                             int destination_gpu, int source_gpu) {
+    cudaError_t error = cudaSuccess;
+    for (size_t i = 0; i < count && !error; i++)
+        error = cudaMemcpyPeerAsync((void *)(uintptr_t)list[i].destination, destination_gpu,
+                                    (const void *)(uintptr_t)list[i].source, source_gpu, list[i].length, lane->stream);
+    return error;
+}
+
+int nvlxi_cuda_copy_list(struct nvlxi_lane *lane, const struct nvlxi_fragment *list, size_t count, int destination_gpu,
+                         int source_gpu) {
+    struct nvlxi_cuda_entry entry;
+    cudaError_t error = cudaSuccess;
+    int code = nvlxi_cuda_enter(lane->device, lane->gpu, &entry);
+    if (code)
+        return code;
+    if (lane->callers)
+        error = copy_each(lane, list, count, destination_gpu, source_gpu);
+    else
+        for (size_t done = 0; done < count && !error; done += BATCH)
+            error =
+                copy_batch(lane, list + done, count - done < BATCH ? count - done : BATCH, destination_gpu, source_gpu);
+    nvlxi_cuda_leave(&entry);
+    return error ? nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "issuing copies") : 0;
+}
+
+int nvlxi_cuda_event_create(struct nvlxi_device *device, int gpu, struct nvlxi_event **event) {
+    struct nvlxi_cuda_entry entry;
+    struct nvlxi_event *made = malloc(sizeof *made);
+    if (!made)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for an event");
+    *made = (struct nvlxi_event){.device = device, .gpu = gpu};
+    int code = nvlxi_cuda_enter(device, gpu, &entry);
+    if (code) {
+        free(made);
+        return code;
+    }
+    cudaError_t error = cudaEventCreateWithFlags(&made->event, cudaEventDisableTiming);
+    nvlxi_cuda_leave(&entry);
+    if (error) {
+        free(made);
+        return nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "cudaEventCreateWithFlags");
+    }
+    *event = made;
+    return 0;
+}
+
+void nvlxi_cuda_event_destroy(struct nvlxi_event *event) {
+    struct nvlxi_cuda_entry entry;
+    if (nvlxi_cuda_enter(event->device, event->gpu, &entry) == 0) {
+        cudaEventDestroy(event->event);
+        nvlxi_cuda_leave(&entry);
+    }
+    free(event);
+}
+
+int nvlxi_cuda_event_record(struct nvlxi_lane *lane, struct nvlxi_event *event) {
+    struct nvlxi_cuda_entry entry;
+    int code = nvlxi_cuda_enter(lane->device, lane->gpu, &entry);
+    if (code)
+        return code;
+    cudaError_t error = cudaEventRecord(event->event, lane->stream);
+    nvlxi_cuda_leave(&entry);
+    return error ? nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "cudaEventRecord") : 0;
+}
+
+/* What the driver says of an event or a stream that was asked whether it is complete. */
+static int query_outcome(CUresult error) {
+    if (error == CUDA_ERROR_NOT_READY)
+        return NVLX_EAGAIN;
+    return error ? nvlxi_cuda_driver_failure(error, NVLX_EDEVICE, "a copy, or other work on its GPU, failed") : 0;
+}
+
+/* By the driver, which needs no current context for this. */
+int nvlxi_cuda_event_query(struct nvlxi_event *event) {
+    CUstreamCaptureMode mode = CU_STREAM_CAPTURE_MODE_RELAXED;
+    nvlxi_cuda_driver.cuThreadExchangeStreamCaptureMode(&mode);
+    CUresult error = nvlxi_cuda_driver.cuEventQuery(event->event);
+    nvlxi_cuda_driver.cuThreadExchangeStreamCaptureMode(&mode);
+    return query_outcome(error);
+}
+
+/* The default streams mean those of the current context. */
+static int query_callers(const struct nvlxi_lane *lane) {
+    struct nvlxi_cuda_entry entry;
+    int code = nvlxi_cuda_enter(lane->device, lane->gpu, &entry);
+    if (code)
+        return code;
+    CUresult error = nvlxi_cuda_driver.cuStreamQuery(lane->stream);
+    nvlxi_cuda_leave(&entry);
+    return query_outcome(error);
+}
+
+int nvlxi_cuda_lane_query(struct nvlxi_lane *lane) {
+    if (lane->callers)
+        return query_callers(lane);
+    CUstreamCaptureMode mode = CU_STREAM_CAPTURE_MODE_RELAXED;
+    nvlxi_cuda_driver.cuThreadExchangeStreamCaptureMode(&mode);
+    CUresult error = nvlxi_cuda_driver.cuStreamQuery(lane->stream);
+    nvlxi_cuda_driver.cuThreadExchangeStreamCaptureMode(&mode);
+    return query_outcome(error);
+}
+
+int nvlxi_cuda_lane_wait(struct nvlxi_lane *lane, struct nvlxi_event *event) {
+    struct nvlxi_cuda_entry entry;
+    int code = nvlxi_cuda_enter(lane->device, lane->gpu, &entry);
+    if (code)
+        return code;
+    cudaError_t error = cudaStreamWaitEvent(lane->stream, event->event, 0);
+    nvlxi_cuda_leave(&entry);
+    return error ? nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "cudaStreamWaitEvent") : 0;
+}
+
+/* ---- The caller's stream ----------------------------------------------------------------------------- */
+
+/* The default streams mean those of the calling thread's current context, so this looks before any other is pushed. */
+static int stream_context(void *stream, CUcontext *context) {
+    CUstreamCaptureStatus status;
+    CUresult error = nvlxi_cuda_driver.cuStreamIsCapturing(stream, &status);
+    if (error)
+        return nvlxi_cuda_driver_failure(error, NVLX_ENOTSUP, "the stream in the options cannot be used now");
+    if (status != CU_STREAM_CAPTURE_STATUS_NONE)
+        return nvlxi_fail(NVLX_ENOTSUP,
+                          "the stream in the options is capturing a graph: a transfer cannot be part of one");
+    error = nvlxi_cuda_driver.cuStreamGetCtx(stream, context);
+    return error ? nvlxi_cuda_driver_failure(error, NVLX_ENOTSUP, "the stream in the options has no context") : 0;
+}
+
+/* The GPU whose primary context it is, of those that this engine has used. */
+static bool find_used(struct nvlxi_device *device, CUcontext context, int *gpu) {
+    for (*gpu = 0; *gpu < device->gpu_count; ++*gpu)
+        if (atomic_load(&device->gpus[*gpu].context) == context)
+            return true;
+    return false;
+}
+
+/* The same of those that it may use, too: the context is retained then. */
+static bool find_usable(struct nvlxi_device *device, CUcontext context, int *gpu) {
+    CUcontext popped, primary;
+    CUdevice handle;
+    if (nvlxi_cuda_driver.cuCtxPushCurrent(context))
+        return false;
+    CUresult error = nvlxi_cuda_driver.cuCtxGetDevice(&handle);
+    nvlxi_cuda_driver.cuCtxPopCurrent(&popped);
+    for (*gpu = 0; !error && *gpu < device->gpu_count; ++*gpu) {
+        const struct nvlxi_cuda_gpu *one = &device->gpus[*gpu];
+        if (one->handle == handle)
+            return (one->allowed || !device->only_listed) && nvlxi_cuda_is_active(one) &&
+                   nvlxi_cuda_context(device, *gpu, &primary) == 0 && primary == context;
+    }
+    return false;
+}
+
+int nvlxi_cuda_stream_find(struct nvlxi_device *device, void *handle, struct nvlxi_stream *stream) {
+    CUcontext context;
+    unsigned long long id;
+    int code = stream_context(handle, &context);
+    if (code)
+        return code;
+    stream->handle = handle;
+    if (!find_used(device, context, &stream->gpu) && !find_usable(device, context, &stream->gpu))
+        return nvlxi_fail(NVLX_ENOTSUP,
+                          "the stream in the options is not of the primary context of a GPU that this engine uses");
+    CUresult error = nvlxi_cuda_driver.cuStreamGetId(handle, &id);
+    stream->id = id;
+    return error ? nvlxi_cuda_driver_failure(error, NVLX_ENOTSUP, "the stream in the options has no id") : 0;
+}
+
+int nvlxi_cuda_stream_record(struct nvlxi_device *device, const struct nvlxi_stream *stream,
+                             struct nvlxi_event *event) {
+    struct nvlxi_cuda_entry entry;
+    int code = nvlxi_cuda_enter(device, stream->gpu, &entry);
+    if (code)
+        return code;
+    cudaError_t error = cudaEventRecord(event->event, stream->handle);
+    nvlxi_cuda_leave(&entry);
+    return error ? nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "cudaEventRecord in the stream of the options") : 0;
+}
+
+int nvlxi_cuda_stream_wait(struct nvlxi_device *device, const struct nvlxi_stream *stream, struct nvlxi_event *event) {
+    struct nvlxi_cuda_entry entry;
+    int code = nvlxi_cuda_enter(device, stream->gpu, &entry);
+    if (code)
+        return code;
+    cudaError_t error = cudaStreamWaitEvent(stream->handle, event->event, 0);
+    nvlxi_cuda_leave(&entry);
+    return error ? nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "cudaStreamWaitEvent in the stream of the options")
+                 : 0;
+}
+
+int nvlxi_cuda_stream_lane(struct nvlxi_device *device, const struct nvlxi_stream *stream, struct nvlxi_lane **lane) {
+    struct nvlxi_lane *made = malloc(sizeof *made);
+    if (!made)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for a lane");
+    *made = (struct nvlxi_lane){.device = device, .gpu = stream->gpu, .callers = true, .stream = stream->handle};
+    *lane = made;
+    return 0;
+}
+
+void nvlxi_cuda_stream_lane_end(struct nvlxi_lane *lane) {
+    free(lane);
+}

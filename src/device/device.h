@@ -1,0 +1,213 @@
+/* The one interface of the device backends: cuda is the product, host lets everything above this line run and be tested
+ * on a machine without a GPU. tests/device_contract.c holds both to what is written here.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Every function returns 0 or a negative NVLX_E... code after nvlxi_fail; may be called from any thread, with any
+ * current device or none, and leaves the caller's as it was; none is called with a lock held that another call needs to
+ * make progress. */
+#ifndef NVLXI_DEVICE_H
+#define NVLXI_DEVICE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/fork_phase.h"
+#include "base/records.h"
+#include "nvlxfer.h"
+
+struct nvlxi_device; /* a backend's state for one engine */
+struct nvlxi_lane;   /* an ordered queue of copies on one GPU */
+struct nvlxi_event;  /* a point in a lane or a caller's stream */
+
+/* What lies under a pointer. */
+struct nvlxi_allocation {
+    uint32_t kind; /* enum nvlxi_kind */
+    int gpu;       /* ordinal in this process */
+    uint64_t base, size;
+    uint64_t serial;      /* never reused within a process: tells a freed and re-allocated block from the old one */
+    bool file;            /* sharing it takes a file descriptor (export_file) */
+    bool joins;           /* registered ranges may go on into adjacent allocations of the GPU that join too */
+    uint64_t reservation; /* where the address space that it was put into begins, if it joins: allocations in the same
+                             one have no border between them (see copy) */
+};
+
+struct nvlxi_alloc {
+    int gpu;
+    size_t length;
+    uint32_t kind; /* NVLXI_KIND_CUDA_MALLOC, _VMM or _POOL */
+    size_t chunk;  /* NVLXI_KIND_VMM: bytes of one chunk, rounded up to the granularity, as `length` is; the last takes
+                      what is left. 0: all in one */
+};
+
+/* Where the file descriptors of another process's segments come from. */
+struct nvlxi_files {
+    /* The next one, which the caller closes; or how it failed. Waits for the owner, with a limit of its own. */
+    int (*take)(struct nvlxi_files *files, int *fd);
+};
+
+/* What is to be mapped: one segment, or adjacent ones that join, back to back. */
+struct nvlxi_map {
+    int gpu;                                     /* of this process */
+    const struct nvlxi_identity *owner;          /* the process that exported them */
+    const struct nvlxi_segment_record *segments; /* in order of address */
+    size_t count;
+    bool read_only; /* peers may only read all of it: enforced by mappings of VMM and FABRIC; no other kind can */
+    struct nvlxi_files *files; /* one is taken for each segment with `file`, in order; NULL if none has it */
+};
+
+struct nvlxi_copy {
+    uint64_t destination, source; /* addresses in this process, mapped ones included */
+    uint64_t length;              /* > 0 */
+    int destination_gpu;          /* ordinals; a mapping counts as memory of the GPU that it was opened on */
+    int source_gpu;
+};
+
+/* As many lists as one kernel takes. */
+#define NVLXI_PARTS_MAX 16
+
+struct nvlxi_part {
+    const struct nvlxi_fragment *list; /* in memory from list_alloc */
+    uint32_t count;                    /* may be 0 */
+};
+
+struct nvlxi_kernel {
+    const struct nvlxi_part *parts;
+    uint32_t part_count; /* 1 to NVLXI_PARTS_MAX, of together less than 2^31 fragments */
+    uint32_t sms;        /* that it may take, at most */
+    uint64_t average;    /* length of the fragments, about: for how many warps each is */
+    bool overlaps;       /* may begin, and take as many SMs again, before the kernel before it in the lane ends; ends
+                            after it all the same */
+};
+
+struct nvlxi_gpu_limits {
+    uint32_t sms;                      /* that copy kernels can use; 0: there are none, or they are not loaded */
+    int priority_least, priority_most; /* of lanes: from the least urgent to the most urgent, which is lower */
+};
+
+/* A stream of the caller's. */
+struct nvlxi_stream {
+    void *handle;
+    int gpu;
+    uint64_t id; /* of no other stream of this process, not even of one made later with the same handle */
+};
+
+struct nvlxi_device_ops {
+    const char *name; /* "cuda", "host" */
+
+    /* GPUs that this process sees; makes no context. NVLX_EBACKEND with the cause if the backend cannot run. */
+    int (*count)(int *gpus);
+
+    /* `gpus`: where contexts may be made; NULL: only where one is active. Copied. */
+    int (*open)(const int *gpus, size_t gpu_count, struct nvlxi_device **device);
+    /* Everything made on the device has been destroyed before. */
+    void (*close)(struct nvlxi_device *device);
+
+    int (*uuid)(struct nvlxi_device *device, int gpu, uint8_t uuid[NVLXI_UUID_BYTES]);
+
+    /* Exportable memory. alloc: NVLX_ENOTSUP if the GPU has none of this kind. Each chunk of VMM is an allocation of
+     * its own, with a serial of its own; they lie back to back. free frees what alloc returned, all of it: NVLX_EINVAL
+     * for an address that alloc of this device did not return, inner ones too. */
+    int (*alloc)(struct nvlxi_device *device, const struct nvlxi_alloc *alloc, void **address);
+    int (*free)(struct nvlxi_device *device, void *address);
+    /* Copies between host and device memory of this process, mapped ones included, any direction, and waits.
+     * NVLX_EDEVICE if the destination is mapped read-only, or a side crosses a border (see copy). */
+    int (*memcpy)(struct nvlxi_device *device, void *destination, const void *source, size_t length);
+
+    /* The allocation under `address`. NVLX_ENOTSUP if it is not memory that can be shared; the message names the kind
+     * found. */
+    int (*resolve)(struct nvlxi_device *device, uint64_t address, struct nvlxi_allocation *allocation);
+    /* Whether `allocation` is still what resolve found: 0, or NVLX_ESTALE (not logged) once it was freed. */
+    int (*alive)(struct nvlxi_device *device, const struct nvlxi_allocation *allocation);
+    /* A handle by which another process can open the allocation; of length 0 if the file descriptor is all it takes.
+     * The same handle every time. */
+    int (*export_handle)(struct nvlxi_device *device, const struct nvlxi_allocation *allocation,
+                         struct nvlxi_handle *handle);
+    /* A new file descriptor, close-on-exec, for an allocation with `file`, for another process; the caller closes it.
+     * NVLX_ESTALE: the allocation was freed; NVLX_ENOTSUP: it is not shared by a file descriptor. */
+    int (*export_file)(struct nvlxi_device *device, const struct nvlxi_allocation *allocation, int *fd);
+
+    /* Opens another process's segments on a GPU of this one, back to back: *address is where the first begins. Of the
+     * kind CUDA_MALLOC, opening again gives the same address and counts; VMM and FABRIC are mapped anew, elsewhere; of
+     * POOL, it may be either. unmap undoes one opening, in any order: NVLX_EINVAL if nothing was opened there.
+     *
+     * A CUDA_MALLOC handle of this very process, of a dead process or of freed memory (that this process does not have
+     * mapped), a file descriptor of anything else, a size beyond the segment's (of VMM, any other than it), or garbage
+     * is refused (NVLX_ESTALE if the exporter or its memory is known to be gone, else NVLX_EDEVICE), and the device
+     * stays usable. A file descriptor keeps its chunk: it opens after the exporter has freed it, too. NVLX_ENOTSUP: the
+     * kind cannot be opened here, such as a CUDA_MALLOC handle of another process whose pid, in its own namespace, is
+     * ours (owner.h); no driver is asked, no file taken.
+     *
+     * Files are taken one at a time and closed at once, none after a failure; that of take is passed on. Whatever
+     * fails, nothing stays mapped, and no file open.
+     *
+     * map takes milliseconds, unmap may wait for running kernels. A mapping shows the old bytes after the exporter has
+     * freed them or has died; of POOL, only until the exporter frees. */
+    int (*map)(struct nvlxi_device *device, const struct nvlxi_map *map, uint64_t *address);
+    int (*unmap)(struct nvlxi_device *device, int gpu, uint64_t address);
+
+    /* Loads the copy kernels for a GPU that has none yet, as `open` does for those named and those with an active
+     * context. May wait until all that runs on the GPU is over. A GPU for which there are none goes without. */
+    void (*load)(struct nvlxi_device *device, int gpu);
+    /* Calls no driver. */
+    int (*limits)(struct nvlxi_device *device, int gpu, struct nvlxi_gpu_limits *limits);
+
+    /* Host memory that the kernels of all GPUs can read: for lists of fragments. The host may be slow to read it. */
+    int (*list_alloc)(struct nvlxi_device *device, size_t size, void **memory);
+    void (*list_free)(struct nvlxi_device *device, void *memory);
+
+    /* A lane holds about 1,000 operations that are not done. Whatever queues one more then waits until there is room:
+     * the caller sees to it that this does not happen. So does a stream of the caller's.
+     *
+     * `priority`: lower is more urgent, 0 is usual; taken as the nearest that the device has. */
+    int (*lane_create)(struct nvlxi_device *device, int gpu, int priority, struct nvlxi_lane **lane);
+    /* Nothing is queued in the lane any more. */
+    void (*lane_destroy)(struct nvlxi_lane *lane);
+    /* Queues one copy; never waits for it, and never completes inside the call. NVLX_EDEVICE, and nothing is queued, if
+     * the destination is mapped read-only, or if a side crosses a border: the end of an allocation or of a mapping,
+     * whatever lies behind it. There is none between chunks in one reservation, nor within what one map opened. */
+    int (*copy)(struct nvlxi_lane *lane, const struct nvlxi_copy *copy);
+    /* Queues many copies for the copy engines, in any order among each other. The list is read before the call returns.
+     * When it fails, as it does where copy would, some may have been queued. */
+    int (*copy_list)(struct nvlxi_lane *lane, const struct nvlxi_fragment *list, size_t count, int destination_gpu,
+                     int source_gpu);
+    /* Queues the copy kernel. Its lists are read until it is complete, the array of parts before the call returns. A
+     * destination that is mapped read-only may cost the GPU's context, and a fragment that crosses a border may be
+     * refused or copied: the caller sees to it that there is none. */
+    int (*copy_kernel)(struct nvlxi_lane *lane, const struct nvlxi_kernel *kernel);
+
+    /* 0: everything queued in the lane by now is done; NVLX_EAGAIN (not logged): not yet; NVLX_EDEVICE: the device
+     * failed. Does not block. */
+    int (*lane_query)(struct nvlxi_lane *lane);
+
+    /* An event belongs to a GPU. It is complete until it is recorded; recording it again replaces the old point. */
+    int (*event_create)(struct nvlxi_device *device, int gpu, struct nvlxi_event **event);
+    void (*event_destroy)(struct nvlxi_event *event);
+    int (*event_record)(struct nvlxi_lane *lane, struct nvlxi_event *event);
+    /* 0: everything before the recorded point is done; NVLX_EAGAIN (not logged): not yet; NVLX_EDEVICE: the device
+     * failed. Does not block. */
+    int (*event_query)(struct nvlxi_event *event);
+    /* What is queued later in the lane starts after the event. */
+    int (*lane_wait)(struct nvlxi_lane *lane, struct nvlxi_event *event);
+
+    /* The caller's stream. stream_find: NVLX_ENOTSUP if it is capturing a graph or cannot take part. The other two are
+     * called by the thread that has found it. */
+    int (*stream_find)(struct nvlxi_device *device, void *handle, struct nvlxi_stream *stream);
+    int (*stream_record)(struct nvlxi_device *device, const struct nvlxi_stream *stream, struct nvlxi_event *event);
+    int (*stream_wait)(struct nvlxi_device *device, const struct nvlxi_stream *stream, struct nvlxi_event *event);
+    /* The stream itself as a lane, for the same thread. stream_lane_end calls no driver, and leaves the stream as it
+     * is. */
+    int (*stream_lane)(struct nvlxi_device *device, const struct nvlxi_stream *stream, struct nvlxi_lane **lane);
+    void (*stream_lane_end)(struct nvlxi_lane *lane);
+};
+
+/* Each with what it has for the whole process. */
+extern const struct nvlxi_device_ops nvlxi_device_host;
+void nvlxi_device_host_fork(enum nvlxi_fork_phase phase);
+#ifdef NVLXI_WITH_CUDA
+extern const struct nvlxi_device_ops nvlxi_device_cuda;
+void nvlxi_device_cuda_fork(enum nvlxi_fork_phase phase);
+#endif
+
+#endif

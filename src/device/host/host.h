@@ -1,0 +1,89 @@
+/* What the parts of the host backend share: host.c (GPUs), device/host/memory.c and one file a kind (memory and
+ * handles), device/host/lane.c (lanes and events). Only they, and tests of them, include it. SPDX-License-Identifier:
+ * Apache-2.0 */
+#ifndef NVLXI_DEVICE_HOST_H
+#define NVLXI_DEVICE_HOST_H
+
+#include <assert.h>
+#include <stdatomic.h>
+
+#include "base/base.h"
+#include "device/device.h"
+
+#define NVLXI_HOST_GPUS_MAX   64
+#define NVLXI_HOST_MAGIC      UINT64_C(0x31657478786c766e)
+#define NVLXI_HOST_POOL_MAGIC UINT64_C(0x6c6f6f70786c766e)
+
+struct nvlxi_device {
+    int gpus;        /* at the time of opening */
+    uint64_t usable; /* bit i: GPU i may be worked on */
+};
+
+/* The bytes of a legacy handle. It leads to the exporter's memfd through /proc; pid and start time together name a
+ * process, device and inode together a file, so that a number that was used again is noticed. The allocation is the
+ * file from `offset` on. */
+struct nvlxi_host_handle {
+    uint64_t magic;
+    int32_t pid;
+    int32_t fd; /* in that process */
+    uint64_t start_time;
+    uint64_t device, inode;
+    uint64_t serial, size;
+    uint64_t offset;
+};
+static_assert(sizeof(struct nvlxi_host_handle) == NVLXI_HANDLE_BYTES, "no padding, and it fits");
+
+/* The bytes of a handle of a pool's allocation. The tag is random: only who was given the handle knows it, and no later
+ * allocation at the same place has it. */
+struct nvlxi_host_pool_handle {
+    uint64_t magic;
+    uint64_t offset, size; /* in the pool's memory */
+    uint64_t serial, tag;
+    uint64_t unused[3];
+};
+static_assert(sizeof(struct nvlxi_host_pool_handle) == NVLXI_HANDLE_BYTES, "as long as CUDA's");
+
+/* NVLX_EINVAL: there is no such GPU, or it may not be worked on. */
+int nvlxi_host_check_gpu(const struct nvlxi_device *device, int gpu);
+
+/* NVLX_EDEVICE if one of the copies goes to a mapping that may only be read, or crosses a border on either side. */
+int nvlxi_host_check_copies(const struct nvlxi_fragment *list, size_t count);
+
+/* The slots of nvlxi_device_ops, as device.h describes them. */
+int nvlxi_host_alloc(struct nvlxi_device *device, const struct nvlxi_alloc *alloc, void **address);
+int nvlxi_host_free(struct nvlxi_device *device, void *address);
+int nvlxi_host_resolve(struct nvlxi_device *device, uint64_t address, struct nvlxi_allocation *allocation);
+int nvlxi_host_alive(struct nvlxi_device *device, const struct nvlxi_allocation *allocation);
+int nvlxi_host_export(struct nvlxi_device *device, const struct nvlxi_allocation *allocation,
+                      struct nvlxi_handle *handle);
+int nvlxi_host_export_file(struct nvlxi_device *device, const struct nvlxi_allocation *allocation, int *fd);
+int nvlxi_host_map(struct nvlxi_device *device, const struct nvlxi_map *map, uint64_t *address);
+int nvlxi_host_unmap(struct nvlxi_device *device, int gpu, uint64_t address);
+
+int nvlxi_host_lane_create(struct nvlxi_device *device, int gpu, int priority, struct nvlxi_lane **lane);
+void nvlxi_host_lane_destroy(struct nvlxi_lane *lane);
+int nvlxi_host_lane_query(struct nvlxi_lane *lane);
+int nvlxi_host_copy(struct nvlxi_lane *lane, const struct nvlxi_copy *copy);
+int nvlxi_host_copy_list(struct nvlxi_lane *lane, const struct nvlxi_fragment *list, size_t count, int destination_gpu,
+                         int source_gpu);
+int nvlxi_host_copy_kernel(struct nvlxi_lane *lane, const struct nvlxi_kernel *kernel);
+int nvlxi_host_event_create(struct nvlxi_device *device, int gpu, struct nvlxi_event **event);
+void nvlxi_host_event_destroy(struct nvlxi_event *event);
+int nvlxi_host_event_record(struct nvlxi_lane *lane, struct nvlxi_event *event);
+int nvlxi_host_event_query(struct nvlxi_event *event);
+int nvlxi_host_lane_wait(struct nvlxi_lane *lane, struct nvlxi_event *event);
+int nvlxi_host_stream_find(struct nvlxi_device *device, void *handle, struct nvlxi_stream *stream);
+int nvlxi_host_stream_record(struct nvlxi_device *device, const struct nvlxi_stream *stream, struct nvlxi_event *event);
+int nvlxi_host_stream_wait(struct nvlxi_device *device, const struct nvlxi_stream *stream, struct nvlxi_event *event);
+int nvlxi_host_stream_lane(struct nvlxi_device *device, const struct nvlxi_stream *stream, struct nvlxi_lane **lane);
+void nvlxi_host_stream_lane_end(struct nvlxi_lane *lane);
+
+/* For tests: queues a wait for a value, as cuStreamWaitValue64 does. What is queued later waits until it is set. */
+int nvlxi_host_lane_hold(struct nvlxi_lane *lane, const atomic_bool *until);
+
+/* What each file has for the whole process: see fork.c. */
+void nvlxi_host_pools_fork(enum nvlxi_fork_phase phase);
+void nvlxi_host_memory_fork(enum nvlxi_fork_phase phase);
+void nvlxi_host_lanes_fork(enum nvlxi_fork_phase phase);
+
+#endif

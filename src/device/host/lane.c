@@ -1,0 +1,500 @@
+/* The host backend's lanes and events: a worker thread for each lane plays the copy engine.
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * A lane is a FIFO of jobs: copies, points to be marked done, points to be waited for. Its states:
+ *
+ *     RUNNING    the worker takes jobs from the front and runs them without a lock
+ *     STOPPING   lane_destroy has been called: the worker empties the queue and ends, then it is joined
+ *
+ * Lanes are spread over channels, as CUDA's streams are. A channel has room for so many copies and kernels that are not
+ * done; whoever queues one more waits. Events and waits take no room. (As measured on an H100 with driver 580.)
+ *
+ * A point is one place in one lane's order: not done until the worker arrives there, done for ever after. An event
+ * holds the point of its last recording, or none, which counts as done. A wait takes the point that the event holds at
+ * the time of the call; recording the event anew gives it another point and does not touch the wait. A point can be
+ * waited for only after it has been made, so waits never form a circle. Points are counted: by the event, by the job
+ * that marks them, by each job that waits.
+ *
+ * Jobs and points are allocated before anything is queued or changed. Locks: `lanes_mutex` guards the registry; a
+ * lane's mutex its queue; an event's mutex its point; a point's mutex is for sleeping until it is done. None is held
+ * while another is taken. */
+#define _GNU_SOURCE
+#include "device/host/host.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/queue.h>
+#include <unistd.h>
+
+#include "base/base.h"
+#include "base/error.h"
+
+struct point {
+    atomic_uint holders;
+    atomic_bool done; /* set once, by a worker, with the mutex held */
+    pthread_mutex_t mutex;
+    pthread_cond_t arrived;
+};
+
+#define CHANNELS      8
+#define CHANNEL_DEPTH 1021
+#define BATCH         64  /* copies of a list that are one job */
+#define PEEK_US       100 /* between two looks at a value */
+
+enum job_kind { JOB_COPY, JOB_LIST, JOB_KERNEL, JOB_MARK, JOB_WAIT, JOB_HOLD };
+
+struct job {
+    enum job_kind kind;
+    struct nvlxi_copy copy;      /* JOB_COPY */
+    struct nvlxi_fragment *list; /* JOB_LIST: its own */
+    size_t count;
+    struct nvlxi_part parts[NVLXI_PARTS_MAX]; /* JOB_KERNEL: their lists are the caller's until the job is done */
+    uint32_t part_count;
+    struct point *point;      /* JOB_MARK, JOB_WAIT: held */
+    const atomic_bool *until; /* JOB_HOLD */
+    STAILQ_ENTRY(job) entry;
+};
+
+struct nvlxi_event {
+    int gpu;
+    pthread_mutex_t mutex;
+    struct point *point; /* held; NULL: never recorded */
+};
+
+struct nvlxi_lane {
+    int gpu;
+    uint64_t id;
+    pthread_t worker;
+    pthread_mutex_t mutex;
+    pthread_cond_t changed;
+    bool stopping, working; /* working: a job has left the queue and is not done */
+    STAILQ_HEAD(, job) jobs;
+    LIST_ENTRY(nvlxi_lane) entry;
+};
+
+static pthread_mutex_t channels_mutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t channels_changed = PTHREAD_COND_INITIALIZER;
+static size_t channels[CHANNELS]; /* places taken in each */
+
+static atomic_ullong ids;
+static pthread_mutex_t lanes_mutex = PTHREAD_MUTEX_INITIALIZER;
+static LIST_HEAD(, nvlxi_lane) lanes = LIST_HEAD_INITIALIZER(lanes);
+
+/* The workers are not in the child, nor who waits for places. */
+void nvlxi_host_lanes_fork(enum nvlxi_fork_phase phase) {
+    if (phase == NVLXI_BEFORE_FORK) {
+        pthread_mutex_lock(&lanes_mutex);
+        pthread_mutex_lock(&channels_mutex);
+        return;
+    }
+    if (phase == NVLXI_IN_CHILD) {
+        LIST_INIT(&lanes);
+        memset(channels, 0, sizeof channels);
+        pthread_cond_init(&channels_changed, NULL);
+    }
+    pthread_mutex_unlock(&channels_mutex);
+    pthread_mutex_unlock(&lanes_mutex);
+}
+
+/* ---- Points ------------------------------------------------------------------------------------------ */
+
+static struct point *point_make(void) {
+    struct point *point = malloc(sizeof *point);
+    if (!point)
+        return NULL;
+    atomic_init(&point->holders, 1);
+    atomic_init(&point->done, false);
+    pthread_mutex_init(&point->mutex, NULL);
+    pthread_cond_init(&point->arrived, NULL);
+    return point;
+}
+
+static struct point *point_hold(struct point *point) {
+    if (point)
+        atomic_fetch_add_explicit(&point->holders, 1, memory_order_relaxed);
+    return point;
+}
+
+static void point_drop(struct point *point) {
+    if (!point || atomic_fetch_sub_explicit(&point->holders, 1, memory_order_acq_rel) != 1)
+        return;
+    pthread_cond_destroy(&point->arrived);
+    pthread_mutex_destroy(&point->mutex);
+    free(point);
+}
+
+static bool point_is_done(struct point *point) {
+    return !point || atomic_load_explicit(&point->done, memory_order_acquire);
+}
+
+static void point_mark(struct point *point) {
+    pthread_mutex_lock(&point->mutex);
+    atomic_store_explicit(&point->done, true, memory_order_release);
+    pthread_cond_broadcast(&point->arrived);
+    pthread_mutex_unlock(&point->mutex);
+}
+
+static void point_await(struct point *point) {
+    pthread_mutex_lock(&point->mutex);
+    while (!point_is_done(point))
+        pthread_cond_wait(&point->arrived, &point->mutex);
+    pthread_mutex_unlock(&point->mutex);
+}
+
+/* ---- Lanes ------------------------------------------------------------------------------------------- */
+
+static void copy_bytes(uint64_t destination, uint64_t source, uint64_t length) {
+    memmove((void *)(uintptr_t)destination, (const void *)(uintptr_t)source, length);
+}
+
+static void copy_fragments(const struct nvlxi_fragment *list, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        copy_bytes(list[i].destination, list[i].source, list[i].length);
+}
+
+static void job_run(const struct job *job) {
+    switch (job->kind) {
+    case JOB_COPY:
+        copy_bytes(job->copy.destination, job->copy.source, job->copy.length);
+        break;
+    case JOB_LIST:
+        copy_fragments(job->list, job->count);
+        break;
+    case JOB_KERNEL:
+        for (uint32_t i = 0; i < job->part_count; i++)
+            copy_fragments(job->parts[i].list, job->parts[i].count);
+        break;
+    case JOB_MARK:
+        point_mark(job->point);
+        break;
+    case JOB_WAIT:
+        point_await(job->point);
+        break;
+    case JOB_HOLD:
+        while (!atomic_load(job->until))
+            usleep(PEEK_US);
+        break;
+    }
+}
+
+/* ---- Channels ---------------------------------------------------------------------------------------- */
+
+static size_t places(const struct job *job) {
+    return job->kind == JOB_MARK || job->kind == JOB_WAIT ? 0 : job->kind == JOB_LIST ? job->count : 1;
+}
+
+/* As CUDA does, this waits while the channel is full. */
+static void take_places(const struct nvlxi_lane *lane, const struct job *job) {
+    size_t *taken = &channels[lane->id % CHANNELS];
+    const size_t needed = places(job);
+    if (!needed)
+        return;
+    pthread_mutex_lock(&channels_mutex);
+    while (*taken + needed > CHANNEL_DEPTH)
+        pthread_cond_wait(&channels_changed, &channels_mutex);
+    *taken += needed;
+    pthread_mutex_unlock(&channels_mutex);
+}
+
+static void leave_places(const struct nvlxi_lane *lane, const struct job *job) {
+    const size_t left = places(job);
+    if (!left)
+        return;
+    pthread_mutex_lock(&channels_mutex);
+    channels[lane->id % CHANNELS] -= left;
+    pthread_cond_broadcast(&channels_changed);
+    pthread_mutex_unlock(&channels_mutex);
+}
+
+/* ---- Workers ------------------------------------------------------------------------------------------ */
+
+static struct job *next_job(struct nvlxi_lane *lane) {
+    pthread_mutex_lock(&lane->mutex);
+    lane->working = false;
+    while (STAILQ_EMPTY(&lane->jobs) && !lane->stopping)
+        pthread_cond_wait(&lane->changed, &lane->mutex);
+    struct job *job = STAILQ_FIRST(&lane->jobs);
+    if (job)
+        STAILQ_REMOVE_HEAD(&lane->jobs, entry);
+    lane->working = job != NULL;
+    pthread_mutex_unlock(&lane->mutex);
+    return job;
+}
+
+static void end_job(const struct nvlxi_lane *lane, struct job *job) {
+    leave_places(lane, job);
+    point_drop(job->point);
+    free(job->list);
+    free(job);
+}
+
+static void *work(void *argument) {
+    struct nvlxi_lane *lane = argument;
+    struct job *job;
+    while ((job = next_job(lane))) {
+        job_run(job);
+        end_job(lane, job);
+    }
+    return NULL;
+}
+
+/* The program's signal handlers must not run in a thread that it does not know of. */
+static int start_worker(struct nvlxi_lane *lane) {
+    sigset_t all, old;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    int error = pthread_create(&lane->worker, NULL, work, lane);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    if (!error)
+        pthread_setname_np(lane->worker, "nvlx-host-lane");
+    return error;
+}
+
+int nvlxi_host_lane_create(struct nvlxi_device *device, int gpu, int priority, struct nvlxi_lane **lane) {
+    (void)priority; /* workers have none */
+    int code = nvlxi_host_check_gpu(device, gpu);
+    if (code)
+        return code;
+    struct nvlxi_lane *made = calloc(1, sizeof *made);
+    if (!made)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for a lane of GPU %d", gpu);
+    made->gpu = gpu;
+    made->id = atomic_fetch_add(&ids, 1);
+    STAILQ_INIT(&made->jobs);
+    pthread_mutex_init(&made->mutex, NULL);
+    pthread_cond_init(&made->changed, NULL);
+    int error = start_worker(made);
+    if (error) {
+        code = nvlxi_fail(nvlxi_system_code(error, NVLX_EDEVICE), "cannot start the worker of a lane of GPU %d: %s",
+                          gpu, strerror(error));
+        goto free_lane;
+    }
+    pthread_mutex_lock(&lanes_mutex);
+    LIST_INSERT_HEAD(&lanes, made, entry);
+    pthread_mutex_unlock(&lanes_mutex);
+    *lane = made;
+    return 0;
+
+free_lane:
+    pthread_cond_destroy(&made->changed);
+    pthread_mutex_destroy(&made->mutex);
+    free(made);
+    return code;
+}
+
+void nvlxi_host_lane_destroy(struct nvlxi_lane *lane) {
+    pthread_mutex_lock(&lanes_mutex);
+    LIST_REMOVE(lane, entry);
+    pthread_mutex_unlock(&lanes_mutex);
+    pthread_mutex_lock(&lane->mutex);
+    lane->stopping = true;
+    pthread_cond_signal(&lane->changed);
+    pthread_mutex_unlock(&lane->mutex);
+    pthread_join(lane->worker, NULL);
+    pthread_cond_destroy(&lane->changed);
+    pthread_mutex_destroy(&lane->mutex);
+    free(lane);
+}
+
+int nvlxi_host_lane_query(struct nvlxi_lane *lane) {
+    pthread_mutex_lock(&lane->mutex);
+    bool idle = STAILQ_EMPTY(&lane->jobs) && !lane->working;
+    pthread_mutex_unlock(&lane->mutex);
+    return idle ? 0 : NVLX_EAGAIN;
+}
+
+static void queue(struct nvlxi_lane *lane, struct job *job) {
+    take_places(lane, job);
+    pthread_mutex_lock(&lane->mutex);
+    STAILQ_INSERT_TAIL(&lane->jobs, job, entry);
+    pthread_cond_signal(&lane->changed);
+    pthread_mutex_unlock(&lane->mutex);
+}
+
+static struct job *job_make(enum job_kind kind) {
+    struct job *job = calloc(1, sizeof *job);
+    if (job)
+        job->kind = kind;
+    return job;
+}
+
+int nvlxi_host_copy(struct nvlxi_lane *lane, const struct nvlxi_copy *copy) {
+    const struct nvlxi_fragment fragment = {copy->destination, copy->source, copy->length};
+    int code = nvlxi_host_check_copies(&fragment, 1);
+    if (code)
+        return code;
+    struct job *job = job_make(JOB_COPY);
+    if (!job)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory to queue a copy of %llu bytes", (unsigned long long)copy->length);
+    job->copy = *copy;
+    queue(lane, job);
+    return 0;
+}
+
+static int queue_list(struct nvlxi_lane *lane, const struct nvlxi_fragment *list, size_t count) {
+    struct job *job = job_make(JOB_LIST);
+    struct nvlxi_fragment *own = malloc(count * sizeof *own);
+    if (!job || !own) {
+        free(job);
+        free(own);
+        return nvlxi_fail(NVLX_ENOMEM, "no memory to queue %zu copies", count);
+    }
+    memcpy(own, list, count * sizeof *own);
+    job->list = own;
+    job->count = count;
+    queue(lane, job);
+    return 0;
+}
+
+int nvlxi_host_copy_list(struct nvlxi_lane *lane, const struct nvlxi_fragment *list, size_t count, int destination_gpu,
+                         int source_gpu) {
+    (void)destination_gpu;
+    (void)source_gpu;
+    int code = nvlxi_host_check_copies(list, count);
+    for (size_t first = 0; first < count && !code; first += BATCH)
+        code = queue_list(lane, list + first, nvlxi_min(BATCH, count - first));
+    return code;
+}
+
+int nvlxi_host_copy_kernel(struct nvlxi_lane *lane, const struct nvlxi_kernel *kernel) {
+    int code = 0;
+    for (uint32_t i = 0; i < kernel->part_count && !code; i++)
+        code = nvlxi_host_check_copies(kernel->parts[i].list, kernel->parts[i].count);
+    if (code)
+        return code;
+    struct job *job = job_make(JOB_KERNEL);
+    if (!job)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory to queue a kernel of %u lists", (unsigned)kernel->part_count);
+    memcpy(job->parts, kernel->parts, kernel->part_count * sizeof *kernel->parts);
+    job->part_count = kernel->part_count;
+    queue(lane, job);
+    return 0;
+}
+
+/* ---- Events ------------------------------------------------------------------------------------------ */
+
+int nvlxi_host_event_create(struct nvlxi_device *device, int gpu, struct nvlxi_event **event) {
+    int code = nvlxi_host_check_gpu(device, gpu);
+    if (code)
+        return code;
+    struct nvlxi_event *made = calloc(1, sizeof *made);
+    if (!made)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for an event of GPU %d", gpu);
+    made->gpu = gpu;
+    pthread_mutex_init(&made->mutex, NULL);
+    *event = made;
+    return 0;
+}
+
+void nvlxi_host_event_destroy(struct nvlxi_event *event) {
+    point_drop(event->point);
+    pthread_mutex_destroy(&event->mutex);
+    free(event);
+}
+
+static struct point *event_point(struct nvlxi_event *event) {
+    pthread_mutex_lock(&event->mutex);
+    struct point *point = point_hold(event->point);
+    pthread_mutex_unlock(&event->mutex);
+    return point;
+}
+
+int nvlxi_host_event_record(struct nvlxi_lane *lane, struct nvlxi_event *event) {
+    if (lane->gpu != event->gpu)
+        return nvlxi_fail(NVLX_EDEVICE, "an event of GPU %d cannot be recorded on GPU %d", event->gpu, lane->gpu);
+    struct job *job = job_make(JOB_MARK);
+    struct point *point = point_make();
+    if (!job || !point) {
+        free(job);
+        point_drop(point);
+        return nvlxi_fail(NVLX_ENOMEM, "no memory to record an event of GPU %d", event->gpu);
+    }
+    job->point = point_hold(point);
+    pthread_mutex_lock(&event->mutex);
+    struct point *old = event->point;
+    event->point = point;
+    pthread_mutex_unlock(&event->mutex);
+    point_drop(old);
+    queue(lane, job);
+    return 0;
+}
+
+int nvlxi_host_event_query(struct nvlxi_event *event) {
+    pthread_mutex_lock(&event->mutex);
+    bool done = point_is_done(event->point);
+    pthread_mutex_unlock(&event->mutex);
+    return done ? 0 : NVLX_EAGAIN;
+}
+
+int nvlxi_host_lane_wait(struct nvlxi_lane *lane, struct nvlxi_event *event) {
+    struct point *point = event_point(event);
+    if (!point)
+        return 0;
+    struct job *job = job_make(JOB_WAIT);
+    if (!job) {
+        point_drop(point);
+        return nvlxi_fail(NVLX_ENOMEM, "no memory to wait for an event of GPU %d", event->gpu);
+    }
+    job->point = point;
+    queue(lane, job);
+    return 0;
+}
+
+/* ---- The caller's streams: lanes of this process ----------------------------------------------------- */
+
+static struct nvlxi_lane *find_lane(const void *handle) {
+    struct nvlxi_lane *found;
+    pthread_mutex_lock(&lanes_mutex);
+    LIST_FOREACH(found, &lanes, entry) {
+        if (found == handle)
+            break;
+    }
+    pthread_mutex_unlock(&lanes_mutex);
+    return found;
+}
+
+int nvlxi_host_stream_find(struct nvlxi_device *device, void *handle, struct nvlxi_stream *stream) {
+    (void)device;
+    struct nvlxi_lane *lane = find_lane(handle);
+    if (lane) {
+        *stream = (struct nvlxi_stream){.handle = lane, .gpu = lane->gpu, .id = lane->id};
+        return 0;
+    }
+    if (handle == NVLX_STREAM_LEGACY || handle == NVLX_STREAM_PER_THREAD)
+        return nvlxi_fail(NVLX_ENOTSUP, "the host backend has no default streams (stream %p)", handle);
+    return nvlxi_fail(NVLX_ENOTSUP, "stream %p is none of the host backend's: it knows no CUDA streams", handle);
+}
+
+int nvlxi_host_stream_record(struct nvlxi_device *device, const struct nvlxi_stream *stream,
+                             struct nvlxi_event *event) {
+    (void)device;
+    return nvlxi_host_event_record(stream->handle, event);
+}
+
+int nvlxi_host_stream_wait(struct nvlxi_device *device, const struct nvlxi_stream *stream, struct nvlxi_event *event) {
+    (void)device;
+    return nvlxi_host_lane_wait(stream->handle, event);
+}
+
+int nvlxi_host_stream_lane(struct nvlxi_device *device, const struct nvlxi_stream *stream, struct nvlxi_lane **lane) {
+    (void)device;
+    *lane = stream->handle;
+    return 0;
+}
+
+void nvlxi_host_stream_lane_end(struct nvlxi_lane *lane) {
+    (void)lane;
+}
+
+int nvlxi_host_lane_hold(struct nvlxi_lane *lane, const atomic_bool *until) {
+    struct job *job = job_make(JOB_HOLD);
+    if (!job)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory to queue a wait");
+    job->until = until;
+    queue(lane, job);
+    return 0;
+}

@@ -1,0 +1,378 @@
+/* The host backend's memory: what this process knows of it. SPDX-License-Identifier: Apache-2.0
+ *
+ * What a CUDA driver knows of a process's memory is known here once for the process, whatever the engine: a tree of
+ * blocks by address. A block is either
+ *
+ *     OWN      allocated here: it has a serial
+ *     MAPPED   another process's memory, opened on one GPU. `openings` >= 1; the last unmap removes it. Those of a kind
+ *              that counts openings are also in a tree by GPU and handle, where opening the same handle again finds
+ *              them; those that may only be read also in a tree of their own, for copies to look at
+ *
+ * A mapping keeps its file alive: it shows the same bytes after the exporter freed them or died, and if it counts, can
+ * be opened again as long as it is open. Blocks never overlap. `mutex` guards the trees; it is not held while memory is
+ * opened, so who opened some that counts looks again before entering it: the first one in is everybody's. */
+#define _GNU_SOURCE
+#include "device/host/memory.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <search.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#include "base/base.h"
+#include "base/error.h"
+#include "device/host/host.h"
+
+static const struct nvlxi_host_kind *const kinds[] = {&nvlxi_host_legacy, &nvlxi_host_vmm, &nvlxi_host_pool};
+
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static void *blocks;    /* all, by address */
+static void *counted;   /* mappings that count their openings, by GPU and handle */
+static void *read_only; /* mappings that may only be read, by address */
+static atomic_uint_fast64_t last_serial;
+
+uint64_t nvlxi_host_new_serial(void) {
+    return atomic_fetch_add(&last_serial, 1) + 1;
+}
+
+static const struct nvlxi_host_kind *find_kind(uint32_t kind) {
+    for (size_t i = 0; i < NVLXI_COUNT(kinds); i++)
+        if (kinds[i]->kind == kind)
+            return kinds[i];
+    return NULL;
+}
+
+/* ---- Trees ------------------------------------------------------------------------------------------- */
+
+/* Blocks compare equal if they overlap: so a block of one byte finds the one that holds it. */
+static int by_address(const void *left, const void *right) {
+    const struct nvlxi_host_block *a = left, *b = right;
+    if (a->base < b->base)
+        return b->base - a->base < a->size ? 0 : -1;
+    return a->base - b->base < b->size ? 0 : 1;
+}
+
+static int by_handle(const void *left, const void *right) {
+    const struct nvlxi_host_block *a = left, *b = right;
+    if (a->gpu != b->gpu)
+        return a->gpu < b->gpu ? -1 : 1;
+    return memcmp(a->handle.bytes, b->handle.bytes, sizeof a->handle.bytes);
+}
+
+static struct nvlxi_host_block *find_block(uint64_t address) {
+    struct nvlxi_host_block key = {.base = address, .size = 1};
+    struct nvlxi_host_block **found = tfind(&key, &blocks, by_address);
+    return found ? *found : NULL;
+}
+
+/* The block of an allocation that was not freed, or NULL. */
+static struct nvlxi_host_block *find_own(const struct nvlxi_allocation *allocation) {
+    struct nvlxi_host_block *block = find_block(allocation->base);
+    return block && block->serial && block->serial == allocation->serial ? block : NULL;
+}
+
+static void leave_own(struct nvlxi_host_block *first, const struct nvlxi_host_block *end) {
+    for (struct nvlxi_host_block *block = first; block != end; block = block->next)
+        tdelete(block, &blocks, by_address);
+}
+
+static bool enter_own(struct nvlxi_host_block *first) {
+    for (struct nvlxi_host_block *block = first; block; block = block->next) {
+        if (!tsearch(block, &blocks, by_address)) {
+            leave_own(first, block);
+            return false;
+        }
+    }
+    return true;
+}
+
+static void leave_mapping(struct nvlxi_host_block *block) {
+    tdelete(block, &blocks, by_address);
+    if (block->handle.length)
+        tdelete(block, &counted, by_handle);
+    if (block->read_only)
+        tdelete(block, &read_only, by_address);
+}
+
+static bool enter_mapping(struct nvlxi_host_block *block) {
+    if (tsearch(block, &blocks, by_address) && (!block->handle.length || tsearch(block, &counted, by_handle)) &&
+        (!block->read_only || tsearch(block, &read_only, by_address)))
+        return true;
+    leave_mapping(block); /* from where it got to */
+    return false;
+}
+
+/* Counts one more opening, if there is a mapping of the GPU and the handle of `key`. */
+static bool open_again(const struct nvlxi_host_block *key, uint64_t *address) {
+    struct nvlxi_host_block **found = key->handle.length ? tfind(key, &counted, by_handle) : NULL;
+    if (!found)
+        return false;
+    (*found)->openings++;
+    *address = (*found)->base;
+    return true;
+}
+
+/* What the parent allocated and mapped is not the child's, though it can be seen there. */
+void nvlxi_host_memory_fork(enum nvlxi_fork_phase phase) {
+    if (phase == NVLXI_BEFORE_FORK) {
+        pthread_mutex_lock(&mutex);
+        return;
+    }
+    if (phase == NVLXI_IN_CHILD)
+        blocks = counted = read_only = NULL;
+    pthread_mutex_unlock(&mutex);
+}
+
+/* ---- Own memory -------------------------------------------------------------------------------------- */
+
+int nvlxi_host_alloc(struct nvlxi_device *device, const struct nvlxi_alloc *alloc, void **address) {
+    const struct nvlxi_host_kind *kind = find_kind(alloc->kind);
+    struct nvlxi_host_block *made;
+    int code = nvlxi_host_check_gpu(device, alloc->gpu);
+    if (code)
+        return code;
+    if (!kind)
+        return nvlxi_fail(NVLX_ENOTSUP, "the host backend has no memory of kind %" PRIu32, alloc->kind);
+    if (alloc->length == 0)
+        return nvlxi_fail(NVLX_EINVAL, "an allocation of 0 bytes on GPU %d", alloc->gpu);
+    if (alloc->length > NVLXI_HOST_GPU_BYTES || alloc->chunk > NVLXI_HOST_GPU_BYTES)
+        return nvlxi_fail(NVLX_EDEVICE, "GPU %d has no %zu bytes (in chunks of %" PRIu64 "): it has %" PRIu64,
+                          alloc->gpu, alloc->length, (uint64_t)alloc->chunk, NVLXI_HOST_GPU_BYTES);
+    code = kind->make(alloc, &made);
+    if (code)
+        return code;
+    uint64_t base = made->base;
+    for (struct nvlxi_host_block *block = made; block; block = block->next) {
+        block->kind = kind;
+        block->gpu = alloc->gpu;
+        block->device = device;
+    }
+    pthread_mutex_lock(&mutex);
+    bool entered = enter_own(made);
+    pthread_mutex_unlock(&mutex);
+    if (!entered) {
+        kind->destroy(made);
+        return nvlxi_fail(NVLX_ENOMEM, "no memory to keep a block of GPU %d", alloc->gpu);
+    }
+    *address = nvlxi_host_pointer(base);
+    return 0;
+}
+
+int nvlxi_host_free(struct nvlxi_device *device, void *address) {
+    pthread_mutex_lock(&mutex);
+    struct nvlxi_host_block *block = find_block((uintptr_t)address);
+    if (block && block->serial && !block->inner && block->base == (uintptr_t)address && block->device == device)
+        leave_own(block, NULL);
+    else
+        block = NULL;
+    pthread_mutex_unlock(&mutex);
+    if (!block)
+        return nvlxi_fail(NVLX_EINVAL, "%p was not allocated by this engine, or is freed", address);
+    block->kind->destroy(block);
+    return 0;
+}
+
+int nvlxi_host_resolve(struct nvlxi_device *device, uint64_t address, struct nvlxi_allocation *allocation) {
+    (void)device;
+    struct nvlxi_allocation found = {.kind = NVLXI_KIND_UNKNOWN};
+    pthread_mutex_lock(&mutex);
+    const struct nvlxi_host_block *block = find_block(address);
+    bool mapped = block && !block->serial;
+    if (block && !mapped)
+        found = (struct nvlxi_allocation){.kind = block->kind->kind,
+                                          .gpu = block->gpu,
+                                          .base = block->base,
+                                          .size = block->size,
+                                          .serial = block->serial,
+                                          .file = block->kind->file,
+                                          .joins = block->kind->joins,
+                                          .reservation = block->reservation};
+    pthread_mutex_unlock(&mutex);
+    if (mapped)
+        return nvlxi_fail(NVLX_ENOTSUP,
+                          "0x%" PRIx64 " lies in a mapping of another process's memory, which only its owner can share",
+                          address);
+    if (found.kind == NVLXI_KIND_UNKNOWN)
+        return nvlxi_fail(NVLX_ENOTSUP,
+                          "0x%" PRIx64 " is not memory of the host backend (software GPUs), on which this engine runs: "
+                          "for host memory, use memory of nvlx_alloc; for that of a real GPU, the cuda backend",
+                          address);
+    *allocation = found;
+    return 0;
+}
+
+int nvlxi_host_alive(struct nvlxi_device *device, const struct nvlxi_allocation *allocation) {
+    (void)device;
+    pthread_mutex_lock(&mutex);
+    bool same = find_own(allocation) != NULL;
+    pthread_mutex_unlock(&mutex);
+    return same ? 0 : NVLX_ESTALE;
+}
+
+static int fail_freed(const struct nvlxi_allocation *allocation) {
+    return nvlxi_fail(NVLX_ESTALE, "the allocation at 0x%" PRIx64 " was freed", allocation->base);
+}
+
+int nvlxi_host_export(struct nvlxi_device *device, const struct nvlxi_allocation *allocation,
+                      struct nvlxi_handle *handle) {
+    (void)device;
+    pthread_mutex_lock(&mutex);
+    const struct nvlxi_host_block *block = find_own(allocation);
+    if (block)
+        *handle = block->handle;
+    pthread_mutex_unlock(&mutex);
+    return block ? 0 : fail_freed(allocation);
+}
+
+int nvlxi_host_export_file(struct nvlxi_device *device, const struct nvlxi_allocation *allocation, int *fd) {
+    (void)device;
+    if (!allocation->file)
+        return nvlxi_fail(NVLX_ENOTSUP, "the allocation at 0x%" PRIx64 " is not shared by a file descriptor",
+                          allocation->base);
+    int made = -1;
+    pthread_mutex_lock(&mutex);
+    const struct nvlxi_host_block *block = find_own(allocation);
+    if (block)
+        made = fcntl(block->fd, F_DUPFD_CLOEXEC, 0);
+    int error = errno;
+    pthread_mutex_unlock(&mutex);
+    if (!block)
+        return fail_freed(allocation);
+    if (made < 0)
+        return nvlxi_fail(nvlxi_system_code(error, NVLX_EDEVICE),
+                          "no file descriptor for the allocation at 0x%" PRIx64 ": %s", allocation->base,
+                          strerror(error));
+    *fd = made;
+    return 0;
+}
+
+/* ---- Mappings ---------------------------------------------------------------------------------------- */
+
+static int check_map(struct nvlxi_device *device, const struct nvlxi_map *map, const struct nvlxi_host_kind **kind,
+                     struct nvlxi_handle *handle) {
+    int code = nvlxi_host_check_gpu(device, map->gpu);
+    if (code)
+        return code;
+    *kind = find_kind(map->segments->kind);
+    if (!*kind)
+        return nvlxi_fail(NVLX_ENOTSUP, "a segment of kind '%s' cannot be opened", map->segments->kind_name);
+    if (map->count != 1 && !(*kind)->joins)
+        return nvlxi_fail(NVLX_EINVAL, "%zu segments of kind '%s' cannot be opened as one", map->count,
+                          map->segments->kind_name);
+    return (*kind)->check(map, handle);
+}
+
+int nvlxi_host_map(struct nvlxi_device *device, const struct nvlxi_map *map, uint64_t *address) {
+    const struct nvlxi_host_kind *kind = NULL;
+    struct nvlxi_host_block key = {.gpu = map->gpu}, *made;
+    int code = check_map(device, map, &kind, &key.handle);
+    if (code)
+        return code;
+    pthread_mutex_lock(&mutex);
+    bool again = open_again(&key, address);
+    pthread_mutex_unlock(&mutex);
+    if (again)
+        return 0;
+    code = kind->open(map, &made);
+    if (code)
+        return code;
+    made->kind = kind;
+    made->gpu = map->gpu;
+    made->handle = key.handle;
+    made->openings = 1;
+    uint64_t base = made->base;
+    pthread_mutex_lock(&mutex);
+    again = open_again(&key, address); /* another thread was faster */
+    bool entered = !again && enter_mapping(made);
+    pthread_mutex_unlock(&mutex);
+    if (entered)
+        *address = base;
+    else
+        kind->close(made);
+    if (!entered && !again)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory to keep a mapping on GPU %d", map->gpu);
+    return 0;
+}
+
+int nvlxi_host_unmap(struct nvlxi_device *device, int gpu, uint64_t address) {
+    (void)device;
+    pthread_mutex_lock(&mutex);
+    struct nvlxi_host_block *block = find_block(address);
+    bool known = block && !block->serial && block->base == address && block->gpu == gpu;
+    bool last = known && --block->openings == 0;
+    if (last)
+        leave_mapping(block);
+    pthread_mutex_unlock(&mutex);
+    if (!known)
+        return nvlxi_fail(NVLX_EINVAL, "nothing is mapped at 0x%" PRIx64 " on GPU %d", address, gpu);
+    if (last)
+        block->kind->close(block);
+    return 0;
+}
+
+/* ---- What copies may touch ----------------------------------------------------------------------------- */
+
+/* Where one copy may be: a block, or the chunks of its reservation. Of host memory, any: size 0. */
+struct reach {
+    uint64_t base, size;
+};
+
+static bool reach_holds(const struct reach *reach, uint64_t address, uint64_t length) {
+    const uint64_t offset = address - reach->base;
+    return offset < reach->size && length <= reach->size - offset;
+}
+
+/* Where a copy of these bytes may be. They may begin in host memory. Under the mutex. */
+static struct reach find_reach(uint64_t address, uint64_t length) {
+    struct nvlxi_host_block key = {.base = address, .size = length};
+    struct nvlxi_host_block **found = tfind(&key, &blocks, by_address);
+    if (!found)
+        return (struct reach){0};
+    const struct nvlxi_host_block *block = *found;
+    return block->reserved ? (struct reach){block->reservation, block->reserved}
+                           : (struct reach){block->base, block->size};
+}
+
+/* Whether one side of a copy stays in its reach, which is looked up if it is not that of the copy before. Under the
+ * mutex. */
+static bool stays(struct reach *reach, uint64_t address, uint64_t length) {
+    if (reach_holds(reach, address, length))
+        return true;
+    *reach = find_reach(address, length);
+    return !reach->size || reach_holds(reach, address, length);
+}
+
+static bool is_read_only(const struct nvlxi_fragment *copy) {
+    struct nvlxi_host_block key = {.base = copy->destination, .size = copy->length};
+    return tfind(&key, &read_only, by_address) != NULL;
+}
+
+static int fail_crossing(uint64_t address, uint64_t length, const struct reach *reach) {
+    return nvlxi_fail(NVLX_EDEVICE,
+                      "%" PRIu64 " bytes at 0x%" PRIx64 " leave their allocation, which is 0x%" PRIx64 " + %" PRIu64,
+                      length, address, reach->base, reach->size);
+}
+
+int nvlxi_host_check_copies(const struct nvlxi_fragment *list, size_t count) {
+    struct reach to = {0}, from = {0};
+    size_t i = 0;
+    bool writable = true, inside_to = true, inside_from = true;
+    pthread_mutex_lock(&mutex);
+    for (; i < count; i++) {
+        writable = !read_only || !is_read_only(&list[i]);
+        inside_to = stays(&to, list[i].destination, list[i].length);
+        inside_from = stays(&from, list[i].source, list[i].length);
+        if (!writable || !inside_to || !inside_from)
+            break;
+    }
+    pthread_mutex_unlock(&mutex);
+    if (!writable)
+        return nvlxi_fail(NVLX_EDEVICE, "%" PRIu64 " bytes at 0x%" PRIx64 " are in a mapping that may only be read",
+                          list[i].length, list[i].destination);
+    if (!inside_to)
+        return fail_crossing(list[i].destination, list[i].length, &to);
+    return inside_from ? 0 : fail_crossing(list[i].source, list[i].length, &from);
+}

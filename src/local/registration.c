@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "local/registration.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/utf8.h"
+
+int nvlxi_registration_init(struct nvlxi_registration *registration) {
+    struct nvlxi_registration *r = registration;
+    int code = nvlxi_ranges_init(&r->ranges);
+    if (code)
+        return code;
+    code = nvlxi_ranges_init(&r->ground);
+    if (code) {
+        nvlxi_ranges_free(&r->ranges);
+        return code;
+    }
+    r->told = (struct nvlxi_told){.text = NVLXI_PROCESS_ROOM};
+    r->limits = (struct nvlxi_told){NVLXI_REGIONS_MAX, NVLXI_SEGMENTS_MAX, NVLXI_TEXT_MAX};
+    pthread_mutex_init(&r->mutex, NULL);
+    pthread_cond_init(&r->export_done, NULL);
+    return 0;
+}
+
+/* ---- Who listens for changes --------------------------------------------------------------------------- */
+
+void nvlxi_registration_listen(struct nvlxi_registration *registration, nvlxi_change_function function, void *context) {
+    pthread_mutex_lock(&registration->mutex);
+    registration->generation++;
+    registration->on_change_context = context;
+    atomic_store(&registration->on_change, function);
+    pthread_mutex_unlock(&registration->mutex);
+}
+
+void nvlxi_registration_tell(struct nvlxi_registration *registration) {
+    nvlxi_change_function function = atomic_load(&registration->on_change);
+    if (function)
+        function(registration->on_change_context);
+}
+
+/* ---- The lookup table -------------------------------------------------------------------------------- */
+
+/* After a change: what can be done while transfers go on. Under the mutex. */
+static void tidy(struct nvlxi_registration *r) {
+    struct nvlxi_slots *slots;
+    nvlxi_ranges_tidy(&r->ranges);
+    if (!nvlxi_ranges_worn(&r->ranges) || !(slots = nvlxi_ranges_new_slots(&r->ranges)))
+        return;
+    nvlxi_tables_write(r->tables);
+    slots = nvlxi_ranges_swap_slots(&r->ranges, slots);
+    nvlxi_tables_write_end(r->tables);
+    free(slots);
+}
+
+void nvlxi_registration_renew(struct nvlxi_registration *registration) {
+    if (pthread_mutex_trylock(&registration->mutex))
+        return;
+    tidy(registration);
+    pthread_mutex_unlock(&registration->mutex);
+}
+
+/* ---- The list of regions ----------------------------------------------------------------------------- */
+
+static int reserve(struct nvlxi_registration *r) {
+    if (r->region_count < r->capacity)
+        return 0;
+    size_t capacity = r->capacity ? 2 * r->capacity : 64;
+    struct nvlx_region **regions = realloc(r->regions, capacity * sizeof(*regions));
+    if (!regions)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for the list of %zu regions", capacity);
+    r->regions = regions;
+    r->capacity = capacity;
+    return 0;
+}
+
+static void add_to_list(struct nvlxi_registration *r, struct nvlx_region *region) {
+    region->position = r->region_count++;
+    r->regions[region->position] = region;
+}
+
+static void remove_from_list(struct nvlxi_registration *r, const struct nvlx_region *region) {
+    struct nvlx_region *last = r->regions[--r->region_count];
+    r->regions[region->position] = last;
+    last->position = region->position;
+}
+
+static int take_name(struct nvlxi_registration *r, struct nvlx_region *region) {
+    struct nvlxi_region_name *name = region->name, *other;
+    bool hash_full = false;
+    if (!name)
+        return 0;
+    HASH_FIND_STR(r->names, name->text, other);
+    if (other)
+        return nvlxi_fail(NVLX_EEXIST, "the name \"%s\" is taken by a region at 0x%" PRIx64 " of %" PRIu64 " bytes",
+                          name->text, other->region->address, other->region->length);
+    HASH_ADD_KEYPTR(hh, r->names, name->text, strlen(name->text), name);
+    return hash_full ? nvlxi_fail(NVLX_ENOMEM, "no memory for the name \"%s\"", name->text) : 0;
+}
+
+/* Refuses what would make the descriptor one that no peer reads. */
+static int check_limits(const struct nvlxi_registration *r, const struct nvlx_region *region) {
+    struct nvlxi_told told = r->told;
+    if (region->access == NVLX_ACCESS_NONE || region->stale)
+        return 0;
+    nvlxi_region_count(region, &told);
+    if (told.regions <= r->limits.regions && told.segments <= r->limits.segments && told.text <= r->limits.text)
+        return 0;
+    return nvlxi_fail(NVLX_EBUSY,
+                      "%zu regions in %zu segments would be told to peers, in %zu bytes: at most %zu, %zu and %zu can "
+                      "be (private regions do not count)",
+                      told.regions, told.segments, told.text, r->limits.regions, r->limits.segments, r->limits.text);
+}
+
+/* All that may fail. The region has its stakes. */
+static int prepare(struct nvlxi_registration *r, struct nvlx_region *region) {
+    int code = check_limits(r, region);
+    if (code || (code = reserve(r)) || (code = nvlxi_region_reserve(r, region)))
+        return code;
+    return take_name(r, region);
+}
+
+/* Enters a region whose allocations are known; all or nothing. */
+static int enter(struct nvlxi_registration *r, const struct nvlxi_ground *ground, struct nvlx_region *region) {
+    pthread_mutex_lock(&r->mutex);
+    nvlxi_ranges_approach(&r->ranges, region->address);
+    int code = nvlxi_segments_acquire(r, ground, region);
+    if (code)
+        goto unlock;
+    if ((code = prepare(r, region)))
+        goto release;
+    add_to_list(r, region);
+    region->entered = true;
+    r->generation++;
+    if (!region->stale)
+        nvlxi_region_tell(r, region);
+    if (!region->stale && region->length) {
+        nvlxi_tables_write(r->tables);
+        nvlxi_region_map(r, region);
+        nvlxi_tables_write_end(r->tables);
+    }
+    tidy(r);
+    goto unlock;
+release:
+    nvlxi_segments_release(r, region);
+unlock:
+    pthread_mutex_unlock(&r->mutex);
+    if (!code)
+        nvlxi_registration_tell(r);
+    return code;
+}
+
+/* ---- Register, unregister ---------------------------------------------------------------------------- */
+
+static int check_name(const char *name) {
+    if (!name || nvlxi_name_valid(name))
+        return 0;
+    return nvlxi_fail(NVLX_EINVAL,
+                      "the name \"%.40s\" of %zu bytes is not UTF-8 of 1 to %d bytes without control characters", name,
+                      strlen(name), NVLXI_NAME_MAX);
+}
+
+static void free_region(struct nvlx_region *region) {
+    if (region->stakes != &region->one)
+        free(region->stakes);
+    free(region->name);
+    free(region);
+}
+
+static struct nvlxi_region_name *make_name(const char *text, const struct nvlx_region *region) {
+    const size_t size = strlen(text) + 1;
+    struct nvlxi_region_name *name = calloc(1, sizeof *name + size);
+    if (!name)
+        return NULL;
+    name->region = region;
+    memcpy(name->text, text, size);
+    return name;
+}
+
+/* With room for `segments`. */
+static int make_region(uint64_t address, uint64_t length, const struct nvlx_region_options *options, size_t segments,
+                       struct nvlx_region **made) {
+    struct nvlx_region *region = malloc(sizeof *region);
+    if (!region)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for a region");
+    *region =
+        (struct nvlx_region){.address = length ? address : 0, .length = length, .access = (uint8_t)options->access};
+    region->stakes = segments > 1 ? calloc(segments, sizeof *region->stakes) : &region->one;
+    if (!region->stakes || (options->name && !(region->name = make_name(options->name, region)))) {
+        free_region(region);
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for a region in %zu segments", segments);
+    }
+    *made = region;
+    return 0;
+}
+
+int nvlxi_registration_add(struct nvlxi_registration *registration, uint64_t address, uint64_t length,
+                           const struct nvlx_region_options *options, struct nvlx_region **region) {
+    struct nvlxi_ground ground = {.list = &ground.one};
+    struct nvlx_region *made = NULL;
+    int code = check_name(options->name);
+    if (!code && options->access > NVLX_ACCESS_READ_WRITE)
+        code = nvlxi_fail(NVLX_EINVAL, "access %" PRIu32 " is not one of NVLX_ACCESS_...", options->access);
+    if (!code && length)
+        code = nvlxi_ground_survey(registration->ops, registration->device, address, length, &ground);
+    if (!code && length)
+        registration->ops->load(registration->device, ground.one.gpu);
+    if (code || (code = make_region(address, length, options, ground.count, &made)))
+        goto free_ground;
+    made->engine = registration->engine;
+    code = enter(registration, &ground, made);
+    if (code)
+        free_region(made);
+    else
+        *region = made;
+free_ground:
+    nvlxi_ground_free(&ground);
+    return code;
+}
+
+int nvlxi_registration_remove(struct nvlxi_registration *registration, struct nvlx_region *region,
+                              nvlxi_user_function find_user, void *context, enum nvlxi_user *user) {
+    struct nvlxi_registration *r = registration;
+    *user = NVLXI_NOBODY;
+    pthread_mutex_lock(&r->mutex);
+    if (region->length && !region->stale) {
+        nvlxi_ranges_approach(&r->ranges, region->address);
+        nvlxi_tables_write(r->tables);
+        *user = find_user(context, region->address, region->length);
+        if (*user == NVLXI_NOBODY)
+            nvlxi_region_unmap(r, region);
+        nvlxi_tables_write_end(r->tables);
+    }
+    if (*user == NVLXI_NOBODY) {
+        if (!region->stale)
+            nvlxi_region_untell(r, region);
+        remove_from_list(r, region);
+        r->generation++;
+        if (region->name)
+            HASH_DEL(r->names, region->name);
+        nvlxi_segments_release(r, region);
+        tidy(r);
+    }
+    pthread_mutex_unlock(&r->mutex);
+    if (*user != NVLXI_NOBODY)
+        return NVLX_EBUSY;
+    nvlxi_registration_tell(r);
+    free_region(region);
+    return 0;
+}
+
+int nvlxi_registration_forget(struct nvlxi_registration *registration, uint64_t address, uint64_t length,
+                              nvlxi_user_function find_user, void *context, enum nvlxi_user *user) {
+    struct nvlxi_registration *r = registration;
+    size_t segments = 0;
+    pthread_mutex_lock(&r->mutex);
+    nvlxi_tables_write(r->tables);
+    *user = find_user(context, address, length);
+    if (*user == NVLXI_NOBODY)
+        segments = nvlxi_segments_retire(r, address, length);
+    nvlxi_tables_write_end(r->tables);
+    tidy(r);
+    pthread_mutex_unlock(&r->mutex);
+    if (*user != NVLXI_NOBODY)
+        return NVLX_EBUSY;
+    if (segments) {
+        nvlxi_log(NVLX_LOG_INFO, "%zu segments at 0x%" PRIx64 " are no longer used: their memory is being freed",
+                  segments, address);
+        nvlxi_registration_tell(r);
+    }
+    return 0;
+}
+
+void nvlxi_registration_free(struct nvlxi_registration *registration) {
+    struct nvlxi_registration *r = registration;
+    HASH_CLEAR(hh, r->names);
+    for (size_t i = 0; i < r->region_count; i++) {
+        nvlxi_segments_release(r, r->regions[i]);
+        free_region(r->regions[i]);
+    }
+    free(r->regions);
+    free(r->by_number);
+    nvlxi_ranges_free(&r->ranges);
+    nvlxi_ranges_free(&r->ground);
+    pthread_cond_destroy(&r->export_done);
+    pthread_mutex_destroy(&r->mutex);
+}

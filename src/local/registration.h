@@ -1,0 +1,175 @@
+/* What this process shares: pointer -> segment -> region.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * A segment is found by its base and serial in a hash set and held once, from its first region to its last. States:
+ *
+ *     PENDING   the first register is asking the driver for the handle, without a lock; others wait for the outcome
+ *     READY     has its handle
+ *     (gone)    its last region was unregistered, or the export failed
+ *
+ * A READY segment becomes stale when its memory is found to be freed: a younger segment lies over it, the driver says
+ * so at export, or nvlx_free is about to free it. A stale segment is neither exported nor used by transfers; regions in
+ * it can only be unregistered. Those that are not stale do not overlap: `ground` has them by address.
+ *
+ * A region lies in one segment, or in a run of adjacent ones whose kind joins, such as the chunks of virtual-memory
+ * management: it has a stake in each of them. When one of them becomes stale, so does the region.
+ *
+ * `mutex` guards segments, regions and names; transfers never wait for it. `tables`, which is the engine's, guards the
+ * lookup table `ranges`: transfers hold it for reading while they check their ops; who changes the table holds both.
+ * Under `tables` only one region's pieces are changed, or those of a segment that becomes stale: memory is allocated
+ * before, and freed after. Order: mutex, then tables. */
+#ifndef NVLXI_REGISTRATION_H
+#define NVLXI_REGISTRATION_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "base/hash.h"
+#include "base/interval_map.h"
+#include "base/tables.h"
+#include "descriptor/descriptor.h"
+#include "device/device.h"
+#include "local/extents.h"
+
+struct nvlxi_segment_key {
+    uint64_t base, serial;
+};
+
+struct nvlxi_stake { /* of a region, in one of its segments */
+    struct nvlxi_segment *segment;
+    struct nvlx_region *region;
+    struct nvlxi_stake *prev, *next; /* in the segment's list */
+};
+
+struct nvlxi_segment {
+    struct nvlxi_segment_key key;
+    struct nvlxi_allocation allocation;
+    struct nvlxi_handle handle;
+    uint8_t uuid[NVLXI_UUID_BYTES]; /* of its GPU */
+    bool ready, stale;
+    uint32_t number;            /* in `ground`, if it is READY and not stale */
+    uint32_t index;             /* scratch, under the mutex: of its record */
+    struct nvlxi_stake *stakes; /* list: of its regions */
+    size_t regions;
+    size_t shared; /* regions that are told to peers */
+    UT_hash_handle hh;
+};
+
+struct nvlx_region {
+    struct nvlx_engine *engine;
+    struct nvlxi_stake *stakes, one; /* `stakes` points to `one`, or to memory of its own where there are more */
+    uint64_t address, length;
+    struct nvlxi_region_name *name; /* NULL: none */
+    size_t position;                /* in the list of regions */
+    uint32_t segment_count;         /* in order of address; 0 for a region of 0 bytes */
+    uint8_t access;
+    bool entered; /* in the list, and in the lookup table if it has bytes and is not stale */
+    bool stale;   /* a segment of it is */
+};
+
+/* Of its own, so that a region without a name is small: there may be millions. */
+struct nvlxi_region_name {
+    const struct nvlx_region *region;
+    UT_hash_handle hh;
+    char text[];
+};
+
+/* What peers are told: regions that grant something and are not stale, and their segments. */
+struct nvlxi_told {
+    size_t regions, segments;
+    size_t text; /* bytes that a descriptor of them has at most */
+};
+
+/* Called after the generation has grown, by the thread that made it grow, without a lock held. */
+typedef void (*nvlxi_change_function)(void *context);
+
+struct nvlxi_registration {
+    const struct nvlxi_device_ops *ops;
+    struct nvlxi_device *device;
+    struct nvlx_engine *engine;
+    struct nvlxi_tables *tables;
+    pthread_mutex_t mutex;
+    pthread_cond_t export_done;
+    struct nvlxi_segment *segments;  /* hash set by key */
+    struct nvlxi_segment *recent;    /* the one that was used last: the next region is often in it too; or NULL */
+    struct nvlxi_region_name *names; /* hash set by text */
+    struct nvlx_region **regions;    /* list */
+    size_t region_count, capacity;
+    struct nvlxi_told told, limits;
+    uint64_t generation, handles_exported;
+    struct nvlxi_ranges ranges;               /* of regions: the lookup table */
+    struct nvlxi_ranges ground;               /* of segments */
+    struct nvlxi_segment **by_number;         /* those of `ground` */
+    size_t numbers;                           /* room of by_number */
+    _Atomic(nvlxi_change_function) on_change; /* NULL: nobody listens */
+    void *on_change_context;                  /* never changes while on_change is set */
+};
+
+int nvlxi_registration_init(struct nvlxi_registration *registration);
+void nvlxi_registration_free(struct nvlxi_registration *registration);
+
+int nvlxi_registration_add(struct nvlxi_registration *registration, uint64_t address, uint64_t length,
+                           const struct nvlx_region_options *options, struct nvlx_region **region);
+
+enum nvlxi_user { NVLXI_NOBODY, NVLXI_A_TRANSFER, NVLXI_A_PREPARED_LIST };
+
+/* Asked, with the tables locked for writing, who uses any of these bytes: an own transfer in flight, or, whatever is in
+ * flight, a prepared list. */
+typedef enum nvlxi_user (*nvlxi_user_function)(void *context, uint64_t address, uint64_t length);
+
+/* Drops and frees one region, unless it has a `*user`: then NVLX_EBUSY, not logged. */
+int nvlxi_registration_remove(struct nvlxi_registration *registration, struct nvlx_region *region,
+                              nvlxi_user_function find_user, void *context, enum nvlxi_user *user);
+
+/* Withdraws all regions over memory that is about to be freed, unless that has a `*user`: as remove. */
+int nvlxi_registration_forget(struct nvlxi_registration *registration, uint64_t address, uint64_t length,
+                              nvlxi_user_function find_user, void *context, enum nvlxi_user *user);
+
+/* Makes new slots for the lookup table, unless some thread has the mutex: for transfers that found it worn. */
+void nvlxi_registration_renew(struct nvlxi_registration *registration);
+
+/* From now on `function` is called after every change. The generation grows: who listens has something to add to the
+ * descriptor. Once. */
+void nvlxi_registration_listen(struct nvlxi_registration *registration, nvlxi_change_function function, void *context);
+
+/* The allocation of a segment that some region grants to peers: NVLX_ESTALE if there is none. */
+int nvlxi_registration_find(struct nvlxi_registration *registration, uint64_t base, uint64_t serial,
+                            struct nvlxi_allocation *allocation);
+
+/* Records of all that peers may use, for encoding; free by nvlxi_registration_records_free. Identity and backend are
+ * the caller's to fill, but for the generation. */
+int nvlxi_registration_records(struct nvlxi_registration *registration, struct nvlxi_descriptor *descriptor);
+void nvlxi_registration_records_free(struct nvlxi_descriptor *descriptor);
+
+/* ---- Between registration.c, segments.c and records.c; all under the mutex ---------------- */
+
+/* Gives the region a stake in the segments of its allocations, all or none. Lets go of the mutex meanwhile. */
+int nvlxi_segments_acquire(struct nvlxi_registration *registration, const struct nvlxi_ground *ground,
+                           struct nvlx_region *region);
+void nvlxi_segments_release(struct nvlxi_registration *registration, struct nvlx_region *region);
+
+/* What is exported, and what transfers may use, changes with it. */
+void nvlxi_segment_retire(struct nvlxi_registration *registration, struct nvlxi_segment *segment, const char *why);
+
+/* The same for all segments under a range. With the tables locked for writing. Returns how many there were. */
+size_t nvlxi_segments_retire(struct nvlxi_registration *registration, uint64_t address, uint64_t length);
+
+/* Makes room for a region in the lookup table, where it must be the next to be entered. NVLX_ENOMEM. */
+int nvlxi_region_reserve(struct nvlxi_registration *registration, const struct nvlx_region *region);
+/* Enters a region in the lookup table, or takes it out: a range between each two borders in it. With the tables locked
+ * for writing. */
+void nvlxi_region_map(struct nvlxi_registration *registration, const struct nvlx_region *region);
+void nvlxi_region_unmap(struct nvlxi_registration *registration, const struct nvlx_region *region);
+
+/* Adds what a region adds to what peers are told: itself, and those of its segments in which nothing else is shared. */
+void nvlxi_region_count(const struct nvlx_region *region, struct nvlxi_told *told);
+/* Counts a region among those that are told to peers, or not any more. */
+void nvlxi_region_tell(struct nvlxi_registration *registration, const struct nvlx_region *region);
+void nvlxi_region_untell(struct nvlxi_registration *registration, const struct nvlx_region *region);
+
+/* Tells who listens. Without the mutex. */
+void nvlxi_registration_tell(struct nvlxi_registration *registration);
+
+#endif

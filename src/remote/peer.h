@@ -1,0 +1,157 @@
+/* Peers and mappings: an address of a peer -> where this process sees the same byte.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * What is known of a peer is a table, made from one descriptor and replaced as a whole by the next: the lookup table of
+ * its regions, and for each local GPU the place where each span (run.h) is mapped. A mapping belongs to the peer, is
+ * keyed by span (base and serial) and local GPU, and outlives the table. Its states:
+ *
+ *     PENDING   one thread opens it, without a lock; others who need it wait for the outcome, and share it
+ *     READY     open; its offset is published in the peer's table, and transfers pin it while they are in flight
+ *     RETIRED   the peer withdrew the span: not in the table any more; closed as soon as nothing pins it, in
+ *               update or close of the peer
+ *
+ * `mutex` guards the mappings of all peers. `tables`, which is the engine's, is held for reading by who looks up and
+ * pins, for writing by who swaps a peer's table. Order: mutex, then tables. Offsets are published atomically: a reader
+ * finds an old one or none. */
+#ifndef NVLXI_RELOCATION_H
+#define NVLXI_RELOCATION_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "base/hash.h"
+#include "base/interval_map.h"
+#include "base/tables.h"
+#include "descriptor/descriptor.h"
+#include "device/device.h"
+#include "remote/life.h"
+#include "remote/run.h"
+
+#define NVLXI_UNMAPPED    UINT64_MAX /* in place of an offset */
+#define NVLXI_DEVICES_MAX 256        /* distinct GPUs that peers may name */
+
+struct nvlxi_mapping_key {
+    uint64_t base, serial; /* of the span, as the peer calls it */
+    uint64_t gpu;          /* local GPU that it is opened on */
+};
+
+struct nvlxi_mapping {
+    struct nvlxi_mapping_key key;
+    int memory_gpu;                    /* to be named as holder in copies: key.gpu, but the true one within a process */
+    struct nvlxi_opening_try *opening; /* while PENDING */
+    uint64_t address;                  /* where it is mapped */
+    uint64_t size;                     /* of the span when it was opened, as read_only */
+    bool read_only;
+    bool ready, foreign;          /* foreign: opened by the device, so to be closed by it */
+    struct nvlxi_allocation *own; /* of this very process: what must still be there; else NULL */
+    size_t own_count;
+    atomic_uint pins; /* requests in flight, and prepared lists, that use it */
+    atomic_bool retired;
+    struct nvlxi_mapping *next; /* in the list of retired ones */
+    UT_hash_handle hh;
+};
+
+struct nvlxi_view {                 /* the spans as one local GPU sees them */
+    _Atomic uint64_t *offset;       /* [spans]: mapped address - base, or NVLXI_UNMAPPED */
+    struct nvlxi_mapping **mapping; /* [spans]: valid where the offset is */
+};
+
+struct nvlxi_peer_table {
+    struct nvlxi_descriptor *descriptor;
+    struct nvlxi_spans spans;
+    struct nvlxi_ranges ranges; /* owner: the span's index */
+    struct nvlxi_view *views;   /* [GPUs of this process] */
+};
+
+struct nvlx_peer;
+
+/* Opens the source of the file descriptors of a peer's segments, for those with `file`, in order. `owner`: of the
+ * descriptor that they are from, identity and address. Set by who can reach the peer. Called without a lock; may wait
+ * for the peer, with a limit. NVLX_ENOTSUP: it does not serve. take may fail with NVLX_EAGAIN (not logged): the peer
+ * has withdrawn something, and a newer descriptor is known. */
+struct nvlxi_file_server {
+    int (*open)(struct nvlxi_file_server *server, const struct nvlx_peer *peer, const struct nvlxi_descriptor *owner,
+                const struct nvlxi_segment_record *segments, size_t count, struct nvlxi_files **files);
+    void (*close)(struct nvlxi_file_server *server, struct nvlxi_files *files);
+};
+
+struct nvlxi_relocation {
+    const struct nvlxi_device_ops *ops;
+    struct nvlxi_device *device;
+    struct nvlxi_file_server *file_server;
+    int gpus;
+    struct nvlxi_identity identity; /* ours */
+    struct nvlxi_life *life;        /* of this engine */
+    struct nvlxi_tables *tables;
+    pthread_mutex_t mutex;
+    pthread_cond_t opened;
+    atomic_size_t mappings; /* open now, of all peers */
+    uint8_t uuids[NVLXI_DEVICES_MAX][NVLXI_UUID_BYTES];
+    size_t uuid_count; /* ours come first, by ordinal */
+};
+
+struct nvlx_peer {
+    struct nvlx_engine *engine;
+    struct nvlxi_relocation *relocation;
+    struct nvlxi_peer_table *table;
+    struct nvlxi_mapping *mappings; /* PENDING and READY: hash set by key */
+    struct nvlxi_mapping *retired;  /* list */
+    bool same_process;
+    struct nvlxi_subscription *subscription; /* the rendezvous' own; NULL: the peer was not made by connecting */
+    struct nvlxi_channel *channel; /* likewise: over which its files come; NULL: by connections of their own */
+    struct nvlxi_life *life;       /* of the engine that it is, if that is of this process; or NULL */
+    atomic_bool gone;              /* known to be: set once, after `reason` */
+    char reason[256];
+    atomic_uint pins;              /* requests in flight, and prepared lists */
+    struct nvlx_peer *prev, *next; /* the engine's list */
+};
+
+/* `identity`: this process's. */
+int nvlxi_relocation_init(struct nvlxi_relocation *relocation, const struct nvlxi_identity *identity);
+void nvlxi_relocation_free(struct nvlxi_relocation *relocation);
+
+/* A descriptor's table: no span is mapped. Of another machine's or backend's there is none. */
+int nvlxi_peer_table_make(struct nvlxi_relocation *relocation, const char *text, size_t length,
+                          struct nvlxi_peer_table **made);
+void nvlxi_peer_table_free(struct nvlxi_relocation *relocation, struct nvlxi_peer_table *table);
+
+int nvlxi_peer_open(struct nvlxi_relocation *relocation, const char *text, size_t length, struct nvlx_peer **peer);
+int nvlxi_peer_update(struct nvlx_peer *peer, const char *text, size_t length);
+int nvlxi_peer_find(struct nvlx_peer *peer, const char *name, uint64_t *address, uint64_t *length);
+/* Nothing pins the peer or its mappings any more. Closes them all; returns the first error, and frees the peer anyhow.
+ */
+int nvlxi_peer_close(struct nvlx_peer *peer);
+
+/* The peer is gone, for the reason of the last error. By whoever watches over it, once. */
+void nvlxi_peer_lose(struct nvlx_peer *peer);
+/* NULL, or why the peer is known to be gone: no op of it is accepted any more, and nothing mapped. Two loads. */
+const char *nvlxi_peer_why_gone(const struct nvlx_peer *peer);
+/* The same as a failure: NVLX_ESTALE. nvlxi_peer_test is for who asks again and again: not logged. */
+int nvlxi_peer_check(const struct nvlx_peer *peer);
+int nvlxi_peer_test(const struct nvlx_peer *peer);
+
+/* The generation of the newest descriptor that is known. */
+uint64_t nvlxi_peer_generation(struct nvlx_peer *peer);
+
+/* In the exporter's own process the pointer itself is the mapping: it must still be to the memory that was exported.
+ * NVLX_ESTALE. Nothing to check for other mappings. */
+int nvlxi_mapping_check(const struct nvlxi_relocation *relocation, const struct nvlxi_mapping *mapping);
+
+struct nvlxi_patience { /* with peers that change meanwhile; starts zeroed */
+    unsigned tries;
+    uint64_t deadline;
+};
+
+/* Opens, or finds open, the mapping of one span on a GPU, and publishes it. Called without a lock. NVLX_EAGAIN (not
+ * logged): the peer's table was replaced meanwhile, and the span is not in it: what is wanted may be in another span
+ * now, or withdrawn, which the new table tells. Each such try needs a change of its own. Peers that are followed hold
+ * theirs back while they give out files (protocol.h), so that one that is under way ends well; nvlxi_peer_map_again
+ * bounds the rest: 0 to try again, or NVLX_ETIMEDOUT. */
+int nvlxi_peer_map_span(struct nvlx_peer *peer, int gpu, uint64_t base, uint64_t serial);
+int nvlxi_peer_map_again(struct nvlxi_patience *patience);
+/* The same for all spans under a range of registered addresses. */
+int nvlxi_peer_map_range(struct nvlx_peer *peer, int gpu, uint64_t address, uint64_t length);
+
+#endif

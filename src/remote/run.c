@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "remote/run.h"
+
+#include <stdlib.h>
+
+#include "base/error.h"
+
+static int compare_bases(const void *a, const void *b) {
+    const struct nvlxi_span *const *x = a, *const *y = b;
+    return ((*x)->base > (*y)->base) - ((*x)->base < (*y)->base);
+}
+
+/* Every bit of the result depends on every bit of both (splitmix64's last steps). */
+static uint64_t mix(uint64_t digest, uint64_t value) {
+    uint64_t x = digest ^ (value + 0x9e3779b97f4a7c15);
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
+    return x ^ (x >> 31);
+}
+
+static uint64_t serial_of(const struct nvlxi_span *span, const struct nvlxi_segment_record *segments) {
+    if (span->count == 1 && !span->read_only)
+        return segments[span->first].serial;
+    uint64_t digest = mix(span->read_only, span->size);
+    for (uint32_t i = 0; i < span->count; i++)
+        digest = mix(digest, segments[span->first + i].serial);
+    return digest;
+}
+
+/* Of a segment: how many regions join it with the next one, and how many let peers write it. */
+struct marks {
+    uint32_t joins, writes;
+};
+
+/* Counts where regions begin and end, then sums up: a text may have a million regions over as many segments. */
+static void look_at_regions(const struct nvlxi_descriptor *d, struct marks *marks) {
+    for (size_t i = 0; i < d->region_count; i++) {
+        const struct nvlxi_region_record *region = &d->regions[i];
+        if (!region->spans)
+            continue;
+        struct marks *first = &marks[region->segment], *last = first + region->spans - 1;
+        const uint32_t writes = (region->access & NVLX_ACCESS_WRITE) != 0;
+        first->joins++;
+        last->joins--;
+        first->writes += writes;
+        last[1].writes -= writes;
+    }
+    for (size_t i = 1; i < d->segment_count; i++) {
+        marks[i].joins += marks[i - 1].joins;
+        marks[i].writes += marks[i - 1].writes;
+    }
+}
+
+/* What joins can be mapped for reading alone. Of other kinds, a mapping for reading is one for writing: it stays when a
+ * region comes to grant that. */
+static void cut(const struct nvlxi_descriptor *d, const struct marks *marks, bool own, struct nvlxi_spans *spans) {
+    for (uint32_t i = 0; i < d->segment_count; i++) {
+        const struct nvlxi_segment_record *segment = &d->segments[i];
+        if (i == 0 || own || !marks[i - 1].joins)
+            spans->span[spans->count++] =
+                (struct nvlxi_span){.base = segment->base, .first = i, .read_only = segment->joins};
+        struct nvlxi_span *span = &spans->span[spans->count - 1];
+        span->count++;
+        span->size += segment->size;
+        span->read_only = span->read_only && !marks[i].writes;
+        spans->of_segment[i] = (uint32_t)(spans->count - 1);
+    }
+}
+
+int nvlxi_spans_make(const struct nvlxi_descriptor *descriptor, bool own, struct nvlxi_spans *spans) {
+    const size_t segments = descriptor->segment_count;
+    struct marks *marks = calloc(segments + 1, sizeof *marks);
+    *spans = (struct nvlxi_spans){.span = calloc(segments + 1, sizeof *spans->span),
+                                  .of_segment = calloc(segments + 1, sizeof *spans->of_segment),
+                                  .by_base = calloc(segments + 1, sizeof(*spans->by_base))};
+    const bool made = marks && spans->span && spans->of_segment && spans->by_base;
+    if (made) {
+        look_at_regions(descriptor, marks);
+        cut(descriptor, marks, own, spans);
+        for (size_t i = 0; i < spans->count; i++) {
+            spans->span[i].serial = serial_of(&spans->span[i], descriptor->segments);
+            spans->by_base[i] = &spans->span[i];
+        }
+        qsort(spans->by_base, spans->count, sizeof(*spans->by_base), compare_bases);
+    }
+    free(marks);
+    return made ? 0 : NVLX_ENOMEM;
+}
+
+void nvlxi_spans_free(struct nvlxi_spans *spans) {
+    free(spans->span);
+    free(spans->of_segment);
+    free(spans->by_base);
+    *spans = (struct nvlxi_spans){0};
+}
+
+const struct nvlxi_span *nvlxi_spans_find(const struct nvlxi_spans *spans, uint64_t base, uint64_t serial) {
+    const struct nvlxi_span wanted = {.base = base}, *key = &wanted, **found;
+    found = bsearch(&key, spans->by_base, spans->count, sizeof(*spans->by_base), compare_bases);
+    return found && (*found)->serial == serial ? *found : NULL;
+}

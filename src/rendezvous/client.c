@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "rendezvous/client.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <utlist.h>
+
+#include "base/base.h"
+#include "base/error.h"
+#include "base/log.h"
+
+#define TEXT_NS INT64_C(10000000000) /* without a byte of the first descriptor, when its server has greeted */
+
+void nvlxi_clients_init(struct nvlxi_clients *clients, struct nvlxi_relocation *relocation,
+                        struct nvlxi_transfers *transfers) {
+    clients->relocation = relocation;
+    clients->transfers = transfers;
+    pthread_mutex_init(&clients->mutex, NULL);
+    pthread_cond_init(&clients->idle, NULL);
+}
+
+/* Ends the connection, if it has not ended. */
+static void close_subscription(struct nvlxi_clients *clients, struct nvlxi_subscription *subscription) {
+    nvlxi_unwatch(clients->watcher, &subscription->watch);
+    nvlxi_link_close(&subscription->link);
+    nvlxi_link_files_close(&subscription->files);
+}
+
+static void free_subscription(struct nvlxi_subscription *subscription) {
+    nvlxi_channel_free(&subscription->channel);
+    free(subscription);
+}
+
+static void free_left(struct nvlxi_clients *clients) {
+    struct nvlxi_subscription *subscription, *next;
+    LL_FOREACH_SAFE(clients->left, subscription, next) {
+        free_subscription(subscription);
+    }
+    clients->left = NULL;
+}
+
+void nvlxi_clients_free(struct nvlxi_clients *clients) {
+    struct nvlxi_subscription *subscription, *next;
+    DL_FOREACH_SAFE(clients->list, subscription, next) {
+        DL_DELETE(clients->list, subscription); /* NOLINT(clang-analyzer-core.NullDereference): the list has it */
+        subscription->peer->subscription = NULL;
+        subscription->peer->channel = NULL;
+        close_subscription(clients, subscription);
+        free_subscription(subscription);
+    }
+    free_left(clients);
+    pthread_cond_destroy(&clients->idle);
+    pthread_mutex_destroy(&clients->mutex);
+}
+
+/* ---- Called by users' threads -------------------------------------------------------------------------- */
+
+/* The first descriptor is on its way. `closed`: the server has ended instead. */
+static int open_first(struct nvlxi_clients *clients, struct nvlxi_link *link, uint64_t deadline,
+                      struct nvlx_peer **peer, bool *closed) {
+    int code = nvlxi_link_receive(link, NVLXI_WIRE_TEXT, NULL, deadline, TEXT_NS, closed);
+    if (!code)
+        code = nvlxi_peer_open(clients->relocation, (const char *)link->in.body, link->in.header.length, peer);
+    if (code)
+        return code;
+    nvlxi_inbox_clear(&link->in);
+    const char *engine = (*peer)->table->descriptor->identity.engine;
+    if (strcmp(engine, link->engine) == 0)
+        return 0;
+    code = nvlxi_fail(NVLX_EFORMAT, "engine %s serves at \"%s\", but sends the descriptor of engine %s", link->engine,
+                      link->address, engine);
+    nvlxi_peer_close(*peer);
+    return code;
+}
+
+/* A server that ends before its descriptor is whole is as one that is not there yet. What it has begun to answer is
+ * awaited as long as it goes on: callers with short timeouts would have to begin again for ever. */
+static int connect_and_open(struct nvlxi_clients *clients, struct nvlxi_subscription *made, const char *address,
+                            uint64_t deadline) {
+    uint64_t pause = NVLXI_PAUSE_NS;
+    for (;;) {
+        bool closed = false;
+        int code = nvlxi_link_open(&made->link, address, NVLXI_WIRE_SUBSCRIBER, true, deadline);
+        if (!code)
+            code = open_first(clients, &made->link, deadline, &made->peer, &closed);
+        if (!closed)
+            return code;
+        nvlxi_link_close(&made->link);
+        if (!nvlxi_link_pause(&pause, deadline))
+            return nvlxi_fail(NVLX_ETIMEDOUT, "the server at \"%s\" ended while it was being connected to", address);
+    }
+}
+
+/* Leaves a connection to the service thread. */
+static int follow(struct nvlxi_clients *clients, struct nvlxi_subscription *made) {
+    made->peer->subscription = made;
+    made->peer->channel = made->link.minor >= 1 ? &made->channel : NULL;
+    pthread_mutex_lock(&clients->mutex);
+    int code = nvlxi_watch(clients->watcher, &made->watch, made->link.socket, EPOLLIN);
+    if (!code)
+        DL_APPEND(clients->list, made);
+    pthread_mutex_unlock(&clients->mutex);
+    return code;
+}
+
+int nvlxi_clients_connect(struct nvlxi_clients *clients, const char *address, int64_t timeout_ns,
+                          struct nvlx_peer **peer) {
+    struct nvlxi_subscription *made = calloc(1, sizeof *made);
+    if (!made)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for a connection");
+    int code = connect_and_open(clients, made, address, nvlxi_deadline(timeout_ns));
+    if (code)
+        goto free_made;
+    nvlxi_channel_init(&made->channel, &made->link, made->peer);
+    if ((code = follow(clients, made)))
+        goto close_peer;
+    *peer = made->peer;
+    return 0;
+close_peer:
+    nvlxi_channel_free(&made->channel);
+    nvlxi_peer_close(made->peer);
+free_made:
+    nvlxi_link_close(&made->link);
+    free(made);
+    return code;
+}
+
+void nvlxi_clients_leave(struct nvlxi_clients *clients, struct nvlx_peer *peer) {
+    struct nvlxi_subscription *subscription = peer->subscription;
+    pthread_mutex_lock(&clients->mutex);
+    while (subscription->busy)
+        pthread_cond_wait(&clients->idle, &clients->mutex);
+    DL_DELETE(clients->list, subscription);
+    close_subscription(clients, subscription);
+    LL_PREPEND(clients->left, subscription);
+    pthread_mutex_unlock(&clients->mutex);
+    peer->subscription = NULL;
+    peer->channel = NULL;
+}
+
+/* ---- Called by the service thread ---------------------------------------------------------------------- */
+
+void nvlxi_clients_prepare(struct nvlxi_clients *clients) {
+    pthread_mutex_lock(&clients->mutex);
+    free_left(clients);
+    pthread_mutex_unlock(&clients->mutex);
+}
+
+/* An older text than is known is no failure: the user may have been faster, by nvlx_peer_update. */
+static int apply_text(struct nvlxi_clients *clients, struct nvlxi_subscription *subscription) {
+    const struct nvlxi_inbox *in = &subscription->link.in;
+    nvlxi_transfers_progress(clients->transfers);
+    struct nvlxi_attempt update;
+    nvlxi_attempt_begin(&update);
+    int code = nvlxi_peer_update(subscription->peer, (const char *)in->body, in->header.length);
+    return nvlxi_attempt_end(&update, code == NVLX_ESTALE ? 0 : code);
+}
+
+/* A whole message has come. */
+static int obey(struct nvlxi_clients *clients, struct nvlxi_subscription *subscription) {
+    const struct nvlxi_inbox *in = &subscription->link.in;
+    switch ((enum nvlxi_wire_type)in->header.type) {
+    case NVLXI_WIRE_TEXT:
+        return apply_text(clients, subscription);
+    case NVLXI_WIRE_GIVEN:
+        return nvlxi_channel_given(&subscription->channel, in, &subscription->files);
+    case NVLXI_WIRE_DENIED:
+        return nvlxi_channel_denied(&subscription->channel, in);
+    case NVLXI_WIRE_REFUSAL:
+        return nvlxi_link_refused(&subscription->link);
+    default:
+        return nvlxi_fail(NVLX_EFORMAT, "a message of type %u, not a descriptor", (unsigned)in->header.type);
+    }
+}
+
+/* Busy with it, without the mutex. Returns 0 or why the connection ends. */
+static int read_more(struct nvlxi_clients *clients, struct nvlxi_subscription *subscription) {
+    struct nvlxi_inbox *in = &subscription->link.in;
+    int code = nvlxi_inbox_fill(in, subscription->link.socket, &subscription->files);
+    if (code == NVLX_EAGAIN)
+        return 0;
+    if (code == NVLX_ESTALE)
+        return nvlxi_fail(code, "the peer is gone: the server at \"%s\" has closed the connection",
+                          subscription->link.address);
+    if (!code)
+        code = obey(clients, subscription);
+    nvlxi_inbox_clear(in);
+    nvlxi_link_files_close(&subscription->files);
+    return code;
+}
+
+/* Under the mutex. */
+static void end(struct nvlxi_clients *clients, struct nvlxi_subscription *subscription) {
+    nvlxi_peer_lose(subscription->peer);
+    nvlxi_channel_end(&subscription->channel);
+    subscription->ended = true;
+    close_subscription(clients, subscription);
+}
+
+void nvlxi_clients_turn(struct nvlxi_clients *clients) {
+    struct nvlxi_subscription *subscription;
+    pthread_mutex_lock(&clients->mutex);
+    DL_FOREACH(clients->list, subscription) {
+        if (!nvlxi_watch_take(&subscription->watch) || subscription->ended)
+            continue;
+        subscription->busy = true;
+        pthread_mutex_unlock(&clients->mutex);
+        int code = read_more(clients, subscription);
+        pthread_mutex_lock(&clients->mutex);
+        if (code)
+            end(clients, subscription);
+        subscription->busy = false;
+        pthread_cond_broadcast(&clients->idle);
+    }
+    pthread_mutex_unlock(&clients->mutex);
+}

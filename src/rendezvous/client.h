@@ -1,0 +1,58 @@
+/* The side of the rendezvous that follows peers: connections made by nvlx_connect, read by the service thread.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * The states of a subscription:
+ *
+ *     OPEN     the service thread reads it, and applies what comes to the peer; `busy` while it is at it, without the
+ *              mutex
+ *     ENDED    the connection is closed, the peer is marked as gone, and knows why
+ *     (gone)   taken off the list by nvlx_peer_close, when it is not busy; freed by the service thread, whose wait may
+ *              still know it
+ *
+ * `mutex` guards the list and all fields except link, files and peer, which belong to the thread that is busy with it,
+ * and channel, which has its own rules. Order: this mutex, then that of the channel. */
+#ifndef NVLXI_RENDEZVOUS_CLIENT_H
+#define NVLXI_RENDEZVOUS_CLIENT_H
+
+#include "remote/peer.h"
+#include "rendezvous/channel.h"
+#include "rendezvous/watch.h"
+#include "transfer/transfer.h"
+
+struct nvlxi_subscription {
+    struct nvlxi_link link;
+    struct nvlxi_link_files files; /* that have come with the message on its way in */
+    struct nvlxi_channel channel;
+    struct nvlx_peer *peer;
+    struct nvlxi_watch watch;
+    bool busy, ended;
+    struct nvlxi_subscription *prev, *next;
+};
+
+struct nvlxi_clients {
+    struct nvlxi_relocation *relocation;
+    struct nvlxi_transfers *transfers;
+    pthread_mutex_t mutex;
+    pthread_cond_t idle;                    /* a subscription is not busy any more */
+    struct nvlxi_subscription *list, *left; /* left: to be freed */
+    struct nvlxi_watcher *watcher;          /* the service thread's */
+};
+
+void nvlxi_clients_init(struct nvlxi_clients *clients, struct nvlxi_relocation *relocation,
+                        struct nvlxi_transfers *transfers);
+/* The service thread has ended. The peers stay. */
+void nvlxi_clients_free(struct nvlxi_clients *clients);
+
+/* Blocks until the first descriptor is there, and leaves the peer to the service thread, which runs. */
+int nvlxi_clients_connect(struct nvlxi_clients *clients, const char *address, int64_t timeout_ns,
+                          struct nvlx_peer **peer);
+/* Takes a peer that is followed back, waits until the thread is not busy with it, and closes the connection. Nothing
+ * for other peers. */
+void nvlxi_clients_leave(struct nvlxi_clients *clients, struct nvlx_peer *peer);
+
+/* Before the service thread waits, and after. */
+void nvlxi_clients_prepare(struct nvlxi_clients *clients);
+void nvlxi_clients_turn(struct nvlxi_clients *clients);
+
+#endif

@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "rendezvous/protocol.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/utf8.h"
+
+/* The bodies, as they are in memory: no field is where a compiler would pad. */
+struct header_bytes {
+    uint32_t length;
+    uint16_t type, zero;
+};
+
+struct greeting_bytes { /* HELLO; WELCOME has the engine's id behind it */
+    uint64_t magic;
+    uint16_t major, minor;
+    uint32_t role; /* 0 in WELCOME */
+};
+
+struct refusal_bytes { /* the text behind it */
+    int32_t code;
+    uint32_t zero;
+};
+
+struct files_bytes {
+    uint32_t count, zero;
+};
+
+struct ask_bytes { /* the files behind it */
+    uint32_t request, zero;
+};
+
+struct given_bytes {
+    uint32_t request, count;
+};
+
+struct denied_bytes { /* the text behind it */
+    uint32_t request;
+    int32_t code;
+};
+
+struct done_bytes {
+    uint64_t zero;
+};
+
+static_assert(sizeof(struct header_bytes) == NVLXI_WIRE_HEADER, "no padding");
+static_assert(sizeof(struct greeting_bytes) == 16 && sizeof(struct refusal_bytes) == 8, "no padding");
+static_assert(sizeof(struct ask_bytes) == 8 && sizeof(struct given_bytes) == 8, "no padding");
+static_assert(sizeof(struct denied_bytes) == 8 && sizeof(struct done_bytes) == 8, "no padding");
+static_assert(sizeof(struct files_bytes) == 8 && sizeof(struct nvlxi_wire_file) == 16, "no padding");
+
+static const struct {
+    const char *name;
+    bool from_server;
+    uint32_t shortest, longest; /* body */
+} types[] = {
+    [NVLXI_WIRE_HELLO] = {"HELLO", false, sizeof(struct greeting_bytes), NVLXI_WIRE_GREETING_MAX},
+    [NVLXI_WIRE_FETCH] = {"FETCH", false, sizeof(struct nvlxi_wire_file),
+                          NVLXI_WIRE_FILES_MAX * sizeof(struct nvlxi_wire_file)},
+    [NVLXI_WIRE_WELCOME] = {"WELCOME", true, sizeof(struct greeting_bytes) + NVLXI_WIRE_ENGINE,
+                            NVLXI_WIRE_GREETING_MAX},
+    [NVLXI_WIRE_REFUSAL] = {"REFUSAL", true, sizeof(struct refusal_bytes) + 1,
+                            sizeof(struct refusal_bytes) + NVLXI_WIRE_REASON_MAX},
+    [NVLXI_WIRE_TEXT] = {"TEXT", true, 1, NVLXI_TEXT_MAX},
+    [NVLXI_WIRE_FILES] = {"FILES", true, sizeof(struct files_bytes), sizeof(struct files_bytes)},
+    [NVLXI_WIRE_ASK] = {"ASK", false, sizeof(struct ask_bytes) + sizeof(struct nvlxi_wire_file),
+                        sizeof(struct ask_bytes) + NVLXI_WIRE_FILES_MAX * sizeof(struct nvlxi_wire_file)},
+    [NVLXI_WIRE_DONE] = {"DONE", false, sizeof(struct done_bytes), sizeof(struct done_bytes)},
+    [NVLXI_WIRE_GIVEN] = {"GIVEN", true, sizeof(struct given_bytes), sizeof(struct given_bytes)},
+    [NVLXI_WIRE_DENIED] = {"DENIED", true, sizeof(struct denied_bytes) + 1,
+                           sizeof(struct denied_bytes) + NVLXI_WIRE_REASON_MAX},
+};
+
+/* ---- Writing ------------------------------------------------------------------------------------------- */
+
+static size_t put_header(uint8_t *out, enum nvlxi_wire_type type, size_t body) {
+    const struct header_bytes header = {.length = (uint32_t)body, .type = (uint16_t)type};
+    memcpy(out, &header, sizeof header);
+    return sizeof header + body;
+}
+
+static void put_greeting(uint8_t *body, uint32_t role) {
+    const struct greeting_bytes greeting = {
+        .magic = NVLXI_PROTOCOL_MAGIC, .major = NVLXI_PROTOCOL_MAJOR, .minor = NVLXI_PROTOCOL_MINOR, .role = role};
+    memcpy(body, &greeting, sizeof greeting);
+}
+
+size_t nvlxi_wire_put_hello(uint8_t *out, enum nvlxi_wire_role role) {
+    put_greeting(out + NVLXI_WIRE_HEADER, role);
+    return put_header(out, NVLXI_WIRE_HELLO, sizeof(struct greeting_bytes));
+}
+
+size_t nvlxi_wire_put_welcome(uint8_t *out, const char engine[NVLXI_WIRE_ENGINE + 1]) {
+    put_greeting(out + NVLXI_WIRE_HEADER, 0);
+    memcpy(out + NVLXI_WIRE_HEADER + sizeof(struct greeting_bytes), engine, NVLXI_WIRE_ENGINE);
+    return put_header(out, NVLXI_WIRE_WELCOME, sizeof(struct greeting_bytes) + NVLXI_WIRE_ENGINE);
+}
+
+/* A reason in plain ASCII, of 1 to NVLXI_WIRE_REASON_MAX bytes. */
+static size_t put_reason(uint8_t *reason, const char *text) {
+    size_t length = 0;
+    for (; length < NVLXI_WIRE_REASON_MAX && text[length]; length++)
+        reason[length] = text[length] >= ' ' && text[length] <= '~' ? (uint8_t)text[length] : '?';
+    if (!length)
+        reason[length++] = '?';
+    return length;
+}
+
+size_t nvlxi_wire_put_refusal(uint8_t *out, int code, const char *text) {
+    const struct refusal_bytes refusal = {.code = code};
+    uint8_t *body = out + NVLXI_WIRE_HEADER;
+    memcpy(body, &refusal, sizeof refusal);
+    return put_header(out, NVLXI_WIRE_REFUSAL, sizeof refusal + put_reason(body + sizeof refusal, text));
+}
+
+size_t nvlxi_wire_put_denied(uint8_t *out, uint32_t request, int code, const char *text) {
+    const struct denied_bytes denied = {.request = request, .code = code};
+    uint8_t *body = out + NVLXI_WIRE_HEADER;
+    memcpy(body, &denied, sizeof denied);
+    return put_header(out, NVLXI_WIRE_DENIED, sizeof denied + put_reason(body + sizeof denied, text));
+}
+
+size_t nvlxi_wire_put_ask(uint8_t *out, uint32_t request, const struct nvlxi_wire_file *files, size_t count) {
+    const struct ask_bytes ask = {.request = request};
+    uint8_t *body = out + NVLXI_WIRE_HEADER;
+    memcpy(body, &ask, sizeof ask);
+    memcpy(body + sizeof ask, files, count * sizeof *files);
+    return put_header(out, NVLXI_WIRE_ASK, sizeof ask + count * sizeof *files);
+}
+
+size_t nvlxi_wire_put_done(uint8_t *out) {
+    const struct done_bytes done = {.zero = 0};
+    memcpy(out + NVLXI_WIRE_HEADER, &done, sizeof done);
+    return put_header(out, NVLXI_WIRE_DONE, sizeof done);
+}
+
+size_t nvlxi_wire_put_given(uint8_t *out, uint32_t request, size_t count) {
+    const struct given_bytes given = {.request = request, .count = (uint32_t)count};
+    memcpy(out + NVLXI_WIRE_HEADER, &given, sizeof given);
+    return put_header(out, NVLXI_WIRE_GIVEN, sizeof given);
+}
+
+size_t nvlxi_wire_put_fetch(uint8_t *out, const struct nvlxi_wire_file *files, size_t count) {
+    memcpy(out + NVLXI_WIRE_HEADER, files, count * sizeof *files);
+    return put_header(out, NVLXI_WIRE_FETCH, count * sizeof *files);
+}
+
+size_t nvlxi_wire_put_files(uint8_t *out, size_t count) {
+    const struct files_bytes files = {.count = (uint32_t)count};
+    memcpy(out + NVLXI_WIRE_HEADER, &files, sizeof files);
+    return put_header(out, NVLXI_WIRE_FILES, sizeof files);
+}
+
+size_t nvlxi_wire_put_text(uint8_t *out, size_t length) {
+    put_header(out, NVLXI_WIRE_TEXT, length);
+    return NVLXI_WIRE_HEADER;
+}
+
+/* ---- Reading ------------------------------------------------------------------------------------------- */
+
+int nvlxi_wire_get_header(const uint8_t bytes[NVLXI_WIRE_HEADER], bool from_server, struct nvlxi_wire_header *header) {
+    struct header_bytes known;
+    memcpy(&known, bytes, sizeof known);
+    if (known.zero || known.type >= sizeof types / sizeof *types || !types[known.type].name ||
+        types[known.type].from_server != from_server)
+        return nvlxi_fail(NVLX_EFORMAT, "a message of type %u from a %s", (unsigned)known.type,
+                          from_server ? "server" : "client");
+    if (known.length < types[known.type].shortest || known.length > types[known.type].longest)
+        return nvlxi_fail(NVLX_EFORMAT, "a message %s of %" PRIu32 " bytes: it has %" PRIu32 " to %" PRIu32,
+                          types[known.type].name, known.length, types[known.type].shortest, types[known.type].longest);
+    *header = (struct nvlxi_wire_header){.length = known.length, .type = known.type};
+    return 0;
+}
+
+static int get_greeting(const uint8_t *body, struct greeting_bytes *greeting) {
+    memcpy(greeting, body, sizeof *greeting);
+    if (greeting->magic != NVLXI_PROTOCOL_MAGIC)
+        return nvlxi_fail(NVLX_EFORMAT, "the other end is not of this library: its greeting begins with 0x%" PRIx64,
+                          greeting->magic);
+    if (greeting->major != NVLXI_PROTOCOL_MAJOR)
+        return nvlxi_fail(NVLX_EVERSION, "the other end speaks version %u.%u of the protocol, this one %u.%u",
+                          (unsigned)greeting->major, (unsigned)greeting->minor, NVLXI_PROTOCOL_MAJOR,
+                          NVLXI_PROTOCOL_MINOR);
+    return 0;
+}
+
+int nvlxi_wire_get_hello(const uint8_t *body, enum nvlxi_wire_role *role) {
+    struct greeting_bytes greeting;
+    int code = get_greeting(body, &greeting);
+    if (code)
+        return code;
+    if (greeting.role != NVLXI_WIRE_SUBSCRIBER && greeting.role != NVLXI_WIRE_FETCHER)
+        return nvlxi_fail(NVLX_EFORMAT, "a client's role is %" PRIu32, greeting.role);
+    *role = (enum nvlxi_wire_role)greeting.role;
+    return 0;
+}
+
+int nvlxi_wire_get_welcome(const uint8_t *body, char engine[NVLXI_WIRE_ENGINE + 1], unsigned *minor) {
+    struct greeting_bytes greeting;
+    const char *id = (const char *)body + sizeof greeting;
+    int code = get_greeting(body, &greeting);
+    if (code)
+        return code;
+    for (size_t i = 0; i < NVLXI_WIRE_ENGINE; i++)
+        if (!id[i] || !strchr("0123456789abcdef", id[i]))
+            return nvlxi_fail(NVLX_EFORMAT, "the server's engine id is not 32 digits");
+    memcpy(engine, id, NVLXI_WIRE_ENGINE);
+    engine[NVLXI_WIRE_ENGINE] = '\0';
+    *minor = greeting.minor;
+    return 0;
+}
+
+/* Whether a server may refuse with it: not with what is a word of this process on its own calls. */
+static bool is_refusal(int32_t code) {
+    if (code == NVLX_EAGAIN || code == NVLX_EFORK)
+        return false;
+    switch (code) {
+#define IS_ERROR(name, value, text) case (value):
+        NVLX_ERRORS(IS_ERROR)
+#undef IS_ERROR
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* A code, and the `count` bytes of a reason. */
+static int get_reason(int32_t code, const char *text, size_t count, struct nvlxi_wire_refusal *refusal) {
+    if (!is_refusal(code) || !nvlxi_name_bytes_valid(text, count))
+        return nvlxi_fail(NVLX_EFORMAT, "the server refuses with code %" PRId32 ", without a proper reason", code);
+    refusal->code = code;
+    memcpy(refusal->text, text, count);
+    refusal->text[count] = '\0';
+    return 0;
+}
+
+int nvlxi_wire_get_refusal(const uint8_t *body, size_t length, struct nvlxi_wire_refusal *refusal) {
+    struct refusal_bytes known;
+    memcpy(&known, body, sizeof known);
+    if (known.zero)
+        return nvlxi_fail(NVLX_EFORMAT, "a refusal with 0x%" PRIx32 " where 0 must be", known.zero);
+    return get_reason(known.code, (const char *)body + sizeof known, length - sizeof known, refusal);
+}
+
+int nvlxi_wire_get_denied(const uint8_t *body, size_t length, uint32_t *request, struct nvlxi_wire_refusal *refusal) {
+    struct denied_bytes known;
+    memcpy(&known, body, sizeof known);
+    *request = known.request;
+    return get_reason(known.code, (const char *)body + sizeof known, length - sizeof known, refusal);
+}
+
+int nvlxi_wire_get_fetch(const uint8_t *body, size_t length, struct nvlxi_wire_file *files, size_t *count) {
+    if (length % sizeof *files)
+        return nvlxi_fail(NVLX_EFORMAT, "a request for files of %zu bytes: each takes %zu", length, sizeof *files);
+    memcpy(files, body, length);
+    *count = length / sizeof *files;
+    return 0;
+}
+
+int nvlxi_wire_get_ask(const uint8_t *body, size_t length, uint32_t *request, struct nvlxi_wire_file *files,
+                       size_t *count) {
+    struct ask_bytes known;
+    memcpy(&known, body, sizeof known);
+    if (known.zero)
+        return nvlxi_fail(NVLX_EFORMAT, "a request for files with 0x%" PRIx32 " where 0 must be", known.zero);
+    *request = known.request;
+    return nvlxi_wire_get_fetch(body + sizeof known, length - sizeof known, files, count);
+}
+
+static int check_count(uint32_t count) {
+    if (count && count <= NVLXI_WIRE_FILES_MAX)
+        return 0;
+    return nvlxi_fail(NVLX_EFORMAT, "a message of %" PRIu32 " files: it has 1 to %u", count, NVLXI_WIRE_FILES_MAX);
+}
+
+int nvlxi_wire_get_files(const uint8_t *body, size_t *count) {
+    struct files_bytes known;
+    memcpy(&known, body, sizeof known);
+    *count = known.count;
+    return known.zero ? nvlxi_fail(NVLX_EFORMAT, "files with 0x%" PRIx32 " where 0 must be", known.zero)
+                      : check_count(known.count);
+}
+
+int nvlxi_wire_get_given(const uint8_t *body, uint32_t *request, size_t *count) {
+    struct given_bytes known;
+    memcpy(&known, body, sizeof known);
+    *request = known.request;
+    *count = known.count;
+    return check_count(known.count);
+}

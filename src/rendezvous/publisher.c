@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "rendezvous/publisher.h"
+
+#include <stdio.h>
+#include <string.h>
+
+void nvlxi_publisher_init(struct nvlxi_publisher *publisher, struct nvlxi_registration *registration,
+                          const struct nvlxi_identity *identity) {
+    publisher->registration = registration;
+    publisher->identity = identity;
+    pthread_mutex_init(&publisher->mutex, NULL);
+}
+
+void nvlxi_publisher_free(struct nvlxi_publisher *publisher) {
+    pthread_mutex_destroy(&publisher->mutex);
+}
+
+void nvlxi_publisher_set_address(struct nvlxi_publisher *publisher, const char *address) {
+    pthread_mutex_lock(&publisher->mutex);
+    snprintf(publisher->address, sizeof publisher->address, "%s", address);
+    pthread_mutex_unlock(&publisher->mutex);
+}
+
+/* The address is read last: a text of a generation that began with it has it. */
+int nvlxi_publisher_text(struct nvlxi_publisher *publisher, char **text, size_t *length, uint64_t *generation) {
+    struct nvlxi_descriptor descriptor = {.identity = *publisher->identity};
+    strncpy(descriptor.backend, publisher->registration->ops->name, sizeof descriptor.backend - 1);
+    int code = nvlxi_registration_records(publisher->registration, &descriptor);
+    if (code)
+        return code;
+    pthread_mutex_lock(&publisher->mutex);
+    memcpy(descriptor.address, publisher->address, sizeof descriptor.address);
+    pthread_mutex_unlock(&publisher->mutex);
+    *generation = descriptor.identity.generation;
+    code = nvlxi_descriptor_encode(&descriptor, text, length);
+    nvlxi_registration_records_free(&descriptor);
+    return code;
+}

@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE
+#include "rendezvous/rendezvous.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "base/base.h"
+#include "base/error.h"
+#include "base/fork_files.h"
+#include "base/log.h"
+
+#define CONNECTIONS_DEFAULT 64
+#define CONNECTIONS_MAX     65536
+#define HELLO_NS            UINT64_C(5000000000)
+#define STALL_NS            UINT64_C(30000000000)
+
+void nvlxi_rendezvous_init(struct nvlxi_rendezvous *rendezvous, struct nvlxi_registration *registration,
+                           struct nvlxi_relocation *relocation, struct nvlxi_transfers *transfers,
+                           const struct nvlxi_identity *identity) {
+    nvlxi_publisher_init(&rendezvous->publisher, registration, identity);
+    nvlxi_clients_init(&rendezvous->clients, relocation, transfers);
+    nvlxi_fetcher_init(&rendezvous->fetcher);
+    relocation->file_server = &rendezvous->fetcher.server;
+    rendezvous->clients.watcher = &rendezvous->watcher;
+    atomic_init(&rendezvous->times.hello_ns, HELLO_NS);
+    atomic_init(&rendezvous->times.stall_ns, STALL_NS);
+    pthread_mutex_init(&rendezvous->mutex, NULL);
+}
+
+static void wake(const struct nvlxi_rendezvous *r) {
+    if (eventfd_write(r->wake, 1) && errno != EAGAIN)
+        nvlxi_log(NVLX_LOG_ERROR, "the service thread cannot be woken up: %s", strerror(errno));
+}
+
+/* ---- The thread ---------------------------------------------------------------------------------------- */
+
+/* False when it is to end. */
+static bool begin_turn(struct nvlxi_rendezvous *r, struct nvlxi_server **server) {
+    pthread_mutex_lock(&r->mutex);
+    *server = r->server;
+    bool stop = r->stop;
+    pthread_mutex_unlock(&r->mutex);
+    return !stop;
+}
+
+static void *run(void *argument) {
+    struct nvlxi_rendezvous *r = argument;
+    struct nvlxi_server *server;
+    eventfd_t ignored;
+    prctl(PR_SET_NAME, "nvlx-service");
+    while (begin_turn(r, &server)) {
+        uint64_t deadline = UINT64_MAX;
+        if (server)
+            nvlxi_server_prepare(server, &deadline);
+        nvlxi_clients_prepare(&r->clients);
+        nvlxi_watcher_wait(&r->watcher, deadline);
+        if (nvlxi_watch_take(&r->wake_watch))
+            eventfd_read(r->wake, &ignored);
+        if (server)
+            nvlxi_server_turn(server);
+        nvlxi_clients_turn(&r->clients);
+    }
+    return NULL;
+}
+
+/* All signals are for the program's own threads. */
+static int start_thread(struct nvlxi_rendezvous *r) {
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int failed = pthread_create(&r->thread, NULL, run, r);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return failed ? nvlxi_fail(NVLX_ENOMEM, "cannot start the service thread: %s", strerror(failed)) : 0;
+}
+
+/* Under the mutex. */
+static int start(struct nvlxi_rendezvous *r) {
+    if (r->started)
+        return 0;
+    int code = nvlxi_watcher_open(&r->watcher);
+    if (code)
+        return code;
+    r->wake = nvlxi_fork_files_eventfd();
+    if (r->wake < 0) {
+        code = nvlxi_fail(NVLX_ENOMEM, "no eventfd for the service thread: %s", strerror(errno));
+        goto close_watcher;
+    }
+    if ((code = nvlxi_watch(&r->watcher, &r->wake_watch, r->wake, EPOLLIN)) || (code = start_thread(r)))
+        goto close_wake;
+    r->started = true;
+    return 0;
+close_wake:
+    nvlxi_fork_files_close(r->wake);
+    r->wake_watch = (struct nvlxi_watch){0};
+close_watcher:
+    nvlxi_watcher_close(&r->watcher);
+    return code;
+}
+
+/* The thread runs when it returns 0. */
+static int prepare(struct nvlxi_rendezvous *r) {
+    pthread_mutex_lock(&r->mutex);
+    int code = start(r);
+    pthread_mutex_unlock(&r->mutex);
+    return code;
+}
+
+/* ---- Serving ------------------------------------------------------------------------------------------- */
+
+/* The server is set before this is called first, and nothing registers any more when it ends. */
+static void on_change(void *context) {
+    const struct nvlxi_rendezvous *r = context;
+    if (nvlxi_server_changed(r->server))
+        wake(r);
+}
+
+static int check_serve_options(const struct nvlx_serve_options *options) {
+    if (options->user_count && !options->users)
+        return nvlxi_fail(NVLX_EINVAL, "users is NULL and user_count is %zu", options->user_count);
+    if (options->group_count && !options->groups)
+        return nvlxi_fail(NVLX_EINVAL, "groups is NULL and group_count is %zu", options->group_count);
+    if (options->mode & ~0777u)
+        return nvlxi_fail(NVLX_EINVAL, "mode 0%o is not one of a file", options->mode);
+    if (options->max_connections > CONNECTIONS_MAX)
+        return nvlxi_fail(NVLX_EINVAL, "max_connections is %u: at most %d", options->max_connections, CONNECTIONS_MAX);
+    return 0;
+}
+
+static int claim_serving(struct nvlxi_rendezvous *r, const char *address) {
+    pthread_mutex_lock(&r->mutex);
+    bool taken = r->serving;
+    r->serving = true;
+    pthread_mutex_unlock(&r->mutex);
+    return taken ? nvlxi_fail(NVLX_EEXIST, "cannot serve at \"%s\": the engine serves already", address) : 0;
+}
+
+static void set_server(struct nvlxi_rendezvous *r, struct nvlxi_server *server) {
+    pthread_mutex_lock(&r->mutex);
+    r->server = server;
+    r->serving = server != NULL;
+    pthread_mutex_unlock(&r->mutex);
+}
+
+int nvlxi_rendezvous_serve(struct nvlxi_rendezvous *rendezvous, const char *address,
+                           const struct nvlx_serve_options *options) {
+    struct nvlxi_rendezvous *r = rendezvous;
+    struct nvlx_serve_options filled = *options;
+    struct nvlxi_server *server;
+    int code = nvlxi_address_check(address);
+    if (code || (code = check_serve_options(options)) || (code = claim_serving(r, address)))
+        return code;
+    if (!filled.max_connections)
+        filled.max_connections = CONNECTIONS_DEFAULT;
+    if (!filled.mode)
+        filled.mode = filled.user_count || filled.group_count ? 0666 : 0600;
+    code = prepare(r);
+    if (!code)
+        code = nvlxi_server_open(&r->publisher, &r->watcher, &r->times, address, &filled, &server);
+    if (code) {
+        set_server(r, NULL);
+        return code;
+    }
+    nvlxi_publisher_set_address(&r->publisher, address);
+    set_server(r, server);
+    nvlxi_registration_listen(r->publisher.registration, on_change, r);
+    nvlxi_server_changed(server);
+    wake(r);
+    return 0;
+}
+
+/* ---- Following ----------------------------------------------------------------------------------------- */
+
+int nvlxi_rendezvous_connect(struct nvlxi_rendezvous *rendezvous, const char *address, int64_t timeout_ns,
+                             struct nvlx_peer **peer) {
+    struct nvlxi_rendezvous *r = rendezvous;
+    int code = nvlxi_address_check(address);
+    if (code || (code = prepare(r)))
+        return code;
+    return nvlxi_clients_connect(&r->clients, address, timeout_ns, peer);
+}
+
+void nvlxi_rendezvous_leave(struct nvlxi_rendezvous *rendezvous, struct nvlx_peer *peer) {
+    if (peer->subscription)
+        nvlxi_clients_leave(&rendezvous->clients, peer);
+}
+
+/* ---- The end ------------------------------------------------------------------------------------------- */
+
+void nvlxi_rendezvous_free(struct nvlxi_rendezvous *rendezvous) {
+    struct nvlxi_rendezvous *r = rendezvous;
+    if (r->started) {
+        pthread_mutex_lock(&r->mutex);
+        r->stop = true;
+        pthread_mutex_unlock(&r->mutex);
+        wake(r);
+        pthread_join(r->thread, NULL);
+        nvlxi_fork_files_close(r->wake);
+    }
+    if (r->server)
+        nvlxi_server_close(r->server);
+    nvlxi_clients_free(&r->clients);
+    if (r->started)
+        nvlxi_watcher_close(&r->watcher);
+    nvlxi_publisher_free(&r->publisher);
+    pthread_mutex_destroy(&r->mutex);
+}

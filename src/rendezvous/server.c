@@ -1,0 +1,466 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE
+#include "rendezvous/server.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <utlist.h>
+
+#include "base/base.h"
+#include "base/error.h"
+#include "base/fork_files.h"
+#include "base/log.h"
+#include "rendezvous/connection.h"
+#include "rendezvous/fd_give.h"
+
+#define ACCEPT_REST_NS UINT64_C(100000000) /* after accept found no room for a file descriptor */
+#define TEXT_REST_NS   UINT64_C(2000000)   /* between two texts, or if that is more: */
+#define TEXT_REST      10                  /* times what it took to make one */
+#define TEXT_RETRY_NS  UINT64_C(100000000) /* after one that could not be made; doubled each time, up to ... */
+#define TEXT_RETRY_MAX UINT64_C(1000000000)
+#define TEXT_PATIENCE  UINT64_C(3000000000) /* then followers are told that they cannot be told */
+#define ACCEPTS_A_TURN 16
+#define MAPPING_NS     UINT64_C(1000000000) /* a follower that maps gets no text, unless it does not go on */
+
+struct text {
+    char *bytes;
+    size_t length;
+    uint64_t begun; /* when making it began: it has all that was registered before */
+    uint64_t generation;
+    unsigned users;
+};
+
+enum state { STRANGER, SUBSCRIBER, FETCHER };
+
+struct connection {
+    int socket;
+    enum state state;
+    struct nvlxi_watch watch;
+    uint64_t since; /* when it made progress last */
+    struct nvlxi_inbox in;
+    uint8_t head[NVLXI_WIRE_SHORT_MAX]; /* what is being sent: a short message, or the header of a text, ... */
+    size_t head_length, sent;           /* sent: of both */
+    struct text *text;                  /* ... then the text, or NULL */
+    uint64_t subscribed;                /* when its HELLO came */
+    bool told;                          /* a text was begun: of this generation */
+    uint64_t generation;
+    struct nvlxi_giving giving;
+    uint64_t mapping; /* a subscriber maps something, until then */
+    int denied;       /* what it asked for, with this code; 0: nothing, or it was told */
+    uint64_t denied_at;
+    char denied_why[NVLXI_WIRE_REASON_MAX + 1];
+    struct connection *prev, *next;
+};
+
+struct nvlxi_server {
+    struct nvlxi_listener listener;
+    struct nvlxi_watch listener_watch;
+    struct nvlxi_watcher *watcher;
+    struct nvlxi_publisher *publisher;
+    const struct nvlxi_server_times *times;
+    size_t max_connections, count, subscribers;
+    struct connection *connections; /* list */
+    struct text *text;              /* the newest, or NULL */
+    int failure;                    /* why there is no newer one, or 0 */
+    uint64_t failing, failed;       /* when making it began, first and last */
+    uint64_t retry;                 /* pause before it is tried again */
+    char reason[NVLXI_WIRE_REASON_MAX + 1];
+    atomic_bool outdated; /* it is not the newest any more */
+    uint64_t text_due;    /* no new one before */
+    uint64_t accept_due;  /* nobody is let in before */
+    bool accept_fails;    /* which was logged */
+};
+
+/* ---- The text ------------------------------------------------------------------------------------------ */
+
+static void drop_text(struct text *text) {
+    if (!text || --text->users)
+        return;
+    free(text->bytes);
+    free(text);
+}
+
+static int make_text(struct nvlxi_server *server, uint64_t begun) {
+    struct text *made = calloc(1, sizeof *made);
+    if (!made)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for a descriptor to send");
+    int code = nvlxi_publisher_text(server->publisher, &made->bytes, &made->length, &made->generation);
+    if (code) {
+        free(made);
+        return code;
+    }
+    made->users = 1;
+    made->begun = begun;
+    drop_text(server->text);
+    server->text = made;
+    return 0;
+}
+
+static void note_failure(struct nvlxi_server *server, int code, uint64_t begin) {
+    server->retry = server->failure ? nvlxi_min(2 * server->retry, TEXT_RETRY_MAX) : TEXT_RETRY_NS;
+    server->failing = server->failure ? server->failing : begin;
+    server->failure = code;
+    server->failed = begin;
+    snprintf(server->reason, sizeof server->reason, "%s", nvlx_last_error());
+    atomic_store(&server->outdated, true);
+}
+
+/* Once for all subscribers, and not too often. */
+static void refresh_text(struct nvlxi_server *server) {
+    uint64_t begin = nvlxi_now_ns();
+    if (!server->subscribers || begin < server->text_due || !atomic_exchange(&server->outdated, false))
+        return;
+    int code = make_text(server, begin);
+    if (code) {
+        note_failure(server, code, begin);
+        server->text_due = begin + server->retry;
+    } else {
+        server->failure = 0;
+        server->text_due = begin + nvlxi_max(TEXT_REST_NS, TEXT_REST * (nvlxi_now_ns() - begin));
+    }
+}
+
+/* Whether a subscriber is to be told that it cannot be told how things are: at once if it knows nothing yet, or if that
+ * will not change by itself; else when it has lasted. A picture that is not true any more is worse than none. */
+static bool is_hopeless(const struct nvlxi_server *server, const struct connection *c) {
+    if (c->state != SUBSCRIBER || !server->failure || (!c->told && c->subscribed > server->failed))
+        return false;
+    return !c->told || server->failure == NVLX_EINVAL || server->failed - server->failing >= TEXT_PATIENCE;
+}
+
+bool nvlxi_server_changed(struct nvlxi_server *server) {
+    return !atomic_exchange(&server->outdated, true);
+}
+
+/* ---- Sending ------------------------------------------------------------------------------------------- */
+
+static bool is_sending(const struct connection *c) {
+    return c->sent < c->head_length + (c->text ? c->text->length : 0);
+}
+
+static void begin_sending(struct connection *c, size_t head_length) {
+    c->head_length = head_length;
+    c->sent = 0;
+    c->since = nvlxi_now_ns();
+}
+
+/* Returns 0, NVLX_EAGAIN (not logged) or NVLX_ESTALE (not logged: it has gone). */
+static int send_more(struct connection *c) {
+    while (is_sending(c)) {
+        bool in_head = c->sent < c->head_length;
+        const void *bytes =
+            in_head ? (const void *)(c->head + c->sent) : (const void *)(c->text->bytes + (c->sent - c->head_length));
+        size_t length = in_head ? c->head_length - c->sent : c->text->length - (c->sent - c->head_length);
+        ssize_t count = send(c->socket, bytes, length, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (count < 0 && errno == EINTR)
+            continue;
+        if (count < 0)
+            return errno == EAGAIN || errno == ENOBUFS || errno == ENOMEM ? NVLX_EAGAIN : NVLX_ESTALE;
+        c->sent += (size_t)count;
+        c->since = nvlxi_now_ns();
+    }
+    drop_text(c->text);
+    c->text = NULL;
+    return 0;
+}
+
+static void begin_text(struct connection *c, struct text *text) {
+    text->users++;
+    c->text = text;
+    c->told = true;
+    c->generation = text->generation;
+    begin_sending(c, nvlxi_wire_put_text(c->head, text->length));
+}
+
+/* The first one must have all that was registered before the client came. What a client maps must not change
+ * meanwhile: it would have to begin again, maybe for ever. */
+static bool wants_text(const struct nvlxi_server *server, const struct connection *c) {
+    const struct text *text = server->text;
+    if (c->state != SUBSCRIBER || !text)
+        return false;
+    if (c->told)
+        return c->generation != text->generation && nvlxi_now_ns() >= c->mapping;
+    return text->begun > c->subscribed || !atomic_load(&server->outdated);
+}
+
+/* ---- Files --------------------------------------------------------------------------------------------- */
+
+/* A fetcher is told at once that it does not get the rest, a subscriber when it is time. */
+static void deny(struct connection *c, int code) {
+    if (c->state == FETCHER) {
+        begin_sending(c, nvlxi_wire_put_refusal(c->head, code, nvlx_last_error()));
+        return;
+    }
+    c->mapping = 0;
+    c->denied = code;
+    c->denied_at = nvlxi_now_ns();
+    snprintf(c->denied_why, sizeof c->denied_why, "%s", nvlx_last_error());
+}
+
+/* A subscriber that is denied what was withdrawn is first told that it was withdrawn. */
+static bool may_tell_denial(const struct nvlxi_server *server, const struct connection *c) {
+    if (!c->denied || is_sending(c))
+        return false;
+    if (c->denied != NVLX_ESTALE || server->failure)
+        return true;
+    return server->text && c->generation == server->text->generation &&
+           (server->text->begun > c->denied_at || !atomic_load(&server->outdated));
+}
+
+static void go_on_mapping(struct connection *c) {
+    c->since = nvlxi_now_ns();
+    if (c->state == SUBSCRIBER)
+        c->mapping = c->since + MAPPING_NS;
+}
+
+static int give_files(struct nvlxi_server *server, struct connection *c) {
+    size_t before = c->giving.given;
+    int code = nvlxi_giving_go_on(&c->giving, c->socket, server->publisher->registration,
+                                  nvlxi_giving_share(server->max_connections));
+    if (c->giving.denied) {
+        deny(c, c->giving.denied);
+        if (c->giving.denied == NVLX_ESTALE) /* who withdrew it may not have come to say so yet */
+            atomic_store(&server->outdated, true);
+    } else if (!code && c->giving.given > before) {
+        go_on_mapping(c);
+    }
+    return code;
+}
+
+/* ---- Receiving ----------------------------------------------------------------------------------------- */
+
+static int welcome(struct nvlxi_server *server, struct connection *c) {
+    enum nvlxi_wire_role role;
+    int code = nvlxi_wire_get_hello(c->in.body, &role);
+    if (code)
+        return code;
+    c->state = role == NVLXI_WIRE_SUBSCRIBER ? SUBSCRIBER : FETCHER;
+    c->subscribed = c->since;
+    server->subscribers += c->state == SUBSCRIBER;
+    begin_sending(c, nvlxi_wire_put_welcome(c->head, server->publisher->identity->engine));
+    return 0;
+}
+
+/* A whole message has come. */
+static int obey(struct nvlxi_server *server, struct connection *c) {
+    c->since = nvlxi_now_ns();
+    if (c->state == STRANGER && c->in.header.type == NVLXI_WIRE_HELLO)
+        return welcome(server, c);
+    if (c->state == FETCHER && c->in.header.type == NVLXI_WIRE_FETCH)
+        return nvlxi_giving_begin(&c->giving, false, c->in.body, c->in.header.length);
+    if (c->state == SUBSCRIBER && c->in.header.type == NVLXI_WIRE_ASK) {
+        go_on_mapping(c);
+        return nvlxi_giving_begin(&c->giving, true, c->in.body, c->in.header.length);
+    }
+    if (c->state == SUBSCRIBER && c->in.header.type == NVLXI_WIRE_DONE) {
+        c->mapping = 0;
+        return 0;
+    }
+    return nvlxi_fail(NVLX_EFORMAT, "a message of type %u out of turn", (unsigned)c->in.header.type);
+}
+
+static bool is_giving(const struct connection *c) {
+    return nvlxi_giving_is_open(&c->giving);
+}
+
+/* Who asks for files is not listened to while it is being served. */
+static bool listens(const struct connection *c) {
+    return !is_giving(c) && !c->denied && (c->state != FETCHER || !is_sending(c));
+}
+
+static int take_input(struct nvlxi_server *server, struct connection *c) {
+    int code = nvlxi_inbox_fill(&c->in, c->socket, NULL);
+    if (code)
+        return code == NVLX_EAGAIN ? 0 : code;
+    code = obey(server, c);
+    nvlxi_inbox_clear(&c->in);
+    return code;
+}
+
+/* ---- Connections --------------------------------------------------------------------------------------- */
+
+static void remove_connection(struct nvlxi_server *server, struct connection *c) {
+    DL_DELETE(server->connections, c); /* NOLINT(clang-analyzer-core.NullDereference): the list has it */
+    server->count--;
+    server->subscribers -= c->state == SUBSCRIBER;
+    nvlxi_inbox_clear(&c->in);
+    drop_text(c->text);
+    nvlxi_unwatch(server->watcher, &c->watch);
+    shutdown(c->socket, SHUT_RDWR); /* a child that is about to exec may have it as well */
+    nvlxi_fork_files_close(c->socket);
+    free(c);
+}
+
+/* Says why, if it can be said without waiting and not in the middle of something else. */
+static void send_reason(int socket, int code) {
+    uint8_t message[NVLXI_WIRE_SHORT_MAX];
+    size_t length = nvlxi_wire_put_refusal(message, code, nvlx_last_error());
+    if (send(socket, message, length, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+        nvlxi_log(NVLX_LOG_DEBUG, "a client did not take the reason why it is refused: %s", strerror(errno));
+}
+
+static void drop(struct nvlxi_server *server, struct connection *c, int code) {
+    if (code != NVLX_ESTALE && !is_sending(c))
+        send_reason(c->socket, code);
+    remove_connection(server, c);
+}
+
+static uint64_t patience_with(const struct nvlxi_server *server, const struct connection *c) {
+    return atomic_load(c->state == STRANGER ? &server->times->hello_ns : &server->times->stall_ns);
+}
+
+/* When it will be dropped unless it makes progress. */
+static uint64_t deadline_of(const struct nvlxi_server *server, const struct connection *c) {
+    bool is_due = c->state != SUBSCRIBER || is_sending(c) || is_giving(c);
+    return is_due ? c->since + patience_with(server, c) : UINT64_MAX;
+}
+
+static int serve(struct nvlxi_server *server, struct connection *c, uint32_t events) {
+    int code = 0;
+    if (events & EPOLLERR || (events & EPOLLHUP && !(events & EPOLLIN)))
+        return NVLX_ESTALE;
+    if (events & EPOLLIN)
+        code = take_input(server, c);
+    if (!code && is_sending(c))
+        code = send_more(c);
+    if (!code && is_giving(c) && !is_sending(c))
+        code = give_files(server, c);
+    if (!code && !is_sending(c) && wants_text(server, c)) {
+        begin_text(c, server->text);
+        code = send_more(c);
+    }
+    if (!code && may_tell_denial(server, c)) {
+        begin_sending(c, nvlxi_wire_put_denied(c->head, c->giving.request, c->denied, c->denied_why));
+        c->denied = 0;
+        code = send_more(c);
+    }
+    if (!code && is_hopeless(server, c))
+        return nvlxi_fail_again(server->failure, server->reason);
+    if ((!code || code == NVLX_EAGAIN) && nvlxi_now_ns() >= deadline_of(server, c))
+        return nvlxi_fail(NVLX_ETIMEDOUT, "a client of \"%s\" made no progress for %" PRIu64 " s",
+                          server->listener.address, patience_with(server, c) / 1000000000);
+    return code == NVLX_EAGAIN ? 0 : code;
+}
+
+static int admit(struct nvlxi_server *server, int socket) {
+    int code = nvlxi_listener_admits(&server->listener, socket);
+    if (code)
+        return code;
+    if (server->count >= server->max_connections)
+        return nvlxi_fail(NVLX_EBUSY, "%zu connections are open already: as many as max_connections allows",
+                          server->count);
+    struct connection *made = calloc(1, sizeof *made);
+    if (!made)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for a connection");
+    if ((code = nvlxi_watch(server->watcher, &made->watch, socket, EPOLLIN))) {
+        free(made);
+        return code;
+    }
+    made->socket = socket;
+    made->since = nvlxi_now_ns();
+    DL_APPEND(server->connections, made);
+    server->count++;
+    return 0;
+}
+
+/* Who waits keeps waiting; asking again at once would only turn in circles. Said once until somebody is let in. */
+static void rest_from_accepting(struct nvlxi_server *server, int reason) {
+    if (reason == EAGAIN)
+        return;
+    if (!server->accept_fails)
+        nvlxi_log(NVLX_LOG_WARNING, "nobody can be let in at \"%s\" now: %s", server->listener.address,
+                  strerror(reason));
+    server->accept_fails = true;
+    server->accept_due = nvlxi_now_ns() + ACCEPT_REST_NS;
+}
+
+static void accept_some(struct nvlxi_server *server) {
+    for (int i = 0; i < ACCEPTS_A_TURN; i++) {
+        int socket = nvlxi_fork_files_accept(server->listener.socket);
+        if (socket < 0 && (errno == EINTR || errno == ECONNABORTED))
+            continue;
+        if (socket < 0) {
+            rest_from_accepting(server, errno);
+            return;
+        }
+        server->accept_fails = false;
+        int code = admit(server, socket);
+        if (code) {
+            send_reason(socket, code);
+            nvlxi_fork_files_close(socket);
+        }
+    }
+}
+
+/* ---- The server ---------------------------------------------------------------------------------------- */
+
+int nvlxi_server_open(struct nvlxi_publisher *publisher, struct nvlxi_watcher *watcher,
+                      const struct nvlxi_server_times *times, const char *address,
+                      const struct nvlx_serve_options *options, struct nvlxi_server **server) {
+    struct nvlxi_server *made = calloc(1, sizeof *made);
+    if (!made)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for a server");
+    int code = nvlxi_listener_open(&made->listener, address, options);
+    if (code) {
+        free(made);
+        return code;
+    }
+    if ((code = nvlxi_watch(watcher, &made->listener_watch, made->listener.socket, 0))) {
+        nvlxi_listener_close(&made->listener);
+        free(made);
+        return code;
+    }
+    made->watcher = watcher;
+    made->publisher = publisher;
+    made->times = times;
+    made->max_connections = options->max_connections;
+    atomic_init(&made->outdated, true);
+    *server = made;
+    return 0;
+}
+
+void nvlxi_server_close(struct nvlxi_server *server) {
+    struct connection *c, *next;
+    nvlxi_unwatch(server->watcher, &server->listener_watch);
+    nvlxi_listener_close(&server->listener);
+    DL_FOREACH_SAFE(server->connections, c, next) {
+        remove_connection(server, c);
+    }
+    drop_text(server->text);
+    free(server);
+}
+
+void nvlxi_server_prepare(struct nvlxi_server *server, uint64_t *deadline) {
+    struct connection *c;
+    bool rests = nvlxi_now_ns() < server->accept_due;
+    nvlxi_watch(server->watcher, &server->listener_watch, server->listener.socket, rests ? 0 : EPOLLIN);
+    if (rests)
+        *deadline = nvlxi_min(*deadline, server->accept_due);
+    if (server->subscribers && atomic_load(&server->outdated))
+        *deadline = nvlxi_min(*deadline, server->text_due);
+    DL_FOREACH(server->connections, c) {
+        uint32_t events = (listens(c) ? EPOLLIN : 0u) | (is_sending(c) ? EPOLLOUT : 0u);
+        if (is_giving(c) && !is_sending(c))
+            events = nvlxi_giving_events(&c->giving, deadline);
+        if (nvlxi_now_ns() < c->mapping && server->text && c->generation != server->text->generation)
+            *deadline = nvlxi_min(*deadline, c->mapping);
+        nvlxi_watch(server->watcher, &c->watch, c->socket, events);
+        *deadline = nvlxi_min(*deadline, deadline_of(server, c));
+    }
+}
+
+void nvlxi_server_turn(struct nvlxi_server *server) {
+    struct connection *c, *next;
+    refresh_text(server);
+    DL_FOREACH_SAFE(server->connections, c, next) {
+        int code = serve(server, c, nvlxi_watch_take(&c->watch));
+        if (code)
+            drop(server, c, code);
+    }
+    if (nvlxi_watch_take(&server->listener_watch) & EPOLLIN)
+        accept_some(server);
+}

@@ -1,0 +1,106 @@
+/* What transfers borrow while they are in flight: lanes and events.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Both are made when first needed, without the lock held, given back after use, and destroyed with the pool.
+ *
+ * A free lane serves transfers without a stream, of one device pair, direction and priority. A borrower gets an idle
+ * one while fewer than NVLXI_LANES_MAX are in use for these, else the emptiest. Nothing in it waits for anything but
+ * copies.
+ *
+ * A process has a few channels on a GPU. A copy by an engine that waits in a stream blocks one, with whatever else has
+ * to share it. Measured between two H200 (driver 580): beside one that waits, copies between GPUs in up to three other
+ * streams at a time always went on; of those in four to twelve streams some stood still. Kernels that wait held up
+ * nothing, and nothing held up kernels. So behind a stream that is busy, lists go by kernels where they can
+ * (transfer.c), and what the stream's own GPU carries goes into the stream itself: lanes that wait beside it would
+ * block more. What other GPUs carry goes into an ordered lane there: it serves one stream, for as long as any transfer
+ * behind it is in flight, and then another.
+ *
+ * A GPU that has been given too much makes the next call wait (device.h), so each lane counts the copies and kernels
+ * that were queued and not seen complete. What waits for callers' streams may wait for ever, and may have to share one
+ * of the GPU's queues with other streams: it is counted together, for all engines of the process. */
+#ifndef NVLXI_POOL_H
+#define NVLXI_POOL_H
+
+#include <pthread.h>
+
+#include "device/device.h"
+#include "transfer/list_memory.h"
+
+#define NVLXI_LANES_MAX         4   /* of one kind, free */
+#define NVLXI_LANES_BESIDE      3   /* of them, in use at the same time while something waits for a stream */
+#define NVLXI_ORDERED_LANES_MAX 64  /* of one GPU and priority, behind streams of other GPUs */
+#define NVLXI_LANE_DEPTH        500 /* copies and kernels in a free lane, of which one may share a queue with all */
+#define NVLXI_ORDERED_DEPTH     512 /* that wait for streams, on one GPU: a queue takes 1,021 (H100, driver 580) */
+
+struct nvlxi_lane_key {
+    int gpu;
+    int priority;               /* one that the device has */
+    bool ordered;               /* behind this stream; else */
+    struct nvlxi_stream stream; /* its lane if it is of this GPU */
+    uint16_t device, opcode;    /* for this device pair and direction */
+};
+
+enum nvlxi_lane_kind { NVLXI_FREE, NVLXI_ORDERED, NVLXI_CALLERS, NVLXI_LANE_KINDS };
+
+static inline enum nvlxi_lane_kind nvlxi_lane_kind(const struct nvlxi_lane_key *key) {
+    return !key->ordered ? NVLXI_FREE : key->stream.gpu == key->gpu ? NVLXI_CALLERS : NVLXI_ORDERED;
+}
+
+struct nvlxi_pooled_lane {
+    struct nvlxi_lane *lane;
+    struct nvlxi_lane_key key;
+    uint32_t borrowers;
+    uint32_t queued;    /* copies and kernels of theirs */
+    const void *latest; /* borrower: a transfer's legs */
+    struct nvlxi_pooled_lane *next;
+};
+
+struct nvlxi_pooled_event {
+    struct nvlxi_event *event;
+    int gpu;
+    uint64_t stream; /* of a mark */
+    struct nvlxi_pooled_event *next;
+};
+
+struct nvlxi_pool {
+    const struct nvlxi_device_ops *ops;
+    struct nvlxi_device *device;
+    pthread_mutex_t mutex;
+    struct nvlxi_pooled_lane *lanes[NVLXI_LANE_KINDS]; /* all, callers' streams as long as they are borrowed */
+    struct nvlxi_pooled_event *events;                 /* idle */
+    struct nvlxi_pooled_event *marks;                  /* in callers' streams, not seen complete */
+    struct nvlxi_list_memory lists;
+};
+
+/* Before and after a fork. */
+void nvlxi_pool_fork(enum nvlxi_fork_phase phase);
+
+void nvlxi_pool_init(struct nvlxi_pool *pool, size_t list_limit);
+/* Everything has been given back. */
+void nvlxi_pool_free(struct nvlxi_pool *pool);
+
+/* A lane that has room for `queued` copies and kernels, and an event of its GPU; none of them after a failure. Of one
+ * `borrower`, each gets a lane of its own if there are enough. NVLX_EBUSY (not told: see nvlxi_pool_busy): there is no
+ * room. */
+int nvlxi_pool_borrow(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key, uint32_t queued, const void *borrower,
+                      struct nvlxi_pooled_lane **lane, struct nvlxi_pooled_event **event);
+/* This lane, which the borrower has already, once more. */
+int nvlxi_pool_borrow_again(struct nvlxi_pool *pool, struct nvlxi_pooled_lane *lane, uint32_t queued,
+                            struct nvlxi_pooled_event **event);
+void nvlxi_pool_return(struct nvlxi_pool *pool, struct nvlxi_pooled_lane *lane, uint32_t queued,
+                       struct nvlxi_pooled_event *event);
+/* So many copies and kernels were counted too many. */
+void nvlxi_pool_uncount(struct nvlxi_pool *pool, struct nvlxi_pooled_lane *lane, uint32_t queued);
+/* Tells that there is no room. */
+int nvlxi_pool_busy(int gpu, bool ordered);
+
+int nvlxi_pool_borrow_event(struct nvlxi_pool *pool, int gpu, struct nvlxi_pooled_event **event);
+void nvlxi_pool_return_event(struct nvlxi_pool *pool, struct nvlxi_pooled_event *event);
+
+/* Whether the stream has nothing to do. */
+bool nvlxi_pool_stream_idle(struct nvlxi_pool *pool, const struct nvlxi_stream *stream);
+/* Whether all that is in the stream by now is done: 0, or NVLX_EAGAIN (not told). Looks for a moment. */
+int nvlxi_pool_stream_done(struct nvlxi_pool *pool, const struct nvlxi_stream *stream);
+
+#endif

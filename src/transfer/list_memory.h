@@ -1,0 +1,50 @@
+/* Memory for lists of fragments: chunks, of memory that kernels can read or of the host's.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * What kernels read is pinned, and giving pinned memory back makes the driver wait for running kernels: so it is taken
+ * in blocks, kept to the end, and shared out here. An extent is a part of a block, taken as a chunk or free; free
+ * neighbours become one. Chunks that transfers gave back stay as they are for the next, as long as there is enough.
+ * They come in sizes that grow with their list, so that many short lists and a few long ones both fit. */
+#ifndef NVLXI_LIST_MEMORY_H
+#define NVLXI_LIST_MEMORY_H
+
+#include <pthread.h>
+
+#include "device/device.h"
+#include "transfer/plan.h"
+
+#define NVLXI_CHUNK_SIZES 3
+#define NVLXI_BLOCK_BYTES ((size_t)4 << 20)
+#define NVLXI_GROW        1 /* what borrowing returns where a block more is needed, and allowed: grow, and try again */
+
+struct nvlxi_extent;
+
+struct nvlxi_list_memory {
+    const struct nvlxi_device_ops *ops;
+    struct nvlxi_device *device;
+    size_t limit; /* of the bytes of all blocks */
+    pthread_mutex_t mutex;
+    struct nvlxi_chunk *idle[2][NVLXI_CHUNK_SIZES]; /* for the host, for kernels */
+    struct nvlxi_extent *free;
+    size_t block_bytes, taken_bytes; /* taken: by chunks for kernels, idle ones too */
+};
+
+void nvlxi_list_memory_init(struct nvlxi_list_memory *memory, size_t limit);
+/* All chunks have been given back. */
+void nvlxi_list_memory_free(struct nvlxi_list_memory *memory);
+
+/* A plan's take_chunk and give_chunk; the context is the nvlxi_list_memory. No driver is called: where that would help,
+ * borrowing returns NVLXI_GROW. Where the limit would be passed, a shorter chunk is given. NVLX_EBUSY: all is taken. */
+int nvlxi_list_memory_borrow(void *context, bool kernel, uint64_t count, struct nvlxi_chunk **chunk);
+void nvlxi_list_memory_return(void *context, struct nvlxi_chunk *chunk);
+
+/* Takes so many bytes more from the driver, in blocks; fewer where the limit is near. */
+int nvlxi_list_memory_grow(struct nvlxi_list_memory *memory, size_t bytes);
+
+/* A chunk for kernels with room for `count` fragments, or for fewer, if so many are not to be had in one. Grows by
+ * itself. NVLX_EBUSY: all is taken. */
+int nvlxi_list_memory_take(struct nvlxi_list_memory *memory, uint64_t count, struct nvlxi_chunk **chunk);
+void nvlxi_list_memory_give(struct nvlxi_list_memory *memory, struct nvlxi_chunk *chunk);
+
+#endif

@@ -1,0 +1,133 @@
+/* A transfer's fragments, on their way from the checked ops to the lanes. Pure: no device calls, no locks.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * A group is what has the same local GPU, remote GPU and direction. Fragments are added in the order of the ops. The
+ * last one of a group stays open: one that continues it on both sides makes it longer, unless there is a border
+ * (borders.h) between them on either side. When the next one does not, it is placed in one of the group's lists, by the
+ * rules in plan.c: copy engines carry what is large (they beat the kernel, and take no SMs) or few, the kernel carries
+ * the rest, cut into pieces that a warp copies in little time.
+ *
+ * Lists are made of chunks, whose memory comes from the caller: a list of any length needs no large block. The first
+ * few fragments of a plan lie in the plan itself, since most plans have no more. */
+#ifndef NVLXI_PLAN_H
+#define NVLXI_PLAN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/base.h"
+#include "base/records.h"
+#include "nvlxfer.h"
+#include "transfer/borders.h"
+
+struct nvlxi_chunk {
+    struct nvlxi_chunk *next;
+    uint32_t capacity, count; /* fragments; the count of the last one is set at the end of a portion */
+    bool kernel;              /* lies in memory that kernels can read */
+    struct nvlxi_fragment *fragment;
+};
+
+struct nvlxi_group;
+
+/* A list of ops after the check: all that planning needs. */
+struct nvlxi_checked {
+    const struct nvlx_op *ops;
+    size_t count;
+    uint64_t *remote; /* [count]: where this process sees each op's remote side; 0 for ops of 0 bytes */
+    struct nvlxi_run {
+        size_t end;                /* of the run: it begins where the one before ends */
+        struct nvlxi_group *group; /* NULL: one op that is cut, after ops of 0 bytes */
+    } * runs;
+    size_t run_count;
+    struct nvlxi_cut { /* what lies between two borders of an op that crosses some */
+        size_t op;
+        struct nvlxi_group *group;
+        struct nvlxi_fragment fragment;
+    } * cuts; /* of all those ops, in order */
+    size_t cut_count;
+    struct nvlxi_borders borders;
+    uint64_t longest; /* at least the longest op's length - 1, less than twice that; with an op of 0 bytes UINT64_MAX:
+                         such a list is planned as a whole */
+    size_t planned;   /* ops that have been planned, */
+    size_t run;       /* and the run of the next one, */
+    size_t cut;       /* and the next cut */
+};
+
+/* Gives a chunk for a list that has `count` fragments by now, for a kernel to read or for the host. NVLX_ENOMEM,
+ * NVLX_EBUSY. */
+typedef int (*nvlxi_take_chunk)(void *context, bool kernel, uint64_t count, struct nvlxi_chunk **chunk);
+typedef void (*nvlxi_give_chunk)(void *context, struct nvlxi_chunk *chunk);
+
+enum nvlxi_way { NVLXI_BY_KERNEL, NVLXI_BY_ENGINES, NVLXI_WAYS };
+
+struct nvlxi_list {
+    struct nvlxi_fragment *next, *limit; /* where the next fragment goes, and where the chunk ends */
+    struct nvlxi_chunk *first, *last;
+    uint64_t count; /* of fragments; set by nvlxi_plan_seal, before that without the last chunk's */
+    uint64_t bytes; /* of the kernel's list set by nvlxi_plan_seal */
+};
+
+struct nvlxi_group {
+    int gpu;                    /* local GPU: the lanes' */
+    int remote_gpu;             /* ordinal under which copies name the other side */
+    uint16_t device;            /* index of the GPU on the other side */
+    uint16_t opcode;            /* NVLX_OP_... */
+    uint32_t sms;               /* with which kernels fill the link */
+    bool kernels;               /* they may carry it */
+    uint64_t bytes;             /* of all its ops */
+    struct nvlxi_fragment open; /* length 0: none */
+    struct nvlxi_list lists[NVLXI_WAYS];
+    struct nvlxi_group *following;
+};
+
+#define NVLXI_PLAN_INLINE 4 /* fragments that lie in the plan itself */
+
+struct nvlxi_plan {
+    struct nvlxi_group *groups; /* list */
+    uint32_t group_count;
+    uint32_t mechanism; /* NVLX_MECHANISM_... */
+    uint64_t bytes;     /* of all ops; set by nvlxi_plan_seal, as are the two below */
+    uint64_t fragments[NVLXI_WAYS];
+    uint64_t way_bytes[NVLXI_WAYS];
+    bool sealed;
+    struct nvlxi_borders *borders; /* of the list that is being planned; NULL: there are none */
+    bool in_portions;              /* the first one had no work for the engines, so the others are given none */
+    struct nvlxi_chunk *spare;     /* list: for the kernel, taken before they are needed */
+    nvlxi_take_chunk take_chunk;
+    nvlxi_give_chunk give_chunk;
+    void *context;
+    struct nvlxi_group first_group;
+    struct nvlxi_chunk inline_chunk;
+    struct nvlxi_fragment inline_fragments[NVLXI_PLAN_INLINE];
+};
+
+/* `context` is for the two functions. */
+void nvlxi_plan_init(struct nvlxi_plan *plan, nvlxi_take_chunk take_chunk, nvlxi_give_chunk give_chunk, void *context);
+
+/* Empties the plan, gives its chunks back, and sets the mechanism for what is added next. */
+void nvlxi_plan_reset(struct nvlxi_plan *plan, uint32_t mechanism);
+
+/* The group of these properties, made if there is none; NULL without memory. `kernels`: they may carry it. */
+struct nvlxi_group *nvlxi_plan_group(struct nvlxi_plan *plan, int gpu, int remote_gpu, uint16_t device, uint16_t opcode,
+                                     bool kernels);
+
+/* Adds a fragment. Fails only as take_chunk does; the plan is then of no more use. */
+int nvlxi_plan_add(struct nvlxi_plan *plan, struct nvlxi_group *group, uint64_t destination, uint64_t source,
+                   uint64_t length);
+
+/* Places what is open and counts, after the last fragment. Fails only as take_chunk does. */
+int nvlxi_plan_seal(struct nvlxi_plan *plan);
+
+/* Plans what was checked, up to the end, and seals. Fails only as take_chunk does. */
+int nvlxi_plan_all(struct nvlxi_plan *plan, struct nvlxi_checked *checked);
+
+/* The same in portions, so that the first can be copied while the next are planned. Begin plans the first, and has
+ * taken all memory that the others need: it fails only as take_chunk does, next does not fail. There is more than one
+ * portion only where a single group sends all of a long list to the kernel; all others are sealed at once. After the
+ * last one the plan is sealed. */
+int nvlxi_plan_begin(struct nvlxi_plan *plan, struct nvlxi_checked *checked);
+void nvlxi_plan_next(struct nvlxi_plan *plan, struct nvlxi_checked *checked);
+
+#endif

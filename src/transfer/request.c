@@ -1,0 +1,170 @@
+/* Requests in flight: whether they are done, and what callers ask of them. SPDX-License-Identifier: Apache-2.0 */
+#include <inttypes.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <utlist.h>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "transfer/transfer.h"
+#include "transfer/uses.h"
+
+#define SPIN_NS  200000u  /* a waiter first asks again at once, */
+#define YIELD_NS 5000000u /* then lets others run, */
+#define SLEEP_NS 50000    /* then sleeps in between */
+#define POLLS    8        /* for a look at the clock, which costs up to a third of one */
+
+void nvlxi_request_fail(struct nvlx_request *request, int code) {
+    if (request->outcome)
+        return;
+    request->outcome = code;
+    snprintf(request->error, sizeof request->error, "%s", nvlx_last_error());
+}
+
+/* ---- IN FLIGHT -> DONE ------------------------------------------------------------------------------- */
+
+/* Under `polling`, of a request that is IN FLIGHT. */
+void nvlxi_request_finish(struct nvlx_request *request) {
+    struct nvlxi_transfers *t = request->transfers;
+    request->elapsed_ns = nvlxi_now_ns() - request->started_ns;
+    nvlxi_issue_return(&t->pool, &request->legs);
+    pthread_mutex_lock(&t->mutex);
+    DL_DELETE(t->in_flight, request);
+    DL_APPEND(t->done, request);
+    t->in_flight_count--;
+    pthread_mutex_unlock(&t->mutex);
+    nvlxi_plan_reset(&request->plan, NVLX_MECHANISM_AUTO); /* nobody looks for uses in it any more */
+    nvlxi_needs_unpin(&request->needs);
+    if (request->prepared)
+        atomic_fetch_sub(&request->prepared->posts, 1);
+    if (request->outcome)
+        nvlxi_log(NVLX_LOG_ERROR, "transfer of %" PRIu64 " ops, %" PRIu64 " bytes failed: %s", request->info.ops,
+                  request->info.bytes, request->error);
+    atomic_store_explicit(&request->status, request->outcome, memory_order_release);
+}
+
+/* Under `polling`; true when all legs are complete, or the device has failed. */
+static bool poll_legs(struct nvlx_request *request) {
+    for (;;) {
+        int code = nvlxi_issue_poll(&request->transfers->pool, &request->legs);
+        if (code == 0 || code == NVLX_EAGAIN)
+            return code == 0;
+        nvlxi_request_fail(request, code);
+    }
+}
+
+static void poll_request(struct nvlx_request *request) {
+    if (pthread_mutex_trylock(&request->polling))
+        return;
+    if (atomic_load_explicit(&request->status, memory_order_acquire) == NVLX_EAGAIN && poll_legs(request))
+        nvlxi_request_finish(request);
+    pthread_mutex_unlock(&request->polling);
+}
+
+/* Those that are complete, as a list by `next_complete`, each with its `polling` held. */
+static struct nvlx_request *find_complete(struct nvlxi_transfers *t) {
+    struct nvlx_request *request, *complete = NULL;
+    pthread_mutex_lock(&t->mutex);
+    DL_FOREACH(t->in_flight, request) {
+        if (pthread_mutex_trylock(&request->polling))
+            continue;
+        if (poll_legs(request)) {
+            request->next_complete = complete;
+            complete = request;
+        } else {
+            pthread_mutex_unlock(&request->polling);
+        }
+    }
+    pthread_mutex_unlock(&t->mutex);
+    return complete;
+}
+
+void nvlxi_transfers_progress(struct nvlxi_transfers *transfers) {
+    struct nvlx_request *request = find_complete(transfers), *next;
+    for (; request; request = next) {
+        next = request->next_complete;
+        nvlxi_request_finish(request);
+        pthread_mutex_unlock(&request->polling);
+    }
+}
+
+void nvlxi_transfers_pause(uint64_t since_ns) {
+    const struct timespec nap = {.tv_nsec = SLEEP_NS};
+    uint64_t waited = nvlxi_now_ns() - since_ns;
+    if (waited < SPIN_NS)
+        return;
+    if (waited < YIELD_NS)
+        sched_yield();
+    else
+        nanosleep(&nap, NULL);
+}
+
+enum nvlxi_user nvlxi_transfers_user(void *context, uint64_t address, uint64_t length) {
+    struct nvlxi_transfers *t = context;
+    const struct nvlx_request *request;
+    const struct nvlx_prepared *prepared;
+    enum nvlxi_user user = NVLXI_NOBODY;
+    pthread_mutex_lock(&t->mutex);
+    DL_FOREACH(t->in_flight, request) {
+        if (nvlxi_needs_touch(&request->needs, &request->plan, address, length))
+            user = NVLXI_A_TRANSFER;
+    }
+    DL_FOREACH(t->prepared, prepared) {
+        if (nvlxi_needs_touch(&prepared->needs, &prepared->plan, address, length))
+            user = NVLXI_A_PREPARED_LIST;
+    }
+    pthread_mutex_unlock(&t->mutex);
+    return user;
+}
+
+/* ---- What the caller asks ---------------------------------------------------------------------------- */
+
+int nvlxi_request_test(struct nvlx_request *request) {
+    int status = atomic_load_explicit(&request->status, memory_order_acquire);
+    if (status == NVLX_EAGAIN) {
+        poll_request(request);
+        status = atomic_load_explicit(&request->status, memory_order_acquire);
+    }
+    return status && status != NVLX_EAGAIN ? nvlxi_fail_again(status, request->error) : status;
+}
+
+int nvlxi_request_wait(struct nvlx_request *request, int64_t timeout_ns) {
+    uint64_t since = nvlxi_now_ns(), deadline = nvlxi_deadline(timeout_ns);
+    for (unsigned polls = 0, between = POLLS;; polls++) {
+        int status = nvlxi_request_test(request);
+        if (status != NVLX_EAGAIN)
+            return status;
+        if (polls % between)
+            continue;
+        uint64_t now = nvlxi_now_ns();
+        if (now >= deadline)
+            return nvlxi_fail(NVLX_ETIMEDOUT, "the transfer is still in flight after %" PRId64 " ns", timeout_ns);
+        if (now - since >= SPIN_NS)
+            between = 1;
+        nvlxi_transfers_pause(since);
+    }
+}
+
+void nvlxi_request_info(struct nvlx_request *request, struct nvlx_request_info *info) {
+    int status = nvlxi_request_test(request);
+    *info = request->info;
+    info->status = status;
+    if (status == NVLX_EAGAIN)
+        return;
+    info->elapsed_ns = request->elapsed_ns;
+    snprintf(info->error, sizeof info->error, "%s", request->error);
+}
+
+int nvlxi_request_free(struct nvlx_request *request) {
+    struct nvlxi_transfers *t = request->transfers;
+    int status = nvlxi_request_wait(request, -1);
+    pthread_mutex_lock(&request->polling); /* a poller that made it DONE may still hold it */
+    pthread_mutex_unlock(&request->polling);
+    pthread_mutex_lock(&t->mutex);
+    DL_DELETE(t->done, request);
+    pthread_mutex_unlock(&t->mutex);
+    nvlxi_request_recycle(request);
+    return status;
+}

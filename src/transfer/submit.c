@@ -1,0 +1,429 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "transfer/submit.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "base/error.h"
+
+#define ENGINE_LANES  4  /* over which a list for the copy engines is spread: they then fill the link from 1 MiB on, */
+#define ENGINE_COPIES 8  /* if each has so many copies: with fewer, issuing to one more takes longer than it gains */
+#define ENGINE_SLICE  64 /* copies that a lane gets at a time */
+#define UNALIGNED_MAX (64u << 10)
+#define PORTIONS_MAX  16 /* launches of a list that is planned meanwhile, beside those that its length takes */
+
+static uint64_t ceil_div(uint64_t a, uint64_t b) {
+    return (a + b - 1) / b;
+}
+
+/* Whether a group goes into the caller's stream itself: see lanes.h. */
+static bool goes_into_stream(const struct nvlxi_terms *terms, const struct nvlxi_group *group) {
+    return terms->stream && terms->stream->gpu == group->gpu;
+}
+
+static uint32_t engine_lanes(const struct nvlxi_terms *terms, const struct nvlxi_group *group) {
+    const uint64_t count = group->lists[NVLXI_BY_ENGINES].count,
+                   most = goes_into_stream(terms, group) ? 1 : ENGINE_LANES;
+    return count ? (uint32_t)nvlxi_min(nvlxi_max(count / ENGINE_COPIES, 1), most) : 0;
+}
+
+static uint32_t kernel_lanes(const struct nvlxi_group *group) {
+    return group->lists[NVLXI_BY_KERNEL].first ? 1 : 0;
+}
+
+/* Copies that the fullest of its lanes gets. Slices are dealt out within each chunk, so a little more than its share.
+ */
+static uint64_t engine_copies(const struct nvlxi_terms *terms, const struct nvlxi_group *group) {
+    const uint64_t lanes = engine_lanes(terms, group), count = group->lists[NVLXI_BY_ENGINES].count;
+    uint64_t copies = 0;
+    if (count <= ENGINE_COPIES)
+        return count;
+    for (const struct nvlxi_chunk *chunk = group->lists[NVLXI_BY_ENGINES].first; chunk; chunk = chunk->next) {
+        const uint64_t slice = nvlxi_min(ceil_div(chunk->count, lanes), ENGINE_SLICE);
+        copies += nvlxi_min(ceil_div(ceil_div(chunk->count, slice), lanes) * slice, chunk->count);
+    }
+    return copies;
+}
+
+/* Kernels that it takes, at most. */
+static uint64_t kernels(const struct nvlxi_plan *plan, const struct nvlxi_group *group) {
+    const struct nvlxi_chunk *chunk;
+    uint64_t chunks = 0;
+    for (chunk = group->lists[NVLXI_BY_KERNEL].first; chunk; chunk = chunk->next)
+        chunks++;
+    for (chunk = plan->spare; chunk; chunk = chunk->next)
+        chunks++;
+    return ceil_div(chunks, NVLXI_PARTS_MAX) + (plan->sealed ? 0 : PORTIONS_MAX);
+}
+
+static uint64_t queued_on(const struct nvlxi_terms *terms, int gpu) {
+    uint64_t queued = 0;
+    for (const struct nvlxi_group *group = terms->plan->groups; group; group = group->following)
+        if (group->gpu == gpu)
+            queued += engine_copies(terms, group) * engine_lanes(terms, group) +
+                      (kernel_lanes(group) ? kernels(terms->plan, group) : 0);
+    return queued;
+}
+
+bool nvlxi_issue_is_long(const struct nvlxi_terms *terms) {
+    bool is_long = false;
+    for (const struct nvlxi_group *group = terms->plan->groups; group && !is_long; group = group->following)
+        is_long = queued_on(terms, group->gpu) > NVLXI_ORDERED_DEPTH;
+    return is_long;
+}
+
+bool nvlxi_issue_is_wide(const struct nvlxi_plan *plan) {
+    const struct nvlxi_terms free_terms = {.plan = plan};
+    uint32_t lanes = 0;
+    for (const struct nvlxi_group *group = plan->groups; group; group = group->following)
+        lanes += engine_lanes(&free_terms, group) + kernel_lanes(group);
+    return lanes > 1;
+}
+
+bool nvlxi_issue_by_engines(const struct nvlxi_plan *plan) {
+    bool any = false;
+    for (const struct nvlxi_group *group = plan->groups; group; group = group->following)
+        any = any || group->lists[NVLXI_BY_ENGINES].count;
+    return any;
+}
+
+/* Kernels copy byte by byte where both sides are not aligned alike: what is longer stays with the engines. */
+static bool suits_kernels(const struct nvlxi_group *group) {
+    for (const struct nvlxi_chunk *chunk = group->lists[NVLXI_BY_ENGINES].first; chunk; chunk = chunk->next)
+        for (uint32_t i = 0; i < chunk->count; i++)
+            if ((chunk->fragment[i].destination ^ chunk->fragment[i].source) % 4 &&
+                chunk->fragment[i].length > UNALIGNED_MAX)
+                return false;
+    return true;
+}
+
+bool nvlxi_issue_can_kernels(const struct nvlxi_plan *plan) {
+    bool can = plan->mechanism == NVLX_MECHANISM_AUTO;
+    for (const struct nvlxi_group *group = plan->groups; group; group = group->following)
+        can = can && group->kernels;
+    return can;
+}
+
+bool nvlxi_issue_suits_kernels(const struct nvlxi_plan *plan) {
+    bool suits = nvlxi_issue_can_kernels(plan);
+    for (const struct nvlxi_group *group = plan->groups; group; group = group->following)
+        suits = suits && suits_kernels(group);
+    return suits;
+}
+
+/* ---- SMs ---------------------------------------------------------------------------------------------- */
+
+/* The groups of one GPU whose kernels run at the same time share the transfer's budget. Where they are more than it has
+ * SMs, some run one after the other, in one lane. */
+struct share {
+    uint32_t number; /* of the group among those of its GPU */
+    uint32_t slots;  /* how many run at the same time */
+    uint32_t sms;    /* of this one; 0: as the group says */
+};
+
+static uint32_t budget_of(const struct nvlxi_pool *pool, int gpu, uint32_t max_sms) {
+    struct nvlxi_gpu_limits limits;
+    if (!max_sms || pool->ops->limits(pool->device, gpu, &limits))
+        return max_sms;
+    return (uint32_t)nvlxi_max(nvlxi_min(max_sms, limits.sms), 1);
+}
+
+static struct share share_of(const struct nvlxi_pool *pool, const struct nvlxi_terms *terms,
+                             const struct nvlxi_group *group) {
+    const uint32_t budget = budget_of(pool, group->gpu, terms->max_sms);
+    struct share share = {0, 1, budget};
+    uint32_t count = 0;
+    if (!terms->max_sms || terms->plan->group_count == 1)
+        return share;
+    for (const struct nvlxi_group *other = terms->plan->groups; other; other = other->following) {
+        if (other == group)
+            share.number = count;
+        count += other->gpu == group->gpu && kernel_lanes(other);
+    }
+    share.slots = (uint32_t)nvlxi_max(nvlxi_min(count, budget), 1);
+    share.sms = budget / share.slots + (share.number % share.slots < budget % share.slots);
+    return share;
+}
+
+static uint32_t sms_on(const struct nvlxi_pool *pool, const struct nvlxi_plan *plan, int gpu) {
+    uint32_t sms = 0;
+    for (const struct nvlxi_group *group = plan->groups; group; group = group->following)
+        sms += group->gpu == gpu && kernel_lanes(group) ? group->sms : 0;
+    return budget_of(pool, gpu, sms);
+}
+
+/* At most, at the same time on one GPU. */
+static uint32_t sms_of(const struct nvlxi_pool *pool, const struct nvlxi_plan *plan, uint32_t max_sms) {
+    uint32_t most = 0;
+    for (const struct nvlxi_group *group = plan->groups; group; group = group->following)
+        if (kernel_lanes(group))
+            most = (uint32_t)nvlxi_max(most,
+                                       max_sms ? budget_of(pool, group->gpu, max_sms) : sms_on(pool, plan, group->gpu));
+    return most;
+}
+
+void nvlxi_issue_describe(const struct nvlxi_pool *pool, const struct nvlxi_plan *plan, size_t ops, uint32_t max_sms,
+                          struct nvlx_request_info *info) {
+    info->ops = ops;
+    info->bytes = plan->bytes;
+    info->engine_bytes = plan->way_bytes[NVLXI_BY_ENGINES];
+    info->engine_fragments = plan->fragments[NVLXI_BY_ENGINES];
+    info->kernel_bytes = plan->way_bytes[NVLXI_BY_KERNEL];
+    info->kernel_fragments = plan->fragments[NVLXI_BY_KERNEL];
+    info->sms = info->kernel_fragments ? sms_of(pool, plan, max_sms) : 0;
+}
+
+/* ---- Legs --------------------------------------------------------------------------------------------- */
+
+void nvlxi_issue_return(struct nvlxi_pool *pool, struct nvlxi_legs *legs) {
+    for (uint32_t i = 0; i < legs->count; i++)
+        nvlxi_pool_return(pool, legs->leg[i].lane, legs->leg[i].queued, legs->leg[i].event);
+    if (legs->leg != &legs->one)
+        free(legs->leg);
+    legs->count = 0;
+}
+
+static int borrow_leg(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key, uint64_t queued,
+                      struct nvlxi_legs *legs) {
+    struct nvlxi_leg *leg = &legs->leg[legs->count];
+    *leg = (struct nvlxi_leg){.queued = (uint32_t)nvlxi_min(queued, UINT32_MAX / 2)};
+    int code = nvlxi_pool_borrow(pool, key, leg->queued, legs, &leg->lane, &leg->event);
+    if (!code)
+        legs->count++;
+    return code;
+}
+
+/* The leg of the group for whose end this one's kernel waits in the same lane. */
+static const struct nvlxi_leg *leg_before(const struct nvlxi_legs *legs, int gpu, uint32_t number) {
+    for (uint32_t i = 0; i < legs->count; i++)
+        if (legs->leg[i].by_kernel && legs->leg[i].lane->key.gpu == gpu && number-- == 0)
+            return &legs->leg[i];
+    return NULL;
+}
+
+static int borrow_kernel_leg(struct nvlxi_pool *pool, const struct nvlxi_terms *terms, const struct nvlxi_group *group,
+                             const struct nvlxi_lane_key *key, struct nvlxi_legs *legs) {
+    const struct share share = share_of(pool, terms, group);
+    const struct nvlxi_leg *before = NULL;
+    struct nvlxi_leg *leg = &legs->leg[legs->count];
+    const uint64_t queued = kernels(terms->plan, group);
+    if (share.number >= share.slots)
+        before = leg_before(legs, group->gpu, share.number - share.slots);
+    int code;
+    if (before) {
+        *leg = (struct nvlxi_leg){.lane = before->lane, .queued = (uint32_t)queued};
+        code = nvlxi_pool_borrow_again(pool, leg->lane, leg->queued, &leg->event);
+        legs->count += code == 0;
+    } else {
+        code = borrow_leg(pool, key, queued, legs);
+    }
+    leg->by_kernel = true;
+    return code;
+}
+
+/* Those that the GPU does not have make no lanes of their own. */
+static int priority_on(const struct nvlxi_pool *pool, int gpu, int priority) {
+    struct nvlxi_gpu_limits limits;
+    if (!priority || pool->ops->limits(pool->device, gpu, &limits))
+        return 0;
+    return priority > limits.priority_least  ? limits.priority_least
+           : priority < limits.priority_most ? limits.priority_most
+                                             : priority;
+}
+
+static struct nvlxi_lane_key key_of(const struct nvlxi_pool *pool, const struct nvlxi_terms *terms,
+                                    const struct nvlxi_group *group) {
+    return (struct nvlxi_lane_key){.gpu = group->gpu,
+                                   .priority = priority_on(pool, group->gpu, terms->priority),
+                                   .ordered = terms->stream != NULL,
+                                   .stream = terms->stream ? *terms->stream : (struct nvlxi_stream){0},
+                                   .device = group->device,
+                                   .opcode = group->opcode};
+}
+
+int nvlxi_issue_borrow(struct nvlxi_pool *pool, const struct nvlxi_terms *terms, struct nvlxi_legs *legs) {
+    const struct nvlxi_group *group;
+    uint32_t needed = 0;
+    int code = 0;
+    for (group = terms->plan->groups; group; group = group->following)
+        needed += engine_lanes(terms, group) + kernel_lanes(group);
+    *legs = (struct nvlxi_legs){.leg = &legs->one};
+    if (needed > 1 && !(legs->leg = calloc(needed, sizeof *legs->leg)))
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for a transfer over %" PRIu32 " lanes", needed);
+    for (group = terms->plan->groups; group && !code; group = group->following) {
+        const struct nvlxi_lane_key key = key_of(pool, terms, group);
+        for (uint32_t lanes = engine_lanes(terms, group); lanes && !code; lanes--)
+            code = borrow_leg(pool, &key, engine_copies(terms, group), legs);
+        if (kernel_lanes(group) && !code)
+            code = borrow_kernel_leg(pool, terms, group, &key, legs);
+        legs->busy_gpu = group->gpu;
+    }
+    if (code)
+        nvlxi_issue_return(pool, legs);
+    return code;
+}
+
+int nvlxi_issue_busy(const struct nvlxi_terms *terms, const struct nvlxi_legs *legs) {
+    return nvlxi_pool_busy(legs->busy_gpu, terms->stream != NULL);
+}
+
+static bool is_in_stream(const struct nvlxi_leg *leg) {
+    return nvlxi_lane_kind(&leg->lane->key) == NVLXI_CALLERS;
+}
+
+/* The first leg that is not in the caller's stream itself, or NULL. */
+static const struct nvlxi_leg *first_beside(const struct nvlxi_legs *legs) {
+    for (uint32_t i = 0; i < legs->count; i++)
+        if (!is_in_stream(&legs->leg[i]))
+            return &legs->leg[i];
+    return NULL;
+}
+
+int nvlxi_issue_follow(struct nvlxi_pool *pool, const struct nvlxi_legs *legs, const struct nvlxi_stream *stream) {
+    struct nvlxi_pooled_event *event;
+    if (!first_beside(legs))
+        return 0;
+    int code = nvlxi_pool_borrow_event(pool, stream->gpu, &event);
+    if (code)
+        return code;
+    code = pool->ops->stream_record(pool->device, stream, event->event);
+    for (uint32_t i = 0; i < legs->count && !code; i++)
+        if (!is_in_stream(&legs->leg[i]))
+            code = pool->ops->lane_wait(legs->leg[i].lane->lane, event->event);
+    nvlxi_pool_return_event(pool, event);
+    return code;
+}
+
+/* ---- Copies ------------------------------------------------------------------------------------------- */
+
+static int copy_one(const struct nvlxi_pool *pool, struct nvlxi_lane *lane, const struct nvlxi_fragment *fragment,
+                    int to, int from) {
+    const struct nvlxi_copy copy = {.destination = fragment->destination,
+                                    .source = fragment->source,
+                                    .length = fragment->length,
+                                    .destination_gpu = to,
+                                    .source_gpu = from};
+    return pool->ops->copy(lane, &copy);
+}
+
+static int issue_slice(const struct nvlxi_pool *pool, const struct nvlxi_group *group, struct nvlxi_lane *lane,
+                       const struct nvlxi_fragment *list, uint64_t count) {
+    const bool read = group->opcode == NVLX_OP_READ;
+    const int to = read ? group->gpu : group->remote_gpu, from = read ? group->remote_gpu : group->gpu;
+    return count == 1 ? copy_one(pool, lane, list, to, from) : pool->ops->copy_list(lane, list, count, to, from);
+}
+
+/* Gives the lanes slices in turn, so that all are busy from the start. */
+static int issue_engines(const struct nvlxi_pool *pool, const struct nvlxi_terms *terms,
+                         const struct nvlxi_group *group, const struct nvlxi_leg *legs) {
+    const uint64_t lanes = engine_lanes(terms, group);
+    if (!lanes)
+        return 0;
+    for (const struct nvlxi_chunk *chunk = group->lists[NVLXI_BY_ENGINES].first; chunk; chunk = chunk->next) {
+        const uint64_t slice = nvlxi_min(ceil_div(chunk->count, lanes), ENGINE_SLICE);
+        uint64_t lane = 0;
+        for (uint64_t first = 0; first < chunk->count; first += slice, lane = (lane + 1) % lanes) {
+            int code = issue_slice(pool, group, legs[lane].lane->lane, chunk->fragment + first,
+                                   nvlxi_min(slice, chunk->count - first));
+            if (code)
+                return code;
+        }
+    }
+    return 0;
+}
+
+/* The next part of a list from `place` on, which moves behind it; false at the end. */
+static bool take_part(struct nvlxi_place *place, struct nvlxi_part *part) {
+    while (place->chunk && place->fragment == place->chunk->count && place->chunk->next)
+        *place = (struct nvlxi_place){place->chunk->next, 0};
+    if (!place->chunk || place->fragment == place->chunk->count)
+        return false;
+    *part = (struct nvlxi_part){place->chunk->fragment + place->fragment, place->chunk->count - place->fragment};
+    place->fragment = place->chunk->count;
+    return true;
+}
+
+/* The length of what is on the kernel's list by now, on average. */
+static uint64_t average_length(const struct nvlxi_group *group) {
+    uint64_t count = 0;
+    for (const struct nvlxi_chunk *chunk = group->lists[NVLXI_BY_KERNEL].first; chunk; chunk = chunk->next)
+        count += chunk->count;
+    return count ? (group->bytes - group->lists[NVLXI_BY_ENGINES].bytes) / count : 0;
+}
+
+/* Issues the kernel's list from `place` on. Gives one kernel as many chunks as it takes. Where the caller sets no
+ * budget of SMs (0), the next one may begin while it ends. */
+static int issue_kernels(const struct nvlxi_pool *pool, const struct nvlxi_group *group, struct nvlxi_leg *leg,
+                         uint32_t sms, struct nvlxi_place *place) {
+    struct nvlxi_part parts[NVLXI_PARTS_MAX];
+    struct nvlxi_kernel kernel = {.parts = parts, .sms = sms ? sms : group->sms, .average = average_length(group)};
+    for (;;) {
+        kernel.part_count = 0;
+        while (kernel.part_count < NVLXI_PARTS_MAX && take_part(place, &parts[kernel.part_count]))
+            kernel.part_count++;
+        if (!kernel.part_count)
+            return 0;
+        kernel.overlaps = leg->kernels > 0 && !sms;
+        int code = pool->ops->copy_kernel(leg->lane->lane, &kernel);
+        if (code)
+            return code;
+        leg->kernels++;
+    }
+}
+
+int nvlxi_issue_copies(struct nvlxi_pool *pool, const struct nvlxi_terms *terms, struct nvlxi_legs *legs) {
+    struct nvlxi_leg *leg = legs->leg;
+    int code = 0;
+    for (const struct nvlxi_group *group = terms->plan->groups; group && !code; group = group->following) {
+        code = issue_engines(pool, terms, group, leg);
+        leg += engine_lanes(terms, group);
+        legs->place = (struct nvlxi_place){group->lists[NVLXI_BY_KERNEL].first, 0};
+        if (!code && kernel_lanes(group))
+            code = issue_kernels(pool, group, leg, share_of(pool, terms, group).sms, &legs->place);
+        leg += kernel_lanes(group);
+    }
+    return code;
+}
+
+int nvlxi_issue_more(struct nvlxi_pool *pool, const struct nvlxi_terms *terms, struct nvlxi_legs *legs) {
+    const struct nvlxi_group *group = terms->plan->groups;
+    return issue_kernels(pool, group, legs->leg, share_of(pool, terms, group).sms, &legs->place);
+}
+
+/* It is known now how many kernels a list that was planned meanwhile has taken. */
+static void recount(struct nvlxi_pool *pool, struct nvlxi_leg *leg) {
+    if (!leg->by_kernel || leg->queued <= leg->kernels)
+        return;
+    nvlxi_pool_uncount(pool, leg->lane, leg->queued - leg->kernels);
+    leg->queued = leg->kernels;
+}
+
+/* With a stream, the first lane beside it waits for the others, so that the stream gets one wait for all. */
+int nvlxi_issue_end(struct nvlxi_pool *pool, const struct nvlxi_legs *legs, const struct nvlxi_stream *stream) {
+    const struct nvlxi_leg *first = first_beside(legs);
+    int failure = 0;
+    for (uint32_t i = legs->count; i-- > 0;) {
+        struct nvlxi_leg *leg = &legs->leg[i];
+        recount(pool, leg);
+        int code = pool->ops->event_record(leg->lane->lane, leg->event->event);
+        leg->unrecorded = code != 0;
+        if (!code && stream && !is_in_stream(leg))
+            code = leg == first ? pool->ops->stream_wait(pool->device, stream, leg->event->event)
+                                : pool->ops->lane_wait(first->lane->lane, leg->event->event);
+        failure = failure ? failure : code;
+    }
+    return failure;
+}
+
+int nvlxi_issue_poll(struct nvlxi_pool *pool, struct nvlxi_legs *legs) {
+    while (legs->done < legs->count) {
+        const struct nvlxi_leg *leg = &legs->leg[legs->done];
+        int code = leg->unrecorded ? pool->ops->lane_query(leg->lane->lane) : pool->ops->event_query(leg->event->event);
+        if (code == NVLX_EAGAIN)
+            return code;
+        legs->done++;
+        if (code)
+            return code;
+    }
+    return 0;
+}

@@ -1,0 +1,78 @@
+/* A plan -> copies on lanes. A leg is the part of a plan that one lane carries, and the event behind it.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef NVLXI_ISSUE_H
+#define NVLXI_ISSUE_H
+
+#include "transfer/lanes.h"
+#include "transfer/plan.h"
+
+struct nvlxi_leg {
+    struct nvlxi_pooled_lane *lane;
+    struct nvlxi_pooled_event *event;
+    uint32_t queued;  /* copies and kernels that it may issue: counted in the lane */
+    uint32_t kernels; /* that were issued */
+    bool by_kernel;   /* it carries a kernel's list */
+    bool unrecorded;  /* the device refused to record the event: the leg is complete when its lane is empty */
+};
+
+struct nvlxi_legs {
+    struct nvlxi_leg *leg, one; /* `leg` points to `one`, or to memory of its own where there are more */
+    uint32_t count, done;
+    int busy_gpu;        /* whose queues were full */
+    struct nvlxi_place { /* in a list: what comes before it is issued */
+        const struct nvlxi_chunk *chunk;
+        uint32_t fragment;
+    } place; /* of a plan in portions */
+};
+
+/* How a plan that is sealed, or has its first portion, is to be issued. */
+struct nvlxi_terms {
+    const struct nvlxi_plan *plan;
+    uint32_t max_sms;                  /* on each GPU; 0: as many as each group says */
+    int32_t priority;                  /* as the caller has it */
+    const struct nvlxi_stream *stream; /* the caller's, in whose order; NULL: none */
+};
+
+/* Borrows lanes and events: all or none. NVLX_EBUSY (not told: see nvlxi_issue_busy): the queues are full. */
+int nvlxi_issue_borrow(struct nvlxi_pool *pool, const struct nvlxi_terms *terms, struct nvlxi_legs *legs);
+/* Tells that the queues are full. */
+int nvlxi_issue_busy(const struct nvlxi_terms *terms, const struct nvlxi_legs *legs);
+/* Gives them back. */
+void nvlxi_issue_return(struct nvlxi_pool *pool, struct nvlxi_legs *legs);
+
+/* Whether the plan has more copies than may wait for a stream. */
+bool nvlxi_issue_is_long(const struct nvlxi_terms *terms);
+/* Whether the plan would be carried by several lanes at the same time if it had no stream. */
+bool nvlxi_issue_is_wide(const struct nvlxi_plan *plan);
+
+/* Whether copy engines carry any of what is planned. */
+bool nvlxi_issue_by_engines(const struct nvlxi_plan *plan);
+
+/* Whether kernels could carry all of a plan that the caller leaves to us. They take a place in a queue each, whatever
+ * they copy. */
+bool nvlxi_issue_can_kernels(const struct nvlxi_plan *plan);
+/* The same, and not much slower than copy engines. */
+bool nvlxi_issue_suits_kernels(const struct nvlxi_plan *plan);
+
+/* What a sealed plan of so many ops does, for those who ask. */
+void nvlxi_issue_describe(const struct nvlxi_pool *pool, const struct nvlxi_plan *plan, size_t ops, uint32_t max_sms,
+                          struct nvlx_request_info *info);
+
+/* Lets all legs start after what is in the caller's stream by now. */
+int nvlxi_issue_follow(struct nvlxi_pool *pool, const struct nvlxi_legs *legs, const struct nvlxi_stream *stream);
+
+/* Issues the copies of what is planned by now, the first time; and of what was planned since. The first failure is
+ * returned; what was issued before it is in flight. */
+int nvlxi_issue_copies(struct nvlxi_pool *pool, const struct nvlxi_terms *terms, struct nvlxi_legs *legs);
+int nvlxi_issue_more(struct nvlxi_pool *pool, const struct nvlxi_terms *terms, struct nvlxi_legs *legs);
+
+/* Puts each leg's event behind its last copy, whatever failed before, and, unless it is NULL, the caller's stream
+ * behind all of them. Returns the first failure. */
+int nvlxi_issue_end(struct nvlxi_pool *pool, const struct nvlxi_legs *legs, const struct nvlxi_stream *stream);
+
+/* Looks at the events in turn. 0: all are complete; NVLX_EAGAIN (not logged): not yet; else what the device says of the
+ * leg looked at, which counts as complete: ask again. */
+int nvlxi_issue_poll(struct nvlxi_pool *pool, struct nvlxi_legs *legs);
+
+#endif

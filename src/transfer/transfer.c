@@ -1,0 +1,461 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "transfer/transfer.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <utlist.h>
+
+#include "base/error.h"
+
+#define IDLE_REQUESTS_MAX 256
+#define TOO_LONG          2 /* what start returns for such a list, see there */
+#define BY_KERNELS        3 /* likewise: plan it for kernels alone */
+
+void nvlxi_transfers_init(struct nvlxi_transfers *transfers, size_t list_limit) {
+    pthread_mutex_init(&transfers->mutex, NULL);
+    nvlxi_pool_init(&transfers->pool, list_limit);
+}
+
+/* ---- Request objects and scratch memory -------------------------------------------------------------- */
+
+static struct nvlx_request *new_request(struct nvlxi_transfers *t) {
+    struct nvlx_request *request = calloc(1, sizeof *request);
+    if (!request) {
+        nvlxi_fail(NVLX_ENOMEM, "no memory for a request");
+        return NULL;
+    }
+    request->engine = t->engine;
+    request->transfers = t;
+    pthread_mutex_init(&request->polling, NULL);
+    nvlxi_plan_init(&request->plan, nvlxi_list_memory_borrow, nvlxi_list_memory_return, &t->pool.lists);
+    return request;
+}
+
+static void renew_request(struct nvlx_request *request) {
+    atomic_store_explicit(&request->status, NVLX_EAGAIN, memory_order_relaxed);
+    request->outcome = 0;
+    request->error[0] = '\0';
+    request->needs.use_count = request->needs.mapping_count = request->needs.peer_count = 0;
+    request->needs.ops = NULL;
+    request->prepared = NULL;
+}
+
+/* Under the mutex. */
+static struct nvlx_request *pop_request(struct nvlxi_transfers *t) {
+    struct nvlx_request *request = t->idle;
+    if (request) {
+        LL_DELETE(t->idle, request);
+        t->idle_count--;
+    }
+    return request;
+}
+
+/* Under the mutex. */
+static struct nvlxi_check *pop_check(struct nvlxi_transfers *t) {
+    struct nvlxi_check *check = t->checks;
+    if (check)
+        LL_DELETE(t->checks, check);
+    return check;
+}
+
+static struct nvlx_request *take_request(struct nvlxi_transfers *t) {
+    pthread_mutex_lock(&t->mutex);
+    struct nvlx_request *request = pop_request(t);
+    pthread_mutex_unlock(&t->mutex);
+    if (request || (request = new_request(t)))
+        renew_request(request);
+    return request;
+}
+
+static struct nvlxi_check *new_check(void) {
+    struct nvlxi_check *check = calloc(1, sizeof *check);
+    if (!check)
+        nvlxi_fail(NVLX_ENOMEM, "no memory to check a transfer");
+    return check;
+}
+
+struct nvlxi_check *nvlxi_transfers_take_check(struct nvlxi_transfers *t) {
+    pthread_mutex_lock(&t->mutex);
+    struct nvlxi_check *check = pop_check(t);
+    pthread_mutex_unlock(&t->mutex);
+    return check ? check : new_check();
+}
+
+void nvlxi_transfers_return_check(struct nvlxi_transfers *t, struct nvlxi_check *check) {
+    pthread_mutex_lock(&t->mutex);
+    LL_PREPEND(t->checks, check);
+    pthread_mutex_unlock(&t->mutex);
+}
+
+static void destroy_request(struct nvlx_request *request) {
+    nvlxi_needs_free(&request->needs);
+    pthread_mutex_destroy(&request->polling);
+    free(request);
+}
+
+void nvlxi_request_recycle(struct nvlx_request *request) {
+    struct nvlxi_transfers *t = request->transfers;
+    bool keep;
+    pthread_mutex_lock(&t->mutex);
+    keep = t->idle_count < IDLE_REQUESTS_MAX;
+    if (keep) {
+        LL_PREPEND(t->idle, request);
+        t->idle_count++;
+    }
+    pthread_mutex_unlock(&t->mutex);
+    if (!keep)
+        destroy_request(request);
+}
+
+void nvlxi_transfers_free(struct nvlxi_transfers *transfers) {
+    struct nvlx_request *request, *next;
+    struct nvlxi_check *check, *next_check;
+    while (transfers->in_flight)
+        nvlxi_request_free(transfers->in_flight);
+    while (transfers->done)
+        nvlxi_request_free(transfers->done);
+    while (transfers->prepared)
+        nvlxi_prepared_free(transfers->prepared);
+    LL_FOREACH_SAFE(transfers->idle, request, next) {
+        destroy_request(request);
+    }
+    LL_FOREACH_SAFE(transfers->checks, check, next_check) {
+        nvlxi_check_free(check);
+    }
+    nvlxi_pool_free(&transfers->pool);
+    pthread_mutex_destroy(&transfers->mutex);
+}
+
+/* ---- CHECKED -> IN FLIGHT ---------------------------------------------------------------------------- */
+
+void nvlxi_needs_pin(struct nvlxi_needs *needs) {
+    for (size_t i = 0; i < needs->mapping_count; i++)
+        atomic_fetch_add(&needs->mappings[i]->pins, 1);
+    for (size_t i = 0; i < needs->peer_count; i++)
+        atomic_fetch_add(&needs->peers[i]->pins, 1);
+}
+
+void nvlxi_needs_unpin(struct nvlxi_needs *needs) {
+    for (size_t i = 0; i < needs->mapping_count; i++)
+        atomic_fetch_sub(&needs->mappings[i]->pins, 1);
+    for (size_t i = 0; i < needs->peer_count; i++)
+        atomic_fetch_sub(&needs->peers[i]->pins, 1);
+}
+
+/* Pins what the request needs and enters it in the list. With the tables held for reading, if it needs anything. */
+static int enter(void *holder) {
+    struct nvlx_request *request = holder;
+    struct nvlxi_transfers *t = request->transfers;
+    pthread_mutex_lock(&t->mutex);
+    bool room = t->in_flight_count < t->max_requests;
+    if (room) {
+        t->in_flight_count++;
+        DL_APPEND(t->in_flight, request);
+        nvlxi_needs_pin(&request->needs);
+        if (request->plan.sealed)
+            request->needs.ops = NULL;
+    }
+    pthread_mutex_unlock(&t->mutex);
+    return room ? 0
+                : nvlxi_fail(NVLX_EBUSY, "%" PRIu32 " requests are in flight, as many as config.max_requests allows",
+                             t->max_requests);
+}
+
+/* Takes back `enter` for a request of which nothing was issued. */
+static void leave(struct nvlx_request *request) {
+    struct nvlxi_transfers *t = request->transfers;
+    pthread_mutex_lock(&t->mutex);
+    DL_DELETE(t->in_flight, request); /* NOLINT(clang-analyzer-core.NullDereference): the list has it */
+    t->in_flight_count--;
+    pthread_mutex_unlock(&t->mutex);
+    nvlxi_needs_unpin(&request->needs);
+}
+
+/* What a peer changed meanwhile is left for the next check to tell. */
+static int map_missing(const struct nvlxi_check *check, uint32_t flags, struct nvlxi_patience *patience) {
+    int code = 0;
+    if (flags & NVLX_NO_MAP)
+        return nvlxi_fail(
+            NVLX_EAGAIN, "peers' segments must be mapped first (%zu), and NVLX_NO_MAP is set: nvlx_peer_map maps ahead",
+            check->missing_count);
+    for (size_t i = 0; i < check->missing_count && !code; i++) {
+        const struct nvlxi_missing *missing = &check->missing[i];
+        code = nvlxi_peer_map_span(missing->peer, missing->gpu, missing->base, missing->serial);
+        if (code == NVLX_EAGAIN)
+            code = nvlxi_peer_map_again(patience);
+    }
+    return code;
+}
+
+static int check_and_enter(struct nvlxi_transfers *t, const struct nvlxi_admission *a) {
+    struct nvlxi_checked *checked = &a->check->checked;
+    nvlxi_tables_read(t->tables);
+    int code = nvlxi_check_ops(a->check, t->registration, a->ops, a->count, a->plan, a->needs);
+    if (!code)
+        code = a->portions ? nvlxi_plan_begin(a->plan, checked) : nvlxi_plan_all(a->plan, checked);
+    if (!code)
+        code = a->enter(a->holder);
+    const bool worn = nvlxi_ranges_misses(&t->registration->ranges);
+    nvlxi_tables_read_end(t->tables);
+    if (worn)
+        nvlxi_registration_renew(t->registration);
+    return code;
+}
+
+/* What takes a driver is done here, between two attempts, with the tables free. */
+int nvlxi_transfer_admit(struct nvlxi_transfers *transfers, const struct nvlxi_admission *admission) {
+    size_t bytes = NVLXI_BLOCK_BYTES;
+    bool polled = false;
+    struct nvlxi_patience patience = {0};
+    for (;;) {
+        int code = check_and_enter(transfers, admission);
+        if (code == NVLX_EAGAIN) {
+            code = map_missing(admission->check, admission->flags, &patience);
+        } else if (code == NVLXI_GROW) {
+            code = nvlxi_list_memory_grow(&transfers->pool.lists, bytes);
+            bytes *= 2;
+        } else if (code == NVLX_EBUSY && !polled) {
+            nvlxi_transfers_progress(transfers);
+            polled = true;
+            code = 0;
+        } else {
+            return code;
+        }
+        if (code)
+            return code;
+        nvlxi_plan_reset(admission->plan, admission->plan->mechanism);
+    }
+}
+
+struct start { /* of a request that is in flight */
+    struct nvlxi_terms terms;
+    struct nvlxi_checked *checked; /* what the request's own plan may lack yet */
+    void *stream;                  /* the caller's, or NULL */
+    struct nvlxi_stream found;     /* what it is */
+};
+
+/* Issues what is planned, and plans and issues the portions that are left. A failure fails the request: the rest is
+ * planned all the same, for those who ask what the request was. */
+static void issue_all(struct nvlx_request *request, const struct start *how, const struct nvlxi_stream *stream) {
+    struct nvlxi_pool *pool = &request->transfers->pool;
+    int failure = nvlxi_issue_copies(pool, &how->terms, &request->legs);
+    while (!how->terms.plan->sealed) {
+        nvlxi_plan_next(&request->plan, how->checked);
+        failure = failure ? failure : nvlxi_issue_more(pool, &how->terms, &request->legs);
+    }
+    if (failure)
+        nvlxi_request_fail(request, failure);
+    if ((failure = nvlxi_issue_end(pool, &request->legs, stream)))
+        nvlxi_request_fail(request, failure);
+}
+
+/* Looks what is done by now before it gives up. */
+static int borrow(struct nvlx_request *request, const struct nvlxi_terms *terms) {
+    struct nvlxi_transfers *t = request->transfers;
+    int code = nvlxi_issue_borrow(&t->pool, terms, &request->legs);
+    if (code != NVLX_EBUSY)
+        return code;
+    nvlxi_transfers_progress(t);
+    code = nvlxi_issue_borrow(&t->pool, terms, &request->legs);
+    return code == NVLX_EBUSY ? nvlxi_issue_busy(terms, &request->legs) : code;
+}
+
+/* A list that is too long to wait for a stream need not wait if the stream has come so far. */
+static int check_long(struct nvlxi_pool *pool, struct nvlxi_terms *terms) {
+    int code = nvlxi_pool_stream_done(pool, terms->stream);
+    if (code == NVLX_EAGAIN)
+        return TOO_LONG;
+    terms->stream = NULL;
+    return code;
+}
+
+/* Behind a stream that has nothing to do, nothing waits: several lanes are faster. Else kernels wait better than copies
+ * of the engines do, which may hold up others (lanes.h), if the list can still be planned for them: BY_KERNELS. */
+static int choose_order(struct nvlxi_pool *pool, struct start *how) {
+    struct nvlxi_terms *terms = &how->terms;
+    const bool by_engines = nvlxi_issue_by_engines(terms->plan), wide = nvlxi_issue_is_wide(terms->plan);
+    if (nvlxi_issue_is_long(terms))
+        return check_long(pool, terms);
+    if (!by_engines && !wide)
+        return 0;
+    if (nvlxi_pool_stream_idle(pool, terms->stream)) {
+        terms->stream = wide ? NULL : terms->stream;
+        return 0;
+    }
+    return by_engines && how->checked && nvlxi_issue_suits_kernels(terms->plan) ? BY_KERNELS : 0;
+}
+
+static int tell_too_long(const struct nvlxi_plan *plan) {
+    return nvlxi_fail(NVLX_EBUSY,
+                      "a list of %" PRIu64 " copies for the copy engines is too long to wait for a stream (%d copies "
+                      "and kernels may, on each GPU): split it, or start it when the stream has come so far",
+                      plan->fragments[NVLXI_BY_ENGINES], NVLXI_ORDERED_DEPTH);
+}
+
+/* Fails only before the first copy; what goes wrong later fails the request. TOO_LONG, to wait for the stream, and
+ * BY_KERNELS are not told. */
+static int start(struct nvlx_request *request, struct start *how) {
+    struct nvlxi_pool *pool = &request->transfers->pool;
+    struct nvlxi_stream *stream = how->stream ? &how->found : NULL;
+    int code = stream ? pool->ops->stream_find(pool->device, how->stream, stream) : 0;
+    how->terms.stream = stream;
+    if (!code && stream)
+        code = choose_order(pool, how);
+    if (code || (code = borrow(request, &how->terms)))
+        return code;
+    if (how->terms.stream && (code = nvlxi_issue_follow(pool, &request->legs, stream))) {
+        nvlxi_issue_return(pool, &request->legs);
+        return code;
+    }
+    issue_all(request, how, stream);
+    return 0;
+}
+
+void nvlxi_needs_settle(struct nvlxi_transfers *transfers, struct nvlxi_needs *needs) {
+    if (!needs->ops)
+        return;
+    pthread_mutex_lock(&transfers->mutex);
+    needs->ops = NULL;
+    pthread_mutex_unlock(&transfers->mutex);
+}
+
+/* The end of a start that did not fail. */
+static void started(struct nvlx_request *request) {
+    request->info.submit_ns = nvlxi_now_ns() - request->started_ns;
+    if (!request->legs.count)
+        nvlxi_request_finish(request);
+}
+
+/* Ends a submission: the caller gets the request, or the spares get it back. */
+static int hand_over(struct nvlx_request *made, int code, struct nvlx_request **request) {
+    pthread_mutex_unlock(&made->polling);
+    if (code) {
+        nvlxi_plan_reset(&made->plan, NVLX_MECHANISM_AUTO);
+        nvlxi_request_recycle(made);
+    } else {
+        *request = made;
+    }
+    return code;
+}
+
+static int submit_by(struct nvlx_request *made, const struct nvlxi_admission *admission, struct start *how,
+                     uint32_t mechanism) {
+    nvlxi_plan_reset(&made->plan, mechanism);
+    int code = nvlxi_transfer_admit(made->transfers, admission);
+    if (code)
+        return code;
+    if ((code = start(made, how)))
+        leave(made);
+    return code;
+}
+
+static int submit(struct nvlx_request *made, struct nvlxi_check *check, const struct nvlx_op *ops, size_t count,
+                  const struct nvlx_transfer_options *options) {
+    struct nvlxi_transfers *t = made->transfers;
+    const struct nvlxi_admission admission = {.ops = ops,
+                                              .count = count,
+                                              .flags = options->flags,
+                                              .portions = true,
+                                              .plan = &made->plan,
+                                              .needs = &made->needs,
+                                              .check = check,
+                                              .enter = enter,
+                                              .holder = made};
+    struct start how = {.terms = {.plan = &made->plan,
+                                  .max_sms = options->max_sms ? options->max_sms : t->max_sms,
+                                  .priority = options->priority},
+                        .checked = &check->checked,
+                        .stream = options->stream};
+    int code = submit_by(made, &admission, &how, options->mechanism ? options->mechanism : t->mechanism);
+    if (code == BY_KERNELS || (code == TOO_LONG && nvlxi_issue_can_kernels(&made->plan)))
+        code = submit_by(made, &admission, &how, NVLX_MECHANISM_KERNEL);
+    if (code)
+        return code == TOO_LONG ? tell_too_long(&made->plan) : code;
+    nvlxi_needs_settle(t, &made->needs);
+    nvlxi_issue_describe(&t->pool, &made->plan, count, how.terms.max_sms, &made->info);
+    started(made);
+    return 0;
+}
+
+/* What a submission works with: both, or none. */
+static int take_both(struct nvlxi_transfers *t, struct nvlx_request **request, struct nvlxi_check **check) {
+    pthread_mutex_lock(&t->mutex);
+    *request = pop_request(t);
+    *check = pop_check(t);
+    pthread_mutex_unlock(&t->mutex);
+    if ((*request || (*request = new_request(t))) && (*check || (*check = new_check()))) {
+        renew_request(*request);
+        return 0;
+    }
+    if (*check)
+        nvlxi_transfers_return_check(t, *check);
+    if (*request)
+        nvlxi_request_recycle(*request);
+    return NVLX_ENOMEM;
+}
+
+int nvlxi_transfer_submit(struct nvlxi_transfers *transfers, const struct nvlx_op *ops, size_t count,
+                          const struct nvlx_transfer_options *options, struct nvlx_request **request) {
+    uint64_t started_ns = nvlxi_now_ns();
+    struct nvlx_request *made;
+    struct nvlxi_check *check;
+    int code = take_both(transfers, &made, &check);
+    if (code)
+        return code;
+    pthread_mutex_lock(&made->polling);
+    made->started_ns = started_ns;
+    code = submit(made, check, ops, count, options);
+    nvlxi_transfers_return_check(transfers, check);
+    return hand_over(made, code, request);
+}
+
+/* What a prepared list names must still be there: nothing is sent to who is gone. */
+static int check_post(const struct nvlx_prepared *prepared) {
+    const struct nvlxi_needs *needs = &prepared->needs;
+    int code = 0;
+    for (size_t i = 0; i < needs->peer_count && !code; i++)
+        code = nvlxi_peer_check(needs->peers[i]);
+    for (size_t i = 0; i < needs->mapping_count && !code; i++) {
+        if (atomic_load(&needs->mappings[i]->retired))
+            code = nvlxi_fail(NVLX_ESTALE, "the peer has withdrawn segment 0x%" PRIx64 " of the prepared list",
+                              needs->mappings[i]->key.base);
+        else if (needs->mappings[i]->own)
+            code = nvlxi_mapping_check(needs->peers[0]->relocation, needs->mappings[i]);
+    }
+    return code;
+}
+
+int nvlxi_post(struct nvlx_prepared *prepared, void *stream, struct nvlx_request **request) {
+    struct nvlxi_transfers *t = prepared->transfers;
+    uint64_t started_ns = nvlxi_now_ns();
+    int code = check_post(prepared);
+    if (code)
+        return code;
+    struct nvlx_request *made = take_request(t);
+    if (!made)
+        return NVLX_ENOMEM;
+    pthread_mutex_lock(&made->polling);
+    made->started_ns = started_ns;
+    made->info = prepared->info;
+    code = enter(made);
+    if (code) {
+        nvlxi_transfers_progress(t);
+        code = enter(made);
+    }
+    if (!code) {
+        made->prepared = prepared;
+        atomic_fetch_add(&prepared->posts, 1);
+        struct start how = {
+            .terms = {.plan = &prepared->plan, .max_sms = prepared->max_sms, .priority = prepared->priority},
+            .stream = stream};
+        code = start(made, &how);
+        if (code) {
+            atomic_fetch_sub(&prepared->posts, 1);
+            leave(made);
+            code = code == TOO_LONG ? tell_too_long(&prepared->plan) : code;
+        } else {
+            started(made);
+        }
+    }
+    return hand_over(made, code, request);
+}

@@ -1,0 +1,129 @@
+/* Requests: from the caller's list of ops to its completion.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ *     CHECKED    the whole list is good, all it needs is mapped (validate.h), and it is a plan, or the first portion of
+ *                one (plan.h); nothing is held yet
+ *     IN FLIGHT  in the list of requests in flight; pins its peers and mappings, and its local bytes cannot be
+ *                unregistered; its copies are being issued (of a long list, while the rest is still being planned), or
+ *                are on lanes, each lane's last one followed by an event
+ *     DONE       all its events were seen complete (or the device failed): status is set, nothing is held any more
+ *
+ * The step to IN FLIGHT is made with the engine's `tables` still held for reading from the check, so that whoever then
+ * takes them for writing sees every request that passed the check. Until it leaves the list in flight, a request's plan
+ * does not change, except while needs.ops is set. The submitter holds `polling` until all is issued;
+ * then each poller takes it by trylock, so exactly one at a time looks at the events, and one of them makes the step to
+ * DONE. `mutex` guards the lists. Order: tables, then mutex; polling, then mutex; who holds the mutex only tries
+ * polling. */
+#ifndef NVLXI_TRANSFER_H
+#define NVLXI_TRANSFER_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "transfer/submit.h"
+#include "transfer/validate.h"
+
+struct nvlxi_transfers {
+    struct nvlx_engine *engine;
+    struct nvlxi_registration *registration;
+    struct nvlxi_tables *tables;
+    uint32_t max_requests;
+    uint32_t mechanism, max_sms; /* of transfers that do not say; max_sms 0: as the plan's groups say */
+    pthread_mutex_t mutex;
+    struct nvlx_request *in_flight, *done; /* lists of what the caller has not freed */
+    struct nvlx_request *idle;             /* freed, kept for the next */
+    struct nvlx_prepared *prepared;        /* list */
+    struct nvlxi_check *checks;            /* idle scratch memory */
+    uint32_t in_flight_count, idle_count;
+    struct nvlxi_pool pool;
+};
+
+struct nvlx_request {
+    struct nvlx_engine *engine;
+    struct nvlxi_transfers *transfers;
+    atomic_int status; /* NVLX_EAGAIN until DONE */
+    pthread_mutex_t polling;
+    int outcome; /* the first failure so far; under `polling` */
+    char error[256];
+    struct nvlxi_plan plan; /* of a transfer */
+    struct nvlxi_needs needs;
+    struct nvlx_prepared *prepared; /* of a post: has plan and needs */
+    struct nvlxi_legs legs;
+    struct nvlx_request_info info; /* what is known when it is issued; the rest when it is asked for */
+    uint64_t started_ns, elapsed_ns;
+    struct nvlx_request *next_complete; /* of who found it so, under `polling` */
+    struct nvlx_request *prev, *next;
+};
+
+struct nvlx_prepared {
+    struct nvlx_engine *engine;
+    struct nvlxi_transfers *transfers;
+    struct nvlxi_plan plan; /* the kernels' lists lie in one chunk each */
+    struct nvlxi_needs needs;
+    struct nvlx_request_info info;
+    uint32_t max_sms;
+    int32_t priority;
+    atomic_uint posts; /* in flight */
+    struct nvlx_prepared *prev, *next;
+};
+
+void nvlxi_transfers_init(struct nvlxi_transfers *transfers, size_t list_limit);
+/* Waits for all in flight; frees all requests and prepared lists. */
+void nvlxi_transfers_free(struct nvlxi_transfers *transfers);
+
+int nvlxi_transfer_submit(struct nvlxi_transfers *transfers, const struct nvlx_op *ops, size_t count,
+                          const struct nvlx_transfer_options *options, struct nvlx_request **request);
+
+int nvlxi_prepare(struct nvlxi_transfers *transfers, const struct nvlx_op *ops, size_t count,
+                  const struct nvlx_transfer_options *options, struct nvlx_prepared **prepared);
+int nvlxi_post(struct nvlx_prepared *prepared, void *stream, struct nvlx_request **request);
+void nvlxi_prepared_free(struct nvlx_prepared *prepared);
+
+/* Whether a prepared list names the peer. */
+bool nvlxi_prepared_names(struct nvlxi_transfers *transfers, const struct nvlx_peer *peer);
+
+/* Between transfer.c and prepared.c: a list on its way to CHECKED and further. */
+struct nvlxi_admission {
+    const struct nvlx_op *ops;
+    size_t count;
+    uint32_t flags;             /* NVLX_NO_MAP */
+    bool portions;              /* the plan may get the first portion only: the others are planned from `checked` */
+    struct nvlxi_plan *plan;    /* the holder's, with its mechanism set */
+    struct nvlxi_needs *needs;  /* the holder's */
+    struct nvlxi_check *check;  /* from nvlxi_transfers_take_check */
+    int (*enter)(void *holder); /* makes the holder hold what it needs */
+    void *holder;
+};
+
+/* Checks a list, maps what it needs, plans it and, with the tables still locked, calls `enter`. */
+int nvlxi_transfer_admit(struct nvlxi_transfers *transfers, const struct nvlxi_admission *admission);
+struct nvlxi_check *nvlxi_transfers_take_check(struct nvlxi_transfers *transfers);
+void nvlxi_transfers_return_check(struct nvlxi_transfers *transfers, struct nvlxi_check *check);
+void nvlxi_needs_pin(struct nvlxi_needs *needs);
+void nvlxi_needs_unpin(struct nvlxi_needs *needs);
+/* The plan is whole: from now on it tells what the list uses, and not the caller's ops, which may go. */
+void nvlxi_needs_settle(struct nvlxi_transfers *transfers, struct nvlxi_needs *needs);
+
+/* Between transfer.c and request.c. The first failure counts; its words are those of the last error. */
+void nvlxi_request_fail(struct nvlx_request *request, int code);
+/* IN FLIGHT -> DONE, under `polling`. */
+void nvlxi_request_finish(struct nvlx_request *request);
+/* Keeps a request that is in no list, with an empty plan, for the next transfer, or frees it. */
+void nvlxi_request_recycle(struct nvlx_request *request);
+
+int nvlxi_request_test(struct nvlx_request *request);
+int nvlxi_request_wait(struct nvlx_request *request, int64_t timeout_ns);
+void nvlxi_request_info(struct nvlx_request *request, struct nvlx_request_info *info);
+int nvlxi_request_free(struct nvlx_request *request);
+
+/* Looks whether requests in flight are done: for those who wait for what requests hold. */
+void nvlxi_transfers_progress(struct nvlxi_transfers *transfers);
+
+/* Waits a little: the longer since `since_ns`, the longer. */
+void nvlxi_transfers_pause(uint64_t since_ns);
+
+/* Who uses any of these local bytes: an nvlxi_user_function; the context is the nvlxi_transfers. */
+enum nvlxi_user nvlxi_transfers_user(void *context, uint64_t address, uint64_t length);
+
+#endif

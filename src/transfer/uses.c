@@ -1,0 +1,55 @@
+/* Which local bytes a list touches. SPDX-License-Identifier: Apache-2.0 */
+#include "transfer/uses.h"
+
+static bool overlap(uint64_t address, uint64_t length, uint64_t start, uint64_t end) {
+    return address < end && start < address + length;
+}
+
+static bool ops_touch(const struct nvlxi_needs *needs, uint64_t address, uint64_t length) {
+    for (size_t i = 0; i < needs->op_count; i++) {
+        const struct nvlx_op *op = &needs->ops[i];
+        const uint64_t local = (uint64_t)(uintptr_t)op->local;
+        if (!op->length)
+            continue;
+        if (overlap(address, length, local, local + op->length) ||
+            (op->peer->same_process && overlap(address, length, op->remote, op->remote + op->length)))
+            return true;
+    }
+    return false;
+}
+
+/* What is mapped of another process is nowhere in this one's own memory: so both sides may be looked at. */
+static bool chunk_touches(const struct nvlxi_chunk *chunk, uint64_t address, uint64_t length) {
+    for (uint32_t i = 0; i < chunk->count; i++) {
+        const struct nvlxi_fragment *fragment = &chunk->fragment[i];
+        if (overlap(address, length, fragment->destination, fragment->destination + fragment->length) ||
+            overlap(address, length, fragment->source, fragment->source + fragment->length))
+            return true;
+    }
+    return false;
+}
+
+static bool plan_touches(const struct nvlxi_plan *plan, uint64_t address, uint64_t length) {
+    for (const struct nvlxi_group *group = plan->groups; group; group = group->following)
+        for (int way = 0; way < NVLXI_WAYS; way++)
+            for (const struct nvlxi_chunk *chunk = group->lists[way].first; chunk; chunk = chunk->next)
+                if (chunk_touches(chunk, address, length))
+                    return true;
+    return false;
+}
+
+bool nvlxi_needs_touch(const struct nvlxi_needs *needs, const struct nvlxi_plan *plan, uint64_t address,
+                       uint64_t length) {
+    bool maybe = false;
+    for (size_t i = 0; i < needs->use_count; i++) {
+        const struct nvlxi_use *use = &needs->uses[i];
+        if (!overlap(address, length, use->start, use->end))
+            continue;
+        if (address <= use->start && use->end - address <= length)
+            return true;
+        maybe = true;
+    }
+    if (!maybe)
+        return false;
+    return needs->ops ? ops_touch(needs, address, length) : plan_touches(plan, address, length);
+}

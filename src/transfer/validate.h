@@ -1,0 +1,93 @@
+/* The caller's ops -> a checked list: each op is checked to the byte against the registered regions of both sides, and
+ * relocated.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Runs with the engine's `tables` held for reading, plans and issues nothing, and so can refuse a list as a whole. Most
+ * ops take a short path that compares and adds, no more: both their sides lie in pieces that were met in this list. A
+ * piece that is met for the first time (as a peer, a GPU, or what is wrong) goes the long way once. What that finds out
+ * about a piece is kept as long as the table is the same: in later lists the first op in it needs only a mark. */
+#ifndef NVLXI_CHECK_H
+#define NVLXI_CHECK_H
+
+#include "local/registration.h"
+#include "remote/peer.h"
+#include "transfer/plan.h"
+
+struct nvlxi_use { /* local bytes; the list touches at least one of them, and none that is in no use (uses.h) */
+    uint64_t start, end;
+};
+
+/* What a list needs while it is in flight. Arrays keep their memory for the next list. */
+struct nvlxi_needs {
+    struct nvlxi_use *uses;
+    struct nvlxi_mapping **mappings;
+    struct nvlx_peer **peers;
+    size_t use_count, use_capacity;
+    size_t mapping_count, mapping_capacity;
+    size_t peer_count, peer_capacity;
+    const struct nvlx_op *ops; /* the caller's, until the plan is whole and does not change any more; then NULL */
+    size_t op_count;
+};
+
+void nvlxi_needs_free(struct nvlxi_needs *needs);
+
+struct nvlxi_missing { /* a mapping that must be opened first */
+    struct nvlx_peer *peer;
+    int gpu;
+    uint64_t base, serial;
+};
+
+/* What is known of a piece of a table: all that the short path looks at. */
+struct nvlxi_seen {
+    uint64_t start;  /* of the piece */
+    uint64_t size;   /* of it, if an op of this list lies in it; else 0 */
+    uint64_t offset; /* of a peer's: to be added to an address */
+    uint64_t known;  /* when the piece was born that this is known of: a peer's is then mapped, and grants the
+                        direction */
+};
+
+struct nvlxi_seen_pieces {
+    struct nvlxi_seen *piece; /* by id: [room of the table]; 0 is never met */
+    size_t capacity;
+};
+
+struct nvlxi_route { /* from a local GPU to memory of one GPU of a peer */
+    struct nvlx_peer *peer;
+    int gpu;
+    uint16_t device;
+    const struct nvlxi_peer_table *table;
+    const struct nvlxi_view *view;
+    uint64_t version;                 /* of the table's ranges */
+    struct nvlxi_group *group[2];     /* for reads, for writes */
+    struct nvlxi_seen_pieces seen[2]; /* of that memory only */
+    uint32_t *mark;                   /* [spans]: number of the list that last pinned it, or listed it as missing */
+    size_t mark_capacity;
+};
+
+/* Scratch memory; one for each thread that is submitting, kept by the engine. */
+struct nvlxi_check {
+    const struct nvlxi_registration *registration;
+    const struct nvlxi_ranges *local;
+    uint32_t number;                /* of the list, to tell it from others */
+    struct nvlxi_seen_pieces *near; /* [GPUs]: of the local table, the pieces on that GPU only */
+    size_t near_capacity;
+    struct nvlxi_seen **met; /* those with a size */
+    size_t met_count, met_capacity;
+    struct nvlxi_route **routes; /* those of this list, then idle ones */
+    size_t route_count, route_total, route_capacity;
+    struct nvlxi_missing *missing;
+    size_t missing_count, missing_capacity;
+    struct nvlxi_checked checked; /* the outcome */
+    size_t remote_capacity, run_capacity, cut_capacity;
+    struct nvlxi_check *next;
+};
+
+/* Fills the needs and `check->checked`, and makes the (empty) plan's groups. The ops must not change until they are
+ * planned. NVLX_EAGAIN (not logged): `check->missing` lists what must be mapped before the list is checked again. */
+int nvlxi_check_ops(struct nvlxi_check *check, const struct nvlxi_registration *registration, const struct nvlx_op *ops,
+                    size_t count, struct nvlxi_plan *plan, struct nvlxi_needs *needs);
+
+void nvlxi_check_free(struct nvlxi_check *check);
+
+#endif

@@ -1,0 +1,310 @@
+/* A second process that works a backend on command: see device_peer.h.
+ * SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE
+#include "device_peer.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/base.h"
+
+#define PEER_ARGUMENT "--peer"
+#define PEER_FD       3
+#define PEER_SECONDS  120   /* that a peer lives at most */
+#define ANSWER_MS     60000 /* that an errand may take */
+#define COMPLETE_NS   INT64_C(30000000000)
+#define GPUS_MAX      64
+
+static const char *const kind_names[] = {"unknown", "cuda_malloc", "vmm", "pool", "fabric"};
+
+const struct nvlxi_device_ops *party_ops(const char *name) {
+    if (!strcmp(name, nvlxi_device_host.name))
+        return &nvlxi_device_host;
+#ifdef NVLXI_WITH_CUDA
+    if (!strcmp(name, nvlxi_device_cuda.name))
+        return &nvlxi_device_cuda;
+#endif
+    return NULL;
+}
+
+int party_open(const struct nvlxi_device_ops *ops, struct party *party) {
+    int gpus[GPUS_MAX];
+    *party = (struct party){.ops = ops};
+    int code = ops->count(&party->gpus);
+    if (code)
+        return code;
+    for (int i = 0; i < party->gpus && i < GPUS_MAX; i++)
+        gpus[i] = i;
+    return ops->open(gpus, (size_t)party->gpus, &party->device);
+}
+
+uint8_t seed_byte(uint8_t seed, uint64_t i) {
+    return (uint8_t)(seed + i * 7 + (i >> 8) * 31 + (i >> 16));
+}
+
+int await(const struct nvlxi_device_ops *ops, struct nvlxi_event *event) {
+    uint64_t deadline = nvlxi_deadline(COMPLETE_NS);
+    int code;
+    while ((code = ops->event_query(event)) == NVLX_EAGAIN) {
+        if (nvlxi_now_ns() > deadline)
+            return NVLX_ETIMEDOUT;
+        usleep(50);
+    }
+    return code;
+}
+
+/* ---- Errands ----------------------------------------------------------------------------------------- */
+
+static void *pointer(uint64_t address) {
+    return (void *)(uintptr_t)address;
+}
+
+int alloc_plain(const struct party *party, int gpu, size_t length, void **address) {
+    const struct nvlxi_alloc alloc = {.gpu = gpu, .length = length, .kind = NVLXI_KIND_CUDA_MALLOC};
+    return party->ops->alloc(party->device, &alloc, address);
+}
+
+int map_plain(const struct party *party, int gpu, const struct nvlxi_segment_record *record, uint64_t *address) {
+    const struct nvlxi_identity owner = {.pid = 0}; /* another one's */
+    const struct nvlxi_map map = {.gpu = gpu, .owner = &owner, .segments = record, .count = 1};
+    return party->ops->map(party->device, &map, address);
+}
+
+static int alloc(const struct party *party, struct message *message) {
+    const struct nvlxi_alloc wanted = {.gpu = message->gpu,
+                                       .length = message->length,
+                                       .kind = message->kind ? message->kind : NVLXI_KIND_CUDA_MALLOC,
+                                       .chunk = message->chunk};
+    void *address;
+    int code = party->ops->alloc(party->device, &wanted, &address);
+    if (!code)
+        message->address = (uintptr_t)address;
+    return code;
+}
+
+static int export(struct party *party, struct message *message) {
+    struct nvlxi_allocation found;
+    struct nvlxi_segment_record *record = &message->record;
+    memset(record, 0, sizeof *record);
+    int code = party->ops->resolve(party->device, message->address, &found);
+    if (code)
+        return code;
+    record->kind = found.kind;
+    record->serial = found.serial;
+    record->base = found.base;
+    record->size = found.size;
+    record->file = found.file;
+    record->joins = found.joins;
+    snprintf(record->kind_name, sizeof record->kind_name, "%s", kind_names[found.kind]);
+    code = party->ops->uuid(party->device, found.gpu, record->device);
+    return code ? code : party->ops->export_handle(party->device, &found, &record->handle);
+}
+
+static int export_file(struct party *party, struct message *message) {
+    struct nvlxi_allocation found;
+    int code = party->ops->resolve(party->device, message->address, &found);
+    return code ? code : party->ops->export_file(party->device, &found, &message->fd);
+}
+
+static int fill_or_check(struct party *party, struct message *message) {
+    uint8_t *bytes = malloc(message->length);
+    if (!bytes)
+        return NVLX_ENOMEM;
+    int code = 0;
+    if (message->errand == ERRAND_FILL) {
+        for (uint64_t i = 0; i < message->length; i++)
+            bytes[i] = seed_byte(message->seed, i);
+        code = party->ops->memcpy(party->device, pointer(message->address), bytes, message->length);
+    } else {
+        message->wrong = 0;
+        code = party->ops->memcpy(party->device, bytes, pointer(message->address), message->length);
+        for (uint64_t i = 0; !code && i < message->length; i++)
+            message->wrong += bytes[i] != seed_byte(message->seed, i);
+    }
+    free(bytes);
+    return code;
+}
+
+static int copy(struct party *party, const struct message *message) {
+    const struct nvlxi_device_ops *ops = party->ops;
+    struct nvlxi_copy one = {.destination = message->address,
+                             .source = message->source,
+                             .length = message->length,
+                             .destination_gpu = message->gpu,
+                             .source_gpu = message->gpu};
+    struct nvlxi_lane *lane;
+    struct nvlxi_event *event;
+    int code = ops->lane_create(party->device, message->gpu, 0, &lane);
+    if (code)
+        return code;
+    code = ops->event_create(party->device, message->gpu, &event);
+    if (code)
+        goto destroy_lane;
+    code = ops->copy(lane, &one);
+    if (!code)
+        code = ops->event_record(lane, event);
+    if (!code)
+        code = await(ops, event);
+    ops->event_destroy(event);
+destroy_lane:
+    ops->lane_destroy(lane);
+    return code;
+}
+
+static int replace(int fd) {
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) || dup2(ends[0], fd) < 0)
+        return NVLX_EINVAL;
+    return 0;
+}
+
+int work(struct party *party, struct message *message) {
+    const struct nvlxi_device_ops *ops = party->ops;
+    switch (message->errand) {
+    case ERRAND_ALLOC:
+        message->code = alloc(party, message);
+        break;
+    case ERRAND_FREE:
+        message->code = ops->free(party->device, pointer(message->address));
+        break;
+    case ERRAND_EXPORT:
+        message->code = export(party, message);
+        break;
+    case ERRAND_FILE:
+        message->code = export_file(party, message);
+        break;
+    case ERRAND_MAP:
+        message->code = map_plain(party, message->gpu, &message->record, &message->address);
+        break;
+    case ERRAND_UNMAP:
+        message->code = ops->unmap(party->device, message->gpu, message->address);
+        break;
+    case ERRAND_FILL:
+    case ERRAND_CHECK:
+        message->code = fill_or_check(party, message);
+        break;
+    case ERRAND_COPY:
+        message->code = copy(party, message);
+        break;
+    case ERRAND_REPLACE:
+        message->code = replace(message->fd);
+        break;
+    }
+    return message->code;
+}
+
+/* ---- The socket -------------------------------------------------------------------------------------- */
+
+/* A message, and the one file descriptor that may come with it. */
+union parcel {
+    struct cmsghdr header;
+    char bytes[CMSG_SPACE(sizeof(int))];
+};
+
+/* If a file descriptor came along, it is message->fd here. */
+static bool get(int socket, struct message *message) {
+    union parcel parcel;
+    struct iovec body = {message, sizeof *message};
+    struct msghdr header = {.msg_iov = &body, .msg_iovlen = 1, .msg_control = &parcel, .msg_controllen = sizeof parcel};
+    if (recvmsg(socket, &header, MSG_WAITALL | MSG_CMSG_CLOEXEC) != (ssize_t)sizeof *message)
+        return false;
+    const struct cmsghdr *came = CMSG_FIRSTHDR(&header);
+    if (came && came->cmsg_type == SCM_RIGHTS)
+        memcpy(&message->fd, CMSG_DATA(came), sizeof message->fd);
+    return true;
+}
+
+/* With fd >= 0, that goes along. */
+static bool put(int socket, const struct message *message, int fd) {
+    union parcel parcel = {
+        .header = {.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof fd)}};
+    struct iovec body = {(void *)message, sizeof *message};
+    struct msghdr header = {.msg_iov = &body, .msg_iovlen = 1};
+    if (fd >= 0) {
+        header.msg_control = &parcel;
+        header.msg_controllen = sizeof parcel;
+        memcpy(CMSG_DATA(&parcel.header), &fd, sizeof fd);
+    }
+    return sendmsg(socket, &header, MSG_NOSIGNAL) == (ssize_t)sizeof *message;
+}
+
+/* ---- The peer's side --------------------------------------------------------------------------------- */
+
+void peer_main(int argc, char **argv) {
+    struct party party;
+    struct message message;
+    if (argc != 3 || strcmp(argv[1], PEER_ARGUMENT))
+        return;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    alarm(PEER_SECONDS);
+    const struct nvlxi_device_ops *ops = party_ops(argv[2]);
+    if (!ops || party_open(ops, &party))
+        exit(1);
+    while (get(PEER_FD, &message)) {
+        int file = work(&party, &message) || message.errand != ERRAND_FILE ? -1 : message.fd;
+        bool sent = put(PEER_FD, &message, file);
+        if (file >= 0)
+            close(file);
+        if (!sent)
+            break;
+    }
+    ops->close(party.device);
+    _exit(0);
+}
+
+/* ---- The test's side --------------------------------------------------------------------------------- */
+
+void peer_start(struct peer *peer, const char *backend) {
+    int ends[2];
+    char *const arguments[] = {"device_peer", PEER_ARGUMENT, (char *)backend, NULL};
+    posix_spawn_file_actions_t actions;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+    /* dup2 onto itself would leave it close-on-exec. */
+    int inherited = fcntl(ends[1], F_DUPFD_CLOEXEC, PEER_FD + 1);
+    assert_true(inherited > PEER_FD);
+    close(ends[1]);
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, inherited, PEER_FD);
+    int error = posix_spawn(&peer->pid, "/proc/self/exe", &actions, NULL, arguments, environ);
+    posix_spawn_file_actions_destroy(&actions);
+    close(inherited);
+    peer->socket = ends[0];
+    if (error) {
+        close(ends[0]);
+        peer->pid = 0;
+        fail_msg("cannot start a peer: %s", strerror(error));
+    }
+}
+
+int peer_work(struct peer *peer, struct message *message) {
+    struct pollfd answer = {.fd = peer->socket, .events = POLLIN};
+    if (!put(peer->socket, message, -1))
+        fail_msg("the peer is gone");
+    int ready = poll(&answer, 1, ANSWER_MS);
+    if (ready != 1 || !get(peer->socket, message))
+        fail_msg("the peer does not answer errand %d: %s", message->errand, ready ? "it is gone" : "time is over");
+    return message->code;
+}
+
+void peer_kill(struct peer *peer) {
+    if (!peer->pid)
+        return;
+    kill(peer->pid, SIGKILL);
+    waitpid(peer->pid, NULL, 0);
+    close(peer->socket);
+    *peer = (struct peer){0};
+}

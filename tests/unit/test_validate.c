@@ -1,0 +1,135 @@
+/* The check's own memory: what it keeps from list to list, and what it forgets. What it accepts and refuses is tested
+ * by whole transfers. SPDX-License-Identifier: Apache-2.0 */
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/identity.h"
+#include "support.h"
+#include "transfer/validate.h"
+
+#define SIZE      (128 * KIB)
+#define PEERS     20
+#define IDLE_MOST 8 /* routes that a list does not use and that are kept all the same */
+
+static struct nvlxi_registration registration;
+static struct nvlxi_relocation relocation;
+static struct nvlxi_check *check;
+static struct nvlxi_needs needs;
+static char *memory, *text;
+static size_t text_length;
+
+static int no_chunk(void *context, bool kernel, uint64_t count, struct nvlxi_chunk **chunk) {
+    (void)context;
+    (void)kernel;
+    (void)count;
+    (void)chunk;
+    return NVLX_ENOMEM; /* nothing is planned here */
+}
+
+static void give_chunk(void *context, struct nvlxi_chunk *chunk) {
+    (void)context;
+    (void)chunk;
+}
+
+static void begin(void) {
+    static struct nvlxi_tables tables;
+    const struct nvlxi_alloc alloc = {.length = SIZE, .kind = NVLXI_KIND_CUDA_MALLOC};
+    struct nvlxi_identity identity;
+    struct nvlx_region_options options;
+    struct nvlx_region *region;
+    nvlxi_tables_init(&tables);
+    OK(nvlxi_identity_make(&identity));
+    OK(nvlxi_device_host.open(NULL, 0, &registration.device));
+    relocation.device = registration.device;
+    registration.ops = relocation.ops = &nvlxi_device_host;
+    registration.tables = relocation.tables = &tables;
+    OK(nvlxi_device_host.count(&relocation.gpus));
+    OK(nvlxi_registration_init(&registration));
+    OK(nvlxi_relocation_init(&relocation, &identity));
+    OK(nvlxi_device_host.alloc(registration.device, &alloc, (void **)&memory));
+    nvlx_region_options_init(&options);
+    OK(nvlxi_registration_add(&registration, (uint64_t)(uintptr_t)memory, SIZE, &options, &region));
+    struct nvlxi_descriptor descriptor = {.backend = "host", .identity = identity};
+    OK(nvlxi_registration_records(&registration, &descriptor));
+    OK(nvlxi_descriptor_encode(&descriptor, &text, &text_length));
+    nvlxi_registration_records_free(&descriptor);
+    check = calloc(1, sizeof *check);
+    EXPECT(check != NULL);
+}
+
+static struct nvlx_peer *open_own(void) {
+    struct nvlx_peer *peer;
+    OK(nvlxi_peer_open(&relocation, text, text_length, &peer));
+    OK(nvlxi_peer_map_range(peer, 0, (uint64_t)(uintptr_t)memory, SIZE));
+    return peer;
+}
+
+/* Two ops with each peer. */
+static void check_list(struct nvlx_peer *const *peers, size_t count) {
+    struct nvlx_op ops[2 * PEERS];
+    struct nvlxi_plan plan;
+    for (size_t i = 0; i < 2 * count; i++)
+        ops[i] = make_op(NVLX_OP_READ, peers[i / 2], memory + 100 * i, (uint64_t)(uintptr_t)memory + 100 * i, 10);
+    nvlxi_plan_init(&plan, no_chunk, give_chunk, NULL);
+    OK(nvlxi_check_ops(check, &registration, ops, 2 * count, &plan, &needs));
+    EQUAL(2 * count, check->checked.count);
+    EQUAL(1, check->checked.run_count);
+    EQUAL(count, check->route_count);
+    EQUAL(count, needs.peer_count);
+    nvlxi_plan_reset(&plan, NVLX_MECHANISM_AUTO);
+}
+
+/* Of many peers, and of tables that come and go, the last few are remembered. */
+static void routes_are_forgotten(void) {
+    struct nvlx_peer *peers[PEERS];
+    begin();
+    for (size_t i = 0; i < PEERS; i++)
+        peers[i] = open_own();
+    check_list(peers, PEERS);
+    EQUAL(PEERS, check->route_total);
+    for (size_t i = 0; i < PEERS; i++) {
+        check_list(&peers[i], 1);
+        EQUAL(PEERS, check->route_total); /* one of them served for this peer */
+    }
+    for (size_t i = 0; i < PEERS; i++)
+        OK(nvlxi_peer_close(peers[i]));
+    for (int round = 0; round < 50; round++) {
+        struct nvlx_peer *peer = open_own();
+        check_list(&peer, 1);
+        EXPECT(check->route_total <= 1 + IDLE_MOST);
+        OK(nvlxi_peer_close(peer));
+    }
+    nvlxi_check_free(check);
+    nvlxi_needs_free(&needs);
+    free(text);
+}
+
+/* Wherever in a list the longest op is, its length is known. */
+static void the_longest_is_found(void) {
+    enum { OPS = 300, LONGEST = 40000 };
+    static struct nvlx_op ops[OPS];
+    struct nvlxi_plan plan;
+    begin();
+    struct nvlx_peer *peer = open_own();
+    nvlxi_plan_init(&plan, no_chunk, give_chunk, NULL);
+    for (size_t longest = 0; longest < OPS; longest++) {
+        for (size_t i = 0; i < OPS; i++)
+            ops[i] = make_op(NVLX_OP_READ, peer, memory + i, (uint64_t)(uintptr_t)memory + SIZE / 2 + 2 * i,
+                             i == longest ? LONGEST : 5);
+        OK(nvlxi_check_ops(check, &registration, ops, OPS, &plan, &needs));
+        EXPECT(check->checked.longest >= LONGEST - 1 && check->checked.longest < 2 * LONGEST);
+        nvlxi_plan_reset(&plan, NVLX_MECHANISM_AUTO);
+    }
+    OK(nvlxi_peer_close(peer));
+    nvlxi_check_free(check);
+    nvlxi_needs_free(&needs);
+    free(text);
+}
+
+int main(int argc, char **argv) {
+    static const struct test tests[] = {
+        {"routes_are_forgotten", routes_are_forgotten}, {"the_longest_is_found", the_longest_is_found}, {0}};
+    static const struct role roles[] = {{0}};
+    return run_tests(argc, argv, tests, roles, 20);
+}

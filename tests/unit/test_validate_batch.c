@@ -1,0 +1,132 @@
+/* Ops in the same two pieces, against a check that is written as plainly as can be: right ones, and such with one or
+ * two words that are not. SPDX-License-Identifier: Apache-2.0 */
+#include <stdlib.h>
+#include <string.h>
+
+#include "support.h"
+#include "transfer/validate_batch.h"
+
+#define OPS    200
+#define ROUNDS 100000
+#define FEW    32 /* by so many ops a check may stop early */
+
+static const struct nvlxi_same same = {.opcode = NVLX_OP_WRITE,
+                                       .peer = (const void *)0x7f1200345678,
+                                       .near_start = 0x7f0000000200,
+                                       .near_size = 0x40000e00,
+                                       .far_start = 0x7e0000001000,
+                                       .far_size = 0x100001,
+                                       .offset = 0x5000000000};
+static struct nvlx_op ops[OPS];
+static unsigned seed = 1;
+
+static uint64_t any(uint64_t below) {
+    return (((uint64_t)rand_r(&seed) << 31) ^ (uint64_t)rand_r(&seed)) % below;
+}
+
+static void make_right(struct nvlx_op *op) {
+    const uint64_t length = 1 + any(any(8) ? 5000 : same.far_size);
+    *op = (struct nvlx_op){.opcode = same.opcode,
+                           .peer = (struct nvlx_peer *)(uintptr_t)same.peer,
+                           .local = (void *)(uintptr_t)(same.near_start + any(same.near_size - length + 1)),
+                           .remote = same.far_start + any(same.far_size - length + 1),
+                           .length = length};
+}
+
+static bool lies_in(uint64_t start, uint64_t size, uint64_t address, uint64_t length) {
+    return address >= start && address - start <= size && length <= size - (address - start);
+}
+
+static bool is_right(const struct nvlx_op *op) {
+    return op->opcode == same.opcode && op->flags == 0 && op->peer == same.peer && op->arg == 0 && op->length > 0 &&
+           lies_in(same.near_start, same.near_size, (uint64_t)(uintptr_t)op->local, op->length) &&
+           lies_in(same.far_start, same.far_size, op->remote, op->length);
+}
+
+/* Changes a word of an op: to a value at an edge, by a bit, or by little. */
+static void spoil(struct nvlx_op *op) {
+    const uint64_t edges[] = {0,
+                              1,
+                              UINT64_MAX,
+                              UINT64_MAX - 1,
+                              (uint64_t)1 << 63,
+                              ((uint64_t)1 << 63) - 1,
+                              same.near_start - 1,
+                              same.near_start + same.near_size,
+                              same.near_start + same.near_size - op->length + 1,
+                              same.far_start - 1,
+                              same.far_start + same.far_size,
+                              same.far_start + same.far_size - op->length + 1,
+                              same.far_size + 1};
+    uint64_t words[6];
+    memcpy(words, op, sizeof words);
+    uint64_t *word = &words[any(6)];
+    const uint64_t kind = any(3);
+    *word = kind == 0 ? edges[any(COUNT(edges))] : kind == 1 ? *word ^ (uint64_t)1 << any(64) : *word + any(5) - 2;
+    memcpy(op, words, sizeof words);
+}
+
+typedef size_t (*check_function)(const struct nvlxi_same *same, const struct nvlx_op *ops, size_t count,
+                                 uint64_t *remote, uint64_t *longest);
+
+/* `late`: by how many ops the check may stop before the first wrong one. */
+static void expect_check(check_function function, size_t first, size_t count, size_t late) {
+    uint64_t remote[OPS], longest = 1 << 10, expected = 1 << 10;
+    size_t right = 0;
+    while (right < count && is_right(&ops[first + right]))
+        right++;
+    const size_t got = function(&same, &ops[first], count, remote, &longest);
+    EXPECT(got <= right && right - got <= late);
+    for (size_t i = 0; i < got; i++) {
+        EQUAL(ops[first + i].remote + same.offset, remote[i]);
+        expected |= ops[first + i].length - 1;
+    }
+    EQUAL(expected, longest);
+}
+
+static void wrong_ops_are_found(void) {
+    for (size_t i = 0; i < OPS; i++)
+        make_right(&ops[i]);
+    for (int round = 0; round < ROUNDS; round++) {
+        const size_t first = any(OPS), count = any(OPS - first + 1);
+        struct nvlx_op *op = &ops[any(OPS)];
+        const struct nvlx_op kept = *op;
+        for (uint64_t times = any(3); times; times--)
+            spoil(op);
+        expect_check(nvlxi_same_check_plain, first, count, 0);
+        expect_check(nvlxi_same_check, first, count, FEW - 1);
+        *op = kept;
+        make_right(&ops[any(OPS)]);
+    }
+}
+
+/* An op whose offsets and length are right each, as signed numbers, and too much together. */
+static void sums_that_wrap_are_found(void) {
+    for (size_t i = 0; i < OPS; i++)
+        make_right(&ops[i]);
+    for (uint64_t less = 0; less < 3; less++) {
+        ops[40].local = (void *)(uintptr_t)(same.near_start + INT64_MAX - less);
+        ops[40].remote = same.far_start + INT64_MAX;
+        ops[40].length = (uint64_t)1 << 63;
+        expect_check(nvlxi_same_check_plain, 0, OPS, 0);
+        expect_check(nvlxi_same_check, 0, OPS, FEW - 1);
+    }
+}
+
+/* What is right to the end is checked to the end, whatever its number. */
+static void right_ops_are_all_checked(void) {
+    for (size_t i = 0; i < OPS; i++)
+        make_right(&ops[i]);
+    for (size_t count = 0; count <= OPS; count++)
+        for (size_t first = 0; first < 3 && first + count <= OPS; first++)
+            expect_check(nvlxi_same_check, first, count, 0);
+}
+
+int main(int argc, char **argv) {
+    static const struct test tests[] = {{"wrong_ops_are_found", wrong_ops_are_found},
+                                        {"sums_that_wrap_are_found", sums_that_wrap_are_found},
+                                        {"right_ops_are_all_checked", right_ops_are_all_checked},
+                                        {0}};
+    static const struct role roles[] = {{0}};
+    return run_tests(argc, argv, tests, roles, 60);
+}
