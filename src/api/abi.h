@@ -1,8 +1,8 @@
 /* Structs that cross the public interface: each begins with its size as its user knows it.
  *
  * SPDX-License-Identifier: Apache-2.0 */
-#ifndef NVLXI_OPTIONS_H
-#define NVLXI_OPTIONS_H
+#ifndef NVLXI_API_ABI_H
+#define NVLXI_API_ABI_H
 
 #include <stddef.h>
 

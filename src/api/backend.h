@@ -1,6 +1,6 @@
 /* Which backend an engine runs on. SPDX-License-Identifier: Apache-2.0 */
-#ifndef NVLXI_BACKEND_H
-#define NVLXI_BACKEND_H
+#ifndef NVLXI_API_BACKEND_H
+#define NVLXI_API_BACKEND_H
 
 #include "device/device.h"
 

@@ -57,30 +57,30 @@ int nvlx_gpu_count(uint32_t backend, int *count) {
 
 static int init_modules(struct nvlx_engine *engine, const struct nvlx_config *config) {
     struct nvlxi_registration *registration = &engine->registration;
-    struct nvlxi_relocation *relocation = &engine->relocation;
+    struct nvlxi_remote *remote = &engine->remote;
     struct nvlxi_transfers *transfers = &engine->transfers;
-    registration->ops = relocation->ops = transfers->pool.ops = engine->ops;
-    registration->device = relocation->device = transfers->pool.device = engine->device;
+    registration->ops = remote->ops = transfers->pool.ops = engine->ops;
+    registration->device = remote->device = transfers->pool.device = engine->device;
     registration->engine = transfers->engine = engine;
-    registration->tables = relocation->tables = transfers->tables = &engine->tables;
+    registration->tables = remote->tables = transfers->tables = &engine->tables;
     transfers->registration = registration;
     transfers->max_requests = config->max_requests ? config->max_requests : 4096;
     transfers->mechanism = config->mechanism ? config->mechanism : NVLX_MECHANISM_AUTO;
     transfers->max_sms = config->max_sms;
-    int code = engine->ops->count(&relocation->gpus);
+    int code = engine->ops->count(&remote->gpus);
     if (!code)
-        code = nvlxi_relocation_init(relocation, &engine->identity);
+        code = nvlxi_remote_init(remote, &engine->identity);
     if (code)
         return code;
     code = nvlxi_registration_init(registration);
     if (code) {
-        nvlxi_relocation_free(relocation);
+        nvlxi_remote_free(remote);
         return code;
     }
     nvlxi_tables_init(&engine->tables);
     pthread_mutex_init(&engine->mutex, NULL);
     nvlxi_transfers_init(transfers, config->list_memory ? config->list_memory : LIST_MEMORY);
-    nvlxi_rendezvous_init(&engine->rendezvous, registration, relocation, transfers, &engine->identity);
+    nvlxi_rendezvous_init(&engine->rendezvous, registration, remote, transfers, &engine->identity);
     return 0;
 }
 
@@ -100,7 +100,7 @@ int nvlxi_engine_create(const struct nvlx_config *config, const struct nvlxi_dev
     if ((code = init_modules(made, config)))
         goto close_device;
     nvlxi_log(NVLX_LOG_INFO, "engine %s on backend %s with %d GPUs", made->identity.engine, ops->name,
-              made->relocation.gpus);
+              made->remote.gpus);
     *engine = made;
     return 0;
 close_device:
@@ -160,7 +160,7 @@ static int destroy_engine(struct nvlx_engine *engine) {
         code = code ? code : failed;
     }
     nvlxi_registration_free(&engine->registration);
-    nvlxi_relocation_free(&engine->relocation);
+    nvlxi_remote_free(&engine->remote);
     failed = free_allocations(engine);
     engine->ops->close(engine->device);
     nvlxi_tables_destroy(&engine->tables);
@@ -190,7 +190,7 @@ int nvlx_engine_get_info(struct nvlx_engine *engine, struct nvlx_engine_info *in
     made.regions = engine->registration.region_count;
     made.handles_exported = engine->registration.handles_exported;
     pthread_mutex_unlock(&engine->registration.mutex);
-    made.mappings = atomic_load(&engine->relocation.mappings);
+    made.mappings = atomic_load(&engine->remote.mappings);
     pthread_mutex_lock(&engine->transfers.mutex);
     made.requests = engine->transfers.in_flight_count;
     pthread_mutex_unlock(&engine->transfers.mutex);
@@ -200,9 +200,9 @@ int nvlx_engine_get_info(struct nvlx_engine *engine, struct nvlx_engine_info *in
 /* ---- Memory ------------------------------------------------------------------------------------------ */
 
 static int check_gpu(const struct nvlx_engine *engine, int gpu) {
-    if (gpu >= 0 && gpu < engine->relocation.gpus)
+    if (gpu >= 0 && gpu < engine->remote.gpus)
         return 0;
-    return nvlxi_fail(NVLX_EINVAL, "GPU %d is not one of the %d GPUs here", gpu, engine->relocation.gpus);
+    return nvlxi_fail(NVLX_EINVAL, "GPU %d is not one of the %d GPUs here", gpu, engine->remote.gpus);
 }
 
 static int keep_allocation(struct nvlx_engine *engine, void *address, size_t length) {
@@ -409,7 +409,7 @@ int nvlx_peer_open(struct nvlx_engine *engine, const char *text, size_t length, 
     int code = nvlxi_engine_check(engine);
     if (code || (code = nvlxi_pointer_check(text, "text")) || (code = nvlxi_pointer_check(peer, "peer")))
         return code;
-    code = nvlxi_peer_open(&engine->relocation, text, length, &made);
+    code = nvlxi_peer_open(&engine->remote, text, length, &made);
     if (code)
         return code;
     keep_peer(engine, made);

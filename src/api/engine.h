@@ -1,8 +1,8 @@
 /* An engine's inside, and what the files of exported functions share.
  *
  * SPDX-License-Identifier: Apache-2.0 */
-#ifndef NVLXI_ENGINE_H
-#define NVLXI_ENGINE_H
+#ifndef NVLXI_API_ENGINE_H
+#define NVLXI_API_ENGINE_H
 
 #include "base/error.h"
 #include "rendezvous/rendezvous.h"
@@ -15,7 +15,7 @@ struct nvlx_engine {
     struct nvlxi_identity identity;
     struct nvlxi_tables tables;
     struct nvlxi_registration registration;
-    struct nvlxi_relocation relocation;
+    struct nvlxi_remote remote;
     struct nvlxi_transfers transfers;
     struct nvlxi_rendezvous rendezvous;
     pthread_mutex_t mutex;          /* guards the two below */

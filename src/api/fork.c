@@ -21,7 +21,7 @@
 
 /* In the order in which their locks may be held together. */
 static void (*const modules[])(enum nvlxi_fork_phase) = {
-    nvlxi_pool_fork,        nvlxi_life_fork, nvlxi_device_host_fork,
+    nvlxi_lanes_fork,       nvlxi_life_fork, nvlxi_device_host_fork,
 #ifdef NVLXI_WITH_CUDA
     nvlxi_device_cuda_fork,
 #endif

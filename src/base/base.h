@@ -1,8 +1,8 @@
 /* Small helpers that every file may use. Layer 0: includes nothing of ours.
  *
  * SPDX-License-Identifier: Apache-2.0 */
-#ifndef NVLXI_BASE_H
-#define NVLXI_BASE_H
+#ifndef NVLXI_BASE_BASE_H
+#define NVLXI_BASE_BASE_H
 
 #include <stdbool.h>
 #include <stddef.h>

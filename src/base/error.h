@@ -1,8 +1,8 @@
 /* How a function fails: it says what happened once, here, and returns the code; callers pass the code on.
  *
  * SPDX-License-Identifier: Apache-2.0 */
-#ifndef NVLXI_ERROR_H
-#define NVLXI_ERROR_H
+#ifndef NVLXI_BASE_ERROR_H
+#define NVLXI_BASE_ERROR_H
 
 #include "nvlxfer.h"
 

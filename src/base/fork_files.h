@@ -2,8 +2,8 @@
  * peers would not notice that this process ended, and its address would stay taken.
  *
  * SPDX-License-Identifier: Apache-2.0 */
-#ifndef NVLXI_FORK_FILES_H
-#define NVLXI_FORK_FILES_H
+#ifndef NVLXI_BASE_FORK_FILES_H
+#define NVLXI_BASE_FORK_FILES_H
 
 #include "base/fork_phase.h"
 

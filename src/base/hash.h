@@ -4,8 +4,8 @@
  *
  * Before HASH_ADD..., declare `bool hash_full = false;`: it becomes true if the element could not be added, which
  * then is not in the table. */
-#ifndef NVLXI_HASH_H
-#define NVLXI_HASH_H
+#ifndef NVLXI_BASE_HASH_H
+#define NVLXI_BASE_HASH_H
 
 #include <stdbool.h>
 

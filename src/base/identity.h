@@ -1,8 +1,8 @@
 /* Who this process is, as other processes of the machine can tell.
  *
  * SPDX-License-Identifier: Apache-2.0 */
-#ifndef NVLXI_IDENTITY_H
-#define NVLXI_IDENTITY_H
+#ifndef NVLXI_BASE_IDENTITY_H
+#define NVLXI_BASE_IDENTITY_H
 
 #include <stdbool.h>
 

@@ -79,7 +79,7 @@ static bool overlap_anywhere(const struct nvlxi_range *sorted, size_t count) {
 }
 
 /* Links and orders the pieces, which are in order of address from 1 on. */
-static void order_pieces(struct nvlxi_ranges *ranges) {
+static void order_pieces(struct nvlxi_intervals *ranges) {
     struct nvlxi_store *store = &ranges->store;
     store->layers[0] = (struct nvlxi_layers){.below = ranges->count, .above = ranges->count ? 1 : 0};
     for (uint32_t id = 1; id <= ranges->count; id++) {
@@ -93,7 +93,7 @@ static void order_pieces(struct nvlxi_ranges *ranges) {
     }
 }
 
-static int build_pieces(const struct nvlxi_range *sorted, size_t count, struct nvlxi_ranges *ranges) {
+static int build_pieces(const struct nvlxi_range *sorted, size_t count, struct nvlxi_intervals *ranges) {
     bool overlap = overlap_anywhere(sorted, count);
     if (nvlxi_store_init((uint32_t)(overlap ? 2 * count : count) + 1, &ranges->store))
         return NVLX_ENOMEM;
@@ -113,8 +113,8 @@ static int build_pieces(const struct nvlxi_range *sorted, size_t count, struct n
     return 0;
 }
 
-int nvlxi_ranges_build(const struct nvlxi_range *sorted, size_t count, struct nvlxi_ranges *ranges) {
-    struct nvlxi_ranges built = {.version = nvlxi_ranges_new_version()};
+int nvlxi_intervals_build(const struct nvlxi_range *sorted, size_t count, struct nvlxi_intervals *ranges) {
+    struct nvlxi_intervals built = {.version = nvlxi_intervals_new_version()};
     struct nvlxi_slots *slots;
     if (count > UINT32_MAX / 4 / NVLXI_PIECE)
         return nvlxi_fail(NVLX_ENOMEM, "%zu registered ranges are more than a lookup table holds", count);
@@ -123,7 +123,7 @@ int nvlxi_ranges_build(const struct nvlxi_range *sorted, size_t count, struct nv
     slots = nvlxi_slots_make(built.piece, built.store.layers, built.count, built.room);
     if (!slots)
         goto free_store;
-    nvlxi_ranges_swap_slots(&built, slots);
+    nvlxi_intervals_swap_slots(&built, slots);
     *ranges = built;
     return 0;
 free_store:

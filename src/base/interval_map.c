@@ -42,13 +42,13 @@ int nvlxi_store_init(uint32_t capacity, struct nvlxi_store *store) {
     return copy_store(&empty, 1, capacity, store);
 }
 
-uint64_t nvlxi_ranges_new_version(void) {
+uint64_t nvlxi_intervals_new_version(void) {
     static atomic_uint_fast64_t versions;
     return atomic_fetch_add(&versions, 1) + 1;
 }
 
-int nvlxi_ranges_init(struct nvlxi_ranges *ranges) {
-    struct nvlxi_ranges made = {.room = 1};
+int nvlxi_intervals_init(struct nvlxi_intervals *ranges) {
+    struct nvlxi_intervals made = {.room = 1};
     struct nvlxi_slots *slots;
     if (nvlxi_store_init(IDS_MIN, &made.store))
         goto no_memory;
@@ -56,8 +56,8 @@ int nvlxi_ranges_init(struct nvlxi_ranges *ranges) {
     if (!slots)
         goto free_store;
     made.piece = made.store.piece;
-    made.version = nvlxi_ranges_new_version();
-    nvlxi_ranges_swap_slots(&made, slots);
+    made.version = nvlxi_intervals_new_version();
+    nvlxi_intervals_swap_slots(&made, slots);
     *ranges = made;
     return 0;
 free_store:
@@ -66,14 +66,14 @@ no_memory:
     return nvlxi_fail(NVLX_ENOMEM, "no memory for a lookup table");
 }
 
-void nvlxi_ranges_free(struct nvlxi_ranges *ranges) {
+void nvlxi_intervals_free(struct nvlxi_intervals *ranges) {
     nvlxi_store_free(&ranges->store);
     nvlxi_store_free(&ranges->spare);
     free(ranges->slots);
-    *ranges = (struct nvlxi_ranges){0};
+    *ranges = (struct nvlxi_intervals){0};
 }
 
-void nvlxi_ranges_tidy(struct nvlxi_ranges *ranges) {
+void nvlxi_intervals_tidy(struct nvlxi_intervals *ranges) {
     if (nvlxi_unlikely(ranges->spare.piece != NULL))
         nvlxi_store_free(&ranges->spare);
 }
@@ -83,14 +83,14 @@ static bool holds(const struct nvlxi_range *piece, uint64_t address) {
 }
 
 /* The first piece that ends after an address; `floor` is the last that begins at or before it. */
-static uint32_t first_behind(const struct nvlxi_ranges *ranges, uint32_t floor, uint64_t address) {
+static uint32_t first_behind(const struct nvlxi_intervals *ranges, uint32_t floor, uint64_t address) {
     __builtin_prefetch(&ranges->store.layers[floor]);
-    return floor && holds(&ranges->piece[floor], address) ? floor : nvlxi_ranges_next(ranges, floor);
+    return floor && holds(&ranges->piece[floor], address) ? floor : nvlxi_intervals_next(ranges, floor);
 }
 
 /* The last piece that begins at or before an address that is about to be changed. Fetches its neighbours too, which a
  * change looks at, and which are anywhere in memory. */
-static uint32_t seek(struct nvlxi_ranges *ranges, uint64_t address) {
+static uint32_t seek(struct nvlxi_intervals *ranges, uint64_t address) {
     uint32_t near[2];
     const uint32_t id = nvlxi_order_seek(&ranges->store.order, address, near);
     for (int i = 0; i < 2; i++) {
@@ -102,17 +102,17 @@ static uint32_t seek(struct nvlxi_ranges *ranges, uint64_t address) {
     return id;
 }
 
-void nvlxi_ranges_approach(struct nvlxi_ranges *ranges, uint64_t address) {
+void nvlxi_intervals_approach(struct nvlxi_intervals *ranges, uint64_t address) {
     seek(ranges, address);
 }
 
 /* The pieces that inserts make at most: one in each gap, and two where the ends of one cut others. `found` is the first
  * that they may meet. */
-static uint64_t count_new(const struct nvlxi_ranges *ranges, uint32_t found, uint64_t start, uint64_t end,
+static uint64_t count_new(const struct nvlxi_intervals *ranges, uint32_t found, uint64_t start, uint64_t end,
                           uint32_t inserts) {
     uint64_t count = 3 * (uint64_t)inserts;
     uint64_t at = start;
-    for (uint32_t id = found; ranges->piece[id].start < end; id = nvlxi_ranges_next(ranges, id)) {
+    for (uint32_t id = found; ranges->piece[id].start < end; id = nvlxi_intervals_next(ranges, id)) {
         count += ranges->piece[id].start > at;
         at = ranges->piece[id].end;
     }
@@ -125,8 +125,8 @@ static uint64_t larger(uint32_t capacity) {
     return (capacity < MANY ? 4 : 2) * (uint64_t)capacity;
 }
 
-int nvlxi_ranges_reserve(struct nvlxi_ranges *ranges, uint64_t start, uint64_t end, uint32_t count) {
-    nvlxi_ranges_tidy(ranges);
+int nvlxi_intervals_reserve(struct nvlxi_intervals *ranges, uint64_t start, uint64_t end, uint32_t count) {
+    nvlxi_intervals_tidy(ranges);
     ranges->found = first_behind(ranges, seek(ranges, start), start);
     const uint64_t needed = 1 + (uint64_t)ranges->count + count_new(ranges, ranges->found, start, end, count);
     if (needed <= ranges->store.capacity)
@@ -140,18 +140,18 @@ int nvlxi_ranges_reserve(struct nvlxi_ranges *ranges, uint64_t start, uint64_t e
 
 /* ---- Slots ------------------------------------------------------------------------------------------- */
 
-bool nvlxi_ranges_worn(const struct nvlxi_ranges *ranges) {
+bool nvlxi_intervals_worn(const struct nvlxi_intervals *ranges) {
     const struct nvlxi_slots *slots = ranges->slots;
     const uint32_t more = slots->pieces < SMALL ? slots->pieces / 8 : slots->pieces;
     return ranges->count > slots->pieces + more || ranges->taken > 2 * (slots->mask + 1) ||
-           ranges->changes > slots->worth || nvlxi_ranges_misses(ranges);
+           ranges->changes > slots->worth || nvlxi_intervals_misses(ranges);
 }
 
-struct nvlxi_slots *nvlxi_ranges_new_slots(const struct nvlxi_ranges *ranges) {
+struct nvlxi_slots *nvlxi_intervals_new_slots(const struct nvlxi_intervals *ranges) {
     return nvlxi_slots_make(ranges->piece, ranges->store.layers, ranges->count, ranges->room);
 }
 
-struct nvlxi_slots *nvlxi_ranges_swap_slots(struct nvlxi_ranges *ranges, struct nvlxi_slots *slots) {
+struct nvlxi_slots *nvlxi_intervals_swap_slots(struct nvlxi_intervals *ranges, struct nvlxi_slots *slots) {
     struct nvlxi_slots *old = ranges->slots;
     ranges->slots = slots;
     ranges->slot = slots->slot;
@@ -164,20 +164,20 @@ struct nvlxi_slots *nvlxi_ranges_swap_slots(struct nvlxi_ranges *ranges, struct 
 
 /* ---- Pieces ------------------------------------------------------------------------------------------ */
 
-static void set_bounds(struct nvlxi_ranges *ranges, uint32_t id, uint64_t start, uint64_t end) {
+static void set_bounds(struct nvlxi_intervals *ranges, uint32_t id, uint64_t start, uint64_t end) {
     struct nvlxi_range *piece = &ranges->piece[id];
     piece->start = start;
     piece->end = end;
     piece->last = end - start - 1;
 }
 
-static void set_end(struct nvlxi_ranges *ranges, uint32_t id, uint64_t end) {
+static void set_end(struct nvlxi_intervals *ranges, uint32_t id, uint64_t end) {
     ranges->taken -= nvlxi_slots_taken(&ranges->piece[id], ranges->shift);
     set_bounds(ranges, id, ranges->piece[id].start, end);
     ranges->taken += nvlxi_slots_taken(&ranges->piece[id], ranges->shift);
 }
 
-static uint32_t take_id(struct nvlxi_ranges *ranges) {
+static uint32_t take_id(struct nvlxi_intervals *ranges) {
     const uint32_t id = ranges->unused;
     if (!id)
         return ranges->room++;
@@ -186,7 +186,7 @@ static uint32_t take_id(struct nvlxi_ranges *ranges) {
 }
 
 /* A piece like another one, in another place: behind `below`. */
-static uint32_t add_piece(struct nvlxi_ranges *ranges, const struct nvlxi_range *like, uint64_t start, uint64_t end,
+static uint32_t add_piece(struct nvlxi_intervals *ranges, const struct nvlxi_range *like, uint64_t start, uint64_t end,
                           uint32_t below) {
     struct nvlxi_layers *layers = ranges->store.layers;
     const uint32_t id = take_id(ranges), above = layers[below].above;
@@ -200,7 +200,7 @@ static uint32_t add_piece(struct nvlxi_ranges *ranges, const struct nvlxi_range 
     return id;
 }
 
-static void remove_piece(struct nvlxi_ranges *ranges, uint32_t id) {
+static void remove_piece(struct nvlxi_intervals *ranges, uint32_t id) {
     struct nvlxi_layers *layers = ranges->store.layers;
     const uint32_t below = layers[id].below, above = layers[id].above;
     nvlxi_order_remove(&ranges->store.order, ranges->piece[id].start);
@@ -214,7 +214,7 @@ static void remove_piece(struct nvlxi_ranges *ranges, uint32_t id) {
 }
 
 /* Cuts a piece in two; returns the upper one. */
-static uint32_t split(struct nvlxi_ranges *ranges, uint32_t id, uint64_t at) {
+static uint32_t split(struct nvlxi_intervals *ranges, uint32_t id, uint64_t at) {
     const uint64_t end = ranges->piece[id].end;
     const uint32_t upper = add_piece(ranges, &ranges->piece[id], at, end, id);
     struct nvlxi_layers *lower_layers = &ranges->store.layers[id], *upper_layers = &ranges->store.layers[upper];
@@ -228,7 +228,7 @@ static uint32_t split(struct nvlxi_ranges *ranges, uint32_t id, uint64_t at) {
 }
 
 /* Makes one of a piece and the one below, if no range starts or ends between them any more. */
-static void join(struct nvlxi_ranges *ranges, uint32_t id) {
+static void join(struct nvlxi_intervals *ranges, uint32_t id) {
     struct nvlxi_layers *layers = ranges->store.layers;
     const uint32_t below = layers[id].below;
     if (!id || !below || ranges->piece[below].end != ranges->piece[id].start || layers[id].starts || layers[below].ends)
@@ -240,7 +240,7 @@ static void join(struct nvlxi_ranges *ranges, uint32_t id) {
 }
 
 /* Tells whether the piece below adjoins without a border. No range goes over one. */
-static void set_joined(const struct nvlxi_ranges *ranges, uint32_t id) {
+static void set_joined(const struct nvlxi_intervals *ranges, uint32_t id) {
     const struct nvlxi_layers *layers = ranges->store.layers;
     const uint32_t below = layers[id].below;
     ranges->piece[id].joined = below && ranges->piece[below].end == ranges->piece[id].start &&
@@ -249,12 +249,12 @@ static void set_joined(const struct nvlxi_ranges *ranges, uint32_t id) {
 }
 
 /* The same for this piece, and for those above it up to the one that starts at `end`. */
-static void set_joined_from(const struct nvlxi_ranges *ranges, uint32_t id, uint64_t end) {
-    for (; id && ranges->piece[id].start <= end; id = nvlxi_ranges_next(ranges, id))
+static void set_joined_from(const struct nvlxi_intervals *ranges, uint32_t id, uint64_t end) {
+    for (; id && ranges->piece[id].start <= end; id = nvlxi_intervals_next(ranges, id))
         set_joined(ranges, id);
 }
 
-static void count_layer(const struct nvlxi_ranges *ranges, uint32_t id, uint32_t access, uint32_t by) {
+static void count_layer(const struct nvlxi_intervals *ranges, uint32_t id, uint32_t access, uint32_t by) {
     struct nvlxi_layers *layers = &ranges->store.layers[id];
     layers->ranges += by;
     if (access & NVLX_ACCESS_READ)
@@ -268,7 +268,7 @@ static void count_layer(const struct nvlxi_ranges *ranges, uint32_t id, uint32_t
 /* ---- Changes ----------------------------------------------------------------------------------------- */
 
 /* Puts the larger store in place that was made for this insert. */
-static void take_spare(struct nvlxi_ranges *ranges) {
+static void take_spare(struct nvlxi_intervals *ranges) {
     const struct nvlxi_store old = ranges->store;
     if (ranges->spare.capacity <= old.capacity)
         return;
@@ -279,7 +279,8 @@ static void take_spare(struct nvlxi_ranges *ranges) {
 
 /* The piece that starts at `at`, which is not beyond the range: cut from the one found, or made in the gap before it.
  * It does not reach beyond the range. */
-static uint32_t piece_from(struct nvlxi_ranges *ranges, uint32_t found, uint64_t at, const struct nvlxi_range *range) {
+static uint32_t piece_from(struct nvlxi_intervals *ranges, uint32_t found, uint64_t at,
+                           const struct nvlxi_range *range) {
     const struct nvlxi_range *piece = &ranges->piece[found];
     if (!found || piece->start > at)
         return add_piece(ranges, range, at, nvlxi_min(piece->start, range->end), ranges->store.layers[found].below);
@@ -289,7 +290,7 @@ static uint32_t piece_from(struct nvlxi_ranges *ranges, uint32_t found, uint64_t
     return id;
 }
 
-uint32_t nvlxi_ranges_insert(struct nvlxi_ranges *ranges, const struct nvlxi_range *range, bool border) {
+uint32_t nvlxi_intervals_insert(struct nvlxi_intervals *ranges, const struct nvlxi_range *range, bool border) {
     uint32_t first = 0, last = 0, next = ranges->found;
     take_spare(ranges);
     ranges->changes++;
@@ -297,7 +298,7 @@ uint32_t nvlxi_ranges_insert(struct nvlxi_ranges *ranges, const struct nvlxi_ran
         last = piece_from(ranges, next, at, range);
         first = first ? first : last;
         count_layer(ranges, last, range->access, 1);
-        next = nvlxi_ranges_next(ranges, last);
+        next = nvlxi_intervals_next(ranges, last);
     }
     struct nvlxi_layers *layers = ranges->store.layers;
     layers[first].starts++;
@@ -305,24 +306,24 @@ uint32_t nvlxi_ranges_insert(struct nvlxi_ranges *ranges, const struct nvlxi_ran
     layers[first].border = border;
     ranges->piece[first].owner = range->owner;
     set_joined_from(ranges, first, range->end);
-    ranges->found = nvlxi_ranges_next(ranges, last);
+    ranges->found = nvlxi_intervals_next(ranges, last);
     return first;
 }
 
-void nvlxi_ranges_remove(struct nvlxi_ranges *ranges, const struct nvlxi_range *range) {
+void nvlxi_intervals_remove(struct nvlxi_intervals *ranges, const struct nvlxi_range *range) {
     struct nvlxi_layers *layers = ranges->store.layers;
     const uint32_t first = seek(ranges, range->start), below = layers[first].below;
     uint32_t last = first, next;
     ranges->changes++;
     layers[first].starts--;
-    for (uint32_t id = first; ranges->piece[id].start < range->end; id = nvlxi_ranges_next(ranges, id)) {
+    for (uint32_t id = first; ranges->piece[id].start < range->end; id = nvlxi_intervals_next(ranges, id)) {
         count_layer(ranges, id, range->access, UINT32_MAX);
         last = id;
     }
     layers[last].ends--;
-    next = nvlxi_ranges_next(ranges, last);
+    next = nvlxi_intervals_next(ranges, last);
     for (uint32_t id = first, above; id != next; id = above) {
-        above = nvlxi_ranges_next(ranges, id);
+        above = nvlxi_intervals_next(ranges, id);
         if (!layers[id].ranges)
             remove_piece(ranges, id);
     }
@@ -330,29 +331,29 @@ void nvlxi_ranges_remove(struct nvlxi_ranges *ranges, const struct nvlxi_range *
         join(ranges, first);
     if (ranges->piece[next].start == range->end)
         join(ranges, next);
-    set_joined_from(ranges, nvlxi_ranges_next(ranges, below), range->end);
+    set_joined_from(ranges, nvlxi_intervals_next(ranges, below), range->end);
 }
 
 /* ---- Lookups ----------------------------------------------------------------------------------------- */
 
-uint32_t nvlxi_ranges_search(const struct nvlxi_ranges *ranges, uint64_t address) {
+uint32_t nvlxi_intervals_search(const struct nvlxi_intervals *ranges, uint64_t address) {
     return first_behind(ranges, nvlxi_order_floor(&ranges->store.order, address), address);
 }
 
 /* Whether a piece has bytes that go to the same slot as an address. */
-static bool shares_slot(const struct nvlxi_ranges *ranges, const struct nvlxi_range *piece, uint64_t address) {
+static bool shares_slot(const struct nvlxi_intervals *ranges, const struct nvlxi_range *piece, uint64_t address) {
     const uint64_t wide = address >> ranges->shift;
     return piece->start >> ranges->shift <= wide && wide <= (piece->start + piece->last) >> ranges->shift;
 }
 
-uint32_t nvlxi_ranges_find_further(const struct nvlxi_ranges *ranges, uint64_t address, uint32_t hint) {
+uint32_t nvlxi_intervals_find_further(const struct nvlxi_intervals *ranges, uint64_t address, uint32_t hint) {
     const struct nvlxi_layers *near = &ranges->store.layers[hint];
     const bool boundary = shares_slot(ranges, &ranges->piece[hint], address);
     if (boundary && holds(&ranges->piece[near->below], address))
         return near->below;
     if (boundary && holds(&ranges->piece[near->above], address))
         return near->above;
-    const uint32_t id = nvlxi_ranges_search(ranges, address);
+    const uint32_t id = nvlxi_intervals_search(ranges, address);
     if (holds(&ranges->piece[id], address))
         atomic_store_explicit(&ranges->slot[(address >> ranges->shift) & ranges->mask], id * NVLXI_PIECE,
                               memory_order_relaxed);
@@ -360,22 +361,22 @@ uint32_t nvlxi_ranges_find_further(const struct nvlxi_ranges *ranges, uint64_t a
     return id;
 }
 
-uint64_t nvlxi_ranges_reach(const struct nvlxi_ranges *ranges, uint32_t piece, uint64_t end) {
+uint64_t nvlxi_intervals_reach(const struct nvlxi_intervals *ranges, uint32_t piece, uint64_t end) {
     uint32_t id = piece, above;
-    while (ranges->piece[id].end < end && (above = nvlxi_ranges_next(ranges, id)) && ranges->piece[above].joined)
+    while (ranges->piece[id].end < end && (above = nvlxi_intervals_next(ranges, id)) && ranges->piece[above].joined)
         id = above;
     return nvlxi_min(ranges->piece[id].end, end);
 }
 
-bool nvlxi_ranges_cover(const struct nvlxi_ranges *ranges, uint32_t piece, uint64_t address, uint64_t length,
-                        uint32_t access, uint64_t *where, bool *registered) {
+bool nvlxi_intervals_cover(const struct nvlxi_intervals *ranges, uint32_t piece, uint64_t address, uint64_t length,
+                           uint32_t access, uint64_t *where, bool *registered) {
     uint64_t end;
     const bool fits = nvlxi_add(address, length, &end);
     *where = address;
     *registered = false;
     if (!fits)
         end = UINT64_MAX; /* to tell where what is registered ends */
-    for (uint32_t id = piece; *where < end; id = nvlxi_ranges_next(ranges, id)) {
+    for (uint32_t id = piece; *where < end; id = nvlxi_intervals_next(ranges, id)) {
         const struct nvlxi_range *range = &ranges->piece[id];
         if (!id || range->start > *where)
             return false;

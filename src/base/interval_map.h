@@ -11,8 +11,8 @@
  * (interval_order.h). Pieces are linked in the order of addresses.
  *
  * Lookups may run at the same time as each other, and as whatever says so; nothing else may. */
-#ifndef NVLXI_INTERVAL_MAP_H
-#define NVLXI_INTERVAL_MAP_H
+#ifndef NVLXI_BASE_INTERVAL_MAP_H
+#define NVLXI_BASE_INTERVAL_MAP_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -29,7 +29,7 @@ struct nvlxi_store { /* arrays by id */
     uint32_t capacity; /* ids, 0 among them */
 };
 
-struct nvlxi_ranges {
+struct nvlxi_intervals {
     uint64_t version; /* no other table of this process has it; never 0 */
     uint32_t shift;   /* as in *slots */
     uint32_t room;    /* ids that were ever given are below */
@@ -50,70 +50,70 @@ struct nvlxi_ranges {
 /* Builds a table of `count` ranges, sorted by start. Between pieces that adjoin and have different owners is a border;
  * all owners of overlapping ranges are equal. The ids are in the order of addresses. NVLX_ENOMEM leaves *ranges as it
  * was. */
-int nvlxi_ranges_build(const struct nvlxi_range *sorted, size_t count, struct nvlxi_ranges *ranges);
+int nvlxi_intervals_build(const struct nvlxi_range *sorted, size_t count, struct nvlxi_intervals *ranges);
 
 /* Makes an empty table, for ranges to be inserted. NVLX_ENOMEM. */
-int nvlxi_ranges_init(struct nvlxi_ranges *ranges);
-void nvlxi_ranges_free(struct nvlxi_ranges *ranges);
+int nvlxi_intervals_init(struct nvlxi_intervals *ranges);
+void nvlxi_intervals_free(struct nvlxi_intervals *ranges);
 
 /* Looks where the next change will be, and fetches what it will look at: worth it where something else, or a lock,
  * comes between. Lookups may go on meanwhile. */
-void nvlxi_ranges_approach(struct nvlxi_ranges *ranges, uint64_t address);
+void nvlxi_intervals_approach(struct nvlxi_intervals *ranges, uint64_t address);
 
 /* Makes room for inserts of `count` ranges, one behind the other, of together [start, end): they must be the next
  * changes. Lookups may go on meanwhile. NVLX_ENOMEM leaves the table as it was. */
-int nvlxi_ranges_reserve(struct nvlxi_ranges *ranges, uint64_t start, uint64_t end, uint32_t count);
+int nvlxi_intervals_reserve(struct nvlxi_intervals *ranges, uint64_t start, uint64_t end, uint32_t count);
 
 /* Inserts a range, in which there is no border. `border`: there is one where it starts, to whatever adjoins below; all
  * ranges that start there say the same. The owner of the range becomes that of the new pieces, and of the one that
  * starts where the range does. Returns the id of that. */
-uint32_t nvlxi_ranges_insert(struct nvlxi_ranges *ranges, const struct nvlxi_range *range, bool border);
+uint32_t nvlxi_intervals_insert(struct nvlxi_intervals *ranges, const struct nvlxi_range *range, bool border);
 
 /* Removes a range that was inserted, by its start, end and access. */
-void nvlxi_ranges_remove(struct nvlxi_ranges *ranges, const struct nvlxi_range *range);
+void nvlxi_intervals_remove(struct nvlxi_intervals *ranges, const struct nvlxi_range *range);
 
 /* Frees what the last insert has replaced. Lookups may go on meanwhile. */
-void nvlxi_ranges_tidy(struct nvlxi_ranges *ranges);
+void nvlxi_intervals_tidy(struct nvlxi_intervals *ranges);
 
 /* Whether other slots would serve better than those that the table has, and are worth their making. Lookups may go on
  * meanwhile. */
-bool nvlxi_ranges_worn(const struct nvlxi_ranges *ranges);
+bool nvlxi_intervals_worn(const struct nvlxi_intervals *ranges);
 /* The same, by what lookups found alone. */
-static inline bool nvlxi_ranges_misses(const struct nvlxi_ranges *ranges) {
+static inline bool nvlxi_intervals_misses(const struct nvlxi_intervals *ranges) {
     return nvlxi_unlikely(atomic_load_explicit(&ranges->slots->patience, memory_order_relaxed) < 0);
 }
 /* Makes them; NULL without memory. Lookups may go on meanwhile. */
-struct nvlxi_slots *nvlxi_ranges_new_slots(const struct nvlxi_ranges *ranges);
+struct nvlxi_slots *nvlxi_intervals_new_slots(const struct nvlxi_intervals *ranges);
 /* Puts them in place; returns the old ones, to be freed by free(3). */
-struct nvlxi_slots *nvlxi_ranges_swap_slots(struct nvlxi_ranges *ranges, struct nvlxi_slots *slots);
+struct nvlxi_slots *nvlxi_intervals_swap_slots(struct nvlxi_intervals *ranges, struct nvlxi_slots *slots);
 
 /* The first piece that ends after `address`, or 0, by halving. */
-uint32_t nvlxi_ranges_search(const struct nvlxi_ranges *ranges, uint64_t address);
+uint32_t nvlxi_intervals_search(const struct nvlxi_intervals *ranges, uint64_t address);
 
 /* The same where the slot's hint does not hold the address: tries its neighbours if the slot is theirs too, else
  * searches, and corrects the slot. */
-uint32_t nvlxi_ranges_find_further(const struct nvlxi_ranges *ranges, uint64_t address, uint32_t hint);
+uint32_t nvlxi_intervals_find_further(const struct nvlxi_intervals *ranges, uint64_t address, uint32_t hint);
 
 /* The piece that is likely to hold an address, or 0. */
-static inline uint32_t nvlxi_ranges_hint(const struct nvlxi_ranges *ranges, uint64_t address) {
+static inline uint32_t nvlxi_intervals_hint(const struct nvlxi_intervals *ranges, uint64_t address) {
     const _Atomic uint32_t *slot = &ranges->slot[(address >> ranges->shift) & ranges->mask];
     return atomic_load_explicit(slot, memory_order_relaxed) / NVLXI_PIECE;
 }
 
 /* The first piece that ends after `address`, or 0: the one that holds it, if any does. */
-static inline uint32_t nvlxi_ranges_find(const struct nvlxi_ranges *ranges, uint64_t address) {
-    const uint32_t likely = nvlxi_ranges_hint(ranges, address);
+static inline uint32_t nvlxi_intervals_find(const struct nvlxi_intervals *ranges, uint64_t address) {
+    const uint32_t likely = nvlxi_intervals_hint(ranges, address);
     const struct nvlxi_range *piece = &ranges->piece[likely];
-    return address - piece->start <= piece->last ? likely : nvlxi_ranges_find_further(ranges, address, likely);
+    return address - piece->start <= piece->last ? likely : nvlxi_intervals_find_further(ranges, address, likely);
 }
 
 /* The piece above another one, in the order of addresses, or 0. Of 0: the first. */
-static inline uint32_t nvlxi_ranges_next(const struct nvlxi_ranges *ranges, uint32_t id) {
+static inline uint32_t nvlxi_intervals_next(const struct nvlxi_intervals *ranges, uint32_t id) {
     return ranges->store.layers[id].above;
 }
 
 /* A number that this piece has as long as it lives, and no other of this table ever; never 0. */
-static inline uint64_t nvlxi_ranges_born(const struct nvlxi_ranges *ranges, uint32_t id) {
+static inline uint64_t nvlxi_intervals_born(const struct nvlxi_intervals *ranges, uint32_t id) {
     return ranges->store.layers[id].born;
 }
 
@@ -129,25 +129,25 @@ static inline bool nvlxi_holds(uint64_t start, uint64_t size, uint64_t address, 
 }
 
 /* Whether no copy may go on from the piece below, which adjoins, into this one. */
-static inline bool nvlxi_ranges_border(const struct nvlxi_ranges *ranges, uint32_t id) {
+static inline bool nvlxi_intervals_border(const struct nvlxi_intervals *ranges, uint32_t id) {
     const uint32_t below = ranges->store.layers[id].below;
     return !ranges->piece[id].joined && ranges->piece[below].end == ranges->piece[id].start;
 }
 
 /* How far [address, end), of which `piece` holds the first byte and adjacent ones the rest, goes without a border. */
-uint64_t nvlxi_ranges_reach(const struct nvlxi_ranges *ranges, uint32_t piece, uint64_t end);
+uint64_t nvlxi_intervals_reach(const struct nvlxi_intervals *ranges, uint32_t piece, uint64_t end);
 
 /* Whether [address, address + length), length > 0, lies in adjacent pieces, whatever the borders, from `piece` on, that
  * all grant `access` (every bit). If not, *where is the first byte that is missing or not granted, and *registered
  * tells whether it is the latter. */
-bool nvlxi_ranges_cover(const struct nvlxi_ranges *ranges, uint32_t piece, uint64_t address, uint64_t length,
-                        uint32_t access, uint64_t *where, bool *registered);
+bool nvlxi_intervals_cover(const struct nvlxi_intervals *ranges, uint32_t piece, uint64_t address, uint64_t length,
+                           uint32_t access, uint64_t *where, bool *registered);
 
 /* ---- Between interval_map.c and interval_build.c ------------------------------------------------------ */
 
 /* A store of no pieces. NVLX_ENOMEM, not logged. */
 int nvlxi_store_init(uint32_t capacity, struct nvlxi_store *store);
 void nvlxi_store_free(struct nvlxi_store *store);
-uint64_t nvlxi_ranges_new_version(void);
+uint64_t nvlxi_intervals_new_version(void);
 
 #endif

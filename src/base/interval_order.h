@@ -8,8 +8,8 @@
  *
  * A change begins where the last one was, and searches only if that is not the place: so it costs little where starts
  * ascend. What a change notes for the next one, no lookup reads. */
-#ifndef NVLXI_INTERVAL_ORDER_H
-#define NVLXI_INTERVAL_ORDER_H
+#ifndef NVLXI_BASE_INTERVAL_ORDER_H
+#define NVLXI_BASE_INTERVAL_ORDER_H
 
 #include <stdint.h>
 

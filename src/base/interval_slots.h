@@ -6,8 +6,8 @@
  * outdated does no harm, since whoever follows one looks whether the piece holds the address. Who had to search for a
  * piece instead writes it into the slot: slots are read and written by any number of threads at the same time.
  * Clusters of addresses that are far apart share the slots. */
-#ifndef NVLXI_INTERVAL_SLOTS_H
-#define NVLXI_INTERVAL_SLOTS_H
+#ifndef NVLXI_BASE_INTERVAL_SLOTS_H
+#define NVLXI_BASE_INTERVAL_SLOTS_H
 
 #include <stdatomic.h>
 #include <stdbool.h>

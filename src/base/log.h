@@ -1,8 +1,8 @@
 /* The one log function. glog is behind it, or the caller's callback (nvlx_set_log).
  *
  * SPDX-License-Identifier: Apache-2.0 */
-#ifndef NVLXI_LOG_H
-#define NVLXI_LOG_H
+#ifndef NVLXI_BASE_LOG_H
+#define NVLXI_BASE_LOG_H
 
 #include <stdbool.h>
 

@@ -2,8 +2,8 @@
  * file beyond RLIMIT_FSIZE, SIGPIPE of a closed pipe. The call fails all the same, with EFBIG or EPIPE.
  *
  * SPDX-License-Identifier: Apache-2.0 */
-#ifndef NVLXI_MUTE_H
-#define NVLXI_MUTE_H
+#ifndef NVLXI_BASE_MUTE_H
+#define NVLXI_BASE_MUTE_H
 
 #include <signal.h>
 #include <stdbool.h>

@@ -2,8 +2,8 @@
  * descriptor carries.
  *
  * SPDX-License-Identifier: Apache-2.0 */
-#ifndef NVLXI_RECORDS_H
-#define NVLXI_RECORDS_H
+#ifndef NVLXI_BASE_RECORDS_H
+#define NVLXI_BASE_RECORDS_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -62,7 +62,8 @@ struct nvlxi_region_record {
     uint32_t access;  /* NVLX_ACCESS_... */
     uint64_t address; /* in the exporter's address space; 0 without a segment */
     uint64_t length;
-    uint32_t spans; /* segments that it lies in: 1, or more adjacent ones, from `segment` on; 0 without a segment */
+    uint32_t
+        segment_count; /* segments that it lies in: 1, or more adjacent ones, from `segment` on; 0 without a segment */
 };
 
 /* One contiguous copy: what a plan is made of, and what the copy kernels read. */

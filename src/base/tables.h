@@ -6,8 +6,8 @@
  * waits, no more readers are let in, so it waits for those that are inside. When it leaves, no other writer is waiting,
  * so the readers that came meanwhile get in. Writers hold it for microseconds, and nobody calls a driver under it, so
  * a reader tries for a while before it sleeps. */
-#ifndef NVLXI_TABLES_H
-#define NVLXI_TABLES_H
+#ifndef NVLXI_BASE_TABLES_H
+#define NVLXI_BASE_TABLES_H
 
 #include <pthread.h>
 

@@ -53,7 +53,7 @@ static size_t character(const char *bytes, size_t length) {
     return code_point >= least && is_allowed(code_point) ? count : 0;
 }
 
-bool nvlxi_name_bytes_valid(const char *bytes, size_t length) {
+bool nvlxi_utf8_bytes_are_name(const char *bytes, size_t length) {
     if (length == 0 || length > NAME_BYTES_MAX)
         return false;
     for (size_t i = 0; i < length;) {
@@ -65,6 +65,6 @@ bool nvlxi_name_bytes_valid(const char *bytes, size_t length) {
     return true;
 }
 
-bool nvlxi_name_valid(const char *name) {
-    return nvlxi_name_bytes_valid(name, strnlen(name, NAME_BYTES_MAX + 1));
+bool nvlxi_utf8_is_name(const char *name) {
+    return nvlxi_utf8_bytes_are_name(name, strnlen(name, NAME_BYTES_MAX + 1));
 }

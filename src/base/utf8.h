@@ -1,6 +1,6 @@
 /* Which names a region may have. SPDX-License-Identifier: Apache-2.0 */
-#ifndef NVLXI_NAME_H
-#define NVLXI_NAME_H
+#ifndef NVLXI_BASE_UTF8_H
+#define NVLXI_BASE_UTF8_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -10,10 +10,10 @@ extern "C" {
 #endif
 
 /* Whether `name` is 1 to 255 bytes of valid UTF-8 without control characters (U+0000 to U+001F, U+007F to U+009F). */
-bool nvlxi_name_valid(const char *name);
+bool nvlxi_utf8_is_name(const char *name);
 
 /* The same for bytes without a final NUL. */
-bool nvlxi_name_bytes_valid(const char *bytes, size_t length);
+bool nvlxi_utf8_bytes_are_name(const char *bytes, size_t length);
 
 #ifdef __cplusplus
 }

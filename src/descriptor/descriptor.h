@@ -1,8 +1,8 @@
 /* Records <-> JSON: the text that a process hands to its peers. The format is described in decode.cc.
  *
  * SPDX-License-Identifier: Apache-2.0 */
-#ifndef NVLXI_DESCRIPTOR_H
-#define NVLXI_DESCRIPTOR_H
+#ifndef NVLXI_DESCRIPTOR_DESCRIPTOR_H
+#define NVLXI_DESCRIPTOR_DESCRIPTOR_H
 
 #include <stddef.h>
 
@@ -35,7 +35,7 @@ size_t nvlxi_descriptor_segment_room(const struct nvlxi_handle *handle);
 
 /* Reads a text that is not trusted. What comes back is sound: counts bounded, no sum wraps, segments have a size and do
  * not overlap each other and have the file and handle that their kind takes, each region with a length lies inside the
- * segments that it spans, which are adjacent and join, names are unique and valid UTF-8.
+ * segments that it lies in, which are adjacent and join, names are unique and valid UTF-8.
  * NVLX_EFORMAT, NVLX_EVERSION, NVLX_ENOMEM, with the place in the message. */
 int nvlxi_descriptor_decode(const char *text, size_t length, struct nvlxi_descriptor **descriptor);
 

@@ -17,12 +17,12 @@
 #define HEX "\"0x%" PRIx64 "\""
 
 #define ENTRY(...) {__VA_ARGS__},
-static const struct nvlxi_wire_kind kinds[] = {NVLXI_WIRE_KINDS(ENTRY)};
-static const struct nvlxi_wire_access accesses[] = {NVLXI_WIRE_ACCESSES(ENTRY)};
+static const struct nvlxi_protocol_kind kinds[] = {NVLXI_PROTOCOL_KINDS(ENTRY)};
+static const struct nvlxi_protocol_access accesses[] = {NVLXI_PROTOCOL_ACCESSES(ENTRY)};
 #undef ENTRY
 
 /* NULL for one of a newer version. */
-static const struct nvlxi_wire_kind *find_kind(const struct nvlxi_segment_record *segment) {
+static const struct nvlxi_protocol_kind *find_kind(const struct nvlxi_segment_record *segment) {
     for (size_t i = 0; i < NVLXI_COUNT(kinds); i++)
         if (kinds[i].kind == segment->kind)
             return &kinds[i];
@@ -41,7 +41,7 @@ static const char *access_name(uint32_t access) {
 
 /* As a peer will take them from the kind. */
 static bool has_what_kind_takes(const struct nvlxi_segment_record *segment) {
-    const struct nvlxi_wire_kind *kind = find_kind(segment);
+    const struct nvlxi_protocol_kind *kind = find_kind(segment);
     if (!kind)
         return !segment->file && !segment->joins;
     return segment->file == kind->file && segment->joins == kind->joins && (segment->handle.length || !kind->handle);
@@ -49,14 +49,14 @@ static bool has_what_kind_takes(const struct nvlxi_segment_record *segment) {
 
 static bool lies_in_segments(const struct nvlxi_region_record *region, const struct nvlxi_descriptor *descriptor) {
     if (region->segment == NVLXI_NO_SEGMENT)
-        return region->length == 0 && region->spans == 0;
-    if (region->segment >= descriptor->segment_count || region->length == 0 || region->spans == 0 ||
-        region->spans > descriptor->segment_count - region->segment)
+        return region->length == 0 && region->segment_count == 0;
+    if (region->segment >= descriptor->segment_count || region->length == 0 || region->segment_count == 0 ||
+        region->segment_count > descriptor->segment_count - region->segment)
         return false;
     const struct nvlxi_segment_record *first = &descriptor->segments[region->segment],
-                                      *last = first + region->spans - 1;
+                                      *last = first + region->segment_count - 1;
     for (const struct nvlxi_segment_record *segment = first; segment < last; segment++)
-        if (!nvlxi_wire_adjoin(segment, segment + 1))
+        if (!nvlxi_protocol_adjoin(segment, segment + 1))
             return false;
     uint64_t offset = region->address - first->base; /* wraps to beyond the size if the address is below */
     uint64_t before_last = last->base - first->base;
@@ -81,7 +81,7 @@ static int check(const struct nvlxi_descriptor *descriptor) {
     if (descriptor->segment_count > NVLXI_SEGMENTS_MAX || descriptor->region_count > NVLXI_REGIONS_MAX)
         return nvlxi_fail(NVLX_EINVAL, "%zu segments and %zu regions: a descriptor has at most %u and %u",
                           descriptor->segment_count, descriptor->region_count, NVLXI_SEGMENTS_MAX, NVLXI_REGIONS_MAX);
-    if (descriptor->address[0] && !nvlxi_name_valid(descriptor->address))
+    if (descriptor->address[0] && !nvlxi_utf8_is_name(descriptor->address))
         return nvlxi_fail(NVLX_EINVAL, "the address to be served at is not UTF-8 without control characters");
     for (size_t i = 0; i < descriptor->segment_count; i++) {
         int code = check_segment(&descriptor->segments[i], i);
@@ -90,7 +90,7 @@ static int check(const struct nvlxi_descriptor *descriptor) {
     }
     for (size_t i = 0; i < descriptor->region_count; i++) {
         const struct nvlxi_region_record *region = &descriptor->regions[i];
-        if (region->name[0] && !nvlxi_name_valid(region->name))
+        if (region->name[0] && !nvlxi_utf8_is_name(region->name))
             return nvlxi_fail(NVLX_EINVAL,
                               "the name of regions[%zu] is not 1 to 255 bytes of UTF-8 without control characters", i);
         if (!access_name(region->access))
@@ -115,7 +115,7 @@ static void write_bytes(FILE *file, const uint8_t *bytes, size_t length) {
 }
 
 static void write_segment(FILE *file, const struct nvlxi_segment_record *segment) {
-    const struct nvlxi_wire_kind *kind = find_kind(segment);
+    const struct nvlxi_protocol_kind *kind = find_kind(segment);
     fprintf(file, "{\"kind\":\"%s\",\"device\":\"", kind ? kind->name : segment->kind_name);
     write_bytes(file, segment->device, sizeof segment->device);
     fprintf(file, "\",\"serial\":" HEX ",\"base\":" HEX ",\"size\":" HEX, segment->serial, segment->base,
@@ -148,7 +148,7 @@ static void write_region(FILE *file, const struct nvlxi_region_record *region,
     else
         fputs("null", file);
     if (region->segment == NVLXI_NO_SEGMENT)
-        fputs(",\"" NVLXI_WIRE_NO_SEGMENT " 0x0 0x0", file);
+        fputs(",\"" NVLXI_PROTOCOL_NO_SEGMENT " 0x0 0x0", file);
     else
         fprintf(file, ",\"%" PRIu32 " 0x%" PRIx64 " 0x%" PRIx64, region->segment,
                 region->address - segments[region->segment].base, region->length);
@@ -170,8 +170,8 @@ static void write_process(FILE *file, const struct nvlxi_descriptor *descriptor)
 }
 
 static void write_text(FILE *file, const struct nvlxi_descriptor *descriptor) {
-    fprintf(file, "{\"format\":\"%s\",\"version\":[%u,%u],\"backend\":\"%s\",\"process\":", NVLXI_WIRE_FORMAT,
-            NVLXI_WIRE_MAJOR, NVLXI_WIRE_MINOR, descriptor->backend);
+    fprintf(file, "{\"format\":\"%s\",\"version\":[%u,%u],\"backend\":\"%s\",\"process\":", NVLXI_PROTOCOL_FORMAT,
+            NVLXI_PROTOCOL_MAJOR, NVLXI_PROTOCOL_MINOR, descriptor->backend);
     write_process(file, descriptor);
     fputs(",\"segments\":[", file);
     for (size_t i = 0; i < descriptor->segment_count; i++) {

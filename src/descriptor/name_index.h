@@ -4,8 +4,8 @@
  *
  * It is sorted by hash, and among equal hashes by name, so that names made to have equal hashes cost no more than a
  * sort; and it takes 8 bytes a name. */
-#ifndef NVLXI_NAME_INDEX_H
-#define NVLXI_NAME_INDEX_H
+#ifndef NVLXI_DESCRIPTOR_NAME_INDEX_H
+#define NVLXI_DESCRIPTOR_NAME_INDEX_H
 
 #include "base/records.h"
 

@@ -6,8 +6,8 @@
  * Every function returns 0 or a negative NVLX_E... code after nvlxi_fail; may be called from any thread, with any
  * current device or none, and leaves the caller's as it was; none is called with a lock held that another call needs to
  * make progress. */
-#ifndef NVLXI_DEVICE_H
-#define NVLXI_DEVICE_H
+#ifndef NVLXI_DEVICE_DEVICE_H
+#define NVLXI_DEVICE_DEVICE_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,23 +1,23 @@
 /* The allocations under a range of addresses: one, or adjacent ones that join.
  *
  * SPDX-License-Identifier: Apache-2.0 */
-#ifndef NVLXI_GROUND_H
-#define NVLXI_GROUND_H
+#ifndef NVLXI_LOCAL_EXTENTS_H
+#define NVLXI_LOCAL_EXTENTS_H
 
 #include <stddef.h>
 #include <stdint.h>
 
 #include "device/device.h"
 
-struct nvlxi_ground {
+struct nvlxi_extents {
     struct nvlxi_allocation *list, one; /* `list` points to `one`, or to memory of its own where there are more */
     size_t count, capacity;
 };
 
 /* Asks the device what lies under [address, address + length), length > 0. NVLX_ERANGE: the range leaves what it begins
  * in. To be freed also when it failed. */
-int nvlxi_ground_survey(const struct nvlxi_device_ops *ops, struct nvlxi_device *device, uint64_t address,
-                        uint64_t length, struct nvlxi_ground *ground);
-void nvlxi_ground_free(struct nvlxi_ground *ground);
+int nvlxi_extents_survey(const struct nvlxi_device_ops *ops, struct nvlxi_device *device, uint64_t address,
+                         uint64_t length, struct nvlxi_extents *extents);
+void nvlxi_extents_free(struct nvlxi_extents *extents);
 
 #endif

@@ -12,8 +12,8 @@
 static struct nvlxi_allocation *snapshot(struct nvlxi_registration *r, size_t *count) {
     *count = 0;
     pthread_mutex_lock(&r->mutex);
-    struct nvlxi_allocation *list = malloc((r->ground.count + 1) * sizeof *list);
-    for (uint32_t id = nvlxi_ranges_next(&r->ground, 0); list && id; id = nvlxi_ranges_next(&r->ground, id))
+    struct nvlxi_allocation *list = malloc((r->extents.count + 1) * sizeof *list);
+    for (uint32_t id = nvlxi_intervals_next(&r->extents, 0); list && id; id = nvlxi_intervals_next(&r->extents, id))
         list[(*count)++] = r->by_number[id]->allocation;
     pthread_mutex_unlock(&r->mutex);
     return list;
@@ -77,7 +77,7 @@ static void record_region(const struct nvlx_region *region, struct nvlxi_descrip
     *record = (struct nvlxi_region_record){.name = descriptor->names,
                                            .segment = region->segment_count ? region->stakes[0].segment->index
                                                                             : NVLXI_NO_SEGMENT,
-                                           .spans = region->segment_count,
+                                           .segment_count = region->segment_count,
                                            .access = region->access,
                                            .address = region->address,
                                            .length = region->length};
@@ -91,7 +91,7 @@ static void record_region(const struct nvlx_region *region, struct nvlxi_descrip
 static void fill_records(struct nvlxi_registration *r, struct nvlxi_descriptor *descriptor) {
     char *name = descriptor->names;
     *name++ = '\0'; /* the empty name */
-    for (uint32_t id = nvlxi_ranges_next(&r->ground, 0); id; id = nvlxi_ranges_next(&r->ground, id))
+    for (uint32_t id = nvlxi_intervals_next(&r->extents, 0); id; id = nvlxi_intervals_next(&r->extents, id))
         if (r->by_number[id]->shared)
             record_segment(r->by_number[id], descriptor);
     for (size_t i = 0; i < r->region_count; i++)

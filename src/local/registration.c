@@ -11,12 +11,12 @@
 
 int nvlxi_registration_init(struct nvlxi_registration *registration) {
     struct nvlxi_registration *r = registration;
-    int code = nvlxi_ranges_init(&r->ranges);
+    int code = nvlxi_intervals_init(&r->ranges);
     if (code)
         return code;
-    code = nvlxi_ranges_init(&r->ground);
+    code = nvlxi_intervals_init(&r->extents);
     if (code) {
-        nvlxi_ranges_free(&r->ranges);
+        nvlxi_intervals_free(&r->ranges);
         return code;
     }
     r->told = (struct nvlxi_told){.text = NVLXI_PROCESS_ROOM};
@@ -47,11 +47,11 @@ void nvlxi_registration_tell(struct nvlxi_registration *registration) {
 /* After a change: what can be done while transfers go on. Under the mutex. */
 static void tidy(struct nvlxi_registration *r) {
     struct nvlxi_slots *slots;
-    nvlxi_ranges_tidy(&r->ranges);
-    if (!nvlxi_ranges_worn(&r->ranges) || !(slots = nvlxi_ranges_new_slots(&r->ranges)))
+    nvlxi_intervals_tidy(&r->ranges);
+    if (!nvlxi_intervals_worn(&r->ranges) || !(slots = nvlxi_intervals_new_slots(&r->ranges)))
         return;
     nvlxi_tables_write(r->tables);
-    slots = nvlxi_ranges_swap_slots(&r->ranges, slots);
+    slots = nvlxi_intervals_swap_slots(&r->ranges, slots);
     nvlxi_tables_write_end(r->tables);
     free(slots);
 }
@@ -124,10 +124,10 @@ static int prepare(struct nvlxi_registration *r, struct nvlx_region *region) {
 }
 
 /* Enters a region whose allocations are known; all or nothing. */
-static int enter(struct nvlxi_registration *r, const struct nvlxi_ground *ground, struct nvlx_region *region) {
+static int enter(struct nvlxi_registration *r, const struct nvlxi_extents *extents, struct nvlx_region *region) {
     pthread_mutex_lock(&r->mutex);
-    nvlxi_ranges_approach(&r->ranges, region->address);
-    int code = nvlxi_segments_acquire(r, ground, region);
+    nvlxi_intervals_approach(&r->ranges, region->address);
+    int code = nvlxi_segments_acquire(r, extents, region);
     if (code)
         goto unlock;
     if ((code = prepare(r, region)))
@@ -156,7 +156,7 @@ unlock:
 /* ---- Register, unregister ---------------------------------------------------------------------------- */
 
 static int check_name(const char *name) {
-    if (!name || nvlxi_name_valid(name))
+    if (!name || nvlxi_utf8_is_name(name))
         return 0;
     return nvlxi_fail(NVLX_EINVAL,
                       "the name \"%.40s\" of %zu bytes is not UTF-8 of 1 to %d bytes without control characters", name,
@@ -199,25 +199,25 @@ static int make_region(uint64_t address, uint64_t length, const struct nvlx_regi
 
 int nvlxi_registration_add(struct nvlxi_registration *registration, uint64_t address, uint64_t length,
                            const struct nvlx_region_options *options, struct nvlx_region **region) {
-    struct nvlxi_ground ground = {.list = &ground.one};
+    struct nvlxi_extents extents = {.list = &extents.one};
     struct nvlx_region *made = NULL;
     int code = check_name(options->name);
     if (!code && options->access > NVLX_ACCESS_READ_WRITE)
         code = nvlxi_fail(NVLX_EINVAL, "access %" PRIu32 " is not one of NVLX_ACCESS_...", options->access);
     if (!code && length)
-        code = nvlxi_ground_survey(registration->ops, registration->device, address, length, &ground);
+        code = nvlxi_extents_survey(registration->ops, registration->device, address, length, &extents);
     if (!code && length)
-        registration->ops->load(registration->device, ground.one.gpu);
-    if (code || (code = make_region(address, length, options, ground.count, &made)))
+        registration->ops->load(registration->device, extents.one.gpu);
+    if (code || (code = make_region(address, length, options, extents.count, &made)))
         goto free_ground;
     made->engine = registration->engine;
-    code = enter(registration, &ground, made);
+    code = enter(registration, &extents, made);
     if (code)
         free_region(made);
     else
         *region = made;
 free_ground:
-    nvlxi_ground_free(&ground);
+    nvlxi_extents_free(&extents);
     return code;
 }
 
@@ -227,7 +227,7 @@ int nvlxi_registration_remove(struct nvlxi_registration *registration, struct nv
     *user = NVLXI_NOBODY;
     pthread_mutex_lock(&r->mutex);
     if (region->length && !region->stale) {
-        nvlxi_ranges_approach(&r->ranges, region->address);
+        nvlxi_intervals_approach(&r->ranges, region->address);
         nvlxi_tables_write(r->tables);
         *user = find_user(context, region->address, region->length);
         if (*user == NVLXI_NOBODY)
@@ -283,8 +283,8 @@ void nvlxi_registration_free(struct nvlxi_registration *registration) {
     }
     free(r->regions);
     free(r->by_number);
-    nvlxi_ranges_free(&r->ranges);
-    nvlxi_ranges_free(&r->ground);
+    nvlxi_intervals_free(&r->ranges);
+    nvlxi_intervals_free(&r->extents);
     pthread_cond_destroy(&r->export_done);
     pthread_mutex_destroy(&r->mutex);
 }

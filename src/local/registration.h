@@ -10,7 +10,7 @@
  *
  * A READY segment becomes stale when its memory is found to be freed: a younger segment lies over it, the driver says
  * so at export, or nvlx_free is about to free it. A stale segment is neither exported nor used by transfers; regions in
- * it can only be unregistered. Those that are not stale do not overlap: `ground` has them by address.
+ * it can only be unregistered. Those that are not stale do not overlap: `extents` has them by address.
  *
  * A region lies in one segment, or in a run of adjacent ones whose kind joins, such as the chunks of virtual-memory
  * management: it has a stake in each of them. When one of them becomes stale, so does the region.
@@ -19,8 +19,8 @@
  * lookup table `ranges`: transfers hold it for reading while they check their ops; who changes the table holds both.
  * Under `tables` only one region's pieces are changed, or those of a segment that becomes stale: memory is allocated
  * before, and freed after. Order: mutex, then tables. */
-#ifndef NVLXI_REGISTRATION_H
-#define NVLXI_REGISTRATION_H
+#ifndef NVLXI_LOCAL_REGISTRATION_H
+#define NVLXI_LOCAL_REGISTRATION_H
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -49,7 +49,7 @@ struct nvlxi_segment {
     struct nvlxi_handle handle;
     uint8_t uuid[NVLXI_UUID_BYTES]; /* of its GPU */
     bool ready, stale;
-    uint32_t number;            /* in `ground`, if it is READY and not stale */
+    uint32_t number;            /* in `extents`, if it is READY and not stale */
     uint32_t index;             /* scratch, under the mutex: of its record */
     struct nvlxi_stake *stakes; /* list: of its regions */
     size_t regions;
@@ -99,9 +99,9 @@ struct nvlxi_registration {
     size_t region_count, capacity;
     struct nvlxi_told told, limits;
     uint64_t generation, handles_exported;
-    struct nvlxi_ranges ranges;               /* of regions: the lookup table */
-    struct nvlxi_ranges ground;               /* of segments */
-    struct nvlxi_segment **by_number;         /* those of `ground` */
+    struct nvlxi_intervals ranges;            /* of regions: the lookup table */
+    struct nvlxi_intervals extents;           /* of segments */
+    struct nvlxi_segment **by_number;         /* those of `extents` */
     size_t numbers;                           /* room of by_number */
     _Atomic(nvlxi_change_function) on_change; /* NULL: nobody listens */
     void *on_change_context;                  /* never changes while on_change is set */
@@ -146,7 +146,7 @@ void nvlxi_registration_records_free(struct nvlxi_descriptor *descriptor);
 /* ---- Between registration.c, segments.c and records.c; all under the mutex ---------------- */
 
 /* Gives the region a stake in the segments of its allocations, all or none. Lets go of the mutex meanwhile. */
-int nvlxi_segments_acquire(struct nvlxi_registration *registration, const struct nvlxi_ground *ground,
+int nvlxi_segments_acquire(struct nvlxi_registration *registration, const struct nvlxi_extents *extents,
                            struct nvlx_region *region);
 void nvlxi_segments_release(struct nvlxi_registration *registration, struct nvlx_region *region);
 

@@ -10,8 +10,8 @@
 /* ---- Becoming stale ---------------------------------------------------------------------------------- */
 
 static void leave_ground(struct nvlxi_registration *r, const struct nvlxi_segment *segment) {
-    const struct nvlxi_range range = r->ground.piece[segment->number];
-    nvlxi_ranges_remove(&r->ground, &range);
+    const struct nvlxi_range range = r->extents.piece[segment->number];
+    nvlxi_intervals_remove(&r->extents, &range);
 }
 
 /* With the tables locked for writing. */
@@ -40,8 +40,8 @@ void nvlxi_segment_retire(struct nvlxi_registration *registration, struct nvlxi_
 
 /* The first segment that is not stale and ends after an address, if it starts before `end`; else NULL. */
 static struct nvlxi_segment *first_under(const struct nvlxi_registration *r, uint64_t address, uint64_t end) {
-    const uint32_t number = nvlxi_ranges_search(&r->ground, address);
-    return r->ground.piece[number].start < end ? r->by_number[number] : NULL;
+    const uint32_t number = nvlxi_intervals_search(&r->extents, address);
+    return r->extents.piece[number].start < end ? r->by_number[number] : NULL;
 }
 
 size_t nvlxi_segments_retire(struct nvlxi_registration *registration, uint64_t address, uint64_t length) {
@@ -60,10 +60,10 @@ static int export_segment(struct nvlxi_registration *r, struct nvlxi_segment *se
     return code ? code : r->ops->export_handle(r->device, &segment->allocation, &segment->handle);
 }
 
-/* Makes room for one segment more in `ground`. */
+/* Makes room for one segment more in `extents`. */
 static int reserve_number(struct nvlxi_registration *r, const struct nvlxi_range *range) {
-    int code = nvlxi_ranges_reserve(&r->ground, range->start, range->end, 1);
-    const size_t numbers = r->ground.spare.piece ? r->ground.spare.capacity : r->ground.store.capacity;
+    int code = nvlxi_intervals_reserve(&r->extents, range->start, range->end, 1);
+    const size_t numbers = r->extents.spare.piece ? r->extents.spare.capacity : r->extents.store.capacity;
     if (code || numbers <= r->numbers)
         return code;
     struct nvlxi_segment **by_number = realloc(r->by_number, numbers * sizeof(*by_number));
@@ -74,8 +74,8 @@ static int reserve_number(struct nvlxi_registration *r, const struct nvlxi_range
     return 0;
 }
 
-/* Makes an exported segment READY, and enters it in `ground`. Where it overlaps another one, the older one's memory was
- * freed. */
+/* Makes an exported segment READY, and enters it in `extents`. Where it overlaps another one, the older one's memory
+ * was freed. */
 static int settle(struct nvlxi_registration *r, struct nvlxi_segment *segment) {
     const struct nvlxi_range range = {.start = segment->key.base, .end = segment->key.base + segment->allocation.size};
     struct nvlxi_segment *other;
@@ -86,7 +86,7 @@ static int settle(struct nvlxi_registration *r, struct nvlxi_segment *segment) {
         int code = reserve_number(r, &range);
         if (code)
             return code;
-        segment->number = nvlxi_ranges_insert(&r->ground, &range, true);
+        segment->number = nvlxi_intervals_insert(&r->extents, &range, true);
         r->by_number[segment->number] = segment;
     }
     segment->ready = true;
@@ -151,11 +151,11 @@ static int acquire(struct nvlxi_registration *r, const struct nvlxi_allocation *
     return 0;
 }
 
-int nvlxi_segments_acquire(struct nvlxi_registration *registration, const struct nvlxi_ground *ground,
+int nvlxi_segments_acquire(struct nvlxi_registration *registration, const struct nvlxi_extents *extents,
                            struct nvlx_region *region) {
-    for (; region->segment_count < ground->count; region->segment_count++) {
+    for (; region->segment_count < extents->count; region->segment_count++) {
         const uint32_t next = region->segment_count;
-        int code = acquire(registration, &ground->list[next], region, &region->stakes[next]);
+        int code = acquire(registration, &extents->list[next], region, &region->stakes[next]);
         if (code) {
             nvlxi_segments_release(registration, region);
             return code;
@@ -215,23 +215,23 @@ int nvlxi_region_reserve(struct nvlxi_registration *registration, const struct n
     uint32_t index = 0, ranges = 0;
     for (; index < region->segment_count; ranges++)
         next_range(region, &index);
-    return ranges
-               ? nvlxi_ranges_reserve(&registration->ranges, region->address, region->address + region->length, ranges)
-               : 0;
+    return ranges ? nvlxi_intervals_reserve(&registration->ranges, region->address, region->address + region->length,
+                                            ranges)
+                  : 0;
 }
 
 void nvlxi_region_map(struct nvlxi_registration *registration, const struct nvlx_region *region) {
     for (uint32_t index = 0; index < region->segment_count;) {
         const struct nvlxi_segment *first = region->stakes[index].segment;
         const struct nvlxi_range range = next_range(region, &index);
-        nvlxi_ranges_insert(&registration->ranges, &range, is_border(first, range.start));
+        nvlxi_intervals_insert(&registration->ranges, &range, is_border(first, range.start));
     }
 }
 
 void nvlxi_region_unmap(struct nvlxi_registration *registration, const struct nvlx_region *region) {
     for (uint32_t index = 0; index < region->segment_count;) {
         const struct nvlxi_range range = next_range(region, &index);
-        nvlxi_ranges_remove(&registration->ranges, &range);
+        nvlxi_intervals_remove(&registration->ranges, &range);
     }
 }
 

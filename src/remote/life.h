@@ -1,8 +1,8 @@
 /* Which engines of this process are still there: for peers that are engines of this process.
  *
  * SPDX-License-Identifier: Apache-2.0 */
-#ifndef NVLXI_LIFE_H
-#define NVLXI_LIFE_H
+#ifndef NVLXI_REMOTE_LIFE_H
+#define NVLXI_REMOTE_LIFE_H
 
 #include <stdbool.h>
 

@@ -13,8 +13,8 @@
 #define MAP_TRIES       32 /* to map what changes meanwhile, at least ... */
 #define MAP_PATIENCE_NS INT64_C(10000000000)
 
-int nvlxi_relocation_init(struct nvlxi_relocation *relocation, const struct nvlxi_identity *identity) {
-    struct nvlxi_relocation *r = relocation;
+int nvlxi_remote_init(struct nvlxi_remote *remote, const struct nvlxi_identity *identity) {
+    struct nvlxi_remote *r = remote;
     r->identity = *identity;
     for (int gpu = 0; gpu < r->gpus && gpu < NVLXI_DEVICES_MAX; gpu++) {
         int code = r->ops->uuid(r->device, gpu, r->uuids[gpu]);
@@ -30,24 +30,24 @@ int nvlxi_relocation_init(struct nvlxi_relocation *relocation, const struct nvlx
     return 0;
 }
 
-void nvlxi_relocation_free(struct nvlxi_relocation *relocation) {
-    nvlxi_life_end(relocation->life);
-    pthread_cond_destroy(&relocation->opened);
-    pthread_mutex_destroy(&relocation->mutex);
+void nvlxi_remote_free(struct nvlxi_remote *remote) {
+    nvlxi_life_end(remote->life);
+    pthread_cond_destroy(&remote->opened);
+    pthread_mutex_destroy(&remote->mutex);
 }
 
 /* ---- Mappings ---------------------------------------------------------------------------------------- */
 
-/* Enters a READY mapping into a table. False if the table does not have the span, or calls another one by its serial:
+/* Enters a READY mapping into a table. False if the table does not have the run, or calls another one by its serial:
  * who wrote the text is not trusted, and nothing beyond what was opened may be reached. Under the mutex. */
 static bool publish(const struct nvlxi_peer_table *table, struct nvlxi_mapping *mapping) {
-    const struct nvlxi_span *span = nvlxi_spans_find(&table->spans, mapping->key.base, mapping->key.serial);
-    if (!span || span->size != mapping->size || span->read_only != mapping->read_only)
+    const struct nvlxi_run *run = nvlxi_runs_find(&table->runs, mapping->key.base, mapping->key.serial);
+    if (!run || run->size != mapping->size || run->read_only != mapping->read_only)
         return false;
     const struct nvlxi_view *view = &table->views[mapping->key.gpu];
-    const size_t index = (size_t)(span - table->spans.span);
+    const size_t index = (size_t)(run - table->runs.run);
     view->mapping[index] = mapping; /* NOLINT(clang-analyzer-core.NullDereference): the GPU is one of the views' */
-    atomic_store_explicit(&view->offset[index], mapping->address - span->base, memory_order_release);
+    atomic_store_explicit(&view->offset[index], mapping->address - run->base, memory_order_release);
     return true;
 }
 
@@ -59,7 +59,7 @@ static void retire(struct nvlx_peer *peer, struct nvlxi_mapping *mapping) {
 }
 
 static int close_mapping(struct nvlx_peer *peer, struct nvlxi_mapping *mapping) {
-    struct nvlxi_relocation *r = peer->relocation;
+    struct nvlxi_remote *r = peer->remote;
     int code = mapping->foreign ? r->ops->unmap(r->device, (int)mapping->key.gpu, mapping->address) : 0;
     atomic_fetch_sub(&r->mappings, 1);
     free(mapping->own);
@@ -69,7 +69,7 @@ static int close_mapping(struct nvlx_peer *peer, struct nvlxi_mapping *mapping) 
 
 /* Closes what is retired and not pinned: nothing can pin it any more. Blocks in the driver, without a lock. */
 static int close_retired(struct nvlx_peer *peer) {
-    struct nvlxi_relocation *r = peer->relocation;
+    struct nvlxi_remote *r = peer->remote;
     struct nvlxi_mapping *mapping, *next, *pinned = NULL, *closing = NULL;
     int code = 0;
     pthread_mutex_lock(&r->mutex);
@@ -101,9 +101,9 @@ static int fail_freed(uint64_t base) {
     return nvlxi_fail(NVLX_ESTALE, "segment 0x%" PRIx64 " of this process was freed", base);
 }
 
-int nvlxi_mapping_check(const struct nvlxi_relocation *relocation, const struct nvlxi_mapping *mapping) {
+int nvlxi_mapping_check(const struct nvlxi_remote *remote, const struct nvlxi_mapping *mapping) {
     for (size_t i = 0; i < mapping->own_count; i++) {
-        int code = relocation->ops->alive(relocation->device, &mapping->own[i]);
+        int code = remote->ops->alive(remote->device, &mapping->own[i]);
         if (code)
             return code == NVLX_ESTALE ? fail_freed(mapping->own[i].base) : code;
     }
@@ -112,7 +112,7 @@ int nvlxi_mapping_check(const struct nvlxi_relocation *relocation, const struct 
 
 /* Finds the allocation that a segment of this process is. Whether it is still there is asked first: of what has been
  * freed, the driver says no more than that it does not know it. */
-static int find_own(const struct nvlxi_relocation *r, const struct nvlxi_segment_record *segment,
+static int find_own(const struct nvlxi_remote *r, const struct nvlxi_segment_record *segment,
                     struct nvlxi_allocation *allocation) {
     const struct nvlxi_allocation told = {.kind = segment->kind, .base = segment->base, .serial = segment->serial};
     int code = r->ops->alive(r->device, &told);
@@ -133,7 +133,7 @@ static int open_own(struct nvlx_peer *peer, const struct opening *opening, struc
     if (!mapping->own)
         return nvlxi_fail(NVLX_ENOMEM, "no memory to map %zu segments", opening->count);
     for (; mapping->own_count < opening->count && !code; mapping->own_count++)
-        code = find_own(peer->relocation, &opening->segments[mapping->own_count], &mapping->own[mapping->own_count]);
+        code = find_own(peer->remote, &opening->segments[mapping->own_count], &mapping->own[mapping->own_count]);
     mapping->address = opening->segments->base;
     mapping->memory_gpu = mapping->own[opening->count - 1].gpu;
     return code;
@@ -147,14 +147,14 @@ static bool needs_files(const struct opening *opening) {
 }
 
 static int open_files(const struct nvlx_peer *peer, const struct opening *opening, struct nvlxi_files **files) {
-    struct nvlxi_file_server *server = peer->relocation->file_server;
+    struct nvlxi_file_server *server = peer->remote->file_server;
     *files = NULL;
     return needs_files(opening) ? server->open(server, peer, &opening->owner, opening->segments, opening->count, files)
                                 : 0;
 }
 
 static int open_mapping(struct nvlx_peer *peer, const struct opening *opening, struct nvlxi_mapping *mapping) {
-    struct nvlxi_relocation *r = peer->relocation;
+    struct nvlxi_remote *r = peer->remote;
     struct nvlxi_map map = {.gpu = (int)mapping->key.gpu,
                             .owner = &opening->owner.identity,
                             .segments = opening->segments,
@@ -185,7 +185,7 @@ struct nvlxi_opening_try {
 
 /* Waits for another thread's try, and fails as it does: to try again would make each thread wait as long as all before
  * it. Under the mutex. */
-static int await_opening(struct nvlxi_relocation *r, struct nvlxi_opening_try *opening_try) {
+static int await_opening(struct nvlxi_remote *r, struct nvlxi_opening_try *opening_try) {
     opening_try->waiting++;
     while (!opening_try->over)
         pthread_cond_wait(&r->opened, &r->mutex);
@@ -198,7 +198,7 @@ static int await_opening(struct nvlxi_relocation *r, struct nvlxi_opening_try *o
 }
 
 /* Under the mutex. */
-static void end_opening(struct nvlxi_relocation *r, struct nvlxi_opening_try *opening_try, int code) {
+static void end_opening(struct nvlxi_remote *r, struct nvlxi_opening_try *opening_try, int code) {
     opening_try->over = true;
     opening_try->code = code;
     if (code)
@@ -213,7 +213,7 @@ static void end_opening(struct nvlxi_relocation *r, struct nvlxi_opening_try *op
 static int finish_mapping(struct nvlx_peer *peer, struct nvlxi_mapping *mapping) {
     mapping->ready = true;
     mapping->opening = NULL;
-    atomic_fetch_add(&peer->relocation->mappings, 1);
+    atomic_fetch_add(&peer->remote->mappings, 1);
     if (publish(peer->table, mapping))
         return 0;
     retire(peer, mapping);
@@ -222,7 +222,7 @@ static int finish_mapping(struct nvlx_peer *peer, struct nvlxi_mapping *mapping)
 
 /* Adds a PENDING mapping, opens it without the lock, and makes it READY or removes it. Under the mutex. */
 static int create_mapping(struct nvlx_peer *peer, const struct nvlxi_mapping_key *key, const struct opening *opening) {
-    struct nvlxi_relocation *r = peer->relocation;
+    struct nvlxi_remote *r = peer->remote;
     struct nvlxi_opening_try opening_try = {.over = false};
     struct nvlxi_mapping *mapping = calloc(1, sizeof *mapping);
     bool hash_full = mapping == NULL;
@@ -259,28 +259,28 @@ static int check_kind(const struct nvlxi_segment_record *segment) {
     return 0;
 }
 
-/* Copies what is needed to open a span; its segments are to be freed. NVLX_EAGAIN (not logged): there is no such span
+/* Copies what is needed to open a run; its segments are to be freed. NVLX_EAGAIN (not logged): there is no such run
  * (any more). Under the mutex. */
 static int prepare_opening(const struct nvlx_peer *peer, uint64_t base, uint64_t serial, struct opening *opening) {
     const struct nvlxi_descriptor *d = peer->table->descriptor;
-    const struct nvlxi_span *span = nvlxi_spans_find(&peer->table->spans, base, serial);
-    if (!span)
+    const struct nvlxi_run *run = nvlxi_runs_find(&peer->table->runs, base, serial);
+    if (!run)
         return NVLX_EAGAIN;
-    int code = check_kind(&d->segments[span->first]);
+    int code = check_kind(&d->segments[run->first]);
     if (code)
         return code;
     *opening = (struct opening){
-        .owner.identity = d->identity, .count = span->count, .size = span->size, .read_only = span->read_only};
+        .owner.identity = d->identity, .count = run->count, .size = run->size, .read_only = run->read_only};
     memcpy(opening->owner.address, d->address, sizeof d->address);
-    opening->segments = malloc(span->count * sizeof *opening->segments);
+    opening->segments = malloc(run->count * sizeof *opening->segments);
     if (!opening->segments)
-        return nvlxi_fail(NVLX_ENOMEM, "no memory to map %" PRIu32 " segments", span->count);
-    memcpy(opening->segments, &d->segments[span->first], span->count * sizeof *opening->segments);
+        return nvlxi_fail(NVLX_ENOMEM, "no memory to map %" PRIu32 " segments", run->count);
+    memcpy(opening->segments, &d->segments[run->first], run->count * sizeof *opening->segments);
     return 0;
 }
 
-int nvlxi_peer_map_span(struct nvlx_peer *peer, int gpu, uint64_t base, uint64_t serial) {
-    struct nvlxi_relocation *r = peer->relocation;
+int nvlxi_peer_map_run(struct nvlx_peer *peer, int gpu, uint64_t base, uint64_t serial) {
+    struct nvlxi_remote *r = peer->remote;
     const struct nvlxi_mapping_key key = {base, serial, (uint64_t)gpu};
     struct nvlxi_mapping *mapping;
     struct opening opening;
@@ -301,41 +301,41 @@ int nvlxi_peer_map_span(struct nvlx_peer *peer, int gpu, uint64_t base, uint64_t
     return code;
 }
 
-/* The span that holds `address`, which is registered, and the end of what lies in it of [address, end). */
-static int span_at(struct nvlx_peer *peer, uint64_t address, uint64_t end, struct nvlxi_mapping_key *key,
-                   uint64_t *stop) {
-    const struct nvlxi_ranges *ranges = &peer->table->ranges;
-    uint32_t piece = nvlxi_ranges_find(ranges, address);
+/* The run that holds `address`, which is registered, and the end of what lies in it of [address, end). */
+static int run_at(struct nvlx_peer *peer, uint64_t address, uint64_t end, struct nvlxi_mapping_key *key,
+                  uint64_t *stop) {
+    const struct nvlxi_intervals *ranges = &peer->table->ranges;
+    uint32_t piece = nvlxi_intervals_find(ranges, address);
     uint64_t where = address;
     bool registered = false;
     if (piece && ranges->piece[piece].start <= address) {
-        const struct nvlxi_span *span = &peer->table->spans.span[ranges->piece[piece].owner];
-        *key = (struct nvlxi_mapping_key){.base = span->base, .serial = span->serial};
-        *stop = nvlxi_min(end, span->base + span->size);
-        if (nvlxi_ranges_cover(ranges, piece, address, *stop - address, NVLX_ACCESS_NONE, &where, &registered))
+        const struct nvlxi_run *run = &peer->table->runs.run[ranges->piece[piece].owner];
+        *key = (struct nvlxi_mapping_key){.base = run->base, .serial = run->serial};
+        *stop = nvlxi_min(end, run->base + run->size);
+        if (nvlxi_intervals_cover(ranges, piece, address, *stop - address, NVLX_ACCESS_NONE, &where, &registered))
             return 0;
     }
     return nvlxi_fail(NVLX_ERANGE, "the peer's address 0x%" PRIx64 " is not in a registered region", where);
 }
 
-/* Maps the span that holds `address`; *address becomes where the next one begins. NVLX_EAGAIN (not logged): as
- * nvlxi_peer_map_span. */
+/* Maps the run that holds `address`; *address becomes where the next one begins. NVLX_EAGAIN (not logged): as
+ * nvlxi_peer_map_run. */
 static int map_next(struct nvlx_peer *peer, int gpu, uint64_t *address, uint64_t end) {
-    struct nvlxi_relocation *r = peer->relocation;
+    struct nvlxi_remote *r = peer->remote;
     struct nvlxi_mapping_key key = {0};
     uint64_t stop = end;
     nvlxi_tables_read(r->tables);
-    int code = span_at(peer, *address, end, &key, &stop);
+    int code = run_at(peer, *address, end, &key, &stop);
     nvlxi_tables_read_end(r->tables);
     if (!code)
-        code = nvlxi_peer_map_span(peer, gpu, key.base, key.serial);
+        code = nvlxi_peer_map_run(peer, gpu, key.base, key.serial);
     if (!code)
         *address = stop;
     return code;
 }
 
 int nvlxi_peer_map_range(struct nvlx_peer *peer, int gpu, uint64_t address, uint64_t length) {
-    struct nvlxi_relocation *r = peer->relocation;
+    struct nvlxi_remote *r = peer->remote;
     struct nvlxi_patience patience = {0};
     uint64_t end;
     if (gpu < 0 || gpu >= r->gpus)
@@ -370,26 +370,26 @@ static void find_life(struct nvlx_peer *peer) {
     atomic_store(&peer->gone, true);
 }
 
-int nvlxi_peer_open(struct nvlxi_relocation *relocation, const char *text, size_t length, struct nvlx_peer **peer) {
+int nvlxi_peer_open(struct nvlxi_remote *remote, const char *text, size_t length, struct nvlx_peer **peer) {
     struct nvlx_peer *made = calloc(1, sizeof *made);
     if (!made)
         return nvlxi_fail(NVLX_ENOMEM, "no memory for a peer");
-    int code = nvlxi_peer_table_make(relocation, text, length, &made->table);
+    int code = nvlxi_peer_table_make(remote, text, length, &made->table);
     if (code) {
         free(made);
         return code;
     }
-    made->relocation = relocation;
-    made->same_process = nvlxi_identity_same_process(&made->table->descriptor->identity, &relocation->identity);
+    made->remote = remote;
+    made->same_process = nvlxi_identity_same_process(&made->table->descriptor->identity, &remote->identity);
     find_life(made);
     *peer = made;
     return 0;
 }
 
 uint64_t nvlxi_peer_generation(struct nvlx_peer *peer) {
-    nvlxi_tables_read(peer->relocation->tables);
+    nvlxi_tables_read(peer->remote->tables);
     uint64_t generation = peer->table->descriptor->identity.generation;
-    nvlxi_tables_read_end(peer->relocation->tables);
+    nvlxi_tables_read_end(peer->remote->tables);
     return generation;
 }
 
@@ -426,7 +426,7 @@ static void close_replaced(struct nvlx_peer *peer) {
 }
 
 int nvlxi_peer_update(struct nvlx_peer *peer, const char *text, size_t length) {
-    struct nvlxi_relocation *r = peer->relocation;
+    struct nvlxi_remote *r = peer->remote;
     struct nvlxi_peer_table *table;
     int code = nvlxi_peer_check(peer);
     if (code || (code = nvlxi_peer_table_make(r, text, length, &table)))
@@ -447,7 +447,7 @@ int nvlxi_peer_update(struct nvlx_peer *peer, const char *text, size_t length) {
 
 int nvlxi_peer_find(struct nvlx_peer *peer, const char *name, uint64_t *address, uint64_t *length) {
     int code = 0;
-    nvlxi_tables_read(peer->relocation->tables);
+    nvlxi_tables_read(peer->remote->tables);
     const struct nvlxi_descriptor *d = peer->table->descriptor;
     const struct nvlxi_region_record *region = nvlxi_name_index_find(&d->by_name, d->regions, name);
     if (region) {
@@ -456,12 +456,12 @@ int nvlxi_peer_find(struct nvlx_peer *peer, const char *name, uint64_t *address,
     } else {
         code = nvlxi_fail(NVLX_ENOENT, "the peer has no region named \"%.*s\"", NVLXI_NAME_MAX, name);
     }
-    nvlxi_tables_read_end(peer->relocation->tables);
+    nvlxi_tables_read_end(peer->remote->tables);
     return code;
 }
 
 int nvlxi_peer_close(struct nvlx_peer *peer) {
-    struct nvlxi_relocation *r = peer->relocation;
+    struct nvlxi_remote *r = peer->remote;
     struct nvlxi_mapping *mapping, *next;
     pthread_mutex_lock(&r->mutex);
     HASH_ITER(hh, peer->mappings, mapping, next) {

@@ -10,7 +10,7 @@
 
 /* A small number for a GPU's UUID. Beyond NVLXI_DEVICES_MAX of them, GPUs share the last: they then share lanes, no
  * more. */
-static uint16_t device_index(struct nvlxi_relocation *r, const uint8_t uuid[NVLXI_UUID_BYTES]) {
+static uint16_t device_index(struct nvlxi_remote *r, const uint8_t uuid[NVLXI_UUID_BYTES]) {
     size_t index;
     pthread_mutex_lock(&r->mutex);
     for (index = 0; index < r->uuid_count; index++)
@@ -27,15 +27,15 @@ static int compare_starts(const void *a, const void *b) {
     return (x->start > y->start) - (x->start < y->start);
 }
 
-/* Adds the ranges of a region: one in each span that it lies in. */
+/* Adds the ranges of a region: one in each run that it lies in. */
 static size_t add_ranges(const struct nvlxi_peer_table *table, const struct nvlxi_region_record *region,
                          const uint16_t *devices, struct nvlxi_range *ranges, size_t count) {
     const uint64_t end = region->address + region->length;
     uint64_t at = region->address;
     for (uint32_t segment = region->segment; at < end; segment++) {
-        const uint32_t owner = table->spans.of_segment[segment];
-        const struct nvlxi_span *span = &table->spans.span[owner];
-        const uint64_t stop = nvlxi_min(end, span->base + span->size);
+        const uint32_t owner = table->runs.of_segment[segment];
+        const struct nvlxi_run *run = &table->runs.run[owner];
+        const uint64_t stop = nvlxi_min(end, run->base + run->size);
         ranges[count++] = (struct nvlxi_range){
             .start = at, .end = stop, .owner = owner, .access = (uint8_t)region->access, .device = devices[segment]};
         at = stop;
@@ -47,11 +47,11 @@ static size_t add_ranges(const struct nvlxi_peer_table *table, const struct nvlx
 static size_t count_ranges(const struct nvlxi_descriptor *d, bool own) {
     size_t count = d->region_count;
     for (size_t i = 0; i < d->region_count && own; i++)
-        count += d->regions[i].spans;
+        count += d->regions[i].segment_count;
     return count;
 }
 
-static int build_ranges(struct nvlxi_relocation *r, bool own, struct nvlxi_peer_table *table) {
+static int build_ranges(struct nvlxi_remote *r, bool own, struct nvlxi_peer_table *table) {
     const struct nvlxi_descriptor *d = table->descriptor;
     const size_t most = count_ranges(d, own);
     size_t count = 0;
@@ -66,43 +66,43 @@ static int build_ranges(struct nvlxi_relocation *r, bool own, struct nvlxi_peer_
         if (d->regions[i].segment != NVLXI_NO_SEGMENT)
             count = add_ranges(table, &d->regions[i], devices, sorted, count);
     qsort(sorted, count, sizeof *sorted, compare_starts);
-    code = nvlxi_ranges_build(sorted, count, &table->ranges);
+    code = nvlxi_intervals_build(sorted, count, &table->ranges);
 free_both:
     free(sorted);
     free(devices);
     return code;
 }
 
-static int build_views(struct nvlxi_relocation *r, struct nvlxi_peer_table *table) {
-    const size_t spans = table->spans.count;
+static int build_views(struct nvlxi_remote *r, struct nvlxi_peer_table *table) {
+    const size_t runs = table->runs.count;
     table->views = calloc((size_t)r->gpus, sizeof *table->views);
     if (!table->views)
         return NVLX_ENOMEM;
     for (int gpu = 0; gpu < r->gpus; gpu++) {
         struct nvlxi_view *view = &table->views[gpu];
-        view->offset = malloc((spans + 1) * sizeof *view->offset);
-        view->mapping = calloc(spans + 1, sizeof(*view->mapping));
+        view->offset = malloc((runs + 1) * sizeof *view->offset);
+        view->mapping = calloc(runs + 1, sizeof(*view->mapping));
         if (!view->offset || !view->mapping)
             return NVLX_ENOMEM;
-        for (size_t i = 0; i < spans; i++)
+        for (size_t i = 0; i < runs; i++)
             atomic_init(&view->offset[i], NVLXI_UNMAPPED);
     }
     return 0;
 }
 
-void nvlxi_peer_table_free(struct nvlxi_relocation *r, struct nvlxi_peer_table *table) {
+void nvlxi_peer_table_free(struct nvlxi_remote *r, struct nvlxi_peer_table *table) {
     for (int gpu = 0; table->views && gpu < r->gpus; gpu++) {
         free(table->views[gpu].offset);
         free(table->views[gpu].mapping);
     }
     free(table->views);
-    nvlxi_spans_free(&table->spans);
-    nvlxi_ranges_free(&table->ranges);
+    nvlxi_runs_free(&table->runs);
+    nvlxi_intervals_free(&table->ranges);
     nvlxi_descriptor_free(table->descriptor);
     free(table);
 }
 
-static int check_origin(const struct nvlxi_relocation *r, const struct nvlxi_descriptor *d) {
+static int check_origin(const struct nvlxi_remote *r, const struct nvlxi_descriptor *d) {
     if (strcmp(d->backend, r->ops->name))
         return nvlxi_fail(NVLX_EBACKEND, "the descriptor is of backend \"%s\", this engine runs on \"%s\"", d->backend,
                           r->ops->name);
@@ -112,7 +112,7 @@ static int check_origin(const struct nvlxi_relocation *r, const struct nvlxi_des
     return 0;
 }
 
-int nvlxi_peer_table_make(struct nvlxi_relocation *r, const char *text, size_t length, struct nvlxi_peer_table **made) {
+int nvlxi_peer_table_make(struct nvlxi_remote *r, const char *text, size_t length, struct nvlxi_peer_table **made) {
     struct nvlxi_peer_table *table = calloc(1, sizeof *table);
     if (!table)
         return nvlxi_fail(NVLX_ENOMEM, "no memory for a peer");
@@ -122,7 +122,7 @@ int nvlxi_peer_table_make(struct nvlxi_relocation *r, const char *text, size_t l
     if (code)
         goto free_table;
     const bool own = nvlxi_identity_same_process(&table->descriptor->identity, &r->identity);
-    if ((code = nvlxi_spans_make(table->descriptor, own, &table->spans)) || (code = build_ranges(r, own, table)) ||
+    if ((code = nvlxi_runs_make(table->descriptor, own, &table->runs)) || (code = build_ranges(r, own, table)) ||
         (code = build_views(r, table))) {
         nvlxi_fail(code, "no memory for a peer with %zu segments and %zu regions", table->descriptor->segment_count,
                    table->descriptor->region_count);

@@ -6,7 +6,7 @@
 #include "base/error.h"
 
 static int compare_bases(const void *a, const void *b) {
-    const struct nvlxi_span *const *x = a, *const *y = b;
+    const struct nvlxi_run *const *x = a, *const *y = b;
     return ((*x)->base > (*y)->base) - ((*x)->base < (*y)->base);
 }
 
@@ -18,12 +18,12 @@ static uint64_t mix(uint64_t digest, uint64_t value) {
     return x ^ (x >> 31);
 }
 
-static uint64_t serial_of(const struct nvlxi_span *span, const struct nvlxi_segment_record *segments) {
-    if (span->count == 1 && !span->read_only)
-        return segments[span->first].serial;
-    uint64_t digest = mix(span->read_only, span->size);
-    for (uint32_t i = 0; i < span->count; i++)
-        digest = mix(digest, segments[span->first + i].serial);
+static uint64_t serial_of(const struct nvlxi_run *run, const struct nvlxi_segment_record *segments) {
+    if (run->count == 1 && !run->read_only)
+        return segments[run->first].serial;
+    uint64_t digest = mix(run->read_only, run->size);
+    for (uint32_t i = 0; i < run->count; i++)
+        digest = mix(digest, segments[run->first + i].serial);
     return digest;
 }
 
@@ -36,9 +36,9 @@ struct marks {
 static void look_at_regions(const struct nvlxi_descriptor *d, struct marks *marks) {
     for (size_t i = 0; i < d->region_count; i++) {
         const struct nvlxi_region_record *region = &d->regions[i];
-        if (!region->spans)
+        if (!region->segment_count)
             continue;
-        struct marks *first = &marks[region->segment], *last = first + region->spans - 1;
+        struct marks *first = &marks[region->segment], *last = first + region->segment_count - 1;
         const uint32_t writes = (region->access & NVLX_ACCESS_WRITE) != 0;
         first->joins++;
         last->joins--;
@@ -53,49 +53,49 @@ static void look_at_regions(const struct nvlxi_descriptor *d, struct marks *mark
 
 /* What joins can be mapped for reading alone. Of other kinds, a mapping for reading is one for writing: it stays when a
  * region comes to grant that. */
-static void cut(const struct nvlxi_descriptor *d, const struct marks *marks, bool own, struct nvlxi_spans *spans) {
+static void cut(const struct nvlxi_descriptor *d, const struct marks *marks, bool own, struct nvlxi_runs *runs) {
     for (uint32_t i = 0; i < d->segment_count; i++) {
         const struct nvlxi_segment_record *segment = &d->segments[i];
         if (i == 0 || own || !marks[i - 1].joins)
-            spans->span[spans->count++] =
-                (struct nvlxi_span){.base = segment->base, .first = i, .read_only = segment->joins};
-        struct nvlxi_span *span = &spans->span[spans->count - 1];
-        span->count++;
-        span->size += segment->size;
-        span->read_only = span->read_only && !marks[i].writes;
-        spans->of_segment[i] = (uint32_t)(spans->count - 1);
+            runs->run[runs->count++] =
+                (struct nvlxi_run){.base = segment->base, .first = i, .read_only = segment->joins};
+        struct nvlxi_run *run = &runs->run[runs->count - 1];
+        run->count++;
+        run->size += segment->size;
+        run->read_only = run->read_only && !marks[i].writes;
+        runs->of_segment[i] = (uint32_t)(runs->count - 1);
     }
 }
 
-int nvlxi_spans_make(const struct nvlxi_descriptor *descriptor, bool own, struct nvlxi_spans *spans) {
+int nvlxi_runs_make(const struct nvlxi_descriptor *descriptor, bool own, struct nvlxi_runs *runs) {
     const size_t segments = descriptor->segment_count;
     struct marks *marks = calloc(segments + 1, sizeof *marks);
-    *spans = (struct nvlxi_spans){.span = calloc(segments + 1, sizeof *spans->span),
-                                  .of_segment = calloc(segments + 1, sizeof *spans->of_segment),
-                                  .by_base = calloc(segments + 1, sizeof(*spans->by_base))};
-    const bool made = marks && spans->span && spans->of_segment && spans->by_base;
+    *runs = (struct nvlxi_runs){.run = calloc(segments + 1, sizeof *runs->run),
+                                .of_segment = calloc(segments + 1, sizeof *runs->of_segment),
+                                .by_base = calloc(segments + 1, sizeof(*runs->by_base))};
+    const bool made = marks && runs->run && runs->of_segment && runs->by_base;
     if (made) {
         look_at_regions(descriptor, marks);
-        cut(descriptor, marks, own, spans);
-        for (size_t i = 0; i < spans->count; i++) {
-            spans->span[i].serial = serial_of(&spans->span[i], descriptor->segments);
-            spans->by_base[i] = &spans->span[i];
+        cut(descriptor, marks, own, runs);
+        for (size_t i = 0; i < runs->count; i++) {
+            runs->run[i].serial = serial_of(&runs->run[i], descriptor->segments);
+            runs->by_base[i] = &runs->run[i];
         }
-        qsort(spans->by_base, spans->count, sizeof(*spans->by_base), compare_bases);
+        qsort(runs->by_base, runs->count, sizeof(*runs->by_base), compare_bases);
     }
     free(marks);
     return made ? 0 : NVLX_ENOMEM;
 }
 
-void nvlxi_spans_free(struct nvlxi_spans *spans) {
-    free(spans->span);
-    free(spans->of_segment);
-    free(spans->by_base);
-    *spans = (struct nvlxi_spans){0};
+void nvlxi_runs_free(struct nvlxi_runs *runs) {
+    free(runs->run);
+    free(runs->of_segment);
+    free(runs->by_base);
+    *runs = (struct nvlxi_runs){0};
 }
 
-const struct nvlxi_span *nvlxi_spans_find(const struct nvlxi_spans *spans, uint64_t base, uint64_t serial) {
-    const struct nvlxi_span wanted = {.base = base}, *key = &wanted, **found;
-    found = bsearch(&key, spans->by_base, spans->count, sizeof(*spans->by_base), compare_bases);
+const struct nvlxi_run *nvlxi_runs_find(const struct nvlxi_runs *runs, uint64_t base, uint64_t serial) {
+    const struct nvlxi_run wanted = {.base = base}, *key = &wanted, **found;
+    found = bsearch(&key, runs->by_base, runs->count, sizeof(*runs->by_base), compare_bases);
     return found && (*found)->serial == serial ? *found : NULL;
 }

@@ -29,12 +29,12 @@ struct nvlxi_request_for_files {
     size_t asked, received, taken;
     struct nvlxi_request_for_files *prev, *next;
     size_t count;
-    struct nvlxi_wire_file wanted[];
+    struct nvlxi_protocol_file wanted[];
 };
 
-void nvlxi_channel_init(struct nvlxi_channel *channel, struct nvlxi_link *link, struct nvlx_peer *peer) {
+void nvlxi_channel_init(struct nvlxi_channel *channel, struct nvlxi_connection *connection, struct nvlx_peer *peer) {
     pthread_condattr_t attributes;
-    channel->link = link;
+    channel->connection = connection;
     channel->peer = peer;
     pthread_mutex_init(&channel->mutex, NULL);
     pthread_condattr_init(&attributes);
@@ -63,19 +63,19 @@ static bool await_news(struct nvlxi_channel *channel, uint64_t at, uint64_t dead
 /* Sends a message, if it can go at once. NVLX_EAGAIN (not logged): not now. That the other end has gone is found out by
  * the service thread. Under the mutex. */
 static int send_short(const struct nvlxi_channel *channel, const uint8_t *bytes, size_t length) {
-    if (channel->ended || send(channel->link->socket, bytes, length, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0)
+    if (channel->ended || send(channel->connection->socket, bytes, length, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0)
         return 0;
     return errno == EAGAIN || errno == EINTR || errno == ENOBUFS || errno == ENOMEM ? NVLX_EAGAIN : 0;
 }
 
 /* Asks for more, if all that was asked for has come, and there is room for it. Under the mutex. */
 static int ask(struct nvlxi_request_for_files *request) {
-    uint8_t message[NVLXI_WIRE_ASK_MAX];
+    uint8_t message[NVLXI_PROTOCOL_ASK_MAX];
     size_t count = nvlxi_min(request->count - request->asked, ASK_MAX);
     if (!count || request->code || request->asked != request->received ||
         request->received - request->taken > ASK_MAX / 2)
         return 0;
-    size_t length = nvlxi_wire_put_ask(message, request->number, &request->wanted[request->asked], count);
+    size_t length = nvlxi_protocol_put_ask(message, request->number, &request->wanted[request->asked], count);
     int code = send_short(request->channel, message, length);
     if (!code)
         request->asked += count;
@@ -107,8 +107,9 @@ static int fail_take(const struct nvlxi_request_for_files *request, int code) {
     if (code == NVLX_ESTALE && nvlxi_peer_generation(channel->peer) != request->generation)
         return NVLX_EAGAIN;
     if (request->code)
-        return nvlxi_fail(code, "the server at \"%s\" refuses: %s", channel->link->address, request->reason);
-    return nvlxi_fail(code, "the server at \"%s\" does not give out the file descriptors", channel->link->address);
+        return nvlxi_fail(code, "the server at \"%s\" refuses: %s", channel->connection->address, request->reason);
+    return nvlxi_fail(code, "the server at \"%s\" does not give out the file descriptors",
+                      channel->connection->address);
 }
 
 static int take(struct nvlxi_files *files, int *fd) {
@@ -136,12 +137,12 @@ static void close_stock(struct nvlxi_request_for_files *request) {
 static void close_request(struct nvlxi_source *source) {
     struct nvlxi_request_for_files *request = nvlxi_container_of(source, struct nvlxi_request_for_files, source);
     struct nvlxi_channel *channel = request->channel;
-    uint8_t done[NVLXI_WIRE_SHORT_MAX];
+    uint8_t done[NVLXI_PROTOCOL_SHORT_MAX];
     pthread_mutex_lock(&channel->mutex);
     DL_DELETE(channel->requests, request);
     close_stock(request);
     if (!channel->requests)
-        send_short(channel, done, nvlxi_wire_put_done(done));
+        send_short(channel, done, nvlxi_protocol_put_done(done));
     pthread_mutex_unlock(&channel->mutex);
     free(request);
 }
@@ -157,7 +158,7 @@ int nvlxi_channel_open(struct nvlxi_channel *channel, const struct nvlxi_segment
     made->patience_ns = patience_ns;
     for (size_t i = 0; i < count; i++)
         if (segments[i].file)
-            made->wanted[made->count++] = (struct nvlxi_wire_file){segments[i].base, segments[i].serial};
+            made->wanted[made->count++] = (struct nvlxi_protocol_file){segments[i].base, segments[i].serial};
     pthread_mutex_lock(&channel->mutex);
     made->number = ++channel->last;
     DL_APPEND(channel->requests, made);
@@ -188,7 +189,8 @@ static void end_request(struct nvlxi_channel *channel, struct nvlxi_request_for_
 }
 
 /* Moves files to the stock, or closes them where nobody waits for them any more. Under the mutex. */
-static int stock_up(struct nvlxi_channel *channel, uint32_t number, size_t announced, struct nvlxi_link_files *files) {
+static int stock_up(struct nvlxi_channel *channel, uint32_t number, size_t announced,
+                    struct nvlxi_connection_files *files) {
     struct nvlxi_request_for_files *request = find_request(channel, number);
     if (files->lost) {
         if (request)
@@ -197,7 +199,7 @@ static int stock_up(struct nvlxi_channel *channel, uint32_t number, size_t annou
     }
     if (announced != files->count || (request && announced > request->asked - request->received))
         return nvlxi_fail(NVLX_EFORMAT, "the server at \"%s\" announced %zu file descriptors and sent %zu, of %zu",
-                          channel->link->address, announced, files->count,
+                          channel->connection->address, announced, files->count,
                           request ? request->asked - request->received : 0);
     for (size_t i = 0; request && i < announced; i++)
         request->stock[request->received++ % STOCK_MAX] = files->fds[i];
@@ -207,10 +209,11 @@ static int stock_up(struct nvlxi_channel *channel, uint32_t number, size_t annou
     return 0;
 }
 
-int nvlxi_channel_given(struct nvlxi_channel *channel, const struct nvlxi_inbox *in, struct nvlxi_link_files *files) {
+int nvlxi_channel_given(struct nvlxi_channel *channel, const struct nvlxi_inbox *in,
+                        struct nvlxi_connection_files *files) {
     uint32_t number;
     size_t announced;
-    int code = nvlxi_wire_get_given(in->body, &number, &announced);
+    int code = nvlxi_protocol_get_given(in->body, &number, &announced);
     if (code)
         return code;
     pthread_mutex_lock(&channel->mutex);
@@ -220,9 +223,9 @@ int nvlxi_channel_given(struct nvlxi_channel *channel, const struct nvlxi_inbox 
 }
 
 int nvlxi_channel_denied(struct nvlxi_channel *channel, const struct nvlxi_inbox *in) {
-    struct nvlxi_wire_refusal refusal;
+    struct nvlxi_protocol_refusal refusal;
     uint32_t number;
-    int code = nvlxi_wire_get_denied(in->body, in->header.length, &number, &refusal);
+    int code = nvlxi_protocol_get_denied(in->body, in->header.length, &number, &refusal);
     if (code)
         return code;
     pthread_mutex_lock(&channel->mutex);

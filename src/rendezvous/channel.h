@@ -28,7 +28,7 @@ struct nvlxi_source {
 };
 
 struct nvlxi_channel {
-    struct nvlxi_link *link;
+    struct nvlxi_connection *connection;
     struct nvlx_peer *peer;
     pthread_mutex_t mutex;
     pthread_cond_t news;
@@ -37,7 +37,7 @@ struct nvlxi_channel {
     bool ended;
 };
 
-void nvlxi_channel_init(struct nvlxi_channel *channel, struct nvlxi_link *link, struct nvlx_peer *peer);
+void nvlxi_channel_init(struct nvlxi_channel *channel, struct nvlxi_connection *connection, struct nvlx_peer *peer);
 /* Nobody uses it any more. */
 void nvlxi_channel_free(struct nvlxi_channel *channel);
 
@@ -48,7 +48,8 @@ int nvlxi_channel_open(struct nvlxi_channel *channel, const struct nvlxi_segment
 
 /* By the service thread. GIVEN or DENIED has come, with these files: those that stay in `files` are to be closed.
  * NVLX_EFORMAT: it is not proper, and the connection is to end. */
-int nvlxi_channel_given(struct nvlxi_channel *channel, const struct nvlxi_inbox *in, struct nvlxi_link_files *files);
+int nvlxi_channel_given(struct nvlxi_channel *channel, const struct nvlxi_inbox *in,
+                        struct nvlxi_connection_files *files);
 int nvlxi_channel_denied(struct nvlxi_channel *channel, const struct nvlxi_inbox *in);
 /* The peer is gone, and knows why; the socket may be closed after that. */
 void nvlxi_channel_end(struct nvlxi_channel *channel);

@@ -12,9 +12,8 @@
 
 #define TEXT_NS INT64_C(10000000000) /* without a byte of the first descriptor, when its server has greeted */
 
-void nvlxi_clients_init(struct nvlxi_clients *clients, struct nvlxi_relocation *relocation,
-                        struct nvlxi_transfers *transfers) {
-    clients->relocation = relocation;
+void nvlxi_clients_init(struct nvlxi_clients *clients, struct nvlxi_remote *remote, struct nvlxi_transfers *transfers) {
+    clients->remote = remote;
     clients->transfers = transfers;
     pthread_mutex_init(&clients->mutex, NULL);
     pthread_cond_init(&clients->idle, NULL);
@@ -23,8 +22,8 @@ void nvlxi_clients_init(struct nvlxi_clients *clients, struct nvlxi_relocation *
 /* Ends the connection, if it has not ended. */
 static void close_subscription(struct nvlxi_clients *clients, struct nvlxi_subscription *subscription) {
     nvlxi_unwatch(clients->watcher, &subscription->watch);
-    nvlxi_link_close(&subscription->link);
-    nvlxi_link_files_close(&subscription->files);
+    nvlxi_connection_close(&subscription->connection);
+    nvlxi_connection_files_close(&subscription->files);
 }
 
 static void free_subscription(struct nvlxi_subscription *subscription) {
@@ -57,19 +56,19 @@ void nvlxi_clients_free(struct nvlxi_clients *clients) {
 /* ---- Called by users' threads -------------------------------------------------------------------------- */
 
 /* The first descriptor is on its way. `closed`: the server has ended instead. */
-static int open_first(struct nvlxi_clients *clients, struct nvlxi_link *link, uint64_t deadline,
+static int open_first(struct nvlxi_clients *clients, struct nvlxi_connection *connection, uint64_t deadline,
                       struct nvlx_peer **peer, bool *closed) {
-    int code = nvlxi_link_receive(link, NVLXI_WIRE_TEXT, NULL, deadline, TEXT_NS, closed);
+    int code = nvlxi_connection_receive(connection, NVLXI_PROTOCOL_TEXT, NULL, deadline, TEXT_NS, closed);
     if (!code)
-        code = nvlxi_peer_open(clients->relocation, (const char *)link->in.body, link->in.header.length, peer);
+        code = nvlxi_peer_open(clients->remote, (const char *)connection->in.body, connection->in.header.length, peer);
     if (code)
         return code;
-    nvlxi_inbox_clear(&link->in);
+    nvlxi_inbox_clear(&connection->in);
     const char *engine = (*peer)->table->descriptor->identity.engine;
-    if (strcmp(engine, link->engine) == 0)
+    if (strcmp(engine, connection->engine) == 0)
         return 0;
-    code = nvlxi_fail(NVLX_EFORMAT, "engine %s serves at \"%s\", but sends the descriptor of engine %s", link->engine,
-                      link->address, engine);
+    code = nvlxi_fail(NVLX_EFORMAT, "engine %s serves at \"%s\", but sends the descriptor of engine %s",
+                      connection->engine, connection->address, engine);
     nvlxi_peer_close(*peer);
     return code;
 }
@@ -81,13 +80,13 @@ static int connect_and_open(struct nvlxi_clients *clients, struct nvlxi_subscrip
     uint64_t pause = NVLXI_PAUSE_NS;
     for (;;) {
         bool closed = false;
-        int code = nvlxi_link_open(&made->link, address, NVLXI_WIRE_SUBSCRIBER, true, deadline);
+        int code = nvlxi_connection_open(&made->connection, address, NVLXI_PROTOCOL_SUBSCRIBER, true, deadline);
         if (!code)
-            code = open_first(clients, &made->link, deadline, &made->peer, &closed);
+            code = open_first(clients, &made->connection, deadline, &made->peer, &closed);
         if (!closed)
             return code;
-        nvlxi_link_close(&made->link);
-        if (!nvlxi_link_pause(&pause, deadline))
+        nvlxi_connection_close(&made->connection);
+        if (!nvlxi_connection_pause(&pause, deadline))
             return nvlxi_fail(NVLX_ETIMEDOUT, "the server at \"%s\" ended while it was being connected to", address);
     }
 }
@@ -95,9 +94,9 @@ static int connect_and_open(struct nvlxi_clients *clients, struct nvlxi_subscrip
 /* Leaves a connection to the service thread. */
 static int follow(struct nvlxi_clients *clients, struct nvlxi_subscription *made) {
     made->peer->subscription = made;
-    made->peer->channel = made->link.minor >= 1 ? &made->channel : NULL;
+    made->peer->channel = made->connection.minor >= 1 ? &made->channel : NULL;
     pthread_mutex_lock(&clients->mutex);
-    int code = nvlxi_watch(clients->watcher, &made->watch, made->link.socket, EPOLLIN);
+    int code = nvlxi_watch(clients->watcher, &made->watch, made->connection.socket, EPOLLIN);
     if (!code)
         DL_APPEND(clients->list, made);
     pthread_mutex_unlock(&clients->mutex);
@@ -112,7 +111,7 @@ int nvlxi_clients_connect(struct nvlxi_clients *clients, const char *address, in
     int code = connect_and_open(clients, made, address, nvlxi_deadline(timeout_ns));
     if (code)
         goto free_made;
-    nvlxi_channel_init(&made->channel, &made->link, made->peer);
+    nvlxi_channel_init(&made->channel, &made->connection, made->peer);
     if ((code = follow(clients, made)))
         goto close_peer;
     *peer = made->peer;
@@ -121,7 +120,7 @@ close_peer:
     nvlxi_channel_free(&made->channel);
     nvlxi_peer_close(made->peer);
 free_made:
-    nvlxi_link_close(&made->link);
+    nvlxi_connection_close(&made->connection);
     free(made);
     return code;
 }
@@ -149,7 +148,7 @@ void nvlxi_clients_prepare(struct nvlxi_clients *clients) {
 
 /* An older text than is known is no failure: the user may have been faster, by nvlx_peer_update. */
 static int apply_text(struct nvlxi_clients *clients, struct nvlxi_subscription *subscription) {
-    const struct nvlxi_inbox *in = &subscription->link.in;
+    const struct nvlxi_inbox *in = &subscription->connection.in;
     nvlxi_transfers_progress(clients->transfers);
     struct nvlxi_attempt update;
     nvlxi_attempt_begin(&update);
@@ -159,16 +158,16 @@ static int apply_text(struct nvlxi_clients *clients, struct nvlxi_subscription *
 
 /* A whole message has come. */
 static int obey(struct nvlxi_clients *clients, struct nvlxi_subscription *subscription) {
-    const struct nvlxi_inbox *in = &subscription->link.in;
-    switch ((enum nvlxi_wire_type)in->header.type) {
-    case NVLXI_WIRE_TEXT:
+    const struct nvlxi_inbox *in = &subscription->connection.in;
+    switch ((enum nvlxi_protocol_type)in->header.type) {
+    case NVLXI_PROTOCOL_TEXT:
         return apply_text(clients, subscription);
-    case NVLXI_WIRE_GIVEN:
+    case NVLXI_PROTOCOL_GIVEN:
         return nvlxi_channel_given(&subscription->channel, in, &subscription->files);
-    case NVLXI_WIRE_DENIED:
+    case NVLXI_PROTOCOL_DENIED:
         return nvlxi_channel_denied(&subscription->channel, in);
-    case NVLXI_WIRE_REFUSAL:
-        return nvlxi_link_refused(&subscription->link);
+    case NVLXI_PROTOCOL_REFUSAL:
+        return nvlxi_connection_refused(&subscription->connection);
     default:
         return nvlxi_fail(NVLX_EFORMAT, "a message of type %u, not a descriptor", (unsigned)in->header.type);
     }
@@ -176,17 +175,17 @@ static int obey(struct nvlxi_clients *clients, struct nvlxi_subscription *subscr
 
 /* Busy with it, without the mutex. Returns 0 or why the connection ends. */
 static int read_more(struct nvlxi_clients *clients, struct nvlxi_subscription *subscription) {
-    struct nvlxi_inbox *in = &subscription->link.in;
-    int code = nvlxi_inbox_fill(in, subscription->link.socket, &subscription->files);
+    struct nvlxi_inbox *in = &subscription->connection.in;
+    int code = nvlxi_inbox_fill(in, subscription->connection.socket, &subscription->files);
     if (code == NVLX_EAGAIN)
         return 0;
     if (code == NVLX_ESTALE)
         return nvlxi_fail(code, "the peer is gone: the server at \"%s\" has closed the connection",
-                          subscription->link.address);
+                          subscription->connection.address);
     if (!code)
         code = obey(clients, subscription);
     nvlxi_inbox_clear(in);
-    nvlxi_link_files_close(&subscription->files);
+    nvlxi_connection_files_close(&subscription->files);
     return code;
 }
 

@@ -10,8 +10,8 @@
  *     (gone)   taken off the list by nvlx_peer_close, when it is not busy; freed by the service thread, whose wait may
  *              still know it
  *
- * `mutex` guards the list and all fields except link, files and peer, which belong to the thread that is busy with it,
- * and channel, which has its own rules. Order: this mutex, then that of the channel. */
+ * `mutex` guards the list and all fields except connection, files and peer, which belong to the thread that is busy
+ * with it, and channel, which has its own rules. Order: this mutex, then that of the channel. */
 #ifndef NVLXI_RENDEZVOUS_CLIENT_H
 #define NVLXI_RENDEZVOUS_CLIENT_H
 
@@ -21,8 +21,8 @@
 #include "transfer/transfer.h"
 
 struct nvlxi_subscription {
-    struct nvlxi_link link;
-    struct nvlxi_link_files files; /* that have come with the message on its way in */
+    struct nvlxi_connection connection;
+    struct nvlxi_connection_files files; /* that have come with the message on its way in */
     struct nvlxi_channel channel;
     struct nvlx_peer *peer;
     struct nvlxi_watch watch;
@@ -31,7 +31,7 @@ struct nvlxi_subscription {
 };
 
 struct nvlxi_clients {
-    struct nvlxi_relocation *relocation;
+    struct nvlxi_remote *remote;
     struct nvlxi_transfers *transfers;
     pthread_mutex_t mutex;
     pthread_cond_t idle;                    /* a subscription is not busy any more */
@@ -39,8 +39,7 @@ struct nvlxi_clients {
     struct nvlxi_watcher *watcher;          /* the service thread's */
 };
 
-void nvlxi_clients_init(struct nvlxi_clients *clients, struct nvlxi_relocation *relocation,
-                        struct nvlxi_transfers *transfers);
+void nvlxi_clients_init(struct nvlxi_clients *clients, struct nvlxi_remote *remote, struct nvlxi_transfers *transfers);
 /* The service thread has ended. The peers stay. */
 void nvlxi_clients_free(struct nvlxi_clients *clients);
 

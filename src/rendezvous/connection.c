@@ -27,7 +27,7 @@ int nvlxi_address_check(const char *address) {
     if (count > NVLXI_ADDRESS_MAX)
         return nvlxi_fail(NVLX_EINVAL, "the address \"%.40s...\" has %zu bytes: at most %d", address, count,
                           NVLXI_ADDRESS_MAX);
-    if ((address[0] != '/' && address[0] != '@') || count < 2 || !nvlxi_name_valid(address))
+    if ((address[0] != '/' && address[0] != '@') || count < 2 || !nvlxi_utf8_is_name(address))
         return nvlxi_fail(NVLX_EINVAL,
                           "the address \"%s\" is not an absolute path or \"@name\", without control characters",
                           address);
@@ -76,13 +76,13 @@ int nvlxi_socket_code(int reason) {
 
 /* ---- Messages that arrive piece by piece --------------------------------------------------------------- */
 
-void nvlxi_link_files_close(struct nvlxi_link_files *files) {
+void nvlxi_connection_files_close(struct nvlxi_connection_files *files) {
     while (files->count)
         close(files->fds[--files->count]);
     files->lost = false;
 }
 
-static void keep_files(const struct msghdr *message, struct nvlxi_link_files *files) {
+static void keep_files(const struct msghdr *message, struct nvlxi_connection_files *files) {
     /* the macro is not made for const */
     struct msghdr *headers = (struct msghdr *)(uintptr_t)message;
     for (struct cmsghdr *c = CMSG_FIRSTHDR(headers); c; c = CMSG_NXTHDR(headers, c)) {
@@ -101,9 +101,9 @@ static void keep_files(const struct msghdr *message, struct nvlxi_link_files *fi
 }
 
 /* Without room for them the kernel closes the file descriptors that come along. */
-static ssize_t receive(int socket, void *bytes, size_t length, struct nvlxi_link_files *files) {
+static ssize_t receive(int socket, void *bytes, size_t length, struct nvlxi_connection_files *files) {
     union {
-        char bytes[CMSG_SPACE(NVLXI_WIRE_FILES_MAX * sizeof(int))];
+        char bytes[CMSG_SPACE(NVLXI_PROTOCOL_FILES_MAX * sizeof(int))];
         struct cmsghdr aligned;
     } control;
     struct iovec where = {.iov_base = bytes, .iov_len = length};
@@ -122,17 +122,17 @@ static ssize_t receive(int socket, void *bytes, size_t length, struct nvlxi_link
 }
 
 static int begin_body(struct nvlxi_inbox *inbox) {
-    int code = nvlxi_wire_get_header(inbox->head, inbox->from_server, &inbox->header);
+    int code = nvlxi_protocol_get_header(inbox->head, inbox->from_server, &inbox->header);
     if (code)
         return code;
     inbox->body = malloc(inbox->header.length);
     return inbox->body ? 0 : nvlxi_fail(NVLX_ENOMEM, "no memory for a message of %u bytes", inbox->header.length);
 }
 
-int nvlxi_inbox_fill(struct nvlxi_inbox *inbox, int socket, struct nvlxi_link_files *files) {
-    size_t in_head = nvlxi_min(inbox->have, NVLXI_WIRE_HEADER), in_body = inbox->have - in_head;
+int nvlxi_inbox_fill(struct nvlxi_inbox *inbox, int socket, struct nvlxi_connection_files *files) {
+    size_t in_head = nvlxi_min(inbox->have, NVLXI_PROTOCOL_HEADER), in_body = inbox->have - in_head;
     ssize_t count = inbox->body ? receive(socket, inbox->body + in_body, inbox->header.length - in_body, files)
-                                : receive(socket, inbox->head + in_head, NVLXI_WIRE_HEADER - in_head, files);
+                                : receive(socket, inbox->head + in_head, NVLXI_PROTOCOL_HEADER - in_head, files);
     if (count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
         return NVLX_EAGAIN;
     if (count < 0 && errno != ECONNRESET)
@@ -140,11 +140,11 @@ int nvlxi_inbox_fill(struct nvlxi_inbox *inbox, int socket, struct nvlxi_link_fi
     if (count <= 0)
         return NVLX_ESTALE;
     inbox->have += (size_t)count;
-    if (inbox->have == NVLXI_WIRE_HEADER) {
+    if (inbox->have == NVLXI_PROTOCOL_HEADER) {
         int code = begin_body(inbox);
         return code ? code : NVLX_EAGAIN;
     }
-    return inbox->body && inbox->have == NVLXI_WIRE_HEADER + inbox->header.length ? 0 : NVLX_EAGAIN;
+    return inbox->body && inbox->have == NVLXI_PROTOCOL_HEADER + inbox->header.length ? 0 : NVLX_EAGAIN;
 }
 
 void nvlxi_inbox_clear(struct nvlxi_inbox *inbox) {
@@ -168,119 +168,124 @@ static bool wait_for(int socket, short events, uint64_t deadline) {
     }
 }
 
-int nvlxi_link_send(struct nvlxi_link *link, const uint8_t *bytes, size_t length, uint64_t deadline) {
+int nvlxi_connection_send(struct nvlxi_connection *connection, const uint8_t *bytes, size_t length, uint64_t deadline) {
     while (length) {
-        ssize_t count = send(link->socket, bytes, length, MSG_NOSIGNAL | MSG_DONTWAIT);
+        ssize_t count = send(connection->socket, bytes, length, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (count >= 0) {
             bytes += count;
             length -= (size_t)count;
         } else if (errno == EPIPE || errno == ECONNRESET) {
             return 0; /* it may have said why: to be received */
         } else if (errno != EINTR && errno != EAGAIN) {
-            return nvlxi_fail(nvlxi_socket_code(errno), "cannot send to \"%s\": %s", link->address, strerror(errno));
-        } else if (!wait_for(link->socket, POLLOUT, deadline)) {
-            return nvlxi_fail(NVLX_ETIMEDOUT, "the server at \"%s\" does not read", link->address);
+            return nvlxi_fail(nvlxi_socket_code(errno), "cannot send to \"%s\": %s", connection->address,
+                              strerror(errno));
+        } else if (!wait_for(connection->socket, POLLOUT, deadline)) {
+            return nvlxi_fail(NVLX_ETIMEDOUT, "the server at \"%s\" does not read", connection->address);
         }
     }
     return 0;
 }
 
-int nvlxi_link_refused(const struct nvlxi_link *link) {
-    struct nvlxi_wire_refusal refusal;
-    int code = nvlxi_wire_get_refusal(link->in.body, link->in.header.length, &refusal);
+int nvlxi_connection_refused(const struct nvlxi_connection *connection) {
+    struct nvlxi_protocol_refusal refusal;
+    int code = nvlxi_protocol_get_refusal(connection->in.body, connection->in.header.length, &refusal);
     if (code)
         return code;
-    return nvlxi_fail(refusal.code, "the server at \"%s\" refuses: %s", link->address, refusal.text);
+    return nvlxi_fail(refusal.code, "the server at \"%s\" refuses: %s", connection->address, refusal.text);
 }
 
-static int fill_inbox(struct nvlxi_link *link, struct nvlxi_link_files *files, uint64_t deadline, int64_t patience_ns) {
+static int fill_inbox(struct nvlxi_connection *connection, struct nvlxi_connection_files *files, uint64_t deadline,
+                      int64_t patience_ns) {
     int code;
-    nvlxi_inbox_clear(&link->in);
-    while ((code = nvlxi_inbox_fill(&link->in, link->socket, files)) == NVLX_EAGAIN)
-        if (!wait_for(link->socket, POLLIN, nvlxi_max(deadline, nvlxi_deadline(patience_ns))))
-            return nvlxi_fail(NVLX_ETIMEDOUT, "the server at \"%s\" does not answer", link->address);
+    nvlxi_inbox_clear(&connection->in);
+    while ((code = nvlxi_inbox_fill(&connection->in, connection->socket, files)) == NVLX_EAGAIN)
+        if (!wait_for(connection->socket, POLLIN, nvlxi_max(deadline, nvlxi_deadline(patience_ns))))
+            return nvlxi_fail(NVLX_ETIMEDOUT, "the server at \"%s\" does not answer", connection->address);
     return code;
 }
 
-int nvlxi_link_receive(struct nvlxi_link *link, enum nvlxi_wire_type type, struct nvlxi_link_files *files,
-                       uint64_t deadline, int64_t patience_ns, bool *closed) {
-    int code = fill_inbox(link, files, deadline, patience_ns);
+int nvlxi_connection_receive(struct nvlxi_connection *connection, enum nvlxi_protocol_type type,
+                             struct nvlxi_connection_files *files, uint64_t deadline, int64_t patience_ns,
+                             bool *closed) {
+    int code = fill_inbox(connection, files, deadline, patience_ns);
     if (code == NVLX_ESTALE && closed)
         *closed = true;
     else if (code == NVLX_ESTALE)
-        nvlxi_fail(code, "the server at \"%s\" closed the connection", link->address);
+        nvlxi_fail(code, "the server at \"%s\" closed the connection", connection->address);
     if (code)
         return code;
-    if (link->in.header.type == NVLXI_WIRE_REFUSAL)
-        return nvlxi_link_refused(link);
-    if (link->in.header.type != type)
-        return nvlxi_fail(NVLX_EFORMAT, "the server at \"%s\" sent a message of type %u, not %d", link->address,
-                          (unsigned)link->in.header.type, (int)type);
+    if (connection->in.header.type == NVLXI_PROTOCOL_REFUSAL)
+        return nvlxi_connection_refused(connection);
+    if (connection->in.header.type != type)
+        return nvlxi_fail(NVLX_EFORMAT, "the server at \"%s\" sent a message of type %u, not %d", connection->address,
+                          (unsigned)connection->in.header.type, (int)type);
     return 0;
 }
 
 /* Returns 0 or an errno. */
-static int connect_once(struct nvlxi_link *link, const struct sockaddr_un *address, socklen_t length) {
-    link->socket = nvlxi_fork_files_socket();
-    if (link->socket < 0)
+static int connect_once(struct nvlxi_connection *connection, const struct sockaddr_un *address, socklen_t length) {
+    connection->socket = nvlxi_fork_files_socket();
+    if (connection->socket < 0)
         return errno;
-    if (connect(link->socket, (const struct sockaddr *)address, length) == 0)
+    if (connect(connection->socket, (const struct sockaddr *)address, length) == 0)
         return 0;
     int reason = errno;
-    nvlxi_link_close(link);
+    nvlxi_connection_close(connection);
     return reason;
 }
 
-static int greet(struct nvlxi_link *link, enum nvlxi_wire_role role, uint64_t deadline, bool *closed) {
-    uint8_t hello[NVLXI_WIRE_SHORT_MAX];
+static int greet(struct nvlxi_connection *connection, enum nvlxi_protocol_role role, uint64_t deadline, bool *closed) {
+    uint8_t hello[NVLXI_PROTOCOL_SHORT_MAX];
     uint64_t end = nvlxi_max(deadline, nvlxi_deadline(ANSWER_NS));
-    int code = nvlxi_link_send(link, hello, nvlxi_wire_put_hello(hello, role), end);
+    int code = nvlxi_connection_send(connection, hello, nvlxi_protocol_put_hello(hello, role), end);
     if (!code)
-        code = nvlxi_link_receive(link, NVLXI_WIRE_WELCOME, NULL, end, 0, closed);
-    return code ? code : nvlxi_wire_get_welcome(link->in.body, link->engine, &link->minor);
+        code = nvlxi_connection_receive(connection, NVLXI_PROTOCOL_WELCOME, NULL, end, 0, closed);
+    return code ? code : nvlxi_protocol_get_welcome(connection->in.body, connection->engine, &connection->minor);
 }
 
 /* Returns 0, an error, or 1 with an errno if it may be tried again. A server that closes without a word is about to
  * end: as if it were gone. */
-static int try_to_open(struct nvlxi_link *link, enum nvlxi_wire_role role, uint64_t deadline, int *reason) {
+static int try_to_open(struct nvlxi_connection *connection, enum nvlxi_protocol_role role, uint64_t deadline,
+                       int *reason) {
     struct sockaddr_un parsed;
     socklen_t length;
     bool closed = false;
-    nvlxi_address_parse(link->address, &parsed, &length);
-    *reason = connect_once(link, &parsed, length);
+    nvlxi_address_parse(connection->address, &parsed, &length);
+    *reason = connect_once(connection, &parsed, length);
     if (*reason == ENOENT || *reason == ECONNREFUSED || *reason == EAGAIN)
         return 1;
     if (*reason)
-        return nvlxi_fail(nvlxi_socket_code(*reason), "cannot connect to \"%s\": %s", link->address, strerror(*reason));
-    int code = greet(link, role, deadline, &closed);
+        return nvlxi_fail(nvlxi_socket_code(*reason), "cannot connect to \"%s\": %s", connection->address,
+                          strerror(*reason));
+    int code = greet(connection, role, deadline, &closed);
     if (code)
-        nvlxi_link_close(link);
+        nvlxi_connection_close(connection);
     *reason = ECONNREFUSED;
     return closed ? 1 : code;
 }
 
-bool nvlxi_link_pause(uint64_t *pause, uint64_t deadline) {
+bool nvlxi_connection_pause(uint64_t *pause, uint64_t deadline) {
     uint64_t now = nvlxi_now_ns();
     if (now >= deadline)
         return false;
-    const struct timespec span = {.tv_nsec = (long)nvlxi_min(*pause, deadline - now)};
-    nanosleep(&span, NULL);
+    const struct timespec run = {.tv_nsec = (long)nvlxi_min(*pause, deadline - now)};
+    nanosleep(&run, NULL);
     *pause = nvlxi_min(2 * *pause, PAUSE_MAX);
     return true;
 }
 
-int nvlxi_link_open(struct nvlxi_link *link, const char *address, enum nvlxi_wire_role role, bool wait,
-                    uint64_t deadline) {
+int nvlxi_connection_open(struct nvlxi_connection *connection, const char *address, enum nvlxi_protocol_role role,
+                          bool wait, uint64_t deadline) {
     uint64_t pause = NVLXI_PAUSE_NS;
     int code, reason;
-    *link = (struct nvlxi_link){.socket = -1, .in = {.from_server = true}};
+    *connection = (struct nvlxi_connection){.socket = -1, .in = {.from_server = true}};
     if ((code = nvlxi_address_check(address)))
         return code;
-    snprintf(link->address, sizeof link->address, "%s", address);
-    while ((code = try_to_open(link, role, deadline, &reason)) == 1) {
+    snprintf(connection->address, sizeof connection->address, "%s", address);
+    while ((code = try_to_open(connection, role, deadline, &reason)) == 1) {
         if (reason != EAGAIN && !wait)
             return nvlxi_fail(NVLX_ESTALE, "nobody serves at \"%s\" any more: the peer is gone", address);
-        if (!nvlxi_link_pause(&pause, deadline))
+        if (!nvlxi_connection_pause(&pause, deadline))
             return nvlxi_fail(NVLX_ETIMEDOUT, "cannot connect to \"%s\" in time: %s", address, strerror(reason));
     }
     return code;
@@ -288,11 +293,11 @@ int nvlxi_link_open(struct nvlxi_link *link, const char *address, enum nvlxi_wir
 
 /* Closing alone would not reach the other end while the service thread polls, or a child that is about to exec has it
  * too. */
-void nvlxi_link_close(struct nvlxi_link *link) {
-    nvlxi_inbox_clear(&link->in);
-    if (link->socket >= 0) {
-        shutdown(link->socket, SHUT_RDWR);
-        nvlxi_fork_files_close(link->socket);
+void nvlxi_connection_close(struct nvlxi_connection *connection) {
+    nvlxi_inbox_clear(&connection->in);
+    if (connection->socket >= 0) {
+        shutdown(connection->socket, SHUT_RDWR);
+        nvlxi_fork_files_close(connection->socket);
     }
-    link->socket = -1;
+    connection->socket = -1;
 }

@@ -14,23 +14,23 @@
 
 struct fetch {
     struct nvlxi_source source;
-    struct nvlxi_link link;
+    struct nvlxi_connection connection;
     int64_t patience_ns;
-    size_t asked, received;        /* of `wanted` */
-    struct nvlxi_link_files stock; /* received last; those before `next` were taken */
+    size_t asked, received;              /* of `wanted` */
+    struct nvlxi_connection_files stock; /* received last; those before `next` were taken */
     size_t next;
     size_t count;
-    struct nvlxi_wire_file wanted[];
+    struct nvlxi_protocol_file wanted[];
 };
 
 /* Asks for as many more as one request may name. */
 static int ask(struct fetch *fetch) {
-    uint8_t request[NVLXI_WIRE_FETCH_MAX];
-    size_t count = nvlxi_min(fetch->count - fetch->asked, NVLXI_WIRE_FILES_MAX);
+    uint8_t request[NVLXI_PROTOCOL_FETCH_MAX];
+    size_t count = nvlxi_min(fetch->count - fetch->asked, NVLXI_PROTOCOL_FILES_MAX);
     if (!count)
         return nvlxi_fail(NVLX_EINVAL, "all %zu files of the mapping have been taken", fetch->count);
-    size_t length = nvlxi_wire_put_fetch(request, &fetch->wanted[fetch->asked], count);
-    int code = nvlxi_link_send(&fetch->link, request, length, nvlxi_deadline(fetch->patience_ns));
+    size_t length = nvlxi_protocol_put_fetch(request, &fetch->wanted[fetch->asked], count);
+    int code = nvlxi_connection_send(&fetch->connection, request, length, nvlxi_deadline(fetch->patience_ns));
     if (!code)
         fetch->asked += count;
     return code;
@@ -45,15 +45,15 @@ static void close_stock(struct fetch *fetch) {
 /* What came must be what was announced, neither more than was asked for. */
 static int check_stock(struct fetch *fetch) {
     size_t announced;
-    int code = nvlxi_wire_get_files(fetch->link.in.body, &announced);
+    int code = nvlxi_protocol_get_files(fetch->connection.in.body, &announced);
     if (code)
         return code;
     if (fetch->stock.lost)
         return nvlxi_fail(NVLX_ENOMEM, "no room for %zu file descriptors from \"%s\": too many open files", announced,
-                          fetch->link.address);
+                          fetch->connection.address);
     if (announced != fetch->stock.count || announced > fetch->asked - fetch->received)
         return nvlxi_fail(NVLX_EFORMAT, "the server at \"%s\" announced %zu file descriptors of %zu and sent %zu",
-                          fetch->link.address, announced, fetch->asked - fetch->received, fetch->stock.count);
+                          fetch->connection.address, announced, fetch->asked - fetch->received, fetch->stock.count);
     fetch->received += announced;
     return 0;
 }
@@ -62,9 +62,10 @@ static int refill(struct fetch *fetch) {
     int code = fetch->received == fetch->asked ? ask(fetch) : 0;
     if (code)
         return code;
-    fetch->stock = (struct nvlxi_link_files){.count = 0};
+    fetch->stock = (struct nvlxi_connection_files){.count = 0};
     fetch->next = 0;
-    code = nvlxi_link_receive(&fetch->link, NVLXI_WIRE_FILES, &fetch->stock, 0, fetch->patience_ns, NULL);
+    code =
+        nvlxi_connection_receive(&fetch->connection, NVLXI_PROTOCOL_FILES, &fetch->stock, 0, fetch->patience_ns, NULL);
     if (!code)
         code = check_stock(fetch);
     if (code)
@@ -84,7 +85,7 @@ static int take_file(struct nvlxi_files *files, int *fd) {
 static void close_fetch(struct nvlxi_source *source) {
     struct fetch *fetch = nvlxi_container_of(source, struct fetch, source);
     close_stock(fetch);
-    nvlxi_link_close(&fetch->link);
+    nvlxi_connection_close(&fetch->connection);
     free(fetch);
 }
 
@@ -96,7 +97,7 @@ static struct fetch *make_fetch(const struct nvlxi_segment_record *segments, siz
     made->patience_ns = patience_ns;
     for (size_t i = 0; i < count; i++)
         if (segments[i].file)
-            made->wanted[made->count++] = (struct nvlxi_wire_file){segments[i].base, segments[i].serial};
+            made->wanted[made->count++] = (struct nvlxi_protocol_file){segments[i].base, segments[i].serial};
     return made;
 }
 
@@ -106,17 +107,18 @@ static int open_fetch(const struct nvlxi_descriptor *owner, const struct nvlxi_s
     struct fetch *made = make_fetch(segments, count, patience_ns);
     if (!made)
         return nvlxi_fail(NVLX_ENOMEM, "no memory to fetch the files of %zu segments", count);
-    int code = nvlxi_link_open(&made->link, owner->address, NVLXI_WIRE_FETCHER, false, nvlxi_deadline(patience_ns));
+    int code = nvlxi_connection_open(&made->connection, owner->address, NVLXI_PROTOCOL_FETCHER, false,
+                                     nvlxi_deadline(patience_ns));
     if (code)
         goto free_fetch;
-    if (strcmp(made->link.engine, owner->identity.engine)) {
+    if (strcmp(made->connection.engine, owner->identity.engine)) {
         code = nvlxi_fail(NVLX_ESTALE, "another engine serves at \"%s\": the peer is gone", owner->address);
-        goto close_link;
+        goto close_connection;
     }
     *source = &made->source;
     return 0;
-close_link:
-    nvlxi_link_close(&made->link);
+close_connection:
+    nvlxi_connection_close(&made->connection);
 free_fetch:
     free(made);
     return code;

@@ -29,8 +29,8 @@ int nvlxi_giving_begin(struct nvlxi_giving *giving, bool named, const uint8_t *b
     giving->since = nvlxi_now_ns();
     giving->due = 0;
     giving->denied = 0;
-    return named ? nvlxi_wire_get_ask(body, length, &giving->request, giving->files, &giving->count)
-                 : nvlxi_wire_get_fetch(body, length, giving->files, &giving->count);
+    return named ? nvlxi_protocol_get_ask(body, length, &giving->request, giving->files, &giving->count)
+                 : nvlxi_protocol_get_fetch(body, length, giving->files, &giving->count);
 }
 
 bool nvlxi_giving_is_open(const struct nvlxi_giving *giving) {
@@ -50,7 +50,7 @@ static bool all_received(int socket) {
     return ioctl(socket, SIOCOUTQ, &unread) || unread < EMPTY;
 }
 
-static int export_file(struct nvlxi_registration *registration, const struct nvlxi_wire_file *file, int *fd) {
+static int export_file(struct nvlxi_registration *registration, const struct nvlxi_protocol_file *file, int *fd) {
     struct nvlxi_allocation allocation;
     int code = nvlxi_registration_find(registration, file->base, file->serial, &allocation);
     if (!code && !allocation.file)
@@ -64,9 +64,9 @@ static int send_files(const struct nvlxi_giving *giving, int socket, const int *
         char bytes[CMSG_SPACE(FILES_MAX * sizeof(int))];
         struct cmsghdr aligned;
     } control = {0};
-    uint8_t bytes[NVLXI_WIRE_SHORT_MAX];
-    size_t length =
-        giving->named ? nvlxi_wire_put_given(bytes, giving->request, count) : nvlxi_wire_put_files(bytes, count);
+    uint8_t bytes[NVLXI_PROTOCOL_SHORT_MAX];
+    size_t length = giving->named ? nvlxi_protocol_put_given(bytes, giving->request, count)
+                                  : nvlxi_protocol_put_files(bytes, count);
     struct iovec what = {.iov_base = bytes, .iov_len = length};
     struct msghdr message = {.msg_iov = &what,
                              .msg_iovlen = 1,

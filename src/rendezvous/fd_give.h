@@ -8,14 +8,14 @@
  * it up (ETOOMANYREFS), it is tried again a little later.
  *
  * Invariant: a file descriptor to be given out is open only within one call. */
-#ifndef NVLXI_RENDEZVOUS_GIVE_H
-#define NVLXI_RENDEZVOUS_GIVE_H
+#ifndef NVLXI_RENDEZVOUS_FD_GIVE_H
+#define NVLXI_RENDEZVOUS_FD_GIVE_H
 
 #include "local/registration.h"
 #include "rendezvous/protocol.h"
 
-struct nvlxi_giving {                                   /* starts zeroed */
-    struct nvlxi_wire_file files[NVLXI_WIRE_FILES_MAX]; /* asked for, [given, count) are to be sent */
+struct nvlxi_giving {                                           /* starts zeroed */
+    struct nvlxi_protocol_file files[NVLXI_PROTOCOL_FILES_MAX]; /* asked for, [given, count) are to be sent */
     size_t given, count;
     bool named; /* asked for by ASK `request`, else by FETCH */
     uint32_t request;

@@ -46,37 +46,37 @@ struct done_bytes {
     uint64_t zero;
 };
 
-static_assert(sizeof(struct header_bytes) == NVLXI_WIRE_HEADER, "no padding");
+static_assert(sizeof(struct header_bytes) == NVLXI_PROTOCOL_HEADER, "no padding");
 static_assert(sizeof(struct greeting_bytes) == 16 && sizeof(struct refusal_bytes) == 8, "no padding");
 static_assert(sizeof(struct ask_bytes) == 8 && sizeof(struct given_bytes) == 8, "no padding");
 static_assert(sizeof(struct denied_bytes) == 8 && sizeof(struct done_bytes) == 8, "no padding");
-static_assert(sizeof(struct files_bytes) == 8 && sizeof(struct nvlxi_wire_file) == 16, "no padding");
+static_assert(sizeof(struct files_bytes) == 8 && sizeof(struct nvlxi_protocol_file) == 16, "no padding");
 
 static const struct {
     const char *name;
     bool from_server;
     uint32_t shortest, longest; /* body */
 } types[] = {
-    [NVLXI_WIRE_HELLO] = {"HELLO", false, sizeof(struct greeting_bytes), NVLXI_WIRE_GREETING_MAX},
-    [NVLXI_WIRE_FETCH] = {"FETCH", false, sizeof(struct nvlxi_wire_file),
-                          NVLXI_WIRE_FILES_MAX * sizeof(struct nvlxi_wire_file)},
-    [NVLXI_WIRE_WELCOME] = {"WELCOME", true, sizeof(struct greeting_bytes) + NVLXI_WIRE_ENGINE,
-                            NVLXI_WIRE_GREETING_MAX},
-    [NVLXI_WIRE_REFUSAL] = {"REFUSAL", true, sizeof(struct refusal_bytes) + 1,
-                            sizeof(struct refusal_bytes) + NVLXI_WIRE_REASON_MAX},
-    [NVLXI_WIRE_TEXT] = {"TEXT", true, 1, NVLXI_TEXT_MAX},
-    [NVLXI_WIRE_FILES] = {"FILES", true, sizeof(struct files_bytes), sizeof(struct files_bytes)},
-    [NVLXI_WIRE_ASK] = {"ASK", false, sizeof(struct ask_bytes) + sizeof(struct nvlxi_wire_file),
-                        sizeof(struct ask_bytes) + NVLXI_WIRE_FILES_MAX * sizeof(struct nvlxi_wire_file)},
-    [NVLXI_WIRE_DONE] = {"DONE", false, sizeof(struct done_bytes), sizeof(struct done_bytes)},
-    [NVLXI_WIRE_GIVEN] = {"GIVEN", true, sizeof(struct given_bytes), sizeof(struct given_bytes)},
-    [NVLXI_WIRE_DENIED] = {"DENIED", true, sizeof(struct denied_bytes) + 1,
-                           sizeof(struct denied_bytes) + NVLXI_WIRE_REASON_MAX},
+    [NVLXI_PROTOCOL_HELLO] = {"HELLO", false, sizeof(struct greeting_bytes), NVLXI_PROTOCOL_GREETING_MAX},
+    [NVLXI_PROTOCOL_FETCH] = {"FETCH", false, sizeof(struct nvlxi_protocol_file),
+                              NVLXI_PROTOCOL_FILES_MAX * sizeof(struct nvlxi_protocol_file)},
+    [NVLXI_PROTOCOL_WELCOME] = {"WELCOME", true, sizeof(struct greeting_bytes) + NVLXI_PROTOCOL_ENGINE,
+                                NVLXI_PROTOCOL_GREETING_MAX},
+    [NVLXI_PROTOCOL_REFUSAL] = {"REFUSAL", true, sizeof(struct refusal_bytes) + 1,
+                                sizeof(struct refusal_bytes) + NVLXI_PROTOCOL_REASON_MAX},
+    [NVLXI_PROTOCOL_TEXT] = {"TEXT", true, 1, NVLXI_TEXT_MAX},
+    [NVLXI_PROTOCOL_FILES] = {"FILES", true, sizeof(struct files_bytes), sizeof(struct files_bytes)},
+    [NVLXI_PROTOCOL_ASK] = {"ASK", false, sizeof(struct ask_bytes) + sizeof(struct nvlxi_protocol_file),
+                            sizeof(struct ask_bytes) + NVLXI_PROTOCOL_FILES_MAX * sizeof(struct nvlxi_protocol_file)},
+    [NVLXI_PROTOCOL_DONE] = {"DONE", false, sizeof(struct done_bytes), sizeof(struct done_bytes)},
+    [NVLXI_PROTOCOL_GIVEN] = {"GIVEN", true, sizeof(struct given_bytes), sizeof(struct given_bytes)},
+    [NVLXI_PROTOCOL_DENIED] = {"DENIED", true, sizeof(struct denied_bytes) + 1,
+                               sizeof(struct denied_bytes) + NVLXI_PROTOCOL_REASON_MAX},
 };
 
 /* ---- Writing ------------------------------------------------------------------------------------------- */
 
-static size_t put_header(uint8_t *out, enum nvlxi_wire_type type, size_t body) {
+static size_t put_header(uint8_t *out, enum nvlxi_protocol_type type, size_t body) {
     const struct header_bytes header = {.length = (uint32_t)body, .type = (uint16_t)type};
     memcpy(out, &header, sizeof header);
     return sizeof header + body;
@@ -88,80 +88,81 @@ static void put_greeting(uint8_t *body, uint32_t role) {
     memcpy(body, &greeting, sizeof greeting);
 }
 
-size_t nvlxi_wire_put_hello(uint8_t *out, enum nvlxi_wire_role role) {
-    put_greeting(out + NVLXI_WIRE_HEADER, role);
-    return put_header(out, NVLXI_WIRE_HELLO, sizeof(struct greeting_bytes));
+size_t nvlxi_protocol_put_hello(uint8_t *out, enum nvlxi_protocol_role role) {
+    put_greeting(out + NVLXI_PROTOCOL_HEADER, role);
+    return put_header(out, NVLXI_PROTOCOL_HELLO, sizeof(struct greeting_bytes));
 }
 
-size_t nvlxi_wire_put_welcome(uint8_t *out, const char engine[NVLXI_WIRE_ENGINE + 1]) {
-    put_greeting(out + NVLXI_WIRE_HEADER, 0);
-    memcpy(out + NVLXI_WIRE_HEADER + sizeof(struct greeting_bytes), engine, NVLXI_WIRE_ENGINE);
-    return put_header(out, NVLXI_WIRE_WELCOME, sizeof(struct greeting_bytes) + NVLXI_WIRE_ENGINE);
+size_t nvlxi_protocol_put_welcome(uint8_t *out, const char engine[NVLXI_PROTOCOL_ENGINE + 1]) {
+    put_greeting(out + NVLXI_PROTOCOL_HEADER, 0);
+    memcpy(out + NVLXI_PROTOCOL_HEADER + sizeof(struct greeting_bytes), engine, NVLXI_PROTOCOL_ENGINE);
+    return put_header(out, NVLXI_PROTOCOL_WELCOME, sizeof(struct greeting_bytes) + NVLXI_PROTOCOL_ENGINE);
 }
 
-/* A reason in plain ASCII, of 1 to NVLXI_WIRE_REASON_MAX bytes. */
+/* A reason in plain ASCII, of 1 to NVLXI_PROTOCOL_REASON_MAX bytes. */
 static size_t put_reason(uint8_t *reason, const char *text) {
     size_t length = 0;
-    for (; length < NVLXI_WIRE_REASON_MAX && text[length]; length++)
+    for (; length < NVLXI_PROTOCOL_REASON_MAX && text[length]; length++)
         reason[length] = text[length] >= ' ' && text[length] <= '~' ? (uint8_t)text[length] : '?';
     if (!length)
         reason[length++] = '?';
     return length;
 }
 
-size_t nvlxi_wire_put_refusal(uint8_t *out, int code, const char *text) {
+size_t nvlxi_protocol_put_refusal(uint8_t *out, int code, const char *text) {
     const struct refusal_bytes refusal = {.code = code};
-    uint8_t *body = out + NVLXI_WIRE_HEADER;
+    uint8_t *body = out + NVLXI_PROTOCOL_HEADER;
     memcpy(body, &refusal, sizeof refusal);
-    return put_header(out, NVLXI_WIRE_REFUSAL, sizeof refusal + put_reason(body + sizeof refusal, text));
+    return put_header(out, NVLXI_PROTOCOL_REFUSAL, sizeof refusal + put_reason(body + sizeof refusal, text));
 }
 
-size_t nvlxi_wire_put_denied(uint8_t *out, uint32_t request, int code, const char *text) {
+size_t nvlxi_protocol_put_denied(uint8_t *out, uint32_t request, int code, const char *text) {
     const struct denied_bytes denied = {.request = request, .code = code};
-    uint8_t *body = out + NVLXI_WIRE_HEADER;
+    uint8_t *body = out + NVLXI_PROTOCOL_HEADER;
     memcpy(body, &denied, sizeof denied);
-    return put_header(out, NVLXI_WIRE_DENIED, sizeof denied + put_reason(body + sizeof denied, text));
+    return put_header(out, NVLXI_PROTOCOL_DENIED, sizeof denied + put_reason(body + sizeof denied, text));
 }
 
-size_t nvlxi_wire_put_ask(uint8_t *out, uint32_t request, const struct nvlxi_wire_file *files, size_t count) {
+size_t nvlxi_protocol_put_ask(uint8_t *out, uint32_t request, const struct nvlxi_protocol_file *files, size_t count) {
     const struct ask_bytes ask = {.request = request};
-    uint8_t *body = out + NVLXI_WIRE_HEADER;
+    uint8_t *body = out + NVLXI_PROTOCOL_HEADER;
     memcpy(body, &ask, sizeof ask);
     memcpy(body + sizeof ask, files, count * sizeof *files);
-    return put_header(out, NVLXI_WIRE_ASK, sizeof ask + count * sizeof *files);
+    return put_header(out, NVLXI_PROTOCOL_ASK, sizeof ask + count * sizeof *files);
 }
 
-size_t nvlxi_wire_put_done(uint8_t *out) {
+size_t nvlxi_protocol_put_done(uint8_t *out) {
     const struct done_bytes done = {.zero = 0};
-    memcpy(out + NVLXI_WIRE_HEADER, &done, sizeof done);
-    return put_header(out, NVLXI_WIRE_DONE, sizeof done);
+    memcpy(out + NVLXI_PROTOCOL_HEADER, &done, sizeof done);
+    return put_header(out, NVLXI_PROTOCOL_DONE, sizeof done);
 }
 
-size_t nvlxi_wire_put_given(uint8_t *out, uint32_t request, size_t count) {
+size_t nvlxi_protocol_put_given(uint8_t *out, uint32_t request, size_t count) {
     const struct given_bytes given = {.request = request, .count = (uint32_t)count};
-    memcpy(out + NVLXI_WIRE_HEADER, &given, sizeof given);
-    return put_header(out, NVLXI_WIRE_GIVEN, sizeof given);
+    memcpy(out + NVLXI_PROTOCOL_HEADER, &given, sizeof given);
+    return put_header(out, NVLXI_PROTOCOL_GIVEN, sizeof given);
 }
 
-size_t nvlxi_wire_put_fetch(uint8_t *out, const struct nvlxi_wire_file *files, size_t count) {
-    memcpy(out + NVLXI_WIRE_HEADER, files, count * sizeof *files);
-    return put_header(out, NVLXI_WIRE_FETCH, count * sizeof *files);
+size_t nvlxi_protocol_put_fetch(uint8_t *out, const struct nvlxi_protocol_file *files, size_t count) {
+    memcpy(out + NVLXI_PROTOCOL_HEADER, files, count * sizeof *files);
+    return put_header(out, NVLXI_PROTOCOL_FETCH, count * sizeof *files);
 }
 
-size_t nvlxi_wire_put_files(uint8_t *out, size_t count) {
+size_t nvlxi_protocol_put_files(uint8_t *out, size_t count) {
     const struct files_bytes files = {.count = (uint32_t)count};
-    memcpy(out + NVLXI_WIRE_HEADER, &files, sizeof files);
-    return put_header(out, NVLXI_WIRE_FILES, sizeof files);
+    memcpy(out + NVLXI_PROTOCOL_HEADER, &files, sizeof files);
+    return put_header(out, NVLXI_PROTOCOL_FILES, sizeof files);
 }
 
-size_t nvlxi_wire_put_text(uint8_t *out, size_t length) {
-    put_header(out, NVLXI_WIRE_TEXT, length);
-    return NVLXI_WIRE_HEADER;
+size_t nvlxi_protocol_put_text(uint8_t *out, size_t length) {
+    put_header(out, NVLXI_PROTOCOL_TEXT, length);
+    return NVLXI_PROTOCOL_HEADER;
 }
 
 /* ---- Reading ------------------------------------------------------------------------------------------- */
 
-int nvlxi_wire_get_header(const uint8_t bytes[NVLXI_WIRE_HEADER], bool from_server, struct nvlxi_wire_header *header) {
+int nvlxi_protocol_get_header(const uint8_t bytes[NVLXI_PROTOCOL_HEADER], bool from_server,
+                              struct nvlxi_protocol_header *header) {
     struct header_bytes known;
     memcpy(&known, bytes, sizeof known);
     if (known.zero || known.type >= sizeof types / sizeof *types || !types[known.type].name ||
@@ -171,7 +172,7 @@ int nvlxi_wire_get_header(const uint8_t bytes[NVLXI_WIRE_HEADER], bool from_serv
     if (known.length < types[known.type].shortest || known.length > types[known.type].longest)
         return nvlxi_fail(NVLX_EFORMAT, "a message %s of %" PRIu32 " bytes: it has %" PRIu32 " to %" PRIu32,
                           types[known.type].name, known.length, types[known.type].shortest, types[known.type].longest);
-    *header = (struct nvlxi_wire_header){.length = known.length, .type = known.type};
+    *header = (struct nvlxi_protocol_header){.length = known.length, .type = known.type};
     return 0;
 }
 
@@ -187,28 +188,28 @@ static int get_greeting(const uint8_t *body, struct greeting_bytes *greeting) {
     return 0;
 }
 
-int nvlxi_wire_get_hello(const uint8_t *body, enum nvlxi_wire_role *role) {
+int nvlxi_protocol_get_hello(const uint8_t *body, enum nvlxi_protocol_role *role) {
     struct greeting_bytes greeting;
     int code = get_greeting(body, &greeting);
     if (code)
         return code;
-    if (greeting.role != NVLXI_WIRE_SUBSCRIBER && greeting.role != NVLXI_WIRE_FETCHER)
+    if (greeting.role != NVLXI_PROTOCOL_SUBSCRIBER && greeting.role != NVLXI_PROTOCOL_FETCHER)
         return nvlxi_fail(NVLX_EFORMAT, "a client's role is %" PRIu32, greeting.role);
-    *role = (enum nvlxi_wire_role)greeting.role;
+    *role = (enum nvlxi_protocol_role)greeting.role;
     return 0;
 }
 
-int nvlxi_wire_get_welcome(const uint8_t *body, char engine[NVLXI_WIRE_ENGINE + 1], unsigned *minor) {
+int nvlxi_protocol_get_welcome(const uint8_t *body, char engine[NVLXI_PROTOCOL_ENGINE + 1], unsigned *minor) {
     struct greeting_bytes greeting;
     const char *id = (const char *)body + sizeof greeting;
     int code = get_greeting(body, &greeting);
     if (code)
         return code;
-    for (size_t i = 0; i < NVLXI_WIRE_ENGINE; i++)
+    for (size_t i = 0; i < NVLXI_PROTOCOL_ENGINE; i++)
         if (!id[i] || !strchr("0123456789abcdef", id[i]))
             return nvlxi_fail(NVLX_EFORMAT, "the server's engine id is not 32 digits");
-    memcpy(engine, id, NVLXI_WIRE_ENGINE);
-    engine[NVLXI_WIRE_ENGINE] = '\0';
+    memcpy(engine, id, NVLXI_PROTOCOL_ENGINE);
+    engine[NVLXI_PROTOCOL_ENGINE] = '\0';
     *minor = greeting.minor;
     return 0;
 }
@@ -228,8 +229,8 @@ static bool is_refusal(int32_t code) {
 }
 
 /* A code, and the `count` bytes of a reason. */
-static int get_reason(int32_t code, const char *text, size_t count, struct nvlxi_wire_refusal *refusal) {
-    if (!is_refusal(code) || !nvlxi_name_bytes_valid(text, count))
+static int get_reason(int32_t code, const char *text, size_t count, struct nvlxi_protocol_refusal *refusal) {
+    if (!is_refusal(code) || !nvlxi_utf8_bytes_are_name(text, count))
         return nvlxi_fail(NVLX_EFORMAT, "the server refuses with code %" PRId32 ", without a proper reason", code);
     refusal->code = code;
     memcpy(refusal->text, text, count);
@@ -237,7 +238,7 @@ static int get_reason(int32_t code, const char *text, size_t count, struct nvlxi
     return 0;
 }
 
-int nvlxi_wire_get_refusal(const uint8_t *body, size_t length, struct nvlxi_wire_refusal *refusal) {
+int nvlxi_protocol_get_refusal(const uint8_t *body, size_t length, struct nvlxi_protocol_refusal *refusal) {
     struct refusal_bytes known;
     memcpy(&known, body, sizeof known);
     if (known.zero)
@@ -245,14 +246,15 @@ int nvlxi_wire_get_refusal(const uint8_t *body, size_t length, struct nvlxi_wire
     return get_reason(known.code, (const char *)body + sizeof known, length - sizeof known, refusal);
 }
 
-int nvlxi_wire_get_denied(const uint8_t *body, size_t length, uint32_t *request, struct nvlxi_wire_refusal *refusal) {
+int nvlxi_protocol_get_denied(const uint8_t *body, size_t length, uint32_t *request,
+                              struct nvlxi_protocol_refusal *refusal) {
     struct denied_bytes known;
     memcpy(&known, body, sizeof known);
     *request = known.request;
     return get_reason(known.code, (const char *)body + sizeof known, length - sizeof known, refusal);
 }
 
-int nvlxi_wire_get_fetch(const uint8_t *body, size_t length, struct nvlxi_wire_file *files, size_t *count) {
+int nvlxi_protocol_get_fetch(const uint8_t *body, size_t length, struct nvlxi_protocol_file *files, size_t *count) {
     if (length % sizeof *files)
         return nvlxi_fail(NVLX_EFORMAT, "a request for files of %zu bytes: each takes %zu", length, sizeof *files);
     memcpy(files, body, length);
@@ -260,23 +262,23 @@ int nvlxi_wire_get_fetch(const uint8_t *body, size_t length, struct nvlxi_wire_f
     return 0;
 }
 
-int nvlxi_wire_get_ask(const uint8_t *body, size_t length, uint32_t *request, struct nvlxi_wire_file *files,
-                       size_t *count) {
+int nvlxi_protocol_get_ask(const uint8_t *body, size_t length, uint32_t *request, struct nvlxi_protocol_file *files,
+                           size_t *count) {
     struct ask_bytes known;
     memcpy(&known, body, sizeof known);
     if (known.zero)
         return nvlxi_fail(NVLX_EFORMAT, "a request for files with 0x%" PRIx32 " where 0 must be", known.zero);
     *request = known.request;
-    return nvlxi_wire_get_fetch(body + sizeof known, length - sizeof known, files, count);
+    return nvlxi_protocol_get_fetch(body + sizeof known, length - sizeof known, files, count);
 }
 
 static int check_count(uint32_t count) {
-    if (count && count <= NVLXI_WIRE_FILES_MAX)
+    if (count && count <= NVLXI_PROTOCOL_FILES_MAX)
         return 0;
-    return nvlxi_fail(NVLX_EFORMAT, "a message of %" PRIu32 " files: it has 1 to %u", count, NVLXI_WIRE_FILES_MAX);
+    return nvlxi_fail(NVLX_EFORMAT, "a message of %" PRIu32 " files: it has 1 to %u", count, NVLXI_PROTOCOL_FILES_MAX);
 }
 
-int nvlxi_wire_get_files(const uint8_t *body, size_t *count) {
+int nvlxi_protocol_get_files(const uint8_t *body, size_t *count) {
     struct files_bytes known;
     memcpy(&known, body, sizeof known);
     *count = known.count;
@@ -284,7 +286,7 @@ int nvlxi_wire_get_files(const uint8_t *body, size_t *count) {
                       : check_count(known.count);
 }
 
-int nvlxi_wire_get_given(const uint8_t *body, uint32_t *request, size_t *count) {
+int nvlxi_protocol_get_given(const uint8_t *body, uint32_t *request, size_t *count) {
     struct given_bytes known;
     memcpy(&known, body, sizeof known);
     *request = known.request;

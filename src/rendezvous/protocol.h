@@ -12,8 +12,8 @@
  *
  * HELLO, WELCOME and REFUSAL begin alike in every version, so that a version can be refused by name; a newer minor
  * version may make HELLO and WELCOME longer. */
-#ifndef NVLXI_WIRE_H
-#define NVLXI_WIRE_H
+#ifndef NVLXI_RENDEZVOUS_PROTOCOL_H
+#define NVLXI_RENDEZVOUS_PROTOCOL_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -25,71 +25,73 @@
 #define NVLXI_PROTOCOL_MAJOR 1u
 #define NVLXI_PROTOCOL_MINOR 1u /* 1: ASK, GIVEN, DENIED, DONE */
 
-#define NVLXI_WIRE_HEADER       8u
-#define NVLXI_WIRE_GREETING_MAX 256u /* bytes of a HELLO or WELCOME of whatever minor version */
-#define NVLXI_WIRE_REASON_MAX   255u /* bytes of a refusal's text */
-#define NVLXI_WIRE_FILES_MAX    253u /* file descriptors that one message may carry: the kernel's limit */
-#define NVLXI_WIRE_ENGINE       32u  /* digits of an engine's id */
-#define NVLXI_WIRE_SHORT_MAX    512u /* room for any encoded message except TEXT, FETCH and ASK */
-#define NVLXI_WIRE_FETCH_MAX    (NVLXI_WIRE_HEADER + NVLXI_WIRE_FILES_MAX * sizeof(struct nvlxi_wire_file))
-#define NVLXI_WIRE_ASK_MAX      (NVLXI_WIRE_FETCH_MAX + 8)
+#define NVLXI_PROTOCOL_HEADER       8u
+#define NVLXI_PROTOCOL_GREETING_MAX 256u /* bytes of a HELLO or WELCOME of whatever minor version */
+#define NVLXI_PROTOCOL_REASON_MAX   255u /* bytes of a refusal's text */
+#define NVLXI_PROTOCOL_FILES_MAX    253u /* file descriptors that one message may carry: the kernel's limit */
+#define NVLXI_PROTOCOL_ENGINE       32u  /* digits of an engine's id */
+#define NVLXI_PROTOCOL_SHORT_MAX    512u /* room for any encoded message except TEXT, FETCH and ASK */
+#define NVLXI_PROTOCOL_FETCH_MAX    (NVLXI_PROTOCOL_HEADER + NVLXI_PROTOCOL_FILES_MAX * sizeof(struct nvlxi_protocol_file))
+#define NVLXI_PROTOCOL_ASK_MAX      (NVLXI_PROTOCOL_FETCH_MAX + 8)
 
-enum nvlxi_wire_type {
-    NVLXI_WIRE_HELLO = 1,
-    NVLXI_WIRE_FETCH = 2,
-    NVLXI_WIRE_WELCOME = 3,
-    NVLXI_WIRE_REFUSAL = 4,
-    NVLXI_WIRE_TEXT = 5,  /* a descriptor */
-    NVLXI_WIRE_FILES = 6, /* comes with file descriptors */
-    NVLXI_WIRE_ASK = 7,
-    NVLXI_WIRE_DONE = 8,  /* nothing is asked for any more */
-    NVLXI_WIRE_GIVEN = 9, /* as FILES */
-    NVLXI_WIRE_DENIED = 10
+enum nvlxi_protocol_type {
+    NVLXI_PROTOCOL_HELLO = 1,
+    NVLXI_PROTOCOL_FETCH = 2,
+    NVLXI_PROTOCOL_WELCOME = 3,
+    NVLXI_PROTOCOL_REFUSAL = 4,
+    NVLXI_PROTOCOL_TEXT = 5,  /* a descriptor */
+    NVLXI_PROTOCOL_FILES = 6, /* comes with file descriptors */
+    NVLXI_PROTOCOL_ASK = 7,
+    NVLXI_PROTOCOL_DONE = 8,  /* nothing is asked for any more */
+    NVLXI_PROTOCOL_GIVEN = 9, /* as FILES */
+    NVLXI_PROTOCOL_DENIED = 10
 };
 
-enum nvlxi_wire_role { NVLXI_WIRE_SUBSCRIBER = 1, NVLXI_WIRE_FETCHER = 2 };
+enum nvlxi_protocol_role { NVLXI_PROTOCOL_SUBSCRIBER = 1, NVLXI_PROTOCOL_FETCHER = 2 };
 
-struct nvlxi_wire_header {
+struct nvlxi_protocol_header {
     uint32_t length; /* of the body */
     uint16_t type;
 };
 
-struct nvlxi_wire_file { /* the segment whose file descriptor is wanted */
+struct nvlxi_protocol_file { /* the segment whose file descriptor is wanted */
     uint64_t base, serial;
 };
 
-struct nvlxi_wire_refusal {
-    int code;                             /* NVLX_E... */
-    char text[NVLXI_WIRE_REASON_MAX + 1]; /* UTF-8 without control characters */
+struct nvlxi_protocol_refusal {
+    int code;                                 /* NVLX_E... */
+    char text[NVLXI_PROTOCOL_REASON_MAX + 1]; /* UTF-8 without control characters */
 };
 
-/* Each writes a whole message and returns its length. `out` has room for NVLXI_WIRE_SHORT_MAX bytes, or for
- * NVLXI_WIRE_FETCH_MAX or NVLXI_WIRE_ASK_MAX. */
-size_t nvlxi_wire_put_hello(uint8_t *out, enum nvlxi_wire_role role);
-size_t nvlxi_wire_put_welcome(uint8_t *out, const char engine[NVLXI_WIRE_ENGINE + 1]);
-size_t nvlxi_wire_put_refusal(uint8_t *out, int code, const char *text); /* shortened to fit, and to plain ASCII */
-size_t nvlxi_wire_put_fetch(uint8_t *out, const struct nvlxi_wire_file *files, size_t count);
-size_t nvlxi_wire_put_files(uint8_t *out, size_t count);
-size_t nvlxi_wire_put_ask(uint8_t *out, uint32_t request, const struct nvlxi_wire_file *files, size_t count);
-size_t nvlxi_wire_put_done(uint8_t *out);
-size_t nvlxi_wire_put_given(uint8_t *out, uint32_t request, size_t count);
-size_t nvlxi_wire_put_denied(uint8_t *out, uint32_t request, int code, const char *text);
+/* Each writes a whole message and returns its length. `out` has room for NVLXI_PROTOCOL_SHORT_MAX bytes, or for
+ * NVLXI_PROTOCOL_FETCH_MAX or NVLXI_PROTOCOL_ASK_MAX. */
+size_t nvlxi_protocol_put_hello(uint8_t *out, enum nvlxi_protocol_role role);
+size_t nvlxi_protocol_put_welcome(uint8_t *out, const char engine[NVLXI_PROTOCOL_ENGINE + 1]);
+size_t nvlxi_protocol_put_refusal(uint8_t *out, int code, const char *text); /* shortened to fit, and to plain ASCII */
+size_t nvlxi_protocol_put_fetch(uint8_t *out, const struct nvlxi_protocol_file *files, size_t count);
+size_t nvlxi_protocol_put_files(uint8_t *out, size_t count);
+size_t nvlxi_protocol_put_ask(uint8_t *out, uint32_t request, const struct nvlxi_protocol_file *files, size_t count);
+size_t nvlxi_protocol_put_done(uint8_t *out);
+size_t nvlxi_protocol_put_given(uint8_t *out, uint32_t request, size_t count);
+size_t nvlxi_protocol_put_denied(uint8_t *out, uint32_t request, int code, const char *text);
 /* Only the header: the text follows. */
-size_t nvlxi_wire_put_text(uint8_t *out, size_t length);
+size_t nvlxi_protocol_put_text(uint8_t *out, size_t length);
 
 /* The readers trust nothing. NVLX_EFORMAT, and NVLX_EVERSION for a greeting of another major version. */
 
 /* `from_server`: which side sent it. After 0 the body has a length that its type may have. */
-int nvlxi_wire_get_header(const uint8_t bytes[NVLXI_WIRE_HEADER], bool from_server, struct nvlxi_wire_header *header);
+int nvlxi_protocol_get_header(const uint8_t bytes[NVLXI_PROTOCOL_HEADER], bool from_server,
+                              struct nvlxi_protocol_header *header);
 /* The body of the message that `header` announced. */
-int nvlxi_wire_get_hello(const uint8_t *body, enum nvlxi_wire_role *role);
-int nvlxi_wire_get_welcome(const uint8_t *body, char engine[NVLXI_WIRE_ENGINE + 1], unsigned *minor);
-int nvlxi_wire_get_refusal(const uint8_t *body, size_t length, struct nvlxi_wire_refusal *refusal);
-int nvlxi_wire_get_fetch(const uint8_t *body, size_t length, struct nvlxi_wire_file *files, size_t *count);
-int nvlxi_wire_get_files(const uint8_t *body, size_t *count);
-int nvlxi_wire_get_ask(const uint8_t *body, size_t length, uint32_t *request, struct nvlxi_wire_file *files,
-                       size_t *count);
-int nvlxi_wire_get_given(const uint8_t *body, uint32_t *request, size_t *count);
-int nvlxi_wire_get_denied(const uint8_t *body, size_t length, uint32_t *request, struct nvlxi_wire_refusal *refusal);
+int nvlxi_protocol_get_hello(const uint8_t *body, enum nvlxi_protocol_role *role);
+int nvlxi_protocol_get_welcome(const uint8_t *body, char engine[NVLXI_PROTOCOL_ENGINE + 1], unsigned *minor);
+int nvlxi_protocol_get_refusal(const uint8_t *body, size_t length, struct nvlxi_protocol_refusal *refusal);
+int nvlxi_protocol_get_fetch(const uint8_t *body, size_t length, struct nvlxi_protocol_file *files, size_t *count);
+int nvlxi_protocol_get_files(const uint8_t *body, size_t *count);
+int nvlxi_protocol_get_ask(const uint8_t *body, size_t length, uint32_t *request, struct nvlxi_protocol_file *files,
+                           size_t *count);
+int nvlxi_protocol_get_given(const uint8_t *body, uint32_t *request, size_t *count);
+int nvlxi_protocol_get_denied(const uint8_t *body, size_t length, uint32_t *request,
+                              struct nvlxi_protocol_refusal *refusal);
 
 #endif

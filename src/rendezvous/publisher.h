@@ -1,8 +1,8 @@
 /* The descriptor of this engine, as it is exported: its registrations, and where it serves.
  *
  * SPDX-License-Identifier: Apache-2.0 */
-#ifndef NVLXI_RENDEZVOUS_TEXT_H
-#define NVLXI_RENDEZVOUS_TEXT_H
+#ifndef NVLXI_RENDEZVOUS_PUBLISHER_H
+#define NVLXI_RENDEZVOUS_PUBLISHER_H
 
 #include "local/registration.h"
 

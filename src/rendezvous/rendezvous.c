@@ -20,12 +20,12 @@
 #define STALL_NS            UINT64_C(30000000000)
 
 void nvlxi_rendezvous_init(struct nvlxi_rendezvous *rendezvous, struct nvlxi_registration *registration,
-                           struct nvlxi_relocation *relocation, struct nvlxi_transfers *transfers,
+                           struct nvlxi_remote *remote, struct nvlxi_transfers *transfers,
                            const struct nvlxi_identity *identity) {
     nvlxi_publisher_init(&rendezvous->publisher, registration, identity);
-    nvlxi_clients_init(&rendezvous->clients, relocation, transfers);
+    nvlxi_clients_init(&rendezvous->clients, remote, transfers);
     nvlxi_fetcher_init(&rendezvous->fetcher);
-    relocation->file_server = &rendezvous->fetcher.server;
+    remote->file_server = &rendezvous->fetcher.server;
     rendezvous->clients.watcher = &rendezvous->watcher;
     atomic_init(&rendezvous->times.hello_ns, HELLO_NS);
     atomic_init(&rendezvous->times.stall_ns, STALL_NS);

@@ -6,8 +6,8 @@
  * waits (watch.h) for an eventfd by which it is woken up, the server's sockets (server.h), and
  * the subscriptions to peers (client.h). `mutex` guards all fields except clients, publisher and fetcher,
  * which have their own rules, and `watcher`, which is there once `started`. */
-#ifndef NVLXI_RENDEZVOUS_H
-#define NVLXI_RENDEZVOUS_H
+#ifndef NVLXI_RENDEZVOUS_RENDEZVOUS_H
+#define NVLXI_RENDEZVOUS_RENDEZVOUS_H
 
 #include "rendezvous/client.h"
 #include "rendezvous/fd_fetch.h"
@@ -27,9 +27,9 @@ struct nvlxi_rendezvous {
     struct nvlxi_server *server;
 };
 
-/* Makes no thread and no socket. Lets `relocation` fetch files. */
+/* Makes no thread and no socket. Lets `remote` fetch files. */
 void nvlxi_rendezvous_init(struct nvlxi_rendezvous *rendezvous, struct nvlxi_registration *registration,
-                           struct nvlxi_relocation *relocation, struct nvlxi_transfers *transfers,
+                           struct nvlxi_remote *remote, struct nvlxi_transfers *transfers,
                            const struct nvlxi_identity *identity);
 /* Ends the thread, which may be waiting for running kernels, and all connections; the socket file is removed. */
 void nvlxi_rendezvous_free(struct nvlxi_rendezvous *rendezvous);

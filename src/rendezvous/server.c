@@ -42,17 +42,17 @@ struct connection {
     struct nvlxi_watch watch;
     uint64_t since; /* when it made progress last */
     struct nvlxi_inbox in;
-    uint8_t head[NVLXI_WIRE_SHORT_MAX]; /* what is being sent: a short message, or the header of a text, ... */
-    size_t head_length, sent;           /* sent: of both */
-    struct text *text;                  /* ... then the text, or NULL */
-    uint64_t subscribed;                /* when its HELLO came */
-    bool told;                          /* a text was begun: of this generation */
+    uint8_t head[NVLXI_PROTOCOL_SHORT_MAX]; /* what is being sent: a short message, or the header of a text, ... */
+    size_t head_length, sent;               /* sent: of both */
+    struct text *text;                      /* ... then the text, or NULL */
+    uint64_t subscribed;                    /* when its HELLO came */
+    bool told;                              /* a text was begun: of this generation */
     uint64_t generation;
     struct nvlxi_giving giving;
     uint64_t mapping; /* a subscriber maps something, until then */
     int denied;       /* what it asked for, with this code; 0: nothing, or it was told */
     uint64_t denied_at;
-    char denied_why[NVLXI_WIRE_REASON_MAX + 1];
+    char denied_why[NVLXI_PROTOCOL_REASON_MAX + 1];
     struct connection *prev, *next;
 };
 
@@ -68,7 +68,7 @@ struct nvlxi_server {
     int failure;                    /* why there is no newer one, or 0 */
     uint64_t failing, failed;       /* when making it began, first and last */
     uint64_t retry;                 /* pause before it is tried again */
-    char reason[NVLXI_WIRE_REASON_MAX + 1];
+    char reason[NVLXI_PROTOCOL_REASON_MAX + 1];
     atomic_bool outdated; /* it is not the newest any more */
     uint64_t text_due;    /* no new one before */
     uint64_t accept_due;  /* nobody is let in before */
@@ -173,7 +173,7 @@ static void begin_text(struct connection *c, struct text *text) {
     c->text = text;
     c->told = true;
     c->generation = text->generation;
-    begin_sending(c, nvlxi_wire_put_text(c->head, text->length));
+    begin_sending(c, nvlxi_protocol_put_text(c->head, text->length));
 }
 
 /* The first one must have all that was registered before the client came. What a client maps must not change
@@ -192,7 +192,7 @@ static bool wants_text(const struct nvlxi_server *server, const struct connectio
 /* A fetcher is told at once that it does not get the rest, a subscriber when it is time. */
 static void deny(struct connection *c, int code) {
     if (c->state == FETCHER) {
-        begin_sending(c, nvlxi_wire_put_refusal(c->head, code, nvlx_last_error()));
+        begin_sending(c, nvlxi_protocol_put_refusal(c->head, code, nvlx_last_error()));
         return;
     }
     c->mapping = 0;
@@ -234,29 +234,29 @@ static int give_files(struct nvlxi_server *server, struct connection *c) {
 /* ---- Receiving ----------------------------------------------------------------------------------------- */
 
 static int welcome(struct nvlxi_server *server, struct connection *c) {
-    enum nvlxi_wire_role role;
-    int code = nvlxi_wire_get_hello(c->in.body, &role);
+    enum nvlxi_protocol_role role;
+    int code = nvlxi_protocol_get_hello(c->in.body, &role);
     if (code)
         return code;
-    c->state = role == NVLXI_WIRE_SUBSCRIBER ? SUBSCRIBER : FETCHER;
+    c->state = role == NVLXI_PROTOCOL_SUBSCRIBER ? SUBSCRIBER : FETCHER;
     c->subscribed = c->since;
     server->subscribers += c->state == SUBSCRIBER;
-    begin_sending(c, nvlxi_wire_put_welcome(c->head, server->publisher->identity->engine));
+    begin_sending(c, nvlxi_protocol_put_welcome(c->head, server->publisher->identity->engine));
     return 0;
 }
 
 /* A whole message has come. */
 static int obey(struct nvlxi_server *server, struct connection *c) {
     c->since = nvlxi_now_ns();
-    if (c->state == STRANGER && c->in.header.type == NVLXI_WIRE_HELLO)
+    if (c->state == STRANGER && c->in.header.type == NVLXI_PROTOCOL_HELLO)
         return welcome(server, c);
-    if (c->state == FETCHER && c->in.header.type == NVLXI_WIRE_FETCH)
+    if (c->state == FETCHER && c->in.header.type == NVLXI_PROTOCOL_FETCH)
         return nvlxi_giving_begin(&c->giving, false, c->in.body, c->in.header.length);
-    if (c->state == SUBSCRIBER && c->in.header.type == NVLXI_WIRE_ASK) {
+    if (c->state == SUBSCRIBER && c->in.header.type == NVLXI_PROTOCOL_ASK) {
         go_on_mapping(c);
         return nvlxi_giving_begin(&c->giving, true, c->in.body, c->in.header.length);
     }
-    if (c->state == SUBSCRIBER && c->in.header.type == NVLXI_WIRE_DONE) {
+    if (c->state == SUBSCRIBER && c->in.header.type == NVLXI_PROTOCOL_DONE) {
         c->mapping = 0;
         return 0;
     }
@@ -297,8 +297,8 @@ static void remove_connection(struct nvlxi_server *server, struct connection *c)
 
 /* Says why, if it can be said without waiting and not in the middle of something else. */
 static void send_reason(int socket, int code) {
-    uint8_t message[NVLXI_WIRE_SHORT_MAX];
-    size_t length = nvlxi_wire_put_refusal(message, code, nvlx_last_error());
+    uint8_t message[NVLXI_PROTOCOL_SHORT_MAX];
+    size_t length = nvlxi_protocol_put_refusal(message, code, nvlx_last_error());
     if (send(socket, message, length, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
         nvlxi_log(NVLX_LOG_DEBUG, "a client did not take the reason why it is refused: %s", strerror(errno));
 }
@@ -334,7 +334,7 @@ static int serve(struct nvlxi_server *server, struct connection *c, uint32_t eve
         code = send_more(c);
     }
     if (!code && may_tell_denial(server, c)) {
-        begin_sending(c, nvlxi_wire_put_denied(c->head, c->giving.request, c->denied, c->denied_why));
+        begin_sending(c, nvlxi_protocol_put_denied(c->head, c->giving.request, c->denied, c->denied_why));
         c->denied = 0;
         code = send_more(c);
     }

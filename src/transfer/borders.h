@@ -5,8 +5,8 @@
  * A border is where an allocation or a mapping begins, whatever lies before it: copy engines refuse what crosses it,
  * though both sides may lie back to back. They are noted while a list is checked, once for each allocation that it
  * meets, and asked for where two ops could be joined: a list that joins nothing pays for the notes alone. */
-#ifndef NVLXI_BORDERS_H
-#define NVLXI_BORDERS_H
+#ifndef NVLXI_TRANSFER_BORDERS_H
+#define NVLXI_TRANSFER_BORDERS_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -9,7 +9,7 @@
 
 #define LOOK_NS 50000u /* for which it is looked whether an event comes that may be just about to */
 
-void nvlxi_pool_init(struct nvlxi_pool *pool, size_t list_limit) {
+void nvlxi_lanes_init(struct nvlxi_lane_pool *pool, size_t list_limit) {
     pthread_mutex_init(&pool->mutex, NULL);
     pool->lists.ops = pool->ops;
     pool->lists.device = pool->device;
@@ -24,7 +24,7 @@ void nvlxi_pool_init(struct nvlxi_pool *pool, size_t list_limit) {
 static atomic_uint waiting[GPUS_COUNTED];
 
 /* What the parent's engines have in queues does not wait in the child. */
-void nvlxi_pool_fork(enum nvlxi_fork_phase phase) {
+void nvlxi_lanes_fork(enum nvlxi_fork_phase phase) {
     for (size_t gpu = 0; phase == NVLXI_IN_CHILD && gpu < GPUS_COUNTED; gpu++)
         atomic_store(&waiting[gpu], 0);
 }
@@ -58,7 +58,7 @@ static bool same_kind(const struct nvlxi_lane_key *a, const struct nvlxi_lane_ke
 }
 
 /* An idle lane, a new one, or the emptiest: so few are in use at the same time beside what waits for streams. */
-static enum found find_free(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key, uint32_t queued,
+static enum found find_free(struct nvlxi_lane_pool *pool, const struct nvlxi_lane_key *key, uint32_t queued,
                             struct nvlxi_pooled_lane **found) {
     const size_t most = atomic_load(&waiting[key->gpu % GPUS_COUNTED]) ? NVLXI_LANES_BESIDE : NVLXI_LANES_MAX;
     struct nvlxi_pooled_lane *lane, *idle = NULL, *emptiest = NULL;
@@ -83,7 +83,7 @@ static enum found find_free(struct nvlxi_pool *pool, const struct nvlxi_lane_key
 }
 
 /* One of the stream's that this borrower has not, an idle one, a new one, or one that the borrower has. */
-static enum found find_ordered(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key, const void *borrower,
+static enum found find_ordered(struct nvlxi_lane_pool *pool, const struct nvlxi_lane_key *key, const void *borrower,
                                struct nvlxi_pooled_lane **found) {
     struct nvlxi_pooled_lane *lane, *own = NULL, *idle = NULL, *again = NULL;
     size_t count = 0;
@@ -104,7 +104,7 @@ static enum found find_ordered(struct nvlxi_pool *pool, const struct nvlxi_lane_
 }
 
 /* The stream itself. */
-static enum found find_callers(const struct nvlxi_pool *pool, const struct nvlxi_lane_key *key,
+static enum found find_callers(const struct nvlxi_lane_pool *pool, const struct nvlxi_lane_key *key,
                                struct nvlxi_pooled_lane **found) {
     struct nvlxi_pooled_lane *lane;
     LL_FOREACH(pool->lanes[NVLXI_CALLERS], lane) {
@@ -115,8 +115,8 @@ static enum found find_callers(const struct nvlxi_pool *pool, const struct nvlxi
     return lane ? FOUND : TO_BE_MADE;
 }
 
-static enum found find(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key, uint32_t queued, const void *borrower,
-                       struct nvlxi_pooled_lane **found) {
+static enum found find(struct nvlxi_lane_pool *pool, const struct nvlxi_lane_key *key, uint32_t queued,
+                       const void *borrower, struct nvlxi_pooled_lane **found) {
     switch (nvlxi_lane_kind(key)) {
     case NVLXI_CALLERS:
         return find_callers(pool, key, found);
@@ -128,7 +128,7 @@ static enum found find(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key
 }
 
 /* An existing lane that is borrowed now, or what else was found. */
-static enum found take_lane(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key, uint32_t queued,
+static enum found take_lane(struct nvlxi_lane_pool *pool, const struct nvlxi_lane_key *key, uint32_t queued,
                             const void *borrower, struct nvlxi_pooled_lane **lane) {
     enum found found = find(pool, key, queued, borrower, lane);
     if (found != FOUND) {
@@ -144,7 +144,8 @@ static enum found take_lane(struct nvlxi_pool *pool, const struct nvlxi_lane_key
 
 /* ---- Lanes ------------------------------------------------------------------------------------------- */
 
-static int create_lane(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key, struct nvlxi_pooled_lane **lane) {
+static int create_lane(struct nvlxi_lane_pool *pool, const struct nvlxi_lane_key *key,
+                       struct nvlxi_pooled_lane **lane) {
     struct nvlxi_pooled_lane *made = malloc(sizeof *made);
     if (!made)
         return nvlxi_fail(NVLX_ENOMEM, "no memory for a lane");
@@ -160,8 +161,8 @@ static int create_lane(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key
     return 0;
 }
 
-static int make_lane(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key, uint32_t queued, const void *borrower,
-                     struct nvlxi_pooled_lane **lane) {
+static int make_lane(struct nvlxi_lane_pool *pool, const struct nvlxi_lane_key *key, uint32_t queued,
+                     const void *borrower, struct nvlxi_pooled_lane **lane) {
     int code = create_lane(pool, key, lane);
     if (code)
         return code;
@@ -174,7 +175,7 @@ static int make_lane(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key, 
     return 0;
 }
 
-int nvlxi_pool_busy(int gpu, bool ordered) {
+int nvlxi_lanes_busy(int gpu, bool ordered) {
     if (!ordered)
         return nvlxi_fail(NVLX_EBUSY, "the copies in flight fill the lanes of GPU %d, %d each", gpu, NVLXI_LANE_DEPTH);
     return nvlxi_fail(NVLX_EBUSY,
@@ -186,7 +187,7 @@ int nvlxi_pool_busy(int gpu, bool ordered) {
 /* ---- Events ------------------------------------------------------------------------------------------ */
 
 /* Under the mutex: an idle one, or NULL. */
-static struct nvlxi_pooled_event *take_event(struct nvlxi_pool *pool, int gpu) {
+static struct nvlxi_pooled_event *take_event(struct nvlxi_lane_pool *pool, int gpu) {
     struct nvlxi_pooled_event *idle;
     LL_SEARCH_SCALAR(pool->events, idle, gpu, gpu);
     if (idle)
@@ -194,7 +195,7 @@ static struct nvlxi_pooled_event *take_event(struct nvlxi_pool *pool, int gpu) {
     return idle;
 }
 
-static int make_event(struct nvlxi_pool *pool, int gpu, struct nvlxi_pooled_event **event) {
+static int make_event(struct nvlxi_lane_pool *pool, int gpu, struct nvlxi_pooled_event **event) {
     struct nvlxi_pooled_event *made = malloc(sizeof *made);
     if (!made)
         return nvlxi_fail(NVLX_ENOMEM, "no memory for an event");
@@ -208,14 +209,14 @@ static int make_event(struct nvlxi_pool *pool, int gpu, struct nvlxi_pooled_even
     return 0;
 }
 
-int nvlxi_pool_borrow_event(struct nvlxi_pool *pool, int gpu, struct nvlxi_pooled_event **event) {
+int nvlxi_lanes_borrow_event(struct nvlxi_lane_pool *pool, int gpu, struct nvlxi_pooled_event **event) {
     pthread_mutex_lock(&pool->mutex);
     *event = take_event(pool, gpu);
     pthread_mutex_unlock(&pool->mutex);
     return *event ? 0 : make_event(pool, gpu, event);
 }
 
-void nvlxi_pool_return_event(struct nvlxi_pool *pool, struct nvlxi_pooled_event *event) {
+void nvlxi_lanes_return_event(struct nvlxi_lane_pool *pool, struct nvlxi_pooled_event *event) {
     pthread_mutex_lock(&pool->mutex);
     LL_PREPEND(pool->events, event);
     pthread_mutex_unlock(&pool->mutex);
@@ -223,8 +224,8 @@ void nvlxi_pool_return_event(struct nvlxi_pool *pool, struct nvlxi_pooled_event 
 
 /* ---- A lane and an event at once: this is done for every transfer ------------------------------------- */
 
-int nvlxi_pool_borrow(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key, uint32_t queued, const void *borrower,
-                      struct nvlxi_pooled_lane **lane, struct nvlxi_pooled_event **event) {
+int nvlxi_lanes_borrow(struct nvlxi_lane_pool *pool, const struct nvlxi_lane_key *key, uint32_t queued,
+                       const void *borrower, struct nvlxi_pooled_lane **lane, struct nvlxi_pooled_event **event) {
     int code = 0;
     if (key->ordered && !count_waiting(key, queued))
         return NVLX_EBUSY;
@@ -241,12 +242,12 @@ int nvlxi_pool_borrow(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key,
     if (code && !*lane)
         uncount_waiting(key, queued);
     if (code)
-        nvlxi_pool_return(pool, *lane, queued, *event);
+        nvlxi_lanes_return(pool, *lane, queued, *event);
     return code;
 }
 
-int nvlxi_pool_borrow_again(struct nvlxi_pool *pool, struct nvlxi_pooled_lane *lane, uint32_t queued,
-                            struct nvlxi_pooled_event **event) {
+int nvlxi_lanes_borrow_again(struct nvlxi_lane_pool *pool, struct nvlxi_pooled_lane *lane, uint32_t queued,
+                             struct nvlxi_pooled_event **event) {
     if (lane->key.ordered && !count_waiting(&lane->key, queued))
         return NVLX_EBUSY;
     pthread_mutex_lock(&pool->mutex);
@@ -256,11 +257,11 @@ int nvlxi_pool_borrow_again(struct nvlxi_pool *pool, struct nvlxi_pooled_lane *l
     pthread_mutex_unlock(&pool->mutex);
     int code = *event ? 0 : make_event(pool, lane->key.gpu, event);
     if (code)
-        nvlxi_pool_return(pool, lane, queued, NULL);
+        nvlxi_lanes_return(pool, lane, queued, NULL);
     return code;
 }
 
-void nvlxi_pool_uncount(struct nvlxi_pool *pool, struct nvlxi_pooled_lane *lane, uint32_t queued) {
+void nvlxi_lanes_uncount(struct nvlxi_lane_pool *pool, struct nvlxi_pooled_lane *lane, uint32_t queued) {
     pthread_mutex_lock(&pool->mutex);
     lane->queued -= queued;
     uncount_waiting(&lane->key, queued);
@@ -268,7 +269,7 @@ void nvlxi_pool_uncount(struct nvlxi_pool *pool, struct nvlxi_pooled_lane *lane,
 }
 
 /* Under the mutex. The caller's stream may be destroyed when nothing of ours is in it any more. */
-static void return_lane(struct nvlxi_pool *pool, struct nvlxi_pooled_lane *lane, uint32_t queued) {
+static void return_lane(struct nvlxi_lane_pool *pool, struct nvlxi_pooled_lane *lane, uint32_t queued) {
     lane->borrowers--;
     lane->queued -= queued;
     uncount_waiting(&lane->key, queued);
@@ -279,8 +280,8 @@ static void return_lane(struct nvlxi_pool *pool, struct nvlxi_pooled_lane *lane,
     free(lane);
 }
 
-void nvlxi_pool_return(struct nvlxi_pool *pool, struct nvlxi_pooled_lane *lane, uint32_t queued,
-                       struct nvlxi_pooled_event *event) {
+void nvlxi_lanes_return(struct nvlxi_lane_pool *pool, struct nvlxi_pooled_lane *lane, uint32_t queued,
+                        struct nvlxi_pooled_event *event) {
     pthread_mutex_lock(&pool->mutex);
     if (lane)
         return_lane(pool, lane, queued);
@@ -291,7 +292,7 @@ void nvlxi_pool_return(struct nvlxi_pool *pool, struct nvlxi_pooled_lane *lane, 
 
 /* ---- Marks: events in callers' streams that somebody asked about ---------------------------------------- */
 
-static struct nvlxi_pooled_event *take_mark(struct nvlxi_pool *pool, uint64_t stream) {
+static struct nvlxi_pooled_event *take_mark(struct nvlxi_lane_pool *pool, uint64_t stream) {
     struct nvlxi_pooled_event *mark;
     pthread_mutex_lock(&pool->mutex);
     LL_SEARCH_SCALAR(pool->marks, mark, stream, stream);
@@ -301,14 +302,14 @@ static struct nvlxi_pooled_event *take_mark(struct nvlxi_pool *pool, uint64_t st
     return mark;
 }
 
-static void keep_mark(struct nvlxi_pool *pool, struct nvlxi_pooled_event *mark, uint64_t stream) {
+static void keep_mark(struct nvlxi_lane_pool *pool, struct nvlxi_pooled_event *mark, uint64_t stream) {
     mark->stream = stream;
     pthread_mutex_lock(&pool->mutex);
     LL_PREPEND(pool->marks, mark);
     pthread_mutex_unlock(&pool->mutex);
 }
 
-static int look_for(struct nvlxi_pool *pool, struct nvlxi_pooled_event *mark) {
+static int look_for(struct nvlxi_lane_pool *pool, struct nvlxi_pooled_event *mark) {
     const uint64_t deadline = nvlxi_now_ns() + LOOK_NS;
     int code;
     do
@@ -317,7 +318,7 @@ static int look_for(struct nvlxi_pool *pool, struct nvlxi_pooled_event *mark) {
     return code;
 }
 
-bool nvlxi_pool_stream_idle(struct nvlxi_pool *pool, const struct nvlxi_stream *stream) {
+bool nvlxi_lanes_stream_idle(struct nvlxi_lane_pool *pool, const struct nvlxi_stream *stream) {
     struct nvlxi_lane *lane;
     if (pool->ops->stream_lane(pool->device, stream, &lane))
         return false;
@@ -327,9 +328,9 @@ bool nvlxi_pool_stream_idle(struct nvlxi_pool *pool, const struct nvlxi_stream *
 }
 
 /* Puts no second mark into a stream before the first has come: who asks again and again must not fill it. */
-int nvlxi_pool_stream_done(struct nvlxi_pool *pool, const struct nvlxi_stream *stream) {
+int nvlxi_lanes_stream_done(struct nvlxi_lane_pool *pool, const struct nvlxi_stream *stream) {
     struct nvlxi_pooled_event *mark = take_mark(pool, stream->id);
-    int code = mark ? pool->ops->event_query(mark->event) : nvlxi_pool_borrow_event(pool, stream->gpu, &mark);
+    int code = mark ? pool->ops->event_query(mark->event) : nvlxi_lanes_borrow_event(pool, stream->gpu, &mark);
     if (!mark)
         return code;
     if (!code)
@@ -339,11 +340,11 @@ int nvlxi_pool_stream_done(struct nvlxi_pool *pool, const struct nvlxi_stream *s
     if (code == NVLX_EAGAIN)
         keep_mark(pool, mark, stream->id);
     else
-        nvlxi_pool_return_event(pool, mark);
+        nvlxi_lanes_return_event(pool, mark);
     return code;
 }
 
-static void destroy_events(struct nvlxi_pool *pool, struct nvlxi_pooled_event *events) {
+static void destroy_events(struct nvlxi_lane_pool *pool, struct nvlxi_pooled_event *events) {
     struct nvlxi_pooled_event *event, *next;
     LL_FOREACH_SAFE(events, event, next) {
         pool->ops->event_destroy(event->event);
@@ -351,7 +352,7 @@ static void destroy_events(struct nvlxi_pool *pool, struct nvlxi_pooled_event *e
     }
 }
 
-void nvlxi_pool_free(struct nvlxi_pool *pool) {
+void nvlxi_lanes_free(struct nvlxi_lane_pool *pool) {
     struct nvlxi_pooled_lane *lane, *next;
     for (int kind = NVLXI_FREE; kind <= NVLXI_ORDERED; kind++) { /* the others have been given back */
         LL_FOREACH_SAFE(pool->lanes[kind], lane, next) {

@@ -19,8 +19,8 @@
  * A GPU that has been given too much makes the next call wait (device.h), so each lane counts the copies and kernels
  * that were queued and not seen complete. What waits for callers' streams may wait for ever, and may have to share one
  * of the GPU's queues with other streams: it is counted together, for all engines of the process. */
-#ifndef NVLXI_POOL_H
-#define NVLXI_POOL_H
+#ifndef NVLXI_TRANSFER_LANES_H
+#define NVLXI_TRANSFER_LANES_H
 
 #include <pthread.h>
 
@@ -63,7 +63,7 @@ struct nvlxi_pooled_event {
     struct nvlxi_pooled_event *next;
 };
 
-struct nvlxi_pool {
+struct nvlxi_lane_pool {
     const struct nvlxi_device_ops *ops;
     struct nvlxi_device *device;
     pthread_mutex_t mutex;
@@ -74,33 +74,33 @@ struct nvlxi_pool {
 };
 
 /* Before and after a fork. */
-void nvlxi_pool_fork(enum nvlxi_fork_phase phase);
+void nvlxi_lanes_fork(enum nvlxi_fork_phase phase);
 
-void nvlxi_pool_init(struct nvlxi_pool *pool, size_t list_limit);
+void nvlxi_lanes_init(struct nvlxi_lane_pool *pool, size_t list_limit);
 /* Everything has been given back. */
-void nvlxi_pool_free(struct nvlxi_pool *pool);
+void nvlxi_lanes_free(struct nvlxi_lane_pool *pool);
 
 /* A lane that has room for `queued` copies and kernels, and an event of its GPU; none of them after a failure. Of one
- * `borrower`, each gets a lane of its own if there are enough. NVLX_EBUSY (not told: see nvlxi_pool_busy): there is no
+ * `borrower`, each gets a lane of its own if there are enough. NVLX_EBUSY (not told: see nvlxi_lanes_busy): there is no
  * room. */
-int nvlxi_pool_borrow(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key, uint32_t queued, const void *borrower,
-                      struct nvlxi_pooled_lane **lane, struct nvlxi_pooled_event **event);
+int nvlxi_lanes_borrow(struct nvlxi_lane_pool *pool, const struct nvlxi_lane_key *key, uint32_t queued,
+                       const void *borrower, struct nvlxi_pooled_lane **lane, struct nvlxi_pooled_event **event);
 /* This lane, which the borrower has already, once more. */
-int nvlxi_pool_borrow_again(struct nvlxi_pool *pool, struct nvlxi_pooled_lane *lane, uint32_t queued,
-                            struct nvlxi_pooled_event **event);
-void nvlxi_pool_return(struct nvlxi_pool *pool, struct nvlxi_pooled_lane *lane, uint32_t queued,
-                       struct nvlxi_pooled_event *event);
+int nvlxi_lanes_borrow_again(struct nvlxi_lane_pool *pool, struct nvlxi_pooled_lane *lane, uint32_t queued,
+                             struct nvlxi_pooled_event **event);
+void nvlxi_lanes_return(struct nvlxi_lane_pool *pool, struct nvlxi_pooled_lane *lane, uint32_t queued,
+                        struct nvlxi_pooled_event *event);
 /* So many copies and kernels were counted too many. */
-void nvlxi_pool_uncount(struct nvlxi_pool *pool, struct nvlxi_pooled_lane *lane, uint32_t queued);
+void nvlxi_lanes_uncount(struct nvlxi_lane_pool *pool, struct nvlxi_pooled_lane *lane, uint32_t queued);
 /* Tells that there is no room. */
-int nvlxi_pool_busy(int gpu, bool ordered);
+int nvlxi_lanes_busy(int gpu, bool ordered);
 
-int nvlxi_pool_borrow_event(struct nvlxi_pool *pool, int gpu, struct nvlxi_pooled_event **event);
-void nvlxi_pool_return_event(struct nvlxi_pool *pool, struct nvlxi_pooled_event *event);
+int nvlxi_lanes_borrow_event(struct nvlxi_lane_pool *pool, int gpu, struct nvlxi_pooled_event **event);
+void nvlxi_lanes_return_event(struct nvlxi_lane_pool *pool, struct nvlxi_pooled_event *event);
 
 /* Whether the stream has nothing to do. */
-bool nvlxi_pool_stream_idle(struct nvlxi_pool *pool, const struct nvlxi_stream *stream);
+bool nvlxi_lanes_stream_idle(struct nvlxi_lane_pool *pool, const struct nvlxi_stream *stream);
 /* Whether all that is in the stream by now is done: 0, or NVLX_EAGAIN (not told). Looks for a moment. */
-int nvlxi_pool_stream_done(struct nvlxi_pool *pool, const struct nvlxi_stream *stream);
+int nvlxi_lanes_stream_done(struct nvlxi_lane_pool *pool, const struct nvlxi_stream *stream);
 
 #endif

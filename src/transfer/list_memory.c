@@ -9,13 +9,13 @@
 
 #define ALIGNMENT 256 /* of extents: whole sectors and lines for who reads them */
 
-struct nvlxi_extent {
+struct nvlxi_list_extent {
     struct nvlxi_chunk chunk; /* of a taken one */
     char *start;
     size_t bytes;
     bool free;
-    struct nvlxi_extent *before, *behind; /* neighbours in the block */
-    struct nvlxi_extent *prev, *next;     /* in the list of free ones */
+    struct nvlxi_list_extent *before, *behind; /* neighbours in the block */
+    struct nvlxi_list_extent *prev, *next;     /* in the list of free ones */
 };
 
 static const uint32_t chunk_sizes[NVLXI_CHUNK_SIZES] = {256, 4096, 32768};
@@ -29,8 +29,8 @@ static size_t bytes_of(uint64_t count) {
     return (count * sizeof(struct nvlxi_fragment) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
 }
 
-static struct nvlxi_extent *extent_of(struct nvlxi_chunk *chunk) {
-    return nvlxi_container_of(chunk, struct nvlxi_extent, chunk);
+static struct nvlxi_list_extent *extent_of(struct nvlxi_chunk *chunk) {
+    return nvlxi_container_of(chunk, struct nvlxi_list_extent, chunk);
 }
 
 void nvlxi_list_memory_init(struct nvlxi_list_memory *memory, size_t limit) {
@@ -40,13 +40,13 @@ void nvlxi_list_memory_init(struct nvlxi_list_memory *memory, size_t limit) {
 
 /* ---- Extents: all under the mutex -------------------------------------------------------------------- */
 
-static void add_free(struct nvlxi_list_memory *memory, struct nvlxi_extent *extent) {
+static void add_free(struct nvlxi_list_memory *memory, struct nvlxi_list_extent *extent) {
     extent->free = true;
     DL_PREPEND(memory->free, extent);
 }
 
 /* Puts what is behind an extent to it. */
-static void swallow(struct nvlxi_extent *front, struct nvlxi_extent *back) {
+static void swallow(struct nvlxi_list_extent *front, struct nvlxi_list_extent *back) {
     front->bytes += back->bytes;
     front->behind = back->behind;
     if (front->behind)
@@ -54,8 +54,8 @@ static void swallow(struct nvlxi_extent *front, struct nvlxi_extent *back) {
     free(back);
 }
 
-static void release(struct nvlxi_list_memory *memory, struct nvlxi_extent *extent) {
-    struct nvlxi_extent *before = extent->before, *behind = extent->behind;
+static void release(struct nvlxi_list_memory *memory, struct nvlxi_list_extent *extent) {
+    struct nvlxi_list_extent *before = extent->before, *behind = extent->behind;
     memory->taken_bytes -= extent->bytes;
     if (behind && behind->free) {
         DL_DELETE(memory->free, behind);
@@ -68,11 +68,11 @@ static void release(struct nvlxi_list_memory *memory, struct nvlxi_extent *exten
 }
 
 /* Cuts off what is more than `bytes`. Without memory for that, the extent stays longer than asked for. */
-static void cut(struct nvlxi_list_memory *memory, struct nvlxi_extent *extent, size_t bytes) {
-    struct nvlxi_extent *rest = extent->bytes > bytes ? malloc(sizeof *rest) : NULL;
+static void cut(struct nvlxi_list_memory *memory, struct nvlxi_list_extent *extent, size_t bytes) {
+    struct nvlxi_list_extent *rest = extent->bytes > bytes ? malloc(sizeof *rest) : NULL;
     if (!rest)
         return;
-    *rest = (struct nvlxi_extent){
+    *rest = (struct nvlxi_list_extent){
         .start = extent->start + bytes, .bytes = extent->bytes - bytes, .before = extent, .behind = extent->behind};
     if (rest->behind)
         rest->behind->before = rest;
@@ -84,7 +84,7 @@ static void cut(struct nvlxi_list_memory *memory, struct nvlxi_extent *extent, s
 /* A chunk of `capacity` fragments, or NULL. */
 static struct nvlxi_chunk *take(struct nvlxi_list_memory *memory, uint32_t capacity) {
     const size_t bytes = bytes_of(capacity);
-    struct nvlxi_extent *extent;
+    struct nvlxi_list_extent *extent;
     DL_FOREACH(memory->free, extent) {
         if (extent->bytes >= bytes)
             break;
@@ -136,7 +136,7 @@ static void unreserve_block(struct nvlxi_list_memory *memory, size_t bytes) {
 
 static int add_block(struct nvlxi_list_memory *memory, size_t bytes) {
     void *start;
-    struct nvlxi_extent *extent = malloc(sizeof *extent);
+    struct nvlxi_list_extent *extent = malloc(sizeof *extent);
     if (!extent)
         return nvlxi_fail(NVLX_ENOMEM, "no memory for a list of fragments");
     int code = memory->ops->list_alloc(memory->device, bytes, &start);
@@ -144,7 +144,7 @@ static int add_block(struct nvlxi_list_memory *memory, size_t bytes) {
         free(extent);
         return code;
     }
-    *extent = (struct nvlxi_extent){.start = start, .bytes = bytes};
+    *extent = (struct nvlxi_list_extent){.start = start, .bytes = bytes};
     pthread_mutex_lock(&memory->mutex);
     add_free(memory, extent);
     pthread_mutex_unlock(&memory->mutex);
@@ -167,7 +167,7 @@ int nvlxi_list_memory_grow(struct nvlxi_list_memory *memory, size_t bytes) {
 }
 
 void nvlxi_list_memory_free(struct nvlxi_list_memory *memory) {
-    struct nvlxi_extent *extent, *next;
+    struct nvlxi_list_extent *extent, *next;
     struct nvlxi_chunk *chunk;
     release_idle(memory);
     for (int class = 0; class < NVLXI_CHUNK_SIZES; class ++) {

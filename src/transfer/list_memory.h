@@ -6,8 +6,8 @@
  * in blocks, kept to the end, and shared out here. An extent is a part of a block, taken as a chunk or free; free
  * neighbours become one. Chunks that transfers gave back stay as they are for the next, as long as there is enough.
  * They come in sizes that grow with their list, so that many short lists and a few long ones both fit. */
-#ifndef NVLXI_LIST_MEMORY_H
-#define NVLXI_LIST_MEMORY_H
+#ifndef NVLXI_TRANSFER_LIST_MEMORY_H
+#define NVLXI_TRANSFER_LIST_MEMORY_H
 
 #include <pthread.h>
 
@@ -18,7 +18,7 @@
 #define NVLXI_BLOCK_BYTES ((size_t)4 << 20)
 #define NVLXI_GROW        1 /* what borrowing returns where a block more is needed, and allowed: grow, and try again */
 
-struct nvlxi_extent;
+struct nvlxi_list_extent;
 
 struct nvlxi_list_memory {
     const struct nvlxi_device_ops *ops;
@@ -26,7 +26,7 @@ struct nvlxi_list_memory {
     size_t limit; /* of the bytes of all blocks */
     pthread_mutex_t mutex;
     struct nvlxi_chunk *idle[2][NVLXI_CHUNK_SIZES]; /* for the host, for kernels */
-    struct nvlxi_extent *free;
+    struct nvlxi_list_extent *free;
     size_t block_bytes, taken_bytes; /* taken: by chunks for kernels, idle ones too */
 };
 

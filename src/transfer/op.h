@@ -1,8 +1,8 @@
 /* Single ops of the caller's list: what is wrong with one, in words. Pure.
  *
  * SPDX-License-Identifier: Apache-2.0 */
-#ifndef NVLXI_OP_H
-#define NVLXI_OP_H
+#ifndef NVLXI_TRANSFER_OP_H
+#define NVLXI_TRANSFER_OP_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -268,7 +268,7 @@ int nvlxi_plan_seal(struct nvlxi_plan *plan) {
 
 /* ---- Checked ops ------------------------------------------------------------------------------------- */
 
-static struct nvlxi_fragment fragment_of(const struct nvlxi_checked *checked, size_t index, bool read) {
+static struct nvlxi_fragment fragment_of(const struct nvlxi_validated *checked, size_t index, bool read) {
     const uint64_t local = (uint64_t)(uintptr_t)checked->ops[index].local, remote = checked->remote[index];
     return (struct nvlxi_fragment){read ? local : remote, read ? remote : local, checked->ops[index].length};
 }
@@ -291,7 +291,7 @@ static inline __attribute__((always_inline)) bool put_one(struct nvlxi_fragment 
  * which there is no room; returns that. The group's open fragment is a piece, too. Chunks are written only: they are
  * slow to read, see device.h. */
 static inline __attribute__((always_inline)) size_t put_short(struct nvlxi_group *group,
-                                                              const struct nvlxi_checked *checked, size_t index,
+                                                              const struct nvlxi_validated *checked, size_t index,
                                                               size_t end, bool read, bool all_short) {
     struct nvlxi_list *const list = &group->lists[NVLXI_BY_KERNEL];
     struct nvlxi_fragment *next = list->next;
@@ -323,19 +323,20 @@ done:
     return index;
 }
 
-static size_t put_all_short(struct nvlxi_group *group, const struct nvlxi_checked *checked, size_t index, size_t end) {
+static size_t put_all_short(struct nvlxi_group *group, const struct nvlxi_validated *checked, size_t index,
+                            size_t end) {
     return group->opcode == NVLX_OP_READ ? put_short(group, checked, index, end, true, true)
                                          : put_short(group, checked, index, end, false, true);
 }
 
-static size_t put_those_short(struct nvlxi_group *group, const struct nvlxi_checked *checked, size_t index,
+static size_t put_those_short(struct nvlxi_group *group, const struct nvlxi_validated *checked, size_t index,
                               size_t end) {
     return group->opcode == NVLX_OP_READ ? put_short(group, checked, index, end, true, false)
                                          : put_short(group, checked, index, end, false, false);
 }
 
 /* Makes the open fragment longer by the ops from `index` on that continue it; returns the first that does not. */
-static size_t go_on(const struct nvlxi_plan *plan, struct nvlxi_group *group, const struct nvlxi_checked *checked,
+static size_t go_on(const struct nvlxi_plan *plan, struct nvlxi_group *group, const struct nvlxi_validated *checked,
                     size_t index, size_t end) {
     const struct nvlxi_border_set borders = nvlxi_borders_set(plan->borders);
     const bool read = group->opcode == NVLX_OP_READ;
@@ -356,14 +357,15 @@ static size_t go_on(const struct nvlxi_plan *plan, struct nvlxi_group *group, co
     return index;
 }
 
-static int add_one(struct nvlxi_plan *plan, struct nvlxi_group *group, const struct nvlxi_checked *checked,
+static int add_one(struct nvlxi_plan *plan, struct nvlxi_group *group, const struct nvlxi_validated *checked,
                    size_t index) {
     const struct nvlxi_fragment fragment = fragment_of(checked, index, group->opcode == NVLX_OP_READ);
     return nvlxi_plan_add(plan, group, fragment.destination, fragment.source, fragment.length);
 }
 
-/* Plans ops of one run: the short way those that just go to the kernel, as the one before them does. */
-static int plan_run(struct nvlxi_plan *plan, struct nvlxi_checked *checked, struct nvlxi_group *group, size_t end) {
+/* Plans ops of one stretch: the short way those that just go to the kernel, as the one before them does. */
+static int plan_stretch(struct nvlxi_plan *plan, struct nvlxi_validated *checked, struct nvlxi_group *group,
+                        size_t end) {
     const bool all_short = checked->longest < PIECE;
     while (checked->planned < end) {
         if (group->kernels && group->open.length - 1 < PIECE)
@@ -379,8 +381,8 @@ static int plan_run(struct nvlxi_plan *plan, struct nvlxi_checked *checked, stru
     return 0;
 }
 
-/* Plans the one op of a run without a group. */
-static int plan_cuts(struct nvlxi_plan *plan, struct nvlxi_checked *checked, size_t end) {
+/* Plans the one op of a stretch without a group. */
+static int plan_cuts(struct nvlxi_plan *plan, struct nvlxi_validated *checked, size_t end) {
     int code = 0;
     for (; checked->cut < checked->cut_count && checked->cuts[checked->cut].op < end && !code; checked->cut++) {
         const struct nvlxi_cut *cut = &checked->cuts[checked->cut];
@@ -391,19 +393,19 @@ static int plan_cuts(struct nvlxi_plan *plan, struct nvlxi_checked *checked, siz
 }
 
 /* Plans the ops up to `end`. */
-static int plan_until(struct nvlxi_plan *plan, struct nvlxi_checked *checked, size_t end) {
+static int plan_until(struct nvlxi_plan *plan, struct nvlxi_validated *checked, size_t end) {
     int code = 0;
-    while (checked->planned < end && checked->run < checked->run_count && !code) {
-        const struct nvlxi_run *run = &checked->runs[checked->run];
-        code = run->group ? plan_run(plan, checked, run->group, nvlxi_min(end, run->end))
-                          : plan_cuts(plan, checked, run->end);
-        if (checked->planned == run->end)
-            checked->run++;
+    while (checked->planned < end && checked->stretch < checked->stretch_count && !code) {
+        const struct nvlxi_stretch *stretch = &checked->stretches[checked->stretch];
+        code = stretch->group ? plan_stretch(plan, checked, stretch->group, nvlxi_min(end, stretch->end))
+                              : plan_cuts(plan, checked, stretch->end);
+        if (checked->planned == stretch->end)
+            checked->stretch++;
     }
     return code;
 }
 
-int nvlxi_plan_all(struct nvlxi_plan *plan, struct nvlxi_checked *checked) {
+int nvlxi_plan_all(struct nvlxi_plan *plan, struct nvlxi_validated *checked) {
     plan->borders = &checked->borders;
     int code = plan_until(plan, checked, checked->count);
     return code ? code : nvlxi_plan_seal(plan);
@@ -420,7 +422,7 @@ int nvlxi_plan_all(struct nvlxi_plan *plan, struct nvlxi_checked *checked) {
 #define PORTION_MAX 8192u /* ops of the first portion */
 #define SHORT       (8u << 10)
 
-static bool is_long(const struct nvlxi_checked *checked) {
+static bool is_long(const struct nvlxi_validated *checked) {
     if (checked->longest >= ENGINE_MIN - 1 || checked->cut_count)
         return false; /* some is, or may be, for the engines; or makes more fragments than there are ops */
     return checked->count >= LIST_MIN || (checked->count >= LONG_MIN && checked->count * checked->longest >= BYTES_MIN);
@@ -451,20 +453,20 @@ static int reserve(struct nvlxi_plan *plan, const struct nvlxi_list *list, uint6
 }
 
 /* The pieces that are still to come, at most: joining makes them fewer, if anything. */
-static uint64_t pieces_left(const struct nvlxi_plan *plan, const struct nvlxi_checked *checked) {
+static uint64_t pieces_left(const struct nvlxi_plan *plan, const struct nvlxi_validated *checked) {
     const uint64_t each = checked->longest / PIECE + 1, open = plan->groups->open.length / PIECE + 1;
     return (checked->count - checked->planned) * each + open;
 }
 
 /* Whether the pieces of the first portion lead to expect half as many as there may be, at least: so much memory is
  * taken. A few long ops among many short ones are not worth it. */
-static bool is_even(const struct nvlxi_plan *plan, const struct nvlxi_checked *checked) {
+static bool is_even(const struct nvlxi_plan *plan, const struct nvlxi_validated *checked) {
     const struct nvlxi_list *list = &plan->groups->lists[NVLXI_BY_KERNEL];
     const uint64_t pieces = list->count + count_last(list) + plan->groups->open.length / PIECE + 1;
     return pieces * 2 * (checked->count - checked->planned) >= pieces_left(plan, checked) * checked->planned;
 }
 
-int nvlxi_plan_begin(struct nvlxi_plan *plan, struct nvlxi_checked *checked) {
+int nvlxi_plan_begin(struct nvlxi_plan *plan, struct nvlxi_validated *checked) {
     if (!is_long(checked))
         return nvlxi_plan_all(plan, checked);
     const size_t part = checked->longest < SHORT ? 8 : 16;
@@ -484,7 +486,7 @@ int nvlxi_plan_begin(struct nvlxi_plan *plan, struct nvlxi_checked *checked) {
     return 0;
 }
 
-void nvlxi_plan_next(struct nvlxi_plan *plan, struct nvlxi_checked *checked) {
+void nvlxi_plan_next(struct nvlxi_plan *plan, struct nvlxi_validated *checked) {
     struct nvlxi_list *list = &plan->groups->lists[NVLXI_BY_KERNEL];
     const size_t times = checked->planned < PORTION_MAX ? 4 : 2;
     plan_until(plan, checked, nvlxi_min(checked->count, times * checked->planned));

@@ -10,8 +10,8 @@
  *
  * Lists are made of chunks, whose memory comes from the caller: a list of any length needs no large block. The first
  * few fragments of a plan lie in the plan itself, since most plans have no more. */
-#ifndef NVLXI_PLAN_H
-#define NVLXI_PLAN_H
+#ifndef NVLXI_TRANSFER_PLAN_H
+#define NVLXI_TRANSFER_PLAN_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -32,15 +32,15 @@ struct nvlxi_chunk {
 struct nvlxi_group;
 
 /* A list of ops after the check: all that planning needs. */
-struct nvlxi_checked {
+struct nvlxi_validated {
     const struct nvlx_op *ops;
     size_t count;
     uint64_t *remote; /* [count]: where this process sees each op's remote side; 0 for ops of 0 bytes */
-    struct nvlxi_run {
-        size_t end;                /* of the run: it begins where the one before ends */
+    struct nvlxi_stretch {
+        size_t end;                /* of the stretch: it begins where the one before ends */
         struct nvlxi_group *group; /* NULL: one op that is cut, after ops of 0 bytes */
-    } * runs;
-    size_t run_count;
+    } * stretches;
+    size_t stretch_count;
     struct nvlxi_cut { /* what lies between two borders of an op that crosses some */
         size_t op;
         struct nvlxi_group *group;
@@ -51,7 +51,7 @@ struct nvlxi_checked {
     uint64_t longest; /* at least the longest op's length - 1, less than twice that; with an op of 0 bytes UINT64_MAX:
                          such a list is planned as a whole */
     size_t planned;   /* ops that have been planned, */
-    size_t run;       /* and the run of the next one, */
+    size_t stretch;   /* and the stretch of the next one, */
     size_t cut;       /* and the next cut */
 };
 
@@ -121,13 +121,13 @@ int nvlxi_plan_add(struct nvlxi_plan *plan, struct nvlxi_group *group, uint64_t 
 int nvlxi_plan_seal(struct nvlxi_plan *plan);
 
 /* Plans what was checked, up to the end, and seals. Fails only as take_chunk does. */
-int nvlxi_plan_all(struct nvlxi_plan *plan, struct nvlxi_checked *checked);
+int nvlxi_plan_all(struct nvlxi_plan *plan, struct nvlxi_validated *checked);
 
 /* The same in portions, so that the first can be copied while the next are planned. Begin plans the first, and has
  * taken all memory that the others need: it fails only as take_chunk does, next does not fail. There is more than one
  * portion only where a single group sends all of a long list to the kernel; all others are sealed at once. After the
  * last one the plan is sealed. */
-int nvlxi_plan_begin(struct nvlxi_plan *plan, struct nvlxi_checked *checked);
-void nvlxi_plan_next(struct nvlxi_plan *plan, struct nvlxi_checked *checked);
+int nvlxi_plan_begin(struct nvlxi_plan *plan, struct nvlxi_validated *checked);
+void nvlxi_plan_next(struct nvlxi_plan *plan, struct nvlxi_validated *checked);
 
 #endif

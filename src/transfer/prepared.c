@@ -121,13 +121,13 @@ static int admit(struct nvlx_prepared *prepared, const struct nvlx_op *ops, size
                                         .flags = flags,
                                         .plan = &prepared->plan,
                                         .needs = &prepared->needs,
-                                        .check = nvlxi_transfers_take_check(prepared->transfers),
+                                        .check = nvlxi_transfers_take_validation(prepared->transfers),
                                         .enter = enter,
                                         .holder = prepared};
     if (!admission.check)
         return NVLX_ENOMEM;
     int code = nvlxi_transfer_admit(prepared->transfers, &admission);
-    nvlxi_transfers_return_check(prepared->transfers, admission.check);
+    nvlxi_transfers_return_validation(prepared->transfers, admission.check);
     return code;
 }
 
@@ -148,7 +148,7 @@ int nvlxi_prepare(struct nvlxi_transfers *transfers, const struct nvlx_op *ops, 
     if ((code = join_all(made)))
         goto leave_list;
     nvlxi_needs_settle(transfers, &made->needs);
-    nvlxi_issue_describe(&transfers->pool, &made->plan, count, made->max_sms, &made->info);
+    nvlxi_submit_describe(&transfers->pool, &made->plan, count, made->max_sms, &made->info);
     *prepared = made;
     return 0;
 leave_list:

@@ -29,7 +29,7 @@ void nvlxi_request_fail(struct nvlx_request *request, int code) {
 void nvlxi_request_finish(struct nvlx_request *request) {
     struct nvlxi_transfers *t = request->transfers;
     request->elapsed_ns = nvlxi_now_ns() - request->started_ns;
-    nvlxi_issue_return(&t->pool, &request->legs);
+    nvlxi_submit_return(&t->pool, &request->legs);
     pthread_mutex_lock(&t->mutex);
     DL_DELETE(t->in_flight, request);
     DL_APPEND(t->done, request);
@@ -48,7 +48,7 @@ void nvlxi_request_finish(struct nvlx_request *request) {
 /* Under `polling`; true when all legs are complete, or the device has failed. */
 static bool poll_legs(struct nvlx_request *request) {
     for (;;) {
-        int code = nvlxi_issue_poll(&request->transfers->pool, &request->legs);
+        int code = nvlxi_submit_poll(&request->transfers->pool, &request->legs);
         if (code == 0 || code == NVLX_EAGAIN)
             return code == 0;
         nvlxi_request_fail(request, code);

@@ -65,14 +65,14 @@ static uint64_t queued_on(const struct nvlxi_terms *terms, int gpu) {
     return queued;
 }
 
-bool nvlxi_issue_is_long(const struct nvlxi_terms *terms) {
+bool nvlxi_submit_is_long(const struct nvlxi_terms *terms) {
     bool is_long = false;
     for (const struct nvlxi_group *group = terms->plan->groups; group && !is_long; group = group->following)
         is_long = queued_on(terms, group->gpu) > NVLXI_ORDERED_DEPTH;
     return is_long;
 }
 
-bool nvlxi_issue_is_wide(const struct nvlxi_plan *plan) {
+bool nvlxi_submit_is_wide(const struct nvlxi_plan *plan) {
     const struct nvlxi_terms free_terms = {.plan = plan};
     uint32_t lanes = 0;
     for (const struct nvlxi_group *group = plan->groups; group; group = group->following)
@@ -80,7 +80,7 @@ bool nvlxi_issue_is_wide(const struct nvlxi_plan *plan) {
     return lanes > 1;
 }
 
-bool nvlxi_issue_by_engines(const struct nvlxi_plan *plan) {
+bool nvlxi_submit_by_engines(const struct nvlxi_plan *plan) {
     bool any = false;
     for (const struct nvlxi_group *group = plan->groups; group; group = group->following)
         any = any || group->lists[NVLXI_BY_ENGINES].count;
@@ -97,15 +97,15 @@ static bool suits_kernels(const struct nvlxi_group *group) {
     return true;
 }
 
-bool nvlxi_issue_can_kernels(const struct nvlxi_plan *plan) {
+bool nvlxi_submit_can_kernels(const struct nvlxi_plan *plan) {
     bool can = plan->mechanism == NVLX_MECHANISM_AUTO;
     for (const struct nvlxi_group *group = plan->groups; group; group = group->following)
         can = can && group->kernels;
     return can;
 }
 
-bool nvlxi_issue_suits_kernels(const struct nvlxi_plan *plan) {
-    bool suits = nvlxi_issue_can_kernels(plan);
+bool nvlxi_submit_suits_kernels(const struct nvlxi_plan *plan) {
+    bool suits = nvlxi_submit_can_kernels(plan);
     for (const struct nvlxi_group *group = plan->groups; group; group = group->following)
         suits = suits && suits_kernels(group);
     return suits;
@@ -121,14 +121,14 @@ struct share {
     uint32_t sms;    /* of this one; 0: as the group says */
 };
 
-static uint32_t budget_of(const struct nvlxi_pool *pool, int gpu, uint32_t max_sms) {
+static uint32_t budget_of(const struct nvlxi_lane_pool *pool, int gpu, uint32_t max_sms) {
     struct nvlxi_gpu_limits limits;
     if (!max_sms || pool->ops->limits(pool->device, gpu, &limits))
         return max_sms;
     return (uint32_t)nvlxi_max(nvlxi_min(max_sms, limits.sms), 1);
 }
 
-static struct share share_of(const struct nvlxi_pool *pool, const struct nvlxi_terms *terms,
+static struct share share_of(const struct nvlxi_lane_pool *pool, const struct nvlxi_terms *terms,
                              const struct nvlxi_group *group) {
     const uint32_t budget = budget_of(pool, group->gpu, terms->max_sms);
     struct share share = {0, 1, budget};
@@ -145,7 +145,7 @@ static struct share share_of(const struct nvlxi_pool *pool, const struct nvlxi_t
     return share;
 }
 
-static uint32_t sms_on(const struct nvlxi_pool *pool, const struct nvlxi_plan *plan, int gpu) {
+static uint32_t sms_on(const struct nvlxi_lane_pool *pool, const struct nvlxi_plan *plan, int gpu) {
     uint32_t sms = 0;
     for (const struct nvlxi_group *group = plan->groups; group; group = group->following)
         sms += group->gpu == gpu && kernel_lanes(group) ? group->sms : 0;
@@ -153,7 +153,7 @@ static uint32_t sms_on(const struct nvlxi_pool *pool, const struct nvlxi_plan *p
 }
 
 /* At most, at the same time on one GPU. */
-static uint32_t sms_of(const struct nvlxi_pool *pool, const struct nvlxi_plan *plan, uint32_t max_sms) {
+static uint32_t sms_of(const struct nvlxi_lane_pool *pool, const struct nvlxi_plan *plan, uint32_t max_sms) {
     uint32_t most = 0;
     for (const struct nvlxi_group *group = plan->groups; group; group = group->following)
         if (kernel_lanes(group))
@@ -162,8 +162,8 @@ static uint32_t sms_of(const struct nvlxi_pool *pool, const struct nvlxi_plan *p
     return most;
 }
 
-void nvlxi_issue_describe(const struct nvlxi_pool *pool, const struct nvlxi_plan *plan, size_t ops, uint32_t max_sms,
-                          struct nvlx_request_info *info) {
+void nvlxi_submit_describe(const struct nvlxi_lane_pool *pool, const struct nvlxi_plan *plan, size_t ops,
+                           uint32_t max_sms, struct nvlx_request_info *info) {
     info->ops = ops;
     info->bytes = plan->bytes;
     info->engine_bytes = plan->way_bytes[NVLXI_BY_ENGINES];
@@ -175,19 +175,19 @@ void nvlxi_issue_describe(const struct nvlxi_pool *pool, const struct nvlxi_plan
 
 /* ---- Legs --------------------------------------------------------------------------------------------- */
 
-void nvlxi_issue_return(struct nvlxi_pool *pool, struct nvlxi_legs *legs) {
+void nvlxi_submit_return(struct nvlxi_lane_pool *pool, struct nvlxi_legs *legs) {
     for (uint32_t i = 0; i < legs->count; i++)
-        nvlxi_pool_return(pool, legs->leg[i].lane, legs->leg[i].queued, legs->leg[i].event);
+        nvlxi_lanes_return(pool, legs->leg[i].lane, legs->leg[i].queued, legs->leg[i].event);
     if (legs->leg != &legs->one)
         free(legs->leg);
     legs->count = 0;
 }
 
-static int borrow_leg(struct nvlxi_pool *pool, const struct nvlxi_lane_key *key, uint64_t queued,
+static int borrow_leg(struct nvlxi_lane_pool *pool, const struct nvlxi_lane_key *key, uint64_t queued,
                       struct nvlxi_legs *legs) {
     struct nvlxi_leg *leg = &legs->leg[legs->count];
     *leg = (struct nvlxi_leg){.queued = (uint32_t)nvlxi_min(queued, UINT32_MAX / 2)};
-    int code = nvlxi_pool_borrow(pool, key, leg->queued, legs, &leg->lane, &leg->event);
+    int code = nvlxi_lanes_borrow(pool, key, leg->queued, legs, &leg->lane, &leg->event);
     if (!code)
         legs->count++;
     return code;
@@ -201,8 +201,9 @@ static const struct nvlxi_leg *leg_before(const struct nvlxi_legs *legs, int gpu
     return NULL;
 }
 
-static int borrow_kernel_leg(struct nvlxi_pool *pool, const struct nvlxi_terms *terms, const struct nvlxi_group *group,
-                             const struct nvlxi_lane_key *key, struct nvlxi_legs *legs) {
+static int borrow_kernel_leg(struct nvlxi_lane_pool *pool, const struct nvlxi_terms *terms,
+                             const struct nvlxi_group *group, const struct nvlxi_lane_key *key,
+                             struct nvlxi_legs *legs) {
     const struct share share = share_of(pool, terms, group);
     const struct nvlxi_leg *before = NULL;
     struct nvlxi_leg *leg = &legs->leg[legs->count];
@@ -212,7 +213,7 @@ static int borrow_kernel_leg(struct nvlxi_pool *pool, const struct nvlxi_terms *
     int code;
     if (before) {
         *leg = (struct nvlxi_leg){.lane = before->lane, .queued = (uint32_t)queued};
-        code = nvlxi_pool_borrow_again(pool, leg->lane, leg->queued, &leg->event);
+        code = nvlxi_lanes_borrow_again(pool, leg->lane, leg->queued, &leg->event);
         legs->count += code == 0;
     } else {
         code = borrow_leg(pool, key, queued, legs);
@@ -222,7 +223,7 @@ static int borrow_kernel_leg(struct nvlxi_pool *pool, const struct nvlxi_terms *
 }
 
 /* Those that the GPU does not have make no lanes of their own. */
-static int priority_on(const struct nvlxi_pool *pool, int gpu, int priority) {
+static int priority_on(const struct nvlxi_lane_pool *pool, int gpu, int priority) {
     struct nvlxi_gpu_limits limits;
     if (!priority || pool->ops->limits(pool->device, gpu, &limits))
         return 0;
@@ -231,7 +232,7 @@ static int priority_on(const struct nvlxi_pool *pool, int gpu, int priority) {
                                              : priority;
 }
 
-static struct nvlxi_lane_key key_of(const struct nvlxi_pool *pool, const struct nvlxi_terms *terms,
+static struct nvlxi_lane_key key_of(const struct nvlxi_lane_pool *pool, const struct nvlxi_terms *terms,
                                     const struct nvlxi_group *group) {
     return (struct nvlxi_lane_key){.gpu = group->gpu,
                                    .priority = priority_on(pool, group->gpu, terms->priority),
@@ -241,7 +242,7 @@ static struct nvlxi_lane_key key_of(const struct nvlxi_pool *pool, const struct 
                                    .opcode = group->opcode};
 }
 
-int nvlxi_issue_borrow(struct nvlxi_pool *pool, const struct nvlxi_terms *terms, struct nvlxi_legs *legs) {
+int nvlxi_submit_borrow(struct nvlxi_lane_pool *pool, const struct nvlxi_terms *terms, struct nvlxi_legs *legs) {
     const struct nvlxi_group *group;
     uint32_t needed = 0;
     int code = 0;
@@ -259,12 +260,12 @@ int nvlxi_issue_borrow(struct nvlxi_pool *pool, const struct nvlxi_terms *terms,
         legs->busy_gpu = group->gpu;
     }
     if (code)
-        nvlxi_issue_return(pool, legs);
+        nvlxi_submit_return(pool, legs);
     return code;
 }
 
-int nvlxi_issue_busy(const struct nvlxi_terms *terms, const struct nvlxi_legs *legs) {
-    return nvlxi_pool_busy(legs->busy_gpu, terms->stream != NULL);
+int nvlxi_submit_busy(const struct nvlxi_terms *terms, const struct nvlxi_legs *legs) {
+    return nvlxi_lanes_busy(legs->busy_gpu, terms->stream != NULL);
 }
 
 static bool is_in_stream(const struct nvlxi_leg *leg) {
@@ -279,24 +280,25 @@ static const struct nvlxi_leg *first_beside(const struct nvlxi_legs *legs) {
     return NULL;
 }
 
-int nvlxi_issue_follow(struct nvlxi_pool *pool, const struct nvlxi_legs *legs, const struct nvlxi_stream *stream) {
+int nvlxi_submit_follow(struct nvlxi_lane_pool *pool, const struct nvlxi_legs *legs,
+                        const struct nvlxi_stream *stream) {
     struct nvlxi_pooled_event *event;
     if (!first_beside(legs))
         return 0;
-    int code = nvlxi_pool_borrow_event(pool, stream->gpu, &event);
+    int code = nvlxi_lanes_borrow_event(pool, stream->gpu, &event);
     if (code)
         return code;
     code = pool->ops->stream_record(pool->device, stream, event->event);
     for (uint32_t i = 0; i < legs->count && !code; i++)
         if (!is_in_stream(&legs->leg[i]))
             code = pool->ops->lane_wait(legs->leg[i].lane->lane, event->event);
-    nvlxi_pool_return_event(pool, event);
+    nvlxi_lanes_return_event(pool, event);
     return code;
 }
 
 /* ---- Copies ------------------------------------------------------------------------------------------- */
 
-static int copy_one(const struct nvlxi_pool *pool, struct nvlxi_lane *lane, const struct nvlxi_fragment *fragment,
+static int copy_one(const struct nvlxi_lane_pool *pool, struct nvlxi_lane *lane, const struct nvlxi_fragment *fragment,
                     int to, int from) {
     const struct nvlxi_copy copy = {.destination = fragment->destination,
                                     .source = fragment->source,
@@ -306,16 +308,16 @@ static int copy_one(const struct nvlxi_pool *pool, struct nvlxi_lane *lane, cons
     return pool->ops->copy(lane, &copy);
 }
 
-static int issue_slice(const struct nvlxi_pool *pool, const struct nvlxi_group *group, struct nvlxi_lane *lane,
-                       const struct nvlxi_fragment *list, uint64_t count) {
+static int submit_slice(const struct nvlxi_lane_pool *pool, const struct nvlxi_group *group, struct nvlxi_lane *lane,
+                        const struct nvlxi_fragment *list, uint64_t count) {
     const bool read = group->opcode == NVLX_OP_READ;
     const int to = read ? group->gpu : group->remote_gpu, from = read ? group->remote_gpu : group->gpu;
     return count == 1 ? copy_one(pool, lane, list, to, from) : pool->ops->copy_list(lane, list, count, to, from);
 }
 
 /* Gives the lanes slices in turn, so that all are busy from the start. */
-static int issue_engines(const struct nvlxi_pool *pool, const struct nvlxi_terms *terms,
-                         const struct nvlxi_group *group, const struct nvlxi_leg *legs) {
+static int submit_engines(const struct nvlxi_lane_pool *pool, const struct nvlxi_terms *terms,
+                          const struct nvlxi_group *group, const struct nvlxi_leg *legs) {
     const uint64_t lanes = engine_lanes(terms, group);
     if (!lanes)
         return 0;
@@ -323,8 +325,8 @@ static int issue_engines(const struct nvlxi_pool *pool, const struct nvlxi_terms
         const uint64_t slice = nvlxi_min(ceil_div(chunk->count, lanes), ENGINE_SLICE);
         uint64_t lane = 0;
         for (uint64_t first = 0; first < chunk->count; first += slice, lane = (lane + 1) % lanes) {
-            int code = issue_slice(pool, group, legs[lane].lane->lane, chunk->fragment + first,
-                                   nvlxi_min(slice, chunk->count - first));
+            int code = submit_slice(pool, group, legs[lane].lane->lane, chunk->fragment + first,
+                                    nvlxi_min(slice, chunk->count - first));
             if (code)
                 return code;
         }
@@ -353,8 +355,8 @@ static uint64_t average_length(const struct nvlxi_group *group) {
 
 /* Issues the kernel's list from `place` on. Gives one kernel as many chunks as it takes. Where the caller sets no
  * budget of SMs (0), the next one may begin while it ends. */
-static int issue_kernels(const struct nvlxi_pool *pool, const struct nvlxi_group *group, struct nvlxi_leg *leg,
-                         uint32_t sms, struct nvlxi_place *place) {
+static int submit_kernels(const struct nvlxi_lane_pool *pool, const struct nvlxi_group *group, struct nvlxi_leg *leg,
+                          uint32_t sms, struct nvlxi_place *place) {
     struct nvlxi_part parts[NVLXI_PARTS_MAX];
     struct nvlxi_kernel kernel = {.parts = parts, .sms = sms ? sms : group->sms, .average = average_length(group)};
     for (;;) {
@@ -371,35 +373,35 @@ static int issue_kernels(const struct nvlxi_pool *pool, const struct nvlxi_group
     }
 }
 
-int nvlxi_issue_copies(struct nvlxi_pool *pool, const struct nvlxi_terms *terms, struct nvlxi_legs *legs) {
+int nvlxi_submit_copies(struct nvlxi_lane_pool *pool, const struct nvlxi_terms *terms, struct nvlxi_legs *legs) {
     struct nvlxi_leg *leg = legs->leg;
     int code = 0;
     for (const struct nvlxi_group *group = terms->plan->groups; group && !code; group = group->following) {
-        code = issue_engines(pool, terms, group, leg);
+        code = submit_engines(pool, terms, group, leg);
         leg += engine_lanes(terms, group);
         legs->place = (struct nvlxi_place){group->lists[NVLXI_BY_KERNEL].first, 0};
         if (!code && kernel_lanes(group))
-            code = issue_kernels(pool, group, leg, share_of(pool, terms, group).sms, &legs->place);
+            code = submit_kernels(pool, group, leg, share_of(pool, terms, group).sms, &legs->place);
         leg += kernel_lanes(group);
     }
     return code;
 }
 
-int nvlxi_issue_more(struct nvlxi_pool *pool, const struct nvlxi_terms *terms, struct nvlxi_legs *legs) {
+int nvlxi_submit_more(struct nvlxi_lane_pool *pool, const struct nvlxi_terms *terms, struct nvlxi_legs *legs) {
     const struct nvlxi_group *group = terms->plan->groups;
-    return issue_kernels(pool, group, legs->leg, share_of(pool, terms, group).sms, &legs->place);
+    return submit_kernels(pool, group, legs->leg, share_of(pool, terms, group).sms, &legs->place);
 }
 
 /* It is known now how many kernels a list that was planned meanwhile has taken. */
-static void recount(struct nvlxi_pool *pool, struct nvlxi_leg *leg) {
+static void recount(struct nvlxi_lane_pool *pool, struct nvlxi_leg *leg) {
     if (!leg->by_kernel || leg->queued <= leg->kernels)
         return;
-    nvlxi_pool_uncount(pool, leg->lane, leg->queued - leg->kernels);
+    nvlxi_lanes_uncount(pool, leg->lane, leg->queued - leg->kernels);
     leg->queued = leg->kernels;
 }
 
 /* With a stream, the first lane beside it waits for the others, so that the stream gets one wait for all. */
-int nvlxi_issue_end(struct nvlxi_pool *pool, const struct nvlxi_legs *legs, const struct nvlxi_stream *stream) {
+int nvlxi_submit_end(struct nvlxi_lane_pool *pool, const struct nvlxi_legs *legs, const struct nvlxi_stream *stream) {
     const struct nvlxi_leg *first = first_beside(legs);
     int failure = 0;
     for (uint32_t i = legs->count; i-- > 0;) {
@@ -415,7 +417,7 @@ int nvlxi_issue_end(struct nvlxi_pool *pool, const struct nvlxi_legs *legs, cons
     return failure;
 }
 
-int nvlxi_issue_poll(struct nvlxi_pool *pool, struct nvlxi_legs *legs) {
+int nvlxi_submit_poll(struct nvlxi_lane_pool *pool, struct nvlxi_legs *legs) {
     while (legs->done < legs->count) {
         const struct nvlxi_leg *leg = &legs->leg[legs->done];
         int code = leg->unrecorded ? pool->ops->lane_query(leg->lane->lane) : pool->ops->event_query(leg->event->event);

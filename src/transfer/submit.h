@@ -1,8 +1,8 @@
 /* A plan -> copies on lanes. A leg is the part of a plan that one lane carries, and the event behind it.
  *
  * SPDX-License-Identifier: Apache-2.0 */
-#ifndef NVLXI_ISSUE_H
-#define NVLXI_ISSUE_H
+#ifndef NVLXI_TRANSFER_SUBMIT_H
+#define NVLXI_TRANSFER_SUBMIT_H
 
 #include "transfer/lanes.h"
 #include "transfer/plan.h"
@@ -34,45 +34,45 @@ struct nvlxi_terms {
     const struct nvlxi_stream *stream; /* the caller's, in whose order; NULL: none */
 };
 
-/* Borrows lanes and events: all or none. NVLX_EBUSY (not told: see nvlxi_issue_busy): the queues are full. */
-int nvlxi_issue_borrow(struct nvlxi_pool *pool, const struct nvlxi_terms *terms, struct nvlxi_legs *legs);
+/* Borrows lanes and events: all or none. NVLX_EBUSY (not told: see nvlxi_submit_busy): the queues are full. */
+int nvlxi_submit_borrow(struct nvlxi_lane_pool *pool, const struct nvlxi_terms *terms, struct nvlxi_legs *legs);
 /* Tells that the queues are full. */
-int nvlxi_issue_busy(const struct nvlxi_terms *terms, const struct nvlxi_legs *legs);
+int nvlxi_submit_busy(const struct nvlxi_terms *terms, const struct nvlxi_legs *legs);
 /* Gives them back. */
-void nvlxi_issue_return(struct nvlxi_pool *pool, struct nvlxi_legs *legs);
+void nvlxi_submit_return(struct nvlxi_lane_pool *pool, struct nvlxi_legs *legs);
 
 /* Whether the plan has more copies than may wait for a stream. */
-bool nvlxi_issue_is_long(const struct nvlxi_terms *terms);
+bool nvlxi_submit_is_long(const struct nvlxi_terms *terms);
 /* Whether the plan would be carried by several lanes at the same time if it had no stream. */
-bool nvlxi_issue_is_wide(const struct nvlxi_plan *plan);
+bool nvlxi_submit_is_wide(const struct nvlxi_plan *plan);
 
 /* Whether copy engines carry any of what is planned. */
-bool nvlxi_issue_by_engines(const struct nvlxi_plan *plan);
+bool nvlxi_submit_by_engines(const struct nvlxi_plan *plan);
 
 /* Whether kernels could carry all of a plan that the caller leaves to us. They take a place in a queue each, whatever
  * they copy. */
-bool nvlxi_issue_can_kernels(const struct nvlxi_plan *plan);
+bool nvlxi_submit_can_kernels(const struct nvlxi_plan *plan);
 /* The same, and not much slower than copy engines. */
-bool nvlxi_issue_suits_kernels(const struct nvlxi_plan *plan);
+bool nvlxi_submit_suits_kernels(const struct nvlxi_plan *plan);
 
 /* What a sealed plan of so many ops does, for those who ask. */
-void nvlxi_issue_describe(const struct nvlxi_pool *pool, const struct nvlxi_plan *plan, size_t ops, uint32_t max_sms,
-                          struct nvlx_request_info *info);
+void nvlxi_submit_describe(const struct nvlxi_lane_pool *pool, const struct nvlxi_plan *plan, size_t ops,
+                           uint32_t max_sms, struct nvlx_request_info *info);
 
 /* Lets all legs start after what is in the caller's stream by now. */
-int nvlxi_issue_follow(struct nvlxi_pool *pool, const struct nvlxi_legs *legs, const struct nvlxi_stream *stream);
+int nvlxi_submit_follow(struct nvlxi_lane_pool *pool, const struct nvlxi_legs *legs, const struct nvlxi_stream *stream);
 
 /* Issues the copies of what is planned by now, the first time; and of what was planned since. The first failure is
  * returned; what was issued before it is in flight. */
-int nvlxi_issue_copies(struct nvlxi_pool *pool, const struct nvlxi_terms *terms, struct nvlxi_legs *legs);
-int nvlxi_issue_more(struct nvlxi_pool *pool, const struct nvlxi_terms *terms, struct nvlxi_legs *legs);
+int nvlxi_submit_copies(struct nvlxi_lane_pool *pool, const struct nvlxi_terms *terms, struct nvlxi_legs *legs);
+int nvlxi_submit_more(struct nvlxi_lane_pool *pool, const struct nvlxi_terms *terms, struct nvlxi_legs *legs);
 
 /* Puts each leg's event behind its last copy, whatever failed before, and, unless it is NULL, the caller's stream
  * behind all of them. Returns the first failure. */
-int nvlxi_issue_end(struct nvlxi_pool *pool, const struct nvlxi_legs *legs, const struct nvlxi_stream *stream);
+int nvlxi_submit_end(struct nvlxi_lane_pool *pool, const struct nvlxi_legs *legs, const struct nvlxi_stream *stream);
 
 /* Looks at the events in turn. 0: all are complete; NVLX_EAGAIN (not logged): not yet; else what the device says of the
  * leg looked at, which counts as complete: ask again. */
-int nvlxi_issue_poll(struct nvlxi_pool *pool, struct nvlxi_legs *legs);
+int nvlxi_submit_poll(struct nvlxi_lane_pool *pool, struct nvlxi_legs *legs);
 
 #endif

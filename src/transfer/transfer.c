@@ -13,7 +13,7 @@
 
 void nvlxi_transfers_init(struct nvlxi_transfers *transfers, size_t list_limit) {
     pthread_mutex_init(&transfers->mutex, NULL);
-    nvlxi_pool_init(&transfers->pool, list_limit);
+    nvlxi_lanes_init(&transfers->pool, list_limit);
 }
 
 /* ---- Request objects and scratch memory -------------------------------------------------------------- */
@@ -51,8 +51,8 @@ static struct nvlx_request *pop_request(struct nvlxi_transfers *t) {
 }
 
 /* Under the mutex. */
-static struct nvlxi_check *pop_check(struct nvlxi_transfers *t) {
-    struct nvlxi_check *check = t->checks;
+static struct nvlxi_validation *pop_validation(struct nvlxi_transfers *t) {
+    struct nvlxi_validation *check = t->checks;
     if (check)
         LL_DELETE(t->checks, check);
     return check;
@@ -67,21 +67,21 @@ static struct nvlx_request *take_request(struct nvlxi_transfers *t) {
     return request;
 }
 
-static struct nvlxi_check *new_check(void) {
-    struct nvlxi_check *check = calloc(1, sizeof *check);
+static struct nvlxi_validation *new_validation(void) {
+    struct nvlxi_validation *check = calloc(1, sizeof *check);
     if (!check)
         nvlxi_fail(NVLX_ENOMEM, "no memory to check a transfer");
     return check;
 }
 
-struct nvlxi_check *nvlxi_transfers_take_check(struct nvlxi_transfers *t) {
+struct nvlxi_validation *nvlxi_transfers_take_validation(struct nvlxi_transfers *t) {
     pthread_mutex_lock(&t->mutex);
-    struct nvlxi_check *check = pop_check(t);
+    struct nvlxi_validation *check = pop_validation(t);
     pthread_mutex_unlock(&t->mutex);
-    return check ? check : new_check();
+    return check ? check : new_validation();
 }
 
-void nvlxi_transfers_return_check(struct nvlxi_transfers *t, struct nvlxi_check *check) {
+void nvlxi_transfers_return_validation(struct nvlxi_transfers *t, struct nvlxi_validation *check) {
     pthread_mutex_lock(&t->mutex);
     LL_PREPEND(t->checks, check);
     pthread_mutex_unlock(&t->mutex);
@@ -109,7 +109,7 @@ void nvlxi_request_recycle(struct nvlx_request *request) {
 
 void nvlxi_transfers_free(struct nvlxi_transfers *transfers) {
     struct nvlx_request *request, *next;
-    struct nvlxi_check *check, *next_check;
+    struct nvlxi_validation *check, *next_check;
     while (transfers->in_flight)
         nvlxi_request_free(transfers->in_flight);
     while (transfers->done)
@@ -120,9 +120,9 @@ void nvlxi_transfers_free(struct nvlxi_transfers *transfers) {
         destroy_request(request);
     }
     LL_FOREACH_SAFE(transfers->checks, check, next_check) {
-        nvlxi_check_free(check);
+        nvlxi_validation_free(check);
     }
-    nvlxi_pool_free(&transfers->pool);
+    nvlxi_lanes_free(&transfers->pool);
     pthread_mutex_destroy(&transfers->mutex);
 }
 
@@ -172,7 +172,7 @@ static void leave(struct nvlx_request *request) {
 }
 
 /* What a peer changed meanwhile is left for the next check to tell. */
-static int map_missing(const struct nvlxi_check *check, uint32_t flags, struct nvlxi_patience *patience) {
+static int map_missing(const struct nvlxi_validation *check, uint32_t flags, struct nvlxi_patience *patience) {
     int code = 0;
     if (flags & NVLX_NO_MAP)
         return nvlxi_fail(
@@ -180,7 +180,7 @@ static int map_missing(const struct nvlxi_check *check, uint32_t flags, struct n
             check->missing_count);
     for (size_t i = 0; i < check->missing_count && !code; i++) {
         const struct nvlxi_missing *missing = &check->missing[i];
-        code = nvlxi_peer_map_span(missing->peer, missing->gpu, missing->base, missing->serial);
+        code = nvlxi_peer_map_run(missing->peer, missing->gpu, missing->base, missing->serial);
         if (code == NVLX_EAGAIN)
             code = nvlxi_peer_map_again(patience);
     }
@@ -188,14 +188,14 @@ static int map_missing(const struct nvlxi_check *check, uint32_t flags, struct n
 }
 
 static int check_and_enter(struct nvlxi_transfers *t, const struct nvlxi_admission *a) {
-    struct nvlxi_checked *checked = &a->check->checked;
+    struct nvlxi_validated *checked = &a->check->checked;
     nvlxi_tables_read(t->tables);
-    int code = nvlxi_check_ops(a->check, t->registration, a->ops, a->count, a->plan, a->needs);
+    int code = nvlxi_validate(a->check, t->registration, a->ops, a->count, a->plan, a->needs);
     if (!code)
         code = a->portions ? nvlxi_plan_begin(a->plan, checked) : nvlxi_plan_all(a->plan, checked);
     if (!code)
         code = a->enter(a->holder);
-    const bool worn = nvlxi_ranges_misses(&t->registration->ranges);
+    const bool worn = nvlxi_intervals_misses(&t->registration->ranges);
     nvlxi_tables_read_end(t->tables);
     if (worn)
         nvlxi_registration_renew(t->registration);
@@ -229,40 +229,40 @@ int nvlxi_transfer_admit(struct nvlxi_transfers *transfers, const struct nvlxi_a
 
 struct start { /* of a request that is in flight */
     struct nvlxi_terms terms;
-    struct nvlxi_checked *checked; /* what the request's own plan may lack yet */
-    void *stream;                  /* the caller's, or NULL */
-    struct nvlxi_stream found;     /* what it is */
+    struct nvlxi_validated *checked; /* what the request's own plan may lack yet */
+    void *stream;                    /* the caller's, or NULL */
+    struct nvlxi_stream found;       /* what it is */
 };
 
 /* Issues what is planned, and plans and issues the portions that are left. A failure fails the request: the rest is
  * planned all the same, for those who ask what the request was. */
-static void issue_all(struct nvlx_request *request, const struct start *how, const struct nvlxi_stream *stream) {
-    struct nvlxi_pool *pool = &request->transfers->pool;
-    int failure = nvlxi_issue_copies(pool, &how->terms, &request->legs);
+static void submit_all(struct nvlx_request *request, const struct start *how, const struct nvlxi_stream *stream) {
+    struct nvlxi_lane_pool *pool = &request->transfers->pool;
+    int failure = nvlxi_submit_copies(pool, &how->terms, &request->legs);
     while (!how->terms.plan->sealed) {
         nvlxi_plan_next(&request->plan, how->checked);
-        failure = failure ? failure : nvlxi_issue_more(pool, &how->terms, &request->legs);
+        failure = failure ? failure : nvlxi_submit_more(pool, &how->terms, &request->legs);
     }
     if (failure)
         nvlxi_request_fail(request, failure);
-    if ((failure = nvlxi_issue_end(pool, &request->legs, stream)))
+    if ((failure = nvlxi_submit_end(pool, &request->legs, stream)))
         nvlxi_request_fail(request, failure);
 }
 
 /* Looks what is done by now before it gives up. */
 static int borrow(struct nvlx_request *request, const struct nvlxi_terms *terms) {
     struct nvlxi_transfers *t = request->transfers;
-    int code = nvlxi_issue_borrow(&t->pool, terms, &request->legs);
+    int code = nvlxi_submit_borrow(&t->pool, terms, &request->legs);
     if (code != NVLX_EBUSY)
         return code;
     nvlxi_transfers_progress(t);
-    code = nvlxi_issue_borrow(&t->pool, terms, &request->legs);
-    return code == NVLX_EBUSY ? nvlxi_issue_busy(terms, &request->legs) : code;
+    code = nvlxi_submit_borrow(&t->pool, terms, &request->legs);
+    return code == NVLX_EBUSY ? nvlxi_submit_busy(terms, &request->legs) : code;
 }
 
 /* A list that is too long to wait for a stream need not wait if the stream has come so far. */
-static int check_long(struct nvlxi_pool *pool, struct nvlxi_terms *terms) {
-    int code = nvlxi_pool_stream_done(pool, terms->stream);
+static int check_long(struct nvlxi_lane_pool *pool, struct nvlxi_terms *terms) {
+    int code = nvlxi_lanes_stream_done(pool, terms->stream);
     if (code == NVLX_EAGAIN)
         return TOO_LONG;
     terms->stream = NULL;
@@ -271,18 +271,18 @@ static int check_long(struct nvlxi_pool *pool, struct nvlxi_terms *terms) {
 
 /* Behind a stream that has nothing to do, nothing waits: several lanes are faster. Else kernels wait better than copies
  * of the engines do, which may hold up others (lanes.h), if the list can still be planned for them: BY_KERNELS. */
-static int choose_order(struct nvlxi_pool *pool, struct start *how) {
+static int choose_order(struct nvlxi_lane_pool *pool, struct start *how) {
     struct nvlxi_terms *terms = &how->terms;
-    const bool by_engines = nvlxi_issue_by_engines(terms->plan), wide = nvlxi_issue_is_wide(terms->plan);
-    if (nvlxi_issue_is_long(terms))
+    const bool by_engines = nvlxi_submit_by_engines(terms->plan), wide = nvlxi_submit_is_wide(terms->plan);
+    if (nvlxi_submit_is_long(terms))
         return check_long(pool, terms);
     if (!by_engines && !wide)
         return 0;
-    if (nvlxi_pool_stream_idle(pool, terms->stream)) {
+    if (nvlxi_lanes_stream_idle(pool, terms->stream)) {
         terms->stream = wide ? NULL : terms->stream;
         return 0;
     }
-    return by_engines && how->checked && nvlxi_issue_suits_kernels(terms->plan) ? BY_KERNELS : 0;
+    return by_engines && how->checked && nvlxi_submit_suits_kernels(terms->plan) ? BY_KERNELS : 0;
 }
 
 static int tell_too_long(const struct nvlxi_plan *plan) {
@@ -295,7 +295,7 @@ static int tell_too_long(const struct nvlxi_plan *plan) {
 /* Fails only before the first copy; what goes wrong later fails the request. TOO_LONG, to wait for the stream, and
  * BY_KERNELS are not told. */
 static int start(struct nvlx_request *request, struct start *how) {
-    struct nvlxi_pool *pool = &request->transfers->pool;
+    struct nvlxi_lane_pool *pool = &request->transfers->pool;
     struct nvlxi_stream *stream = how->stream ? &how->found : NULL;
     int code = stream ? pool->ops->stream_find(pool->device, how->stream, stream) : 0;
     how->terms.stream = stream;
@@ -303,11 +303,11 @@ static int start(struct nvlx_request *request, struct start *how) {
         code = choose_order(pool, how);
     if (code || (code = borrow(request, &how->terms)))
         return code;
-    if (how->terms.stream && (code = nvlxi_issue_follow(pool, &request->legs, stream))) {
-        nvlxi_issue_return(pool, &request->legs);
+    if (how->terms.stream && (code = nvlxi_submit_follow(pool, &request->legs, stream))) {
+        nvlxi_submit_return(pool, &request->legs);
         return code;
     }
-    issue_all(request, how, stream);
+    submit_all(request, how, stream);
     return 0;
 }
 
@@ -349,7 +349,7 @@ static int submit_by(struct nvlx_request *made, const struct nvlxi_admission *ad
     return code;
 }
 
-static int submit(struct nvlx_request *made, struct nvlxi_check *check, const struct nvlx_op *ops, size_t count,
+static int submit(struct nvlx_request *made, struct nvlxi_validation *check, const struct nvlx_op *ops, size_t count,
                   const struct nvlx_transfer_options *options) {
     struct nvlxi_transfers *t = made->transfers;
     const struct nvlxi_admission admission = {.ops = ops,
@@ -367,28 +367,28 @@ static int submit(struct nvlx_request *made, struct nvlxi_check *check, const st
                         .checked = &check->checked,
                         .stream = options->stream};
     int code = submit_by(made, &admission, &how, options->mechanism ? options->mechanism : t->mechanism);
-    if (code == BY_KERNELS || (code == TOO_LONG && nvlxi_issue_can_kernels(&made->plan)))
+    if (code == BY_KERNELS || (code == TOO_LONG && nvlxi_submit_can_kernels(&made->plan)))
         code = submit_by(made, &admission, &how, NVLX_MECHANISM_KERNEL);
     if (code)
         return code == TOO_LONG ? tell_too_long(&made->plan) : code;
     nvlxi_needs_settle(t, &made->needs);
-    nvlxi_issue_describe(&t->pool, &made->plan, count, how.terms.max_sms, &made->info);
+    nvlxi_submit_describe(&t->pool, &made->plan, count, how.terms.max_sms, &made->info);
     started(made);
     return 0;
 }
 
 /* What a submission works with: both, or none. */
-static int take_both(struct nvlxi_transfers *t, struct nvlx_request **request, struct nvlxi_check **check) {
+static int take_both(struct nvlxi_transfers *t, struct nvlx_request **request, struct nvlxi_validation **check) {
     pthread_mutex_lock(&t->mutex);
     *request = pop_request(t);
-    *check = pop_check(t);
+    *check = pop_validation(t);
     pthread_mutex_unlock(&t->mutex);
-    if ((*request || (*request = new_request(t))) && (*check || (*check = new_check()))) {
+    if ((*request || (*request = new_request(t))) && (*check || (*check = new_validation()))) {
         renew_request(*request);
         return 0;
     }
     if (*check)
-        nvlxi_transfers_return_check(t, *check);
+        nvlxi_transfers_return_validation(t, *check);
     if (*request)
         nvlxi_request_recycle(*request);
     return NVLX_ENOMEM;
@@ -398,14 +398,14 @@ int nvlxi_transfer_submit(struct nvlxi_transfers *transfers, const struct nvlx_o
                           const struct nvlx_transfer_options *options, struct nvlx_request **request) {
     uint64_t started_ns = nvlxi_now_ns();
     struct nvlx_request *made;
-    struct nvlxi_check *check;
+    struct nvlxi_validation *check;
     int code = take_both(transfers, &made, &check);
     if (code)
         return code;
     pthread_mutex_lock(&made->polling);
     made->started_ns = started_ns;
     code = submit(made, check, ops, count, options);
-    nvlxi_transfers_return_check(transfers, check);
+    nvlxi_transfers_return_validation(transfers, check);
     return hand_over(made, code, request);
 }
 
@@ -420,7 +420,7 @@ static int check_post(const struct nvlx_prepared *prepared) {
             code = nvlxi_fail(NVLX_ESTALE, "the peer has withdrawn segment 0x%" PRIx64 " of the prepared list",
                               needs->mappings[i]->key.base);
         else if (needs->mappings[i]->own)
-            code = nvlxi_mapping_check(needs->peers[0]->relocation, needs->mappings[i]);
+            code = nvlxi_mapping_check(needs->peers[0]->remote, needs->mappings[i]);
     }
     return code;
 }

@@ -15,8 +15,8 @@
  * then each poller takes it by trylock, so exactly one at a time looks at the events, and one of them makes the step to
  * DONE. `mutex` guards the lists. Order: tables, then mutex; polling, then mutex; who holds the mutex only tries
  * polling. */
-#ifndef NVLXI_TRANSFER_H
-#define NVLXI_TRANSFER_H
+#ifndef NVLXI_TRANSFER_TRANSFER_H
+#define NVLXI_TRANSFER_TRANSFER_H
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -34,9 +34,9 @@ struct nvlxi_transfers {
     struct nvlx_request *in_flight, *done; /* lists of what the caller has not freed */
     struct nvlx_request *idle;             /* freed, kept for the next */
     struct nvlx_prepared *prepared;        /* list */
-    struct nvlxi_check *checks;            /* idle scratch memory */
+    struct nvlxi_validation *checks;       /* idle scratch memory */
     uint32_t in_flight_count, idle_count;
-    struct nvlxi_pool pool;
+    struct nvlxi_lane_pool pool;
 };
 
 struct nvlx_request {
@@ -87,19 +87,19 @@ bool nvlxi_prepared_names(struct nvlxi_transfers *transfers, const struct nvlx_p
 struct nvlxi_admission {
     const struct nvlx_op *ops;
     size_t count;
-    uint32_t flags;             /* NVLX_NO_MAP */
-    bool portions;              /* the plan may get the first portion only: the others are planned from `checked` */
-    struct nvlxi_plan *plan;    /* the holder's, with its mechanism set */
-    struct nvlxi_needs *needs;  /* the holder's */
-    struct nvlxi_check *check;  /* from nvlxi_transfers_take_check */
-    int (*enter)(void *holder); /* makes the holder hold what it needs */
+    uint32_t flags;                 /* NVLX_NO_MAP */
+    bool portions;                  /* the plan may get the first portion only: the others are planned from `checked` */
+    struct nvlxi_plan *plan;        /* the holder's, with its mechanism set */
+    struct nvlxi_needs *needs;      /* the holder's */
+    struct nvlxi_validation *check; /* from nvlxi_transfers_take_validation */
+    int (*enter)(void *holder);     /* makes the holder hold what it needs */
     void *holder;
 };
 
 /* Checks a list, maps what it needs, plans it and, with the tables still locked, calls `enter`. */
 int nvlxi_transfer_admit(struct nvlxi_transfers *transfers, const struct nvlxi_admission *admission);
-struct nvlxi_check *nvlxi_transfers_take_check(struct nvlxi_transfers *transfers);
-void nvlxi_transfers_return_check(struct nvlxi_transfers *transfers, struct nvlxi_check *check);
+struct nvlxi_validation *nvlxi_transfers_take_validation(struct nvlxi_transfers *transfers);
+void nvlxi_transfers_return_validation(struct nvlxi_transfers *transfers, struct nvlxi_validation *check);
 void nvlxi_needs_pin(struct nvlxi_needs *needs);
 void nvlxi_needs_unpin(struct nvlxi_needs *needs);
 /* The plan is whole: from now on it tells what the list uses, and not the caller's ops, which may go. */

@@ -4,11 +4,12 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * Runs with the engine's `tables` held for reading, plans and issues nothing, and so can refuse a list as a whole. Most
- * ops take a short path that compares and adds, no more: both their sides lie in pieces that were met in this list. A
- * piece that is met for the first time (as a peer, a GPU, or what is wrong) goes the long way once. What that finds out
- * about a piece is kept as long as the table is the same: in later lists the first op in it needs only a mark. */
-#ifndef NVLXI_CHECK_H
-#define NVLXI_CHECK_H
+ * ops take a short path that compares and adds, no more: both their sides lie in pieces that were touched in this list.
+ * A piece that is touched for the first time (as a peer, a GPU, or what is wrong) goes the long way once. What that
+ * finds out about a piece is kept as long as the table is the same: in later lists the first op in it needs only a
+ * mark. */
+#ifndef NVLXI_TRANSFER_VALIDATE_H
+#define NVLXI_TRANSFER_VALIDATE_H
 
 #include "local/registration.h"
 #include "remote/peer.h"
@@ -39,7 +40,7 @@ struct nvlxi_missing { /* a mapping that must be opened first */
 };
 
 /* What is known of a piece of a table: all that the short path looks at. */
-struct nvlxi_seen {
+struct nvlxi_range_cache {
     uint64_t start;  /* of the piece */
     uint64_t size;   /* of it, if an op of this list lies in it; else 0 */
     uint64_t offset; /* of a peer's: to be added to an address */
@@ -47,8 +48,8 @@ struct nvlxi_seen {
                         direction */
 };
 
-struct nvlxi_seen_pieces {
-    struct nvlxi_seen *piece; /* by id: [room of the table]; 0 is never met */
+struct nvlxi_range_caches {
+    struct nvlxi_range_cache *piece; /* by id: [room of the table]; 0 is never touched */
     size_t capacity;
 };
 
@@ -58,36 +59,36 @@ struct nvlxi_route { /* from a local GPU to memory of one GPU of a peer */
     uint16_t device;
     const struct nvlxi_peer_table *table;
     const struct nvlxi_view *view;
-    uint64_t version;                 /* of the table's ranges */
-    struct nvlxi_group *group[2];     /* for reads, for writes */
-    struct nvlxi_seen_pieces seen[2]; /* of that memory only */
-    uint32_t *mark;                   /* [spans]: number of the list that last pinned it, or listed it as missing */
+    uint64_t version;                   /* of the table's ranges */
+    struct nvlxi_group *group[2];       /* for reads, for writes */
+    struct nvlxi_range_caches cache[2]; /* of that memory only */
+    uint32_t *mark;                     /* [runs]: number of the list that last pinned it, or listed it as missing */
     size_t mark_capacity;
 };
 
 /* Scratch memory; one for each thread that is submitting, kept by the engine. */
-struct nvlxi_check {
+struct nvlxi_validation {
     const struct nvlxi_registration *registration;
-    const struct nvlxi_ranges *local;
-    uint32_t number;                /* of the list, to tell it from others */
-    struct nvlxi_seen_pieces *near; /* [GPUs]: of the local table, the pieces on that GPU only */
-    size_t near_capacity;
-    struct nvlxi_seen **met; /* those with a size */
-    size_t met_count, met_capacity;
+    const struct nvlxi_intervals *local;
+    uint32_t number;                        /* of the list, to tell it from others */
+    struct nvlxi_range_caches *local_cache; /* [GPUs]: of the local table, the pieces on that GPU only */
+    size_t local_cache_capacity;
+    struct nvlxi_range_cache **touched; /* those with a size */
+    size_t touched_count, touched_capacity;
     struct nvlxi_route **routes; /* those of this list, then idle ones */
     size_t route_count, route_total, route_capacity;
     struct nvlxi_missing *missing;
     size_t missing_count, missing_capacity;
-    struct nvlxi_checked checked; /* the outcome */
-    size_t remote_capacity, run_capacity, cut_capacity;
-    struct nvlxi_check *next;
+    struct nvlxi_validated checked; /* the outcome */
+    size_t remote_capacity, stretch_capacity, cut_capacity;
+    struct nvlxi_validation *next;
 };
 
 /* Fills the needs and `check->checked`, and makes the (empty) plan's groups. The ops must not change until they are
  * planned. NVLX_EAGAIN (not logged): `check->missing` lists what must be mapped before the list is checked again. */
-int nvlxi_check_ops(struct nvlxi_check *check, const struct nvlxi_registration *registration, const struct nvlx_op *ops,
-                    size_t count, struct nvlxi_plan *plan, struct nvlxi_needs *needs);
+int nvlxi_validate(struct nvlxi_validation *check, const struct nvlxi_registration *registration,
+                   const struct nvlx_op *ops, size_t count, struct nvlxi_plan *plan, struct nvlxi_needs *needs);
 
-void nvlxi_check_free(struct nvlxi_check *check);
+void nvlxi_validation_free(struct nvlxi_validation *check);
 
 #endif

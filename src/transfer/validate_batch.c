@@ -9,17 +9,17 @@
 #include <immintrin.h>
 #endif
 
-size_t nvlxi_same_check_plain(const struct nvlxi_same *same, const struct nvlx_op *ops, size_t count, uint64_t *remote,
-                              uint64_t *longest) {
-    const struct nvlxi_same it = *same; /* what is written to `remote` cannot change it */
+size_t nvlxi_validate_batch_plain(const struct nvlxi_batch *batch, const struct nvlx_op *ops, size_t count,
+                                  uint64_t *remote, uint64_t *longest) {
+    const struct nvlxi_batch it = *batch; /* what is written to `remote` cannot change it */
     size_t index;
     for (index = 0; index < count; index++) {
         const struct nvlx_op *op = &ops[index];
         const uint64_t last = op->length - 1; /* of an op of 0 bytes, in no piece */
         __builtin_prefetch(op + NVLXI_AHEAD);
         if (op->opcode != it.opcode || op->flags || op->peer != it.peer || op->arg ||
-            !nvlxi_holds(it.near_start, it.near_size, (uint64_t)(uintptr_t)op->local, last) ||
-            !nvlxi_holds(it.far_start, it.far_size, op->remote, last))
+            !nvlxi_holds(it.local_start, it.local_size, (uint64_t)(uintptr_t)op->local, last) ||
+            !nvlxi_holds(it.remote_start, it.remote_size, op->remote, last))
             break;
         remote[index] = op->remote + it.offset;
         *longest |= last;
@@ -32,11 +32,11 @@ size_t nvlxi_same_check_plain(const struct nvlxi_same *same, const struct nvlx_o
 /* Two ops are twelve words, three registers of four. To each word is added what makes it 0 if it is right, or an offset
  * in its piece, or a length - 1:
  *
- *   0: head 0, peer 0, near 0, far 0     1: last 0, arg 0, head 1, peer 1     2: near 1, far 1, last 1, arg 1
+ *   0: head 0, peer 0, local 0, remote 0     1: last 0, arg 0, head 1, peer 1     2: local 1, remote 1, last 1, arg 1
  *
  * The offsets are brought together, and `last` of their ops is added, which gives the offsets of the last bytes:
  *
- *   near 1, far 1, near 0, far 0   +   last 1, last 1, last 0, last 0
+ *   local 1, remote 1, local 0, remote 0   +   last 1, last 1, last 0, last 0
  *
  * Ops are right if head, peer and arg are 0 then, and nothing is negative, nor the distance from the last bytes to the
  * limits. So all are or-ed, and of a block of ops only the outcome is looked at. */
@@ -54,7 +54,7 @@ struct words {
 struct common { /* of all ops */
     struct words added;
     __m256i last;    /* offset there is */
-    uint64_t offset; /* as in struct nvlxi_same */
+    uint64_t offset; /* as in struct nvlxi_batch */
 };
 
 __attribute__((target("avx2"))) static __m256i four(uint64_t a, uint64_t b, uint64_t c, uint64_t d) {
@@ -102,15 +102,16 @@ __attribute__((target("avx2"))) static inline bool check_block(const struct comm
     return true;
 }
 
-__attribute__((target("avx2"))) static size_t check_blocks(const struct nvlxi_same *same, const struct nvlx_op *ops,
+__attribute__((target("avx2"))) static size_t check_blocks(const struct nvlxi_batch *batch, const struct nvlx_op *ops,
                                                            size_t count, uint64_t *remote, uint64_t *longest) {
-    const uint64_t head = -(uint64_t)same->opcode, peer = -(uint64_t)(uintptr_t)same->peer;
-    const uint64_t near = -same->near_start, far = -same->far_start;
-    const uint64_t near_last = same->near_size - 1, far_last = same->far_size - 1;
+    const uint64_t head = -(uint64_t)batch->opcode, peer = -(uint64_t)(uintptr_t)batch->peer;
+    const uint64_t local_start = -batch->local_start, remote_start = -batch->remote_start;
+    const uint64_t local_last = batch->local_size - 1, remote_last = batch->remote_size - 1;
     const struct common common = {
-        .added = {{four(head, peer, near, far), four(UINT64_MAX, 0, head, peer), four(near, far, UINT64_MAX, 0)}},
-        .last = four(near_last, far_last, near_last, far_last),
-        .offset = same->offset};
+        .added = {{four(head, peer, local_start, remote_start), four(UINT64_MAX, 0, head, peer),
+                   four(local_start, remote_start, UINT64_MAX, 0)}},
+        .last = four(local_last, remote_last, local_last, remote_last),
+        .offset = batch->offset};
     uint64_t lasts = 0;
     size_t index = 0;
     while (count - index >= BLOCK && check_block(&common, &ops[index], &remote[index], &lasts))
@@ -121,15 +122,15 @@ __attribute__((target("avx2"))) static size_t check_blocks(const struct nvlxi_sa
 
 #endif
 
-size_t nvlxi_same_check(const struct nvlxi_same *same, const struct nvlx_op *ops, size_t count, uint64_t *remote,
-                        uint64_t *longest) {
+size_t nvlxi_validate_batch(const struct nvlxi_batch *batch, const struct nvlx_op *ops, size_t count, uint64_t *remote,
+                            uint64_t *longest) {
     size_t done = 0;
 #ifdef __x86_64__
     if (__builtin_cpu_supports("avx2") && count >= BLOCK) {
-        done = check_blocks(same, ops, count, remote, longest);
+        done = check_blocks(batch, ops, count, remote, longest);
         if (count - done >= BLOCK)
             return done;
     }
 #endif
-    return done + nvlxi_same_check_plain(same, ops + done, count - done, remote + done, longest);
+    return done + nvlxi_validate_batch_plain(batch, ops + done, count - done, remote + done, longest);
 }

@@ -1,8 +1,8 @@
 /* Ops that lie in the same two pieces, one after the other: checked without looking anything up. Pure.
  *
  * SPDX-License-Identifier: Apache-2.0 */
-#ifndef NVLXI_SAME_H
-#define NVLXI_SAME_H
+#ifndef NVLXI_TRANSFER_VALIDATE_BATCH_H
+#define NVLXI_TRANSFER_VALIDATE_BATCH_H
 
 #include <stddef.h>
 #include <stdint.h>
@@ -11,22 +11,22 @@
 
 #define NVLXI_AHEAD 128 /* ops: how far ahead of its use one is asked for; processors do not look beyond a page */
 
-struct nvlxi_same { /* what all of them have in common */
+struct nvlxi_batch { /* what all of them have in common */
     uint32_t opcode;
     const struct nvlx_peer *peer;
-    uint64_t near_start, near_size; /* the local piece */
-    uint64_t far_start, far_size;   /* the peer's */
-    uint64_t offset;                /* to be added to an address of the peer */
+    uint64_t local_start, local_size;   /* the local piece */
+    uint64_t remote_start, remote_size; /* the peer's */
+    uint64_t offset;                    /* to be added to an address of the peer */
 };
 
 /* Checks ops from the first on, up to one that is not so, or a few before it; returns how many are. Those are
  * relocated: remote[i] belongs to ops[i], and the rest of it is undefined. Their lengths - 1 are or-ed into *longest.
  */
-size_t nvlxi_same_check(const struct nvlxi_same *same, const struct nvlx_op *ops, size_t count, uint64_t *remote,
-                        uint64_t *longest);
+size_t nvlxi_validate_batch(const struct nvlxi_batch *batch, const struct nvlx_op *ops, size_t count, uint64_t *remote,
+                            uint64_t *longest);
 
-/* The same on any CPU: up to the very op that is not so. */
-size_t nvlxi_same_check_plain(const struct nvlxi_same *same, const struct nvlx_op *ops, size_t count, uint64_t *remote,
-                              uint64_t *longest);
+/* The same on any CPU: up to the op itself that is not so. */
+size_t nvlxi_validate_batch_plain(const struct nvlxi_batch *batch, const struct nvlx_op *ops, size_t count,
+                                  uint64_t *remote, uint64_t *longest);
 
 #endif

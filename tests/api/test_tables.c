@@ -314,7 +314,7 @@ static void the_longest_text(void) {
                                          .access = NVLX_ACCESS_READ_WRITE,
                                          .address = UINT64_C(1) << 61,
                                          .length = UINT64_C(1) << 60,
-                                         .spans = 1};
+                                         .segment_count = 1};
     struct nvlxi_descriptor descriptor = {
         .backend = "host", .segments = &segment, .segment_count = 1, .regions = &region, .region_count = 1};
     char *text, name[256];

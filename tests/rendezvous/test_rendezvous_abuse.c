@@ -41,7 +41,7 @@ static void begin(uint32_t max_connections) {
 /* Makes the server's patience as much shorter as these tests are to be, and says what it was. */
 static void hurry(uint64_t hello_ns, uint64_t stall_ns) {
     struct nvlx_peer *self = connect_to(engine, address);
-    struct nvlxi_fetcher *fetcher = nvlxi_container_of(self->relocation->file_server, struct nvlxi_fetcher, server);
+    struct nvlxi_fetcher *fetcher = nvlxi_container_of(self->remote->file_server, struct nvlxi_fetcher, server);
     struct nvlxi_server_times *times = &nvlxi_container_of(fetcher, struct nvlxi_rendezvous, fetcher)->times;
     EQUAL(5 * SECOND_NS, atomic_load(&times->hello_ns));
     EQUAL(30 * SECOND_NS, atomic_load(&times->stall_ns));
@@ -59,16 +59,16 @@ static void end(void) {
     OK(nvlx_engine_destroy(engine));
 }
 
-static size_t hello(uint8_t *bytes, enum nvlxi_wire_role role) {
-    return nvlxi_wire_put_hello(bytes, role);
+static size_t hello(uint8_t *bytes, enum nvlxi_protocol_role role) {
+    return nvlxi_protocol_put_hello(bytes, role);
 }
 
 /* Reads one message; its body becomes a string. */
 static uint16_t receive(int socket, char *text, size_t size) {
-    uint8_t head[NVLXI_WIRE_HEADER];
-    struct nvlxi_wire_header header;
+    uint8_t head[NVLXI_PROTOCOL_HEADER];
+    struct nvlxi_protocol_header header;
     get(socket, head, sizeof head);
-    OK(nvlxi_wire_get_header(head, true, &header));
+    OK(nvlxi_protocol_get_header(head, true, &header));
     EXPECT(header.length < size);
     get(socket, text, header.length);
     text[header.length] = '\0';
@@ -77,9 +77,9 @@ static uint16_t receive(int socket, char *text, size_t size) {
 
 static void expect_refusal(int socket, int code, const char *words) {
     char body[512];
-    struct nvlxi_wire_refusal refusal;
-    EQUAL(NVLXI_WIRE_REFUSAL, receive(socket, body, sizeof body));
-    OK(nvlxi_wire_get_refusal((uint8_t *)body, strlen(body + 8) + 8, &refusal));
+    struct nvlxi_protocol_refusal refusal;
+    EQUAL(NVLXI_PROTOCOL_REFUSAL, receive(socket, body, sizeof body));
+    OK(nvlxi_protocol_get_refusal((uint8_t *)body, strlen(body + 8) + 8, &refusal));
     if (refusal.code != code || !strstr(refusal.text, words))
         FAIL("refused by %d: %s", refusal.code, refusal.text);
     EXPECT(closes(socket, 5000));
@@ -109,36 +109,36 @@ static void garbage_is_refused(void) {
         EXPECT(closes(socket, 5000));
         close(socket);
     }
-    size_t whole = hello(bytes, NVLXI_WIRE_SUBSCRIBER);
+    size_t whole = hello(bytes, NVLXI_PROTOCOL_SUBSCRIBER);
     length = 1000000;
     memcpy(bytes, &length, sizeof length);
     expect_refused(bytes, whole, NVLX_EFORMAT, "HELLO of 1000000");
-    hello(bytes, (enum nvlxi_wire_role)3);
+    hello(bytes, (enum nvlxi_protocol_role)3);
     expect_refused(bytes, whole, NVLX_EFORMAT, "role is 3");
-    hello(bytes, NVLXI_WIRE_FETCHER);
-    memcpy(bytes + NVLXI_WIRE_HEADER + 8, &version, sizeof version);
+    hello(bytes, NVLXI_PROTOCOL_FETCHER);
+    memcpy(bytes + NVLXI_PROTOCOL_HEADER + 8, &version, sizeof version);
     expect_refused(bytes, whole, NVLX_EVERSION, "version 2.1");
-    hello(bytes, NVLXI_WIRE_FETCHER);
-    bytes[NVLXI_WIRE_HEADER] ^= 1;
+    hello(bytes, NVLXI_PROTOCOL_FETCHER);
+    bytes[NVLXI_PROTOCOL_HEADER] ^= 1;
     expect_refused(bytes, whole, NVLX_EFORMAT, "not of this library");
-    const struct nvlxi_wire_file file = {1, 2};
-    expect_refused(bytes, nvlxi_wire_put_fetch(bytes, &file, 1), NVLX_EFORMAT, "out of turn");
+    const struct nvlxi_protocol_file file = {1, 2};
+    expect_refused(bytes, nvlxi_protocol_put_fetch(bytes, &file, 1), NVLX_EFORMAT, "out of turn");
     end();
 }
 
 /* A connection in a role, after the greeting; a subscriber has its descriptor. */
-static int come_as(enum nvlxi_wire_role role) {
-    uint8_t bytes[NVLXI_WIRE_SHORT_MAX];
+static int come_as(enum nvlxi_protocol_role role) {
+    uint8_t bytes[NVLXI_PROTOCOL_SHORT_MAX];
     char body[4096];
     int socket = raw_connect(address);
     put(socket, bytes, hello(bytes, role));
-    EQUAL(NVLXI_WIRE_WELCOME, receive(socket, body, sizeof body));
-    if (role == NVLXI_WIRE_SUBSCRIBER)
-        EQUAL(NVLXI_WIRE_TEXT, receive(socket, body, sizeof body));
+    EQUAL(NVLXI_PROTOCOL_WELCOME, receive(socket, body, sizeof body));
+    if (role == NVLXI_PROTOCOL_SUBSCRIBER)
+        EQUAL(NVLXI_PROTOCOL_TEXT, receive(socket, body, sizeof body));
     return socket;
 }
 
-static void refuse_from(enum nvlxi_wire_role role, const uint8_t *bytes, size_t length, const char *words) {
+static void refuse_from(enum nvlxi_protocol_role role, const uint8_t *bytes, size_t length, const char *words) {
     int socket = come_as(role);
     put(socket, bytes, length);
     expect_refusal(socket, NVLX_EFORMAT, words);
@@ -146,45 +146,45 @@ static void refuse_from(enum nvlxi_wire_role role, const uint8_t *bytes, size_t 
 
 /* Questions of the wrong role, or not proper, end the connection. Those that cannot be granted do not. */
 static void questions_are_checked(void) {
-    uint8_t bytes[NVLXI_WIRE_SHORT_MAX];
+    uint8_t bytes[NVLXI_PROTOCOL_SHORT_MAX];
     char body[4096];
-    struct nvlxi_wire_refusal refusal;
-    const struct nvlxi_wire_file unknown[2] = {{1, 2}, {3, 4}};
+    struct nvlxi_protocol_refusal refusal;
+    const struct nvlxi_protocol_file unknown[2] = {{1, 2}, {3, 4}};
     uint32_t request;
     begin(0);
-    size_t length = nvlxi_wire_put_ask(bytes, 5, unknown, 2);
+    size_t length = nvlxi_protocol_put_ask(bytes, 5, unknown, 2);
     expect_refused(bytes, length, NVLX_EFORMAT, "out of turn");
-    refuse_from(NVLXI_WIRE_FETCHER, bytes, length, "out of turn");
-    bytes[NVLXI_WIRE_HEADER + 4] = 1;
-    refuse_from(NVLXI_WIRE_SUBSCRIBER, bytes, length, "where 0 must be");
-    length = nvlxi_wire_put_done(bytes);
+    refuse_from(NVLXI_PROTOCOL_FETCHER, bytes, length, "out of turn");
+    bytes[NVLXI_PROTOCOL_HEADER + 4] = 1;
+    refuse_from(NVLXI_PROTOCOL_SUBSCRIBER, bytes, length, "where 0 must be");
+    length = nvlxi_protocol_put_done(bytes);
     expect_refused(bytes, length, NVLX_EFORMAT, "out of turn");
-    refuse_from(NVLXI_WIRE_FETCHER, bytes, length, "out of turn");
-    refuse_from(NVLXI_WIRE_SUBSCRIBER, bytes, nvlxi_wire_put_fetch(bytes, unknown, 1), "out of turn");
-    refuse_from(NVLXI_WIRE_SUBSCRIBER, bytes, nvlxi_wire_put_given(bytes, 5, 1), "type 9");
-    int socket = come_as(NVLXI_WIRE_SUBSCRIBER);
+    refuse_from(NVLXI_PROTOCOL_FETCHER, bytes, length, "out of turn");
+    refuse_from(NVLXI_PROTOCOL_SUBSCRIBER, bytes, nvlxi_protocol_put_fetch(bytes, unknown, 1), "out of turn");
+    refuse_from(NVLXI_PROTOCOL_SUBSCRIBER, bytes, nvlxi_protocol_put_given(bytes, 5, 1), "type 9");
+    int socket = come_as(NVLXI_PROTOCOL_SUBSCRIBER);
     for (uint32_t i = 0; i < 20; i++) {
-        put(socket, bytes, nvlxi_wire_put_done(bytes));
-        put(socket, bytes, nvlxi_wire_put_ask(bytes, i, unknown, 1 + i % 2));
+        put(socket, bytes, nvlxi_protocol_put_done(bytes));
+        put(socket, bytes, nvlxi_protocol_put_ask(bytes, i, unknown, 1 + i % 2));
         if (i % 3)
-            put(socket, bytes, nvlxi_wire_put_done(bytes));
+            put(socket, bytes, nvlxi_protocol_put_done(bytes));
         memset(body, 0, sizeof body);
-        EQUAL(NVLXI_WIRE_DENIED, receive(socket, body, sizeof body));
-        OK(nvlxi_wire_get_denied((uint8_t *)body, 8 + strlen(body + 8), &request, &refusal));
+        EQUAL(NVLXI_PROTOCOL_DENIED, receive(socket, body, sizeof body));
+        OK(nvlxi_protocol_get_denied((uint8_t *)body, 8 + strlen(body + 8), &request, &refusal));
         EQUAL(i, request);
         EQUAL((uint32_t)NVLX_ESTALE, (uint32_t)refusal.code);
     }
     register_range(engine, mine, 10, "after that", NVLX_ACCESS_READ);
-    EQUAL(NVLXI_WIRE_TEXT, receive(socket, body, sizeof body));
+    EQUAL(NVLXI_PROTOCOL_TEXT, receive(socket, body, sizeof body));
     EXPECT(strstr(body, "after that") != NULL);
     close(socket);
     end();
 }
 
 static void truncated_messages_end(void) {
-    uint8_t bytes[NVLXI_WIRE_SHORT_MAX];
+    uint8_t bytes[NVLXI_PROTOCOL_SHORT_MAX];
     begin(0);
-    size_t whole = hello(bytes, NVLXI_WIRE_SUBSCRIBER);
+    size_t whole = hello(bytes, NVLXI_PROTOCOL_SUBSCRIBER);
     for (size_t length = 0; length < whole; length++) {
         int socket = raw_connect(address);
         put(socket, bytes, length);
@@ -199,27 +199,27 @@ static void truncated_messages_end(void) {
 
 /* Byte by byte, but in time. */
 static void pieces_are_joined(void) {
-    uint8_t bytes[NVLXI_WIRE_SHORT_MAX];
+    uint8_t bytes[NVLXI_PROTOCOL_SHORT_MAX];
     char body[4096];
     begin(0);
-    size_t whole = hello(bytes, NVLXI_WIRE_SUBSCRIBER);
+    size_t whole = hello(bytes, NVLXI_PROTOCOL_SUBSCRIBER);
     int socket = raw_connect(address);
     for (size_t i = 0; i < whole; i++) {
         put(socket, bytes + i, 1);
         usleep(2000);
     }
-    EQUAL(NVLXI_WIRE_WELCOME, receive(socket, body, sizeof body));
-    EQUAL(NVLXI_WIRE_TEXT, receive(socket, body, sizeof body));
+    EQUAL(NVLXI_PROTOCOL_WELCOME, receive(socket, body, sizeof body));
+    EQUAL(NVLXI_PROTOCOL_TEXT, receive(socket, body, sizeof body));
     EXPECT(strstr(body, "\"mine\"") != NULL);
     close(socket);
     end();
 }
 
 static void slow_strangers_are_dropped(void) {
-    uint8_t bytes[NVLXI_WIRE_SHORT_MAX];
+    uint8_t bytes[NVLXI_PROTOCOL_SHORT_MAX];
     begin(0);
     hurry(SECOND_NS, 30 * SECOND_NS);
-    hello(bytes, NVLXI_WIRE_SUBSCRIBER);
+    hello(bytes, NVLXI_PROTOCOL_SUBSCRIBER);
     int socket = raw_connect(address), silent = raw_connect(address);
     double start = now_ms();
     for (size_t i = 0; i < 12; i++) {
@@ -233,16 +233,16 @@ static void slow_strangers_are_dropped(void) {
 }
 
 static void replayed_messages_are_refused(void) {
-    uint8_t bytes[2 * NVLXI_WIRE_SHORT_MAX];
+    uint8_t bytes[2 * NVLXI_PROTOCOL_SHORT_MAX];
     char body[4096];
     begin(0);
-    for (enum nvlxi_wire_role role = NVLXI_WIRE_SUBSCRIBER; role <= NVLXI_WIRE_FETCHER; role++) {
+    for (enum nvlxi_protocol_role role = NVLXI_PROTOCOL_SUBSCRIBER; role <= NVLXI_PROTOCOL_FETCHER; role++) {
         int socket = raw_connect(address);
         size_t whole = hello(bytes, role);
         put(socket, bytes, whole);
-        EQUAL(NVLXI_WIRE_WELCOME, receive(socket, body, sizeof body));
-        if (role == NVLXI_WIRE_SUBSCRIBER)
-            EQUAL(NVLXI_WIRE_TEXT, receive(socket, body, sizeof body));
+        EQUAL(NVLXI_PROTOCOL_WELCOME, receive(socket, body, sizeof body));
+        if (role == NVLXI_PROTOCOL_SUBSCRIBER)
+            EQUAL(NVLXI_PROTOCOL_TEXT, receive(socket, body, sizeof body));
         put(socket, bytes, whole);
         expect_refusal(socket, NVLX_EFORMAT, "out of turn");
     }
@@ -252,7 +252,7 @@ static void replayed_messages_are_refused(void) {
 /* A subscriber that reads nothing: some time (30 s) after its socket is full it is dropped, and others were served all
  * the time. */
 static void stalled_readers_are_dropped(void) {
-    uint8_t bytes[NVLXI_WIRE_SHORT_MAX];
+    uint8_t bytes[NVLXI_PROTOCOL_SHORT_MAX];
     char name[256];
     begin(0);
     for (int i = 0; i < 5000; i++) {
@@ -261,7 +261,7 @@ static void stalled_readers_are_dropped(void) {
     }
     hurry(5 * SECOND_NS, 3 * SECOND_NS);
     int socket = raw_connect(address);
-    put(socket, bytes, hello(bytes, NVLXI_WIRE_SUBSCRIBER));
+    put(socket, bytes, hello(bytes, NVLXI_PROTOCOL_SUBSCRIBER));
     double start = now_ms();
     struct possessions held = {idle.fds + 2, idle.threads};
     await_possessions(getpid(), held);
@@ -301,19 +301,19 @@ static void set_limit(rlim_t limit) {
 
 /* A server that has no more file descriptors lets nobody in until it has, and does not spin. */
 static void servers_without_descriptors_wait(void) {
-    uint8_t bytes[NVLXI_WIRE_SHORT_MAX];
+    uint8_t bytes[NVLXI_PROTOCOL_SHORT_MAX];
     char body[4096];
     struct rusage before, after;
     begin(0);
     int first = raw_connect(address), second;
-    put(first, bytes, hello(bytes, NVLXI_WIRE_SUBSCRIBER));
-    EQUAL(NVLXI_WIRE_WELCOME, receive(first, body, sizeof body));
-    EQUAL(NVLXI_WIRE_TEXT, receive(first, body, sizeof body));
+    put(first, bytes, hello(bytes, NVLXI_PROTOCOL_SUBSCRIBER));
+    EQUAL(NVLXI_PROTOCOL_WELCOME, receive(first, body, sizeof body));
+    EQUAL(NVLXI_PROTOCOL_TEXT, receive(first, body, sizeof body));
     int spare = open("/dev/null", O_RDONLY | O_CLOEXEC), top = dup(spare);
     set_limit((rlim_t)top + 1);
     close(top);
     second = raw_connect(address);
-    put(second, bytes, hello(bytes, NVLXI_WIRE_SUBSCRIBER));
+    put(second, bytes, hello(bytes, NVLXI_PROTOCOL_SUBSCRIBER));
     EQUAL(0, getrusage(RUSAGE_SELF, &before));
     EXPECT(!closes(second, 1000));
     EQUAL(0, getrusage(RUSAGE_SELF, &after));
@@ -321,8 +321,8 @@ static void servers_without_descriptors_wait(void) {
         (after.ru_utime.tv_sec - before.ru_utime.tv_sec) * 1000000 + after.ru_utime.tv_usec - before.ru_utime.tv_usec;
     EXPECT(us < 300000);
     close(spare);
-    EQUAL(NVLXI_WIRE_WELCOME, receive(second, body, sizeof body));
-    EQUAL(NVLXI_WIRE_TEXT, receive(second, body, sizeof body));
+    EQUAL(NVLXI_PROTOCOL_WELCOME, receive(second, body, sizeof body));
+    EQUAL(NVLXI_PROTOCOL_TEXT, receive(second, body, sizeof body));
     set_limit(1024);
     close(first), close(second);
     end();
@@ -424,43 +424,43 @@ static void connect_to_fake(const uint8_t *bytes, size_t length, int code, const
 
 static void bad_servers_are_refused(void) {
     static const char text[] = "{\"format\":\"nvlxfer\"}";
-    uint8_t bytes[4 * NVLXI_WIRE_SHORT_MAX] = {0};
+    uint8_t bytes[4 * NVLXI_PROTOCOL_SHORT_MAX] = {0};
     uint16_t version = 9;
     uint32_t length = UINT32_MAX;
     char *exported;
     size_t exported_length;
     begin(0);
     connect_to_fake(bytes, 64, NVLX_EFORMAT, "type 0");
-    size_t welcome = nvlxi_wire_put_welcome(bytes, ENGINE);
-    memcpy(bytes + NVLXI_WIRE_HEADER + 8, &version, sizeof version);
+    size_t welcome = nvlxi_protocol_put_welcome(bytes, ENGINE);
+    memcpy(bytes + NVLXI_PROTOCOL_HEADER + 8, &version, sizeof version);
     connect_to_fake(bytes, welcome, NVLX_EVERSION, "version 9.1");
-    nvlxi_wire_put_welcome(bytes, ENGINE);
+    nvlxi_protocol_put_welcome(bytes, ENGINE);
     memcpy(bytes + welcome, bytes, welcome);
     connect_to_fake(bytes, 2 * welcome, NVLX_EFORMAT, "type 3");
-    size_t whole = welcome + nvlxi_wire_put_text(bytes + welcome, sizeof text - 1);
+    size_t whole = welcome + nvlxi_protocol_put_text(bytes + welcome, sizeof text - 1);
     memcpy(bytes + whole, text, sizeof text - 1);
     connect_to_fake(bytes, whole + sizeof text - 1, NVLX_EFORMAT, "");
     memcpy(bytes + welcome, &length, sizeof length);
     connect_to_fake(bytes, whole, NVLX_EFORMAT, "TEXT of 4294967295");
     OK(nvlx_export(engine, &exported, &exported_length));
-    EXPECT(exported_length < sizeof bytes - 2 * NVLXI_WIRE_SHORT_MAX);
-    nvlxi_wire_put_text(bytes + welcome, exported_length);
+    EXPECT(exported_length < sizeof bytes - 2 * NVLXI_PROTOCOL_SHORT_MAX);
+    nvlxi_protocol_put_text(bytes + welcome, exported_length);
     memcpy(bytes + whole, exported, exported_length);
     connect_to_fake(bytes, whole + exported_length, NVLX_EFORMAT, "descriptor of engine");
     nvlx_text_free(exported);
-    connect_to_fake(bytes, nvlxi_wire_put_refusal(bytes, NVLX_EBUSY, "not today"), NVLX_EBUSY, "not today");
-    connect_to_fake(bytes, nvlxi_wire_put_refusal(bytes, -77, "not today"), NVLX_EFORMAT, "-77");
-    connect_to_fake(bytes, nvlxi_wire_put_refusal(bytes, NVLX_EAGAIN, "ask again"), NVLX_EFORMAT, "-5");
-    connect_to_fake(bytes, nvlxi_wire_put_refusal(bytes, NVLX_EFORK, "you forked"), NVLX_EFORMAT, "-4");
+    connect_to_fake(bytes, nvlxi_protocol_put_refusal(bytes, NVLX_EBUSY, "not today"), NVLX_EBUSY, "not today");
+    connect_to_fake(bytes, nvlxi_protocol_put_refusal(bytes, -77, "not today"), NVLX_EFORMAT, "-77");
+    connect_to_fake(bytes, nvlxi_protocol_put_refusal(bytes, NVLX_EAGAIN, "ask again"), NVLX_EFORMAT, "-5");
+    connect_to_fake(bytes, nvlxi_protocol_put_refusal(bytes, NVLX_EFORK, "you forked"), NVLX_EFORMAT, "-4");
     OK(nvlx_engine_destroy(engine)); /* the thread that connecting has started is not what `idle` counted */
 }
 
 /* Greets whoever comes, says a part of what is to follow, and ends; then another process serves. */
 static void *end_early(void *argument) {
-    uint8_t bytes[2 * NVLXI_WIRE_SHORT_MAX];
+    uint8_t bytes[2 * NVLXI_PROTOCOL_SHORT_MAX];
     const int *listener = argument;
-    size_t whole = nvlxi_wire_put_welcome(bytes, ENGINE);
-    whole += nvlxi_wire_put_text(bytes + whole, 1000);
+    size_t whole = nvlxi_protocol_put_welcome(bytes, ENGINE);
+    whole += nvlxi_protocol_put_text(bytes + whole, 1000);
     for (size_t said = 0; said <= whole + 4; said += 13) {
         int accepted = accept(*listener, NULL, NULL);
         put(accepted, bytes, said);

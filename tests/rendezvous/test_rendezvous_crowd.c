@@ -148,20 +148,21 @@ static void full_servers_let_map(void) {
 
 /* ---- Clients that ask and never take --------------------------------------------------------------------- */
 
-static void ask_and_never_take(int *sockets, size_t count, enum nvlxi_wire_role role) {
-    static struct nvlxi_wire_file wanted[NVLXI_WIRE_FILES_MAX];
-    uint8_t bytes[NVLXI_WIRE_ASK_MAX];
+static void ask_and_never_take(int *sockets, size_t count, enum nvlxi_protocol_role role) {
+    static struct nvlxi_protocol_file wanted[NVLXI_PROTOCOL_FILES_MAX];
+    uint8_t bytes[NVLXI_PROTOCOL_ASK_MAX];
     struct nvlx_engine *engine = make_engine(0);
     struct nvlx_peer *peer = connect_to(engine, order.address);
     const struct nvlxi_peer_table *table = peer->table;
-    for (size_t i = 0; i < NVLXI_WIRE_FILES_MAX; i++)
+    for (size_t i = 0; i < NVLXI_PROTOCOL_FILES_MAX; i++)
         wanted[i] =
-            (struct nvlxi_wire_file){table->descriptor->segments[i].base, table->descriptor->segments[i].serial};
+            (struct nvlxi_protocol_file){table->descriptor->segments[i].base, table->descriptor->segments[i].serial};
     for (size_t i = 0; i < count; i++) {
         sockets[i] = raw_connect(order.address);
-        put(sockets[i], bytes, nvlxi_wire_put_hello(bytes, role));
-        size_t length = role == NVLXI_WIRE_FETCHER ? nvlxi_wire_put_fetch(bytes, wanted, NVLXI_WIRE_FILES_MAX)
-                                                   : nvlxi_wire_put_ask(bytes, 7, wanted, NVLXI_WIRE_FILES_MAX);
+        put(sockets[i], bytes, nvlxi_protocol_put_hello(bytes, role));
+        size_t length = role == NVLXI_PROTOCOL_FETCHER
+                            ? nvlxi_protocol_put_fetch(bytes, wanted, NVLXI_PROTOCOL_FILES_MAX)
+                            : nvlxi_protocol_put_ask(bytes, 7, wanted, NVLXI_PROTOCOL_FILES_MAX);
         put(sockets[i], bytes, length);
         put(sockets[i], bytes, length);
     }
@@ -171,8 +172,8 @@ static void ask_and_never_take(int *sockets, size_t count, enum nvlxi_wire_role 
 static void others_are_served_beside_the_greedy(void) {
     int greedy[32];
     start_owner(CHUNKS_MAX, 0);
-    ask_and_never_take(greedy, 16, NVLXI_WIRE_SUBSCRIBER);
-    ask_and_never_take(greedy + 16, 16, NVLXI_WIRE_FETCHER);
+    ask_and_never_take(greedy, 16, NVLXI_PROTOCOL_SUBSCRIBER);
+    ask_and_never_take(greedy + 16, 16, NVLXI_PROTOCOL_FETCHER);
     start_mappers(16);
     double begin = now_ms();
     map_all(16);

@@ -51,7 +51,7 @@ static void begin(size_t count) {
     EQUAL(count, owner->segment_count);
     memcpy(segments, owner->segments, count * sizeof *segments);
     EQUAL(0, strcmp(own_path(), owner->address));
-    files = peer->relocation->file_server;
+    files = peer->remote->file_server;
     idle = holdings();
 }
 
@@ -250,17 +250,17 @@ static void send_with_pipes(int socket, const uint8_t *bytes, size_t length, siz
 }
 
 static void send_pipes(int socket, size_t announced, size_t count) {
-    uint8_t bytes[NVLXI_WIRE_SHORT_MAX];
-    send_with_pipes(socket, bytes, nvlxi_wire_put_files(bytes, announced), count);
+    uint8_t bytes[NVLXI_PROTOCOL_SHORT_MAX];
+    send_with_pipes(socket, bytes, nvlxi_protocol_put_files(bytes, announced), count);
 }
 
 static void *serve_badly(void *argument) {
     const struct fake *fake = argument;
-    uint8_t bytes[NVLXI_WIRE_SHORT_MAX];
+    uint8_t bytes[NVLXI_PROTOCOL_SHORT_MAX];
     int socket = accept(fake->listener, NULL, NULL);
-    put(socket, bytes, nvlxi_wire_put_welcome(bytes, fake->engine));
-    get(socket, bytes, NVLXI_WIRE_HEADER + 16);
-    get(socket, bytes, NVLXI_WIRE_HEADER + 2 * 16);
+    put(socket, bytes, nvlxi_protocol_put_welcome(bytes, fake->engine));
+    get(socket, bytes, NVLXI_PROTOCOL_HEADER + 16);
+    get(socket, bytes, NVLXI_PROTOCOL_HEADER + 2 * 16);
     if (fake->announced || fake->sent)
         send_pipes(socket, fake->announced, fake->sent);
     EXPECT(closes(socket, 20000));
@@ -315,15 +315,15 @@ struct followed_fake {
 
 static void *serve_follower_badly(void *argument) {
     const struct followed_fake *fake = argument;
-    uint8_t bytes[NVLXI_WIRE_ASK_MAX];
+    uint8_t bytes[NVLXI_PROTOCOL_ASK_MAX];
     uint32_t request;
     int socket = accept(fake->listener, NULL, NULL);
-    get(socket, bytes, NVLXI_WIRE_HEADER + 16);
-    put(socket, bytes, nvlxi_wire_put_welcome(bytes, owner->identity.engine));
-    put(socket, bytes, nvlxi_wire_put_text(bytes, fake->length));
+    get(socket, bytes, NVLXI_PROTOCOL_HEADER + 16);
+    put(socket, bytes, nvlxi_protocol_put_welcome(bytes, owner->identity.engine));
+    put(socket, bytes, nvlxi_protocol_put_text(bytes, fake->length));
     put(socket, fake->text, fake->length);
-    get(socket, bytes, NVLXI_WIRE_HEADER + 8 + 2 * 16);
-    memcpy(&request, bytes + NVLXI_WIRE_HEADER, sizeof request);
+    get(socket, bytes, NVLXI_PROTOCOL_HEADER + 8 + 2 * 16);
+    memcpy(&request, bytes + NVLXI_PROTOCOL_HEADER, sizeof request);
     fake->answer(socket, request);
     EXPECT(closes(socket, 20000));
     close(socket);
@@ -331,8 +331,8 @@ static void *serve_follower_badly(void *argument) {
 }
 
 static void give_pipes(int socket, uint32_t request, size_t announced, size_t count) {
-    uint8_t bytes[NVLXI_WIRE_SHORT_MAX];
-    send_with_pipes(socket, bytes, nvlxi_wire_put_given(bytes, request, announced), count);
+    uint8_t bytes[NVLXI_PROTOCOL_SHORT_MAX];
+    send_with_pipes(socket, bytes, nvlxi_protocol_put_given(bytes, request, announced), count);
 }
 
 static void give_less(int socket, uint32_t request) {
@@ -361,10 +361,10 @@ static void end_at_once(int socket, uint32_t request) {
 }
 
 static void deny_two(int socket, uint32_t request) {
-    uint8_t bytes[NVLXI_WIRE_SHORT_MAX];
-    put(socket, bytes, nvlxi_wire_put_denied(bytes, request + 1, NVLX_EDEVICE, "somebody else"));
-    put(socket, bytes, nvlxi_wire_put_denied(bytes, request, NVLX_EBUSY, "not today"));
-    put(socket, bytes, nvlxi_wire_put_denied(bytes, request, NVLX_EDEVICE, "once more"));
+    uint8_t bytes[NVLXI_PROTOCOL_SHORT_MAX];
+    put(socket, bytes, nvlxi_protocol_put_denied(bytes, request + 1, NVLX_EDEVICE, "somebody else"));
+    put(socket, bytes, nvlxi_protocol_put_denied(bytes, request, NVLX_EBUSY, "not today"));
+    put(socket, bytes, nvlxi_protocol_put_denied(bytes, request, NVLX_EDEVICE, "once more"));
 }
 
 static atomic_bool given_up, given;
@@ -445,18 +445,18 @@ static void followed_bad_servers_leave_nothing(void) {
 
 /* Asks for many files and reads nothing: others are served in between, and are not kept waiting. */
 static void greedy_clients_wait_their_turn(void) {
-    static struct nvlxi_wire_file wanted[NVLXI_WIRE_FILES_MAX];
-    uint8_t bytes[NVLXI_WIRE_FETCH_MAX];
+    static struct nvlxi_protocol_file wanted[NVLXI_PROTOCOL_FILES_MAX];
+    uint8_t bytes[NVLXI_PROTOCOL_FETCH_MAX];
     int greedy[8];
-    begin(NVLXI_WIRE_FILES_MAX);
-    for (size_t i = 0; i < NVLXI_WIRE_FILES_MAX; i++)
-        wanted[i] = (struct nvlxi_wire_file){segments[i].base, segments[i].serial};
+    begin(NVLXI_PROTOCOL_FILES_MAX);
+    for (size_t i = 0; i < NVLXI_PROTOCOL_FILES_MAX; i++)
+        wanted[i] = (struct nvlxi_protocol_file){segments[i].base, segments[i].serial};
     atomic_store(&file_faults.export_us, 2000);
     for (size_t i = 0; i < COUNT(greedy); i++) {
         greedy[i] = raw_connect(own_path());
-        put(greedy[i], bytes, nvlxi_wire_put_hello(bytes, NVLXI_WIRE_FETCHER));
-        put(greedy[i], bytes, nvlxi_wire_put_fetch(bytes, wanted, NVLXI_WIRE_FILES_MAX));
-        put(greedy[i], bytes, nvlxi_wire_put_fetch(bytes, wanted, NVLXI_WIRE_FILES_MAX));
+        put(greedy[i], bytes, nvlxi_protocol_put_hello(bytes, NVLXI_PROTOCOL_FETCHER));
+        put(greedy[i], bytes, nvlxi_protocol_put_fetch(bytes, wanted, NVLXI_PROTOCOL_FILES_MAX));
+        put(greedy[i], bytes, nvlxi_protocol_put_fetch(bytes, wanted, NVLXI_PROTOCOL_FILES_MAX));
     }
     double start = now_ms();
     struct nvlxi_files *opened = open_files(3);

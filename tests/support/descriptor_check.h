@@ -42,17 +42,18 @@ static inline const char *compare_descriptors(const struct nvlxi_descriptor *a, 
     for (size_t i = 0; i < a->region_count; i++) {
         const struct nvlxi_region_record *x = &a->regions[i], *y = &b->regions[i];
         if (strcmp(x->name, y->name) != 0 || x->segment != y->segment || x->access != y->access ||
-            x->address != y->address || x->length != y->length || x->spans != y->spans)
+            x->address != y->address || x->length != y->length || x->segment_count != y->segment_count)
             return "another region";
     }
     return NULL;
 }
 
-/* A region with a length begins in its first segment, ends in the last that it spans, and has no gap between. */
-static inline const char *check_spans(const struct nvlxi_descriptor *d, const struct nvlxi_region_record *region) {
-    if (region->segment >= d->segment_count || region->spans == 0 || region->spans > d->segment_count - region->segment)
+/* A region with a length begins in its first segment, ends in the last that it lies in, and has no gap between. */
+static inline const char *check_segments(const struct nvlxi_descriptor *d, const struct nvlxi_region_record *region) {
+    if (region->segment >= d->segment_count || region->segment_count == 0 ||
+        region->segment_count > d->segment_count - region->segment)
         return "a segment that is none";
-    const struct nvlxi_segment_record *first = &d->segments[region->segment], *last = first + region->spans - 1;
+    const struct nvlxi_segment_record *first = &d->segments[region->segment], *last = first + region->segment_count - 1;
     for (const struct nvlxi_segment_record *a = first, *b = first + 1; b <= last; a++, b++)
         if (!a->joins || !b->joins || a->kind != b->kind || memcmp(a->device, b->device, sizeof a->device) != 0 ||
             a->base + a->size != b->base)
@@ -62,13 +63,13 @@ static inline const char *check_spans(const struct nvlxi_descriptor *d, const st
     if (region->address < first->base || region->address - first->base >= first->size)
         return "a region that does not begin in its segment";
     if (region->address + region->length <= last->base || region->address + region->length > last->base + last->size)
-        return "a region that does not end in the last segment that it spans";
+        return "a region that does not end in the last segment that it lies in";
     return NULL;
 }
 
 static inline const char *check_region(const struct nvlxi_descriptor *d, size_t index) {
     const struct nvlxi_region_record *region = &d->regions[index];
-    if (region->name[0] && !nvlxi_name_valid(region->name))
+    if (region->name[0] && !nvlxi_utf8_is_name(region->name))
         return "an invalid name";
     for (size_t i = 0; i < index && region->name[0]; i++)
         if (strcmp(d->regions[i].name, region->name) == 0)
@@ -76,8 +77,8 @@ static inline const char *check_region(const struct nvlxi_descriptor *d, size_t 
     if (region->access > NVLX_ACCESS_READ_WRITE)
         return "an access that is none";
     if (region->segment == NVLXI_NO_SEGMENT)
-        return region->length || region->address || region->spans ? "bytes outside segments" : NULL;
-    return check_spans(d, region);
+        return region->length || region->address || region->segment_count ? "bytes outside segments" : NULL;
+    return check_segments(d, region);
 }
 
 static inline const char *check_kind(const struct nvlxi_segment_record *segment) {
@@ -95,7 +96,7 @@ static inline const char *check_kind(const struct nvlxi_segment_record *segment)
 }
 
 static inline const char *check_address(const char *address) {
-    return address[0] && !nvlxi_name_valid(address) ? "an address that is not valid" : NULL;
+    return address[0] && !nvlxi_utf8_is_name(address) ? "an address that is not valid" : NULL;
 }
 
 /* What the header promises, checked the slow way: for small descriptors. */

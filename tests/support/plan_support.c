@@ -61,30 +61,30 @@ uint64_t all_fragments(void) {
     return plan.fragments[NVLXI_BY_KERNEL] + plan.fragments[NVLXI_BY_ENGINES];
 }
 
-struct nvlxi_checked checked;
+struct nvlxi_validated checked;
 
 void begin_checked(size_t count) {
     struct nvlx_op *ops = calloc(count, sizeof *ops);
-    checked = (struct nvlxi_checked){.ops = ops, .count = 0};
+    checked = (struct nvlxi_validated){.ops = ops, .count = 0};
     checked.remote = calloc(count, sizeof *checked.remote);
-    checked.runs = calloc(count + 1, sizeof *checked.runs);
-    EXPECT(ops && checked.remote && checked.runs);
+    checked.stretches = calloc(count + 1, sizeof *checked.stretches);
+    EXPECT(ops && checked.remote && checked.stretches);
 }
 
 void end_checked(void) {
     free((void *)checked.ops);
     free(checked.remote);
-    free(checked.runs);
+    free(checked.stretches);
 }
 
 void add_checked(struct nvlxi_group *group, const struct nvlxi_fragment *fragment) {
     const bool read = group->opcode == NVLX_OP_READ;
     struct nvlx_op *op = (struct nvlx_op *)&checked.ops[checked.count];
-    if (!checked.run_count || checked.runs[checked.run_count - 1].group != group)
-        checked.runs[checked.run_count++].group = group;
+    if (!checked.stretch_count || checked.stretches[checked.stretch_count - 1].group != group)
+        checked.stretches[checked.stretch_count++].group = group;
     op->local = (void *)(uintptr_t)(read ? fragment->destination : fragment->source);
     op->length = fragment->length;
     checked.remote[checked.count++] = read ? fragment->source : fragment->destination;
-    checked.runs[checked.run_count - 1].end = checked.count;
+    checked.stretches[checked.stretch_count - 1].end = checked.count;
     checked.longest |= fragment->length - 1;
 }

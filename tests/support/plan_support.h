@@ -37,7 +37,7 @@ void add_fillers(struct nvlxi_group *group, size_t count);
 uint64_t all_fragments(void);
 
 /* A list as the check hands it on, with room for so many ops. */
-extern struct nvlxi_checked checked;
+extern struct nvlxi_validated checked;
 
 void begin_checked(size_t count);
 void end_checked(void);

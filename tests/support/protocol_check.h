@@ -12,64 +12,66 @@
 /* Whether a message is what its writer makes of what its reader understood; greetings may have a tail of their own. */
 static inline bool same_again(const uint8_t *message, const uint8_t *again, size_t length, size_t written) {
     return written <= length &&
-           memcmp(message + NVLXI_WIRE_HEADER, again + NVLXI_WIRE_HEADER, written - NVLXI_WIRE_HEADER) == 0;
+           memcmp(message + NVLXI_PROTOCOL_HEADER, again + NVLXI_PROTOCOL_HEADER, written - NVLXI_PROTOCOL_HEADER) == 0;
 }
 
 /* NULL, or what is wrong. The minor version of a greeting is set to this library's: it is not told to readers. */
-static inline const char *check_body(const struct nvlxi_wire_header *header, uint8_t *message, size_t length) {
-    static uint8_t again[NVLXI_WIRE_ASK_MAX];
-    static struct nvlxi_wire_file files[NVLXI_WIRE_FILES_MAX];
-    const uint8_t *body = message + NVLXI_WIRE_HEADER;
-    struct nvlxi_wire_refusal refusal;
-    enum nvlxi_wire_role role;
-    char engine[NVLXI_WIRE_ENGINE + 1];
+static inline const char *check_body(const struct nvlxi_protocol_header *header, uint8_t *message, size_t length) {
+    static uint8_t again[NVLXI_PROTOCOL_ASK_MAX];
+    static struct nvlxi_protocol_file files[NVLXI_PROTOCOL_FILES_MAX];
+    const uint8_t *body = message + NVLXI_PROTOCOL_HEADER;
+    struct nvlxi_protocol_refusal refusal;
+    enum nvlxi_protocol_role role;
+    char engine[NVLXI_PROTOCOL_ENGINE + 1];
     size_t count;
     uint32_t request;
     unsigned told;
     uint16_t minor = NVLXI_PROTOCOL_MINOR;
-    switch ((enum nvlxi_wire_type)header->type) {
-    case NVLXI_WIRE_HELLO:
-        memcpy(message + NVLXI_WIRE_HEADER + 10, &minor, sizeof minor);
-        if (nvlxi_wire_get_hello(body, &role))
+    switch ((enum nvlxi_protocol_type)header->type) {
+    case NVLXI_PROTOCOL_HELLO:
+        memcpy(message + NVLXI_PROTOCOL_HEADER + 10, &minor, sizeof minor);
+        if (nvlxi_protocol_get_hello(body, &role))
             return NULL;
-        return same_again(message, again, length, nvlxi_wire_put_hello(again, role)) ? NULL : "HELLO changes";
-    case NVLXI_WIRE_WELCOME:
-        memcpy(message + NVLXI_WIRE_HEADER + 10, &minor, sizeof minor);
-        memset(message + NVLXI_WIRE_HEADER + 12, 0, 4); /* is not looked at */
-        if (nvlxi_wire_get_welcome(body, engine, &told))
+        return same_again(message, again, length, nvlxi_protocol_put_hello(again, role)) ? NULL : "HELLO changes";
+    case NVLXI_PROTOCOL_WELCOME:
+        memcpy(message + NVLXI_PROTOCOL_HEADER + 10, &minor, sizeof minor);
+        memset(message + NVLXI_PROTOCOL_HEADER + 12, 0, 4); /* is not looked at */
+        if (nvlxi_protocol_get_welcome(body, engine, &told))
             return NULL;
         if (told != minor)
             return "the version of a WELCOME is another";
-        return same_again(message, again, length, nvlxi_wire_put_welcome(again, engine)) ? NULL : "WELCOME changes";
-    case NVLXI_WIRE_REFUSAL:
-        if (nvlxi_wire_get_refusal(body, header->length, &refusal))
+        return same_again(message, again, length, nvlxi_protocol_put_welcome(again, engine)) ? NULL : "WELCOME changes";
+    case NVLXI_PROTOCOL_REFUSAL:
+        if (nvlxi_protocol_get_refusal(body, header->length, &refusal))
             return NULL;
-        return nvlxi_name_valid(refusal.text) && refusal.code < 0 ? NULL : "a REFUSAL is not proper";
-    case NVLXI_WIRE_FETCH:
-        if (nvlxi_wire_get_fetch(body, header->length, files, &count))
+        return nvlxi_utf8_is_name(refusal.text) && refusal.code < 0 ? NULL : "a REFUSAL is not proper";
+    case NVLXI_PROTOCOL_FETCH:
+        if (nvlxi_protocol_get_fetch(body, header->length, files, &count))
             return NULL;
-        return same_again(message, again, length, nvlxi_wire_put_fetch(again, files, count)) ? NULL : "FETCH changes";
-    case NVLXI_WIRE_FILES:
-        if (nvlxi_wire_get_files(body, &count))
+        return same_again(message, again, length, nvlxi_protocol_put_fetch(again, files, count)) ? NULL
+                                                                                                 : "FETCH changes";
+    case NVLXI_PROTOCOL_FILES:
+        if (nvlxi_protocol_get_files(body, &count))
             return NULL;
-        return same_again(message, again, length, nvlxi_wire_put_files(again, count)) ? NULL : "FILES changes";
-    case NVLXI_WIRE_ASK:
-        if (nvlxi_wire_get_ask(body, header->length, &request, files, &count))
+        return same_again(message, again, length, nvlxi_protocol_put_files(again, count)) ? NULL : "FILES changes";
+    case NVLXI_PROTOCOL_ASK:
+        if (nvlxi_protocol_get_ask(body, header->length, &request, files, &count))
             return NULL;
-        if (!count || count > NVLXI_WIRE_FILES_MAX)
+        if (!count || count > NVLXI_PROTOCOL_FILES_MAX)
             return "an ASK of no files, or of too many";
-        return same_again(message, again, length, nvlxi_wire_put_ask(again, request, files, count)) ? NULL
-                                                                                                    : "ASK changes";
-    case NVLXI_WIRE_GIVEN:
-        if (nvlxi_wire_get_given(body, &request, &count))
+        return same_again(message, again, length, nvlxi_protocol_put_ask(again, request, files, count)) ? NULL
+                                                                                                        : "ASK changes";
+    case NVLXI_PROTOCOL_GIVEN:
+        if (nvlxi_protocol_get_given(body, &request, &count))
             return NULL;
-        return same_again(message, again, length, nvlxi_wire_put_given(again, request, count)) ? NULL : "GIVEN changes";
-    case NVLXI_WIRE_DENIED:
-        if (nvlxi_wire_get_denied(body, header->length, &request, &refusal))
+        return same_again(message, again, length, nvlxi_protocol_put_given(again, request, count)) ? NULL
+                                                                                                   : "GIVEN changes";
+    case NVLXI_PROTOCOL_DENIED:
+        if (nvlxi_protocol_get_denied(body, header->length, &request, &refusal))
             return NULL;
-        return nvlxi_name_valid(refusal.text) && refusal.code < 0 ? NULL : "a DENIED is not proper";
-    case NVLXI_WIRE_DONE:
-    case NVLXI_WIRE_TEXT:
+        return nvlxi_utf8_is_name(refusal.text) && refusal.code < 0 ? NULL : "a DENIED is not proper";
+    case NVLXI_PROTOCOL_DONE:
+    case NVLXI_PROTOCOL_TEXT:
         return NULL;
     }
     return "a header of no known type is accepted";
@@ -77,10 +79,10 @@ static inline const char *check_body(const struct nvlxi_wire_header *header, uin
 
 /* A stream of messages from either side, as far as it is whole and proper. Changes the bytes. */
 static inline const char *check_stream(uint8_t *bytes, size_t length, bool from_server) {
-    struct nvlxi_wire_header header;
+    struct nvlxi_protocol_header header;
     const char *wrong = NULL;
-    while (!wrong && length >= NVLXI_WIRE_HEADER && !nvlxi_wire_get_header(bytes, from_server, &header)) {
-        size_t whole = NVLXI_WIRE_HEADER + (size_t)header.length;
+    while (!wrong && length >= NVLXI_PROTOCOL_HEADER && !nvlxi_protocol_get_header(bytes, from_server, &header)) {
+        size_t whole = NVLXI_PROTOCOL_HEADER + (size_t)header.length;
         if (length < whole)
             return NULL;
         wrong = check_body(&header, bytes, whole);

@@ -2,9 +2,9 @@
  *
  * SPDX-License-Identifier: Apache-2.0
  *
- * The program runs itself under callgrind, which counts the instructions of nvlxi_check_ops and nvlxi_plan_all, with
- * lists of different length; the difference is what a fragment costs. The lists go over 160 regions on each side, on
- * the host backend, and every op is checked. They are random, or each op continues the one before it on both sides.
+ * The program stretches itself under callgrind, which counts the instructions of nvlxi_validate and nvlxi_plan_all,
+ * with lists of different length; the difference is what a fragment costs. The lists go over 160 regions on each side,
+ * on the host backend, and every op is checked. They are random, or each op continues the one before it on both sides.
  * The lines "N instructions per joined op" and "N instructions per fragment" tell; more than the limit fails. */
 #include <inttypes.h>
 #include <pthread.h>
@@ -37,7 +37,7 @@ struct bench {
     struct nvlxi_device *device;
     struct nvlxi_tables tables;
     struct nvlxi_registration registration;
-    struct nvlxi_relocation relocation;
+    struct nvlxi_remote remote;
     struct nvlx_peer *peer;
     void *memory[REGIONS];
 };
@@ -47,12 +47,12 @@ static void open_device(struct bench *bench) {
     check(nvlxi_device_host.open(NULL, 0, &bench->device), "open");
     check(nvlxi_identity_make(&identity), "identity");
     nvlxi_tables_init(&bench->tables);
-    bench->registration.ops = bench->relocation.ops = &nvlxi_device_host;
-    bench->registration.device = bench->relocation.device = bench->device;
-    bench->registration.tables = bench->relocation.tables = &bench->tables;
-    check(nvlxi_device_host.count(&bench->relocation.gpus), "count");
+    bench->registration.ops = bench->remote.ops = &nvlxi_device_host;
+    bench->registration.device = bench->remote.device = bench->device;
+    bench->registration.tables = bench->remote.tables = &bench->tables;
+    check(nvlxi_device_host.count(&bench->remote.gpus), "count");
     check(nvlxi_registration_init(&bench->registration), "registration");
-    check(nvlxi_relocation_init(&bench->relocation, &identity), "relocation");
+    check(nvlxi_remote_init(&bench->remote, &identity), "remote");
 }
 
 /* Aligned as cudaMalloc aligns what is large. */
@@ -68,7 +68,7 @@ static void *allocate(const struct bench *bench) {
 static void open_peer(struct bench *bench) {
     struct nvlx_region_options options;
     struct nvlx_region *region;
-    struct nvlxi_descriptor descriptor = {.backend = "host", .identity = bench->relocation.identity};
+    struct nvlxi_descriptor descriptor = {.backend = "host", .identity = bench->remote.identity};
     char *text;
     size_t length;
     nvlx_region_options_init(&options);
@@ -80,7 +80,7 @@ static void open_peer(struct bench *bench) {
     }
     check(nvlxi_registration_records(&bench->registration, &descriptor), "records");
     check(nvlxi_descriptor_encode(&descriptor, &text, &length), "encode");
-    check(nvlxi_peer_open(&bench->relocation, text, length, &bench->peer), "peer_open");
+    check(nvlxi_peer_open(&bench->remote, text, length, &bench->peer), "peer_open");
     for (int i = 0; i < REGIONS; i++)
         check(nvlxi_peer_map_range(bench->peer, 0, (uint64_t)(uintptr_t)bench->memory[i], SIZE), "map");
     bench->peer->same_process = false;
@@ -134,7 +134,7 @@ static int run_list(size_t count, bool joined) {
     static struct bench bench;
     struct nvlxi_plan plan;
     struct nvlxi_needs needs = {0};
-    struct nvlxi_check *scratch = calloc(1, sizeof *scratch);
+    struct nvlxi_validation *scratch = calloc(1, sizeof *scratch);
     uint64_t best = UINT64_MAX, checked = UINT64_MAX;
     open_device(&bench);
     open_peer(&bench);
@@ -143,7 +143,7 @@ static int run_list(size_t count, bool joined) {
     for (int round = 0; round < (getenv("BENCH_PLAN_ONCE") ? 1 : 50); round++) {
         nvlxi_plan_reset(&plan, NVLX_MECHANISM_AUTO);
         uint64_t since = nvlxi_now_ns();
-        check(nvlxi_check_ops(scratch, &bench.registration, ops, count, &plan, &needs), "check_ops");
+        check(nvlxi_validate(scratch, &bench.registration, ops, count, &plan, &needs), "check_ops");
         checked = nvlxi_min(checked, nvlxi_now_ns() - since);
         check(nvlxi_plan_all(&plan, &scratch->checked), "plan_all");
         best = nvlxi_min(best, nvlxi_now_ns() - since);
@@ -167,7 +167,7 @@ static double count_instructions(size_t count, bool joined) {
     self[length] = '\0';
     snprintf(command, sizeof command,
              "BENCH_PLAN_ONCE=1 valgrind --tool=callgrind --callgrind-out-file=/dev/null "
-             "--toggle-collect=nvlxi_check_ops --toggle-collect=nvlxi_plan_all '%s' %zu%s 2>&1",
+             "--toggle-collect=nvlxi_validate --toggle-collect=nvlxi_plan_all '%s' %zu%s 2>&1",
              self, count, joined ? " joined" : "");
     FILE *output = popen(command, "r");
     if (!output)

@@ -54,19 +54,19 @@ static void test_extreme_values(void **state) {
          .access = NVLX_ACCESS_NONE,
          .address = 1ull << 63,
          .length = 1ull << 62,
-         .spans = 1},
-        {.name = longest, .access = NVLX_ACCESS_READ, .address = (3ull << 62) - 1, .length = 1, .spans = 1},
+         .segment_count = 1},
+        {.name = longest, .access = NVLX_ACCESS_READ, .address = (3ull << 62) - 1, .length = 1, .segment_count = 1},
         {.segment = 1, .access = NVLX_ACCESS_WRITE, .address = 0, .length = 1},
         {.segment = 2, .access = NVLX_ACCESS_READ_WRITE, .address = UINT64_MAX - 1, .length = 1},
-        {.segment = 3, .address = 1, .length = (1ull << 63) - 1, .spans = 2},
+        {.segment = 3, .address = 1, .length = (1ull << 63) - 1, .segment_count = 2},
         {.segment = 3, .address = 1, .length = 1},
-        {.segment = 5, .address = 3ull << 62, .length = 2, .spans = 2},
+        {.segment = 5, .address = 3ull << 62, .length = 2, .segment_count = 2},
         {.segment = 7, .address = (3ull << 62) + 2, .length = 1},
         {.segment = 8, .address = UINT64_MAX - 2, .length = 1},
         {.name = "zero", .segment = NVLXI_NO_SEGMENT, .access = NVLX_ACCESS_READ}};
     for (size_t i = 0; i < NVLXI_COUNT(regions); i++) {
         regions[i].name = regions[i].name ? regions[i].name : "";
-        regions[i].spans += regions[i].length && !regions[i].spans ? 1 : 0;
+        regions[i].segment_count += regions[i].length && !regions[i].segment_count ? 1 : 0;
     }
     struct nvlxi_descriptor descriptor = {.backend = "fifteen_letters",
                                           .identity = {.pid = UINT64_MAX, .generation = 1ull << 53},

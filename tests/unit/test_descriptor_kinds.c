@@ -70,20 +70,20 @@ static void test_unencodable_kinds(void **state) {
 }
 
 /* Two chunks and a region over both, each time with one thing wrong. */
-static void test_unencodable_spans(void **state) {
+static void test_unencodable_runs(void **state) {
     (void)state;
     static const struct nvlxi_segment_record chunk = {
         .kind = NVLXI_KIND_VMM, .base = 0x1000, .size = 0x100, .file = true, .joins = true};
     static const struct nvlxi_region_record regions[] = {
-        {.name = "shorter", .address = 0x1000, .length = 0x100, .spans = 2},
-        {.name = "shorter yet", .address = 0x10ff, .length = 1, .spans = 2},
-        {.name = "longer", .address = 0x1000, .length = 0x201, .spans = 2},
-        {.name = "fewer", .address = 0x1000, .length = 0x101, .spans = 1},
-        {.name = "more", .address = 0x1000, .length = 0x200, .spans = 3},
-        {.name = "later", .address = 0x1100, .length = 0x100, .spans = 2},
-        {.name = "earlier", .address = 0xfff, .length = 0x102, .spans = 2}};
+        {.name = "shorter", .address = 0x1000, .length = 0x100, .segment_count = 2},
+        {.name = "shorter yet", .address = 0x10ff, .length = 1, .segment_count = 2},
+        {.name = "longer", .address = 0x1000, .length = 0x201, .segment_count = 2},
+        {.name = "fewer", .address = 0x1000, .length = 0x101, .segment_count = 1},
+        {.name = "more", .address = 0x1000, .length = 0x200, .segment_count = 3},
+        {.name = "later", .address = 0x1100, .length = 0x100, .segment_count = 2},
+        {.name = "earlier", .address = 0xfff, .length = 0x102, .segment_count = 2}};
     struct nvlxi_segment_record segments[] = {chunk, chunk};
-    struct nvlxi_region_record region = {.name = "", .address = 0x10ff, .length = 2, .spans = 2};
+    struct nvlxi_region_record region = {.name = "", .address = 0x10ff, .length = 2, .segment_count = 2};
     struct nvlxi_descriptor descriptor = {
         .segments = segments, .segment_count = 2, .regions = &region, .region_count = 1};
     segments[1].base = 0x1101;
@@ -121,7 +121,7 @@ static void test_bad_kinds(void **state) {
 }
 
 /* Regions that go on where they must not. */
-static void test_bad_spans(void **state) {
+static void test_bad_runs(void **state) {
     (void)state;
     static const struct change changes[] = {
         {"0 0x0 0x3000", "0 0x0 0x3001",
@@ -151,8 +151,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_kinds),
                                        cmocka_unit_test(test_address),
                                        cmocka_unit_test(test_unencodable_kinds),
-                                       cmocka_unit_test(test_unencodable_spans),
+                                       cmocka_unit_test(test_unencodable_runs),
                                        cmocka_unit_test(test_bad_kinds),
-                                       cmocka_unit_test(test_bad_spans)};
+                                       cmocka_unit_test(test_bad_runs)};
     return cmocka_run_group_tests_name("descriptor_kinds", tests, watch_handles, NULL);
 }

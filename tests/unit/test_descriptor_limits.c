@@ -100,7 +100,7 @@ static void expect_cost(size_t region_count, size_t most_bytes, double most_ms) 
                                                   .access = NVLX_ACCESS_READ,
                                                   .address = segments[segment].base + i / SEGMENTS_HELD * STEP,
                                                   .length = STEP,
-                                                  .spans = 1};
+                                                  .segment_count = 1};
     }
     struct nvlxi_descriptor descriptor = {.backend = "cuda",
                                           .segments = segments,
@@ -140,7 +140,7 @@ static void test_cost(void **state) {
     expect_cost(100000, 9000000, 3000);
 }
 
-/* Each of many regions spans the whole of a long run of chunks: placing them takes no walk over it. */
+/* Each of many regions runs the whole of a long run of chunks: placing them takes no walk over it. */
 static void test_long_run(void **state) {
     (void)state;
     enum { COUNT = 50000 };
@@ -165,7 +165,7 @@ static void test_long_run(void **state) {
     printf("%d regions over %d segments each: decoded in %.1f ms\n", COUNT, COUNT, ms);
     assert_true(ms <= 3000);
     for (int i = 0; i < COUNT; i++)
-        assert_int_equal(descriptor->regions[i].spans, COUNT);
+        assert_int_equal(descriptor->regions[i].segment_count, COUNT);
     nvlxi_descriptor_free(descriptor);
     free(text);
 }

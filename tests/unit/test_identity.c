@@ -16,7 +16,7 @@
 
 static void expect_names(const char *what, const char *const *names, bool valid) {
     for (size_t i = 0; names[i]; i++)
-        if (nvlxi_name_valid(names[i]) != valid)
+        if (nvlxi_utf8_is_name(names[i]) != valid)
             fail_msg("%s: [%zu] should be %s", what, i, valid ? "valid" : "refused");
 }
 
@@ -33,14 +33,14 @@ static void test_names(void **state) {
     EXPECT_NAMES("cut short", false, "\xc2", "\xe2\x82", "\xf0\x9f\x98", "\xc2z", "\xe2\x82z", "\xc3\xc3");
     EXPECT_NAMES("longer than needed", false, "\xc0\x80", "\xc1\xbf", "\xe0\x9f\xbf", "\xf0\x8f\xbf\xbf");
     EXPECT_NAMES("surrogates, too high", false, "\xed\xa0\x80", "\xed\xbf\xbf", "\xf4\x90\x80\x80", "\xf7\xbf\xbf\xbf");
-    assert_false(nvlxi_name_bytes_valid("a\0b", 3));
-    assert_true(nvlxi_name_bytes_valid("\xc3\xbc\xff", 2));
+    assert_false(nvlxi_utf8_bytes_are_name("a\0b", 3));
+    assert_true(nvlxi_utf8_bytes_are_name("\xc3\xbc\xff", 2));
     char name[NVLXI_NAME_MAX + 2];
     memset(name, 'n', sizeof name);
     name[NVLXI_NAME_MAX + 1] = '\0';
-    assert_false(nvlxi_name_valid(name));
+    assert_false(nvlxi_utf8_is_name(name));
     name[NVLXI_NAME_MAX] = '\0';
-    assert_true(nvlxi_name_valid(name));
+    assert_true(nvlxi_utf8_is_name(name));
 }
 
 static struct nvlxi_identity identity_of_child(void) {

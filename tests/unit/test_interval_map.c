@@ -19,7 +19,7 @@ static uint64_t below(uint64_t limit) {
 
 static struct nvlxi_range sorted[RANGES_MAX];
 static size_t count;
-static struct nvlxi_ranges table;
+static struct nvlxi_intervals table;
 
 static int compare(const void *a, const void *b) {
     const struct nvlxi_range *x = a, *y = b;
@@ -32,7 +32,7 @@ static void put_range(uint64_t start, uint64_t length) {
 
 static void build(void) {
     qsort(sorted, count, sizeof *sorted, compare);
-    OK(nvlxi_ranges_build(sorted, count, &table));
+    OK(nvlxi_intervals_build(sorted, count, &table));
 }
 
 /* What grants what at an address, by all ranges. */
@@ -49,7 +49,7 @@ static bool registered(uint64_t address, uint32_t *access) {
 }
 
 static void expect(uint64_t address) {
-    uint32_t access, index = nvlxi_ranges_find(&table, address), first = 1;
+    uint32_t access, index = nvlxi_intervals_find(&table, address), first = 1;
     while (first <= table.count && table.piece[first].end <= address)
         first++;
     EQUAL(first <= table.count ? first : 0, index);
@@ -61,7 +61,7 @@ static void expect(uint64_t address) {
     uint64_t where;
     bool known;
     if (inside && address) { /* a range that wraps around is in no table, wherever it begins */
-        EXPECT(!nvlxi_ranges_cover(&table, index, address, UINT64_MAX, NVLX_ACCESS_NONE, &where, &known));
+        EXPECT(!nvlxi_intervals_cover(&table, index, address, UINT64_MAX, NVLX_ACCESS_NONE, &where, &known));
         EXPECT(where >= piece->end);
     }
 }
@@ -79,7 +79,7 @@ static void expect_everywhere(void) {
         expect(any() >> below(64));
     expect(0);
     expect(UINT64_MAX);
-    nvlxi_ranges_free(&table);
+    nvlxi_intervals_free(&table);
 }
 
 static void none_and_one(void) {
@@ -116,10 +116,10 @@ static void that_do_not_overlap(void) {
 
 static void that_overlap(void) {
     for (int round = 0; round < 100; round++) {
-        uint64_t span = UINT64_C(1) << (4 + below(40)), base = below(UINT64_C(1) << 46);
+        uint64_t run = UINT64_C(1) << (4 + below(40)), base = below(UINT64_C(1) << 46);
         count = 0;
         for (size_t ranges = 1 + below(60); ranges; ranges--)
-            put_range(base + below(span), 1 + below(span) / (1 + below(20)));
+            put_range(base + below(run), 1 + below(run) / (1 + below(20)));
         build();
         expect_everywhere();
     }
@@ -148,14 +148,14 @@ static void aligned_ones_are_found_at_once(void) {
 }
 
 static void versions_are_unique(void) {
-    struct nvlxi_ranges other;
+    struct nvlxi_intervals other;
     count = 0;
     put_range(1000, 1000);
     build();
-    OK(nvlxi_ranges_build(sorted, count, &other));
+    OK(nvlxi_intervals_build(sorted, count, &other));
     EXPECT(table.version && other.version && table.version != other.version);
-    nvlxi_ranges_free(&other);
-    nvlxi_ranges_free(&table);
+    nvlxi_intervals_free(&other);
+    nvlxi_intervals_free(&table);
 }
 
 /* ---- Tables that change -------------------------------------------------------------------------------- */
@@ -196,18 +196,18 @@ static void expect_pieces(void) {
     for (uint64_t at = 0; at < UNITS; at++) {
         if (!over[at] || (at && over[at - 1] && !border[at]))
             continue;
-        id = nvlxi_ranges_next(&table, id);
+        id = nvlxi_intervals_next(&table, id);
         pieces++;
         const struct nvlxi_range *piece = &table.piece[id];
         EXPECT(id && piece->start == at && piece->last == piece->end - piece->start - 1);
         EQUAL(access_of[at], piece->access);
         EQUAL(goes_on(at), piece->joined);
-        EQUAL(at && over[at - 1] && no_copy_into(at), nvlxi_ranges_border(&table, id));
+        EQUAL(at && over[at - 1] && no_copy_into(at), nvlxi_intervals_border(&table, id));
         EQUAL(at / SEGMENT >= 3, piece->device);
         EXPECT(piece->owner <= at / SEGMENT + 1);
         EXPECT(!at || !over[at - 1] || goes_on(at) || piece->owner == at / SEGMENT + 1);
     }
-    EQUAL(0, nvlxi_ranges_next(&table, id));
+    EQUAL(0, nvlxi_intervals_next(&table, id));
     EQUAL(pieces, table.count);
 }
 
@@ -215,9 +215,9 @@ static void expect_lookups(void) {
     uint64_t next = UNITS;
     for (uint64_t at = UNITS; at-- > 0;) {
         next = over[at] ? at : next;
-        const uint32_t id = nvlxi_ranges_find(&table, at);
+        const uint32_t id = nvlxi_intervals_find(&table, at);
         EXPECT(next == UNITS ? !id : nvlxi_range_holds(&table.piece[id], next, 1));
-        EQUAL(id, nvlxi_ranges_search(&table, at));
+        EQUAL(id, nvlxi_intervals_search(&table, at));
     }
 }
 
@@ -226,10 +226,10 @@ static void expect_cover(void) {
     const uint32_t access = (uint32_t)below(4);
     uint64_t where, stop = start;
     bool registered;
-    const uint32_t first = nvlxi_ranges_find(&table, start);
+    const uint32_t first = nvlxi_intervals_find(&table, start);
     while (stop < start + length && over[stop] && (access_of[stop] & access) == access)
         stop++;
-    bool covered = nvlxi_ranges_cover(&table, first, start, length, access, &where, &registered);
+    bool covered = nvlxi_intervals_cover(&table, first, start, length, access, &where, &registered);
     EQUAL(stop == start + length, covered);
     if (!covered) {
         EQUAL(stop, where);
@@ -238,7 +238,7 @@ static void expect_cover(void) {
     }
     for (stop = start + 1; stop < start + length && goes_on(stop);)
         stop++;
-    EQUAL(stop, nvlxi_ranges_reach(&table, first, start + length));
+    EQUAL(stop, nvlxi_intervals_reach(&table, first, start + length));
 }
 
 static struct nvlxi_range any_range(void) {
@@ -256,21 +256,21 @@ static struct nvlxi_range any_range(void) {
 }
 
 static void insert(const struct nvlxi_range *range) {
-    OK(nvlxi_ranges_reserve(&table, range->start, range->end, 1));
-    const uint32_t id = nvlxi_ranges_insert(&table, range, no_copy_into(range->start));
+    OK(nvlxi_intervals_reserve(&table, range->start, range->end, 1));
+    const uint32_t id = nvlxi_intervals_insert(&table, range, no_copy_into(range->start));
     EQUAL(range->start, table.piece[id].start);
-    nvlxi_ranges_tidy(&table);
+    nvlxi_intervals_tidy(&table);
 }
 
 static void renew(void) {
-    if (nvlxi_ranges_worn(&table))
-        free(nvlxi_ranges_swap_slots(&table, nvlxi_ranges_new_slots(&table)));
-    EXPECT(!nvlxi_ranges_worn(&table));
+    if (nvlxi_intervals_worn(&table))
+        free(nvlxi_intervals_swap_slots(&table, nvlxi_intervals_new_slots(&table)));
+    EXPECT(!nvlxi_intervals_worn(&table));
 }
 
 /* As many as are allowed, then fewer, and so on. */
 static void changes_in_a_small_world(void) {
-    OK(nvlxi_ranges_init(&table));
+    OK(nvlxi_intervals_init(&table));
     live_count = 0;
     for (int change = 0; change < CHANGES; change++) {
         const bool more = live_count < LIVE && (change / 200 % 2 ? !below(3) : below(3));
@@ -279,7 +279,7 @@ static void changes_in_a_small_world(void) {
             insert(&live[live_count++]);
         } else {
             const size_t which = below(live_count);
-            nvlxi_ranges_remove(&table, &live[which]);
+            nvlxi_intervals_remove(&table, &live[which]);
             live[which] = live[--live_count];
         }
         renew();
@@ -290,10 +290,10 @@ static void changes_in_a_small_world(void) {
         expect_cover();
     }
     while (live_count)
-        nvlxi_ranges_remove(&table, &live[--live_count]);
+        nvlxi_intervals_remove(&table, &live[--live_count]);
     EQUAL(0, table.count);
     EQUAL(0, table.taken);
-    nvlxi_ranges_free(&table);
+    nvlxi_intervals_free(&table);
 }
 
 #define MANY 50000
@@ -306,7 +306,7 @@ static void changes_of_many(void) {
         order[i] = i;
     for (uint64_t unit = 1; unit <= 4096; unit *= 64) {
         struct nvlxi_range all = {.start = 7, .end = 8 + MANY * unit * 2};
-        OK(nvlxi_ranges_init(&table));
+        OK(nvlxi_intervals_init(&table));
         for (uint32_t i = 0; i < MANY; i++) {
             const uint64_t other = below(MANY);
             const uint32_t swapped = order[i];
@@ -320,24 +320,24 @@ static void changes_of_many(void) {
                 if (round == 0)
                     insert(&range);
                 else
-                    nvlxi_ranges_remove(&table, &range);
+                    nvlxi_intervals_remove(&table, &range);
                 renew();
                 if (i == MANY / 2)
                     insert(&all);
                 if (i == MANY / 2 + MANY / 4)
-                    nvlxi_ranges_remove(&table, &all);
+                    nvlxi_intervals_remove(&table, &all);
             }
             EQUAL(round == 0 ? MANY : 0, table.count);
             uint32_t id = 0;
             for (uint32_t i = 0; i < table.count; i++) {
-                id = nvlxi_ranges_next(&table, id);
+                id = nvlxi_intervals_next(&table, id);
                 EQUAL(8 + i * unit * 2, table.piece[id].start);
                 EQUAL(8 + (i * 2 + 1) * unit, table.piece[id].end);
-                EQUAL(id, nvlxi_ranges_find(&table, table.piece[id].end - 1));
-                EQUAL(id, nvlxi_ranges_find(&table, table.piece[id].start - 1));
+                EQUAL(id, nvlxi_intervals_find(&table, table.piece[id].end - 1));
+                EQUAL(id, nvlxi_intervals_find(&table, table.piece[id].start - 1));
             }
         }
-        nvlxi_ranges_free(&table);
+        nvlxi_intervals_free(&table);
     }
     free(order);
 }
@@ -346,15 +346,15 @@ static void changes_of_many(void) {
 static void births_are_unique(void) {
     const struct nvlxi_range range = {.start = 1000, .end = 2000};
     uint64_t born = 0;
-    OK(nvlxi_ranges_init(&table));
+    OK(nvlxi_intervals_init(&table));
     for (int i = 0; i < 10; i++) {
         insert(&range);
-        EQUAL(1, nvlxi_ranges_find(&table, 1500));
-        EXPECT(nvlxi_ranges_born(&table, 1) > born);
-        born = nvlxi_ranges_born(&table, 1);
-        nvlxi_ranges_remove(&table, &range);
+        EQUAL(1, nvlxi_intervals_find(&table, 1500));
+        EXPECT(nvlxi_intervals_born(&table, 1) > born);
+        born = nvlxi_intervals_born(&table, 1);
+        nvlxi_intervals_remove(&table, &range);
     }
-    nvlxi_ranges_free(&table);
+    nvlxi_intervals_free(&table);
 }
 
 static struct nvlxi_range place(uint64_t i, uint64_t unit) {
@@ -366,7 +366,7 @@ static void slots_wear_out(void) {
     enum { PIECES = 64 };
     struct nvlxi_range range;
     long searches = 0;
-    OK(nvlxi_ranges_init(&table));
+    OK(nvlxi_intervals_init(&table));
     for (uint64_t i = 0; i < PIECES; i++) {
         range = place(i, UINT64_C(1) << 30);
         insert(&range);
@@ -374,19 +374,19 @@ static void slots_wear_out(void) {
     }
     for (uint64_t i = 0; i < PIECES; i++) {
         range = place(i, UINT64_C(1) << 30);
-        nvlxi_ranges_remove(&table, &range);
+        nvlxi_intervals_remove(&table, &range);
         range = place(i, 16);
         insert(&range); /* all of them in one slot */
     }
-    EXPECT(!nvlxi_ranges_worn(&table));
-    for (; !nvlxi_ranges_worn(&table); searches++)
-        EXPECT(searches < 100000 && nvlxi_ranges_find(&table, 16 * below(PIECES)));
+    EXPECT(!nvlxi_intervals_worn(&table));
+    for (; !nvlxi_intervals_worn(&table); searches++)
+        EXPECT(searches < 100000 && nvlxi_intervals_find(&table, 16 * below(PIECES)));
     EXPECT(searches > PIECES);
     renew();
     for (searches = 0; searches < 100000; searches++)
-        EXPECT(nvlxi_ranges_find(&table, 16 * below(PIECES)));
-    EXPECT(!nvlxi_ranges_worn(&table));
-    nvlxi_ranges_free(&table);
+        EXPECT(nvlxi_intervals_find(&table, 16 * below(PIECES)));
+    EXPECT(!nvlxi_intervals_worn(&table));
+    nvlxi_intervals_free(&table);
 }
 
 int main(int argc, char **argv) {

@@ -109,7 +109,7 @@ static void large_lists_come_in_portions(void) {
     begin_checked(LONG);
     begin(NVLX_MECHANISM_AUTO);
     make_long(NVLX_OP_READ, 2 * PIECE);
-    checked.count = checked.runs[0].end = 1100;
+    checked.count = checked.stretches[0].end = 1100;
     plan_in_portions(2 * checked.count);
     end();
     end_checked();
@@ -149,7 +149,7 @@ static void other_lists_do_not(void) {
                                    : NVLX_MECHANISM_AUTO);
         make_long(NVLX_OP_READ, which < A_SHORT_ROW ? 1000 : 2);
         if (which == FEW_OPS)
-            checked.count = checked.runs[0].end = 8000;
+            checked.count = checked.stretches[0].end = 8000;
         size_t joined = which >= A_SHORT_ROW ? LONG - 1 : which == A_LONG_ROW ? 1100 : 0; /* 1.1 MB: for the engines */
         make_row(1, joined);
         if (which == A_ROW_AT_THE_CUT) { /* open when the first portion ends, and for the engines, for its alignment */
@@ -178,7 +178,7 @@ static void memory_that_fails_before_a_portion(void) {
     long call = 0, whole = 0;
     begin_checked(LONG);
     do {
-        checked.count = checked.run_count = checked.planned = checked.run = 0;
+        checked.count = checked.stretch_count = checked.planned = checked.stretch = 0;
         begin(NVLX_MECHANISM_AUTO);
         chunks.capacity = 700;
         make_long(NVLX_OP_READ, 100);

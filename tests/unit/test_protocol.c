@@ -10,75 +10,75 @@
 
 #define ENGINE "0123456789abcdef0123456789abcdef"
 
-static uint8_t message[NVLXI_WIRE_ASK_MAX + 16];
-static const uint8_t *const body = message + NVLXI_WIRE_HEADER;
+static uint8_t message[NVLXI_PROTOCOL_ASK_MAX + 16];
+static const uint8_t *const body = message + NVLXI_PROTOCOL_HEADER;
 
-static struct nvlxi_wire_header header_of(bool from_server, size_t length) {
-    struct nvlxi_wire_header header;
-    assert_int_equal(nvlxi_wire_get_header(message, from_server, &header), 0);
-    assert_int_equal(NVLXI_WIRE_HEADER + header.length, length);
-    assert_int_equal(nvlxi_wire_get_header(message, !from_server, &header), NVLX_EFORMAT);
+static struct nvlxi_protocol_header header_of(bool from_server, size_t length) {
+    struct nvlxi_protocol_header header;
+    assert_int_equal(nvlxi_protocol_get_header(message, from_server, &header), 0);
+    assert_int_equal(NVLXI_PROTOCOL_HEADER + header.length, length);
+    assert_int_equal(nvlxi_protocol_get_header(message, !from_server, &header), NVLX_EFORMAT);
     return header;
 }
 
 static void expect_header(uint32_t length, uint16_t type, uint16_t zero, bool from_server, int code) {
-    uint8_t bytes[NVLXI_WIRE_HEADER];
-    struct nvlxi_wire_header header = {.length = 77};
+    uint8_t bytes[NVLXI_PROTOCOL_HEADER];
+    struct nvlxi_protocol_header header = {.length = 77};
     memcpy(bytes, &length, 4);
     memcpy(bytes + 4, &type, 2);
     memcpy(bytes + 6, &zero, 2);
-    assert_int_equal(nvlxi_wire_get_header(bytes, from_server, &header), code);
+    assert_int_equal(nvlxi_protocol_get_header(bytes, from_server, &header), code);
     assert_int_equal(header.length, code ? 77 : length);
 }
 
 static void greetings(void **state) {
     (void)state;
-    enum nvlxi_wire_role role;
-    char engine[NVLXI_WIRE_ENGINE + 1];
+    enum nvlxi_protocol_role role;
+    char engine[NVLXI_PROTOCOL_ENGINE + 1];
     unsigned minor = 77;
-    for (enum nvlxi_wire_role given = NVLXI_WIRE_SUBSCRIBER; given <= NVLXI_WIRE_FETCHER; given++) {
-        assert_int_equal(header_of(false, nvlxi_wire_put_hello(message, given)).type, NVLXI_WIRE_HELLO);
-        assert_int_equal(nvlxi_wire_get_hello(body, &role), 0);
+    for (enum nvlxi_protocol_role given = NVLXI_PROTOCOL_SUBSCRIBER; given <= NVLXI_PROTOCOL_FETCHER; given++) {
+        assert_int_equal(header_of(false, nvlxi_protocol_put_hello(message, given)).type, NVLXI_PROTOCOL_HELLO);
+        assert_int_equal(nvlxi_protocol_get_hello(body, &role), 0);
         assert_int_equal(role, given);
     }
-    assert_int_equal(header_of(true, nvlxi_wire_put_welcome(message, ENGINE)).type, NVLXI_WIRE_WELCOME);
-    assert_int_equal(nvlxi_wire_get_welcome(body, engine, &minor), 0);
+    assert_int_equal(header_of(true, nvlxi_protocol_put_welcome(message, ENGINE)).type, NVLXI_PROTOCOL_WELCOME);
+    assert_int_equal(nvlxi_protocol_get_welcome(body, engine, &minor), 0);
     assert_string_equal(engine, ENGINE);
     assert_int_equal(minor, NVLXI_PROTOCOL_MINOR);
-    message[NVLXI_WIRE_HEADER + 16] = 'X';
-    assert_int_equal(nvlxi_wire_get_welcome(body, engine, &minor), NVLX_EFORMAT);
-    message[NVLXI_WIRE_HEADER + 16] = '\0';
-    assert_int_equal(nvlxi_wire_get_welcome(body, engine, &minor), NVLX_EFORMAT);
+    message[NVLXI_PROTOCOL_HEADER + 16] = 'X';
+    assert_int_equal(nvlxi_protocol_get_welcome(body, engine, &minor), NVLX_EFORMAT);
+    message[NVLXI_PROTOCOL_HEADER + 16] = '\0';
+    assert_int_equal(nvlxi_protocol_get_welcome(body, engine, &minor), NVLX_EFORMAT);
 }
 
 static void versions(void **state) {
     (void)state;
-    enum nvlxi_wire_role role;
+    enum nvlxi_protocol_role role;
     uint16_t version = NVLXI_PROTOCOL_MINOR + 5;
-    nvlxi_wire_put_hello(message, NVLXI_WIRE_FETCHER);
-    memcpy(message + NVLXI_WIRE_HEADER + 10, &version, 2);
-    assert_int_equal(nvlxi_wire_get_hello(body, &role), 0);
+    nvlxi_protocol_put_hello(message, NVLXI_PROTOCOL_FETCHER);
+    memcpy(message + NVLXI_PROTOCOL_HEADER + 10, &version, 2);
+    assert_int_equal(nvlxi_protocol_get_hello(body, &role), 0);
     version = NVLXI_PROTOCOL_MAJOR + 1;
-    memcpy(message + NVLXI_WIRE_HEADER + 8, &version, 2);
-    assert_int_equal(nvlxi_wire_get_hello(body, &role), NVLX_EVERSION);
+    memcpy(message + NVLXI_PROTOCOL_HEADER + 8, &version, 2);
+    assert_int_equal(nvlxi_protocol_get_hello(body, &role), NVLX_EVERSION);
     assert_non_null(strstr(nvlx_last_error(), "version 2.6"));
-    message[NVLXI_WIRE_HEADER] ^= 1;
-    assert_int_equal(nvlxi_wire_get_hello(body, &role), NVLX_EFORMAT);
+    message[NVLXI_PROTOCOL_HEADER] ^= 1;
+    assert_int_equal(nvlxi_protocol_get_hello(body, &role), NVLX_EFORMAT);
     for (uint32_t wrong = 0; wrong < 100; wrong = wrong ? 2 * wrong : 3) {
-        nvlxi_wire_put_hello(message, (enum nvlxi_wire_role)wrong);
-        if (wrong != NVLXI_WIRE_SUBSCRIBER && wrong != NVLXI_WIRE_FETCHER)
-            assert_int_equal(nvlxi_wire_get_hello(body, &role), NVLX_EFORMAT);
+        nvlxi_protocol_put_hello(message, (enum nvlxi_protocol_role)wrong);
+        if (wrong != NVLXI_PROTOCOL_SUBSCRIBER && wrong != NVLXI_PROTOCOL_FETCHER)
+            assert_int_equal(nvlxi_protocol_get_hello(body, &role), NVLX_EFORMAT);
     }
     /* a newer minor version's are longer */
-    expect_header(NVLXI_WIRE_GREETING_MAX, NVLXI_WIRE_HELLO, 0, false, 0);
-    expect_header(NVLXI_WIRE_GREETING_MAX, NVLXI_WIRE_WELCOME, 0, true, 0);
-    expect_header(NVLXI_WIRE_GREETING_MAX + 1, NVLXI_WIRE_HELLO, 0, false, NVLX_EFORMAT);
+    expect_header(NVLXI_PROTOCOL_GREETING_MAX, NVLXI_PROTOCOL_HELLO, 0, false, 0);
+    expect_header(NVLXI_PROTOCOL_GREETING_MAX, NVLXI_PROTOCOL_WELCOME, 0, true, 0);
+    expect_header(NVLXI_PROTOCOL_GREETING_MAX + 1, NVLXI_PROTOCOL_HELLO, 0, false, NVLX_EFORMAT);
 }
 
 static void headers(void **state) {
     (void)state;
     for (uint16_t type = 0; type < 20; type++) {
-        bool known = type >= NVLXI_WIRE_HELLO && type <= NVLXI_WIRE_DENIED;
+        bool known = type >= NVLXI_PROTOCOL_HELLO && type <= NVLXI_PROTOCOL_DENIED;
         expect_header(UINT32_MAX, type, 0, true, NVLX_EFORMAT);
         expect_header(UINT32_MAX, type, 0, false, NVLX_EFORMAT);
         expect_header(0, type, 0, true, NVLX_EFORMAT);
@@ -86,103 +86,103 @@ static void headers(void **state) {
         if (!known)
             expect_header(16, type, 0, false, NVLX_EFORMAT);
     }
-    expect_header(16, NVLXI_WIRE_HELLO, 1, false, NVLX_EFORMAT);
-    expect_header(15, NVLXI_WIRE_HELLO, 0, false, NVLX_EFORMAT);
+    expect_header(16, NVLXI_PROTOCOL_HELLO, 1, false, NVLX_EFORMAT);
+    expect_header(15, NVLXI_PROTOCOL_HELLO, 0, false, NVLX_EFORMAT);
     expect_header(16, UINT16_MAX, 0, false, NVLX_EFORMAT);
-    expect_header(1, NVLXI_WIRE_TEXT, 0, true, 0);
-    expect_header(NVLXI_TEXT_MAX, NVLXI_WIRE_TEXT, 0, true, 0);
-    expect_header(NVLXI_TEXT_MAX + 1, NVLXI_WIRE_TEXT, 0, true, NVLX_EFORMAT);
-    nvlxi_wire_put_text(message, 12345);
-    header_of(true, NVLXI_WIRE_HEADER + 12345);
+    expect_header(1, NVLXI_PROTOCOL_TEXT, 0, true, 0);
+    expect_header(NVLXI_TEXT_MAX, NVLXI_PROTOCOL_TEXT, 0, true, 0);
+    expect_header(NVLXI_TEXT_MAX + 1, NVLXI_PROTOCOL_TEXT, 0, true, NVLX_EFORMAT);
+    nvlxi_protocol_put_text(message, 12345);
+    header_of(true, NVLXI_PROTOCOL_HEADER + 12345);
 }
 
 static void refusals(void **state) {
     (void)state;
-    struct nvlxi_wire_refusal refusal;
+    struct nvlxi_protocol_refusal refusal;
     char longer[1000];
-    uint32_t length = header_of(true, nvlxi_wire_put_refusal(message, NVLX_EBUSY, "full \n \xff")).length;
-    assert_int_equal(nvlxi_wire_get_refusal(body, length, &refusal), 0);
+    uint32_t length = header_of(true, nvlxi_protocol_put_refusal(message, NVLX_EBUSY, "full \n \xff")).length;
+    assert_int_equal(nvlxi_protocol_get_refusal(body, length, &refusal), 0);
     assert_int_equal(refusal.code, NVLX_EBUSY);
     assert_string_equal(refusal.text, "full ? ?");
     memset(longer, 'x', sizeof longer - 1);
     longer[sizeof longer - 1] = '\0';
-    length = header_of(true, nvlxi_wire_put_refusal(message, NVLX_EACCES, longer)).length;
-    assert_int_equal(nvlxi_wire_get_refusal(body, length, &refusal), 0);
-    assert_int_equal(strlen(refusal.text), NVLXI_WIRE_REASON_MAX);
-    message[NVLXI_WIRE_HEADER + 8 + 100] = '\n';
-    assert_int_equal(nvlxi_wire_get_refusal(body, length, &refusal), NVLX_EFORMAT);
-    length = header_of(true, nvlxi_wire_put_refusal(message, NVLX_EACCES, "")).length;
-    assert_int_equal(nvlxi_wire_get_refusal(body, length, &refusal), 0);
+    length = header_of(true, nvlxi_protocol_put_refusal(message, NVLX_EACCES, longer)).length;
+    assert_int_equal(nvlxi_protocol_get_refusal(body, length, &refusal), 0);
+    assert_int_equal(strlen(refusal.text), NVLXI_PROTOCOL_REASON_MAX);
+    message[NVLXI_PROTOCOL_HEADER + 8 + 100] = '\n';
+    assert_int_equal(nvlxi_protocol_get_refusal(body, length, &refusal), NVLX_EFORMAT);
+    length = header_of(true, nvlxi_protocol_put_refusal(message, NVLX_EACCES, "")).length;
+    assert_int_equal(nvlxi_protocol_get_refusal(body, length, &refusal), 0);
     static const int wrong[] = {0, 1, -17, -1000, INT32_MIN, INT32_MAX};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
-        length = (uint32_t)nvlxi_wire_put_refusal(message, wrong[i], "why") - NVLXI_WIRE_HEADER;
-        assert_int_equal(nvlxi_wire_get_refusal(body, length, &refusal), NVLX_EFORMAT);
+        length = (uint32_t)nvlxi_protocol_put_refusal(message, wrong[i], "why") - NVLXI_PROTOCOL_HEADER;
+        assert_int_equal(nvlxi_protocol_get_refusal(body, length, &refusal), NVLX_EFORMAT);
     }
 }
 
 static void files(void **state) {
     (void)state;
-    static struct nvlxi_wire_file given[NVLXI_WIRE_FILES_MAX], got[NVLXI_WIRE_FILES_MAX];
+    static struct nvlxi_protocol_file given[NVLXI_PROTOCOL_FILES_MAX], got[NVLXI_PROTOCOL_FILES_MAX];
     size_t count;
-    for (size_t i = 0; i < NVLXI_WIRE_FILES_MAX; i++)
-        given[i] = (struct nvlxi_wire_file){i * 0x123456789, UINT64_MAX - i};
-    for (size_t i = 1; i <= NVLXI_WIRE_FILES_MAX; i += 36) {
-        uint32_t length = header_of(false, nvlxi_wire_put_fetch(message, given, i)).length;
-        assert_int_equal(nvlxi_wire_get_fetch(body, length, got, &count), 0);
+    for (size_t i = 0; i < NVLXI_PROTOCOL_FILES_MAX; i++)
+        given[i] = (struct nvlxi_protocol_file){i * 0x123456789, UINT64_MAX - i};
+    for (size_t i = 1; i <= NVLXI_PROTOCOL_FILES_MAX; i += 36) {
+        uint32_t length = header_of(false, nvlxi_protocol_put_fetch(message, given, i)).length;
+        assert_int_equal(nvlxi_protocol_get_fetch(body, length, got, &count), 0);
         assert_int_equal(count, i);
         assert_memory_equal(given, got, i * sizeof *given);
-        assert_int_equal(nvlxi_wire_get_fetch(body, length - 1, got, &count), NVLX_EFORMAT);
-        header_of(true, nvlxi_wire_put_files(message, i));
-        assert_int_equal(nvlxi_wire_get_files(body, &count), 0);
+        assert_int_equal(nvlxi_protocol_get_fetch(body, length - 1, got, &count), NVLX_EFORMAT);
+        header_of(true, nvlxi_protocol_put_files(message, i));
+        assert_int_equal(nvlxi_protocol_get_files(body, &count), 0);
         assert_int_equal(count, i);
     }
-    nvlxi_wire_put_files(message, 0);
-    assert_int_equal(nvlxi_wire_get_files(body, &count), NVLX_EFORMAT);
-    nvlxi_wire_put_files(message, NVLXI_WIRE_FILES_MAX + 1);
-    assert_int_equal(nvlxi_wire_get_files(body, &count), NVLX_EFORMAT);
-    expect_header((NVLXI_WIRE_FILES_MAX + 1) * 16, NVLXI_WIRE_FETCH, 0, false, NVLX_EFORMAT);
+    nvlxi_protocol_put_files(message, 0);
+    assert_int_equal(nvlxi_protocol_get_files(body, &count), NVLX_EFORMAT);
+    nvlxi_protocol_put_files(message, NVLXI_PROTOCOL_FILES_MAX + 1);
+    assert_int_equal(nvlxi_protocol_get_files(body, &count), NVLX_EFORMAT);
+    expect_header((NVLXI_PROTOCOL_FILES_MAX + 1) * 16, NVLXI_PROTOCOL_FETCH, 0, false, NVLX_EFORMAT);
 }
 
 static void asks(void **state) {
     (void)state;
-    static struct nvlxi_wire_file given[NVLXI_WIRE_FILES_MAX], got[NVLXI_WIRE_FILES_MAX];
-    struct nvlxi_wire_refusal refusal;
+    static struct nvlxi_protocol_file given[NVLXI_PROTOCOL_FILES_MAX], got[NVLXI_PROTOCOL_FILES_MAX];
+    struct nvlxi_protocol_refusal refusal;
     size_t count;
     uint32_t request;
-    for (size_t i = 0; i < NVLXI_WIRE_FILES_MAX; i++)
-        given[i] = (struct nvlxi_wire_file){i * 0x123456789, UINT64_MAX - i};
-    for (size_t i = 1; i <= NVLXI_WIRE_FILES_MAX; i += 36) {
-        uint32_t length = header_of(false, nvlxi_wire_put_ask(message, UINT32_MAX - (uint32_t)i, given, i)).length;
-        assert_int_equal(nvlxi_wire_get_ask(body, length, &request, got, &count), 0);
+    for (size_t i = 0; i < NVLXI_PROTOCOL_FILES_MAX; i++)
+        given[i] = (struct nvlxi_protocol_file){i * 0x123456789, UINT64_MAX - i};
+    for (size_t i = 1; i <= NVLXI_PROTOCOL_FILES_MAX; i += 36) {
+        uint32_t length = header_of(false, nvlxi_protocol_put_ask(message, UINT32_MAX - (uint32_t)i, given, i)).length;
+        assert_int_equal(nvlxi_protocol_get_ask(body, length, &request, got, &count), 0);
         assert_int_equal(request, UINT32_MAX - i);
         assert_int_equal(count, i);
         assert_memory_equal(given, got, i * sizeof *given);
-        assert_int_equal(nvlxi_wire_get_ask(body, length - 1, &request, got, &count), NVLX_EFORMAT);
-        message[NVLXI_WIRE_HEADER + 5] = 1;
-        assert_int_equal(nvlxi_wire_get_ask(body, length, &request, got, &count), NVLX_EFORMAT);
-        header_of(true, nvlxi_wire_put_given(message, 5, i));
-        assert_int_equal(nvlxi_wire_get_given(body, &request, &count), 0);
+        assert_int_equal(nvlxi_protocol_get_ask(body, length - 1, &request, got, &count), NVLX_EFORMAT);
+        message[NVLXI_PROTOCOL_HEADER + 5] = 1;
+        assert_int_equal(nvlxi_protocol_get_ask(body, length, &request, got, &count), NVLX_EFORMAT);
+        header_of(true, nvlxi_protocol_put_given(message, 5, i));
+        assert_int_equal(nvlxi_protocol_get_given(body, &request, &count), 0);
         assert_int_equal(count, i);
         assert_int_equal(request, 5);
     }
     for (uint32_t wrong = 0; wrong < 2; wrong++) {
-        nvlxi_wire_put_given(message, 5, wrong * (NVLXI_WIRE_FILES_MAX + 1));
-        assert_int_equal(nvlxi_wire_get_given(body, &request, &count), NVLX_EFORMAT);
+        nvlxi_protocol_put_given(message, 5, wrong * (NVLXI_PROTOCOL_FILES_MAX + 1));
+        assert_int_equal(nvlxi_protocol_get_given(body, &request, &count), NVLX_EFORMAT);
     }
-    uint32_t length = header_of(true, nvlxi_wire_put_denied(message, 9, NVLX_ESTALE, "gone \n")).length;
-    assert_int_equal(nvlxi_wire_get_denied(body, length, &request, &refusal), 0);
+    uint32_t length = header_of(true, nvlxi_protocol_put_denied(message, 9, NVLX_ESTALE, "gone \n")).length;
+    assert_int_equal(nvlxi_protocol_get_denied(body, length, &request, &refusal), 0);
     assert_int_equal(request, 9);
     assert_int_equal(refusal.code, NVLX_ESTALE);
     assert_string_equal(refusal.text, "gone ?");
-    length = header_of(true, nvlxi_wire_put_denied(message, 9, NVLX_EAGAIN, "gone")).length;
-    assert_int_equal(nvlxi_wire_get_denied(body, length, &request, &refusal), NVLX_EFORMAT);
-    header_of(false, nvlxi_wire_put_done(message));
-    expect_header(8 + 16, NVLXI_WIRE_ASK, 0, false, 0);
-    expect_header(8, NVLXI_WIRE_ASK, 0, false, NVLX_EFORMAT);
-    expect_header(8 + (NVLXI_WIRE_FILES_MAX + 1) * 16, NVLXI_WIRE_ASK, 0, false, NVLX_EFORMAT);
-    expect_header(9, NVLXI_WIRE_DONE, 0, false, NVLX_EFORMAT);
-    expect_header(9, NVLXI_WIRE_GIVEN, 0, true, NVLX_EFORMAT);
-    expect_header(8, NVLXI_WIRE_DENIED, 0, true, NVLX_EFORMAT);
+    length = header_of(true, nvlxi_protocol_put_denied(message, 9, NVLX_EAGAIN, "gone")).length;
+    assert_int_equal(nvlxi_protocol_get_denied(body, length, &request, &refusal), NVLX_EFORMAT);
+    header_of(false, nvlxi_protocol_put_done(message));
+    expect_header(8 + 16, NVLXI_PROTOCOL_ASK, 0, false, 0);
+    expect_header(8, NVLXI_PROTOCOL_ASK, 0, false, NVLX_EFORMAT);
+    expect_header(8 + (NVLXI_PROTOCOL_FILES_MAX + 1) * 16, NVLXI_PROTOCOL_ASK, 0, false, NVLX_EFORMAT);
+    expect_header(9, NVLXI_PROTOCOL_DONE, 0, false, NVLX_EFORMAT);
+    expect_header(9, NVLXI_PROTOCOL_GIVEN, 0, true, NVLX_EFORMAT);
+    expect_header(8, NVLXI_PROTOCOL_DENIED, 0, true, NVLX_EFORMAT);
 }
 
 /* As the fuzzer does, where there is none. */
@@ -198,7 +198,7 @@ static void random_streams(void **state) {
             bytes[0] = (uint8_t)(length - 8), bytes[1] = bytes[2] = bytes[3] = bytes[5] = bytes[6] = bytes[7] = 0;
             bytes[4] = (uint8_t)(rand() % 12);
             if (round % 2)
-                nvlxi_wire_put_hello(bytes, NVLXI_WIRE_FETCHER);
+                nvlxi_protocol_put_hello(bytes, NVLXI_PROTOCOL_FETCHER);
         }
         assert_null(check_stream(bytes, length, round % 3));
     }

@@ -13,8 +13,8 @@
 #define IDLE_MOST 8 /* routes that a list does not use and that are kept all the same */
 
 static struct nvlxi_registration registration;
-static struct nvlxi_relocation relocation;
-static struct nvlxi_check *check;
+static struct nvlxi_remote remote;
+static struct nvlxi_validation *check;
 static struct nvlxi_needs needs;
 static char *memory, *text;
 static size_t text_length;
@@ -41,12 +41,12 @@ static void begin(void) {
     nvlxi_tables_init(&tables);
     OK(nvlxi_identity_make(&identity));
     OK(nvlxi_device_host.open(NULL, 0, &registration.device));
-    relocation.device = registration.device;
-    registration.ops = relocation.ops = &nvlxi_device_host;
-    registration.tables = relocation.tables = &tables;
-    OK(nvlxi_device_host.count(&relocation.gpus));
+    remote.device = registration.device;
+    registration.ops = remote.ops = &nvlxi_device_host;
+    registration.tables = remote.tables = &tables;
+    OK(nvlxi_device_host.count(&remote.gpus));
     OK(nvlxi_registration_init(&registration));
-    OK(nvlxi_relocation_init(&relocation, &identity));
+    OK(nvlxi_remote_init(&remote, &identity));
     OK(nvlxi_device_host.alloc(registration.device, &alloc, (void **)&memory));
     nvlx_region_options_init(&options);
     OK(nvlxi_registration_add(&registration, (uint64_t)(uintptr_t)memory, SIZE, &options, &region));
@@ -60,7 +60,7 @@ static void begin(void) {
 
 static struct nvlx_peer *open_own(void) {
     struct nvlx_peer *peer;
-    OK(nvlxi_peer_open(&relocation, text, text_length, &peer));
+    OK(nvlxi_peer_open(&remote, text, text_length, &peer));
     OK(nvlxi_peer_map_range(peer, 0, (uint64_t)(uintptr_t)memory, SIZE));
     return peer;
 }
@@ -72,9 +72,9 @@ static void check_list(struct nvlx_peer *const *peers, size_t count) {
     for (size_t i = 0; i < 2 * count; i++)
         ops[i] = make_op(NVLX_OP_READ, peers[i / 2], memory + 100 * i, (uint64_t)(uintptr_t)memory + 100 * i, 10);
     nvlxi_plan_init(&plan, no_chunk, give_chunk, NULL);
-    OK(nvlxi_check_ops(check, &registration, ops, 2 * count, &plan, &needs));
+    OK(nvlxi_validate(check, &registration, ops, 2 * count, &plan, &needs));
     EQUAL(2 * count, check->checked.count);
-    EQUAL(1, check->checked.run_count);
+    EQUAL(1, check->checked.stretch_count);
     EQUAL(count, check->route_count);
     EQUAL(count, needs.peer_count);
     nvlxi_plan_reset(&plan, NVLX_MECHANISM_AUTO);
@@ -100,7 +100,7 @@ static void routes_are_forgotten(void) {
         EXPECT(check->route_total <= 1 + IDLE_MOST);
         OK(nvlxi_peer_close(peer));
     }
-    nvlxi_check_free(check);
+    nvlxi_validation_free(check);
     nvlxi_needs_free(&needs);
     free(text);
 }
@@ -117,12 +117,12 @@ static void the_longest_is_found(void) {
         for (size_t i = 0; i < OPS; i++)
             ops[i] = make_op(NVLX_OP_READ, peer, memory + i, (uint64_t)(uintptr_t)memory + SIZE / 2 + 2 * i,
                              i == longest ? LONGEST : 5);
-        OK(nvlxi_check_ops(check, &registration, ops, OPS, &plan, &needs));
+        OK(nvlxi_validate(check, &registration, ops, OPS, &plan, &needs));
         EXPECT(check->checked.longest >= LONGEST - 1 && check->checked.longest < 2 * LONGEST);
         nvlxi_plan_reset(&plan, NVLX_MECHANISM_AUTO);
     }
     OK(nvlxi_peer_close(peer));
-    nvlxi_check_free(check);
+    nvlxi_validation_free(check);
     nvlxi_needs_free(&needs);
     free(text);
 }

@@ -10,13 +10,13 @@
 #define ROUNDS 100000
 #define FEW    32 /* by so many ops a check may stop early */
 
-static const struct nvlxi_same same = {.opcode = NVLX_OP_WRITE,
-                                       .peer = (const void *)0x7f1200345678,
-                                       .near_start = 0x7f0000000200,
-                                       .near_size = 0x40000e00,
-                                       .far_start = 0x7e0000001000,
-                                       .far_size = 0x100001,
-                                       .offset = 0x5000000000};
+static const struct nvlxi_batch same = {.opcode = NVLX_OP_WRITE,
+                                        .peer = (const void *)0x7f1200345678,
+                                        .local_start = 0x7f0000000200,
+                                        .local_size = 0x40000e00,
+                                        .remote_start = 0x7e0000001000,
+                                        .remote_size = 0x100001,
+                                        .offset = 0x5000000000};
 static struct nvlx_op ops[OPS];
 static unsigned seed = 1;
 
@@ -25,11 +25,11 @@ static uint64_t any(uint64_t below) {
 }
 
 static void make_right(struct nvlx_op *op) {
-    const uint64_t length = 1 + any(any(8) ? 5000 : same.far_size);
+    const uint64_t length = 1 + any(any(8) ? 5000 : same.remote_size);
     *op = (struct nvlx_op){.opcode = same.opcode,
                            .peer = (struct nvlx_peer *)(uintptr_t)same.peer,
-                           .local = (void *)(uintptr_t)(same.near_start + any(same.near_size - length + 1)),
-                           .remote = same.far_start + any(same.far_size - length + 1),
+                           .local = (void *)(uintptr_t)(same.local_start + any(same.local_size - length + 1)),
+                           .remote = same.remote_start + any(same.remote_size - length + 1),
                            .length = length};
 }
 
@@ -39,8 +39,8 @@ static bool lies_in(uint64_t start, uint64_t size, uint64_t address, uint64_t le
 
 static bool is_right(const struct nvlx_op *op) {
     return op->opcode == same.opcode && op->flags == 0 && op->peer == same.peer && op->arg == 0 && op->length > 0 &&
-           lies_in(same.near_start, same.near_size, (uint64_t)(uintptr_t)op->local, op->length) &&
-           lies_in(same.far_start, same.far_size, op->remote, op->length);
+           lies_in(same.local_start, same.local_size, (uint64_t)(uintptr_t)op->local, op->length) &&
+           lies_in(same.remote_start, same.remote_size, op->remote, op->length);
 }
 
 /* Changes a word of an op: to a value at an edge, by a bit, or by little. */
@@ -51,13 +51,13 @@ static void spoil(struct nvlx_op *op) {
                               UINT64_MAX - 1,
                               (uint64_t)1 << 63,
                               ((uint64_t)1 << 63) - 1,
-                              same.near_start - 1,
-                              same.near_start + same.near_size,
-                              same.near_start + same.near_size - op->length + 1,
-                              same.far_start - 1,
-                              same.far_start + same.far_size,
-                              same.far_start + same.far_size - op->length + 1,
-                              same.far_size + 1};
+                              same.local_start - 1,
+                              same.local_start + same.local_size,
+                              same.local_start + same.local_size - op->length + 1,
+                              same.remote_start - 1,
+                              same.remote_start + same.remote_size,
+                              same.remote_start + same.remote_size - op->length + 1,
+                              same.remote_size + 1};
     uint64_t words[6];
     memcpy(words, op, sizeof words);
     uint64_t *word = &words[any(6)];
@@ -66,7 +66,7 @@ static void spoil(struct nvlx_op *op) {
     memcpy(op, words, sizeof words);
 }
 
-typedef size_t (*check_function)(const struct nvlxi_same *same, const struct nvlx_op *ops, size_t count,
+typedef size_t (*check_function)(const struct nvlxi_batch *same, const struct nvlx_op *ops, size_t count,
                                  uint64_t *remote, uint64_t *longest);
 
 /* `late`: by how many ops the check may stop before the first wrong one. */
@@ -93,8 +93,8 @@ static void wrong_ops_are_found(void) {
         const struct nvlx_op kept = *op;
         for (uint64_t times = any(3); times; times--)
             spoil(op);
-        expect_check(nvlxi_same_check_plain, first, count, 0);
-        expect_check(nvlxi_same_check, first, count, FEW - 1);
+        expect_check(nvlxi_validate_batch_plain, first, count, 0);
+        expect_check(nvlxi_validate_batch, first, count, FEW - 1);
         *op = kept;
         make_right(&ops[any(OPS)]);
     }
@@ -105,11 +105,11 @@ static void sums_that_wrap_are_found(void) {
     for (size_t i = 0; i < OPS; i++)
         make_right(&ops[i]);
     for (uint64_t less = 0; less < 3; less++) {
-        ops[40].local = (void *)(uintptr_t)(same.near_start + INT64_MAX - less);
-        ops[40].remote = same.far_start + INT64_MAX;
+        ops[40].local = (void *)(uintptr_t)(same.local_start + INT64_MAX - less);
+        ops[40].remote = same.remote_start + INT64_MAX;
         ops[40].length = (uint64_t)1 << 63;
-        expect_check(nvlxi_same_check_plain, 0, OPS, 0);
-        expect_check(nvlxi_same_check, 0, OPS, FEW - 1);
+        expect_check(nvlxi_validate_batch_plain, 0, OPS, 0);
+        expect_check(nvlxi_validate_batch, 0, OPS, FEW - 1);
     }
 }
 
@@ -119,7 +119,7 @@ static void right_ops_are_all_checked(void) {
         make_right(&ops[i]);
     for (size_t count = 0; count <= OPS; count++)
         for (size_t first = 0; first < 3 && first + count <= OPS; first++)
-            expect_check(nvlxi_same_check, first, count, 0);
+            expect_check(nvlxi_validate_batch, first, count, 0);
 }
 
 int main(int argc, char **argv) {

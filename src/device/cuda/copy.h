@@ -1,8 +1,8 @@
 /* The kernels of copy.cu, as the C files of the cuda backend see them.
  *
  * SPDX-License-Identifier: Apache-2.0 */
-#ifndef NVLXI_DEVICE_COPY_H
-#define NVLXI_DEVICE_COPY_H
+#ifndef NVLXI_DEVICE_CUDA_COPY_H
+#define NVLXI_DEVICE_CUDA_COPY_H
 
 #include <cuda_runtime_api.h>
 #include <stdint.h>

@@ -3,8 +3,8 @@
  * device/cuda/lane.c lanes and events, device/cuda/kernel.c the launches of the kernels in copy.cu.
  *
  * SPDX-License-Identifier: Apache-2.0 */
-#ifndef NVLXI_DEVICE_CUDA_H
-#define NVLXI_DEVICE_CUDA_H
+#ifndef NVLXI_DEVICE_CUDA_CUDA_H
+#define NVLXI_DEVICE_CUDA_CUDA_H
 
 #include <cuda.h>
 #include <cudaTypedefs.h>

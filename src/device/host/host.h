@@ -1,8 +1,8 @@
 /* What the parts of the host backend share: host.c (GPUs), device/host/memory.c and one file a kind (memory and
  * handles), device/host/lane.c (lanes and events). Only they, and tests of them, include it. SPDX-License-Identifier:
  * Apache-2.0 */
-#ifndef NVLXI_DEVICE_HOST_H
-#define NVLXI_DEVICE_HOST_H
+#ifndef NVLXI_DEVICE_HOST_HOST_H
+#define NVLXI_DEVICE_HOST_HOST_H
 
 #include <assert.h>
 #include <stdatomic.h>
