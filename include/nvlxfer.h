@@ -164,10 +164,11 @@ struct nvlx_config {
                               (two H100); 16 cost up to 9 % of that. Where it is 0, the kernels of a long list (three
                               to ten) overlap, and may take several times as many */
     size_t list_memory;    /* bytes of pinned host memory for lists of fragments, at most. A list needs 24 for each
-                              piece that kernels carry (info.kernel_fragments), and up to 12 KiB more; while there is
-                              enough, it takes up to 768 KiB more, and for a moment twice as much. Transfers that find
-                              no room are refused with NVLX_EBUSY. 0: 256 MiB. Taken as needed, 4 MiB at a time, and
-                              kept for the next until nvlx_engine_destroy */
+                              piece that kernels carry (info.kernel_fragments), and up to 12 KiB and 0.1 % more; while
+                              there is enough, it takes up to 768 KiB more for each GPU, peer's GPU and direction, and
+                              for a moment twice as much. Transfers that find no room are refused with NVLX_EBUSY, and
+                              the message tells how much the whole list needs. 0: 256 MiB. Taken as needed, 4 MiB at a
+                              time, and kept for the next until nvlx_engine_destroy */
 };
 
 static inline void nvlx_config_init(struct nvlx_config *config) {

@@ -185,15 +185,58 @@ void nvlxi_list_memory_free(struct nvlxi_list_memory *memory) {
 
 /* ---- Chunks ------------------------------------------------------------------------------------------ */
 
-static int no_room(struct nvlxi_list_memory *memory, uint64_t count) {
+/* The shortest chunks that a list of `count` fragments may fill, or begin: of the sizes that it is given where there is
+ * enough. */
+static uint64_t units_of(uint64_t count) {
+    uint64_t room = 0;
+    while (room < count)
+        room += chunk_sizes[size_class(room)];
+    return room / chunk_sizes[0];
+}
+
+static size_t own_bytes(const struct nvlxi_list *list) {
+    size_t bytes = 0;
+    for (struct nvlxi_chunk *chunk = list->first; chunk; chunk = chunk->next)
+        if (chunk->kernel)
+            bytes += extent_of(chunk)->bytes;
+    return bytes;
+}
+
+/* What others have taken of what is allowed. */
+static size_t taken_by_others(struct nvlxi_list_memory *memory, size_t own) {
     pthread_mutex_lock(&memory->mutex);
-    const size_t taken = memory->taken_bytes;
+    release_idle(memory);
+    const size_t taken = memory->taken_bytes - own;
     pthread_mutex_unlock(&memory->mutex);
-    return nvlxi_fail(
-        NVLX_EBUSY,
-        "a list of fragments needs %zu bytes more of pinned memory, and of config.list_memory, %zu bytes, "
-        "lists (this one, too) have taken %zu",
-        bytes_of(count), memory->limit, taken);
+    return taken;
+}
+
+/* One list ends with short chunks where there are no others; of several, each but the last may have begun a long one.
+ * The end of a block that is shorter than the shortest chunk is of no use to them. */
+int nvlxi_list_memory_refuse(struct nvlxi_list_memory *memory, const struct nvlxi_plan *plan) {
+    const uint64_t in_block = NVLXI_BLOCK_BYTES / bytes_of(chunk_sizes[0]), pieces = plan->fragments[NVLXI_BY_KERNEL];
+    uint64_t units = 0, lists = 0;
+    size_t own = 0;
+    for (const struct nvlxi_group *group = plan->groups; group; group = group->following) {
+        const struct nvlxi_list *list = &group->lists[NVLXI_BY_KERNEL];
+        units += units_of(list->count);
+        lists += list->count > 0;
+        own += own_bytes(list);
+    }
+    if (lists == 1)
+        units = (pieces + chunk_sizes[0] - 1) / chunk_sizes[0];
+    const uint64_t needed = units / in_block * NVLXI_BLOCK_BYTES + units % in_block * bytes_of(chunk_sizes[0]);
+    if (needed > memory->limit)
+        return nvlxi_fail(
+            NVLX_EBUSY,
+            "the list's %" PRIu64 " pieces for kernels take up to %" PRIu64
+            " bytes of list memory, and config.list_memory allows %zu: raise it to that, or split the list",
+            pieces, needed, memory->limit);
+    return nvlxi_fail(NVLX_EBUSY,
+                      "the list's %" PRIu64 " pieces for kernels take up to %" PRIu64
+                      " bytes of list memory; config.list_memory allows %zu, of which other lists have %zu: wait for "
+                      "them, or raise it",
+                      pieces, needed, memory->limit, taken_by_others(memory, own));
 }
 
 static int make_for_host(uint32_t capacity, struct nvlxi_chunk **chunk) {
@@ -209,7 +252,10 @@ static int make_for_host(uint32_t capacity, struct nvlxi_chunk **chunk) {
     return 0;
 }
 
-static int borrow_for_host(struct nvlxi_list_memory *memory, int class, struct nvlxi_chunk **chunk) {
+int nvlxi_list_memory_borrow_for_host(void *context, bool kernel, uint64_t count, struct nvlxi_chunk **chunk) {
+    struct nvlxi_list_memory *memory = context;
+    const int class = size_class(count);
+    (void)kernel;
     pthread_mutex_lock(&memory->mutex);
     struct nvlxi_chunk *idle = take_idle(memory, false, class);
     pthread_mutex_unlock(&memory->mutex);
@@ -223,7 +269,7 @@ int nvlxi_list_memory_borrow(void *context, bool kernel, uint64_t count, struct 
     struct nvlxi_list_memory *memory = context;
     int class = size_class(count);
     if (!kernel)
-        return borrow_for_host(memory, class, chunk);
+        return nvlxi_list_memory_borrow_for_host(context, kernel, count, chunk);
     pthread_mutex_lock(&memory->mutex);
     struct nvlxi_chunk *found = take_idle(memory, true, class);
     if (!found)
@@ -237,7 +283,7 @@ int nvlxi_list_memory_borrow(void *context, bool kernel, uint64_t count, struct 
     pthread_mutex_unlock(&memory->mutex);
     if (found)
         *chunk = found;
-    return found ? 0 : grow ? NVLXI_GROW : no_room(memory, chunk_sizes[0]);
+    return found ? 0 : grow ? NVLXI_GROW : NVLXI_FULL;
 }
 
 void nvlxi_list_memory_return(void *context, struct nvlxi_chunk *chunk) {
@@ -273,7 +319,7 @@ int nvlxi_list_memory_take(struct nvlxi_list_memory *memory, uint64_t count, str
             *chunk = found;
             return 0;
         }
-        int code = grow ? nvlxi_list_memory_grow(memory, 1) : no_room(memory, count);
+        int code = grow ? nvlxi_list_memory_grow(memory, 1) : NVLXI_FULL;
         if (code)
             return code;
     }

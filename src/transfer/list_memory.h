@@ -17,6 +17,7 @@
 #define NVLXI_CHUNK_SIZES 3
 #define NVLXI_BLOCK_BYTES ((size_t)4 << 20)
 #define NVLXI_GROW        1 /* what borrowing returns where a block more is needed, and allowed: grow, and try again */
+#define NVLXI_FULL        4 /* where none is allowed: not told, see nvlxi_list_memory_refuse */
 
 struct nvlxi_list_extent;
 
@@ -35,16 +36,22 @@ void nvlxi_list_memory_init(struct nvlxi_list_memory *memory, size_t limit);
 void nvlxi_list_memory_free(struct nvlxi_list_memory *memory);
 
 /* A plan's take_chunk and give_chunk; the context is the nvlxi_list_memory. No driver is called: where that would help,
- * borrowing returns NVLXI_GROW. Where the limit would be passed, a shorter chunk is given. NVLX_EBUSY: all is taken. */
+ * borrowing returns NVLXI_GROW. Where the limit would be passed, a shorter chunk is given. NVLXI_FULL: all is taken. */
 int nvlxi_list_memory_borrow(void *context, bool kernel, uint64_t count, struct nvlxi_chunk **chunk);
+/* A take_chunk as well: memory of the host, whoever shall read it. */
+int nvlxi_list_memory_borrow_for_host(void *context, bool kernel, uint64_t count, struct nvlxi_chunk **chunk);
 void nvlxi_list_memory_return(void *context, struct nvlxi_chunk *chunk);
 
 /* Takes so many bytes more from the driver, in blocks; fewer where the limit is near. */
 int nvlxi_list_memory_grow(struct nvlxi_list_memory *memory, size_t bytes);
 
 /* A chunk for kernels with room for `count` fragments, or for fewer, if so many are not to be had in one. Grows by
- * itself. NVLX_EBUSY: all is taken. */
+ * itself. NVLXI_FULL: all is taken. */
 int nvlxi_list_memory_take(struct nvlxi_list_memory *memory, uint64_t count, struct nvlxi_chunk **chunk);
 void nvlxi_list_memory_give(struct nvlxi_list_memory *memory, struct nvlxi_chunk *chunk);
+
+/* Fails with NVLX_EBUSY, and tells what a plan takes that is sealed and found no room: set config.list_memory to what
+ * the message says, and it does. Its chunks may be of any kind. */
+int nvlxi_list_memory_refuse(struct nvlxi_list_memory *memory, const struct nvlxi_plan *plan);
 
 #endif

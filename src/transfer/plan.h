@@ -55,8 +55,8 @@ struct nvlxi_validated {
     size_t cut;       /* and the next cut */
 };
 
-/* Gives a chunk for a list that has `count` fragments by now, for a kernel to read or for the host. NVLX_ENOMEM,
- * NVLX_EBUSY. */
+/* Gives a chunk for a list that has `count` fragments by now, for a kernel to read or for the host. NVLX_ENOMEM, or
+ * what list_memory.h says. */
 typedef int (*nvlxi_take_chunk)(void *context, bool kernel, uint64_t count, struct nvlxi_chunk **chunk);
 typedef void (*nvlxi_give_chunk)(void *context, struct nvlxi_chunk *chunk);
 

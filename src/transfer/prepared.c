@@ -70,7 +70,7 @@ static int join_all(struct nvlx_prepared *prepared) {
     for (struct nvlxi_group *group = prepared->plan.groups; group && !code; group = group->following)
         if (group->lists[NVLXI_BY_KERNEL].count)
             code = join_chunks(prepared, &group->lists[NVLXI_BY_KERNEL]);
-    return code;
+    return code == NVLXI_FULL ? nvlxi_list_memory_refuse(&prepared->transfers->pool.lists, &prepared->plan) : code;
 }
 
 /* The plan's give_chunk: those for kernels were taken by join_chunks. */
@@ -86,8 +86,7 @@ static void give_chunk(void *context, struct nvlxi_chunk *chunk) {
 /* The plan's take_chunk: all in memory of the host, since what kernels shall read is joined later. */
 static int take_chunk(void *context, bool kernel, uint64_t count, struct nvlxi_chunk **chunk) {
     struct nvlx_prepared *prepared = context;
-    (void)kernel;
-    return nvlxi_list_memory_borrow(&prepared->transfers->pool.lists, false, count, chunk);
+    return nvlxi_list_memory_borrow_for_host(&prepared->transfers->pool.lists, kernel, count, chunk);
 }
 
 static int enter(void *holder) {

@@ -202,10 +202,9 @@ static int check_and_enter(struct nvlxi_transfers *t, const struct nvlxi_admissi
     return code;
 }
 
-/* What takes a driver is done here, between two attempts, with the tables free. */
-int nvlxi_transfer_admit(struct nvlxi_transfers *transfers, const struct nvlxi_admission *admission) {
+/* What takes a driver is done here, between two attempts, with the tables free. NVLXI_FULL is not told. */
+static int admit(struct nvlxi_transfers *transfers, const struct nvlxi_admission *admission, bool polled) {
     size_t bytes = NVLXI_BLOCK_BYTES;
-    bool polled = false;
     struct nvlxi_patience patience = {0};
     for (;;) {
         int code = check_and_enter(transfers, admission);
@@ -214,7 +213,7 @@ int nvlxi_transfer_admit(struct nvlxi_transfers *transfers, const struct nvlxi_a
         } else if (code == NVLXI_GROW) {
             code = nvlxi_list_memory_grow(&transfers->pool.lists, bytes);
             bytes *= 2;
-        } else if (code == NVLX_EBUSY && !polled) {
+        } else if ((code == NVLX_EBUSY || code == NVLXI_FULL) && !polled) {
             nvlxi_transfers_progress(transfers);
             polled = true;
             code = 0;
@@ -225,6 +224,30 @@ int nvlxi_transfer_admit(struct nvlxi_transfers *transfers, const struct nvlxi_a
             return code;
         nvlxi_plan_reset(admission->plan, admission->plan->mechanism);
     }
+}
+
+static int refuse(void *plan) {
+    return nvlxi_list_memory_refuse(((struct nvlxi_plan *)plan)->context, plan);
+}
+
+/* A list for which there is no room is planned again in memory of the host: so that it is known how much it needs. */
+static int tell_full(struct nvlxi_transfers *transfers, const struct nvlxi_admission *admission) {
+    struct nvlxi_plan *plan = admission->plan;
+    const nvlxi_take_chunk take_chunk = plan->take_chunk;
+    struct nvlxi_admission whole = *admission;
+    whole.portions = false;
+    whole.enter = refuse;
+    whole.holder = plan;
+    nvlxi_plan_reset(plan, plan->mechanism);
+    plan->take_chunk = nvlxi_list_memory_borrow_for_host;
+    int code = admit(transfers, &whole, true);
+    plan->take_chunk = take_chunk;
+    return code;
+}
+
+int nvlxi_transfer_admit(struct nvlxi_transfers *transfers, const struct nvlxi_admission *admission) {
+    int code = admit(transfers, admission, false);
+    return code == NVLXI_FULL ? tell_full(transfers, admission) : code;
 }
 
 struct start { /* of a request that is in flight */

@@ -349,7 +349,7 @@ static void little_memory_is_used_up(void) {
     for (size_t i = 0; i < 2 * NEEDED; i++)
         ops[i] = op(NVLX_OP_READ, 0, 40 * i, 13 * (2 * NEEDED - 1 - i), 13);
     expect_transfer(ops, COUNT_OF_OPS, NVLX_MECHANISM_KERNEL);
-    REFUSED(try_transfer(ops, 2 * NEEDED, NVLX_MECHANISM_KERNEL, &none), NVLX_EBUSY, "6144 bytes more");
+    REFUSED(try_transfer(ops, 2 * NEEDED, NVLX_MECHANISM_KERNEL, &none), NVLX_EBUSY, "config.list_memory allows");
     expect_transfer(ops, COUNT_OF_OPS, NVLX_MECHANISM_AUTO);
     bench_apply(&bench, ops, COUNT_OF_OPS);
     bench_compare(&bench, "with little memory");
