@@ -138,8 +138,9 @@ enum {
     NVLX_BACKEND_AUTO = 0, /* what the environment variable NVLX_BACKEND names, else cuda where a driver and a GPU
                               answer, else host: then a warning tells why it is not cuda, once a process */
     NVLX_BACKEND_CUDA = 1, /* NVIDIA GPUs */
-    NVLX_BACKEND_HOST =
-        2 /* software GPUs in shared memory, NVLX_HOST_GPUS of them (default 2): for tests without a GPU */
+    NVLX_BACKEND_HOST = 2  /* software GPUs in shared memory, NVLX_HOST_GPUS of them (default 2): for tests without a
+                              GPU. Its cudaMalloc memory is shared only with processes of the same user, group and PID
+                              namespace; to others a transfer gives NVLX_ENOTSUP. The other kinds have no such limit */
 };
 
 enum {

@@ -66,6 +66,11 @@ for kind in vmm vmm_chunks pool; do
     try "each sees one GPU" $kind moved "env CUDA_VISIBLE_DEVICES=0" "env CUDA_VISIBLE_DEVICES=${SECOND_GPU:-0}"
 done
 try "same user" cuda_malloc moved env env
+if [[ $backend == host ]]; then
+    try "another user, allowed" cuda_malloc "nvlx_transfer: not supported:*same user*NVLX_ALLOC_VMM*nvlx_serve*" env "$other" $stranger
+else
+    try "another user, allowed" cuda_malloc moved env "$other" $stranger
+fi
 try "another user, not allowed" vmm "nvlx_connect:*user $stranger*" env "$other" 0
 try "PID namespaces of their own, equal PIDs" cuda_malloc "nvlx_transfer:*pid*NVLX_ALLOC_VMM*nvlx_serve*" "$own" "$own"
 ((failed)) || echo "all as it should be"

@@ -1,7 +1,8 @@
 /* The host backend's cudaMalloc memory: /proc carries its handles. SPDX-License-Identifier: Apache-2.0
  *
  * An allocation is a sealed file that stays open until it is freed, so that a peer can open it through
- * /proc/<pid>/fd/<fd>. That needs one PID namespace: where CUDA opens a handle from another one, this backend cannot.
+ * /proc/<pid>/fd/<fd>. That needs one PID namespace, and the right to look into the owner, as the same user and group
+ * have it: where CUDA opens a handle all the same, this backend cannot.
  *
  * Allocations may lie back to back, as with CUDA: the system puts each file's pages right below the last one's, and
  * every other allocation begins as late in its first page as lets it end with its last. */
@@ -36,12 +37,26 @@ static uint64_t read_start_time(const char *text) {
     return state == 'Z' || state == 'X' ? 0 : start;
 }
 
+/* A process may not look into the owner: of a failure to open something in /proc/<pid>. */
+static bool is_forbidden(int reason) {
+    return reason == EACCES || reason == EPERM;
+}
+
+static int fail_forbidden(int32_t pid, int reason) {
+    return nvlxi_fail(NVLX_ENOTSUP,
+                      "the memory of process %d cannot be opened by its legacy handle: on the host backend only a "
+                      "process of the same user and group may (%s); " NVLXI_LEGACY_REMEDY,
+                      (int)pid, strerror(reason));
+}
+
 /* When a process was started, in clock ticks after boot; 0 if there is none, or only a corpse that nobody has waited
  * for. Fails where that cannot be told. */
 static int find_start_time(int32_t pid, uint64_t *start) {
     char path[64], text[1024];
     snprintf(path, sizeof path, "/proc/%" PRId32 "/stat", pid);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 && is_forbidden(errno)) /* /proc may be mounted so */
+        return fail_forbidden(pid, errno);
     if (fd < 0 && nvlxi_system_code(errno, 0))
         return nvlxi_fail(NVLX_ENOMEM, "cannot tell whether process %d lives: %s", (int)pid, strerror(errno));
     ssize_t length = fd < 0 ? 0 : read(fd, text, sizeof text - 1);
@@ -212,6 +227,8 @@ static int open_file(const struct nvlxi_host_handle *handle) {
     int found = open(path, O_PATH | O_CLOEXEC);
     if (found < 0 && errno == ENOENT)
         return nvlxi_fail(NVLX_ESTALE, "process %d has freed segment %" PRIu64, (int)handle->pid, handle->serial);
+    if (found < 0 && is_forbidden(errno))
+        return fail_forbidden(handle->pid, errno);
     if (found < 0)
         return nvlxi_fail(nvlxi_system_code(errno, NVLX_EDEVICE), "cannot reach the memory of process %d: %s",
                           (int)handle->pid, strerror(errno));
