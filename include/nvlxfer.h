@@ -232,7 +232,8 @@ int nvlx_free(struct nvlx_engine *engine, void *address);
 
 /* Copies `length` bytes between local memory, each side host memory or device memory of this process, and waits for it.
  * A side in device memory lies in one allocation, or in chunks that lie back to back in one reservation. A convenience
- * to fill and to check buffers; blocks. */
+ * to fill and to check buffers; blocks. NVLX_EINVAL: the sides overlap and are not the same. NVLX_ERANGE: a side leaves
+ * its allocation. */
 int nvlx_memcpy(struct nvlx_engine *engine, void *destination, const void *source, size_t length);
 
 enum {

@@ -324,6 +324,10 @@ int nvlx_memcpy(struct nvlx_engine *engine, void *destination, const void *sourc
         return code;
     if ((code = nvlxi_pointer_check(destination, "destination")) || (code = nvlxi_pointer_check(source, "source")))
         return code;
+    const uintptr_t to = (uintptr_t)destination, from = (uintptr_t)source;
+    if (to != from && (to > from ? to - from : from - to) < length)
+        return nvlxi_fail(NVLX_EINVAL, "%zu bytes: the destination %p and the source %p overlap", length, destination,
+                          source);
     return engine->ops->memcpy(engine->device, destination, source, length);
 }
 

@@ -112,7 +112,7 @@ struct nvlxi_device_ops {
     int (*alloc)(struct nvlxi_device *device, const struct nvlxi_alloc *alloc, void **address);
     int (*free)(struct nvlxi_device *device, void *address);
     /* Copies between host and device memory of this process, mapped ones included, any direction, and waits.
-     * NVLX_EDEVICE if the destination is mapped read-only, or a side crosses a border (see copy). */
+     * NVLX_EDEVICE if the destination is mapped read-only; NVLX_ERANGE if a side crosses a border (see copy). */
     int (*memcpy)(struct nvlxi_device *device, void *destination, const void *source, size_t length);
 
     /* The allocation under `address`. NVLX_ENOTSUP if it is not memory that can be shared; the message names the kind

@@ -188,6 +188,21 @@ static void structs_that_are_filled(void) {
 
 /* ---- Arguments ----------------------------------------------------------------------------------------- */
 
+static void memcpy_sides(void) {
+    char bytes[16] = "0123456789";
+    begin();
+    REFUSED(nvlx_memcpy(engine, bytes, bytes + 1, 4), NVLX_EINVAL, "overlap");
+    REFUSED(nvlx_memcpy(engine, bytes + 3, bytes, 4), NVLX_EINVAL, "overlap");
+    REFUSED(nvlx_memcpy(engine, memory + 1, memory, 2), NVLX_EINVAL, "overlap");
+    OK(nvlx_memcpy(engine, memory, memory, 4));
+    OK(nvlx_memcpy(engine, bytes, bytes + 4, 4));
+    EXPECT(!memcmp(bytes, "4567456789", 10));
+    REFUSED(nvlx_memcpy(engine, bytes, memory + SIZE - 4, 5), NVLX_ERANGE, "leave their allocation");
+    REFUSED(nvlx_memcpy(engine, memory + SIZE - 4, bytes, 5), NVLX_ERANGE, "leave their allocation");
+    OK(nvlx_memcpy(engine, memory + SIZE - 4, bytes, 4));
+    end();
+}
+
 static void pointers(void) {
     void *address;
     char *text;
@@ -296,6 +311,7 @@ int main(int argc, char **argv) {
                                         {"structs_of_all_ages", structs_of_all_ages},
                                         {"missing_tails_take_the_defaults", missing_tails_take_the_defaults},
                                         {"structs_that_are_filled", structs_that_are_filled},
+                                        {"memcpy_sides", memcpy_sides},
                                         {"pointers", pointers},
                                         {"asking_is_not_logged", asking_is_not_logged},
                                         {"values", values},

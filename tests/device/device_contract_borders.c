@@ -55,7 +55,7 @@ static void expect_border(const struct pair *pair, uint64_t other) {
                                   (struct nvlxi_fragment){other + length, pair->lower + half, length}));
     EXPECT(NVLX_EDEVICE, copy_two(lane, (struct nvlxi_fragment){pair->lower + half, other, length},
                                   (struct nvlxi_fragment){pair->lower + half, other + length, length}));
-    EXPECT(NVLX_EDEVICE, me.ops->memcpy(me.device, (void *)(uintptr_t)other, (void *)(uintptr_t)(pair->upper - 1), 2));
+    EXPECT(NVLX_ERANGE, me.ops->memcpy(me.device, (void *)(uintptr_t)other, (void *)(uintptr_t)(pair->upper - 1), 2));
     while (me.ops->lane_query(lane) == NVLX_EAGAIN)
         continue;
     assert_int_equal(wrong(other, 2 * length, BLANK), 0);

@@ -96,9 +96,9 @@ static void memcpy_stays_inside(void **state) {
     EXPECT(0, alloc_plain(&me, 0, 1024, &address));
     EXPECT(0, ops->memcpy(me.device, address, bytes, 1024));
     EXPECT(0, ops->memcpy(me.device, (char *)address + 1024 - 1, bytes, 1));
-    EXPECT(NVLX_EDEVICE, ops->memcpy(me.device, (char *)address + 1, bytes, 1024));
+    EXPECT(NVLX_ERANGE, ops->memcpy(me.device, (char *)address + 1, bytes, 1024));
     expect_words("leave their allocation");
-    EXPECT(NVLX_EDEVICE, ops->memcpy(me.device, bytes, address, sizeof bytes));
+    EXPECT(NVLX_ERANGE, ops->memcpy(me.device, bytes, address, sizeof bytes));
     EXPECT(0, ops->free(me.device, address));
 }
 

@@ -129,6 +129,37 @@ static int memcpy_gpu(struct nvlxi_device *device, const void *destination, cons
     return code;
 }
 
+/* Of what the driver calls the range of an address: of a chunk, its reservation. 0: it does not tell. */
+static uint64_t range_start(CUdeviceptr address) {
+    CUpointer_attribute names[] = {CU_POINTER_ATTRIBUTE_RANGE_START_ADDR};
+    uint64_t start = 0;
+    void *values[] = {&start};
+    return nvlxi_cuda_driver.cuPointerGetAttributes(1, names, values, address) ? 0 : start;
+}
+
+/* Whether bytes of a GPU leave the allocation in which they begin, or the chunks of its reservation. */
+static bool leaves(const void *address, size_t length) {
+    const CUdeviceptr first = (CUdeviceptr)(uintptr_t)address;
+    CUdeviceptr base;
+    size_t size;
+    if (nvlxi_cuda_driver.cuMemGetAddressRange(&base, &size, first))
+        return false; /* no memory of a GPU */
+    while (base + size - first < length) {
+        const CUdeviceptr next = base + size;
+        if (nvlxi_cuda_driver.cuMemGetAddressRange(&base, &size, next) ||
+            range_start(next) != range_start(first))
+            return true;
+    }
+    return false;
+}
+
+static int memcpy_failure(cudaError_t error, const void *destination, const void *source, size_t length) {
+    const bool to = error == cudaErrorInvalidValue && leaves(destination, length);
+    if (to || (error == cudaErrorInvalidValue && leaves(source, length)))
+        return nvlxi_fail(NVLX_ERANGE, "%zu bytes at %p leave their allocation", length, to ? destination : source);
+    return nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "copying with cudaMemcpyAsync");
+}
+
 /* By a stream of its own: the default streams are the caller's, and a synchronous copy within devices does not wait. */
 int nvlxi_cuda_memcpy(struct nvlxi_device *device, void *destination, const void *source, size_t length) {
     struct nvlxi_cuda_entry entry;
@@ -143,8 +174,9 @@ int nvlxi_cuda_memcpy(struct nvlxi_device *device, void *destination, const void
             error = cudaStreamSynchronize(stream);
         cudaStreamDestroy(stream);
     }
+    code = error ? memcpy_failure(error, destination, source, length) : 0;
     nvlxi_cuda_leave(&entry);
-    return error ? nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "copying with cudaMemcpyAsync") : 0;
+    return code;
 }
 
 /* What CUDA calls memory that is not a GPU's alone, and the remedy; NULL if it is. */

@@ -79,7 +79,7 @@ static int host_uuid(struct nvlxi_device *device, int gpu, uint8_t uuid[NVLXI_UU
 static int host_memcpy(struct nvlxi_device *device, void *destination, const void *source, size_t length) {
     (void)device;
     const struct nvlxi_fragment fragment = {(uintptr_t)destination, (uintptr_t)source, length};
-    int code = length ? nvlxi_host_check_copies(&fragment, 1) : 0;
+    int code = length ? nvlxi_host_check_copies(&fragment, 1, NVLX_ERANGE) : 0;
     if (code)
         return code;
     memcpy(destination, source, length);

@@ -46,8 +46,9 @@ static_assert(sizeof(struct nvlxi_host_pool_handle) == NVLXI_HANDLE_BYTES, "as l
 /* NVLX_EINVAL: there is no such GPU, or it may not be worked on. */
 int nvlxi_host_check_gpu(const struct nvlxi_device *device, int gpu);
 
-/* NVLX_EDEVICE if one of the copies goes to a mapping that may only be read, or crosses a border on either side. */
-int nvlxi_host_check_copies(const struct nvlxi_fragment *list, size_t count);
+/* NVLX_EDEVICE if one of the copies goes to a mapping that may only be read; `crossing` if one crosses a border on
+ * either side. */
+int nvlxi_host_check_copies(const struct nvlxi_fragment *list, size_t count, int crossing);
 
 /* The slots of nvlxi_device_ops, as device.h describes them. */
 int nvlxi_host_alloc(struct nvlxi_device *device, const struct nvlxi_alloc *alloc, void **address);

@@ -324,7 +324,7 @@ static struct job *job_make(enum job_kind kind) {
 
 int nvlxi_host_copy(struct nvlxi_lane *lane, const struct nvlxi_copy *copy) {
     const struct nvlxi_fragment fragment = {copy->destination, copy->source, copy->length};
-    int code = nvlxi_host_check_copies(&fragment, 1);
+    int code = nvlxi_host_check_copies(&fragment, 1, NVLX_EDEVICE);
     if (code)
         return code;
     struct job *job = job_make(JOB_COPY);
@@ -354,7 +354,7 @@ int nvlxi_host_copy_list(struct nvlxi_lane *lane, const struct nvlxi_fragment *l
                          int source_gpu) {
     (void)destination_gpu;
     (void)source_gpu;
-    int code = nvlxi_host_check_copies(list, count);
+    int code = nvlxi_host_check_copies(list, count, NVLX_EDEVICE);
     for (size_t first = 0; first < count && !code; first += BATCH)
         code = queue_list(lane, list + first, nvlxi_min(BATCH, count - first));
     return code;
@@ -363,7 +363,7 @@ int nvlxi_host_copy_list(struct nvlxi_lane *lane, const struct nvlxi_fragment *l
 int nvlxi_host_copy_kernel(struct nvlxi_lane *lane, const struct nvlxi_kernel *kernel) {
     int code = 0;
     for (uint32_t i = 0; i < kernel->part_count && !code; i++)
-        code = nvlxi_host_check_copies(kernel->parts[i].list, kernel->parts[i].count);
+        code = nvlxi_host_check_copies(kernel->parts[i].list, kernel->parts[i].count, NVLX_EDEVICE);
     if (code)
         return code;
     struct job *job = job_make(JOB_KERNEL);

@@ -350,13 +350,13 @@ static bool is_read_only(const struct nvlxi_fragment *copy) {
     return tfind(&key, &read_only, by_address) != NULL;
 }
 
-static int fail_crossing(uint64_t address, uint64_t length, const struct reach *reach) {
-    return nvlxi_fail(NVLX_EDEVICE,
+static int fail_crossing(int code, uint64_t address, uint64_t length, const struct reach *reach) {
+    return nvlxi_fail(code,
                       "%" PRIu64 " bytes at 0x%" PRIx64 " leave their allocation, which is 0x%" PRIx64 " + %" PRIu64,
                       length, address, reach->base, reach->size);
 }
 
-int nvlxi_host_check_copies(const struct nvlxi_fragment *list, size_t count) {
+int nvlxi_host_check_copies(const struct nvlxi_fragment *list, size_t count, int crossing) {
     struct reach to = {0}, from = {0};
     size_t i = 0;
     bool writable = true, inside_to = true, inside_from = true;
@@ -373,6 +373,6 @@ int nvlxi_host_check_copies(const struct nvlxi_fragment *list, size_t count) {
         return nvlxi_fail(NVLX_EDEVICE, "%" PRIu64 " bytes at 0x%" PRIx64 " are in a mapping that may only be read",
                           list[i].length, list[i].destination);
     if (!inside_to)
-        return fail_crossing(list[i].destination, list[i].length, &to);
-    return inside_from ? 0 : fail_crossing(list[i].source, list[i].length, &from);
+        return fail_crossing(crossing, list[i].destination, list[i].length, &to);
+    return inside_from ? 0 : fail_crossing(crossing, list[i].source, list[i].length, &from);
 }
