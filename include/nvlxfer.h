@@ -407,7 +407,7 @@ static inline void nvlx_serve_options_init(struct nvlx_serve_options *options) {
  * waits where others have used it up. The thread that serves also closes what peers of this engine have withdrawn,
  * which on cuda waits for running kernels: meanwhile nobody is served, and whoever fetches file descriptors waits, 10
  * seconds at most. May block for up to a second if others are about to serve in the same folder, or at the same
- * "@name". NVLX_EEXIST: another process serves there, the path is no socket, or this engine serves already.
+ * "@name". NVLX_EEXIST: another engine serves there, the path is no socket, or this engine serves already.
  * NVLX_EACCES: the folder does not let it. NVLX_ENOENT: it is not there, or its path is a loop of links. NVLX_ENOMEM:
  * its disk is full, or too many files are open. NVLX_EBUSY: others keep the folder locked. */
 int nvlx_serve(struct nvlx_engine *engine, const char *address, const struct nvlx_serve_options *options);
@@ -420,7 +420,8 @@ int nvlx_serve(struct nvlx_engine *engine, const char *address, const struct nvl
  * timeouts in a loop work too. The caller closes the peer (nvlx_peer_close). NVLX_ETIMEDOUT: nobody serves, or does not
  * answer. NVLX_EACCES: this user may not connect. NVLX_EBUSY: the server has as many connections as it allows.
  * NVLX_EVERSION: it speaks another major version of the protocol. NVLX_ENOENT: the path leads through what is no
- * folder. Else as nvlx_peer_open, or why the server cannot write its descriptor. */
+ * folder. NVLX_EINVAL, at once: what is there is a file or a folder, no socket. Else as nvlx_peer_open, or why the
+ * server cannot write its descriptor. */
 int nvlx_connect(struct nvlx_engine *engine, const char *address, int64_t timeout_ns, struct nvlx_peer **peer);
 
 /* Whether the peer is alive, as far as known; does not block. NVLX_ESTALE: the connection that nvlx_connect made has

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/base.h"
@@ -274,6 +275,18 @@ bool nvlxi_connection_pause(uint64_t *pause, uint64_t deadline) {
     return true;
 }
 
+static const char *kind_of(mode_t mode) {
+    return S_ISDIR(mode) ? "a folder" : S_ISREG(mode) ? "a file" : S_ISFIFO(mode) ? "a pipe" : "a device";
+}
+
+/* At what is no socket nobody will serve: no waiting helps. */
+static int check_kind(const char *address) {
+    struct stat status;
+    if (address[0] != '/' || stat(address, &status) || S_ISSOCK(status.st_mode))
+        return 0;
+    return nvlxi_fail(NVLX_EINVAL, "cannot connect to \"%s\": it is %s, no socket", address, kind_of(status.st_mode));
+}
+
 int nvlxi_connection_open(struct nvlxi_connection *connection, const char *address, enum nvlxi_protocol_role role,
                           bool wait, uint64_t deadline) {
     uint64_t pause = NVLXI_PAUSE_NS;
@@ -285,6 +298,8 @@ int nvlxi_connection_open(struct nvlxi_connection *connection, const char *addre
     while ((code = try_to_open(connection, role, deadline, &reason)) == 1) {
         if (reason != EAGAIN && !wait)
             return nvlxi_fail(NVLX_ESTALE, "nobody serves at \"%s\" any more: the peer is gone", address);
+        if (reason == ECONNREFUSED && (code = check_kind(address)))
+            return code;
         if (!nvlxi_connection_pause(&pause, deadline))
             return nvlxi_fail(NVLX_ETIMEDOUT, "cannot connect to \"%s\" in time: %s", address, strerror(reason));
     }

@@ -60,7 +60,8 @@ struct nvlxi_connection {
 
 /* Connects and exchanges greetings. `wait`: tries again while nobody serves there, else that is NVLX_ESTALE. The
  * deadline (nvlxi_now_ns) is for finding a server: NVLX_ETIMEDOUT; one that is there has a second to answer in any
- * case. Else as the server refuses, or NVLX_EACCES: no permission for the socket file. */
+ * case. NVLX_EINVAL: with `wait`, what is at the address is no socket. Else as the server refuses, or NVLX_EACCES: no
+ * permission for the socket file. */
 int nvlxi_connection_open(struct nvlxi_connection *connection, const char *address, enum nvlxi_protocol_role role,
                           bool wait, uint64_t deadline);
 void nvlxi_connection_close(struct nvlxi_connection *connection);

@@ -59,7 +59,14 @@ static void addresses_are_checked(void) {
     snprintf(file, sizeof file, "%s-file", address);
     fclose(fopen(file, "we"));
     REFUSED(nvlx_serve(engine, file, NULL), NVLX_EEXIST, "no socket");
+    REFUSED(nvlx_connect(engine, file, -1, &peer), NVLX_EINVAL, "it is a file, no socket");
     unlink(file);
+    REFUSED(nvlx_connect(engine, "/tmp", -1, &peer), NVLX_EINVAL, "it is a folder, no socket");
+    REFUSED(nvlx_connect(engine, "/dev/null", -1, &peer), NVLX_EINVAL, "it is a device, no socket");
+    EQUAL(0, symlink("/tmp", file));
+    REFUSED(nvlx_connect(engine, file, -1, &peer), NVLX_EINVAL, "it is a folder, no socket");
+    unlink(file);
+    REFUSED(nvlx_connect(engine, file, 0, &peer), NVLX_ETIMEDOUT, strerror(ENOENT));
     path[107] = '\0';
     unlink(path);
     OK(nvlx_serve(engine, path, NULL));

@@ -146,8 +146,7 @@ static bool leaves(const void *address, size_t length) {
         return false; /* no memory of a GPU */
     while (base + size - first < length) {
         const CUdeviceptr next = base + size;
-        if (nvlxi_cuda_driver.cuMemGetAddressRange(&base, &size, next) ||
-            range_start(next) != range_start(first))
+        if (nvlxi_cuda_driver.cuMemGetAddressRange(&base, &size, next) || range_start(next) != range_start(first))
             return true;
     }
     return false;
