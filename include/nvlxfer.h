@@ -45,7 +45,8 @@
  *   worker a lane. There are no other threads. Nothing survives nvlx_engine_destroy.
  * - Structs that callers fill begin with their size: set every field by the struct's init function first. It is
  *   compiled into the caller, so that a library with longer structs serves programs built with shorter ones. From other
- *   languages: zero the struct, set `size`, and region_options.access. A NULL pointer to options means the defaults.
+ *   languages: zero the struct, set `size`, and region_options.access. A size that ends inside a field gives
+ * NVLX_EINVAL. A NULL pointer to options means the defaults.
  * - Bounds and access rights protect from mistakes, not from malice: who holds a descriptor can open the whole
  *   segments that it names. Treat it as a secret.
  *

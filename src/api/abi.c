@@ -12,13 +12,21 @@ const char *nvlx_version(void) {
     return TEXT(NVLX_VERSION_MAJOR) "." TEXT(NVLX_VERSION_MINOR) "." TEXT(NVLX_VERSION_PATCH);
 }
 
+/* Whatever its fields are, a struct with a size_t has such a size, in every version: any other ends inside a field. */
+static int check_size(size_t size, const char *name, const char *remedy) {
+    if (size < sizeof size || size > 65536 || size % sizeof size)
+        return nvlxi_fail(NVLX_EINVAL, "struct %s has size %zu, as in no version: %s", name, size, remedy);
+    return 0;
+}
+
 int nvlxi_struct_take(void *known, size_t known_size, const void *given, const char *name) {
     size_t size;
     if (!given)
         return 0;
     memcpy(&size, given, sizeof size);
-    if (size < sizeof size || size > 65536)
-        return nvlxi_fail(NVLX_EINVAL, "struct %s has size %zu: it was not set by its init function", name, size);
+    int code = check_size(size, name, "it was not set by its init function");
+    if (code)
+        return code;
     for (size_t i = known_size; i < size; i++)
         if (((const char *)given)[i])
             return nvlxi_fail(NVLX_ENOTSUP, "struct %s sets byte %zu, which this version (%s) does not know", name, i,
@@ -28,13 +36,16 @@ int nvlxi_struct_take(void *known, size_t known_size, const void *given, const c
     return 0;
 }
 
-int nvlxi_struct_give(void *given, const void *made, size_t made_size, const char *name) {
+int nvlxi_struct_give(void *given, const void *made, size_t made_size, size_t tail, const char *name) {
     size_t size;
     if (!given)
         return nvlxi_fail(NVLX_EINVAL, "struct %s is NULL", name);
     memcpy(&size, given, sizeof size);
-    if (size < sizeof size || size > 65536)
-        return nvlxi_fail(NVLX_EINVAL, "struct %s has size %zu: set it to sizeof(struct %s)", name, size, name);
+    int code = check_size(size, name, "set it by sizeof");
+    if (!code && size > tail && size < made_size)
+        code = nvlxi_fail(NVLX_EINVAL, "struct %s has size %zu, which ends inside its last field", name, size);
+    if (code)
+        return code;
     memset(given, 0, size);
     memcpy(given, made, nvlxi_min(size, made_size));
     memcpy(given, &size, sizeof size);

@@ -7,10 +7,12 @@
 #include <stddef.h>
 
 /* Copies what the caller filled over the defaults in `known`: an older caller's missing tail keeps them; a newer
- * caller's tail must be zero. NULL changes nothing. NVLX_EINVAL, NVLX_ENOTSUP. */
+ * caller's tail must be zero. NULL changes nothing. NVLX_EINVAL: also for a size that ends inside a field.
+ * NVLX_ENOTSUP. */
 int nvlxi_struct_take(void *known, size_t known_size, const void *given, const char *name);
 
-/* Gives as much of `made` as the caller's struct has room for. NVLX_EINVAL. */
-int nvlxi_struct_give(void *given, const void *made, size_t made_size, const char *name);
+/* Gives as much of `made` as the caller's struct has room for; what begins at `tail`, an array, whole or not at all.
+ * NVLX_EINVAL. */
+int nvlxi_struct_give(void *given, const void *made, size_t made_size, size_t tail, const char *name);
 
 #endif

@@ -119,7 +119,7 @@ static int request_info(struct nvlx_request *request, struct nvlx_request_info *
     if (code)
         return code;
     nvlxi_request_info(request, &made);
-    return nvlxi_struct_give(info, &made, sizeof made, "nvlx_request_info");
+    return nvlxi_struct_give(info, &made, sizeof made, offsetof(struct nvlx_request_info, error), "nvlx_request_info");
 }
 
 int nvlx_request_get_info(struct nvlx_request *request, struct nvlx_request_info *info) {

@@ -128,8 +128,12 @@ static void structs_of_all_ages(void) {
     for (const struct given *one = all; one < all + COUNT(all); one++) {
         memset(&given, 0, sizeof given);
         OK(one->call(NULL));
-        for (given.size = sizeof given.size; given.size <= sizeof given; given.size++)
-            OK(one->call(&given));
+        for (given.size = sizeof given.size; given.size <= sizeof given; given.size++) {
+            if (given.size % sizeof given.size == 0)
+                OK(one->call(&given));
+            else /* inside a pointer, say */
+                REFUSED(one->call(&given), NVLX_EINVAL, one->name);
+        }
         snprintf(words, sizeof words, "struct %s sets byte %zu", one->name, one->size + 40);
         given.bytes[one->size + 40] = 1;
         given.size = sizeof given;
@@ -163,6 +167,25 @@ static void missing_tails_take_the_defaults(void) {
     end();
 }
 
+/* A text that was cut would have no end. */
+static void texts_are_filled_whole(void) {
+    struct nvlx_request_info info;
+    struct nvlx_request *request;
+    begin();
+    OK(nvlx_transfer(engine, NULL, 0, NULL, &request));
+    memset(&info, 77, sizeof info);
+    for (info.size = sizeof info - 8; info.size > offsetof(struct nvlx_request_info, error); info.size -= 8)
+        REFUSED(nvlx_request_get_info(request, &info), NVLX_EINVAL, "inside its last field");
+    EQUAL(77, info.error[0]);
+    OK(nvlx_request_get_info(request, &info)); /* an older caller's, which ends before */
+    EQUAL(77, info.error[0]);
+    info.size = sizeof info;
+    OK(nvlx_request_get_info(request, &info));
+    EQUAL(0, info.error[0]);
+    OK(nvlx_request_free(request));
+    end();
+}
+
 static void structs_that_are_filled(void) {
     struct { /* an older caller's, and what follows it */
         struct nvlx_engine_info info;
@@ -179,6 +202,8 @@ static void structs_that_are_filled(void) {
     OK(nvlx_engine_get_info(engine, &given.info));
     EQUAL(1, given.info.handles_exported);
     EXPECT(given.guard[0] == 0 && given.guard[99] == 0); /* a newer caller's fields are 0 */
+    given.info.size = offsetof(struct nvlx_engine_info, handles_exported) + 1;
+    REFUSED(nvlx_engine_get_info(engine, &given.info), NVLX_EINVAL, "as in no version");
     given.info.size = 0;
     REFUSED(nvlx_engine_get_info(engine, &given.info), NVLX_EINVAL, "size 0");
     REFUSED(nvlx_engine_get_info(engine, NULL), NVLX_EINVAL, "nvlx_engine_info is NULL");
@@ -310,6 +335,7 @@ int main(int argc, char **argv) {
                                         {"host_memory_is_refused", host_memory_is_refused},
                                         {"structs_of_all_ages", structs_of_all_ages},
                                         {"missing_tails_take_the_defaults", missing_tails_take_the_defaults},
+                                        {"texts_are_filled_whole", texts_are_filled_whole},
                                         {"structs_that_are_filled", structs_that_are_filled},
                                         {"memcpy_sides", memcpy_sides},
                                         {"pointers", pointers},
