@@ -49,12 +49,17 @@ static void unlock_folder(int lock) {
     close(lock);
 }
 
-/* Whether nobody listens behind the socket file. */
-static bool is_dead(const struct sockaddr_un *address, socklen_t length) {
+/* Whether nobody listens behind the socket file. `own`: this process does. */
+static bool is_dead(const struct sockaddr_un *address, socklen_t length, bool *own) {
+    struct ucred server = {0};
+    socklen_t size = sizeof server;
     int probe = nvlxi_fork_files_socket();
+    *own = false;
     if (probe < 0)
         return false;
-    bool dead = connect(probe, (const struct sockaddr *)address, length) && errno == ECONNREFUSED;
+    bool connected = connect(probe, (const struct sockaddr *)address, length) == 0;
+    bool dead = !connected && errno == ECONNREFUSED;
+    *own = connected && !getsockopt(probe, SOL_SOCKET, SO_PEERCRED, &server, &size) && server.pid == getpid();
     nvlxi_fork_files_close(probe);
     return dead;
 }
@@ -62,12 +67,13 @@ static bool is_dead(const struct sockaddr_un *address, socklen_t length) {
 /* An abstract name at which nobody listens is about to be free, or to be listened at: a child has its socket that was
  * forked a moment ago. */
 static int bind_patiently(int socket, const struct sockaddr_un *address, socklen_t length) {
+    bool own;
     for (int i = 0;; i++) {
         if (bind(socket, (const struct sockaddr *)address, length) == 0)
             return 0;
         if (errno != EADDRINUSE || address->sun_path[0] || i == LOCK_TRIES)
             return -1;
-        if (!is_dead(address, length)) {
+        if (!is_dead(address, length, &own)) {
             errno = EADDRINUSE;
             return -1;
         }
@@ -77,14 +83,16 @@ static int bind_patiently(int socket, const struct sockaddr_un *address, socklen
 
 static int bind_socket(struct nvlxi_listener *listener, const struct sockaddr_un *address, socklen_t length) {
     struct stat status;
+    bool own;
     if (bind_patiently(listener->socket, address, length) == 0)
         return 0;
     if (errno != EADDRINUSE)
         return nvlxi_fail(nvlxi_socket_code(errno), "cannot serve at \"%s\": %s", listener->address, strerror(errno));
     if (address->sun_path[0] && lstat(address->sun_path, &status) == 0 && !S_ISSOCK(status.st_mode))
         return nvlxi_fail(NVLX_EEXIST, "cannot serve at \"%s\": it is there already, and no socket", listener->address);
-    if (!address->sun_path[0] || !is_dead(address, length))
-        return nvlxi_fail(NVLX_EEXIST, "cannot serve at \"%s\": another process serves there", listener->address);
+    if (!is_dead(address, length, &own) || !address->sun_path[0])
+        return nvlxi_fail(NVLX_EEXIST, "cannot serve at \"%s\": another %s serves there", listener->address,
+                          own ? "engine of this process" : "process");
     if (unlink(address->sun_path) || bind(listener->socket, (const struct sockaddr *)address, length))
         return nvlxi_fail(nvlxi_socket_code(errno), "cannot take over the dead socket \"%s\": %s", listener->address,
                           strerror(errno));

@@ -71,7 +71,7 @@ static void addresses_are_checked(void) {
     unlink(path);
     OK(nvlx_serve(engine, path, NULL));
     struct nvlx_engine *other = make_engine(0);
-    REFUSED(nvlx_serve(other, path, NULL), NVLX_EEXIST, "another process");
+    REFUSED(nvlx_serve(other, path, NULL), NVLX_EEXIST, "another engine of this process");
     REFUSED(nvlx_serve(engine, address, NULL), NVLX_EEXIST, "serves already");
     peer = connect_to(other, path);
     OK(nvlx_engine_destroy(other));
@@ -202,6 +202,29 @@ static void contender_role(int socket) {
     OK(nvlx_engine_destroy(contender));
 }
 
+static void who_serves_is_told(void) {
+    struct child contender;
+    int code;
+    begin();
+    const char *const addresses[] = {address, own_name()};
+    for (size_t i = 0; i < COUNT(addresses); i++) {
+        char at[64] = {0};
+        snprintf(at, sizeof at, "%s", addresses[i]);
+        child_start(&contender, "contender");
+        await_child(&contender);
+        say(&contender, at);
+        get(contender.socket, &code, sizeof code);
+        EQUAL(0, code);
+        REFUSED(nvlx_serve(engine, at, NULL), NVLX_EEXIST, "another process serves there");
+        child_end(&contender);
+        struct nvlx_engine *other = make_engine(0);
+        OK(nvlx_serve(other, at, NULL));
+        REFUSED(nvlx_serve(engine, at, NULL), NVLX_EEXIST, "another engine of this process serves there");
+        OK(nvlx_engine_destroy(other));
+    }
+    end();
+}
+
 /* Of many that find the socket of a dead server, one takes it over. */
 static void one_takes_over(void) {
     struct child contenders[8];
@@ -236,6 +259,7 @@ int main(int argc, char **argv) {
                                         {"folders_that_do_not_work_are_told", folders_that_do_not_work_are_told},
                                         {"modes_follow_no_links", modes_follow_no_links},
                                         {"foreign_files_stay", foreign_files_stay},
+                                        {"who_serves_is_told", who_serves_is_told},
                                         {"one_takes_over", one_takes_over},
                                         {0}};
     static const struct role roles[] = {{"contender", contender_role}, {0}};
