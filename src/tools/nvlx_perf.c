@@ -80,11 +80,16 @@ static void set_name(struct perf_options *options, const struct setting *setting
     *(uint32_t *)place(options, setting) = read_name(setting, text);
 }
 
-/* Found out now, not after a long run. */
+/* Found out now, not after a long run; no file is left behind if it does not come to that. */
 static void set_file(struct perf_options *options, const struct setting *setting, const char *text) {
+    const bool made = access(text, F_OK) != 0;
     FILE *file = fopen(text, "a");
     if (!file || fclose(file))
         perf_die("--%s: %s: %s", setting->name, text, strerror(errno));
+    char *behind_links = made ? realpath(text, NULL) : NULL;
+    if (behind_links)
+        unlink(behind_links);
+    free(behind_links);
     *(const char **)place(options, setting) = text;
 }
 
@@ -188,10 +193,66 @@ static const struct setting settings[] = {
 };
 #define FIRST_KEY 256 /* of settings[0]: none is a character */
 
+#define HELP_WIDTH  79
+#define HELP_COLUMN 29 /* where texts begin */
+
+/* From column `at` on; further lines begin at `indent`. */
+static void print_words(const char *text, int at, int indent) {
+    for (const char *word = text; *word; word += strspn(word, " ")) {
+        const int length = (int)strcspn(word, " ");
+        if (word > text && at + 1 + length > HELP_WIDTH)
+            at = printf("\n%*s", indent, "") - 1;
+        else if (word > text)
+            at += printf(" ");
+        at += printf("%.*s", length, word);
+        word += length;
+    }
+    printf("\n");
+}
+
+static void print_option(const char *names, const char *argument, const char *text) {
+    int at = printf("%s%s%s", names, argument ? "=" : "", argument ? argument : "");
+    if (at + 2 > HELP_COLUMN) {
+        printf("\n");
+        at = 0;
+    }
+    printf("%*s", HELP_COLUMN - at, "");
+    print_words(text, HELP_COLUMN, HELP_COLUMN);
+}
+
+/* That of argp loses words, and indents titles. */
+static void print_help(void) {
+    char names[64];
+    printf("Usage: nvlx_perf [OPTION...]\n");
+    print_words(
+        "Measures how fast lists of fragments move between the memory of two processes, with libnvlxfer and, in "
+        "the same run and on the same buffers, by what CUDA offers raw. It starts the second process itself.",
+        0, 0);
+    for (size_t i = 0; i < PERF_ENTRIES(settings); i++) {
+        if (!settings[i].name) {
+            printf("\n ");
+            print_words(settings[i].doc, 1, 1);
+            continue;
+        }
+        snprintf(names, sizeof names, "      --%s", settings[i].name);
+        print_option(names, settings[i].argument, settings[i].doc);
+    }
+    printf("\n");
+    print_option("  -?, -h, --help", NULL, "prints this");
+    print_option("      --usage", NULL, "prints the options alone");
+    print_option("  -V, --version", NULL, "prints the version");
+    printf("\n");
+    print_words("Exit: 0; 1 if a byte was wrong; 2 if it could not run; 130 after Ctrl-C, having told what it had "
+                "measured.",
+                0, 0);
+}
+
 static error_t read_option(int key, char *text, struct argp_state *state) {
-    if (key == 'h')
-        argp_state_help(state, stdout, ARGP_HELP_STD_HELP);
-    else if (key == ARGP_KEY_ARG)
+    if (key == 'h' || key == '?') {
+        print_help();
+        exit(0);
+    }
+    if (key == ARGP_KEY_ARG)
         perf_die("'%s' is not an option; try --help", text);
     else if (key < FIRST_KEY || key >= (int)(FIRST_KEY + PERF_ENTRIES(settings)))
         return ARGP_ERR_UNKNOWN;
@@ -203,15 +264,10 @@ static error_t read_option(int key, char *text, struct argp_state *state) {
 /* Exits on --help and --version, and with code 2 on an option that is wrong, naming it. */
 static void read_options(struct perf_options *options, int argc, char **argv) {
     static char version[64];
-    struct argp_option table[PERF_ENTRIES(settings) + 2] = {{.key = 'h', .doc = "as --help", .group = -1}};
-    const struct argp argp = {
-        table, read_option, NULL,
-        "Measures how fast lists of fragments move between the memory of two processes, with libnvlxfer and, in the "
-        "same run and on the same buffers, by what CUDA offers raw. It starts the second process itself."
-        "\vExit: 0; 1 if a byte was wrong; 2 if it could not run; 130 after Ctrl-C, having told what it had measured.",
-        .children = NULL};
+    struct argp_option table[PERF_ENTRIES(settings) + 3] = {{.name = "help", .key = 'h'}, {.key = '?'}};
+    const struct argp argp = {.options = table, .parser = read_option};
     for (size_t i = 0; i < PERF_ENTRIES(settings); i++)
-        table[i + 1] = (struct argp_option){.name = settings[i].name,
+        table[i + 2] = (struct argp_option){.name = settings[i].name,
                                             .key = settings[i].name ? FIRST_KEY + (int)i : 0,
                                             .arg = settings[i].argument,
                                             .doc = settings[i].doc};

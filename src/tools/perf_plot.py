@@ -7,7 +7,10 @@ SPDX-License-Identifier: Apache-2.0
 import json
 import sys
 
-import matplotlib
+try:
+    import matplotlib
+except ImportError as error:
+    sys.exit(f"perf_plot.py needs matplotlib ({error}): apt-get install python3-matplotlib, or pip install matplotlib")
 
 matplotlib.use("Agg")
 matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text

@@ -112,6 +112,22 @@ printf '#!/bin/sh\nexit 1\n' >"$work/bin/python3"
 chmod +x "$work/bin/python3"
 PATH=$work/bin:$PATH expect 2 'apt-get install python3-matplotlib' "${small[@]}" --fragment 4K --plot "$work/plot.svg"
 equals "what was measured without matplotlib" 0 "$(count 'GB/s' "$work/output")"
+ln -s "$work/behind" "$work/link"
+PATH=$work/bin:$PATH expect 2 'apt-get install python3-matplotlib' --json "$work/new.json" --plot "$work/link"
+expect 2 'backend: ' --json "$work/new.json" --plot "$work/link" --backend tape
+equals "files that are left where nothing was measured" "" "$(cd "$work" && ls plot.svg new.json behind 2>/dev/null)"
+equals "a link that is left" "$work/behind" "$(readlink "$work/link")"
+echo old >"$work/old.json"
+expect 2 'backend: ' --json "$work/old.json" --backend tape
+equals "a file that was there" old "$(cat "$work/old.json")"
+plot=$(dirname "$0")/../../src/tools/perf_plot.py
+if command -v python3 >/dev/null; then
+    mkdir "$work/without"
+    echo 'raise ImportError("none here")' >"$work/without/matplotlib.py"
+    said=$(PYTHONPATH=$work/without python3 "$plot" "$work/plot.svg" <"$work/json" 2>&1) && bad "perf_plot.py draws without matplotlib"
+    equals "what perf_plot.py says without matplotlib" \
+        "perf_plot.py needs matplotlib (none here): apt-get install python3-matplotlib, or pip install matplotlib" "$said"
+fi
 if python3 -c 'import matplotlib' 2>/dev/null; then
     expect 0 'The host backend' "${small[@]}" --op both --fragment '1K,4K,16K' --prepared --bidirectional --json "$work/json" \
         --plot "$work/plot.svg"
@@ -129,10 +145,18 @@ fi
 expect 0 '^write *64 .* 2 of 2 verified' --arena 1M --op both --fragment 8,64 --latency --verify --json "$work/json"
 is_json "$work/json" || bad "--latency: --json wrote what is not JSON"
 equals "latencies in JSON" 12 "$(count '"p99_ns": ' "$work/json")"
-for help in --help -h; do
+for help in --help -h '-?'; do
     expect 0 '^Usage: ' "$help"
     equals "options in $help" 1 "$(count '--bidirectional' "$work/output")"
+    equals "lines of $help that are too long, or end in a blank" "" "$(grep -E '.{80}| $' "$work/output")"
+    equals "lines of $help that are indented badly" "" \
+        "$(sed -n '/^ The list/,/^Exit/p' "$work/output" | grep -vE '^$|^ [A-Zb]|^      --[a-z]|^  -|^ {29}[^ ]|^Exit')"
+    flat "$work/output" >"$work/flat"
+    equals "the text of --baseline in $help" 1 \
+        "$(count '--baseline=loop|batch|batch4|staged|kernel|all|none some with commas between. loop: a cuda' "$work/flat")"
 done
+expect 0 '\[--baseline=' --usage
+expect 2 'Try ' --nonsense
 expect 0 'libnvlxfer [0-9.]*$' --version
 
 # ---- Wrong bytes: not one too few is found ----
