@@ -123,9 +123,9 @@ typedef void (*nvlx_log_function)(void *context, int level, const char *message)
 /* Where the process's log messages go: to `function` (called from any thread, maybe with a lock of the library held:
  * it must not call the library, nor wait for a thread that does), or with NULL to glog, which is the default. Messages
  * above `level` are dropped; the default level is NVLX_LOG_WARNING, or what the environment variable NVLX_LOG_LEVEL
- * says (0 to 3). glog is never initialised by this library: where they end up is the program's choice. Handles are
- * never logged. Waits until the function before this one has returned in every thread: it is not called any more.
- * NVLX_EBUSY: a log function itself called this. */
+ * says (0 to 3; anything else is told by a warning, once). glog is never initialised by this library: where they end up
+ * is the program's choice. Handles are never logged. Waits until the function before this one has returned in every
+ * thread: it is not called any more. NVLX_EBUSY: a log function itself called this. */
 int nvlx_set_log(int level, nvlx_log_function function, void *context);
 
 /* ---- Simple use -------------------------------------------------------------------------------------- */

@@ -39,19 +39,23 @@ std::atomic<bool> forked(false); // this process is a child that did not exec: g
 thread_local bool logging;          // this thread is inside a sink,
 thread_local unsigned logging_turn; // counted in users[logging_turn]
 
-int level_from_environment() {
-    const char *text = std::getenv("NVLX_LOG_LEVEL");
-    if (text == nullptr || text[0] < '0' || text[0] > '3' || text[1] != '\0')
-        return NVLX_LOG_WARNING;
-    return text[0] - '0';
+bool is_level(const char *text) {
+    return text[0] >= '0' && text[0] <= '3' && text[1] == '\0';
 }
 
+// Who takes the level from the environment, once, tells what is wrong there.
 int current_level() {
     int level = highest_level.load(std::memory_order_relaxed);
     if (level != level_unknown)
         return level;
-    const int first = level_from_environment();
-    return highest_level.compare_exchange_strong(level, first) ? first : level;
+    const char *text = std::getenv("NVLX_LOG_LEVEL");
+    const bool given = text != nullptr && text[0] != '\0', good = given && is_level(text);
+    const int first = good ? text[0] - '0' : NVLX_LOG_WARNING;
+    if (!highest_level.compare_exchange_strong(level, first))
+        return level;
+    if (given && !good)
+        nvlxi_log(NVLX_LOG_WARNING, "NVLX_LOG_LEVEL is \"%.40s\", not 0, 1, 2 or 3: 1 (warnings) is taken", text);
+    return first;
 }
 
 Sink enter_sink() {

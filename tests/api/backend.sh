@@ -37,6 +37,19 @@ if grep '^log ' "$work/output"; then
     fail "a message in the log, though NVLX_BACKEND says host"
 fi
 
+# A level that is none is told, once; nothing is said of one, or of none at all.
+levels() {
+    NVLX_BACKEND=host NVLX_LOG_LEVEL=$1 "$program" glog >"$work/output" 2>&1 || fail "the program failed"
+    [[ $(grep -c 'NVLX_LOG_LEVEL is ' "$work/output") == "$2" ]] || fail "NVLX_LOG_LEVEL=$1 is not told $2 times"
+}
+for level in 9 4 -1 12 warning; do
+    levels $level 1
+    grep -q "NVLX_LOG_LEVEL is \"$level\"" "$work/output" || fail "the warning does not tell the value"
+done
+for level in 0 1 2 3 ''; do
+    levels "$level" 0
+done
+
 if [[ $with_cuda != ON ]]; then
     expect "built without the cuda backend"
     exit
