@@ -220,7 +220,8 @@ static inline void nvlx_alloc_options_init(struct nvlx_alloc_options *options) {
 /* Allocates `length` > 0 bytes of memory on a GPU that can be registered and shared (cudaMalloc on cuda, unless the
  * options ask for another kind), for programs that have no allocator of their own. It is not registered yet. May block
  * (cudaMalloc), and for running kernels where nvlx_register would. Free it by nvlx_free. NVLX_ENOTSUP: the GPU has no
- * memory of this kind. */
+ * memory of this kind. NVLX_EDEVICE: among others, the GPU has not so much memory free; the message says "out of
+ * memory". On the host backend that may also be NVLX_ENOMEM. */
 int nvlx_alloc(struct nvlx_engine *engine, int gpu, size_t length, const struct nvlx_alloc_options *options,
                void **address);
 

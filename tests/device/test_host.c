@@ -120,6 +120,7 @@ static void memory_is_known_to_all_engines(void **state) {
     EXPECT(NVLX_EINVAL, alloc_plain(&me, 0, 0, &gone));
     EXPECT(NVLX_EDEVICE, alloc_plain(&me, 0, SIZE_MAX, &gone));
     EXPECT(NVLX_EDEVICE, alloc_plain(&me, 0, (size_t)1 << 60, &gone));
+    expect_words("out of memory: 1152921504606846976 bytes were asked for, and GPU 0 has ");
     EXPECT(0, ops->free(me.device, address));
     EXPECT(NVLX_EINVAL, ops->free(me.device, address));
     ops->close(other);

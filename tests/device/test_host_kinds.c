@@ -383,6 +383,7 @@ static void addresses_run_out(void **state) {
         EXPECT(NVLX_EDEVICE, try_allocate(NVLXI_KIND_VMM, lengths[i], 0));
         EXPECT(NVLX_EDEVICE, try_allocate(NVLXI_KIND_VMM, lengths[i], CHUNK));
         EXPECT(NVLX_EDEVICE, try_allocate(NVLXI_KIND_VMM, CHUNK, UINT64_MAX));
+        expect_words("out of memory: 18446744073709551615 bytes in a chunk were asked for");
     }
     EXPECT(NVLX_EINVAL, try_allocate(NVLXI_KIND_VMM, 0, 0));
     EXPECT(NVLX_EINVAL, try_allocate(NVLXI_KIND_POOL, 0, 0));

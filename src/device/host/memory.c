@@ -138,9 +138,11 @@ int nvlxi_host_alloc(struct nvlxi_device *device, const struct nvlxi_alloc *allo
         return nvlxi_fail(NVLX_ENOTSUP, "the host backend has no memory of kind %" PRIu32, alloc->kind);
     if (alloc->length == 0)
         return nvlxi_fail(NVLX_EINVAL, "an allocation of 0 bytes on GPU %d", alloc->gpu);
-    if (alloc->length > NVLXI_HOST_GPU_BYTES || alloc->chunk > NVLXI_HOST_GPU_BYTES)
-        return nvlxi_fail(NVLX_EDEVICE, "GPU %d has no %zu bytes (in chunks of %" PRIu64 "): it has %" PRIu64,
-                          alloc->gpu, alloc->length, (uint64_t)alloc->chunk, NVLXI_HOST_GPU_BYTES);
+    const uint64_t most = nvlxi_max(alloc->length, alloc->chunk);
+    if (most > NVLXI_HOST_GPU_BYTES)
+        return nvlxi_fail(NVLX_EDEVICE,
+                          "out of memory: %" PRIu64 " bytes%s were asked for, and GPU %d has %" PRIu64 " in all", most,
+                          most > alloc->length ? " in a chunk" : "", alloc->gpu, NVLXI_HOST_GPU_BYTES);
     code = kind->make(alloc, &made);
     if (code)
         return code;
