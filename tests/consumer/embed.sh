@@ -27,7 +27,8 @@ installed() {
     [[ -z $files ]] || { echo "installed without being asked for: $files" && return 1; }
 }
 
-quietly "$cmake" -S "$root/tests/consumer/embedding" -B "$build" -DNVLXFER_SOURCE="$root" -DNVLX_CUDA=OFF
+quietly "$cmake" -S "$root/tests/consumer/embedding" -B "$build" -DNVLXFER_SOURCE="$root" -DNVLX_CUDA=OFF \
+    -DCMAKE_UNITY_BUILD=ON
 if grep '^CMAKE_BUILD_TYPE:.*=.' "$build/CMakeCache.txt"; then
     echo "the build type is forced on the project"
     exit 1
