@@ -13,6 +13,13 @@ if(NVLX_CUDA STREQUAL "OFF")
     return()
 endif()
 
+if(CMAKE_CUDA_COMPILER)
+    execute_process(COMMAND ${CMAKE_CUDA_COMPILER} --version RESULT_VARIABLE failure OUTPUT_QUIET ERROR_QUIET)
+    if(failure)
+        message(FATAL_ERROR "CMAKE_CUDA_COMPILER is '${CMAKE_CUDA_COMPILER}', which does not run (${failure}): "
+                            "give the path of nvcc, or leave it out")
+    endif()
+endif()
 find_package(CUDAToolkit QUIET)
 if(NOT CUDAToolkit_FOUND OR NOT CUDAToolkit_NVCC_EXECUTABLE)
     set(problem "no CUDA toolkit was found (nvcc on PATH, or in /usr/local/cuda)")
@@ -33,7 +40,12 @@ if(NVLX_CUDA_SOURCES MATCHES "\\.cu(;|$)")
     # Machine code for each GPU with NVLink and the common ones without that this nvcc knows, and PTX of the newest for
     # those to come.
     if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
-        execute_process(COMMAND ${CMAKE_CUDA_COMPILER} --list-gpu-code OUTPUT_VARIABLE known COMMAND_ERROR_IS_FATAL ANY)
+        execute_process(COMMAND ${CMAKE_CUDA_COMPILER} --list-gpu-code RESULT_VARIABLE failure OUTPUT_VARIABLE known
+                        ERROR_QUIET)
+        if(failure)
+            message(FATAL_ERROR "'${CMAKE_CUDA_COMPILER} --list-gpu-code' does not run (${failure}): "
+                                "give nvcc as CMAKE_CUDA_COMPILER, or set CMAKE_CUDA_ARCHITECTURES")
+        endif()
         foreach(architecture 80-real 86-real 89-real 90-real 100-real 120)
             string(REGEX MATCH "^[0-9]+" number ${architecture})
             if(known MATCHES "sm_${number}\n")

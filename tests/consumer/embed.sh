@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Takes this project into another one by add_subdirectory: that must get the library, and not a build type, tools, tests,
-# examples or installed files that it has not asked for.
+# examples or installed files that it has not asked for; whatever it sets for its own files.
 # Usage: tests/consumer/embed.sh ROOT CMAKE
 # SPDX-License-Identifier: Apache-2.0
 set -euo pipefail
@@ -28,7 +28,7 @@ installed() {
 }
 
 quietly "$cmake" -S "$root/tests/consumer/embedding" -B "$build" -DNVLXFER_SOURCE="$root" -DNVLX_CUDA=OFF \
-    -DCMAKE_UNITY_BUILD=ON
+    -DCMAKE_UNITY_BUILD=ON -DCMAKE_C_EXTENSIONS=OFF -DCMAKE_CXX_EXTENSIONS=OFF
 if grep '^CMAKE_BUILD_TYPE:.*=.' "$build/CMakeCache.txt"; then
     echo "the build type is forced on the project"
     exit 1
@@ -46,3 +46,17 @@ quietly "$cmake" -S "$root/tests/consumer/embedding" -B "$build" -DNVLX_TOOLS=ON
 quietly "$cmake" --build "$build" --parallel 2
 installed '^./bin/embedding$' '^./bin/nvlx_info$' '^./bin/nvlx_perf$' 'nvlxfer.h$' 'libnvlxfer\.so' 'cmake/nvlxfer/' 'nvlxfer.pc$'
 echo "tools and installation, when asked for"
+
+# A compiler for CUDA that is not there, or is none, is told by name.
+printf '#!/bin/sh\nexit 3\n' >"$work/nvcc"
+chmod +x "$work/nvcc"
+for compiler in /nowhere/nvcc "$work/nvcc"; do
+    if "$cmake" -S "$root" -B "$work/cuda" -DNVLX_TESTS=OFF -DCMAKE_CUDA_COMPILER="$compiler" >"$work/log" 2>&1 ||
+        ! tr -s ' \n' ' ' <"$work/log" | grep -q "CMAKE_CUDA_COMPILER is '$compiler', which does not run"; then
+        cat "$work/log"
+        echo "CMAKE_CUDA_COMPILER=$compiler is not refused by name"
+        exit 1
+    fi
+    rm -rf "$work/cuda"
+done
+echo "a compiler for CUDA that does not run is named"
