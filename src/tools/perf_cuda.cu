@@ -102,6 +102,7 @@ __global__ void __launch_bounds__(threads) copy_by_blocks(const Copy *list, uint
 
 /* ---- Bulk copies: one thread of a block keeps a ring of pieces in shared memory full -------------------------- */
 
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
 /* Goes through a block's pieces, past those that are empty; at the end one of no length. */
 struct Walk {
     const Copy *list;
@@ -114,6 +115,7 @@ struct Walk {
         return found;
     }
 };
+#endif
 
 /* `slots` pieces in the ring; half of them may be on their way in, and half on their way out. */
 template <int piece, int slots>
