@@ -17,10 +17,32 @@ print_skips() {
         }'
 }
 
-# run_ctest FOLDER CTEST_ARGUMENT...: fails also if no test is what the arguments ask for, which ctest itself says.
+# check_words CTEST_ARGUMENT...: fails for a word that is no option, nor the value of the option before it: ctest takes no
+# notice of it, and runs all tests.
+check_words() {
+    local word may_be_value=no
+    for word in "$@"; do
+        case $word in
+        -V | -VV | -Q | -N | -F | -U | --verbose | --extra-verbose | --quiet | --debug | --progress | --rerun-failed | --union | \
+            --output-on-failure | --stop-on-failure | --schedule-random | --show-only | --print-labels | --*=*) may_be_value=no ;;
+        -*) may_be_value=yes ;;
+        *)
+            if [[ $may_be_value == no ]]; then
+                echo "'$word' is no option of ctest: -R $word runs the tests with that in their names" >&2
+                return 2
+            fi
+            may_be_value=no
+            ;;
+        esac
+    done
+}
+
+# run_ctest FOLDER CTEST_ARGUMENT...: fails also for arguments that ctest does not heed, and if no test is what they ask
+# for, which ctest itself says.
 run_ctest() {
     local folder=$1 line log skipped=()
     shift
+    check_words "$@" || return
     log=$folder/Testing/Temporary/LastTest.log
     ctest --test-dir "$folder" --output-on-failure --no-tests=error --parallel "$(nproc)" "$@" 2>&1 </dev/null | while IFS= read -r line; do
         if [[ $line =~ Test\ +#[0-9]+:\ ([^ ]+)\ .*\*\*\*Skipped ]]; then

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# ./tests/run with arguments that fit no test says so, and fails. Tried with a folder that has one test.
+# ./tests/run with arguments that fit no test, or that ctest does not heed, says so, and fails. Tried with a folder that
+# has one test.
 # Usage: tests/source/test_run.sh ROOT
 # SPDX-License-Identifier: Apache-2.0
 set -euo pipefail
@@ -15,3 +16,16 @@ if run_ctest "$work" -R typo >"$work/output"; then
     exit 1
 fi
 grep 'No tests were found' "$work/output"
+
+for words in one 'one -R one' '-R one two' '--verbose two' '--timeout=9 two'; do
+    # shellcheck disable=SC2086 # words
+    if run_ctest "$work" $words >"$work/output" 2>&1; then
+        echo "'$words' is taken, which ctest does not heed"
+        exit 1
+    fi
+    grep -e "is no option of ctest: -R" "$work/output"
+done
+for words in '-R one -j 2' '-V -R one' '-R one --timeout 9 --output-on-failure' '-E two' ''; do
+    # shellcheck disable=SC2086 # words
+    run_ctest "$work" $words >"$work/output" 2>&1 || { cat "$work/output" && exit 1; }
+done
