@@ -148,7 +148,8 @@ enum {
     NVLX_MECHANISM_DEFAULT = 0,     /* in options: what the engine's config says; in the config: auto */
     NVLX_MECHANISM_AUTO = 1,        /* by size, alignment and number: the fastest */
     NVLX_MECHANISM_COPY_ENGINE = 2, /* copy engines only: takes no SMs */
-    NVLX_MECHANISM_KERNEL = 3       /* a copy kernel only */
+    NVLX_MECHANISM_KERNEL = 3       /* a copy kernel only. NVLX_ENOTSUP between two GPUs of one process, where only copy
+                                       engines reach the other one, and on a GPU where no kernel could be loaded */
 };
 
 struct nvlx_config {
@@ -159,7 +160,7 @@ struct nvlx_config {
     const int *gpus;       /* GPUs (CUDA ordinals of this process) on which a context may be made; copied. NULL: only
                               those whose primary context is already active, now or later. The copy kernels of those
                               that are active later are loaded later: see nvlx_register */
-    size_t gpu_count;      /* entries of `gpus` */
+    size_t gpu_count;      /* entries of `gpus`: one at least, if it is not NULL */
     uint32_t mechanism;    /* NVLX_MECHANISM_...: the default of transfers */
     uint32_t max_sms;      /* SMs of a GPU that a transfer's kernels may take together: the default of transfers. 0: 32
                               for reads, 64 for writes, from or to each GPU of the others, with which they fill NVLink
@@ -441,7 +442,8 @@ int nvlx_peer_test(struct nvlx_peer *peer);
  * stay mapped, except chunks (NVLX_ALLOC_VMM) where it changes which of them regions join, or whether any region
  * grants writing: these are mapped again, and count as withdrawn for prepared lists; those withdrawn are refused from
  * now on and closed, or, if transfers in flight use them, at the next update or at nvlx_peer_close. The same generation
- * again changes nothing. May wait for running kernels if something is closed. NVLX_ESTALE: the text is older than what
+ * again changes nothing. A peer of nvlx_connect needs none of this, and takes it: the newest of what comes either way
+ * counts. May wait for running kernels if something is closed. NVLX_ESTALE: the text is older than what
  * is known, or of another engine (the process has restarted: open it as a new peer), or the peer is gone. Errors as
  * nvlx_peer_open; the peer then stays as it was.
  */

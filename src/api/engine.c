@@ -121,6 +121,8 @@ static int create_engine(const struct nvlx_config *config, struct nvlx_engine **
         code = nvlxi_struct_take(&known, sizeof known, config, "nvlx_config");
     if (!code && known.gpu_count && !known.gpus)
         code = nvlxi_fail(NVLX_EINVAL, "config.gpus is NULL and config.gpu_count is %zu", known.gpu_count);
+    if (!code && known.gpus && !known.gpu_count)
+        code = nvlxi_fail(NVLX_EINVAL, "config.gpus is set and config.gpu_count is 0: name a GPU, or leave it NULL");
     if (!code)
         code = nvlxi_mechanism_check(known.mechanism);
     if (!code)
@@ -268,7 +270,11 @@ int nvlx_alloc(struct nvlx_engine *engine, int gpu, size_t length, const struct 
 }
 
 static const char *user_name(enum nvlxi_user user) {
-    return user == NVLXI_A_PREPARED_LIST ? "a prepared list (free it first)" : "a transfer in flight";
+    return user == NVLXI_A_PREPARED_LIST ? "a prepared list" : "a transfer in flight";
+}
+
+static const char *user_advice(enum nvlxi_user user) {
+    return user == NVLXI_A_PREPARED_LIST ? ": free the list first" : "";
 }
 
 /* Finds an allocation to be freed, which then no other thread can. */
@@ -308,7 +314,7 @@ static int free_memory(struct nvlx_engine *engine, void *address) {
                                      nvlxi_transfers_user, &engine->transfers, &user);
     end_claim(engine, allocation, code != 0);
     if (code)
-        return nvlxi_fail(code, "%s uses the memory at %p", user_name(user), address);
+        return nvlxi_fail(code, "%s uses the memory at %p%s", user_name(user), address, user_advice(user));
     return engine->ops->free(engine->device, address);
 }
 
@@ -339,7 +345,8 @@ static int register_range(struct nvlx_engine *engine, const void *address, size_
     nvlx_region_options_init(&known);
     int code = nvlxi_engine_check(engine);
     if (code || (code = nvlxi_pointer_check(region, "region")) ||
-        (code = nvlxi_struct_take(&known, sizeof known, options, "nvlx_region_options")))
+        (code = nvlxi_struct_take(&known, sizeof known, options, "nvlx_region_options")) ||
+        (length && (code = nvlxi_pointer_check(address, "address"))))
         return code;
     return nvlxi_registration_add(&engine->registration, (uint64_t)(uintptr_t)address, length, &known, region);
 }
@@ -363,8 +370,8 @@ static int unregister(struct nvlx_region *region, int64_t timeout_ns) {
         if (code != NVLX_EBUSY)
             return code;
         if (user == NVLXI_A_PREPARED_LIST || (asked && nvlxi_now_ns() >= deadline))
-            return nvlxi_fail(NVLX_EBUSY, "%s uses the region at 0x%" PRIx64 " of %" PRIu64 " bytes", user_name(user),
-                              region->address, region->length);
+            return nvlxi_fail(NVLX_EBUSY, "%s uses the region at 0x%" PRIx64 " of %" PRIu64 " bytes%s", user_name(user),
+                              region->address, region->length, user_advice(user));
         nvlxi_transfers_pause(since);
         nvlxi_transfers_progress(transfers); /* it may be done, and nobody have asked */
     }

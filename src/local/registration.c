@@ -109,10 +109,11 @@ static int check_limits(const struct nvlxi_registration *r, const struct nvlx_re
     nvlxi_region_count(region, &told);
     if (told.regions <= r->limits.regions && told.segments <= r->limits.segments && told.text <= r->limits.text)
         return 0;
-    return nvlxi_fail(NVLX_EBUSY,
-                      "%zu regions in %zu segments would be told to peers, in %zu bytes: at most %zu, %zu and %zu can "
-                      "be (private regions do not count)",
-                      told.regions, told.segments, told.text, r->limits.regions, r->limits.segments, r->limits.text);
+    return nvlxi_fail(
+        NVLX_EBUSY,
+        "peers would be told of %zu regions (at most %zu) in %zu segments (at most %zu), in a text of up to "
+        "%zu bytes (at most %zu): unregister some, or make some private (NVLX_ACCESS_NONE)",
+        told.regions, r->limits.regions, told.segments, r->limits.segments, told.text, r->limits.text);
 }
 
 /* All that may fail. The region has its stakes. */

@@ -301,8 +301,9 @@ int nvlxi_peer_map_run(struct nvlx_peer *peer, int gpu, uint64_t base, uint64_t 
     return code;
 }
 
-/* The run that holds `address`, which is registered, and the end of what lies in it of [address, end). */
-static int run_at(struct nvlx_peer *peer, uint64_t address, uint64_t end, struct nvlxi_mapping_key *key,
+/* The run that holds `address`, which is registered, and the end of what lies in it of [address, end), the rest of a
+ * range from `first` on. */
+static int run_at(struct nvlx_peer *peer, uint64_t first, uint64_t address, uint64_t end, struct nvlxi_mapping_key *key,
                   uint64_t *stop) {
     const struct nvlxi_intervals *ranges = &peer->table->ranges;
     uint32_t piece = nvlxi_intervals_find(ranges, address);
@@ -315,17 +316,20 @@ static int run_at(struct nvlx_peer *peer, uint64_t address, uint64_t end, struct
         if (nvlxi_intervals_cover(ranges, piece, address, *stop - address, NVLX_ACCESS_NONE, &where, &registered))
             return 0;
     }
-    return nvlxi_fail(NVLX_ERANGE, "the peer's address 0x%" PRIx64 " is not in a registered region", where);
+    return nvlxi_fail(NVLX_ERANGE,
+                      "the peer's range 0x%" PRIx64 " + %" PRIu64 " is not in its registered regions (byte 0x%" PRIx64
+                      " is missing)",
+                      first, end - first, where);
 }
 
 /* Maps the run that holds `address`; *address becomes where the next one begins. NVLX_EAGAIN (not logged): as
  * nvlxi_peer_map_run. */
-static int map_next(struct nvlx_peer *peer, int gpu, uint64_t *address, uint64_t end) {
+static int map_next(struct nvlx_peer *peer, int gpu, uint64_t first, uint64_t *address, uint64_t end) {
     struct nvlxi_remote *r = peer->remote;
     struct nvlxi_mapping_key key = {0};
     uint64_t stop = end;
     nvlxi_tables_read(r->tables);
-    int code = run_at(peer, *address, end, &key, &stop);
+    int code = run_at(peer, first, *address, end, &key, &stop);
     nvlxi_tables_read_end(r->tables);
     if (!code)
         code = nvlxi_peer_map_run(peer, gpu, key.base, key.serial);
@@ -337,6 +341,7 @@ static int map_next(struct nvlx_peer *peer, int gpu, uint64_t *address, uint64_t
 int nvlxi_peer_map_range(struct nvlx_peer *peer, int gpu, uint64_t address, uint64_t length) {
     struct nvlxi_remote *r = peer->remote;
     struct nvlxi_patience patience = {0};
+    const uint64_t first = address;
     uint64_t end;
     if (gpu < 0 || gpu >= r->gpus)
         return nvlxi_fail(NVLX_EINVAL, "GPU %d is not one of the %d GPUs here", gpu, r->gpus);
@@ -344,7 +349,7 @@ int nvlxi_peer_map_range(struct nvlx_peer *peer, int gpu, uint64_t address, uint
         return nvlxi_fail(NVLX_EINVAL, "address 0x%" PRIx64 " + length %" PRIu64 " wraps around", address, length);
     int code = nvlxi_peer_check(peer);
     while (address < end && !code) {
-        code = map_next(peer, gpu, &address, end);
+        code = map_next(peer, gpu, first, &address, end);
         if (code == NVLX_EAGAIN)
             code = nvlxi_peer_map_again(&patience);
     }

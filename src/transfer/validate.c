@@ -235,6 +235,18 @@ static int kernels_reach(const struct nvlxi_registration *registration, int gpu,
     return code;
 }
 
+static int fail_kernels(int gpu, int remote_gpu) {
+    if (gpu != remote_gpu)
+        return nvlxi_fail(NVLX_ENOTSUP,
+                          "within one process only copy engines reach another GPU, and GPU %d and GPU %d are this "
+                          "process's: NVLX_MECHANISM_KERNEL cannot copy between them, NVLX_MECHANISM_AUTO can",
+                          gpu, remote_gpu);
+    return nvlxi_fail(NVLX_ENOTSUP,
+                      "GPU %d has no copy kernels, since they could not be loaded there: NVLX_MECHANISM_KERNEL cannot "
+                      "copy, NVLX_MECHANISM_AUTO can",
+                      gpu);
+}
+
 static int find_group(struct list *list, struct nvlxi_route *route, const struct nvlxi_range *remote, uint32_t opcode) {
     int remote_gpu = route->view->mapping[remote->owner]->memory_gpu;
     bool kernels;
@@ -242,8 +254,7 @@ static int find_group(struct list *list, struct nvlxi_route *route, const struct
     if (code)
         return code;
     if (list->plan->mechanism == NVLX_MECHANISM_KERNEL && !kernels)
-        return nvlxi_fail(NVLX_ENOTSUP, "no kernel can copy between GPU %d and GPU %d here, only copy engines",
-                          route->gpu, remote_gpu);
+        return fail_kernels(route->gpu, remote_gpu);
     struct nvlxi_group *group =
         nvlxi_plan_group(list->plan, route->gpu, remote_gpu, remote->device, (uint16_t)opcode, kernels);
     if (!group)

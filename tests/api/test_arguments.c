@@ -53,12 +53,14 @@ static void host_memory_is_refused(void) {
     char local[100];
     begin();
     char *heap = malloc(100);
-    const char *all[] = {constant, local, heap, NULL, (char *)(uintptr_t)4096};
+    const char *all[] = {constant, local, heap, (char *)(uintptr_t)4096};
     for (size_t i = 0; i < COUNT(all); i++) {
         refuse_range(all[i], 50, NVLX_ENOTSUP, "host memory");
         refuse_range(all[i], 50, NVLX_ENOTSUP, "use memory of nvlx_alloc");
     }
     free(heap);
+    refuse_range(NULL, 50, NVLX_EINVAL, "address is NULL");
+    register_range(engine, NULL, 0, NULL, NVLX_ACCESS_READ);
     end();
 }
 
@@ -322,6 +324,9 @@ static void values(void) {
     nvlx_config_init(&config);
     config.gpu_count = 2;
     REFUSED(create_with(&config), NVLX_EINVAL, "config.gpus is NULL");
+    config.gpus = (const int *)&config;
+    config.gpu_count = 0;
+    REFUSED(create_with(&config), NVLX_EINVAL, "config.gpu_count is 0");
     EQUAL(0, setenv("NVLX_BACKEND", "abacus", 1));
     nvlx_config_init(&config);
     REFUSED(create_with(&config), NVLX_EBACKEND, "\"abacus\"");

@@ -1,5 +1,6 @@
 /* Peers as processes: descriptors that change, processes that die or restart, mappings that open once and close.
  * SPDX-License-Identifier: Apache-2.0 */
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -398,8 +399,13 @@ static void mapping_ahead(void) {
     options.flags = NVLX_NO_MAP;
     REFUSED(nvlx_transfer(engine, &op, 1, &options, &request), NVLX_EAGAIN, "NVLX_NO_MAP");
     EQUAL(0, atomic_load(&faults.maps));
-    REFUSED(nvlx_peer_map(peer, 0, w + SIZE - 1, 2), NVLX_ERANGE, "not in a registered region");
-    REFUSED(nvlx_peer_map(peer, 0, w - 1, 2), NVLX_ERANGE, "not in a registered region");
+    char words[128];
+    snprintf(words, sizeof words, "range 0x%" PRIx64 " + 2 is not in its registered regions (byte 0x%" PRIx64,
+             w + SIZE - 1, w + SIZE);
+    REFUSED(nvlx_peer_map(peer, 0, w + SIZE - 1, 2), NVLX_ERANGE, words);
+    snprintf(words, sizeof words, "range 0x%" PRIx64 " + 2 is not in its registered regions (byte 0x%" PRIx64, w - 1,
+             w - 1);
+    REFUSED(nvlx_peer_map(peer, 0, w - 1, 2), NVLX_ERANGE, words);
     REFUSED(nvlx_peer_map(peer, 77, w, 2), NVLX_EINVAL, "GPU 77");
     REFUSED(nvlx_peer_map(peer, -1, w, 2), NVLX_EINVAL, "GPU -1");
     REFUSED(nvlx_peer_map(peer, 0, UINT64_MAX, 2), NVLX_EINVAL, "wraps");

@@ -347,7 +347,7 @@ static void free_lanes_are_bounded(void) {
     begin();
     atomic_store(&faults.hold, true);
     EQUAL(NVLXI_LANES_MAX * NVLXI_LANE_DEPTH, start_many(NULL, 1, MANY));
-    EXPECT(strstr(nvlx_last_error(), "lanes of GPU 0"));
+    EXPECT(strstr(nvlx_last_error(), "in flight on GPU 0 as its queues take"));
     EQUAL(NVLXI_LANES_MAX, atomic_load(&faults.lane_creates));
     atomic_store(&faults.hold, false);
     finish_all(NVLXI_LANES_MAX * NVLXI_LANE_DEPTH);

@@ -235,7 +235,7 @@ static void regions_that_can_be_told(void) {
     for (size_t i = 0; i < 20; i++) /* private ones do not count */
         OK(add(memory + 100 * i, 300, NVLX_ACCESS_NONE, NULL, &more));
     uint64_t generation = registration.generation;
-    REFUSED(add(memory, 10, NVLX_ACCESS_WRITE, "one", &more), NVLX_EBUSY, "11 regions in 1 segments");
+    REFUSED(add(memory, 10, NVLX_ACCESS_WRITE, "one", &more), NVLX_EBUSY, "11 regions (at most 10) in 1 segments");
     REFUSED(add(NULL, 0, NVLX_ACCESS_READ, "one", &more), NVLX_EBUSY, "11 regions");
     EQUAL(generation, registration.generation);
     EQUAL(30, registration.region_count);
@@ -261,7 +261,7 @@ static void segments_that_can_be_told(void) {
         OK(add(allocate_segment(), 10, NVLX_ACCESS_READ, NULL, &regions[i]));
     char *memory = allocate_segment();
     OK(add(memory, 100, NVLX_ACCESS_NONE, NULL, &more));
-    REFUSED(add(memory, 100, NVLX_ACCESS_READ, NULL, &more), NVLX_EBUSY, "5 regions in 5 segments");
+    REFUSED(add(memory, 100, NVLX_ACCESS_READ, NULL, &more), NVLX_EBUSY, "in 5 segments (at most 4)");
     drop(regions[2]);
     OK(add(memory, 100, NVLX_ACCESS_READ, NULL, &regions[2]));
     OK(add(memory, 100, NVLX_ACCESS_READ, NULL, &more));
@@ -292,7 +292,7 @@ static void text_that_can_be_told(void) {
     registration.limits.text = registration.told.text + 400;
     memset(name, '\\', 255);
     name[255] = '\0';
-    REFUSED(add(NULL, 0, NVLX_ACCESS_READ, name, &none), NVLX_EBUSY, "bytes: at most");
+    REFUSED(add(NULL, 0, NVLX_ACCESS_READ, name, &none), NVLX_EBUSY, "bytes (at most");
     drop(regions[1]);
     drop(regions[3]);
     OK(add(NULL, 0, NVLX_ACCESS_READ, name, &regions[1]));

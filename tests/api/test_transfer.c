@@ -279,6 +279,32 @@ static void mechanisms(void) {
     bench_end(&bench);
 }
 
+/* Within one process only copy engines reach another GPU: who insists on a kernel is told so. */
+static void kernels_stay_on_their_gpu(void) {
+    struct nvlx_engine *engine = make_engine(0);
+    char *memory[2], *text;
+    size_t length;
+    struct nvlx_request *request;
+    struct nvlx_transfer_options options;
+    for (int gpu = 0; gpu < 2; gpu++) {
+        memory[gpu] = allocate(engine, gpu, 1000, 1);
+        register_range(engine, memory[gpu], 1000, NULL, NVLX_ACCESS_READ_WRITE);
+    }
+    OK(nvlx_export(engine, &text, &length));
+    struct nvlx_peer *self = open_peer(engine, text);
+    nvlx_text_free(text);
+    nvlx_transfer_options_init(&options);
+    options.mechanism = NVLX_MECHANISM_KERNEL;
+    struct nvlx_op far = make_op(NVLX_OP_READ, self, memory[0], (uintptr_t)memory[1], 1000);
+    REFUSED(nvlx_transfer(engine, &far, 1, &options, &request), NVLX_ENOTSUP,
+            "within one process only copy engines reach another GPU, and GPU 0 and GPU 1 are this process's");
+    finish(start(engine, &far, 1));
+    struct nvlx_op near = make_op(NVLX_OP_READ, self, memory[0], (uintptr_t)memory[0] + 500, 500);
+    OK(nvlx_transfer(engine, &near, 1, &options, &request));
+    finish(request);
+    OK(nvlx_engine_destroy(engine));
+}
+
 /* Registrations that change between transfers: the tables must follow. */
 static void registrations_change(void) {
     begin(0);
@@ -461,6 +487,7 @@ int main(int argc, char **argv) {
                                         {"all_or_none", all_or_none},
                                         {"ops_are_consumed", ops_are_consumed},
                                         {"mechanisms", mechanisms},
+                                        {"kernels_stay_on_their_gpu", kernels_stay_on_their_gpu},
                                         {"registrations_change", registrations_change},
                                         {"nothing_known_outlives_its_table", nothing_known_outlives_its_table},
                                         {"ops_onto_themselves", ops_onto_themselves},
