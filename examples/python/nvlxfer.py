@@ -14,8 +14,16 @@ variable NVLX_LIBRARY names, else the libnvlxfer.so.0 that the loader finds, els
                                                            op = read(peer, mine.data_ptr(), address, length)
                                                            engine.transfer(op).wait(timeout=10)
 
-Without the rendezvous, take the text of `engine.export()` by any channel to `engine.peer_open(text)`. What each call
-means is told in nvlxfer.h; here is only what Python adds:
+Many copies go in one call. `read` and `write` take a number for all of them, or an array with one for each:
+
+    slots = array.array("Q", [0, 3, 1, 2])                 # block i goes to slot slots[i]
+    local = array.array("Q", (mine.data_ptr() + slot * block for slot in slots))
+    remote = array.array("Q", (address + i * block for i in range(len(slots))))
+    engine.transfer(read(peer, local, remote, block)).wait(timeout=10)
+
+What is registered is a tensor, or a tuple (address, length). Without the rendezvous, take the text of
+`engine.export()` by any channel to `engine.peer_open(text)`. What each call means is told in nvlxfer.h; here is only
+what Python adds:
 
 - A failure is an NvlxError with .code, .name and the library's own text. An argument of a wrong type is InvalidType, a
   TypeError too, and no number is cut to what C can hold. Lengths are bytes, GPUs are CUDA's ordinals in this process.
@@ -720,7 +728,7 @@ def _locate(memory: Memory) -> tuple[int, int, Any]:
     """Address and length of what shall be registered, and what keeps it alive."""
     if isinstance(memory, tuple):
         if len(memory) != 2:
-            raise _invalid(f"memory {reprlib.repr(memory)} is not a pair of an address and a length")
+            raise _invalid(f"memory {reprlib.repr(memory)} is not a pair of an address and a length: (address, length)")
         return _integer("address", memory[0]), _integer("length", memory[1], _SIZE), None
     try:
         interface = memory.__cuda_array_interface__
@@ -729,7 +737,10 @@ def _locate(memory: Memory) -> tuple[int, int, Any]:
     if interface is not None:
         return (*_located(interface), memory)
     if not hasattr(memory, "__dlpack__"):
-        raise _invalid(f"a {type(memory).__name__} has neither __cuda_array_interface__ nor __dlpack__")
+        raise _invalid(
+            f"a {type(memory).__name__} is no memory of a GPU: give a tuple (address, length), or a tensor, which has "
+            "__cuda_array_interface__ or __dlpack__"
+        )
     device, ordinal = memory.__dlpack_device__()
     if device != 2:  # kDLCUDA
         raise _error(_ENOTSUP, f"a tensor on DLPack device ({int(device)}, {ordinal}) is not CUDA memory")
@@ -935,7 +946,8 @@ class _Object:
         if self._closing:
             raise _error(_EBUSY, f"another thread is closing the {type(self).__name__}")
         _check_thread()
-        raise _invalid(f"the {type(self).__name__} is closed, or its engine is")
+        other = "" if isinstance(self, Engine) else ", or its engine is"
+        raise _invalid(f"the {type(self).__name__} is closed{other}")
 
     def _closable(self) -> bool:
         """Whether there is something to close for this process."""

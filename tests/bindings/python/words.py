@@ -6,6 +6,7 @@ import copy
 import math
 import pickle
 import sys
+import textwrap
 import threading
 import time
 
@@ -35,6 +36,38 @@ def refuses(kind, argument, function, *arguments, **keywords):
         assert isinstance(error, TypeError) == (kind is InvalidType)
         return
     raise AssertionError(f"{argument}: {arguments} {keywords} gave {made}")
+
+
+def test_memory():
+    engine, a, _ = itself(4096)
+    for memory in ([a, 64], b"abc", a, None):
+        refuses(InvalidArgument, f"a {type(memory).__name__} is no memory of a GPU: give a tuple (address, length)",
+                engine.register, memory)
+    for memory in ((a,), (a, 64, 1)):
+        refuses(InvalidArgument, "not a pair of an address and a length: (address, length)", engine.register, memory)
+    region = engine.register((a, 64))
+    engine.close()
+    for closed, text in ((engine, "the Engine is closed"), (region, "the Region is closed, or its engine is")):
+        try:
+            closed.register((a, 64)) if closed is engine else closed._live()
+        except InvalidArgument as error:
+            assert str(error).endswith(text), error
+        else:
+            raise AssertionError(text)
+
+
+def test_introduction_of_many_ops():
+    """The example in the module's own words does what it says."""
+    engine, a, peer = itself(4096)
+    block, mine = 64, type("Tensor", (), {"data_ptr": lambda self: a + 2048})()
+    engine.memcpy(a, bytes(i % 251 for i in range(4 * block)))
+    example = textwrap.dedent(nvlxfer.__doc__.split("Many copies go in one call")[1].split("\n\n")[1])
+    names = {"array": array, "read": read, "engine": engine, "peer": peer, "mine": mine, "address": a, "block": block}
+    exec(example, names)
+    source, target = content(engine, a, 4 * block), content(engine, a + 2048, 4 * block)
+    for i, slot in enumerate(names["slots"]):
+        assert target[slot * block : (slot + 1) * block] == source[i * block : (i + 1) * block]
+    engine.close()
 
 
 def test_integers():
@@ -197,4 +230,4 @@ def test_copies():
     engine.close()
 
 
-run_tests([test_integers, test_types, test_times, test_copies])
+run_tests([test_memory, test_introduction_of_many_ops, test_integers, test_types, test_times, test_copies])
