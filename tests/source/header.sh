@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The header compiles alone, included twice, as C11 and as C++11, by gcc and by clang, without a warning. In C++ no struct
-# is hidden by a function of its name: each can be named without `struct`.
+# is hidden by a function of its name: each can be named without `struct`. Its comments are plain English: no sentence has
+# more than 30 words. A line of a list of errors counts as a sentence.
 # Usage: tests/source/header.sh HEADER
 # SPDX-License-Identifier: Apache-2.0
 set -euo pipefail
@@ -25,3 +26,29 @@ compile gcc -std=c11 "$work/alone.c"
 compile g++ -std=c++11 "$work/alone.cc"
 compile clang -std=c11 "$work/alone.c"
 compile clang++ -std=c++11 "$work/alone.cc"
+
+# Comments are texts; an empty line, a point of a list or an indented line begins a new one.
+sentences() {
+    awk 'function flush() { gsub(/\.\.\./, "", text); gsub(/[.?!][)"]* /, "&\n", text); print text; text = "" }
+         !inside { if (!(at = index($0, "/*"))) next; $0 = substr($0, at + 3); inside = 1 }
+         { last = index($0, "*/"); line = last ? substr($0, 1, last - 1) : $0
+           if (sub(/^ \* ?/, "", line)) { if (line ~ /^(-|Errors:|    |$)/) flush() } else sub(/^ +/, "", line)
+           text = text line " "
+           if (last) { flush(); inside = 0 } }' "$1"
+}
+count_words() {
+    awk -v limit="$1" '{ words = 0; for (i = 1; i <= NF; i++) words += $i ~ /[A-Za-z0-9]/ }
+                       words > limit { print words " words: " $0; long = 1 } END { exit long }'
+}
+sentences "$header" >"$work/sentences"
+[[ $(wc -l <"$work/sentences") -gt 300 ]] || { echo "no more than $(wc -l <"$work/sentences") sentences were found"; exit 1; }
+count_words 30 <"$work/sentences"
+if count_words 30 < <(printf '/* one%s. */\n' "$(printf ' word%.0s' {1..30})" | sentences /dev/stdin) >/dev/null; then
+    echo "a sentence of 31 words was not seen"
+    exit 1
+fi
+if grep -nwE 'anew|but for|the very|is of' "$header"; then
+    echo "plain words: again, except, ... itself, belongs to"
+    exit 1
+fi
+echo "ok: no sentence has more than 30 words"
