@@ -680,6 +680,8 @@ def gpu_count(backend: Backend = Backend.AUTO) -> int:
 
 def _dense(shape: Sequence[int], strides: Sequence[int] | None, step: int) -> int:
     """The number of elements of a tensor, which must follow each other `step` apart."""
+    if min(shape, default=0) < 0 or (strides is not None and len(strides) != len(shape)):
+        raise _invalid(f"a tensor of shape {tuple(shape)} with strides {strides} is malformed")
     expected = step
     if strides is not None and 0 not in shape:
         for extent, stride in zip(reversed(shape), reversed(strides)):
@@ -716,8 +718,11 @@ class _Borrowed:
 
     def locate(self) -> tuple[int, int]:
         tensor = self._tensor
+        if tensor.ndim < 0:
+            raise _invalid(f"a DLPack tensor of {tensor.ndim} dimensions is malformed")
         count = _dense(tensor.shape[: tensor.ndim], tensor.strides[: tensor.ndim] if tensor.strides else None, 1)
-        return (tensor.data or 0) + tensor.byte_offset, (count * tensor.bits * tensor.lanes + 7) // 8
+        address, length = (tensor.data or 0) + tensor.byte_offset, (count * tensor.bits * tensor.lanes + 7) // 8
+        return _integer("the address in DLPack", address), _integer("its length", length, _SIZE)
 
     def __del__(self) -> None:
         if self._tensor is not None and self._tensor.deleter:
@@ -730,28 +735,46 @@ def _locate(memory: Memory) -> tuple[int, int, Any]:
         if len(memory) != 2:
             raise _invalid(f"memory {reprlib.repr(memory)} is not a pair of an address and a length: (address, length)")
         return _integer("address", memory[0]), _integer("length", memory[1], _SIZE), None
-    try:
-        interface = memory.__cuda_array_interface__
-    except (AttributeError, KeyError, TypeError):  # none, or none for this type of element: DLPack knows more of them
-        interface = None
+    interface = _array_interface(memory)
     if interface is not None:
         return (*_located(interface), memory)
     if not hasattr(memory, "__dlpack__"):
-        raise _invalid(
-            f"a {type(memory).__name__} is no memory of a GPU: give a tuple (address, length), or a tensor, which has "
-            "__cuda_array_interface__ or __dlpack__"
-        )
-    device, ordinal = memory.__dlpack_device__()
+        raise _wrong_type("memory", memory, "a tuple (address, length), or what has __cuda_array_interface__ or __dlpack__")
+    try:
+        borrowed = _borrow(memory)
+        return (*borrowed.locate(), borrowed)
+    except NvlxError:
+        raise
+    except Exception as failure:  # of the tensor's methods, or of ctypes, which did not find what it shall
+        raise _invalid(f"DLPack fails for a {type(memory).__name__}: {failure!r}") from failure
+
+
+def _array_interface(memory: Any) -> Any:
+    try:
+        return memory.__cuda_array_interface__
+    except AttributeError:
+        return None
+    except Exception as failure:  # there is none for this type of element, say: DLPack knows more of them
+        if hasattr(memory, "__dlpack__"):
+            return None
+        raise _invalid(f"__cuda_array_interface__ fails for a {type(memory).__name__}: {failure!r}") from failure
+
+
+def _borrow(memory: Any) -> _Borrowed:
+    device, ordinal = map(operator.index, memory.__dlpack_device__())
     if device != 2:  # kDLCUDA
-        raise _error(_ENOTSUP, f"a tensor on DLPack device ({int(device)}, {ordinal}) is not CUDA memory")
-    borrowed = _Borrowed(memory.__dlpack__(stream=-1))  # -1: its content is not looked at, so nothing is waited for
-    return (*borrowed.locate(), borrowed)
+        raise _error(_ENOTSUP, f"a tensor on DLPack device ({device}, {ordinal}) is not CUDA memory")
+    return _Borrowed(memory.__dlpack__(stream=-1))  # -1: its content is not looked at, so nothing is waited for
 
 
 def _located(interface: Any) -> tuple[int, int]:
     try:
-        step, address = int(interface["typestr"][2:]), interface["data"][0]
-        shape, strides = interface["shape"], interface.get("strides")
+        size, address = interface["typestr"][2:], interface["data"][0]
+        if not (isinstance(size, str) and size.isdecimal()):  # int() takes signs, blanks and underscores, too
+            raise ValueError
+        step, strides = int(size), interface.get("strides")
+        shape = tuple(map(operator.index, interface["shape"]))
+        strides = None if strides is None else tuple(map(operator.index, strides))
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         raise _invalid(f"a malformed __cuda_array_interface__: {reprlib.repr(interface)}") from None
     length = step * _dense(shape, strides, step)
@@ -873,7 +896,7 @@ def _stream(stream: Any) -> int:
     if not hasattr(stream, "__index__"):
         number = getattr(stream, "cuda_stream", getattr(stream, "ptr", None))
     if number is None:
-        raise _invalid(f"a {type(stream).__name__} is not a CUDA stream")
+        raise _wrong_type("stream", stream, "a CUDA stream, or its number")
     return _integer("stream", number) or STREAM_LEGACY
 
 

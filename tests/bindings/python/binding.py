@@ -79,8 +79,9 @@ def test_errors():
     raises(*invalid, "NUL", peer.find, "a\0b")
     raises(*invalid, "read-only", engine.memcpy, b"12", own)
     raises(*invalid, "9 bytes", engine.memcpy, own, b"12345678", 9)
-    raises(*invalid, "a str is no memory of a GPU", engine.register, "a tensor")
-    raises(*invalid, "not a CUDA stream", engine.transfer, read(peer, own, address, 8), stream="1")
+    wrong_type = nvlxfer.InvalidType, "NVLX_EINVAL"
+    raises(*wrong_type, "or what has", engine.register, "a tensor")
+    raises(*wrong_type, "a CUDA stream", engine.transfer, read(peer, own, address, 8), stream="1")
     peer.close()
     region.close()
     peer.close()  # again: allowed

@@ -9,6 +9,8 @@ import nvlxfer
 from nvlxfer import Engine
 from support import raises, run_tests
 
+INVALID = nvlxfer.InvalidArgument, "NVLX_EINVAL"
+
 
 class ArrayInterface:
     def __init__(self, address, shape, strides=None, typestr="<f4"):
@@ -45,7 +47,6 @@ class Tensor:
 def test_tensors():
     engine = Engine()
     base = engine.alloc(0, 4096)
-    invalid = nvlxfer.InvalidArgument, "NVLX_EINVAL"
     for kind in (ArrayInterface, Tensor):
         unit = 4 if kind is ArrayInterface else 1  # of strides
         for shape, strides, length in (
@@ -60,7 +61,7 @@ def test_tensors():
                 assert (region.address, region.length) == (base + 8, length), (shape, strides, region.length)
         for shape, strides in (((4, 6), (1, 4)), ((6, 4), (8, 1)), ((8,), (2,))):
             tensor = kind(base, shape, tuple(unit * stride for stride in strides))
-            raises(*invalid, "is not contiguous", engine.register, tensor)
+            raises(*INVALID, "is not contiguous", engine.register, tensor)
             assert kind is ArrayInterface or tensor.released == 1
 
     tensor = Tensor(base, (5,), offset=12, bits=4)
@@ -86,4 +87,58 @@ def test_tensors():
     assert not alive() and last.released == 1 and region.closed
 
 
-run_tests([test_tensors])
+def test_malformed():
+    """No field is taken for what it is not, nor comes a failure of Python's own out of it."""
+    engine = Engine()
+    base = engine.alloc(0, 4096)
+    whole = dict(typestr="<f4", shape=(4,), data=(base, False))
+    wrong = [{}, [], 5]
+    wrong += [dict(whole, typestr=typestr) for typestr in ("x", "<f-4", "<f+4", "<f 4", "<f4_0", b"<f4", None, 5)]
+    wrong += [dict(whole, shape=shape) for shape in (None, 5, "4", (None,), (4.0,), (-4,), (-1, -4), (-2, 2))]
+    wrong += [dict(whole, strides=strides) for strides in (5, "4", (), (4, 4), (None,), (4.0,))]
+    wrong += [dict(whole, data=data) for data in (None, 5, ())]
+    for interface in wrong:
+        raises(*INVALID, "malformed", engine.register, type("Tensor", (), {"__cuda_array_interface__": interface})())
+    for address in (-base, 1 << 64):
+        raises(*INVALID, "the address", engine.register, ArrayInterface(address, (4,)))
+    raises(*INVALID, "its length", engine.register, ArrayInterface(base, (1 << 62,)))
+
+    for shape, strides in (((-1, -4), None), ((-4,), None), ((-4,), (1,))):
+        tensor = Tensor(base, shape, strides)
+        raises(*INVALID, "malformed", engine.register, tensor)
+        assert tensor.released == 1
+    raises(*INVALID, "its length", engine.register, Tensor(base, (1 << 62,)))
+    raises(*INVALID, "the address", engine.register, Tensor(base, (4,), offset=(1 << 64) - base))
+    for device in (None, (2,), (2, 0, 0), ("2", 0), (None, 0), 2):
+        tensor = type("Given", (Tensor,), {"__dlpack_device__": lambda self: device})(base, (4,))
+        raises(*INVALID, "DLPack", engine.register, tensor)
+    for capsule in (None, 5, Tensor(base, (4,))):
+        tensor = type("Given", (Tensor,), {"__dlpack__": lambda self, stream: capsule})(base, (4,))
+        raises(*INVALID, "DLPack", engine.register, tensor)
+    assert engine.info().regions == 0
+    engine.close()
+
+
+def fails(kind, text):
+    def function(*arguments, **keywords):
+        raise kind(text)
+
+    return function
+
+
+def test_failing():
+    """What a tensor itself raises is told."""
+    engine = Engine()
+    base = engine.alloc(0, 4096)
+    for kind in (AttributeError, TypeError, BufferError, RuntimeError):
+        for name in ("__dlpack__", "__dlpack_device__"):
+            tensor = type("Given", (Tensor,), {name: fails(kind, "detach it")})(base, (4,))
+            raises(*INVALID, "detach it", engine.register, tensor)
+    for kind in (TypeError, RuntimeError):
+        interface = {"__cuda_array_interface__": property(fails(kind, "detach it"))}
+        raises(*INVALID, "detach it", engine.register, type("Given", (), interface)())
+        engine.register(type("Given", (Tensor,), interface)(base, (4,))).close()  # DLPack has it all the same
+    engine.close()
+
+
+run_tests([test_tensors, test_malformed, test_failing])
