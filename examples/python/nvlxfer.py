@@ -121,7 +121,7 @@ _NAMES = (None, "EINVAL", "ENOMEM", "EDEVICE", "EFORK", "EAGAIN", "ETIMEDOUT", "
           "ENOENT", "EEXIST", "EFORMAT", "EVERSION", "EBACKEND", "ESTALE")  # fmt: skip
 _CLASSES = {-1: InvalidArgument, -5: Again, -6: Timeout, -7: Busy, -8: NotSupported, -9: OutOfRange, -10: AccessDenied,
             -11: NotFound, -16: Stale}  # fmt: skip
-_EINVAL, _EAGAIN, _ETIMEDOUT, _EBUSY, _ENOTSUP = -1, -5, -6, -7, -8
+_EINVAL, _ENOMEM, _EAGAIN, _ETIMEDOUT, _EBUSY, _ENOTSUP = -1, -2, -5, -6, -7, -8
 _ANY = range(-99, 0)  # of the codes
 
 
@@ -465,17 +465,28 @@ class _Log:
         self._callback: Any = None  # once made, it lives as long as the process
         self._queue: queue.SimpleQueue[tuple[int, bytes] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._lock = threading.RLock()  # of those that set: no function runs under it, as it may wait for who sets
 
     def set(self, level: int, function: LogFunction | None) -> None:
-        if function is not None and self._callback is None:
-            self._callback = _LOG_CALLBACK(self._keep)
-        if function is not None:
-            self._function, self.used = function, True
-            self._start()
-        _run("nvlx_set_log", level, ctypes.cast(self._callback, _P) if function is not None else None, None)
-        if function is None:
-            self.flush()
-            self._function, self.used = None, False
+        call = _library().nvlx_set_log
+        _check_thread()
+        with self._lock:
+            if function is not None:
+                self._start()
+                self._callback = self._callback or _LOG_CALLBACK(self._keep)
+                self._function, self.used = function, True
+            code = call(level, ctypes.cast(self._callback, _P) if function is not None else None, None)
+            if code:
+                raise _error(code)
+            if function is not None:
+                return
+            thread, self._thread, self.used = self._thread, None, False
+            self._end_queue()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(2)  # not for ever: the function may hang
+        with self._lock:
+            if not self.used:  # nobody has set it meanwhile
+                self._function = None
 
     def _keep(self, context: int | None, level: int, message: bytes) -> None:
         try:
@@ -504,21 +515,26 @@ class _Log:
             raise KeyboardInterrupt
 
     def _start(self) -> None:
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._tell_all, args=(self._queue,), name="nvlxfer-log", daemon=True)
-            self._thread.start()
+        if self._thread is not None:
+            return
+        thread = threading.Thread(target=self._tell_all, args=(self._queue,), name="nvlxfer-log", daemon=True)
+        try:
+            thread.start()
+        except BaseException as failure:
+            self._end_queue()  # it may run all the same
+            if isinstance(failure, RuntimeError):
+                raise _error(_ENOMEM, f'the thread "nvlxfer-log" does not start: {failure}') from None
+            raise
+        self._thread = thread
 
     def _tell_all(self, messages: queue.SimpleQueue[tuple[int, bytes] | None]) -> None:
         for message in iter(messages.get, None):
             self._tell(*message)
 
-    def flush(self) -> None:
-        """Ends the thread after what has come so far; not for ever, if the function hangs."""
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            self._queue.put(None)
-            if thread is not threading.current_thread():
-                thread.join(2)
+    def _end_queue(self) -> None:
+        """The thread ends after what has come so far. A later one has a queue of its own."""
+        self._queue.put(None)
+        self._queue = queue.SimpleQueue()
 
     def end(self) -> None:
         """Nothing of Python is called any more: what is left in flight must not find an interpreter that is gone."""
@@ -526,10 +542,11 @@ class _Log:
             self.set(LogLevel.ERROR, None)
 
     def after_fork(self) -> None:
-        self._thread, self._queue = None, queue.SimpleQueue()
+        self._thread, self._queue, self._lock = None, queue.SimpleQueue(), threading.RLock()
         _here.messages.clear()
         if self.used:
-            self._start()
+            with contextlib.suppress(NvlxError):  # without, calls still tell their own
+                self._start()
 
 
 _log = _Log()
@@ -542,7 +559,7 @@ def set_log(level: int = LogLevel.WARNING, function: LogFunction | None = None) 
     raises goes to sys.excepthook. Ends with the program."""
     if function is not None and not callable(function):
         raise _wrong_type("function", function, "a function of a LogLevel and a str, or None for logging")
-    _log.set(_log_level(level), function or _to_logging)
+    _log.set(_log_level(level), _to_logging if function is None else function)
 
 
 def reset_log(level: int = LogLevel.WARNING) -> None:
@@ -1444,7 +1461,10 @@ def _collected(core: _Core) -> None:
     if _ender is not None or not core.take():
         return
     if _here.in_c or threading.get_ident() not in getattr(threading, "_active", ()):
-        _thread.start_new_thread(core.destroy_quietly, ())
+        try:
+            _thread.start_new_thread(core.destroy_quietly, ())
+        except RuntimeError:  # there can be no more threads: the end of the program destroys it
+            core.give_back()
     else:
         core.destroy_quietly()
 

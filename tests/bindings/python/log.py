@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The log goes to Python, from whichever thread it comes, and harms nobody."""
 
+import contextlib
 import gc
 import logging
 import os
@@ -11,7 +12,7 @@ import time
 
 import nvlxfer
 from nvlxfer import Engine, LogLevel
-from support import itself, run_tests
+from support import itself, raises, run_tests
 
 
 def refused(engine):
@@ -171,5 +172,109 @@ def test_fork():
     nvlxfer.reset_log(LogLevel.ERROR)
 
 
+def log_threads():
+    return sum(thread.name == "nvlxfer-log" for thread in threading.enumerate())
+
+
+def test_setters():
+    """Several threads set and reset the log, and functions do, too; the last one counts."""
+    failures = []
+
+    def change(function):
+        try:
+            for index in range(1000):
+                nvlxfer.set_log(LogLevel.ERROR, function) if index % 2 else nvlxfer.reset_log(LogLevel.ERROR)
+        except BaseException as failure:
+            failures.append(failure)
+
+    threads = [threading.Thread(target=change, args=(lambda level, text: None,)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    assert not failures, failures
+    said = []
+    nvlxfer.set_log(LogLevel.WARNING, lambda level, text: said.append(text))
+    assert log_threads() == 1
+    with Engine() as engine:
+        refused(engine)
+    assert len(said) == 1
+    nvlxfer.reset_log(LogLevel.ERROR)
+    assert log_threads() == 0 and not nvlxfer._log.used
+
+
+def test_setting_from_inside():
+    """A function may wait for a thread that sets the log."""
+    said = []
+
+    def other():
+        nvlxfer.set_log(LogLevel.WARNING, lambda level, text: said.append("later"))
+
+    def function(level, text):
+        nvlxfer.set_log(LogLevel.WARNING, function)
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join(30)
+        said.append(thread.is_alive())
+
+    with Engine() as engine:
+        nvlxfer.set_log(LogLevel.WARNING, function)
+        refused(engine)
+        refused(engine)
+    assert said == [False, "later"], said
+    nvlxfer.reset_log(LogLevel.ERROR)
+
+
+@contextlib.contextmanager
+def no_threads():
+    def start(*arguments):
+        raise RuntimeError("can't start new thread")
+
+    kept, threading.Thread.start = threading.Thread.start, start
+    kept_low, nvlxfer._thread = nvlxfer._thread, type("Low", (), {"start_new_thread": start})
+    try:
+        yield
+    finally:
+        threading.Thread.start, nvlxfer._thread = kept, kept_low
+
+
+def test_no_thread():
+    """Where no thread can be started, the log stays as it was."""
+    said = []
+    with Engine() as engine:
+        with no_threads():
+            raises(nvlxfer.NvlxError, "NVLX_ENOMEM", "nvlxfer-log", nvlxfer.set_log, 1, lambda *told: said.append(told))
+        assert not nvlxfer._log.used and log_threads() == 0
+        refused(engine)
+        assert not said
+        nvlxfer.set_log(LogLevel.WARNING, lambda *told: said.append(told))
+        refused(engine)
+        assert len(said) == 1 and log_threads() == 1
+        with no_threads():
+            child = os.fork()
+            if child == 0:
+                said.clear()
+                refused(Engine())
+                os._exit(len(said))
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+            nvlxfer.reset_log(LogLevel.ERROR)
+    assert log_threads() == 0
+
+
+def test_no_thread_to_destroy():
+    """An engine that is collected inside the library is destroyed by another thread, else when the program ends."""
+    engine = Engine()
+    with no_threads():
+        nvlxfer._here.in_c = True
+        del engine
+        nvlxfer._here.in_c = False
+    assert len(nvlxfer._cores) == 1
+    for core in list(nvlxfer._cores.values()):
+        nvlxfer._collected(core)
+    assert not nvlxfer._cores
+
+
 run_tests([test_function, test_logging, test_calling_back, test_service_thread, test_collected_meanwhile, test_end])
+run_tests([test_setters, test_setting_from_inside, test_no_thread, test_no_thread_to_destroy])
 run_tests([test_fork])
