@@ -455,6 +455,23 @@ def _to_logging(level: LogLevel, message: str) -> None:
     logging.getLogger("nvlxfer").log(_LOGGING[level], "%s", message)
 
 
+def _passes(failure: BaseException) -> bool:
+    """Whether it is none of a log function's own: Ctrl-C, or the end of this thread with the program."""
+    me = threading.get_ident()
+    if isinstance(failure, SystemExit):
+        return _ender is not None and _ender != me
+    return isinstance(failure, KeyboardInterrupt) and threading.main_thread().ident == me
+
+
+def _complain() -> None:
+    try:
+        sys.excepthook(*sys.exc_info())
+    except BaseException as failure:
+        if _passes(failure):
+            raise
+        sys.__excepthook__(*sys.exc_info())
+
+
 class _Log:
     """Where messages go. The library may hold a lock while it logs, so its callback only keeps the message. The thread
     that made the call tells it when it is back in Python; what the library's own threads log, a thread here tells."""
@@ -503,8 +520,10 @@ class _Log:
         try:
             if function is not None:
                 function(LogLevel(level), message.decode("utf-8", "replace"))
-        except Exception:
-            sys.excepthook(*sys.exc_info())
+        except BaseException as failure:
+            if _passes(failure):
+                raise
+            _complain()
 
     def deliver(self) -> None:
         """Tells the messages of calls that this thread made."""
@@ -556,7 +575,7 @@ def set_log(level: int = LogLevel.WARNING, function: LogFunction | None = None) 
     """Sends the log of the whole process to `function(level, text)`, without one to logging.getLogger("nvlxfer"). What
     is above `level` is dropped. A call's own messages come in its thread before it returns, others in a thread
     "nvlxfer-log"; the function may be called by several threads at once, and may itself call the library. What it
-    raises goes to sys.excepthook. Ends with the program."""
+    raises goes to sys.excepthook, SystemExit too; only Ctrl-C comes out of the call. Ends with the program."""
     if function is not None and not callable(function):
         raise _wrong_type("function", function, "a function of a LogLevel and a str, or None for logging")
     _log.set(_log_level(level), _to_logging if function is None else function)

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The log goes to Python, from whichever thread it comes, and harms nobody."""
 
+import asyncio
 import contextlib
 import gc
+import io
 import logging
 import os
 import subprocess
@@ -275,6 +277,46 @@ def test_no_thread_to_destroy():
     assert not nvlxfer._cores
 
 
+def test_raising():
+    """Whatever a function raises, the call says its own, and the thread goes on. So if the hook raises, too."""
+    kinds, complaints, hook = [asyncio.CancelledError, SystemExit, GeneratorExit, MemoryError], [], sys.excepthook
+    told = threading.Event()
+
+    def function(level, text):
+        if text == "go on":
+            told.set()
+            return
+        raise kinds[0]("a function's own")
+
+    def complain(kind, value, trace):
+        complaints.append(kind)
+        if kind is MemoryError:
+            raise kind("the hook's own")
+
+    sys.excepthook = complain
+    shown, sys.stderr = sys.stderr, io.StringIO()
+    with Engine() as engine:
+        nvlxfer.set_log(LogLevel.WARNING, function)
+        while kinds:
+            refused(engine)
+            nvlxfer._log._queue.put((LogLevel.WARNING, b"of the service thread"))
+            nvlxfer._log._queue.put((LogLevel.WARNING, b"go on"))
+            assert told.wait(30), kinds[0]
+            assert complaints == [kinds.pop(0)] * 2
+            told.clear()
+            complaints.clear()
+        kinds.append(KeyboardInterrupt)  # which is Ctrl-C in the main thread, and nothing else
+        try:
+            engine.alloc(1000, 8)
+            raise AssertionError("Ctrl-C was lost")
+        except KeyboardInterrupt:
+            pass
+        nvlxfer.reset_log(LogLevel.ERROR)
+    shown, sys.stderr = sys.stderr, shown
+    sys.excepthook = hook
+    assert "the hook's own" in shown.getvalue() and "a function's own" in shown.getvalue()
+
+
 run_tests([test_function, test_logging, test_calling_back, test_service_thread, test_collected_meanwhile, test_end])
-run_tests([test_setters, test_setting_from_inside, test_no_thread, test_no_thread_to_destroy])
+run_tests([test_setters, test_setting_from_inside, test_no_thread, test_no_thread_to_destroy, test_raising])
 run_tests([test_fork])
