@@ -129,15 +129,20 @@ static void write_segment(FILE *file, const struct nvlxi_segment_record *segment
 }
 
 static void write_string(FILE *file, const char *string) {
-    fputc('"', file);
-    while (*string) {
-        size_t plain = strcspn(string, "\"\\");
-        fwrite(string, 1, plain, file);
-        string += plain;
-        if (*string)
-            fprintf(file, "\\%c", *string++);
+    char escaped[512]; /* a call of stdio's for each part costs far more than the parts: names may be all " */
+    size_t length = 0;
+    escaped[length++] = '"';
+    for (; *string; string++) {
+        if (length > sizeof escaped - 3) {
+            fwrite(escaped, 1, length, file);
+            length = 0;
+        }
+        if (*string == '"' || *string == '\\')
+            escaped[length++] = '\\';
+        escaped[length++] = *string;
     }
-    fputc('"', file);
+    escaped[length++] = '"';
+    fwrite(escaped, 1, length, file);
 }
 
 static void write_region(FILE *file, const struct nvlxi_region_record *region,
