@@ -6,6 +6,7 @@
 #include "base/fork_files.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -55,6 +56,18 @@ int nvlxi_fork_files_epoll(void) {
     int fd = note(epoll_create1(EPOLL_CLOEXEC));
     pthread_mutex_unlock(&mutex);
     return fd;
+}
+
+size_t nvlxi_fork_files_room(int fd, size_t most) {
+    int made[NVLXI_ROOM_MAX];
+    size_t count = 0;
+    pthread_mutex_lock(&mutex); /* a forked child shall have none of them */
+    while (count < most && (made[count] = fcntl(fd, F_DUPFD_CLOEXEC, 0)) >= 0)
+        count++;
+    for (size_t i = 0; i < count; i++)
+        close(made[i]);
+    pthread_mutex_unlock(&mutex);
+    return count;
 }
 
 void nvlxi_fork_files_close(int fd) {

@@ -5,6 +5,8 @@
 #ifndef NVLXI_BASE_FORK_FILES_H
 #define NVLXI_BASE_FORK_FILES_H
 
+#include <stddef.h>
+
 #include "base/fork_phase.h"
 
 /* Each returns a descriptor that is closed in forked children, and on exec; or -1 and errno tells why. */
@@ -12,6 +14,10 @@ int nvlxi_fork_files_socket(void);         /* a Unix stream socket that does not
 int nvlxi_fork_files_accept(int listener); /* a connection, which does not block */
 int nvlxi_fork_files_eventfd(void);        /* which does not block */
 int nvlxi_fork_files_epoll(void);
+
+/* How many more may be opened now, of `most`, which is NVLXI_ROOM_MAX at most. `fd`: any that is open. */
+enum { NVLXI_ROOM_MAX = 8 };
+size_t nvlxi_fork_files_room(int fd, size_t most);
 
 /* Closes one of them. */
 void nvlxi_fork_files_close(int fd);

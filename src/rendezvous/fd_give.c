@@ -14,13 +14,14 @@
 
 #include "base/base.h"
 #include "base/error.h"
+#include "base/fork_files.h"
 #include "rendezvous/connection.h"
 
 #define SHARE_MAX   16                   /* files under way to one connection */
-#define FILES_MAX   8                    /* in one turn: exporting one takes 0.1 to 0.7 ms */
+#define FILES_MAX   NVLXI_ROOM_MAX       /* in one turn: exporting one takes 0.1 to 0.7 ms */
 #define LOOK_NS     UINT64_C(10000000)   /* to look again whether all was received, if no event tells */
-#define REST_NS     UINT64_C(3000000)    /* after ETOOMANYREFS */
-#define PATIENCE_NS UINT64_C(8000000000) /* with ETOOMANYREFS; who asks waits for 10 s */
+#define REST_NS     UINT64_C(3000000)    /* after ETOOMANYREFS or EMFILE */
+#define PATIENCE_NS UINT64_C(8000000000) /* with them; who asks waits for 10 s */
 #define EMPTY       256                  /* any message takes more of a socket's memory */
 
 int nvlxi_giving_begin(struct nvlxi_giving *giving, bool named, const uint8_t *body, size_t length) {
@@ -90,7 +91,7 @@ static int judge(struct nvlxi_giving *giving, int reason, size_t count) {
         giving->due = now + LOOK_NS;
         return 0;
     }
-    if (reason == ETOOMANYREFS && now - giving->since < PATIENCE_NS) {
+    if ((reason == ETOOMANYREFS || reason == EMFILE) && now - giving->since < PATIENCE_NS) {
         giving->due = now + REST_NS;
         return 0;
     }
@@ -118,14 +119,15 @@ int nvlxi_giving_go_on(struct nvlxi_giving *giving, int socket, struct nvlxi_reg
         giving->due = now + LOOK_NS;
         return 0;
     }
-    while (count < wanted && !(code = export_file(registration, &giving->files[giving->given + count], &fds[count])))
+    size_t most = nvlxi_fork_files_room(socket, wanted);
+    while (count < most && !(code = export_file(registration, &giving->files[giving->given + count], &fds[count])))
         count++;
     giving->denied = code;
-    int reason = code ? 0 : send_files(giving, socket, fds, count);
+    int reason = code ? 0 : most ? send_files(giving, socket, fds, count) : EMFILE;
     for (size_t i = 0; i < count; i++)
         close(fds[i]);
     if (code || reason) {
-        code = code ? 0 : judge(giving, reason, count);
+        code = code ? 0 : judge(giving, reason, wanted);
     } else {
         giving->given += count;
         giving->under_way += count;

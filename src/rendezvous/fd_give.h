@@ -5,7 +5,7 @@
  * What is sent and not received yet counts against the user's RLIMIT_NOFILE, in all sockets of all processes together.
  * So a connection gets a few, and more when the kernel says that they have been received: a client that takes none
  * holds no more than these, and all clients of a server together no more than half of the limit. Where others have used
- * it up (ETOOMANYREFS), it is tried again a little later.
+ * it up (ETOOMANYREFS), or this process has no descriptor free, it is tried again a little later.
  *
  * Invariant: a file descriptor to be given out is open only within one call. */
 #ifndef NVLXI_RENDEZVOUS_FD_GIVE_H

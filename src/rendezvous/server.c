@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -378,9 +379,19 @@ static void rest_from_accepting(struct nvlxi_server *server, int reason) {
     server->accept_due = nvlxi_now_ns() + ACCEPT_REST_NS;
 }
 
+/* As nvlxi_fork_files_accept, but keeps one file descriptor free, to give files out: else who was let in would wait for
+ * those of others who wait as well. */
+static int accept_one(const struct nvlxi_server *server) {
+    struct pollfd listener = {.fd = server->listener.socket, .events = POLLIN};
+    if (nvlxi_fork_files_room(listener.fd, 2) == 2)
+        return nvlxi_fork_files_accept(listener.fd);
+    errno = poll(&listener, 1, 0) > 0 ? EMFILE : EAGAIN;
+    return -1;
+}
+
 static void accept_some(struct nvlxi_server *server) {
     for (int i = 0; i < ACCEPTS_A_TURN; i++) {
-        int socket = nvlxi_fork_files_accept(server->listener.socket);
+        int socket = accept_one(server);
         if (socket < 0 && (errno == EINTR || errno == ECONNABORTED))
             continue;
         if (socket < 0) {

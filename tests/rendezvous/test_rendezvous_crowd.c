@@ -30,6 +30,8 @@ struct order { /* to each child, first */
     char address[64];
     uint32_t chunks, max_connections;
     uint32_t user; /* of the test, who may come in too */
+    uint32_t
+        files; /* not 0: that the owner may open when it serves; its mappers get its descriptor and do not follow */
 };
 
 /* Limits bind only who is not root. */
@@ -52,6 +54,34 @@ static char *allocate_chunks(struct nvlx_engine *engine, size_t chunks) {
     return made;
 }
 
+/* From now on at most `count` more. */
+static void limit_files(uint32_t count) {
+    int lowest = dup(0);
+    const struct rlimit limit = {(rlim_t)lowest + count, 1024};
+    close(lowest);
+    EQUAL(0, setrlimit(RLIMIT_NOFILE, &limit));
+}
+
+static void put_descriptor(int socket, struct nvlx_engine *engine) {
+    char *text;
+    size_t length;
+    OK(nvlx_export(engine, &text, &length));
+    put(socket, &length, sizeof length);
+    put(socket, text, length);
+    nvlx_text_free(text);
+}
+
+static struct nvlx_peer *get_peer(int socket, struct nvlx_engine *engine) {
+    static char text[64 * KIB];
+    struct nvlx_peer *peer;
+    size_t length;
+    get(socket, &length, sizeof length);
+    EXPECT(length <= sizeof text);
+    get(socket, text, length);
+    OK(nvlx_peer_open(engine, text, length, &peer));
+    return peer;
+}
+
 /* Serves chunks as "chunks", each beginning with its number, until it is told to end. */
 static void owner_of_chunks_role(int socket) {
     struct order order;
@@ -69,7 +99,16 @@ static void owner_of_chunks_role(int socket) {
     options.user_count = 1;
     OK(nvlx_serve(owner, order.address, &options));
     put(socket, &order, 1);
-    get_or_end(socket, &order, 1);
+    if (order.files) {
+        put_descriptor(socket, owner);
+        limit_files(order.files);
+        put(socket, &order, 1);
+    }
+    for (char may_open; get_or_end(socket, &may_open, 1);) {
+        const struct rlimit limit = {may_open ? 1024 : 1, 1024}; /* with 0, poll fails */
+        EQUAL(0, setrlimit(RLIMIT_NOFILE, &limit));
+        put(socket, &may_open, 1);
+    }
     OK(nvlx_engine_destroy(owner));
 }
 
@@ -83,7 +122,10 @@ static void mapper_role(int socket) {
     struct nvlx_engine *mapper = make_engine(0);
     char *mine = allocate(mapper, 0, 4 * KIB, 0);
     register_range(mapper, mine, 4 * KIB, NULL, NVLX_ACCESS_NONE);
-    OK(nvlx_connect(mapper, order.address, PATIENCE, &peer));
+    if (order.files)
+        peer = get_peer(socket, mapper);
+    else
+        OK(nvlx_connect(mapper, order.address, PATIENCE, &peer));
     uint64_t chunks = find(peer, "chunks");
     put(socket, &mark, 1);
     while (get_or_end(socket, &mark, 1)) {
@@ -143,6 +185,53 @@ static void full_servers_let_map(void) {
     start_mappers(64);
     map_all(64);
     end_mappers(64);
+    child_end(&owner);
+}
+
+/* An owner with few file descriptors lets in no more clients than it can give some to. */
+static void owners_keep_some_to_give(void) {
+    enum { MAPPERS = 16 };
+    static char text[64 * KIB];
+    size_t length;
+    order = (struct order){.chunks = 40, .max_connections = MAPPERS, .user = geteuid(), .files = 5};
+    snprintf(order.address, sizeof order.address, "%s", own_name());
+    child_start(&owner, "owner_of_chunks");
+    put(owner.socket, &order, sizeof order);
+    await_child(&owner);
+    get(owner.socket, &length, sizeof length);
+    EXPECT(length <= sizeof text);
+    get(owner.socket, text, length);
+    await_child(&owner);
+    for (size_t i = 0; i < MAPPERS; i++) {
+        child_start(&mappers[i], "mapper");
+        put(mappers[i].socket, &order, sizeof order);
+        put(mappers[i].socket, &length, sizeof length);
+        put(mappers[i].socket, text, length);
+    }
+    for (size_t i = 0; i < MAPPERS; i++)
+        await_child(&mappers[i]);
+    map_all(MAPPERS);
+    end_mappers(MAPPERS);
+    child_end(&owner);
+}
+
+static void let_owner_open(bool may_open) {
+    char mark = may_open;
+    put(owner.socket, &mark, 1);
+    await_child(&owner);
+}
+
+static void who_may_open_none_waits(void) {
+    start_owner(40, 0);
+    start_mappers(4);
+    let_owner_open(false);
+    for (size_t i = 0; i < 4; i++)
+        put(mappers[i].socket, "m", 1);
+    sleep(1);
+    let_owner_open(true);
+    for (size_t i = 0; i < 4; i++)
+        await_child(&mappers[i]);
+    end_mappers(4);
     child_end(&owner);
 }
 
@@ -345,6 +434,8 @@ int main(int argc, char **argv) {
     static const struct test tests[] = {{"clients_map_at_the_same_time", clients_map_at_the_same_time},
                                         {"full_servers_let_map", full_servers_let_map},
                                         {"others_are_served_beside_the_greedy", others_are_served_beside_the_greedy},
+                                        {"owners_keep_some_to_give", owners_keep_some_to_give},
+                                        {"who_may_open_none_waits", who_may_open_none_waits},
                                         {"who_may_send_none_waits", who_may_send_none_waits},
                                         {"neighbours_disturb_nobody", neighbours_disturb_nobody},
                                         {"neighbours_starve_nobody", neighbours_starve_nobody},
