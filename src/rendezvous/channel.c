@@ -23,8 +23,8 @@ struct nvlxi_request_for_files {
     uint32_t number;
     uint64_t generation;
     int64_t patience_ns;
-    int code; /* 0 while OPEN */
-    char reason[256];
+    int code;             /* 0 while OPEN */
+    char reason[256];     /* the server's; "": this process has no room for what it gives */
     int stock[STOCK_MAX]; /* a ring: received and not taken */
     size_t asked, received, taken;
     struct nvlxi_request_for_files *prev, *next;
@@ -106,6 +106,9 @@ static int fail_take(const struct nvlxi_request_for_files *request, int code) {
         return gone;
     if (code == NVLX_ESTALE && nvlxi_peer_generation(channel->peer) != request->generation)
         return NVLX_EAGAIN;
+    if (request->code && !request->reason[0])
+        return nvlxi_fail(code, "no room for file descriptors from \"%s\": too many open files in this process",
+                          channel->connection->address);
     if (request->code)
         return nvlxi_fail(code, "the server at \"%s\" refuses: %s", channel->connection->address, request->reason);
     return nvlxi_fail(code, "the server at \"%s\" does not give out the file descriptors",
@@ -194,7 +197,7 @@ static int stock_up(struct nvlxi_channel *channel, uint32_t number, size_t annou
     struct nvlxi_request_for_files *request = find_request(channel, number);
     if (files->lost) {
         if (request)
-            end_request(channel, request, NVLX_ENOMEM, "no room for what it gives: too many open files");
+            end_request(channel, request, NVLX_ENOMEM, "");
         return 0;
     }
     if (announced != files->count || (request && announced > request->asked - request->received))

@@ -49,8 +49,9 @@ static int check_stock(struct fetch *fetch) {
     if (code)
         return code;
     if (fetch->stock.lost)
-        return nvlxi_fail(NVLX_ENOMEM, "no room for %zu file descriptors from \"%s\": too many open files", announced,
-                          fetch->connection.address);
+        return nvlxi_fail(NVLX_ENOMEM,
+                          "no room for %zu file descriptors from \"%s\": too many open files in this process",
+                          announced, fetch->connection.address);
     if (announced != fetch->stock.count || announced > fetch->asked - fetch->received)
         return nvlxi_fail(NVLX_EFORMAT, "the server at \"%s\" announced %zu file descriptors of %zu and sent %zu",
                           fetch->connection.address, announced, fetch->asked - fetch->received, fetch->stock.count);

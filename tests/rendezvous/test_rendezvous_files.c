@@ -297,7 +297,7 @@ static void bad_servers_leave_nothing(void) {
     fetcher->patience_ns = 10 * SECOND_NS;
     await_quiet();
     set_limit((rlim_t)idle.fds + 10);
-    take_from_fake(2, 60, NVLX_ENOMEM, "too many open files");
+    take_from_fake(2, 60, NVLX_ENOMEM, "too many open files in this process");
     set_limit(1024);
     end();
 }
@@ -436,7 +436,7 @@ static void followed_bad_servers_leave_nothing(void) {
     fetcher->patience_ns = 10 * SECOND_NS;
     await_quiet();
     set_limit((rlim_t)idle.fds + 12);
-    take_from_followed(give_plenty, NVLX_ENOMEM, "too many open files");
+    take_from_followed(give_plenty, NVLX_ENOMEM, "no room for file descriptors from ");
     set_limit(1024);
     end();
 }
