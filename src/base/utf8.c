@@ -1,8 +1,10 @@
-/* Which names a region may have. SPDX-License-Identifier: Apache-2.0 */
+/* Which names a region may have, and which addresses a server. SPDX-License-Identifier: Apache-2.0 */
 #include "base/utf8.h"
 
 #include <stdint.h>
 #include <string.h>
+
+#include "base/records.h"
 
 enum { NAME_BYTES_MAX = 255 };
 
@@ -67,4 +69,9 @@ bool nvlxi_utf8_bytes_are_name(const char *bytes, size_t length) {
 
 bool nvlxi_utf8_is_name(const char *name) {
     return nvlxi_utf8_bytes_are_name(name, strnlen(name, NAME_BYTES_MAX + 1));
+}
+
+bool nvlxi_address_bytes_valid(const char *bytes, size_t length) {
+    return length >= 2 && length <= NVLXI_ADDRESS_MAX && (bytes[0] == '/' || bytes[0] == '@') &&
+           nvlxi_utf8_bytes_are_name(bytes, length);
 }

@@ -1,4 +1,4 @@
-/* Which names a region may have. SPDX-License-Identifier: Apache-2.0 */
+/* Which names a region may have, and which addresses a server. SPDX-License-Identifier: Apache-2.0 */
 #ifndef NVLXI_BASE_UTF8_H
 #define NVLXI_BASE_UTF8_H
 
@@ -14,6 +14,9 @@ bool nvlxi_utf8_is_name(const char *name);
 
 /* The same for bytes without a final NUL. */
 bool nvlxi_utf8_bytes_are_name(const char *bytes, size_t length);
+
+/* Whether it is an absolute path or "@name", of 2 to 107 bytes, which may be a name. */
+bool nvlxi_address_bytes_valid(const char *bytes, size_t length);
 
 #ifdef __cplusplus
 }

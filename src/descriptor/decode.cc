@@ -19,7 +19,8 @@
 //   bits above 2^53. Bytes: lower-case hex digits, two a byte.
 // - backend: 1 to 15 characters of a-z 0-9 _: whose handles these are. Peers of another backend cannot open them.
 // - process: struct nvlxi_identity. boot_id: 1 to 39 printable ASCII characters. engine: 16 bytes. address: where the
-//   process gives out file descriptors, 1 to 107 bytes of UTF-8 without control characters; absent if it does not.
+//   process gives out file descriptors, an absolute path or "@name", of at most 107 bytes of UTF-8 without control
+//   characters; absent if it does not.
 // - segments: at most NVLXI_SEGMENTS_MAX. kind: characters of a-z 0-9 _; a reader keeps a segment of a kind unknown to
 //   it, without its handle and file, of whatever form. device: the GPU's UUID, 16 bytes. [base, base + size) is not
 //   empty, does not wrap, and overlaps no other segment's. handle: 1 to 64 bytes, a capability: it is never logged.
@@ -247,10 +248,9 @@ int read_address(const Json::Value *value, nvlxi_descriptor *descriptor) {
     std::string_view string;
     if (value == nullptr)
         return NVLX_OK;
-    if (!get_string(value, &string) || string.size() > NVLXI_ADDRESS_MAX ||
-        !nvlxi_utf8_bytes_are_name(string.data(), string.size()))
+    if (!get_string(value, &string) || !nvlxi_address_bytes_valid(string.data(), string.size()))
         return unexpected(value, {"process", Place::no_index, "address"},
-                          "1 to 107 bytes of UTF-8 without control characters");
+                          "an absolute path or \"@name\", of at most 107 bytes of UTF-8 without control characters");
     copy_string(descriptor->address, sizeof descriptor->address, string);
     return NVLX_OK;
 }

@@ -81,8 +81,8 @@ static int check(const struct nvlxi_descriptor *descriptor) {
     if (descriptor->segment_count > NVLXI_SEGMENTS_MAX || descriptor->region_count > NVLXI_REGIONS_MAX)
         return nvlxi_fail(NVLX_EINVAL, "%zu segments and %zu regions: a descriptor has at most %u and %u",
                           descriptor->segment_count, descriptor->region_count, NVLXI_SEGMENTS_MAX, NVLXI_REGIONS_MAX);
-    if (descriptor->address[0] && !nvlxi_utf8_is_name(descriptor->address))
-        return nvlxi_fail(NVLX_EINVAL, "the address to be served at is not UTF-8 without control characters");
+    if (descriptor->address[0] && !nvlxi_address_bytes_valid(descriptor->address, strlen(descriptor->address)))
+        return nvlxi_fail(NVLX_EINVAL, "the address to be served at is no absolute path or \"@name\"");
     for (size_t i = 0; i < descriptor->segment_count; i++) {
         int code = check_segment(&descriptor->segments[i], i);
         if (code)

@@ -28,7 +28,7 @@ int nvlxi_address_check(const char *address) {
     if (count > NVLXI_ADDRESS_MAX)
         return nvlxi_fail(NVLX_EINVAL, "the address \"%.40s...\" has %zu bytes: at most %d", address, count,
                           NVLXI_ADDRESS_MAX);
-    if ((address[0] != '/' && address[0] != '@') || count < 2 || !nvlxi_utf8_is_name(address))
+    if (!nvlxi_address_bytes_valid(address, count))
         return nvlxi_fail(NVLX_EINVAL,
                           "the address \"%s\" is not an absolute path or \"@name\", without control characters",
                           address);

@@ -96,7 +96,7 @@ static inline const char *check_kind(const struct nvlxi_segment_record *segment)
 }
 
 static inline const char *check_address(const char *address) {
-    return address[0] && !nvlxi_utf8_is_name(address) ? "an address that is not valid" : NULL;
+    return address[0] && !nvlxi_address_bytes_valid(address, strlen(address)) ? "an address that is not valid" : NULL;
 }
 
 /* What the header promises, checked the slow way: for small descriptors. */

@@ -78,6 +78,7 @@ static void test_extreme_values(void **state) {
     strcpy(descriptor.identity.engine, "ffffffffffffffffffffffffffffffff");
     expect_round_trip(&descriptor);
     memset(descriptor.address, '"', NVLXI_ADDRESS_MAX);
+    descriptor.address[0] = '@';
     expect_round_trip(&descriptor);
     descriptor.segment_count = descriptor.region_count = 0;
     descriptor.segments = NULL;
@@ -119,6 +120,8 @@ static void test_unencodable(void **state) {
     expect_unencodable(&many, "1048577 regions");
     struct nvlxi_descriptor unprintable = {.address = "/run/\n"};
     expect_unencodable(&unprintable, "the address to be served at");
+    struct nvlxi_descriptor relative = {.address = "relative"};
+    expect_unencodable(&relative, "the address to be served at");
 }
 
 /* ---- What other versions may say -------------------------------------------------------------------------------- */
@@ -228,7 +231,11 @@ static void test_bad_head(void **state) {
         {"\"0x5\"", "\"0x5\",\"address\":1", "process.address is a number"},
         {"\"0x5\"", "\"0x5\",\"address\":\"/\xc3\x28\"", "process.address is \"/?(\""},
         {"\"0x5\"", "\"0x5\",\"address\":\"/\\u0000\"", "process.address is \"/?\""},
-        {"\"0x5\"", "\"0x5\",\"address\":\"" X16("123456") "123456789012\"", "process.address is \"1234561"},
+        {"\"0x5\"", "\"0x5\",\"address\":\"/" X16("123456") "12345678901\"", "process.address is \"/1234561"},
+        {"\"0x5\"", "\"0x5\",\"address\":\"/\"", "process.address is \"/\": expected an absolute path or \"@name\""},
+        {"\"0x5\"", "\"0x5\",\"address\":\"@\"", "process.address is \"@\""},
+        {"\"0x5\"", "\"0x5\",\"address\":\"relative\"", "process.address is \"relative\""},
+        {"\"0x5\"", "\"0x5\",\"address\":\"x\xc3\xa9\"", "process.address is \"x"},
         {"ccddeeff\"", "ccddee\"", "process.engine"},
         {"ccddeeff\"", "ccddeeff00\"", "process.engine"},
         {"ccddeeff\"", "ccddeeFF\"", "process.engine"},

@@ -29,8 +29,8 @@ static void test_kinds(void **state) {
 
 static void test_address(void **state) {
     (void)state;
-    static const char *const addresses[] = {"@", "/run/a \"b\".sock", "/run/\xc3\xbc", X16("123456") "12345678901"};
-    static const char *const texts[] = {"@", "/run/a \\\"b\\\".sock", "/run/\xc3\xbc", X16("123456") "12345678901"};
+    static const char *const addresses[] = {"@a", "/run/a \"b\".sock", "/run/\xc3\xbc", "/" X16("123456") "1234567890"};
+    static const char *const texts[] = {"@a", "/run/a \\\"b\\\".sock", "/run/\xc3\xbc", "/" X16("123456") "1234567890"};
     struct nvlxi_descriptor *descriptor = decode_valid(VALID);
     assert_string_equal(descriptor->address, "");
     nvlxi_descriptor_free(descriptor);
