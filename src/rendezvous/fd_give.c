@@ -59,6 +59,17 @@ static int export_file(struct nvlxi_registration *registration, const struct nvl
     return code ? code : registration->ops->export_file(registration->device, &allocation, fd);
 }
 
+/* That a client asks for what was withdrawn a moment before is nobody's mistake: only the client is told. */
+static int try_to_export(struct nvlxi_registration *registration, const struct nvlxi_protocol_file *file, int *fd) {
+    struct nvlxi_attempt attempt;
+    nvlxi_attempt_begin(&attempt);
+    int code = export_file(registration, file, fd);
+    if (code != NVLX_ESTALE)
+        return nvlxi_attempt_end(&attempt, code);
+    nvlxi_attempt_note(&attempt, NVLX_LOG_DEBUG, "a client asks for what was withdrawn");
+    return nvlxi_fail_again(code, attempt.text);
+}
+
 /* The message is short, so it goes whole or not at all. Returns 0 or an errno. */
 static int send_files(const struct nvlxi_giving *giving, int socket, const int *fds, size_t count) {
     union {
@@ -120,7 +131,7 @@ int nvlxi_giving_go_on(struct nvlxi_giving *giving, int socket, struct nvlxi_reg
         return 0;
     }
     size_t most = nvlxi_fork_files_room(socket, wanted);
-    while (count < most && !(code = export_file(registration, &giving->files[giving->given + count], &fds[count])))
+    while (count < most && !(code = try_to_export(registration, &giving->files[giving->given + count], &fds[count])))
         count++;
     giving->denied = code;
     int reason = code ? 0 : most ? send_files(giving, socket, fds, count) : EMFILE;
