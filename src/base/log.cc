@@ -12,6 +12,9 @@
 #include <cstdio>
 #include <cstdlib>
 
+extern "C" {
+#include "base/error.h"
+}
 #include "base/mute.h"
 
 namespace {
@@ -96,12 +99,22 @@ void to_stderr(int level, const char *message) {
     nvlxi_mute_end(&pipe);
 }
 
+// What the function itself fails at keeps out of the error that is being logged, and of what this thread is at.
+void to_function(const Sink &to, int level, const char *message) {
+    nvlxi_attempt aside;
+    const char *text = nvlx_last_error();
+    nvlxi_attempt_begin(&aside);
+    std::snprintf(aside.text, sizeof aside.text, "%s", text);
+    to.function(to.context, level, message);
+    nvlxi_attempt_end(&aside, 0);
+}
+
 // The level may have been changed since it was looked at.
 void write_message(const Sink &to, int level, const char *message) {
     if (to.level != level_unknown && level > to.level)
         return;
     if (to.function != nullptr) {
-        to.function(to.context, level, message);
+        to_function(to, level, message);
     } else if (forked.load()) {
         to_stderr(level, message);
     } else {

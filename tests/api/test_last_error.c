@@ -222,13 +222,20 @@ static atomic_int inner_code;
 static void sets_the_log(void *context, int level, const char *message) {
     (void)context, (void)level, (void)message;
     atomic_store(&inner_code, nvlx_set_log(NVLX_LOG_WARNING, quick, NULL));
+    EXPECT(strstr(nvlx_last_error(), "cannot replace"));
 }
 
-/* It must not, says the header; it is told so, rather than hang. */
+/* It must not, says the header; it is told so, rather than hang. The error of the call that logged stays as it is, and
+ * so does the last one, if that call succeeds. */
 static void the_function_sets_the_log(void) {
     OK(nvlx_set_log(NVLX_LOG_WARNING, sets_the_log, NULL));
-    EQUAL(NVLX_EINVAL, nvlx_test(NULL));
+    REFUSED(nvlx_test(NULL), NVLX_EINVAL, "request");
     EQUAL(NVLX_EBUSY, atomic_load(&inner_code));
+    OK(nvlx_set_log(NVLX_LOG_DEBUG, sets_the_log, NULL));
+    atomic_store(&inner_code, 0);
+    OK(nvlx_engine_destroy(make_engine(0)));
+    EQUAL(NVLX_EBUSY, atomic_load(&inner_code));
+    EXPECT(strstr(nvlx_last_error(), "request"));
     OK(nvlx_set_log(NVLX_LOG_WARNING, NULL, NULL));
 }
 
