@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/utf8.h"
 
 static int find_cuda(const struct nvlxi_device_ops **ops) {
 #ifdef NVLXI_WITH_CUDA
@@ -53,7 +54,8 @@ static int take_environment(uint32_t *backend) {
     if (!name || !*name || !strcmp(name, "auto"))
         return 0;
     if (strcmp(name, "cuda") && strcmp(name, "host"))
-        return nvlxi_fail(NVLX_EBACKEND, "NVLX_BACKEND is \"%.40s\": it must be auto, cuda or host", name);
+        return nvlxi_fail(NVLX_EBACKEND, "NVLX_BACKEND is \"%.*s\": it must be auto, cuda or host",
+                          nvlxi_text_cut(name, 40), name);
     *backend = strcmp(name, "cuda") ? NVLX_BACKEND_HOST : NVLX_BACKEND_CUDA;
     return 0;
 }

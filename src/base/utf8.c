@@ -75,3 +75,13 @@ bool nvlxi_address_bytes_valid(const char *bytes, size_t length) {
     return length >= 2 && length <= NVLXI_ADDRESS_MAX && (bytes[0] == '/' || bytes[0] == '@') &&
            nvlxi_utf8_bytes_are_name(bytes, length);
 }
+
+int nvlxi_text_cut(const char *text, int most) {
+    int length = (int)strnlen(text, (size_t)most + 1);
+    if (length <= most)
+        return length;
+    for (int cut = most; cut > most - 4; cut--) /* a character has 4 bytes at most */
+        if (((uint8_t)text[cut] & 0xc0) != 0x80)
+            return cut;
+    return most;
+}

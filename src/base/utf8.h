@@ -18,6 +18,9 @@ bool nvlxi_utf8_bytes_are_name(const char *bytes, size_t length);
 /* Whether it is an absolute path or "@name", of 2 to 107 bytes, which may be a name. */
 bool nvlxi_address_bytes_valid(const char *bytes, size_t length);
 
+/* The bytes of a text to be shown by "%.*s", `most` at most, which end with a whole character. */
+int nvlxi_text_cut(const char *text, int most);
+
 #ifdef __cplusplus
 }
 #endif

@@ -160,8 +160,8 @@ static int check_name(const char *name) {
     if (!name || nvlxi_utf8_is_name(name))
         return 0;
     return nvlxi_fail(NVLX_EINVAL,
-                      "the name \"%.40s\" of %zu bytes is not UTF-8 of 1 to %d bytes without control characters", name,
-                      strlen(name), NVLXI_NAME_MAX);
+                      "the name \"%.*s\" of %zu bytes is not UTF-8 of 1 to %d bytes without control characters",
+                      nvlxi_text_cut(name, 40), name, strlen(name), NVLXI_NAME_MAX);
 }
 
 static void free_region(struct nvlx_region *region) {

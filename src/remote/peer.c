@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/identity.h"
+#include "base/utf8.h"
 
 #define MAP_TRIES       32 /* to map what changes meanwhile, at least ... */
 #define MAP_PATIENCE_NS INT64_C(10000000000)
@@ -459,7 +460,8 @@ int nvlxi_peer_find(struct nvlx_peer *peer, const char *name, uint64_t *address,
         *address = region->address;
         *length = region->length;
     } else {
-        code = nvlxi_fail(NVLX_ENOENT, "the peer has no region named \"%.*s\"", NVLXI_NAME_MAX, name);
+        code = nvlxi_fail(NVLX_ENOENT, "the peer has no region named \"%.*s\"", nvlxi_text_cut(name, NVLXI_NAME_MAX),
+                          name);
     }
     nvlxi_tables_read_end(peer->remote->tables);
     return code;

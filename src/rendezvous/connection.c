@@ -26,8 +26,8 @@ static_assert(NVLXI_ADDRESS_MAX == sizeof(((struct sockaddr_un *)0)->sun_path) -
 int nvlxi_address_check(const char *address) {
     size_t count = strlen(address);
     if (count > NVLXI_ADDRESS_MAX)
-        return nvlxi_fail(NVLX_EINVAL, "the address \"%.40s...\" has %zu bytes: at most %d", address, count,
-                          NVLXI_ADDRESS_MAX);
+        return nvlxi_fail(NVLX_EINVAL, "the address \"%.*s...\" has %zu bytes: at most %d", nvlxi_text_cut(address, 40),
+                          address, count, NVLXI_ADDRESS_MAX);
     if (!nvlxi_address_bytes_valid(address, count))
         return nvlxi_fail(NVLX_EINVAL,
                           "the address \"%s\" is not an absolute path or \"@name\", without control characters",

@@ -293,6 +293,40 @@ static void levels_are_checked(void) {
     EQUAL(0, atomic_load(&called_later));
 }
 
+/* Of "x", `plain` times, and then characters of two bytes. */
+static const char *long_text(char first, size_t plain) {
+    static char text[400];
+    memset(text, 'x', plain);
+    text[0] = first;
+    for (size_t at = plain; at + 2 < sizeof text; at += 2)
+        memcpy(text + at, "\xc3\xa9", 2);
+    return text;
+}
+
+static void texts_are_cut_between_characters(void) {
+    uint64_t ignored;
+    int count;
+    void *none = NULL;
+    struct nvlx_region *region;
+    struct nvlx_region_options options;
+    begin(0, 0);
+    nvlx_region_options_init(&options);
+    for (size_t plain = 38; plain <= 39; plain++) {
+        const char *words = plain == 38 ? "x\xc3\xa9" : "x";
+        char quoted[8], dotted[8];
+        snprintf(quoted, sizeof quoted, "%s\"", words);
+        snprintf(dotted, sizeof dotted, "%s...", words);
+        options.name = long_text('x', plain);
+        REFUSED(nvlx_register(bench.engine, none, 0, &options, &region), NVLX_EINVAL, quoted);
+        REFUSED(nvlx_serve(bench.engine, long_text('/', plain), NULL), NVLX_EINVAL, dotted);
+        REFUSED(nvlx_peer_find(bench.peer, long_text('x', plain + 215), &ignored, &ignored), NVLX_ENOENT, quoted);
+        setenv("NVLX_BACKEND", long_text('x', plain), 1);
+        REFUSED(nvlx_gpu_count(NVLX_BACKEND_AUTO, &count), NVLX_EBACKEND, quoted);
+    }
+    setenv("NVLX_BACKEND", "host", 1);
+    bench_end(&bench);
+}
+
 int main(int argc, char **argv) {
     static const struct test tests[] = {{"requests_that_fail", requests_that_fail},
                                         {"requests_of_others_that_fail", requests_of_others_that_fail},
@@ -304,6 +338,7 @@ int main(int argc, char **argv) {
                                         {"a_waiting_function_keeps_no_fork", a_waiting_function_keeps_no_fork},
                                         {"the_function_forks", the_function_forks},
                                         {"levels_are_checked", levels_are_checked},
+                                        {"texts_are_cut_between_characters", texts_are_cut_between_characters},
                                         {NULL, NULL}};
     static const struct role roles[] = {OWNER_ROLE, {NULL, NULL}};
     return run_tests(argc, argv, tests, roles, 60);
