@@ -1137,7 +1137,7 @@ class Peer(_Owned):
         _run("nvlx_peer_test", self)
 
     def close(self) -> None:
-        """Waits for transfers with the peer. Busy: a prepared list names it."""
+        """Waits for transfers with the peer. Busy: a prepared list names it in an op that moves bytes."""
         if self._closable():
             _interruptibly(lambda stop: self._free("nvlx_peer_close"))
 

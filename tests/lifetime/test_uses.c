@@ -214,6 +214,32 @@ static void later_regions_are_free_beside_a_submitter(void) {
     end(false);
 }
 
+/* A prepared list keeps the peers that it moves bytes of, and no others that it names. */
+static void ops_of_no_bytes_keep_no_peer(void) {
+    char *text;
+    size_t length;
+    struct nvlx_prepared *prepared;
+    begin(true);
+    add(memory, SIZE);
+    OK(nvlx_export(engine, &text, &length));
+    struct nvlx_peer *other = open_peer(engine, text);
+    nvlx_text_free(text);
+    const struct nvlx_op ops[] = {make_op(NVLX_OP_READ, other, memory, there, 0),
+                                  make_op(NVLX_OP_READ, peer, memory, there, SIZE)};
+    OK(nvlx_prepare(engine, ops, COUNT(ops), NULL, &prepared));
+    OK(nvlx_peer_close(other));
+    REFUSED(nvlx_peer_close(peer), NVLX_EBUSY, "prepared");
+    for (int i = 0; i < 2; i++) {
+        struct nvlx_request *request;
+        OK(nvlx_post(prepared, NULL, &request));
+        finish(request);
+        EQUAL(0, wrong(engine, memory, SIZE, 2));
+    }
+    OK(nvlx_prepared_free(prepared));
+    OK(nvlx_peer_close(peer));
+    end(true);
+}
+
 int main(int argc, char **argv) {
     static const struct test tests[] = {
         {"later_regions_are_free", later_regions_are_free},
@@ -222,6 +248,7 @@ int main(int argc, char **argv) {
         {"a_private_region_beside_is_free", a_private_region_beside_is_free},
         {"later_regions_are_free_beside_a_submitter", later_regions_are_free_beside_a_submitter},
         {"ops_tell_while_there_is_no_plan", ops_tell_while_there_is_no_plan},
+        {"ops_of_no_bytes_keep_no_peer", ops_of_no_bytes_keep_no_peer},
         {0}};
     static const struct role roles[] = {OWNER_ROLE, {0}};
     return run_tests(argc, argv, tests, roles, 30);
