@@ -1,73 +1,167 @@
 #!/usr/bin/env bash
-# README quotes examples/quickstart.c to the letter, and each name and each file that it mentions exists.
+# What README.md, src/README.md and src/doc/performance.md say is there: README quotes examples/quickstart.c to the letter;
+# names, files, links, options and environment variables exist, and no variable is left out. Both READMEs stay short.
 # Usage: tests/source/readme.sh ROOT            checks the tree
-#        tests/source/readme.sh --prove ROOT    breaks copies of README, and fails if that is not noticed
+#        tests/source/readme.sh --prove ROOT    breaks copies of the pages, and fails if that is not noticed
 # SPDX-License-Identifier: Apache-2.0
 set -euo pipefail
 export LC_ALL=C
+pages=(README.md src/README.md src/doc/performance.md)
 
 check_quote() {
     diff -u --label README.md --label examples/quickstart.c <(sed -n '/^```c$/,/^```$/ { /^```/!p }' README.md) \
         examples/quickstart.c
 }
 
-# Functions and constants are the header's; options are CMake's; variables are the scripts'; tools are programs.
+check_length() {
+    local page=$1 lines
+    lines=$(wc -l <"$page")
+    ((lines < $2)) || { echo "$page has $lines lines: it must have fewer than $2" && return 1; }
+}
+
+# Every name in the source.
+find_names() {
+    grep -rhoE '[a-z0-9]+_[a-z0-9_]+' src include --include=*.{h,c,cc,cu} | sort -u
+}
+
+# Variables that the library, the Python module and the two commands read.
+find_variables() {
+    {
+        grep -rhoE 'getenv\("[A-Z_]+"' src
+        grep -hoE 'environ\.get\("NVLX_[A-Z_]+"' examples/python/*.py
+        grep -hoE '\$\{NVLX_[A-Z_]+:-' examples/run tests/run
+    } | grep -oE 'NVLX_[A-Z_]+' | sort -u
+}
+
+check_variables() {
+    local listed
+    listed=$(sed -nE 's/^- `(NVLX_[A-Z_]+)`:.*/\1/p' README.md | sort)
+    diff -u --label "listed in README.md" --label "read" <(echo "$listed") "$work/variables"
+}
+
+# Functions and structs are the header's, or tools; constants are the header's or options of CMake, errors its errors.
+find_public_names() {
+    {
+        grep -oE '\bnvlx_[a-z0-9_]+( ?\(|;| \{)' include/nvlxfer.h | grep -oE '^[a-z0-9_]+'
+        find src/tools -name 'nvlx_*.c' -exec basename {} .c \;
+        grep -ohwE 'NVLX_[A-DF-Z][A-Z0-9_]*' include/nvlxfer.h CMakeLists.txt
+        sed -nE 's/^ *X\((E[A-Z]+),.*/NVLX_\1/p' include/nvlxfer.h
+        cat "$work/variables"
+    } | sort -u
+}
+
 check_names() {
-    local name missing=0
+    local page=$1 name missing=0
     while read -r name; do
-        if [[ $name == *... ]]; then
-            continue
-        elif [[ $name == nvlx_* && ! -f src/tools/$name.c ]] && ! grep -qE "\b$name( ?\(|;| \{)" include/nvlxfer.h; then
-            echo "README.md names $name, which is neither in the header nor a tool"
-        elif [[ $name == NVLX_E* ]] && ! grep -qE "\bX\(${name#NVLX_}," include/nvlxfer.h; then
-            echo "README.md names $name, which is no error of the header's"
-        elif [[ $name == NVLX_[!E]* ]] && ! grep -qwE "$name" include/nvlxfer.h CMakeLists.txt; then
-            echo "README.md names $name, which neither the header nor CMakeLists.txt knows"
-        else
-            continue
-        fi
+        echo "$page names $name, which the header, CMakeLists.txt and the tools do not know"
         missing=1
-    done < <(grep -oE '\b(nvlx_[a-z0-9_]+|NVLX_[A-Z0-9_]+)(\.\.\.)?' README.md | sort -u)
+    done < <(grep -oE '\b(nvlx_[a-z0-9_]+|NVLX_[A-Z0-9_]+)(\.\.\.)?' "$page" | grep -v '\.\.\.' | sort -u | comm -23 - "$work/public")
     return "$missing"
 }
 
 check_links() {
-    local file missing=0
-    for file in $(grep -oE '\]\([^)]*\)' README.md | tr -d '])('); do
-        [[ -e $file ]] || { echo "README.md links $file, which is not there" && missing=1; }
+    local page=$1 file missing=0
+    for file in $(grep -oE '\]\([^)]*\)' "$page" | tr -d '])(' | sed 's/#.*//'); do
+        [[ -e $(dirname "$page")/$file ]] || { echo "$page links $file, which is not there" && missing=1; }
     done
     return "$missing"
 }
 
-# Changes a copy of README by a sed command, which must make the check fail.
-prove() {
-    local copy
-    copy=$(mktemp -d)
-    cp -r README.md LICENSE CMakeLists.txt include examples src tests "$copy"
-    sed -i "$1" "$copy/README.md"
-    if cmp -s README.md "$copy/README.md" || "$self" "$copy" >/dev/null; then
-        echo "not noticed: $1"
-        failed=1
-    fi
-    rm -rf "$copy"
+# What stands in backticks, a line each, in lines from stdin.
+quoted() {
+    grep -oE '`[^`]+`' | tr -d '`'
 }
 
-self=$(realpath "${BASH_SOURCE[0]}")
-failed=0
-if [[ $1 == --prove ]]; then
-    cd "$2"
-    "$self" .
-    prove 's/hello, GPU!/hello/'
-    prove 's/nvlx_export/nvlx_exports/'
-    prove 's/NVLX_ESTALE/NVLX_EOLD/'
-    prove 's/NVLX_NO_MAP/NVLX_MAP/'
-    prove 's|(include/nvlxfer.h)|(include/nvlx.h)|'
-    ((failed)) || echo "every broken copy was noticed"
-else
-    cd "$1"
+# In src/README.md each file is there; a function that a table gives to files is in one of them, any other name in src.
+check_source_names() {
+    local name line words files missing=0
+    while read -r name; do
+        [[ -e src/$name || -e $name || -n $(find src -name "$name") ]] ||
+            { echo "src/README.md names the file $name, which is not there" && missing=1; }
+    done < <(quoted <src/README.md | grep -E '^[a-z0-9_/]+(/[a-z0-9_.]+|\.[a-z]+)$' | sort -u)
+    while IFS= read -r line; do
+        words=$(quoted <<<"$line" | sed -nE 's/^(ops->)?([a-z0-9_]+)$/\2/p')
+        mapfile -t files < <(quoted <<<"${line##* | }" | sed 's,^,src/,')
+        for name in $words; do
+            grep -qsw "$name" "${files[@]}" ||
+                { echo "src/README.md looks for $name in ${files[*]}" && missing=1; }
+        done
+    done < <(sed -n '/^## The way/,/^## /p' src/README.md | grep -E '^\| .*`[a-z_/]+\.[a-z]+` \|$' | sed 's/ |$//')
+    while read -r name; do
+        echo "src/README.md names $name, which is not in src"
+        missing=1
+    done < <(quoted <src/README.md | sed -nE 's/^(ops->)?([a-z0-9]+_[a-z0-9_]+)$/\2/p' | sort -u | comm -23 - "$work/names")
+    return "$missing"
+}
+
+# Options of the programs that src/doc/performance.md tells of.
+check_options() {
+    local option missing=0
+    while read -r option; do
+        grep -qwE -- "\"?${option#--}\"?" src/tools/nvlx_perf.c examples/python/torch_two_gpu.py ||
+            { echo "src/doc/performance.md names the option $option, which no program has" && missing=1; }
+    done < <(grep -oE '(^|[ `(])--[a-z][a-z-]+' src/doc/performance.md | tr -d ' `(' | sort -u)
+    return "$missing"
+}
+
+check() {
+    local page failed=0
     check_quote || failed=1
-    check_names || failed=1
-    check_links || failed=1
-    ((failed)) || echo "what README quotes and names is there"
+    check_length README.md 200 || failed=1
+    check_length src/README.md 120 || failed=1
+    check_variables || failed=1
+    check_source_names || failed=1
+    check_options || failed=1
+    for page in "${pages[@]}"; do
+        check_names "$page" || failed=1
+        check_links "$page" || failed=1
+    done
+    ((failed)) || echo "what the READMEs quote and name is there"
+    return "$failed"
+}
+
+# Changes a page in a copy of the tree by a sed command, which must make the check fail and name `words`.
+prove() {
+    local page=$1 change=$2 words=$3
+    cp "$page" "$copy/$page"
+    sed -i "$change" "$copy/$page"
+    if (cd "$copy" && check) >"$work/output" || ! grep -qF -- "$words" "$work/output"; then
+        echo "not noticed in $page: $change"
+        failed=1
+    fi
+    cp "$page" "$copy/$page"
+}
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "${!#}"
+find_names >"$work/names"
+find_variables >"$work/variables"
+find_public_names >"$work/public"
+check
+if [[ $1 != --prove ]]; then
+    exit
 fi
+failed=0
+copy=$work/copy
+mkdir "$copy"
+cp -r README.md LICENSE CMakeLists.txt include examples findings src tests "$copy"
+prove README.md 's/hello, GPU!/hello/' '+    char address'
+prove README.md '1r LICENSE' 'fewer than 200'
+prove README.md 's/nvlx_prepare/nvlx_prepares/' 'names nvlx_prepares'
+prove README.md 's/NVLX_ESTALE/NVLX_EOLD/' 'names NVLX_EOLD'
+prove README.md 's/NVLX_ALLOC_VMM/NVLX_VMM/' 'names NVLX_VMM'
+prove README.md 's|(include/nvlxfer.h)|(include/nvlx.h)|' 'links include/nvlx.h'
+prove README.md '/^- `NVLX_HOST_GPUS`/d' '+NVLX_HOST_GPUS'
+prove README.md 's/^- `NVLX_HOST_GPUS`/- `NVLX_GPUS`/' '-NVLX_GPUS'
+prove src/README.md '1r LICENSE' 'fewer than 120'
+prove src/README.md 's/`check_op` and `check_sides`/`check_ops` and `check_sides`/' 'looks for check_ops'
+prove src/README.md 's|`device/cuda/kernel.c`|`device/cuda/lane.c`|' 'looks for nvlxi_cuda_copy_kernel'
+prove src/README.md 's/`drop_segment`/`drop_segments`/' 'names drop_segments'
+prove src/README.md 's|`transfer/plan.c`|`transfer/plans.c`|' 'names the file transfer/plans.c'
+prove src/README.md 's|(../include/nvlxfer.h)|(include/nvlxfer.h)|' 'links include/nvlxfer.h'
+prove src/doc/performance.md 's/--bidirectional/--both-ways/' 'option --both-ways'
+prove src/doc/performance.md 's|(speed.svg)|(src/doc/speed.svg)|' 'links src/doc/speed.svg'
+prove src/doc/performance.md 's/nvlx_peer_map/nvlx_map/' 'names nvlx_map'
+((failed)) || echo "every broken copy was noticed"
 exit "$failed"
