@@ -213,7 +213,8 @@ static inline void nvlx_region_options_init(struct nvlx_region_options *options)
  * is a region of its own. `length` 0 gives a region that only has a name. The memory stays the caller's. This costs
  * about a microsecond, more for the first region of a segment. Transfers do not wait for it.
  * Errors: NVLX_ENOTSUP (memory that cannot be shared: the message says what it is, and what to use),
- *         NVLX_ERANGE (the range leaves its allocation), NVLX_EEXIST (the name is taken),
+ *         NVLX_ERANGE (the range leaves its allocation), NVLX_EINVAL (also: it wraps around),
+ *         NVLX_EEXIST (the name is taken),
  *         NVLX_EBUSY (peers would be told more than a descriptor holds: see Limits). */
 int nvlx_register(struct nvlx_engine *engine, const void *address, size_t length,
                   const struct nvlx_region_options *options, struct nvlx_region **region);
@@ -246,7 +247,7 @@ int nvlx_peer_find(struct nvlx_peer *peer, const char *name, uint64_t *address, 
 
 /* Forgets a peer and closes its mappings. It waits for transfers in flight with this peer. No other thread may submit
  * one meanwhile. Until this call, the memory of a dead process stays allocated (measured).
- * Errors: NVLX_EBUSY (a prepared list names the peer). */
+ * Errors: NVLX_EBUSY (a prepared list names the peer in an op that moves bytes). */
 int nvlx_peer_close(struct nvlx_peer *peer);
 
 /* Options of a server. None is needed: see Users and groups. */
@@ -542,7 +543,7 @@ enum {
 };
 
 /* Maps the peer's segments under [address, address + length) on a local GPU, ahead of the first transfer.
- * Errors: those of nvlx_transfer. */
+ * Errors: those of nvlx_transfer, or NVLX_EINVAL (also: the range wraps around). */
 int nvlx_peer_map(struct nvlx_peer *peer, int gpu, uint64_t address, uint64_t length);
 
 /* ---- Prepared lists ---------------------------------------------------------------------------------- */
