@@ -211,6 +211,7 @@ static char *text_of_all(size_t *length) {
     struct nvlxi_descriptor descriptor = {.backend = "host"};
     char *text;
     memset(descriptor.address, 'a', sizeof descriptor.address - 1);
+    descriptor.address[0] = '@';
     memset(descriptor.identity.boot_id, 'b', sizeof descriptor.identity.boot_id - 1);
     memset(descriptor.identity.engine, 'c', sizeof descriptor.identity.engine - 1);
     OK(nvlxi_registration_records(&registration, &descriptor));
@@ -322,6 +323,7 @@ static void the_longest_text(void) {
     memset(name, '"', sizeof name - 1);
     name[sizeof name - 1] = '\0';
     memset(descriptor.address, '"', sizeof descriptor.address - 1);
+    descriptor.address[0] = '@';
     memset(descriptor.identity.boot_id, '"', sizeof descriptor.identity.boot_id - 1);
     memset(descriptor.identity.engine, 'c', sizeof descriptor.identity.engine - 1);
     descriptor.identity.pid = descriptor.identity.pid_namespace = UINT64_MAX;

@@ -41,8 +41,8 @@ def refuses(kind, argument, function, *arguments, **keywords):
 def test_memory():
     engine, a, _ = itself(4096)
     for memory in ([a, 64], b"abc", a, None):
-        refuses(InvalidArgument, f"a {type(memory).__name__} is no memory of a GPU: give a tuple (address, length)",
-                engine.register, memory)
+        refuses(InvalidType, f"of type {type(memory).__name__}: give a tuple (address, length)", engine.register,
+                memory)
     for memory in ((a,), (a, 64, 1)):
         refuses(InvalidArgument, "not a pair of an address and a length: (address, length)", engine.register, memory)
     region = engine.register((a, 64))
