@@ -1,165 +1,13 @@
-/* What the tests of the whole library share: checks, the runner, children. See support.h.
- * SPDX-License-Identifier: Apache-2.0 */
+/* What the tests of the whole library share: see support.h. SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
 #include "support.h"
 
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <inttypes.h>
-#include <poll.h>
-#include <pthread.h>
-#include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
-
-#define TEST_ARGUMENT "--test"
-#define ROLE_ARGUMENT "--role"
-#define CHILD_FD      3
-
-/* ---- Checks -------------------------------------------------------------------------------------------- */
-
-void fail_at(const char *file, int line, const char *format, ...) {
-    va_list arguments;
-    va_start(arguments, format);
-    flockfile(stderr);
-    fprintf(stderr, "%s:%d: ", file, line);
-    vfprintf(stderr, format, arguments);
-    fputc('\n', stderr);
-    funlockfile(stderr);
-    va_end(arguments);
-    fflush(NULL);
-    _exit(1); /* no leak check on top: the cause is above */
-}
-
-void expect_at(const char *file, int line, int holds, const char *condition) {
-    if (!holds)
-        fail_at(file, line, "not so: %s (last error: %s)", condition, nvlx_last_error());
-}
-
-void equal_at(const char *file, int line, uint64_t wanted, uint64_t number, const char *what) {
-    if (wanted != number)
-        fail_at(file, line, "%s is %" PRIu64 " (0x%" PRIx64 "), not %" PRIu64 " (0x%" PRIx64 ")", what, number, number,
-                wanted, wanted);
-}
-
-void ok_at(const char *file, int line, int code, const char *call) {
-    if (code)
-        fail_at(file, line, "%s: %d %s: %s", call, code, nvlx_strerror(code), nvlx_last_error());
-}
-
-void refused_at(const char *file, int line, int code, const char *call, int expected, const char *words) {
-    if (code != expected)
-        fail_at(file, line, "%s gives %d, not %d (%s): %s", call, code, expected, nvlx_strerror(expected),
-                nvlx_last_error());
-    if (!strstr(nvlx_last_error(), words))
-        fail_at(file, line, "%s: \"%s\" is not in its message: %s", call, words, nvlx_last_error());
-}
-
-/* ---- The runner ---------------------------------------------------------------------------------------- */
-
-/* Starts this program anew with two arguments, and `fd`, if there is one, as CHILD_FD. */
-static pid_t spawn(const char *kind, const char *name, int fd) {
-    const pid_t parent = getpid();
-    pid_t pid = fork();
-    if (pid < 0)
-        FAIL("fork: %s", strerror(errno));
-    if (pid)
-        return pid;
-    /* only what may be called in the child of a program with threads */
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (getppid() != parent || (fd >= 0 && dup2(fd, CHILD_FD) < 0))
-        _exit(126);
-    char *const arguments[] = {program_invocation_name, (char *)(uintptr_t)kind, (char *)(uintptr_t)name, NULL};
-    execv("/proc/self/exe", arguments);
-    _exit(127);
-}
-
-static void describe(int status, char *text, size_t size) {
-    if (WIFSIGNALED(status))
-        snprintf(text, size, "killed by signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
-    else
-        snprintf(text, size, "exit code %d", WEXITSTATUS(status));
-}
-
-static bool run_one(const struct test *test) {
-    char text[80];
-    int status;
-    double begin = now_ms();
-    pid_t pid = spawn(TEST_ARGUMENT, test->name, -1);
-    if (waitpid(pid, &status, 0) != pid)
-        FAIL("waitpid: %s", strerror(errno));
-    describe(status, text, sizeof text);
-    printf("%-10s %7.0f ms  %s%s%s\n", status ? "FAILED" : "ok", now_ms() - begin, test->name, status ? ": " : "",
-           status ? text : "");
-    fflush(stdout);
-    return status == 0;
-}
-
-static bool is_wanted(int argc, char **argv, const char *name) {
-    for (int i = 1; i < argc; i++)
-        if (!strcmp(argv[i], name))
-            return true;
-    return argc < 2;
-}
-
-static void *nothing(void *argument) {
-    return argument;
-}
-
-/* A sanitizer's own thread comes with the program's first one: let both be before something is counted. */
-static void start_sanitizer(void) {
-    pthread_t thread;
-    if (sanitized() && !pthread_create(&thread, NULL, nothing, NULL))
-        pthread_join(thread, NULL);
-}
-
-int run_tests(int argc, char **argv, const struct test *tests, const struct role *roles, unsigned seconds_each) {
-    signal(SIGPIPE, SIG_IGN);
-    setenv("NVLX_LOG_LEVEL", "0", 0); /* refusals are what tests are made of */
-    if (argc == 3 && !strcmp(argv[1], TEST_ARGUMENT)) {
-        alarm(sanitized() ? 5 * seconds_each : seconds_each);
-        start_sanitizer();
-        for (; tests->name; tests++) {
-            if (!strcmp(tests->name, argv[2])) {
-                tests->run();
-                return 0;
-            }
-        }
-    }
-    if (argc == 3 && !strcmp(argv[1], ROLE_ARGUMENT)) {
-        alarm(sanitized() ? 5 * seconds_each : seconds_each);
-        for (; roles->name; roles++) {
-            if (!strcmp(roles->name, argv[2])) {
-                roles->run(CHILD_FD);
-                return 0;
-            }
-        }
-        return 125;
-    }
-    int ran = 0, failed = 0;
-    for (; tests->name; tests++) {
-        if (!is_wanted(argc, argv, tests->name))
-            continue;
-        ran++;
-        failed += !run_one(tests);
-    }
-    printf("%d of %d tests failed\n", failed, ran);
-    return failed || !ran ? 1 : 0;
-}
-
-double now_ms(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec * 1e3 + (double)now.tv_nsec / 1e6;
-}
 
 uint32_t next_random(uint64_t *state) {
     *state ^= *state << 13;
@@ -169,26 +17,6 @@ uint32_t next_random(uint64_t *state) {
 }
 
 /* ---- What a process holds ------------------------------------------------------------------------------ */
-
-#if !defined(__has_feature)
-#define __has_feature(name) 0
-#endif
-
-bool sanitized(void) {
-#if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
-    return true;
-#else
-    return !children_have_threads();
-#endif
-}
-
-bool children_have_threads(void) {
-#if defined(__SANITIZE_THREAD__) || __has_feature(thread_sanitizer)
-    return false;
-#else
-    return true;
-#endif
-}
 
 static size_t count_entries(const char *folder) {
     size_t count = 0;
@@ -232,80 +60,300 @@ void expect_holdings(const struct holdings *before, const char *when) {
              now.maps, before->fds, before->threads, before->maps);
 }
 
-/* ---- Children ------------------------------------------------------------------------------------------ */
+/* ---- The library --------------------------------------------------------------------------------------- */
 
-void child_start(struct child *child, const char *role) {
-    int ends[2];
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends))
-        FAIL("socketpair: %s", strerror(errno));
-    if (ends[1] == CHILD_FD) { /* dup2 would leave it to be closed by exec */
-        int other = fcntl(ends[1], F_DUPFD_CLOEXEC, CHILD_FD + 1);
-        close(ends[1]);
-        ends[1] = other;
+int second_gpu(void) {
+    int count;
+    OK(nvlx_gpu_count(NVLX_BACKEND_AUTO, &count));
+    return count > 1 ? 1 : 0;
+}
+
+void fill_config(struct nvlx_config *config) {
+    static _Thread_local int gpus[2];
+    nvlx_config_init(config);
+    gpus[1] = second_gpu();
+    config->gpus = gpus;
+    config->gpu_count = 2;
+}
+
+struct nvlx_engine *make_engine(uint32_t max_requests) {
+    struct nvlx_engine *engine;
+    struct nvlx_config config;
+    fill_config(&config);
+    config.max_requests = max_requests;
+    OK(nvlx_engine_create(&config, &engine));
+    return engine;
+}
+
+/* Differs from its neighbours, between seeds, and between places 256 bytes, a page or a MiB apart. */
+uint8_t seed_byte(uint32_t seed, uint64_t i) {
+    return (uint8_t)(seed * 151 + i * 7 + (i >> 8) * 13 + (i >> 12) * 101 + (i >> 20) * 29);
+}
+
+static void *host_memory(size_t length) {
+    void *bytes = malloc(length ? length : 1);
+    if (!bytes)
+        FAIL("no memory for %zu bytes", length);
+    return bytes;
+}
+
+void fill(struct nvlx_engine *engine, void *address, size_t length, uint32_t seed) {
+    uint8_t *bytes = host_memory(length);
+    for (size_t i = 0; i < length; i++)
+        bytes[i] = seed_byte(seed, i);
+    OK(nvlx_memcpy(engine, address, bytes, length));
+    free(bytes);
+}
+
+uint64_t wrong(struct nvlx_engine *engine, const void *address, size_t length, uint32_t seed) {
+    uint64_t count = 0;
+    uint8_t *bytes = host_memory(length);
+    OK(nvlx_memcpy(engine, bytes, address, length));
+    for (size_t i = 0; i < length; i++)
+        count += bytes[i] != seed_byte(seed, i);
+    free(bytes);
+    return count;
+}
+
+void *allocate(struct nvlx_engine *engine, int gpu, size_t length, uint32_t seed) {
+    void *address;
+    OK(nvlx_alloc(engine, gpu, length, NULL, &address));
+    fill(engine, address, length, seed);
+    return address;
+}
+
+struct nvlx_region *register_range(struct nvlx_engine *engine, const void *address, size_t length, const char *name,
+                                   uint32_t access) {
+    struct nvlx_region *region;
+    struct nvlx_region_options options;
+    nvlx_region_options_init(&options);
+    options.name = name;
+    options.access = access;
+    OK(nvlx_register(engine, address, length, &options, &region));
+    return region;
+}
+
+struct nvlx_engine_info engine_info(struct nvlx_engine *engine) {
+    struct nvlx_engine_info info = {.size = sizeof info};
+    OK(nvlx_engine_get_info(engine, &info));
+    return info;
+}
+
+struct nvlx_peer *open_peer(struct nvlx_engine *engine, const char *text) {
+    struct nvlx_peer *peer;
+    OK(nvlx_peer_open(engine, text, strlen(text), &peer));
+    return peer;
+}
+
+uint64_t find(struct nvlx_peer *peer, const char *name) {
+    uint64_t address, length;
+    OK(nvlx_peer_find(peer, name, &address, &length));
+    return address;
+}
+
+struct nvlx_op make_op(uint32_t opcode, struct nvlx_peer *peer, void *local, uint64_t remote, size_t length) {
+    return (struct nvlx_op){.opcode = opcode, .peer = peer, .local = local, .remote = remote, .length = length};
+}
+
+struct nvlx_request *start(struct nvlx_engine *engine, const struct nvlx_op *ops, size_t count) {
+    struct nvlx_request *request;
+    OK(nvlx_transfer(engine, ops, count, NULL, &request));
+    return request;
+}
+
+void finish(struct nvlx_request *request) {
+    OK(nvlx_wait(request, PATIENCE));
+    OK(nvlx_request_free(request));
+}
+
+void move(struct nvlx_engine *engine, uint32_t opcode, struct nvlx_peer *peer, void *local, uint64_t remote,
+          size_t length) {
+    struct nvlx_op op = make_op(opcode, peer, local, remote, length);
+    finish(start(engine, &op, 1));
+}
+
+char *with_field(const char *text, const char *key, const char *value) {
+    char pattern[64], *made;
+    snprintf(pattern, sizeof pattern, "\"%s\":\"", key);
+    const char *at = strstr(text, pattern);
+    if (!at)
+        FAIL("the descriptor has no %s: %s", key, text);
+    at += strlen(pattern);
+    if (asprintf(&made, "%.*s%s%s", (int)(at - text), text, value, strchr(at, '"')) < 0)
+        FAIL("no memory for a text");
+    return made;
+}
+
+/* ---- The owner ----------------------------------------------------------------------------------------- */
+
+enum task {
+    TASK_ALLOC,
+    TASK_FREE,
+    TASK_REGISTER,
+    TASK_UNREGISTER,
+    TASK_EXPORT,
+    TASK_SERVE,
+    TASK_WRONG,
+    TASK_FILL,
+    TASK_READ
+};
+
+struct order {
+    enum task task;
+    uint32_t slot, region, access, seed;
+    int gpu;
+    size_t offset, length;
+    char name[256]; /* "" for none; or an address */
+};
+
+struct answer {
+    int code;
+    uint64_t value;
+};
+
+struct estate { /* what the owner has */
+    struct nvlx_engine *engine;
+    char *memory[OWNER_SLOTS];
+    struct nvlx_region *regions[OWNER_SLOTS];
+};
+
+static void send_bytes(struct estate *estate, const struct order *order, int socket) {
+    void *bytes = host_memory(order->length);
+    OK(nvlx_memcpy(estate->engine, bytes, estate->memory[order->slot] + order->offset, order->length));
+    put(socket, bytes, order->length);
+    free(bytes);
+}
+
+static void send_export(struct estate *estate, int socket) {
+    char *text;
+    size_t length;
+    OK(nvlx_export(estate->engine, &text, &length));
+    put_text(socket, text, length);
+    nvlx_text_free(text);
+}
+
+static int serve(struct estate *estate, const struct order *order) {
+    struct nvlx_serve_options options;
+    nvlx_serve_options_init(&options);
+    options.max_connections = (uint32_t)order->length;
+    return nvlx_serve(estate->engine, order->name, &options);
+}
+
+static struct answer obey(struct estate *estate, const struct order *order) {
+    struct answer answer = {0};
+    char **memory = &estate->memory[order->slot];
+    switch (order->task) {
+    case TASK_ALLOC:
+        *memory = allocate(estate->engine, order->gpu, order->length, order->seed);
+        answer.value = (uint64_t)(uintptr_t)*memory;
+        break;
+    case TASK_FREE:
+        answer.code = nvlx_free(estate->engine, *memory);
+        break;
+    case TASK_REGISTER:
+        estate->regions[order->region] = register_range(estate->engine, *memory + order->offset, order->length,
+                                                        order->name[0] ? order->name : NULL, order->access);
+        break;
+    case TASK_UNREGISTER:
+        answer.code = nvlx_unregister(estate->regions[order->region], 0);
+        break;
+    case TASK_SERVE:
+        answer.code = serve(estate, order);
+        break;
+    case TASK_WRONG:
+        answer.value = wrong(estate->engine, *memory + order->offset, order->length, order->seed);
+        break;
+    case TASK_FILL:
+        fill(estate->engine, *memory + order->offset, order->length, order->seed);
+        break;
+    case TASK_EXPORT:
+    case TASK_READ:
+        break;
     }
-    child->pid = spawn(ROLE_ARGUMENT, role, ends[1]);
-    close(ends[1]);
-    child->socket = ends[0];
+    return answer;
 }
 
-void child_end(struct child *child) {
-    char text[80];
-    int status;
-    close(child->socket);
-    if (waitpid(child->pid, &status, 0) != child->pid)
-        FAIL("waitpid: %s", strerror(errno));
-    describe(status, text, sizeof text);
-    if (status)
-        FAIL("a child ended badly: %s", text);
-}
-
-void child_kill(struct child *child) {
-    int status;
-    if (kill(child->pid, SIGKILL) || waitpid(child->pid, &status, 0) != child->pid)
-        FAIL("cannot kill the child: %s", strerror(errno));
-    close(child->socket);
-}
-
-void put(int socket, const void *bytes, size_t length) {
-    for (size_t done = 0; done < length;) {
-        ssize_t count = send(socket, (const char *)bytes + done, length - done, MSG_NOSIGNAL);
-        if (count <= 0)
-            FAIL("cannot send to the other process: %s", strerror(errno));
-        done += (size_t)count;
+void owner_role(int socket) {
+    struct estate estate = {.engine = make_engine(0)};
+    struct order order;
+    while (get_or_end(socket, &order, sizeof order)) {
+        struct answer answer = obey(&estate, &order);
+        put(socket, &answer, sizeof answer);
+        if (order.task == TASK_EXPORT)
+            send_export(&estate, socket);
+        if (order.task == TASK_READ)
+            send_bytes(&estate, &order, socket);
     }
+    OK(nvlx_engine_destroy(estate.engine));
 }
 
-bool get_or_end(int socket, void *bytes, size_t length) {
-    for (size_t done = 0; done < length;) {
-        struct pollfd ready = {.fd = socket, .events = POLLIN};
-        if (poll(&ready, 1, (int)(PATIENCE / 1000000)) <= 0)
-            FAIL("the other process does not answer");
-        ssize_t count = recv(socket, (char *)bytes + done, length - done, 0);
-        if (count <= 0 && !done)
-            return false;
-        if (count <= 0)
-            FAIL("the other process ended in the middle of a message");
-        done += (size_t)count;
-    }
-    return true;
+static struct answer ask(struct owner *owner, const struct order *order) {
+    struct answer answer;
+    put(owner->child.socket, order, sizeof *order);
+    get(owner->child.socket, &answer, sizeof answer);
+    return answer;
 }
 
-void get(int socket, void *bytes, size_t length) {
-    if (!get_or_end(socket, bytes, length))
-        FAIL("the other process has ended");
+void owner_start(struct owner *owner) {
+    child_start(&owner->child, "owner");
 }
 
-void put_text(int socket, const char *text, size_t length) {
-    put(socket, &length, sizeof length);
-    put(socket, text, length);
+void owner_end(struct owner *owner) {
+    child_end(&owner->child);
 }
 
-char *get_text(int socket, size_t *length) {
-    get(socket, length, sizeof *length);
-    char *text = malloc(*length + 1);
-    if (!text)
-        FAIL("no memory for a text of %zu bytes", *length);
-    get(socket, text, *length);
-    text[*length] = '\0';
-    return text;
+void owner_kill(struct owner *owner) {
+    child_kill(&owner->child);
+}
+
+uint64_t owner_alloc(struct owner *owner, uint32_t slot, int gpu, size_t length, uint32_t seed) {
+    struct order order = {.task = TASK_ALLOC, .slot = slot, .gpu = gpu, .length = length, .seed = seed};
+    return ask(owner, &order).value;
+}
+
+int owner_free(struct owner *owner, uint32_t slot) {
+    struct order order = {.task = TASK_FREE, .slot = slot};
+    return ask(owner, &order).code;
+}
+
+void owner_register(struct owner *owner, uint32_t region, uint32_t slot, size_t offset, size_t length, uint32_t access,
+                    const char *name) {
+    struct order order = {
+        .task = TASK_REGISTER, .slot = slot, .region = region, .access = access, .offset = offset, .length = length};
+    snprintf(order.name, sizeof order.name, "%s", name ? name : "");
+    OK(ask(owner, &order).code);
+}
+
+int owner_unregister(struct owner *owner, uint32_t region) {
+    struct order order = {.task = TASK_UNREGISTER, .region = region};
+    return ask(owner, &order).code;
+}
+
+char *owner_export(struct owner *owner) {
+    struct order order = {.task = TASK_EXPORT};
+    size_t length;
+    OK(ask(owner, &order).code);
+    return get_text(owner->child.socket, &length);
+}
+
+int owner_serve(struct owner *owner, const char *address, uint32_t max_connections) {
+    struct order order = {.task = TASK_SERVE, .length = max_connections};
+    snprintf(order.name, sizeof order.name, "%s", address);
+    return ask(owner, &order).code;
+}
+
+uint64_t owner_wrong(struct owner *owner, uint32_t slot, size_t offset, size_t length, uint32_t seed) {
+    struct order order = {.task = TASK_WRONG, .slot = slot, .offset = offset, .length = length, .seed = seed};
+    return ask(owner, &order).value;
+}
+
+void owner_fill(struct owner *owner, uint32_t slot, size_t offset, size_t length, uint32_t seed) {
+    struct order order = {.task = TASK_FILL, .slot = slot, .offset = offset, .length = length, .seed = seed};
+    OK(ask(owner, &order).code);
+}
+
+void owner_read(struct owner *owner, uint32_t slot, size_t offset, void *bytes, size_t length) {
+    struct order order = {.task = TASK_READ, .slot = slot, .offset = offset, .length = length};
+    OK(ask(owner, &order).code);
+    get(owner->child.socket, bytes, length);
 }
