@@ -30,9 +30,6 @@ static const struct {
     {lane_cases, &lane_case_count},     {kernel_cases, &kernel_case_count}, {border_cases, &border_case_count},
 };
 
-struct party me;
-struct peer peer;
-
 /* ---- Helpers ----------------------------------------------------------------------------------------- */
 
 const char *difference(const char *what) {
@@ -40,11 +37,6 @@ const char *difference(const char *what) {
         if (!strcmp(differences[i].what, what) && !strcmp(differences[i].backend, me.ops->name))
             return differences[i].reason;
     return NULL;
-}
-
-void expect(int wanted, int code, const char *call, int line) {
-    if (code != wanted)
-        fail_msg("line %d: %s gave %d, not %d; the last error is '%s'", line, call, code, wanted, nvlx_last_error());
 }
 
 void need_two_gpus(void) {
@@ -55,14 +47,7 @@ void need_two_gpus(void) {
 }
 
 struct message here(struct message message) {
-    EXPECT(0, work(&me, &message));
-    return message;
-}
-
-struct message there(struct message message) {
-    if (!peer.pid)
-        peer_start(&peer, me.ops->name);
-    EXPECT(0, peer_work(&peer, &message));
+    OK(work(&me, &message));
     return message;
 }
 
@@ -84,7 +69,7 @@ uint64_t wrong(uint64_t address, uint64_t length, uint8_t seed) {
 
 struct nvlxi_allocation resolve(uint64_t address) {
     struct nvlxi_allocation found;
-    EXPECT(0, me.ops->resolve(me.device, address, &found));
+    OK(me.ops->resolve(me.device, address, &found));
     return found;
 }
 
@@ -107,21 +92,21 @@ struct nvlxi_segment_record peer_segment(uint64_t length, uint8_t seed) {
 }
 
 void wait_for(struct nvlxi_event *event) {
-    EXPECT(0, await(me.ops, event));
+    OK(await(me.ops, event));
 }
 
 /* ---- Running ------------------------------------------------------------------------------------------ */
 
 static int begin_case(void **state) {
     (void)state;
-    alarm(CASE_SECONDS);
+    watchdog(CASE_SECONDS);
     return 0;
 }
 
 static int end_case(void **state) {
     (void)state;
-    peer_kill(&peer);
-    alarm(0);
+    peer_kill();
+    watchdog(0);
     return 0;
 }
 
@@ -171,11 +156,8 @@ static int run_backend(const char *name) {
     return failed;
 }
 
-int main(int argc, char **argv) {
+static int run_backends(int argc, char **argv) {
     static const char *const names[] = {"host", "cuda"};
-    peer_main(argc, argv);
-    nvlx_set_log(NVLX_LOG_ERROR, NULL, NULL); /* the cases provoke warnings by the hundred */
-    setvbuf(stdout, NULL, _IOLBF, 0);
     if (argc > 2 || (argc == 2 && strcmp(argv[1], "host") && strcmp(argv[1], "cuda"))) {
         fprintf(stderr, "usage: %s [host | cuda]\n", argv[0]);
         return 2;
@@ -191,3 +173,6 @@ int main(int argc, char **argv) {
     }
     return bad;
 }
+
+static const struct role roles[] = {PEER_ROLE, {0}};
+const struct program program = {.roles = roles, .child_seconds = PEER_SECONDS, .run = run_backends};

@@ -3,18 +3,8 @@
 #ifndef DEVICE_CONTRACT_H
 #define DEVICE_CONTRACT_H
 
-/* cmocka.h wants these before it. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-
-#include <cmocka.h>
-
 #include "base/base.h"
 #include "device_peer.h"
-
-#define KIB 1024u
-#define MIB (1024u * KIB)
 
 struct contract_case {
     const char *name;
@@ -25,19 +15,13 @@ extern const struct contract_case memory_cases[], kind_cases[], refusal_cases[],
 extern const size_t memory_case_count, kind_case_count, refusal_case_count, lane_case_count, kernel_case_count,
     border_case_count;
 
-extern struct party me;  /* open on all GPUs */
-extern struct peer peer; /* started by the first errand, ended with the case */
-
 /* Why this backend's verdict may differ in this respect; NULL: it must not. */
 const char *difference(const char *what);
 
-#define EXPECT(wanted, call) expect(wanted, call, #call, __LINE__)
-void expect(int wanted, int code, const char *call, int line);
 void need_two_gpus(void);
 
-/* Errands that must succeed, in this process and in the peer. */
+/* An errand that must succeed in this process. */
 struct message here(struct message message);
-struct message there(struct message message);
 
 uint64_t allocate(int gpu, uint64_t length);
 void release(uint64_t address);

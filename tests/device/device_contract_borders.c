@@ -25,7 +25,7 @@ static bool find_pair(const uint64_t *places, size_t count, uint64_t length, str
 
 static struct nvlxi_lane *make_lane(void) {
     struct nvlxi_lane *lane;
-    EXPECT(0, me.ops->lane_create(me.device, 0, 0, &lane));
+    OK(me.ops->lane_create(me.device, 0, 0, &lane));
     return lane;
 }
 
@@ -47,23 +47,23 @@ static void expect_border(const struct pair *pair, uint64_t other) {
     fill(pair->lower, length, SEED);
     fill(pair->upper, length, SEED);
     fill(other, 2 * length, BLANK);
-    EXPECT(NVLX_EDEVICE, copy(lane, other, pair->lower, 2 * length));
-    EXPECT(NVLX_EDEVICE, copy(lane, other, pair->upper - 1, 2));
-    EXPECT(NVLX_EDEVICE, copy(lane, pair->lower, other, 2 * length));
-    EXPECT(NVLX_EDEVICE, copy(lane, pair->upper - half, other, length));
-    EXPECT(NVLX_EDEVICE, copy_two(lane, (struct nvlxi_fragment){other, pair->lower + half, length},
-                                  (struct nvlxi_fragment){other + length, pair->lower + half, length}));
-    EXPECT(NVLX_EDEVICE, copy_two(lane, (struct nvlxi_fragment){pair->lower + half, other, length},
-                                  (struct nvlxi_fragment){pair->lower + half, other + length, length}));
-    EXPECT(NVLX_ERANGE, me.ops->memcpy(me.device, (void *)(uintptr_t)other, (void *)(uintptr_t)(pair->upper - 1), 2));
+    GIVES(NVLX_EDEVICE, copy(lane, other, pair->lower, 2 * length));
+    GIVES(NVLX_EDEVICE, copy(lane, other, pair->upper - 1, 2));
+    GIVES(NVLX_EDEVICE, copy(lane, pair->lower, other, 2 * length));
+    GIVES(NVLX_EDEVICE, copy(lane, pair->upper - half, other, length));
+    GIVES(NVLX_EDEVICE, copy_two(lane, (struct nvlxi_fragment){other, pair->lower + half, length},
+                                 (struct nvlxi_fragment){other + length, pair->lower + half, length}));
+    GIVES(NVLX_EDEVICE, copy_two(lane, (struct nvlxi_fragment){pair->lower + half, other, length},
+                                 (struct nvlxi_fragment){pair->lower + half, other + length, length}));
+    GIVES(NVLX_ERANGE, me.ops->memcpy(me.device, (void *)(uintptr_t)other, (void *)(uintptr_t)(pair->upper - 1), 2));
     while (me.ops->lane_query(lane) == NVLX_EAGAIN)
         continue;
     assert_int_equal(wrong(other, 2 * length, BLANK), 0);
     assert_int_equal(wrong(pair->lower, length, SEED), 0);
     assert_int_equal(wrong(pair->upper, length, SEED), 0);
-    EXPECT(0, copy(lane, other, pair->lower, length));
-    EXPECT(0, copy_two(lane, (struct nvlxi_fragment){other + length, pair->upper, half},
-                       (struct nvlxi_fragment){other + length + half, pair->upper + half, length - half}));
+    OK(copy(lane, other, pair->lower, length));
+    OK(copy_two(lane, (struct nvlxi_fragment){other + length, pair->upper, half},
+                (struct nvlxi_fragment){other + length + half, pair->upper + half, length - half}));
     while (me.ops->lane_query(lane) == NVLX_EAGAIN)
         continue;
     assert_int_equal(wrong(other, length, SEED), 0);

@@ -25,9 +25,9 @@ static struct desk desk_make(void) {
     struct desk desk = {.from = allocate(0, BYTES), .to = allocate(0, BYTES), .expected = malloc(BYTES)};
     void *memory;
     assert_non_null(desk.expected);
-    EXPECT(0, me.ops->lane_create(me.device, 0, 0, &desk.lane));
-    EXPECT(0, me.ops->event_create(me.device, 0, &desk.event));
-    EXPECT(0, me.ops->list_alloc(me.device, FRAGMENTS_MAX * sizeof *desk.memory, &memory));
+    OK(me.ops->lane_create(me.device, 0, 0, &desk.lane));
+    OK(me.ops->event_create(me.device, 0, &desk.event));
+    OK(me.ops->list_alloc(me.device, FRAGMENTS_MAX * sizeof *desk.memory, &memory));
     desk.memory = memory;
     fill(desk.from, BYTES, SEED);
     return desk;
@@ -43,7 +43,7 @@ static void desk_free(const struct desk *desk) {
 }
 
 /* The n-th fragment, of its own length and alignment, which a third of them share with their source. */
-static void put(struct desk *desk, uint64_t n, uint64_t *at) {
+static void lay(struct desk *desk, uint64_t n, uint64_t *at) {
     const uint64_t length = 1 + n * n % 5003, offset = n * 7919 % (BYTES / 2);
     *at += n % 19;
     const uint64_t source = n % 3 ? offset : offset - offset % 16 + *at % 16;
@@ -62,14 +62,14 @@ static void put_lists(struct desk *desk) {
         const uint32_t count = counts[i % NVLXI_COUNT(counts)];
         desk->parts[i] = (struct nvlxi_part){desk->memory + n, count};
         for (uint64_t end = n + count; n < end; n++)
-            put(desk, n, &at);
+            lay(desk, n, &at);
     }
     assert_true(n <= FRAGMENTS_MAX && at <= BYTES);
 }
 
 static void run_kernel(const struct desk *desk, struct nvlxi_kernel kernel) {
-    EXPECT(0, me.ops->copy_kernel(desk->lane, &kernel));
-    EXPECT(0, me.ops->event_record(desk->lane, desk->event));
+    OK(me.ops->copy_kernel(desk->lane, &kernel));
+    OK(me.ops->event_record(desk->lane, desk->event));
 }
 
 /* Whether a kernel moves the bytes of all lists, and none around them. */
@@ -83,7 +83,7 @@ static void check_kernel(const struct desk *desk, uint32_t sms, uint64_t average
                (struct nvlxi_kernel){.parts = parts, .part_count = NVLXI_PARTS_MAX, .sms = sms, .average = average});
     memset(parts, 0, sizeof parts); /* has been read */
     wait_for(desk->event);
-    EXPECT(0, me.ops->memcpy(me.device, got, (void *)(uintptr_t)desk->to, BYTES));
+    OK(me.ops->memcpy(me.device, got, (void *)(uintptr_t)desk->to, BYTES));
     assert_true(memcmp(got, desk->expected, BYTES) == 0);
     free(got);
 }
@@ -92,7 +92,7 @@ static void kernels_copy_all_their_parts(void **state) {
     (void)state;
     struct nvlxi_gpu_limits limits;
     struct desk desk = desk_make();
-    EXPECT(0, me.ops->limits(me.device, 0, &limits));
+    OK(me.ops->limits(me.device, 0, &limits));
     assert_true(limits.sms > 0);
     put_lists(&desk);
     for (size_t i = 0; i < NVLXI_COUNT(averages); i++) {
@@ -116,13 +116,13 @@ static void kernels_that_overlap_end_in_order(void **state) {
         desk.memory[1] = (struct nvlxi_fragment){desk.to, desk.from, 1};
         struct nvlxi_part part = {desk.memory, 1};
         struct nvlxi_kernel kernel = {.parts = &part, .part_count = 1, .sms = 1, .average = averages[round]};
-        EXPECT(0, me.ops->copy_kernel(desk.lane, &kernel));
+        OK(me.ops->copy_kernel(desk.lane, &kernel));
         part.list++;
         kernel.overlaps = true;
-        EXPECT(0, me.ops->copy_kernel(desk.lane, &kernel));
+        OK(me.ops->copy_kernel(desk.lane, &kernel));
         run_kernel(&desk, kernel);
         wait_for(desk.event);
-        EXPECT(0, me.ops->memcpy(me.device, got, (void *)(uintptr_t)(to + LONG - sizeof got), sizeof got));
+        OK(me.ops->memcpy(me.device, got, (void *)(uintptr_t)(to + LONG - sizeof got), sizeof got));
         for (size_t i = 0; i < sizeof got; i++)
             expected[i] = seed_byte(seed, i);
         assert_memory_equal(got, expected, sizeof got);

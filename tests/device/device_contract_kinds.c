@@ -30,13 +30,13 @@ static void vmm_is_made_of_chunks(void **state) {
                 expect_chunk(address + i % RUN * CHUNK, CHUNK, gpu, &chunks[i]);
                 for (size_t j = 0; j < i; j++)
                     assert_true(chunks[i].serial != chunks[j].serial);
-                EXPECT(0, me.ops->alive(me.device, &chunks[i]));
+                OK(me.ops->alive(me.device, &chunks[i]));
             }
-            EXPECT(NVLX_EINVAL, me.ops->free(me.device, (void *)(uintptr_t)(address + CHUNK)));
-            EXPECT(NVLX_EINVAL, me.ops->free(me.device, (void *)(uintptr_t)(address + 1)));
+            GIVES(NVLX_EINVAL, me.ops->free(me.device, (void *)(uintptr_t)(address + CHUNK)));
+            GIVES(NVLX_EINVAL, me.ops->free(me.device, (void *)(uintptr_t)(address + 1)));
             release(address);
             for (size_t i = 0; i < (round + 1) * RUN; i++)
-                EXPECT(NVLX_ESTALE, me.ops->alive(me.device, &chunks[i]));
+                GIVES(NVLX_ESTALE, me.ops->alive(me.device, &chunks[i]));
         }
     }
 }
@@ -92,19 +92,19 @@ static void chunks_are_exported_as_files(void **state) {
     struct nvlxi_allocation chunk = resolve(address + CHUNK), other = resolve(plain);
     struct nvlxi_handle handle = {.length = 77};
     int first = -1, second = -1, none = -1;
-    EXPECT(0, me.ops->export_handle(me.device, &chunk, &handle));
+    OK(me.ops->export_handle(me.device, &chunk, &handle));
     assert_int_equal(handle.length, 0);
-    EXPECT(0, me.ops->export_file(me.device, &chunk, &first));
-    EXPECT(0, me.ops->export_file(me.device, &chunk, &second));
+    OK(me.ops->export_file(me.device, &chunk, &first));
+    OK(me.ops->export_file(me.device, &chunk, &second));
     expect_new_file(first);
     expect_new_file(second);
     assert_int_not_equal(first, second);
     close(first);
     close(second);
     assert_false(other.file || other.joins);
-    EXPECT(NVLX_ENOTSUP, me.ops->export_file(me.device, &other, &none));
+    GIVES(NVLX_ENOTSUP, me.ops->export_file(me.device, &other, &none));
     release(address);
-    EXPECT(NVLX_ESTALE, me.ops->export_file(me.device, &chunk, &none));
+    GIVES(NVLX_ESTALE, me.ops->export_file(me.device, &chunk, &none));
     assert_int_equal(none, -1);
     release(plain);
 }
@@ -127,17 +127,17 @@ static void pool_allocations_are_their_own(void **state) {
         assert_int_equal(last.serial, found.serial);
         assert_int_not_equal(beside.serial, found.serial);
         assert_int_not_equal(old.serial, found.serial);
-        EXPECT(0, me.ops->export_file(me.device, &found, &fd));
+        OK(me.ops->export_file(me.device, &found, &fd));
         expect_new_file(fd);
         close(fd);
-        EXPECT(0, me.ops->export_handle(me.device, &found, &handle));
-        EXPECT(0, me.ops->export_handle(me.device, &last, &again));
+        OK(me.ops->export_handle(me.device, &found, &handle));
+        OK(me.ops->export_handle(me.device, &last, &again));
         assert_int_equal(handle.length, NVLXI_HANDLE_BYTES);
         assert_memory_equal(again.bytes, handle.bytes, NVLXI_HANDLE_BYTES);
-        EXPECT(NVLX_EINVAL, me.ops->free(me.device, (void *)(uintptr_t)(address + 512)));
+        GIVES(NVLX_EINVAL, me.ops->free(me.device, (void *)(uintptr_t)(address + 512)));
         release(address);
-        EXPECT(NVLX_ESTALE, me.ops->alive(me.device, &found));
-        EXPECT(NVLX_ESTALE, me.ops->export_file(me.device, &found, &fd));
+        GIVES(NVLX_ESTALE, me.ops->alive(me.device, &found));
+        GIVES(NVLX_ESTALE, me.ops->export_file(me.device, &found, &fd));
         old = found;
     }
     release(keep);
@@ -223,22 +223,22 @@ static void files_keep_chunks_of_the_freed_and_the_dead(void **state) {
     struct source source = files_of(2, run);
     peer_free(remote);
     struct message m = {.errand = ERRAND_FILE, .address = remote};
-    EXPECT(NVLX_ENOTSUP, peer_work(&peer, &m));
+    GIVES(NVLX_ENOTSUP, peer_work(&m));
     remote = peer_memory(NVLXI_KIND_VMM, 2 * CHUNK, CHUNK, 66); /* mostly where the old memory was */
     peer_run(remote, 2, other);
     assert_true(other[0].serial != run[0].serial && other[1].serial != run[1].serial);
     assert_int_equal(wrong(mapped, 2 * CHUNK, 5), 0);
-    EXPECT(0, try_map_from(&source, 0, 2, run, false, &late));
+    OK(try_map_from(&source, 0, 2, run, false, &late));
     assert_int_equal(wrong(late, 2 * CHUNK, 5), 0);
     unmap(0, late);
     late = map_run(0, 2, other, false);
     source = files_of(2, other);
-    peer_kill(&peer);
+    peer_kill();
     usleep(100000);
     assert_int_equal(wrong(mapped, 2 * CHUNK, 5), 0);
     assert_int_equal(wrong(late, 2 * CHUNK, 66), 0);
     unmap(0, late);
-    EXPECT(0, try_map_from(&source, 0, 2, other, false, &late));
+    OK(try_map_from(&source, 0, 2, other, false, &late));
     assert_int_equal(wrong(late, 2 * CHUNK, 66), 0);
     unmap(0, mapped);
     unmap(0, late);
@@ -306,15 +306,15 @@ static void a_copy_into_a_read_only_mapping_is_refused(void **state) {
     struct readable readable = readable_make();
     const uint64_t offsets[] = {0, CHUNK - 1, 2 * CHUNK - 16};
     struct nvlxi_lane *lane;
-    EXPECT(0, me.ops->lane_create(me.device, 0, 0, &lane));
+    OK(me.ops->lane_create(me.device, 0, 0, &lane));
     for (size_t i = 0; i < NVLXI_COUNT(offsets); i++) {
         const struct nvlxi_copy copy = {readable.mapped + offsets[i], readable.own, 16, 0, 0};
-        EXPECT(NVLX_EDEVICE, me.ops->copy(lane, &copy));
-        EXPECT(0, me.ops->lane_query(lane));
+        GIVES(NVLX_EDEVICE, me.ops->copy(lane, &copy));
+        OK(me.ops->lane_query(lane));
     }
     me.ops->lane_destroy(lane);
     uint8_t byte = 1;
-    EXPECT(NVLX_EDEVICE, me.ops->memcpy(me.device, (void *)(uintptr_t)(readable.mapped + 1), &byte, 1));
+    GIVES(NVLX_EDEVICE, me.ops->memcpy(me.device, (void *)(uintptr_t)(readable.mapped + 1), &byte, 1));
     readable_end(&readable);
 }
 
@@ -327,15 +327,15 @@ static void a_list_into_a_read_only_mapping_is_refused(void **state) {
     struct nvlxi_fragment list[COUNT];
     struct nvlxi_lane *lane;
     fill(to, COUNT * KIB, 3);
-    EXPECT(0, me.ops->lane_create(me.device, 0, 0, &lane));
+    OK(me.ops->lane_create(me.device, 0, 0, &lane));
     for (size_t bad = 0; bad < COUNT; bad += COUNT / 2) {
         for (size_t i = 0; i < COUNT; i++)
             list[i] = (struct nvlxi_fragment){i == bad ? readable.mapped + CHUNK - 1 : to + i * KIB,
                                               readable.own + i * KIB, 16};
-        EXPECT(NVLX_EDEVICE, me.ops->copy_list(lane, list, COUNT, 0, 0));
+        GIVES(NVLX_EDEVICE, me.ops->copy_list(lane, list, COUNT, 0, 0));
         while (me.ops->lane_query(lane) == NVLX_EAGAIN) /* what came before it may have been queued */
             usleep(100);
-        EXPECT(0, me.ops->lane_query(lane));
+        OK(me.ops->lane_query(lane));
     }
     me.ops->lane_destroy(lane);
     release(to);

@@ -17,24 +17,24 @@
 
 static struct nvlxi_lane *make_lane(int gpu) {
     struct nvlxi_lane *lane;
-    EXPECT(0, me.ops->lane_create(me.device, gpu, 0, &lane));
+    OK(me.ops->lane_create(me.device, gpu, 0, &lane));
     return lane;
 }
 
 static struct nvlxi_event *make_event(int gpu) {
     struct nvlxi_event *event;
-    EXPECT(0, me.ops->event_create(me.device, gpu, &event));
+    OK(me.ops->event_create(me.device, gpu, &event));
     return event;
 }
 
 static void copy(struct nvlxi_lane *lane, uint64_t destination, uint64_t source, uint64_t length, int to, int from) {
     struct nvlxi_copy one = {
         .destination = destination, .source = source, .length = length, .destination_gpu = to, .source_gpu = from};
-    EXPECT(0, me.ops->copy(lane, &one));
+    OK(me.ops->copy(lane, &one));
 }
 
 static void complete(struct nvlxi_lane *lane, struct nvlxi_event *event) {
-    EXPECT(0, me.ops->event_record(lane, event));
+    OK(me.ops->event_record(lane, event));
     wait_for(event);
 }
 
@@ -79,7 +79,7 @@ static void *stream_make(int gpu) {
     if (on_cuda()) {
         const char *error = cuda_stream_make(gpu, &stream);
         if (error)
-            fail_msg("a stream: %s", error);
+            FAIL("a stream: %s", error);
     }
 #endif
     return on_cuda() ? stream : make_lane(gpu);
@@ -90,7 +90,7 @@ static void stream_copy(void *stream, uint64_t destination, uint64_t source, uin
     if (on_cuda()) {
         const char *error = cuda_stream_copy(stream, (void *)(uintptr_t)destination, (void *)(uintptr_t)source, length);
         if (error)
-            fail_msg("a copy in a stream: %s", error);
+            FAIL("a copy in a stream: %s", error);
         return;
     }
 #endif
@@ -102,7 +102,7 @@ static void stream_destroy(void *stream) {
     if (on_cuda()) {
         const char *error = cuda_stream_destroy(stream);
         if (error)
-            fail_msg("destroying a stream: %s", error);
+            FAIL("destroying a stream: %s", error);
         return;
     }
 #endif
@@ -122,7 +122,7 @@ static void check_copy(struct nvlxi_lane *lane, struct nvlxi_event *event, uint6
     fill(to, total, 2);
     copy(lane, to + to_offset, from + from_offset, length, 0, 0);
     complete(lane, event);
-    EXPECT(0, me.ops->memcpy(me.device, got, (void *)(uintptr_t)to, total));
+    OK(me.ops->memcpy(me.device, got, (void *)(uintptr_t)to, total));
     for (uint64_t i = 0; i < total; i++)
         expected[i] = i - to_offset < length ? seed_byte(1, i - to_offset + from_offset) : seed_byte(2, i);
     assert_true(memcmp(got, expected, total) == 0);
@@ -247,7 +247,7 @@ static void complete_means_copied(void **state) {
     struct desk desk = desk_make();
     struct nvlxi_lane *lane = make_lane(0);
     struct nvlxi_event *event = make_event(0);
-    EXPECT(0, me.ops->event_query(event));
+    OK(me.ops->event_query(event));
     for (int i = 0; i < 5; i++) {
         fill(desk.middle, SMALL, BLANK);
         slowly_to_middle(lane, &desk);
@@ -265,14 +265,14 @@ static void an_idle_lane_has_copied(void **state) {
     struct desk desk = desk_make();
     struct nvlxi_lane *lane = make_lane(0);
     int busy = 0;
-    EXPECT(0, me.ops->lane_query(lane));
+    OK(me.ops->lane_query(lane));
     for (int i = 0; i < 5; i++) {
         int code;
         fill(desk.middle, SMALL, BLANK);
         slowly_to_middle(lane, &desk);
         while ((code = me.ops->lane_query(lane)) == NVLX_EAGAIN)
             busy++;
-        EXPECT(0, code);
+        OK(code);
         assert_int_equal(wrong(desk.middle, SMALL, SEED), 0);
     }
     assert_true(busy > 0);
@@ -288,7 +288,7 @@ static void recording_again_replaces(void **state) {
     struct nvlxi_event *event = make_event(0);
     complete(lane, event);
     slowly_to_middle(lane, &desk);
-    EXPECT(0, me.ops->event_record(lane, event));
+    OK(me.ops->event_record(lane, event));
     wait_for(event);
     assert_int_equal(wrong(desk.middle, SMALL, SEED), 0);
     me.ops->event_destroy(event);
@@ -303,8 +303,8 @@ static void a_wait_keeps_its_point(void **state) {
     struct nvlxi_lane *producer = make_lane(0), *consumer = make_lane(0), *idle = make_lane(0);
     struct nvlxi_event *event = make_event(0), *end = make_event(0);
     slowly_to_middle(producer, &desk);
-    EXPECT(0, me.ops->event_record(producer, event));
-    EXPECT(0, me.ops->lane_wait(consumer, event));
+    OK(me.ops->event_record(producer, event));
+    OK(me.ops->lane_wait(consumer, event));
     complete(idle, event);
     me.ops->event_destroy(event);
     copy(consumer, desk.end, desk.middle, SMALL, 0, 0);
@@ -322,9 +322,9 @@ static void a_wait_for_nothing_passes(void **state) {
     (void)state;
     struct nvlxi_lane *lane = make_lane(0);
     struct nvlxi_event *event = make_event(0);
-    EXPECT(0, me.ops->lane_wait(lane, event));
+    OK(me.ops->lane_wait(lane, event));
     complete(lane, event);
-    EXPECT(0, me.ops->lane_wait(lane, event));
+    OK(me.ops->lane_wait(lane, event));
     complete(lane, event);
     me.ops->event_destroy(event);
     me.ops->lane_destroy(lane);
@@ -345,9 +345,9 @@ static void waits_order_lanes(void **state) {
     slowly_to_middle(lanes[0], &desk);
     for (int i = 0; i < LANES; i++) {
         if (i)
-            EXPECT(0, me.ops->lane_wait(lanes[i], events[i - 1]));
+            OK(me.ops->lane_wait(lanes[i], events[i - 1]));
         copy(lanes[i], slots + (uint64_t)i * SMALL, from, SMALL, 0, 0);
-        EXPECT(0, me.ops->event_record(lanes[i], events[i]));
+        OK(me.ops->event_record(lanes[i], events[i]));
         from = slots + (uint64_t)i * SMALL;
     }
     wait_for(events[LANES - 1]);
@@ -366,10 +366,10 @@ static void events_belong_to_a_gpu(void **state) {
     struct desk desk = desk_make();
     struct nvlxi_lane *zero = make_lane(0), *one = make_lane(1);
     struct nvlxi_event *event = make_event(0), *end = make_event(1);
-    EXPECT(NVLX_EDEVICE, me.ops->event_record(one, event));
+    GIVES(NVLX_EDEVICE, me.ops->event_record(one, event));
     slowly_to_middle(zero, &desk);
-    EXPECT(0, me.ops->event_record(zero, event));
-    EXPECT(0, me.ops->lane_wait(one, event));
+    OK(me.ops->event_record(zero, event));
+    OK(me.ops->lane_wait(one, event));
     copy(one, desk.end, desk.middle, SMALL, 0, 0);
     complete(one, end);
     assert_int_equal(wrong(desk.end, SMALL, SEED), 0);
@@ -468,9 +468,9 @@ static void streams_have_a_gpu(void **state) {
     for (int gpu = 0; gpu < me.gpus; gpu++) {
         struct nvlxi_stream found, again, other_found;
         void *stream = stream_make(gpu), *other = stream_make(gpu);
-        EXPECT(0, me.ops->stream_find(me.device, stream, &found));
-        EXPECT(0, me.ops->stream_find(me.device, stream, &again));
-        EXPECT(0, me.ops->stream_find(me.device, other, &other_found));
+        OK(me.ops->stream_find(me.device, stream, &found));
+        OK(me.ops->stream_find(me.device, stream, &again));
+        OK(me.ops->stream_find(me.device, other, &other_found));
         assert_int_equal(found.gpu, gpu);
         assert_ptr_equal(found.handle, stream);
         assert_true(found.id == again.id && found.id != other_found.id);
@@ -486,7 +486,7 @@ static void ids_of_streams_are_not_used_again(void **state) {
     for (size_t i = 0; i < NVLXI_COUNT(ids); i++) {
         struct nvlxi_stream found;
         void *stream = stream_make(0);
-        EXPECT(0, me.ops->stream_find(me.device, stream, &found));
+        OK(me.ops->stream_find(me.device, stream, &found));
         ids[i] = found.id;
         stream_destroy(stream);
         for (size_t j = 0; j < i; j++)
@@ -499,8 +499,8 @@ static void default_streams(void **state) {
     int wanted = difference("default streams") ? NVLX_ENOTSUP : 0;
     struct nvlxi_stream legacy = {0}, own = {0};
     void *stream = stream_make(0); /* on cuda this makes GPU 0 the current device */
-    EXPECT(wanted, me.ops->stream_find(me.device, NVLX_STREAM_LEGACY, &legacy));
-    EXPECT(wanted, me.ops->stream_find(me.device, NVLX_STREAM_PER_THREAD, &own));
+    GIVES(wanted, me.ops->stream_find(me.device, NVLX_STREAM_LEGACY, &legacy));
+    GIVES(wanted, me.ops->stream_find(me.device, NVLX_STREAM_PER_THREAD, &own));
     assert_true(legacy.gpu == 0 && own.gpu == 0 && (wanted || legacy.id != own.id));
     stream_destroy(stream);
 }
@@ -515,19 +515,19 @@ static void transfers_take_their_place_in_a_stream(void **state) {
     struct nvlxi_lane *lane = make_lane(0);
     struct nvlxi_event *before = make_event(0), *after = make_event(0), *end = make_event(0);
     fill(last, SMALL, BLANK);
-    EXPECT(0, me.ops->stream_find(me.device, handle, stream));
+    OK(me.ops->stream_find(me.device, handle, stream));
     for (int i = 0; i < SLOW_COPIES; i++)
         stream_copy(handle, desk.slow + SLOW, desk.slow, SLOW);
     stream_copy(handle, desk.middle, desk.source, SMALL);
-    EXPECT(0, me.ops->stream_record(me.device, stream, before));
-    EXPECT(0, me.ops->lane_wait(lane, before));
+    OK(me.ops->stream_record(me.device, stream, before));
+    OK(me.ops->lane_wait(lane, before));
     for (int i = 0; i < SLOW_COPIES; i++)
         copy(lane, desk.slow + SLOW, desk.slow, SLOW, 0, 0);
     copy(lane, desk.end, desk.middle, SMALL, 0, 0);
-    EXPECT(0, me.ops->event_record(lane, after));
-    EXPECT(0, me.ops->stream_wait(me.device, stream, after));
+    OK(me.ops->event_record(lane, after));
+    OK(me.ops->stream_wait(me.device, stream, after));
     stream_copy(handle, last, desk.end, SMALL);
-    EXPECT(0, me.ops->stream_record(me.device, stream, end));
+    OK(me.ops->stream_record(me.device, stream, end));
     wait_for(end);
     assert_int_equal(wrong(desk.end, SMALL, SEED), 0);
     assert_int_equal(wrong(last, SMALL, SEED), 0);

@@ -36,7 +36,7 @@ static struct footprint footprint(void) {
 static void expect_footprint(struct footprint before, int rounds) {
     struct footprint now = footprint();
     if (now.files - before.files >= rounds || now.maps - before.maps >= rounds)
-        fail_msg("after %d rounds, %d files and %d maps are more", rounds, now.files - before.files,
+        FAIL("after %d rounds, %d files and %d maps are more", rounds, now.files - before.files,
                  now.maps - before.maps);
 }
 
@@ -87,7 +87,7 @@ static void refuse_garbage(const struct nvlxi_segment_record *record) {
         uint64_t mapped = 77;
         int other_end, fd = garbage(i, record->size, &other_end);
         struct source source = source_of(1, &fd);
-        EXPECT(NVLX_EDEVICE, try_map_from(&source, 0, 1, record, false, &mapped));
+        GIVES(NVLX_EDEVICE, try_map_from(&source, 0, 1, record, false, &mapped));
         assert_int_equal(mapped, 77);
         assert_int_equal(source.taken, 1);
         assert_int_equal(fcntl(fd, F_GETFD), -1); /* closed */
@@ -130,7 +130,7 @@ static void lying_chunk_sizes_are_refused(void **state) {
         uint64_t mapped = 77;
         struct source source = files_of(1, &record);
         lie.size = sizes[i];
-        EXPECT(NVLX_EDEVICE, try_map_from(&source, 0, 1, &lie, false, &mapped));
+        GIVES(NVLX_EDEVICE, try_map_from(&source, 0, 1, &lie, false, &mapped));
         assert_int_equal(fcntl(source.fds[0], F_GETFD), -1);
         assert_int_equal(mapped, 77);
     }
@@ -140,14 +140,14 @@ static void lying_chunk_sizes_are_refused(void **state) {
 }
 
 /* Maps the run with the n-th file failing to come, or leading elsewhere. */
-static void fail_at(size_t n, bool garbled, const struct nvlxi_segment_record *run) {
+static void fail_export_at(size_t n, bool garbled, const struct nvlxi_segment_record *run) {
     struct source source = files_of(garbled ? RUN : n, run);
     uint64_t mapped = 77;
     if (garbled) {
         close(source.fds[n]);
         source.fds[n] = open("/dev/null", O_RDWR | O_CLOEXEC);
     }
-    EXPECT(garbled ? NVLX_EDEVICE : NVLX_ETIMEDOUT, try_map_from(&source, 0, RUN, run, false, &mapped));
+    GIVES(garbled ? NVLX_EDEVICE : NVLX_ETIMEDOUT, try_map_from(&source, 0, RUN, run, false, &mapped));
     assert_int_equal(source.taken, n + 1);
     assert_int_equal(mapped, 77);
     for (size_t i = 0; i < source.taken && i < source.count; i++)
@@ -162,13 +162,13 @@ static void a_failure_in_the_middle_undoes_all(void **state) {
     struct nvlxi_segment_record run[RUN];
     peer_run(peer_memory(NVLXI_KIND_VMM, RUN * CHUNK, CHUNK, 5), RUN, run);
     unmap(0, map_run(0, RUN, run, false));
-    fail_at(RUN - 1, false, run);
-    fail_at(RUN - 1, true, run);
+    fail_export_at(RUN - 1, false, run);
+    fail_export_at(RUN - 1, true, run);
     struct footprint before = footprint();
     for (int round = 0; round < ROUNDS; round++) {
         for (size_t n = 0; n < RUN; n++) {
-            fail_at(n, false, run);
-            fail_at(n, true, run);
+            fail_export_at(n, false, run);
+            fail_export_at(n, true, run);
         }
     }
     expect_footprint(before, ROUNDS);
@@ -189,7 +189,7 @@ static void equal_pids_are_told(void **state) {
     uint64_t mapped = 77;
     char number[24];
     snprintf(number, sizeof number, "pid %d", (int)getpid());
-    EXPECT(NVLX_ENOTSUP, me.ops->map(me.device, &map, &mapped));
+    GIVES(NVLX_ENOTSUP, me.ops->map(me.device, &map, &mapped));
     assert_int_equal(mapped, 77);
     assert_int_equal(none.taken, 0);
     assert_non_null(strstr(nvlx_last_error(), number));
@@ -197,7 +197,7 @@ static void equal_pids_are_told(void **state) {
     assert_non_null(strstr(nvlx_last_error(), "nvlx_serve"));
     map.segments = &chunk;
     map.files = &files.files;
-    EXPECT(0, me.ops->map(me.device, &map, &mapped));
+    OK(me.ops->map(me.device, &map, &mapped));
     assert_int_equal(wrong(mapped, CHUNK, 6), 0);
     unmap(0, mapped);
 }
@@ -210,10 +210,10 @@ static void other_namespaces_are_no_obstacle(void **state) {
     const struct nvlxi_map map = {.owner = &owner, .segments = &plain, .count = 1};
     uint64_t mapped;
     if (difference("other PID namespaces")) {
-        EXPECT(NVLX_ENOTSUP, me.ops->map(me.device, &map, &mapped));
+        GIVES(NVLX_ENOTSUP, me.ops->map(me.device, &map, &mapped));
         return;
     }
-    EXPECT(0, me.ops->map(me.device, &map, &mapped));
+    OK(me.ops->map(me.device, &map, &mapped));
     assert_int_equal(wrong(mapped, MIB, 5), 0);
     unmap(0, mapped);
 }
@@ -247,10 +247,10 @@ static void source_close(const struct source *source) {
 
 static void check_rounds(int rounds, size_t count, const struct nvlxi_segment_record *run) {
     struct source files = files_of(count, run);
-    EXPECT(0, map_round(&files, 0, count, run));
+    OK(map_round(&files, 0, count, run));
     struct footprint before = footprint();
     for (int i = 0; i < rounds; i++)
-        EXPECT(0, map_round(&files, 0, count, run));
+        OK(map_round(&files, 0, count, run));
     expect_footprint(before, strcmp(me.ops->name, "host") ? rounds : 1);
     source_close(&files);
 }
@@ -279,7 +279,7 @@ static void exports_leak_nothing(void **state) {
             before = footprint();
         uint64_t address = allocate_kind(NVLXI_KIND_VMM, 0, 3 * CHUNK, CHUNK);
         struct nvlxi_allocation chunk = resolve(address + CHUNK);
-        EXPECT(0, me.ops->export_file(me.device, &chunk, &fd));
+        OK(me.ops->export_file(me.device, &chunk, &fd));
         assert_int_equal(close(fd), 0);
         release(address);
     }

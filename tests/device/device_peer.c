@@ -3,31 +3,16 @@
 #define _GNU_SOURCE
 #include "device_peer.h"
 
-#include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
-#include <setjmp.h>
-#include <signal.h>
-#include <spawn.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
-
-#include <cmocka.h>
 
 #include "base/base.h"
 
-#define PEER_ARGUMENT "--peer"
-#define PEER_FD       3
-#define PEER_SECONDS  120   /* that a peer lives at most */
-#define ANSWER_MS     60000 /* that an errand may take */
-#define COMPLETE_NS   INT64_C(30000000000)
-#define GPUS_MAX      64
+#define COMPLETE_NS INT64_C(30000000000)
+#define GPUS_MAX    64
 
 static const char *const kind_names[] = {"unknown", "cuda_malloc", "vmm", "pool", "fabric"};
 
@@ -207,104 +192,52 @@ int work(struct party *party, struct message *message) {
     return message->code;
 }
 
-/* ---- The socket -------------------------------------------------------------------------------------- */
-
-/* A message, and the one file descriptor that may come with it. */
-union parcel {
-    struct cmsghdr header;
-    char bytes[CMSG_SPACE(sizeof(int))];
-};
-
-/* If a file descriptor came along, it is message->fd here. */
-static bool get(int socket, struct message *message) {
-    union parcel parcel;
-    struct iovec body = {message, sizeof *message};
-    struct msghdr header = {.msg_iov = &body, .msg_iovlen = 1, .msg_control = &parcel, .msg_controllen = sizeof parcel};
-    if (recvmsg(socket, &header, MSG_WAITALL | MSG_CMSG_CLOEXEC) != (ssize_t)sizeof *message)
-        return false;
-    const struct cmsghdr *came = CMSG_FIRSTHDR(&header);
-    if (came && came->cmsg_type == SCM_RIGHTS)
-        memcpy(&message->fd, CMSG_DATA(came), sizeof message->fd);
-    return true;
-}
-
-/* With fd >= 0, that goes along. */
-static bool put(int socket, const struct message *message, int fd) {
-    union parcel parcel = {
-        .header = {.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof fd)}};
-    struct iovec body = {(void *)message, sizeof *message};
-    struct msghdr header = {.msg_iov = &body, .msg_iovlen = 1};
-    if (fd >= 0) {
-        header.msg_control = &parcel;
-        header.msg_controllen = sizeof parcel;
-        memcpy(CMSG_DATA(&parcel.header), &fd, sizeof fd);
-    }
-    return sendmsg(socket, &header, MSG_NOSIGNAL) == (ssize_t)sizeof *message;
-}
-
 /* ---- The peer's side --------------------------------------------------------------------------------- */
 
-void peer_main(int argc, char **argv) {
+void peer_role(int socket) {
     struct party party;
     struct message message;
-    if (argc != 3 || strcmp(argv[1], PEER_ARGUMENT))
-        return;
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    alarm(PEER_SECONDS);
-    const struct nvlxi_device_ops *ops = party_ops(argv[2]);
+    size_t length;
+    int none;
+    char *backend = get_text(socket, &length);
+    const struct nvlxi_device_ops *ops = party_ops(backend);
     if (!ops || party_open(ops, &party))
-        exit(1);
-    while (get(PEER_FD, &message)) {
+        FAIL("the %s backend does not open", backend);
+    free(backend);
+    while (get_file_or_end(socket, &message, sizeof message, &none)) {
         int file = work(&party, &message) || message.errand != ERRAND_FILE ? -1 : message.fd;
-        bool sent = put(PEER_FD, &message, file);
+        put_file(socket, &message, sizeof message, file);
         if (file >= 0)
             close(file);
-        if (!sent)
-            break;
     }
     ops->close(party.device);
-    _exit(0);
 }
 
 /* ---- The test's side --------------------------------------------------------------------------------- */
 
-void peer_start(struct peer *peer, const char *backend) {
-    int ends[2];
-    char *const arguments[] = {"device_peer", PEER_ARGUMENT, (char *)backend, NULL};
-    posix_spawn_file_actions_t actions;
-    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
-    /* dup2 onto itself would leave it close-on-exec. */
-    int inherited = fcntl(ends[1], F_DUPFD_CLOEXEC, PEER_FD + 1);
-    assert_true(inherited > PEER_FD);
-    close(ends[1]);
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_adddup2(&actions, inherited, PEER_FD);
-    int error = posix_spawn(&peer->pid, "/proc/self/exe", &actions, NULL, arguments, environ);
-    posix_spawn_file_actions_destroy(&actions);
-    close(inherited);
-    peer->socket = ends[0];
-    if (error) {
-        close(ends[0]);
-        peer->pid = 0;
-        fail_msg("cannot start a peer: %s", strerror(error));
-    }
-}
+struct party me;
+struct child peer;
 
-int peer_work(struct peer *peer, struct message *message) {
-    struct pollfd answer = {.fd = peer->socket, .events = POLLIN};
-    if (!put(peer->socket, message, -1))
-        fail_msg("the peer is gone");
-    int ready = poll(&answer, 1, ANSWER_MS);
-    if (ready != 1 || !get(peer->socket, message))
-        fail_msg("the peer does not answer errand %d: %s", message->errand, ready ? "it is gone" : "time is over");
+int peer_work(struct message *message) {
+    int file;
+    if (!peer.pid) {
+        child_start(&peer, "peer");
+        put_text(peer.socket, me.ops->name, strlen(me.ops->name));
+    }
+    put(peer.socket, message, sizeof *message);
+    if (!get_file_or_end(peer.socket, message, sizeof *message, &file))
+        FAIL("the peer is gone");
+    if (file >= 0)
+        message->fd = file;
     return message->code;
 }
 
-void peer_kill(struct peer *peer) {
-    if (!peer->pid)
-        return;
-    kill(peer->pid, SIGKILL);
-    waitpid(peer->pid, NULL, 0);
-    close(peer->socket);
-    *peer = (struct peer){0};
+struct message there(struct message message) {
+    OK(peer_work(&message));
+    return message;
+}
+
+void peer_kill(void) {
+    if (peer.pid)
+        child_kill(&peer);
 }

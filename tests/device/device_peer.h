@@ -1,14 +1,12 @@
 /* A second process that works a backend on command, for tests of what happens between processes.
  * SPDX-License-Identifier: Apache-2.0
  *
- * A peer is this same program, started anew (a process that has used CUDA must not go on after fork), so main must
- * begin with `peer_main`. Test and peer can do the same things: `work` does them here, `peer_work` there. */
+ * Test and peer can do the same things: `work` does them here, `peer_work` there. Each case that uses the peer ends
+ * with peer_kill in its teardown, whatever happened. */
 #ifndef DEVICE_PEER_H
 #define DEVICE_PEER_H
 
-#include <stdbool.h>
-#include <sys/types.h>
-
+#include "cmocka_main.h"
 #include "device/device.h"
 
 struct party { /* a process's use of a backend */
@@ -41,10 +39,8 @@ struct message {
     struct nvlxi_segment_record record;
 };
 
-struct peer {
-    pid_t pid;
-    int socket;
-};
+extern struct party me;   /* this process: open on all GPUs */
+extern struct child peer; /* pid 0: it is not started */
 
 /* Opens a backend on all its GPUs. */
 int party_open(const struct nvlxi_device_ops *ops, struct party *party);
@@ -56,8 +52,9 @@ int map_plain(const struct party *party, int gpu, const struct nvlxi_segment_rec
 
 /* Does the errand, fills in what it yields, and returns its code. */
 int work(struct party *party, struct message *message);
-/* The same in the peer. Fails the test if the peer does not answer in time. */
-int peer_work(struct peer *peer, struct message *message);
+/* The same in the peer, which the first errand of a case starts. Fails the case if the peer does not answer in time. */
+int peer_work(struct message *message);
+struct message there(struct message message); /* that must succeed */
 
 /* Polls an event until it is complete: 0, how it failed, or NVLX_ETIMEDOUT. */
 int await(const struct nvlxi_device_ops *ops, struct nvlxi_event *event);
@@ -65,11 +62,12 @@ int await(const struct nvlxi_device_ops *ops, struct nvlxi_event *event);
 /* Byte `i` of what a seed stands for. */
 uint8_t seed_byte(uint8_t seed, uint64_t i);
 
-/* Each test starts with `peer` all zero, and ends with peer_kill in its teardown, whatever happened. */
-void peer_start(struct peer *peer, const char *backend);
-void peer_kill(struct peer *peer); /* SIGKILL, and waits until it is gone; allowed if it was never started */
+void peer_kill(void); /* SIGKILL, and waits until it is gone; allowed if it was never started */
 
-/* Does not return if this process was started to be a peer. */
-void peer_main(int argc, char **argv);
+/* What the peer does: its role is for the program's list of roles. */
+#define PEER_ROLE                                                                                                      \
+    { "peer", peer_role }
+#define PEER_SECONDS 120
+void peer_role(int socket);
 
 #endif

@@ -10,39 +10,25 @@
 #define CASE_SECONDS 120
 
 const struct nvlxi_device_ops *const ops = &nvlxi_device_host;
-struct party me;
-struct peer peer;
-
-void expect(int wanted, int code, const char *call, int line) {
-    if (code != wanted)
-        fail_msg("line %d: %s gave %d, not %d; the last error is '%s'", line, call, code, wanted, nvlx_last_error());
-}
 
 void expect_words(const char *words) {
     if (!strstr(nvlx_last_error(), words))
-        fail_msg("the last error is '%s', without '%s'", nvlx_last_error(), words);
+        FAIL("the last error is '%s', without '%s'", nvlx_last_error(), words);
 }
 
 int begin_case(void **state) {
     (void)state;
-    alarm(CASE_SECONDS);
+    watchdog(CASE_SECONDS);
     unsetenv("NVLX_HOST_GPUS");
-    EXPECT(0, party_open(ops, &me));
+    OK(party_open(ops, &me));
     return 0;
 }
 
 int end_case(void **state) {
     (void)state;
-    peer_kill(&peer);
+    peer_kill();
     ops->close(me.device);
     return 0;
-}
-
-struct message there(struct message message) {
-    if (!peer.pid)
-        peer_start(&peer, ops->name);
-    EXPECT(0, peer_work(&peer, &message));
-    return message;
 }
 
 struct nvlxi_segment_record peer_segment(uint64_t length) {

@@ -21,7 +21,7 @@ static int map_forged(struct nvlxi_segment_record record, struct nvlxi_host_hand
     memcpy(record.handle.bytes, &handle, sizeof handle);
     int code = map_plain(&me, 0, &record, &address);
     if (!code)
-        EXPECT(0, ops->unmap(me.device, 0, address));
+        OK(ops->unmap(me.device, 0, address));
     return code;
 }
 
@@ -36,22 +36,22 @@ static void setting_is_checked(void **state) {
     int gpus = 77;
     for (size_t i = 0; i < NVLXI_COUNT(bad); i++) {
         setenv("NVLX_HOST_GPUS", bad[i], 1);
-        EXPECT(NVLX_EBACKEND, ops->count(&gpus));
+        GIVES(NVLX_EBACKEND, ops->count(&gpus));
         expect_words(bad[i]);
         expect_words("NVLX_HOST_GPUS");
         assert_int_equal(gpus, 77);
         struct nvlxi_device *device = NULL;
-        EXPECT(NVLX_EBACKEND, ops->open(NULL, 0, &device));
+        GIVES(NVLX_EBACKEND, ops->open(NULL, 0, &device));
         assert_null(device);
     }
     for (size_t i = 0; i < NVLXI_COUNT(good); i++) {
         snprintf(text, sizeof text, "%d", good[i]);
         setenv("NVLX_HOST_GPUS", text, 1);
-        EXPECT(0, ops->count(&gpus));
+        OK(ops->count(&gpus));
         assert_int_equal(gpus, good[i]);
     }
     unsetenv("NVLX_HOST_GPUS");
-    EXPECT(0, ops->count(&gpus));
+    OK(ops->count(&gpus));
     assert_int_equal(gpus, 2);
 }
 
@@ -65,25 +65,25 @@ static void listed_gpus_only(void **state) {
     struct party party = {.ops = ops};
     uint64_t mapped;
     void *address;
-    EXPECT(NVLX_EINVAL, ops->open(none, 2, &device));
+    GIVES(NVLX_EINVAL, ops->open(none, 2, &device));
     expect_words("is 2, but there are 2");
-    EXPECT(NVLX_EINVAL, ops->open(negative, 1, &device));
-    EXPECT(0, ops->open(one, 1, &device));
+    GIVES(NVLX_EINVAL, ops->open(negative, 1, &device));
+    OK(ops->open(one, 1, &device));
     party.device = device;
-    EXPECT(NVLX_EINVAL, alloc_plain(&party, 0, MIB, &address));
+    GIVES(NVLX_EINVAL, alloc_plain(&party, 0, MIB, &address));
     expect_words("config.gpus");
-    EXPECT(NVLX_EINVAL, map_plain(&party, 0, &record, &mapped));
-    EXPECT(NVLX_EINVAL, ops->lane_create(device, 0, 0, &lane));
-    EXPECT(NVLX_EINVAL, ops->event_create(device, 0, &event));
-    EXPECT(0, map_plain(&party, 1, &record, &mapped));
-    EXPECT(0, ops->unmap(device, 1, mapped));
+    GIVES(NVLX_EINVAL, map_plain(&party, 0, &record, &mapped));
+    GIVES(NVLX_EINVAL, ops->lane_create(device, 0, 0, &lane));
+    GIVES(NVLX_EINVAL, ops->event_create(device, 0, &event));
+    OK(map_plain(&party, 1, &record, &mapped));
+    OK(ops->unmap(device, 1, mapped));
     ops->close(device);
-    EXPECT(0, ops->open(NULL, 0, &device));
+    OK(ops->open(NULL, 0, &device));
     party.device = device;
-    EXPECT(0, alloc_plain(&party, 0, MIB, &address));
-    EXPECT(0, ops->free(device, address));
-    EXPECT(0, alloc_plain(&party, 1, MIB, &address));
-    EXPECT(0, ops->free(device, address));
+    OK(alloc_plain(&party, 0, MIB, &address));
+    OK(ops->free(device, address));
+    OK(alloc_plain(&party, 1, MIB, &address));
+    OK(ops->free(device, address));
     ops->close(device);
 }
 
@@ -93,13 +93,13 @@ static void memcpy_stays_inside(void **state) {
     (void)state;
     static uint8_t bytes[4 * 1024];
     void *address;
-    EXPECT(0, alloc_plain(&me, 0, 1024, &address));
-    EXPECT(0, ops->memcpy(me.device, address, bytes, 1024));
-    EXPECT(0, ops->memcpy(me.device, (char *)address + 1024 - 1, bytes, 1));
-    EXPECT(NVLX_ERANGE, ops->memcpy(me.device, (char *)address + 1, bytes, 1024));
+    OK(alloc_plain(&me, 0, 1024, &address));
+    OK(ops->memcpy(me.device, address, bytes, 1024));
+    OK(ops->memcpy(me.device, (char *)address + 1024 - 1, bytes, 1));
+    GIVES(NVLX_ERANGE, ops->memcpy(me.device, (char *)address + 1, bytes, 1024));
     expect_words("leave their allocation");
-    EXPECT(NVLX_ERANGE, ops->memcpy(me.device, bytes, address, sizeof bytes));
-    EXPECT(0, ops->free(me.device, address));
+    GIVES(NVLX_ERANGE, ops->memcpy(me.device, bytes, address, sizeof bytes));
+    OK(ops->free(me.device, address));
 }
 
 static void memory_is_known_to_all_engines(void **state) {
@@ -107,22 +107,22 @@ static void memory_is_known_to_all_engines(void **state) {
     struct nvlxi_allocation found;
     struct nvlxi_device *other;
     void *address, *gone;
-    EXPECT(0, ops->open(NULL, 0, &other));
-    EXPECT(0, alloc_plain(&me, 1, 100, &address));
-    EXPECT(0, ops->resolve(other, (uintptr_t)address + 99, &found));
+    OK(ops->open(NULL, 0, &other));
+    OK(alloc_plain(&me, 1, 100, &address));
+    OK(ops->resolve(other, (uintptr_t)address + 99, &found));
     assert_int_equal(found.base, (uintptr_t)address);
     assert_int_equal(found.size, 100);
-    EXPECT(NVLX_ENOTSUP, ops->resolve(other, (uintptr_t)address + 100, &found));
-    EXPECT(NVLX_ENOTSUP, ops->resolve(other, (uintptr_t)address - 1, &found));
-    EXPECT(NVLX_ENOTSUP, ops->resolve(other, UINT64_MAX, &found));
-    EXPECT(NVLX_EINVAL, ops->free(other, address));
-    EXPECT(NVLX_EINVAL, ops->free(me.device, (char *)address + 1));
-    EXPECT(NVLX_EINVAL, alloc_plain(&me, 0, 0, &gone));
-    EXPECT(NVLX_EDEVICE, alloc_plain(&me, 0, SIZE_MAX, &gone));
-    EXPECT(NVLX_EDEVICE, alloc_plain(&me, 0, (size_t)1 << 60, &gone));
+    GIVES(NVLX_ENOTSUP, ops->resolve(other, (uintptr_t)address + 100, &found));
+    GIVES(NVLX_ENOTSUP, ops->resolve(other, (uintptr_t)address - 1, &found));
+    GIVES(NVLX_ENOTSUP, ops->resolve(other, UINT64_MAX, &found));
+    GIVES(NVLX_EINVAL, ops->free(other, address));
+    GIVES(NVLX_EINVAL, ops->free(me.device, (char *)address + 1));
+    GIVES(NVLX_EINVAL, alloc_plain(&me, 0, 0, &gone));
+    GIVES(NVLX_EDEVICE, alloc_plain(&me, 0, SIZE_MAX, &gone));
+    GIVES(NVLX_EDEVICE, alloc_plain(&me, 0, (size_t)1 << 60, &gone));
     expect_words("out of memory: 1152921504606846976 bytes were asked for, and GPU 0 has ");
-    EXPECT(0, ops->free(me.device, address));
-    EXPECT(NVLX_EINVAL, ops->free(me.device, address));
+    OK(ops->free(me.device, address));
+    GIVES(NVLX_EINVAL, ops->free(me.device, address));
     ops->close(other);
 }
 
@@ -134,15 +134,15 @@ static void many_allocations_are_found(void **state) {
     struct nvlxi_allocation found;
     uint64_t serial = 0;
     for (int i = 0; i < COUNT; i++)
-        EXPECT(0, alloc_plain(&me, i % 2, (size_t)(1 + i * 37), &addresses[i]));
+        OK(alloc_plain(&me, i % 2, (size_t)(1 + i * 37), &addresses[i]));
     for (int i = 0; i < COUNT; i += 2)
-        EXPECT(0, ops->free(me.device, addresses[i]));
+        OK(ops->free(me.device, addresses[i]));
     for (int i = 1; i < COUNT; i += 2) {
-        EXPECT(0, ops->resolve(me.device, (uintptr_t)addresses[i] + (uint64_t)i * 37, &found));
+        OK(ops->resolve(me.device, (uintptr_t)addresses[i] + (uint64_t)i * 37, &found));
         assert_int_equal(found.base, (uintptr_t)addresses[i]);
         assert_true(found.serial > serial);
         serial = found.serial;
-        EXPECT(0, ops->free(me.device, addresses[i]));
+        OK(ops->free(me.device, addresses[i]));
     }
 }
 
@@ -155,13 +155,13 @@ static void lying_sizes_are_refused(void **state) {
     const uint64_t sizes[] = {0, 1, MIB - 1, MIB + 1, 64 * MIB, (uint64_t)1 << 46, UINT64_MAX};
     for (size_t i = 0; i < NVLXI_COUNT(sizes); i++) {
         lie.size = sizes[i];
-        EXPECT(NVLX_EDEVICE, map_forged(lie, handle));
+        GIVES(NVLX_EDEVICE, map_forged(lie, handle));
         struct nvlxi_host_handle forged = handle;
         forged.size = sizes[i];
-        EXPECT(NVLX_EDEVICE, map_forged(record, forged));
-        EXPECT(NVLX_EDEVICE, map_forged(lie, forged));
+        GIVES(NVLX_EDEVICE, map_forged(record, forged));
+        GIVES(NVLX_EDEVICE, map_forged(lie, forged));
     }
-    EXPECT(0, map_forged(record, handle));
+    OK(map_forged(record, handle));
 }
 
 static void forged_handles_are_refused(void **state) {
@@ -170,35 +170,35 @@ static void forged_handles_are_refused(void **state) {
     const struct nvlxi_host_handle handle = handle_of(&record);
     struct nvlxi_host_handle forged = handle;
     forged.start_time++;
-    EXPECT(NVLX_ESTALE, map_forged(record, forged));
+    GIVES(NVLX_ESTALE, map_forged(record, forged));
     expect_words("is gone");
     forged = handle;
     forged.fd = 100000;
-    EXPECT(NVLX_ESTALE, map_forged(record, forged));
+    GIVES(NVLX_ESTALE, map_forged(record, forged));
     expect_words("has freed");
     forged = handle;
     forged.inode++;
-    EXPECT(NVLX_ESTALE, map_forged(record, forged));
+    GIVES(NVLX_ESTALE, map_forged(record, forged));
     forged = handle;
     forged.device++;
-    EXPECT(NVLX_ESTALE, map_forged(record, forged));
+    GIVES(NVLX_ESTALE, map_forged(record, forged));
     forged = handle;
     forged.pid = -handle.pid;
-    EXPECT(NVLX_EDEVICE, map_forged(record, forged));
+    GIVES(NVLX_EDEVICE, map_forged(record, forged));
     forged = handle;
     forged.fd = -1;
-    EXPECT(NVLX_EDEVICE, map_forged(record, forged));
+    GIVES(NVLX_EDEVICE, map_forged(record, forged));
     forged = handle;
     forged.serial++;
-    EXPECT(NVLX_EDEVICE, map_forged(record, forged));
+    GIVES(NVLX_EDEVICE, map_forged(record, forged));
     forged = handle;
     forged.offset = 512;
-    EXPECT(NVLX_EDEVICE, map_forged(record, forged));
+    GIVES(NVLX_EDEVICE, map_forged(record, forged));
     forged.offset = UINT64_MAX - 511;
-    EXPECT(NVLX_EDEVICE, map_forged(record, forged));
+    GIVES(NVLX_EDEVICE, map_forged(record, forged));
     other.kind = NVLXI_KIND_UNKNOWN;
-    EXPECT(NVLX_ENOTSUP, map_forged(other, handle));
-    EXPECT(0, map_forged(record, handle));
+    GIVES(NVLX_ENOTSUP, map_forged(other, handle));
+    OK(map_forged(record, handle));
 }
 
 /* The exporter's descriptor number now leads elsewhere: to a pipe, then to another segment. */
@@ -207,14 +207,14 @@ static void reused_numbers_are_noticed(void **state) {
     struct nvlxi_segment_record record = peer_segment(MIB);
     const struct nvlxi_host_handle old = handle_of(&record);
     there((struct message){.errand = ERRAND_FREE, .address = record.base});
-    EXPECT(NVLX_ESTALE, map_forged(record, old));
+    GIVES(NVLX_ESTALE, map_forged(record, old));
     struct nvlxi_segment_record next = peer_segment(MIB);
     struct nvlxi_host_handle now = handle_of(&next);
     assert_int_equal(now.fd, old.fd);
-    EXPECT(NVLX_ESTALE, map_forged(record, old));
-    EXPECT(0, map_forged(next, now));
+    GIVES(NVLX_ESTALE, map_forged(record, old));
+    OK(map_forged(next, now));
     there((struct message){.errand = ERRAND_REPLACE, .fd = now.fd});
-    EXPECT(NVLX_ESTALE, map_forged(next, now));
+    GIVES(NVLX_ESTALE, map_forged(next, now));
 }
 
 /* Not even a segment's owner can shrink it under those who mapped it. */
@@ -226,7 +226,7 @@ static void segments_keep_their_size(void **state) {
     snprintf(path, sizeof path, "/proc/%d/fd/%d", (int)handle.pid, (int)handle.fd);
     assert_int_not_equal(truncate(path, 1), 0);
     assert_int_not_equal(truncate(path, 2 * MIB), 0);
-    EXPECT(0, map_forged(record, handle));
+    OK(map_forged(record, handle));
 }
 
 static void mappings_belong_to_a_gpu(void **state) {
@@ -234,14 +234,14 @@ static void mappings_belong_to_a_gpu(void **state) {
     struct nvlxi_segment_record record = peer_segment(MIB);
     struct nvlxi_allocation found;
     uint64_t mapped;
-    EXPECT(0, map_plain(&me, 0, &record, &mapped));
-    EXPECT(NVLX_ENOTSUP, ops->resolve(me.device, mapped + 5, &found));
+    OK(map_plain(&me, 0, &record, &mapped));
+    GIVES(NVLX_ENOTSUP, ops->resolve(me.device, mapped + 5, &found));
     expect_words("a mapping of another process's memory");
-    EXPECT(NVLX_EINVAL, ops->unmap(me.device, 1, mapped));
-    EXPECT(NVLX_EINVAL, ops->unmap(me.device, 0, mapped + 1));
-    EXPECT(NVLX_EINVAL, ops->free(me.device, (void *)(uintptr_t)mapped));
-    EXPECT(0, ops->unmap(me.device, 0, mapped));
-    EXPECT(NVLX_EINVAL, ops->unmap(me.device, 0, mapped));
+    GIVES(NVLX_EINVAL, ops->unmap(me.device, 1, mapped));
+    GIVES(NVLX_EINVAL, ops->unmap(me.device, 0, mapped + 1));
+    GIVES(NVLX_EINVAL, ops->free(me.device, (void *)(uintptr_t)mapped));
+    OK(ops->unmap(me.device, 0, mapped));
+    GIVES(NVLX_EINVAL, ops->unmap(me.device, 0, mapped));
 }
 
 /* ---- Lanes ------------------------------------------------------------------------------------------- */
@@ -251,14 +251,14 @@ static void only_lanes_are_streams(void **state) {
     struct nvlxi_lane *lane;
     void *const strangers[] = {NULL, NVLX_STREAM_LEGACY, NVLX_STREAM_PER_THREAD, &me};
     struct nvlxi_stream stream = {.gpu = 77};
-    EXPECT(0, ops->lane_create(me.device, 1, 0, &lane));
+    OK(ops->lane_create(me.device, 1, 0, &lane));
     for (size_t i = 0; i < NVLXI_COUNT(strangers); i++)
-        EXPECT(NVLX_ENOTSUP, ops->stream_find(me.device, strangers[i], &stream));
+        GIVES(NVLX_ENOTSUP, ops->stream_find(me.device, strangers[i], &stream));
     assert_int_equal(stream.gpu, 77);
-    EXPECT(0, ops->stream_find(me.device, lane, &stream));
+    OK(ops->stream_find(me.device, lane, &stream));
     assert_int_equal(stream.gpu, 1);
     ops->lane_destroy(lane);
-    EXPECT(NVLX_ENOTSUP, ops->stream_find(me.device, lane, &stream));
+    GIVES(NVLX_ENOTSUP, ops->stream_find(me.device, lane, &stream));
 }
 
 /* The signals that the one worker of this process blocks. */
@@ -288,10 +288,10 @@ static void workers_take_no_signals(void **state) {
     (void)state;
     struct nvlxi_lane *lane;
     struct nvlxi_event *event;
-    EXPECT(0, ops->lane_create(me.device, 0, 0, &lane));
-    EXPECT(0, ops->event_create(me.device, 0, &event));
-    EXPECT(0, ops->event_record(lane, event)); /* until it runs, glibc blocks signals anyhow */
-    EXPECT(0, await(ops, event));
+    OK(ops->lane_create(me.device, 0, 0, &lane));
+    OK(ops->event_create(me.device, 0, &event));
+    OK(ops->event_record(lane, event)); /* until it runs, glibc blocks signals anyhow */
+    OK(await(ops, event));
     ops->event_destroy(event);
     assert_int_equal(blocked_in_worker() & 0x7fffffff, 0x7ffbfeff); /* all but SIGKILL and SIGSTOP */
     ops->lane_destroy(lane);
@@ -299,20 +299,20 @@ static void workers_take_no_signals(void **state) {
 
 static void nothing_is_left(void **state) {
     (void)state;
-    peer_kill(&peer);
+    peer_kill();
     assert_int_equal(lines_with("/proc/self/maps", "nvlxfer-host-gpu"), 0);
     struct nvlxi_segment_record record = peer_segment(MIB);
     struct nvlxi_lane *lane;
     uint64_t mapped;
     void *address;
-    EXPECT(0, alloc_plain(&me, 0, MIB, &address));
-    EXPECT(0, map_plain(&me, 0, &record, &mapped));
-    EXPECT(0, ops->lane_create(me.device, 0, 0, &lane));
+    OK(alloc_plain(&me, 0, MIB, &address));
+    OK(map_plain(&me, 0, &record, &mapped));
+    OK(ops->lane_create(me.device, 0, 0, &lane));
     assert_int_equal(lines_with("/proc/self/maps", "nvlxfer-host-gpu"), 2);
     int unused = dup(0);
     ops->lane_destroy(lane);
-    EXPECT(0, ops->unmap(me.device, 0, mapped));
-    EXPECT(0, ops->free(me.device, address));
+    OK(ops->unmap(me.device, 0, mapped));
+    OK(ops->free(me.device, address));
     assert_int_equal(lines_with("/proc/self/maps", "nvlxfer-host-gpu"), 0);
     int lower = dup(0); /* the segment's number is free again, the mapping never kept one */
     assert_true(unused >= 0 && lower == unused - 1);
@@ -320,23 +320,19 @@ static void nothing_is_left(void **state) {
     close(lower);
 }
 
-int main(int argc, char **argv) {
-    peer_main(argc, argv);
-    nvlx_set_log(NVLX_LOG_ERROR, NULL, NULL); /* the cases provoke warnings by the dozen */
-    const struct CMUnitTest tests[] = {
-        CASE(setting_is_checked),
-        CASE(listed_gpus_only),
-        CASE(memcpy_stays_inside),
-        CASE(memory_is_known_to_all_engines),
-        CASE(many_allocations_are_found),
-        CASE(lying_sizes_are_refused),
-        CASE(forged_handles_are_refused),
-        CASE(reused_numbers_are_noticed),
-        CASE(segments_keep_their_size),
-        CASE(mappings_belong_to_a_gpu),
-        CASE(only_lanes_are_streams),
-        CASE(workers_take_no_signals),
-        CASE(nothing_is_left),
-    };
-    return cmocka_run_group_tests_name("host", tests, NULL, NULL);
-}
+static const struct CMUnitTest cases[] = {CASE(setting_is_checked),
+                                          CASE(listed_gpus_only),
+                                          CASE(memcpy_stays_inside),
+                                          CASE(memory_is_known_to_all_engines),
+                                          CASE(many_allocations_are_found),
+                                          CASE(lying_sizes_are_refused),
+                                          CASE(forged_handles_are_refused),
+                                          CASE(reused_numbers_are_noticed),
+                                          CASE(segments_keep_their_size),
+                                          CASE(mappings_belong_to_a_gpu),
+                                          CASE(only_lanes_are_streams),
+                                          CASE(workers_take_no_signals),
+                                          CASE(nothing_is_left)};
+static const struct role roles[] = {PEER_ROLE, {0}};
+const struct program program = {
+    .name = "host", .cases = cases, .count = COUNT(cases), .roles = roles, .child_seconds = PEER_SECONDS};

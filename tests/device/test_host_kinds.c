@@ -41,7 +41,7 @@ static int try_map(size_t count, const struct nvlxi_segment_record *records, int
     close(lowest);
     int code = ops->map(me.device, &map, &address);
     if (!code)
-        EXPECT(0, ops->unmap(me.device, 0, address));
+        OK(ops->unmap(me.device, 0, address));
     else
         assert_int_equal(address, 77);
     int now = dup(0);
@@ -75,13 +75,13 @@ static void peer_free(uint64_t address) {
 /* `wanted`, and the file taken or not. */
 static void refuse(int wanted, int files, struct nvlxi_segment_record record, int fd) {
     int taken;
-    EXPECT(wanted, try_map(1, &record, fd, &taken));
+    GIVES(wanted, try_map(1, &record, fd, &taken));
     assert_int_equal(taken, files);
 }
 
 static uint64_t allocate(uint32_t kind, uint64_t length, uint64_t chunk) {
     struct message m = {.errand = ERRAND_ALLOC, .length = length, .kind = kind, .chunk = chunk};
-    EXPECT(0, work(&me, &m));
+    OK(work(&me, &m));
     return m.address;
 }
 
@@ -91,7 +91,7 @@ static int try_allocate(uint32_t kind, uint64_t length, uint64_t chunk) {
 }
 
 static void release(uint64_t address) {
-    EXPECT(0, ops->free(me.device, (void *)(uintptr_t)address));
+    OK(ops->free(me.device, (void *)(uintptr_t)address));
 }
 
 /* ---- Records ----------------------------------------------------------------------------------------- */
@@ -104,8 +104,8 @@ static void unknown_kinds_are_refused(void **state) {
     chunk.record.kind = 99;
     refuse(NVLX_ENOTSUP, 0, chunk.record, chunk.fd);
     close(chunk.fd);
-    EXPECT(NVLX_ENOTSUP, try_allocate(NVLXI_KIND_FABRIC, CHUNK, 0));
-    EXPECT(NVLX_ENOTSUP, try_allocate(99, CHUNK, 0));
+    GIVES(NVLX_ENOTSUP, try_allocate(NVLXI_KIND_FABRIC, CHUNK, 0));
+    GIVES(NVLX_ENOTSUP, try_allocate(99, CHUNK, 0));
 }
 
 static void forged_chunks_are_refused(void **state) {
@@ -139,22 +139,22 @@ static void runs_must_be_adjacent(void **state) {
     int taken;
     for (size_t i = 0; i < NVLXI_COUNT(bases); i++) {
         run[1].base = bases[i];
-        EXPECT(NVLX_EINVAL, try_map(2, run, chunk.fd, &taken));
+        GIVES(NVLX_EINVAL, try_map(2, run, chunk.fd, &taken));
         assert_int_equal(taken, 0);
     }
     run[0].base = UINT64_MAX - CHUNK + 1;
-    EXPECT(NVLX_EINVAL, try_map(2, run, chunk.fd, &taken));
+    GIVES(NVLX_EINVAL, try_map(2, run, chunk.fd, &taken));
     run[0].base = chunk.record.base;
     run[1].base = chunk.record.base + CHUNK;
     run[1].kind = NVLXI_KIND_CUDA_MALLOC;
-    EXPECT(NVLX_EDEVICE, try_map(2, run, chunk.fd, &taken));
+    GIVES(NVLX_EDEVICE, try_map(2, run, chunk.fd, &taken));
     assert_int_equal(taken, 0);
     run[1].kind = NVLXI_KIND_VMM;
-    EXPECT(0, try_map(2, run, chunk.fd, &taken));
+    OK(try_map(2, run, chunk.fd, &taken));
     assert_int_equal(taken, 2);
     run[0] = run[1] = peer_segment(MIB);
     run[1].base = run[0].base + MIB;
-    EXPECT(NVLX_EINVAL, try_map(2, run, chunk.fd, &taken)); /* this kind does not join */
+    GIVES(NVLX_EINVAL, try_map(2, run, chunk.fd, &taken)); /* this kind does not join */
     close(chunk.fd);
 }
 
@@ -183,14 +183,14 @@ static void vmm_mappings_belong_to_a_gpu(void **state) {
         .gpu = 1, .owner = &owner, .segments = &chunk.record, .count = 1, .files = &source.files};
     struct nvlxi_allocation found;
     uint64_t mapped;
-    EXPECT(0, ops->map(me.device, &map, &mapped));
-    EXPECT(NVLX_ENOTSUP, ops->resolve(me.device, mapped + 5, &found));
+    OK(ops->map(me.device, &map, &mapped));
+    GIVES(NVLX_ENOTSUP, ops->resolve(me.device, mapped + 5, &found));
     expect_words("a mapping of another process's memory");
-    EXPECT(NVLX_EINVAL, ops->unmap(me.device, 0, mapped));
-    EXPECT(NVLX_EINVAL, ops->unmap(me.device, 1, mapped + 1));
-    EXPECT(NVLX_EINVAL, ops->free(me.device, (void *)(uintptr_t)mapped));
-    EXPECT(0, ops->unmap(me.device, 1, mapped));
-    EXPECT(NVLX_EINVAL, ops->unmap(me.device, 1, mapped));
+    GIVES(NVLX_EINVAL, ops->unmap(me.device, 0, mapped));
+    GIVES(NVLX_EINVAL, ops->unmap(me.device, 1, mapped + 1));
+    GIVES(NVLX_EINVAL, ops->free(me.device, (void *)(uintptr_t)mapped));
+    OK(ops->unmap(me.device, 1, mapped));
+    GIVES(NVLX_EINVAL, ops->unmap(me.device, 1, mapped));
     close(chunk.fd);
 }
 
@@ -203,15 +203,15 @@ static void kernels_do_not_write_what_is_read_only(void **state) {
         .owner = &owner, .segments = &chunk.record, .count = 1, .files = &source.files, .read_only = true};
     struct nvlxi_lane *lane;
     uint64_t mapped;
-    EXPECT(0, ops->map(me.device, &map, &mapped));
-    EXPECT(0, ops->lane_create(me.device, 0, 0, &lane));
+    OK(ops->map(me.device, &map, &mapped));
+    OK(ops->lane_create(me.device, 0, 0, &lane));
     /* Begins before the mapping, and goes into it. */
     const struct nvlxi_fragment fragment = {mapped - 1, (uintptr_t)&mapped, 2};
     const struct nvlxi_part part = {&fragment, 1};
     const struct nvlxi_kernel kernel = {.parts = &part, .part_count = 1};
-    EXPECT(NVLX_EDEVICE, ops->copy_kernel(lane, &kernel));
+    GIVES(NVLX_EDEVICE, ops->copy_kernel(lane, &kernel));
     expect_words("may only be read");
-    EXPECT(0, ops->lane_query(lane));
+    OK(ops->lane_query(lane));
     int ends[2];
     assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
     assert_int_equal(write(ends[1], "x", 1), 1);
@@ -220,7 +220,7 @@ static void kernels_do_not_write_what_is_read_only(void **state) {
     close(ends[0]);
     close(ends[1]);
     ops->lane_destroy(lane);
-    EXPECT(0, ops->unmap(me.device, 0, mapped));
+    OK(ops->unmap(me.device, 0, mapped));
     close(chunk.fd);
 }
 
@@ -233,14 +233,14 @@ static void other_namespaces_are_told(void **state) {
     const struct nvlxi_map map = {.owner = &owner, .segments = &record, .count = 1};
     struct stat mine;
     uint64_t mapped;
-    EXPECT(NVLX_ENOTSUP, ops->map(me.device, &map, &mapped));
+    GIVES(NVLX_ENOTSUP, ops->map(me.device, &map, &mapped));
     expect_words("in another PID namespace");
     expect_words("NVLX_ALLOC_VMM");
     expect_words("nvlx_serve");
     assert_int_equal(stat("/proc/self/ns/pid", &mine), 0);
     owner.pid_namespace = mine.st_ino;
-    EXPECT(0, ops->map(me.device, &map, &mapped));
-    EXPECT(0, ops->unmap(me.device, 0, mapped));
+    OK(ops->map(me.device, &map, &mapped));
+    OK(ops->unmap(me.device, 0, mapped));
 }
 
 /* ---- Pools ------------------------------------------------------------------------------------------- */
@@ -339,10 +339,10 @@ static void pools_fill_their_gaps(void **state) {
     struct nvlxi_allocation found;
     assert_int_equal(b, a + 512);
     assert_int_equal(c, b + 1024);
-    EXPECT(0, ops->resolve(me.device, b + 512, &found));
+    OK(ops->resolve(me.device, b + 512, &found));
     assert_int_equal(found.base, b);
-    EXPECT(NVLX_ENOTSUP, ops->resolve(me.device, b + 513, &found));
-    EXPECT(NVLX_ENOTSUP, ops->resolve(me.device, a + 1, &found));
+    GIVES(NVLX_ENOTSUP, ops->resolve(me.device, b + 513, &found));
+    GIVES(NVLX_ENOTSUP, ops->resolve(me.device, a + 1, &found));
     release(b);
     assert_int_equal(allocate(NVLXI_KIND_POOL, 1025, 0), c + 512);
     assert_int_equal(allocate(NVLXI_KIND_POOL, 1024, 0), b);
@@ -357,18 +357,18 @@ static void pools_fill_their_gaps(void **state) {
 
 static void pools_are_exhausted(void **state) {
     (void)state;
-    EXPECT(NVLX_EDEVICE, try_allocate(NVLXI_KIND_POOL, POOL + 1, 0));
-    EXPECT(NVLX_EDEVICE, try_allocate(NVLXI_KIND_POOL, UINT64_MAX, 0));
+    GIVES(NVLX_EDEVICE, try_allocate(NVLXI_KIND_POOL, POOL + 1, 0));
+    GIVES(NVLX_EDEVICE, try_allocate(NVLXI_KIND_POOL, UINT64_MAX, 0));
     assert_int_equal(lines_with("/proc/self/maps", NAME), 0);
     uint64_t half = allocate(NVLXI_KIND_POOL, POOL / 2, 0), rest = allocate(NVLXI_KIND_POOL, POOL / 2 - 511, 0);
-    EXPECT(NVLX_EDEVICE, try_allocate(NVLXI_KIND_POOL, 1, 0));
+    GIVES(NVLX_EDEVICE, try_allocate(NVLXI_KIND_POOL, 1, 0));
     expect_words("the pool of GPU 0 has no 1 bytes");
     struct message other = {.errand = ERRAND_ALLOC, .gpu = 1, .length = POOL, .kind = NVLXI_KIND_POOL};
-    EXPECT(0, work(&me, &other)); /* each GPU has its own */
+    OK(work(&me, &other)); /* each GPU has its own */
     release(other.address);
     release(half);
     assert_int_equal(allocate(NVLXI_KIND_POOL, 1, 0), half);
-    EXPECT(NVLX_EDEVICE, try_allocate(NVLXI_KIND_POOL, POOL / 2, 0));
+    GIVES(NVLX_EDEVICE, try_allocate(NVLXI_KIND_POOL, POOL / 2, 0));
     release(half);
     release(rest);
     assert_int_equal(lines_with("/proc/self/maps", NAME), 0);
@@ -380,13 +380,13 @@ static void addresses_run_out(void **state) {
     (void)state;
     const uint64_t lengths[] = {UINT64_C(1) << 60, UINT64_MAX, UINT64_MAX - CHUNK};
     for (size_t i = 0; i < NVLXI_COUNT(lengths); i++) {
-        EXPECT(NVLX_EDEVICE, try_allocate(NVLXI_KIND_VMM, lengths[i], 0));
-        EXPECT(NVLX_EDEVICE, try_allocate(NVLXI_KIND_VMM, lengths[i], CHUNK));
-        EXPECT(NVLX_EDEVICE, try_allocate(NVLXI_KIND_VMM, CHUNK, UINT64_MAX));
+        GIVES(NVLX_EDEVICE, try_allocate(NVLXI_KIND_VMM, lengths[i], 0));
+        GIVES(NVLX_EDEVICE, try_allocate(NVLXI_KIND_VMM, lengths[i], CHUNK));
+        GIVES(NVLX_EDEVICE, try_allocate(NVLXI_KIND_VMM, CHUNK, UINT64_MAX));
         expect_words("out of memory: 18446744073709551615 bytes in a chunk were asked for");
     }
-    EXPECT(NVLX_EINVAL, try_allocate(NVLXI_KIND_VMM, 0, 0));
-    EXPECT(NVLX_EINVAL, try_allocate(NVLXI_KIND_POOL, 0, 0));
+    GIVES(NVLX_EINVAL, try_allocate(NVLXI_KIND_VMM, 0, 0));
+    GIVES(NVLX_EINVAL, try_allocate(NVLXI_KIND_POOL, 0, 0));
 }
 
 /* With `spare` more file descriptors than are open. */
@@ -411,41 +411,37 @@ static void files_run_out(void **state) {
         int chunks = try_allocate(NVLXI_KIND_VMM, 5 * CHUNK, CHUNK);
         int part = spare ? 0 : try_allocate(NVLXI_KIND_POOL, 10, 0);
         assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
-        EXPECT(NVLX_ENOMEM, chunks);
-        EXPECT(spare ? 0 : NVLX_ENOMEM, part);
+        GIVES(NVLX_ENOMEM, chunks);
+        GIVES(spare ? 0 : NVLX_ENOMEM, part);
         assert_int_equal(lines_with("/proc/self/maps", NAME), 0);
     }
     assert_true(lines_with("/proc/self/maps", "") < lines + ROUNDS); /* the heap may have grown */
     struct rlimit old = limit_files(5);
     uint64_t address = allocate(NVLXI_KIND_VMM, 5 * CHUNK, CHUNK);
-    EXPECT(0, ops->resolve(me.device, address, &chunk));
+    OK(ops->resolve(me.device, address, &chunk));
     int code = ops->export_file(me.device, &chunk, &fd);
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
-    EXPECT(NVLX_ENOMEM, code);
+    GIVES(NVLX_ENOMEM, code);
     assert_int_equal(fd, -1);
-    EXPECT(0, ops->export_file(me.device, &chunk, &fd));
+    OK(ops->export_file(me.device, &chunk, &fd));
     close(fd);
     release(address);
 }
 
-int main(int argc, char **argv) {
-    peer_main(argc, argv);
-    nvlx_set_log(NVLX_LOG_ERROR, NULL, NULL); /* the cases provoke warnings by the dozen */
-    const struct CMUnitTest tests[] = {
-        CASE(unknown_kinds_are_refused),
-        CASE(forged_chunks_are_refused),
-        CASE(runs_must_be_adjacent),
-        CASE(other_seals_are_refused),
-        CASE(vmm_mappings_belong_to_a_gpu),
-        CASE(kernels_do_not_write_what_is_read_only),
-        CASE(other_namespaces_are_told),
-        CASE(forged_pool_handles_are_refused),
-        CASE(files_are_not_mixed_up),
-        CASE(stale_pool_handles_are_refused),
-        CASE(pools_fill_their_gaps),
-        CASE(pools_are_exhausted),
-        CASE(addresses_run_out),
-        CASE(files_run_out),
-    };
-    return cmocka_run_group_tests_name("host kinds", tests, NULL, NULL);
-}
+static const struct CMUnitTest cases[] = {CASE(unknown_kinds_are_refused),
+                                          CASE(forged_chunks_are_refused),
+                                          CASE(runs_must_be_adjacent),
+                                          CASE(other_seals_are_refused),
+                                          CASE(vmm_mappings_belong_to_a_gpu),
+                                          CASE(kernels_do_not_write_what_is_read_only),
+                                          CASE(other_namespaces_are_told),
+                                          CASE(forged_pool_handles_are_refused),
+                                          CASE(files_are_not_mixed_up),
+                                          CASE(stale_pool_handles_are_refused),
+                                          CASE(pools_fill_their_gaps),
+                                          CASE(pools_are_exhausted),
+                                          CASE(addresses_run_out),
+                                          CASE(files_run_out)};
+static const struct role roles[] = {PEER_ROLE, {0}};
+const struct program program = {
+    .name = "host kinds", .cases = cases, .count = COUNT(cases), .roles = roles, .child_seconds = PEER_SECONDS};

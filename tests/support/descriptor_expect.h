@@ -4,12 +4,9 @@
 
 #define _GNU_SOURCE
 #include <inttypes.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 
-#include <cmocka.h>
-
+#include "cmocka_main.h"
 #include "descriptor_check.h"
 #include "descriptor_text.h"
 
@@ -18,12 +15,12 @@ static inline void watch_log(void *context, int level, const char *message) {
     (void)context;
     (void)level;
     if (strcasestr(message, "deadbee"))
-        fail_msg("a handle's bytes are in the log: %s", message);
+        FAIL("a handle's bytes are in the log: %s", message);
 }
 
 static inline void expect(const char *what, int code, int wanted, const char *words) {
     if (code != wanted || (wanted && !strstr(nvlx_last_error(), words)))
-        fail_msg("%s: %d instead of %d with '%s'; the last error is '%s'", what, code, wanted, words,
+        FAIL("%s: %d instead of %d with '%s'; the last error is '%s'", what, code, wanted, words,
                  nvlx_last_error());
 }
 
@@ -42,7 +39,7 @@ static inline struct nvlxi_descriptor *decode_valid(const char *text) {
     expect(text, decode(text, strlen(text), &descriptor), 0, "");
     const char *wrong = check_sound(descriptor);
     if (wrong)
-        fail_msg("%s: %s", text, wrong);
+        FAIL("%s: %s", text, wrong);
     return descriptor;
 }
 
@@ -50,7 +47,7 @@ static inline struct nvlxi_descriptor *decode_valid(const char *text) {
 static inline char *replace_in(const char *text, const char *from, const char *to) {
     const char *at = strstr(text, from);
     if (!at)
-        fail_msg("the valid text has no %s", from);
+        FAIL("the valid text has no %s", from);
     char *made;
     assert_true(asprintf(&made, "%.*s%s%s", (int)(at - text), text, to, at + strlen(from)) >= 0);
     return made;
@@ -66,7 +63,7 @@ static inline void expect_round_trip(const struct nvlxi_descriptor *descriptor) 
     expect(text, decode(text, length, &decoded), 0, "");
     const char *wrong = compare_descriptors(descriptor, decoded);
     if (wrong)
-        fail_msg("%s: %s", wrong, text);
+        FAIL("%s: %s", wrong, text);
     nvlxi_descriptor_free(decoded);
     free(text);
 }
@@ -84,7 +81,7 @@ static inline void expect_same(const char *original, const char *from, const cha
     struct nvlxi_descriptor *expected = decode_valid(original), *found = decode_valid(text);
     const char *wrong = compare_descriptors(expected, found);
     if (wrong)
-        fail_msg("%s: %s", wrong, text);
+        FAIL("%s: %s", wrong, text);
     nvlxi_descriptor_free(expected);
     nvlxi_descriptor_free(found);
     free(text);

@@ -415,11 +415,9 @@ static void test_bad_json(void **state) {
            "268435457 bytes");
 }
 
-int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_extreme_values), cmocka_unit_test(test_unencodable), cmocka_unit_test(test_ignored),
-        cmocka_unit_test(test_unknown_kind),   cmocka_unit_test(test_version),     cmocka_unit_test(test_bad_head),
-        cmocka_unit_test(test_bad_numbers),    cmocka_unit_test(test_bad_words),   cmocka_unit_test(test_bad_segments),
-        cmocka_unit_test(test_bad_regions),    cmocka_unit_test(test_bad_names),   cmocka_unit_test(test_bad_json)};
-    return cmocka_run_group_tests_name("descriptor", tests, watch_handles, NULL);
-}
+static const struct CMUnitTest cases[] = {
+    cmocka_unit_test(test_extreme_values), cmocka_unit_test(test_unencodable), cmocka_unit_test(test_ignored),
+    cmocka_unit_test(test_unknown_kind),   cmocka_unit_test(test_version),     cmocka_unit_test(test_bad_head),
+    cmocka_unit_test(test_bad_numbers),    cmocka_unit_test(test_bad_words),   cmocka_unit_test(test_bad_segments),
+    cmocka_unit_test(test_bad_regions),    cmocka_unit_test(test_bad_names),   cmocka_unit_test(test_bad_json)};
+const struct program program = {.name = "descriptor", .cases = cases, .count = COUNT(cases), .begin = watch_handles};

@@ -147,12 +147,11 @@ static void test_bad_runs(void **state) {
     expect_refused_in(KINDS, changes, NVLXI_COUNT(changes), NVLX_EFORMAT);
 }
 
-int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_kinds),
-                                       cmocka_unit_test(test_address),
-                                       cmocka_unit_test(test_unencodable_kinds),
-                                       cmocka_unit_test(test_unencodable_runs),
-                                       cmocka_unit_test(test_bad_kinds),
-                                       cmocka_unit_test(test_bad_runs)};
-    return cmocka_run_group_tests_name("descriptor_kinds", tests, watch_handles, NULL);
-}
+static const struct CMUnitTest cases[] = {cmocka_unit_test(test_kinds),
+                                          cmocka_unit_test(test_address),
+                                          cmocka_unit_test(test_unencodable_kinds),
+                                          cmocka_unit_test(test_unencodable_runs),
+                                          cmocka_unit_test(test_bad_kinds),
+                                          cmocka_unit_test(test_bad_runs)};
+const struct program program = {
+    .name = "descriptor_kinds", .cases = cases, .count = COUNT(cases), .begin = watch_handles};

@@ -62,7 +62,7 @@ static void expect_flips_harmless(const char *valid) {
             text[at] = i < 8 ? (uint8_t)(byte ^ 1u << i) : others[i - 8];
             const char *wrong = check_text((const char *)text, length);
             if (wrong)
-                fail_msg("%s: %.*s", wrong, (int)length, (const char *)text);
+                FAIL("%s: %.*s", wrong, (int)length, (const char *)text);
             text[at] = byte;
         }
     free(text);
@@ -250,10 +250,8 @@ static int be_quiet(void **state) {
     return nvlx_set_log(NVLX_LOG_ERROR, ignore, NULL);
 }
 
-int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_huge),     cmocka_unit_test(test_truncated),
-                                       cmocka_unit_test(test_flipped),  cmocka_unit_test(test_cost),
-                                       cmocka_unit_test(test_long_run), cmocka_unit_test(test_no_memory),
-                                       cmocka_unit_test(test_escapes)};
-    return cmocka_run_group_tests_name("descriptor_limits", tests, be_quiet, NULL);
-}
+static const struct CMUnitTest cases[] = {cmocka_unit_test(test_huge),     cmocka_unit_test(test_truncated),
+                                          cmocka_unit_test(test_flipped),  cmocka_unit_test(test_cost),
+                                          cmocka_unit_test(test_long_run), cmocka_unit_test(test_no_memory),
+                                          cmocka_unit_test(test_escapes)};
+const struct program program = {.name = "descriptor_limits", .cases = cases, .count = COUNT(cases), .begin = be_quiet};

@@ -1,23 +1,20 @@
 /* The identity of a process, and the names of regions: what descriptors carry. SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
 #include "base/base.h"
 #include "base/identity.h"
 #include "base/utf8.h"
+#include "cmocka_main.h"
 
 static void expect_names(const char *what, const char *const *names, bool valid) {
     for (size_t i = 0; names[i]; i++)
         if (nvlxi_utf8_is_name(names[i]) != valid)
-            fail_msg("%s: [%zu] should be %s", what, i, valid ? "valid" : "refused");
+            FAIL("%s: [%zu] should be %s", what, i, valid ? "valid" : "refused");
 }
 
 #define EXPECT_NAMES(what, valid, ...) expect_names(what, (const char *const[]){__VA_ARGS__, NULL}, valid)
@@ -92,7 +89,5 @@ static void test_identity(void **state) {
     assert_false(nvlxi_identity_same_process(&first, &second));
 }
 
-int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_names), cmocka_unit_test(test_identity)};
-    return cmocka_run_group_tests_name("identity", tests, NULL, NULL);
-}
+static const struct CMUnitTest cases[] = {cmocka_unit_test(test_names), cmocka_unit_test(test_identity)};
+const struct program program = {.name = "identity", .cases = cases, .count = COUNT(cases)};

@@ -1,11 +1,8 @@
 /* Messages of the rendezvous: round trips, limits, and what is refused. SPDX-License-Identifier: Apache-2.0 */
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#include <cmocka.h>
-
+#include "cmocka_main.h"
 #include "protocol_check.h"
 
 #define ENGINE "0123456789abcdef0123456789abcdef"
@@ -204,11 +201,8 @@ static void random_streams(void **state) {
     }
 }
 
-int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(greetings),     cmocka_unit_test(versions),
-                                       cmocka_unit_test(headers),       cmocka_unit_test(refusals),
-                                       cmocka_unit_test(files),         cmocka_unit_test(asks),
-                                       cmocka_unit_test(random_streams)};
-    setenv("NVLX_LOG_LEVEL", "0", 0);
-    return cmocka_run_group_tests(tests, NULL, NULL);
-}
+static const struct CMUnitTest cases[] = {cmocka_unit_test(greetings),     cmocka_unit_test(versions),
+                                          cmocka_unit_test(headers),       cmocka_unit_test(refusals),
+                                          cmocka_unit_test(files),         cmocka_unit_test(asks),
+                                          cmocka_unit_test(random_streams)};
+const struct program program = {.name = "protocol", .cases = cases, .count = COUNT(cases)};

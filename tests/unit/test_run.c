@@ -1,13 +1,9 @@
 /* Spans: which of a peer's segments are mapped together, and what tells one run from another.
  * SPDX-License-Identifier: Apache-2.0 */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 
-#include <cmocka.h>
-
+#include "cmocka_main.h"
 #include "nvlxfer.h"
 #include "remote/run.h"
 
@@ -131,9 +127,7 @@ static void many_regions_over_many_segments(void **state) {
     free(large.regions);
 }
 
-int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(lone_segments), cmocka_unit_test(what_does_not_join_is_written),
-                                       cmocka_unit_test(regions_join), cmocka_unit_test(serials_tell_runs_apart),
-                                       cmocka_unit_test(many_regions_over_many_segments)};
-    return cmocka_run_group_tests_name("run", tests, NULL, NULL);
-}
+static const struct CMUnitTest cases[] = {
+    cmocka_unit_test(lone_segments), cmocka_unit_test(what_does_not_join_is_written), cmocka_unit_test(regions_join),
+    cmocka_unit_test(serials_tell_runs_apart), cmocka_unit_test(many_regions_over_many_segments)};
+const struct program program = {.name = "run", .cases = cases, .count = COUNT(cases)};
