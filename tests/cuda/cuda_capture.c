@@ -21,7 +21,7 @@
 struct worker {
     pthread_t thread;
     struct nvlx_engine *engine;
-    const struct owner *owner;
+    const struct cuda_owner *owner;
     struct nvlx_peer *peer; /* shared by all workers */
     int gpu;
     uint32_t *local;     /* BYTES of device memory */
@@ -45,17 +45,17 @@ static void poll_until_done(struct nvlx_request *request) {
     double since = now_ms();
     int code;
     while ((code = nvlx_test(request)) == NVLX_EAGAIN)
-        EXPECT((now_ms() - since) * 1e6 < (double)PATIENCE);
+        EXPECT((now_ms() - since) * 1e6 < (double)GPU_PATIENCE);
     OK(code);
     OK(nvlx_request_free(request));
 }
 
 static void move_both_ways(struct worker *w) {
     struct nvlx_request_info info = {.size = sizeof info};
-    uint64_t source = owner_address(w->peer, 0), sink = owner_address(w->peer, 1) + w->part;
-    poll_until_done(start(w->engine, NVLX_OP_READ, w->peer, w->local, source, BYTES, NULL));
-    struct nvlx_request *request = start(w->engine, NVLX_OP_WRITE, w->peer, w->local, sink, BYTES, w->stream);
-    OK(nvlx_wait(request, PATIENCE));
+    uint64_t source = cuda_owner_address(w->peer, 0), sink = cuda_owner_address(w->peer, 1) + w->part;
+    poll_until_done(start_op(w->engine, NVLX_OP_READ, w->peer, w->local, source, BYTES, NULL));
+    struct nvlx_request *request = start_op(w->engine, NVLX_OP_WRITE, w->peer, w->local, sink, BYTES, w->stream);
+    OK(nvlx_wait(request, GPU_PATIENCE));
     OK(nvlx_request_get_info(request, &info));
     EXPECT(info.bytes == BYTES);
     OK(nvlx_request_free(request));
@@ -67,9 +67,9 @@ static void open_and_close(struct worker *w) {
     size_t length;
     OK(nvlx_export(w->engine, &text, &length));
     nvlx_text_free(text);
-    struct nvlx_peer *peer = owner_open(w->owner, w->engine);
-    OK(nvlx_peer_map(peer, w->gpu, owner_address(peer, 0), BYTES));
-    poll_until_done(start(w->engine, NVLX_OP_READ, peer, w->local, owner_address(peer, 0), BYTES, NULL));
+    struct nvlx_peer *peer = cuda_owner_open(w->owner, w->engine);
+    OK(nvlx_peer_map(peer, w->gpu, cuda_owner_address(peer, 0), BYTES));
+    poll_until_done(start_op(w->engine, NVLX_OP_READ, peer, w->local, cuda_owner_address(peer, 0), BYTES, NULL));
     OK(nvlx_peer_update(peer, w->owner->text, w->owner->length));
     OK(nvlx_peer_close(peer));
 }
@@ -82,7 +82,7 @@ static void allocate_and_free(struct worker *w) {
     OK(nvlx_register(w->engine, memory, 2 * MIB, NULL, &region));
     OK(nvlx_memcpy(w->engine, &word, w->local, sizeof word));
     OK(nvlx_memcpy(w->engine, memory, w->local, BYTES));
-    OK(nvlx_unregister(region, PATIENCE));
+    OK(nvlx_unregister(region, GPU_PATIENCE));
     OK(nvlx_free(w->engine, memory));
 }
 
@@ -94,7 +94,7 @@ static void *work(void *context) {
         move_both_ways(w);
         open_and_close(w);
         allocate_and_free(w);
-        OK(nvlx_unregister(region, PATIENCE));
+        OK(nvlx_unregister(region, GPU_PATIENCE));
         atomic_fetch_add(&w->rounds, 1);
     }
     return NULL;
@@ -203,7 +203,7 @@ static void prove_that_captures_break(struct capturer *c) {
 
 /* ---- Both ------------------------------------------------------------------------------------------------ */
 
-static void start_workers(struct worker *workers, const struct owner *owner, struct nvlx_engine *engine,
+static void start_workers(struct worker *workers, const struct cuda_owner *owner, struct nvlx_engine *engine,
                           struct nvlx_peer *peer) {
     for (int i = 0; i < WORKERS; i++) {
         struct worker *w = &workers[i];
@@ -226,17 +226,17 @@ static void stop_workers(struct worker *workers) {
 }
 
 int main(int argc, char **argv) {
-    const struct role roles[] = {OWNER_ROLE, {NULL, NULL}};
+    const struct role roles[] = {CUDA_OWNER_ROLE, {NULL, NULL}};
     struct capturer capturer = {0};
     struct worker workers[WORKERS];
-    struct owner owner;
-    test_main(argc, argv, roles, 60);
+    struct cuda_owner owner;
+    begin_process(argc, argv, roles, PROCESS_SECONDS);
     int owner_gpu = gpus_needed(1) > 1 ? 1 : 0;
-    owner_start(&owner, owner_gpu, SEGMENTS, WORKERS * BYTES, NULL);
+    cuda_owner_start(&owner, owner_gpu, SEGMENTS, WORKERS * BYTES, NULL);
     CUDA(cudaSetDevice(0));
     CUDA(kernels_load());
     struct nvlx_engine *engine = engine_on_pair(0, 0);
-    struct nvlx_peer *peer = owner_open(&owner, engine);
+    struct nvlx_peer *peer = cuda_owner_open(&owner, engine);
     set_up_capturer(&capturer);
     prove_that_captures_break(&capturer);
     start_workers(workers, &owner, engine, peer);
@@ -247,7 +247,7 @@ int main(int argc, char **argv) {
     tear_down_capturer(&capturer);
     OK(nvlx_peer_close(peer));
     OK(nvlx_engine_destroy(engine));
-    EXPECT(owner_wrong(&owner, 1, BYTES, 1) == 0);
-    owner_end(&owner);
+    EXPECT(cuda_owner_wrong(&owner, 1, BYTES, 1) == 0);
+    cuda_owner_end(&owner);
     return 0;
 }

@@ -9,13 +9,13 @@
 #define BYTES   MIB
 #define SOURCE  0 /* the owner's segments */
 #define SINK    1
-#define COUNT   8
+#define OPS     8
 #define SPIN_NS 50000000 /* until the kernel traps: time to submit everything before */
 
 /* Waits for the request, which must fail if it came after the trap, and fail rightly in any case. */
 static int how_it_ended(struct nvlx_request *request, bool must_fail, char *error, size_t size) {
     struct nvlx_request_info info = {.size = sizeof info};
-    int code = nvlx_wait(request, PATIENCE);
+    int code = nvlx_wait(request, GPU_PATIENCE);
     if (code != NVLX_EDEVICE && (must_fail || code != 0))
         FAIL("a request ended with %d (%s) after its context was broken", code, nvlx_strerror(code));
     EXPECT(nvlx_test(request) == code);
@@ -30,8 +30,11 @@ static int how_it_ended(struct nvlx_request *request, bool must_fail, char *erro
 
 /* What is asked for after the error: each call returns, and none says that bytes were moved. */
 static void ask_on(struct nvlx_engine *engine, struct nvlx_peer *peer, void *local) {
-    const struct nvlx_op op = {
-        .opcode = NVLX_OP_READ, .peer = peer, .local = local, .remote = owner_address(peer, SOURCE), .length = BYTES};
+    const struct nvlx_op op = {.opcode = NVLX_OP_READ,
+                               .peer = peer,
+                               .local = local,
+                               .remote = cuda_owner_address(peer, SOURCE),
+                               .length = BYTES};
     struct nvlx_request *request;
     struct nvlx_region *region;
     char error[256], *text;
@@ -52,7 +55,7 @@ static void ask_on(struct nvlx_engine *engine, struct nvlx_peer *peer, void *loc
 
 static void close_all(struct nvlx_engine *engine, struct nvlx_peer *peer, struct nvlx_region *region) {
     double began = now_ms();
-    OK(nvlx_unregister(region, PATIENCE));
+    OK(nvlx_unregister(region, GPU_PATIENCE));
     int code = nvlx_peer_close(peer);
     printf("nvlx_peer_close: %s\n", code ? nvlx_last_error() : "no error");
     code = nvlx_engine_destroy(engine);
@@ -60,9 +63,10 @@ static void close_all(struct nvlx_engine *engine, struct nvlx_peer *peer, struct
            now_ms() - began);
 }
 
-static void victim_role(int socket, int gpu) {
-    struct owner owner = {.segments = 2, .bytes = 2 * BYTES};
-    struct nvlx_request *ordered[COUNT], *unordered[COUNT];
+static void victim_role(int socket) {
+    const int gpu = 0;
+    struct cuda_owner owner = {.segments = 2, .bytes = 2 * BYTES};
+    struct nvlx_request *ordered[OPS], *unordered[OPS];
     struct nvlx_region *region;
     cudaStream_t stream;
     char *local, error[256] = "";
@@ -73,23 +77,24 @@ static void victim_role(int socket, int gpu) {
     CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
     CUDA(cudaMalloc((void **)&local, 2 * BYTES));
     struct nvlx_engine *engine = engine_on(&gpu, 1);
-    struct nvlx_peer *peer = owner_open(&owner, engine);
+    struct nvlx_peer *peer = cuda_owner_open(&owner, engine);
     OK(nvlx_register(engine, local, 2 * BYTES, NULL, &region));
-    OK(nvlx_peer_map(peer, gpu, owner_address(peer, SOURCE), BYTES));
-    OK(nvlx_peer_map(peer, gpu, owner_address(peer, SINK), BYTES));
+    OK(nvlx_peer_map(peer, gpu, cuda_owner_address(peer, SOURCE), BYTES));
+    OK(nvlx_peer_map(peer, gpu, cuda_owner_address(peer, SINK), BYTES));
     CUDA(kernel_trap(SPIN_NS, stream));
-    for (int i = 0; i < COUNT; i++) {
-        ordered[i] = start(engine, NVLX_OP_READ, peer, local, owner_address(peer, SOURCE), BYTES, stream);
-        unordered[i] = start(engine, NVLX_OP_WRITE, peer, local + BYTES, owner_address(peer, SINK), BYTES, NULL);
+    for (int i = 0; i < OPS; i++) {
+        ordered[i] = start_op(engine, NVLX_OP_READ, peer, local, cuda_owner_address(peer, SOURCE), BYTES, stream);
+        unordered[i] =
+            start_op(engine, NVLX_OP_WRITE, peer, local + BYTES, cuda_owner_address(peer, SINK), BYTES, NULL);
     }
     EXPECT(nvlx_test(ordered[0]) == NVLX_EAGAIN);
-    for (int i = 0; i < COUNT; i++) {
+    for (int i = 0; i < OPS; i++) {
         how_it_ended(ordered[i], true, error, sizeof error);
         failed += how_it_ended(unordered[i], false, error, sizeof error) != 0;
     }
     cudaError_t sticky = cudaStreamSynchronize(stream);
-    printf("after \"%s\": %d transfers behind it failed, and %d of %d beside it: %s\n", cudaGetErrorString(sticky),
-           COUNT, failed, COUNT, error);
+    printf("after \"%s\": %d transfers behind it failed, and %d of %d beside it: %s\n", cudaGetErrorString(sticky), OPS,
+           failed, OPS, error);
     EXPECT(sticky != cudaSuccess);
     EXPECT(strstr(error, cudaGetErrorString(sticky)) != NULL);
     ask_on(engine, peer, local);
@@ -97,33 +102,33 @@ static void victim_role(int socket, int gpu) {
 }
 
 /* The owner, and a new process's worth of the library on the same GPU, are well. */
-static void others_go_on(const struct owner *owner) {
+static void others_go_on(const struct cuda_owner *owner) {
     const int zero = 0;
     struct nvlx_region *region;
     void *memory;
-    EXPECT(owner_wrong(owner, SOURCE, 2 * BYTES, SOURCE + 1) == 0);
+    EXPECT(cuda_owner_wrong(owner, SOURCE, 2 * BYTES, SOURCE + 1) == 0);
     struct nvlx_engine *engine = engine_on(&zero, 1);
-    struct nvlx_peer *peer = owner_open(owner, engine);
+    struct nvlx_peer *peer = cuda_owner_open(owner, engine);
     OK(nvlx_alloc(engine, 0, 2 * BYTES, NULL, &memory));
     OK(nvlx_register(engine, memory, 2 * BYTES, NULL, &region));
-    finish(start(engine, NVLX_OP_READ, peer, memory, owner_address(peer, SOURCE), 2 * BYTES, NULL));
-    finish(start(engine, NVLX_OP_WRITE, peer, memory, owner_address(peer, SINK), 2 * BYTES, NULL));
-    EXPECT(owner_wrong(owner, SINK, 2 * BYTES, SOURCE + 1) == 0);
+    finish(start_op(engine, NVLX_OP_READ, peer, memory, cuda_owner_address(peer, SOURCE), 2 * BYTES, NULL));
+    finish(start_op(engine, NVLX_OP_WRITE, peer, memory, cuda_owner_address(peer, SINK), 2 * BYTES, NULL));
+    EXPECT(cuda_owner_wrong(owner, SINK, 2 * BYTES, SOURCE + 1) == 0);
     OK(nvlx_engine_destroy(engine));
     printf("the peer of the broken process, and another process, transfer as before\n");
 }
 
 int main(int argc, char **argv) {
-    const struct role roles[] = {OWNER_ROLE, {"victim", victim_role}, {NULL, NULL}};
-    struct owner owner;
+    const struct role roles[] = {CUDA_OWNER_ROLE, {"victim", victim_role}, {NULL, NULL}};
+    struct cuda_owner owner;
     struct child victim;
-    test_main(argc, argv, roles, 60);
+    begin_process(argc, argv, roles, PROCESS_SECONDS);
     int owner_gpu = gpus_needed(1) > 1 ? 1 : 0;
-    owner_start(&owner, owner_gpu, 2, 2 * BYTES, NULL);
-    child_start(&victim, "victim", 0, NULL);
+    cuda_owner_start(&owner, owner_gpu, 2, 2 * BYTES, NULL);
+    child_start(&victim, "victim");
     put_text(victim.socket, owner.text, owner.length);
     child_end(&victim);
     others_go_on(&owner);
-    owner_end(&owner);
+    cuda_owner_end(&owner);
     return 0;
 }

@@ -2,7 +2,6 @@
  * backend works. SPDX-License-Identifier: Apache-2.0 */
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "cuda_support.h"
@@ -18,7 +17,6 @@ static void use_library(const char *words) {
     struct nvlx_engine *engine;
     void *memory;
     double since = now_ms();
-    alarm(20);
     REFUSED(create(NVLX_BACKEND_CUDA, &engine), NVLX_EBACKEND, words);
     printf("refused after %.1f ms: %s\n", now_ms() - since, nvlx_last_error());
     fflush(stdout);
@@ -29,18 +27,15 @@ static void use_library(const char *words) {
 }
 
 static void fork_and_use(const char *words) {
-    int status;
-    pid_t child = fork();
+    pid_t child = fork_child(20);
     if (!child)
         use_library(words);
-    EXPECT(waitpid(child, &status, 0) == child);
-    if (status)
-        FAIL("the child ended with status 0x%x", (unsigned)status);
+    fork_end(child);
 }
 
 /* CUDA is used by this process, and not by the library. */
-static void without_library_role(int socket, int argument) {
-    (void)socket, (void)argument;
+static void without_library_role(int socket) {
+    (void)socket;
     CUDA(cudaFree(NULL));
     fork_and_use("forked");
 }
@@ -48,14 +43,14 @@ static void without_library_role(int socket, int argument) {
 int main(int argc, char **argv) {
     const struct role roles[] = {{"without_library", without_library_role}, {NULL, NULL}};
     struct child child;
-    test_main(argc, argv, roles, 60);
+    begin_process(argc, argv, roles, PROCESS_SECONDS);
     gpus_needed(1); /* asks the driver */
     fork_and_use("forked child");
     const int zero = 0;
     struct nvlx_engine *engine = engine_on(&zero, 1);
     fork_and_use("forked child");
     OK(nvlx_engine_destroy(engine));
-    child_start(&child, "without_library", 0, NULL);
+    child_start(&child, "without_library");
     child_end(&child);
     return 0;
 }

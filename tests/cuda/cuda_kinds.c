@@ -41,14 +41,7 @@ static void load_driver(void) {
     driver_function("cuMemSetAccess", 10020, (void **)&driver.set_access);
 }
 
-static struct nvlx_engine_info engine_info(struct nvlx_engine *engine) {
-    struct nvlx_engine_info info = {.size = sizeof info};
-    OK(nvlx_engine_get_info(engine, &info));
-    return info;
-}
-
-static struct nvlx_region *register_range(struct nvlx_engine *engine, uint64_t address, size_t length,
-                                          const char *name) {
+static struct nvlx_region *register_at(struct nvlx_engine *engine, uint64_t address, size_t length, const char *name) {
     struct nvlx_region_options options;
     struct nvlx_region *region;
     nvlx_region_options_init(&options);
@@ -58,7 +51,7 @@ static struct nvlx_region *register_range(struct nvlx_engine *engine, uint64_t a
 }
 
 static void unregister(struct nvlx_region *region) {
-    OK(nvlx_unregister(region, PATIENCE));
+    OK(nvlx_unregister(region, GPU_PATIENCE));
 }
 
 static void refuse(struct nvlx_engine *engine, uint64_t address, const char *kind, const char *remedy) {
@@ -112,11 +105,11 @@ static void shrink(const struct expandable *expandable) {
 
 /* One region lies in as many segments as it has chunks; a segment goes with the last region in it. */
 static void try_borders(struct nvlx_engine *engine, uint64_t base) {
-    struct nvlx_region *inside = register_range(engine, base + 512, CHUNK - 512, NULL);
+    struct nvlx_region *inside = register_at(engine, base + 512, CHUNK - 512, NULL);
     EXPECT(engine_info(engine).segments == 1);
-    struct nvlx_region *across = register_range(engine, base + 8 * MIB, 2 * CHUNK + 512, NULL);
+    struct nvlx_region *across = register_at(engine, base + 8 * MIB, 2 * CHUNK + 512, NULL);
     EXPECT(engine_info(engine).segments == 3);
-    struct nvlx_region *all = register_range(engine, base, CHUNKS * CHUNK, NULL);
+    struct nvlx_region *all = register_at(engine, base, CHUNKS * CHUNK, NULL);
     EXPECT(engine_info(engine).segments == CHUNKS);
     EXPECT(engine_info(engine).regions == 3);
     unregister(all);
@@ -154,14 +147,14 @@ static void try_bytes(struct nvlx_engine *engine, uint64_t base) {
     CUDA(cudaMemset(into, 0xee, length));
     CUDA(kernel_produce((uint32_t *)(uintptr_t)from, words, 0, 7, cudaStreamLegacy));
     CUDA(cudaDeviceSynchronize());
-    struct nvlx_region *source = register_range(engine, from, length, "across");
-    struct nvlx_region *destination = register_range(engine, (uintptr_t)into, length, NULL);
+    struct nvlx_region *source = register_at(engine, from, length, "across");
+    struct nvlx_region *destination = register_at(engine, (uintptr_t)into, length, NULL);
     OK(nvlx_export(engine, &text, &text_length));
     OK(nvlx_peer_open(engine, text, text_length, &self));
     nvlx_text_free(text);
     OK(nvlx_peer_find(self, "across", &address, &size));
     EXPECT(address == from && size == length);
-    finish(start(engine, NVLX_OP_READ, self, into, address, length, NULL));
+    finish(start_op(engine, NVLX_OP_READ, self, into, address, length, NULL));
     CUDA(kernel_count(into, words, 7, wrong, cudaStreamLegacy));
     CUDA(cudaMemcpy(&counted, wrong, sizeof counted, cudaMemcpyDeviceToHost));
     if (counted)
@@ -176,10 +169,10 @@ static void try_bytes(struct nvlx_engine *engine, uint64_t base) {
 
 /* The same chunk at the same address, but mapped anew: another segment, as another's memory might be there as well. */
 static void try_mapped_anew(struct nvlx_engine *engine, const struct expandable *expandable) {
-    struct nvlx_region *old = register_range(engine, expandable->base, CHUNK, "old");
+    struct nvlx_region *old = register_at(engine, expandable->base, CHUNK, "old");
     unmap_chunk(expandable, 0);
     map_chunk(expandable, 0);
-    struct nvlx_region *new = register_range(engine, expandable->base, CHUNK, "new");
+    struct nvlx_region *new = register_at(engine, expandable->base, CHUNK, "new");
     EXPECT(engine_info(engine).segments == 2);
     unregister(old);
     EXPECT(engine_info(engine).segments == 1);
@@ -236,8 +229,8 @@ static void try_shareable_pool(struct nvlx_engine *engine, cudaStream_t stream) 
     cudaMemPool_t pool;
     CUDA(cudaMemPoolCreate(&pool, &properties));
     char *one = alloc_in(pool, 2 * MIB, stream), *two = alloc_in(pool, 2 * MIB, stream);
-    struct nvlx_region *in_one = register_range(engine, (uintptr_t)one + 512, MIB, NULL);
-    struct nvlx_region *in_two = register_range(engine, (uintptr_t)two, 2 * MIB, NULL);
+    struct nvlx_region *in_one = register_at(engine, (uintptr_t)one + 512, MIB, NULL);
+    struct nvlx_region *in_two = register_at(engine, (uintptr_t)two, 2 * MIB, NULL);
     EXPECT(engine_info(engine).segments == 2);
     REFUSED(nvlx_register(engine, one, 64 * MIB, NULL, &refused), NVLX_ERANGE, "beyond");
     unregister(in_one);
@@ -245,7 +238,7 @@ static void try_shareable_pool(struct nvlx_engine *engine, cudaStream_t stream) 
     char *again = alloc_in(pool, 2 * MIB, stream);
     if (again != two)
         FAIL("the pool gave %p after %p was freed: the case could not be made", (void *)again, (void *)two);
-    in_one = register_range(engine, (uintptr_t)again, MIB, NULL);
+    in_one = register_at(engine, (uintptr_t)again, MIB, NULL);
     EXPECT(engine_info(engine).segments == 2);
     unregister(in_one);
     unregister(in_two);
@@ -292,7 +285,7 @@ static void *alloc_kind(struct nvlx_engine *engine, uint32_t flags, size_t lengt
 static void try_alloc(struct nvlx_engine *engine, uint32_t flags, size_t length, size_t chunk, uint64_t segments) {
     uint8_t first = 1, last = 2, got_first = 0, got_last = 0;
     char *memory = alloc_kind(engine, flags, length, chunk);
-    struct nvlx_region *region = register_range(engine, (uintptr_t)memory, length, NULL);
+    struct nvlx_region *region = register_at(engine, (uintptr_t)memory, length, NULL);
     EXPECT(engine_info(engine).segments == segments);
     OK(nvlx_memcpy(engine, memory, &first, 1));
     OK(nvlx_memcpy(engine, memory + length - 1, &last, 1));
@@ -334,7 +327,7 @@ static void try_allocs(void) {
 int main(int argc, char **argv) {
     const struct role roles[] = {{NULL, NULL}};
     const int zero = 0;
-    test_main(argc, argv, roles, 60);
+    begin_process(argc, argv, roles, PROCESS_SECONDS);
     gpus_needed(1);
     CUDA(cudaSetDevice(0));
     CUDA(kernels_load());

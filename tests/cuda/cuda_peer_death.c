@@ -73,7 +73,7 @@ static void expect_read(const struct setup *s) {
 /* Waits for a request that may fail, but only with the driver's words; true if it did not. */
 static bool ended_well(struct nvlx_request *request) {
     struct nvlx_request_info info = {.size = sizeof info};
-    int code = nvlx_wait(request, PATIENCE);
+    int code = nvlx_wait(request, GPU_PATIENCE);
     OK(nvlx_request_get_info(request, &info));
     EXPECT(info.status == code);
     if (code) {
@@ -86,7 +86,7 @@ static bool ended_well(struct nvlx_request *request) {
 }
 
 static void nothing_new_opens(const struct setup *s, struct nvlx_peer *peer) {
-    uint64_t remote = owner_address(peer, UNTOUCHED);
+    uint64_t remote = cuda_owner_address(peer, UNTOUCHED);
     const struct nvlx_op op = {
         .opcode = NVLX_OP_READ, .peer = peer, .local = s->read_to, .remote = remote, .length = BYTES};
     struct nvlx_request *request;
@@ -109,50 +109,51 @@ static void close_and_regain(const struct setup *s, struct nvlx_peer *peer, size
     EXPECT(after + TOLERANCE >= before);
 }
 
-static struct nvlx_peer *start_and_map(const struct setup *s, struct owner *owner) {
-    owner_start(owner, s->owner_gpu, SEGMENTS, BYTES, NULL);
-    struct nvlx_peer *peer = owner_open(owner, s->engine);
-    OK(nvlx_peer_map(peer, 0, owner_address(peer, SOURCE), BYTES));
-    OK(nvlx_peer_map(peer, 0, owner_address(peer, SINK), BYTES));
+static struct nvlx_peer *start_and_map(const struct setup *s, struct cuda_owner *owner) {
+    cuda_owner_start(owner, s->owner_gpu, SEGMENTS, BYTES, NULL);
+    struct nvlx_peer *peer = cuda_owner_open(owner, s->engine);
+    OK(nvlx_peer_map(peer, 0, cuda_owner_address(peer, SOURCE), BYTES));
+    OK(nvlx_peer_map(peer, 0, cuda_owner_address(peer, SINK), BYTES));
     return peer;
 }
 
 static void killed_while_mapped(const struct setup *s) {
-    struct owner owner;
+    struct cuda_owner owner;
     size_t before = free_memory(s);
     struct nvlx_peer *peer = start_and_map(s, &owner), *again;
     char *text = strdup(owner.text);
     EXPECT(text != NULL);
-    finish(start(s->engine, NVLX_OP_READ, peer, s->read_to, owner_address(peer, SOURCE), BYTES, NULL));
-    owner_kill(&owner);
+    finish(start_op(s->engine, NVLX_OP_READ, peer, s->read_to, cuda_owner_address(peer, SOURCE), BYTES, NULL));
+    cuda_owner_kill(&owner);
     spoil(s);
-    if (ended_well(start(s->engine, NVLX_OP_READ, peer, s->read_to, owner_address(peer, SOURCE), BYTES, NULL))) {
+    if (ended_well(
+            start_op(s->engine, NVLX_OP_READ, peer, s->read_to, cuda_owner_address(peer, SOURCE), BYTES, NULL))) {
         expect_read(s);
         printf("killed while mapped: its memory is still read, and right\n");
     }
     nothing_new_opens(s, peer);
     close_and_regain(s, peer, before);
     OK(nvlx_peer_open(s->engine, text, strlen(text), &again));
-    REFUSED(nvlx_peer_map(again, 0, owner_address(again, SOURCE), BYTES), NVLX_ESTALE, "");
+    REFUSED(nvlx_peer_map(again, 0, cuda_owner_address(again, SOURCE), BYTES), NVLX_ESTALE, "");
     OK(nvlx_peer_close(again));
     free(text);
 }
 
 static void killed_in_flight(const struct setup *s) {
     struct nvlx_request *request[IN_FLIGHT];
-    struct owner owner;
+    struct cuda_owner owner;
     int well = 0;
     size_t before = free_memory(s);
     struct nvlx_peer *peer = start_and_map(s, &owner);
     spoil(s);
     for (int i = 0; i < IN_FLIGHT; i++) {
         bool read = i % 2 == 0;
-        request[i] = start(s->engine, read ? NVLX_OP_READ : NVLX_OP_WRITE, peer, read ? s->read_to : s->write_from,
-                           owner_address(peer, read ? SOURCE : SINK), BYTES, NULL);
+        request[i] = start_op(s->engine, read ? NVLX_OP_READ : NVLX_OP_WRITE, peer, read ? s->read_to : s->write_from,
+                              cuda_owner_address(peer, read ? SOURCE : SINK), BYTES, NULL);
     }
     int last = nvlx_test(request[IN_FLIGHT - 1]);
     double began = now_ms();
-    owner_kill(&owner);
+    cuda_owner_kill(&owner);
     double killed = now_ms();
     EXPECT(last == NVLX_EAGAIN); /* or nothing was in flight when it was killed */
     for (int i = 0; i < IN_FLIGHT; i++)
@@ -167,9 +168,9 @@ static void killed_in_flight(const struct setup *s) {
 }
 
 int main(int argc, char **argv) {
-    const struct role roles[] = {OWNER_ROLE, {NULL, NULL}};
+    const struct role roles[] = {CUDA_OWNER_ROLE, {NULL, NULL}};
     struct setup setup;
-    test_main(argc, argv, roles, 60);
+    begin_process(argc, argv, roles, PROCESS_SECONDS);
     setup.owner_gpu = gpus_needed(1) > 1 ? 1 : 0;
     printf("reading GPU 0, peer's memory on GPU %d\n", setup.owner_gpu);
     set_up(&setup);

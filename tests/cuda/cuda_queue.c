@@ -16,7 +16,7 @@
 #define LISTED   200000 /* ops whose list takes some MiB */
 
 struct setup {
-    struct owner owner;
+    struct cuda_owner owner;
     struct nvlx_engine *engine;
     struct nvlx_peer *peer;
     char *local;
@@ -29,15 +29,15 @@ static struct nvlx_request *requests[MANY];
 
 static void set_up(struct setup *setup, int owner_gpu) {
     struct nvlx_region *region;
-    owner_start(&setup->owner, owner_gpu, 1, BYTES, NULL);
+    cuda_owner_start(&setup->owner, owner_gpu, 1, BYTES, NULL);
     CUDA(cudaSetDevice(0));
     CUDA(kernels_load());
     setup->engine = engine_on_pair(0, 0);
-    setup->peer = owner_open(&setup->owner, setup->engine);
+    setup->peer = cuda_owner_open(&setup->owner, setup->engine);
     CUDA(cudaMalloc((void **)&setup->local, BYTES));
     CUDA(cudaHostAlloc((void **)&setup->flag, sizeof *setup->flag, cudaHostAllocMapped));
     OK(nvlx_register(setup->engine, setup->local, BYTES, NULL, &region));
-    setup->remote = owner_address(setup->peer, 0);
+    setup->remote = cuda_owner_address(setup->peer, 0);
     OK(nvlx_peer_map(setup->peer, 0, setup->remote, BYTES));
     driver_function("cuStreamWaitValue64", 11070, (void **)&setup->wait_value);
 }
@@ -47,7 +47,7 @@ static void tear_down(struct setup *setup) {
     OK(nvlx_engine_destroy(setup->engine));
     CUDA(cudaFreeHost(setup->flag));
     CUDA(cudaFree(setup->local));
-    owner_end(&setup->owner);
+    cuda_owner_end(&setup->owner);
 }
 
 static void stand_still(struct setup *setup, cudaStream_t stream) {
@@ -114,7 +114,7 @@ static double longest_free(const struct setup *setup, int rounds) {
     double worst = 0;
     for (int i = 0; i < rounds; i++) {
         double before = now_ms();
-        finish(start(setup->engine, NVLX_OP_READ, setup->peer, setup->local, setup->remote, 4096, NULL));
+        finish(start_op(setup->engine, NVLX_OP_READ, setup->peer, setup->local, setup->remote, 4096, NULL));
         worst = now_ms() - before > worst ? now_ms() - before : worst;
     }
     return worst;
@@ -146,7 +146,7 @@ static void try_kind(struct setup *setup, const struct kind *kind, cudaStream_t 
     go_on(setup);
     finish_all(count);
     CUDA(cudaStreamSynchronize(still));
-    finish(start(setup->engine, NVLX_OP_READ, setup->peer, setup->local, setup->remote, 4096, still));
+    finish(start_op(setup->engine, NVLX_OP_READ, setup->peer, setup->local, setup->remote, 4096, still));
 }
 
 static void try_many_streams(struct setup *setup) {
@@ -158,7 +158,7 @@ static void try_many_streams(struct setup *setup) {
         stand_still(setup, streams[i]);
     }
     for (int i = 0; i < STREAMS; i++)
-        requests[i] = start(setup->engine, NVLX_OP_READ, setup->peer, setup->local, setup->remote, 4096, streams[i]);
+        requests[i] = start_op(setup->engine, NVLX_OP_READ, setup->peer, setup->local, setup->remote, 4096, streams[i]);
     double beside = longest_free(setup, 2000);
     printf("%d streams stand still: a free transfer at most %.3f ms, alone %.3f ms\n", STREAMS, beside, alone);
     EXPECT(beside < alone + EXTRA_MS);
@@ -220,10 +220,10 @@ static void try_beside_a_kernel(struct setup *setup, cudaStream_t stream) {
 }
 
 int main(int argc, char **argv) {
-    const struct role roles[] = {OWNER_ROLE, {NULL, NULL}};
+    const struct role roles[] = {CUDA_OWNER_ROLE, {NULL, NULL}};
     struct setup setup;
     cudaStream_t still, other;
-    test_main(argc, argv, roles, 60);
+    begin_process(argc, argv, roles, PROCESS_SECONDS);
     int owner_gpu = gpus_needed(1) > 1 ? 1 : 0;
     set_up(&setup, owner_gpu);
     CUDA(cudaStreamCreateWithFlags(&still, cudaStreamNonBlocking));

@@ -22,12 +22,6 @@ struct many {
     struct nvlx_region *region[REGIONS];
 };
 
-static struct nvlx_engine_info engine_info(struct nvlx_engine *engine) {
-    struct nvlx_engine_info info = {.size = sizeof info};
-    OK(nvlx_engine_get_info(engine, &info));
-    return info;
-}
-
 /* Region i of `count`, which share the segments as an allocator would place tensors; the first of each segment first.
  */
 static void register_one(struct many *many, int i, int count, bool named) {
@@ -45,7 +39,7 @@ static void register_one(struct many *many, int i, int count, bool named) {
 
 static void unregister_all(struct many *many, int count) {
     for (int i = 0; i < count; i++)
-        OK(nvlx_unregister(many->region[i], PATIENCE));
+        OK(nvlx_unregister(many->region[i], GPU_PATIENCE));
 }
 
 static double time_registration(struct many *many, bool named) {
@@ -82,8 +76,9 @@ static void try_registration(struct many *many) {
 }
 
 /* The importer: opens each text it gets, and answers with the milliseconds that took. */
-static void importer_role(int socket, int gpu) {
-    struct nvlx_engine *engine = engine_on(&gpu, 1);
+static void importer_role(int socket) {
+    const int zero = 0;
+    struct nvlx_engine *engine = engine_on(&zero, 1);
     int count;
     while (get_or_end(socket, &count, sizeof count)) {
         size_t length;
@@ -135,7 +130,7 @@ static void try_many(void) {
     for (int i = 0; i < SEGMENTS; i++)
         CUDA(cudaMalloc((void **)&many->segment[i], SEGMENT_BYTES));
     try_registration(many);
-    child_start(&importer, "importer", 0, NULL);
+    child_start(&importer, "importer");
     try_descriptor(many, &importer, FEW, 2000000, 50);
     try_descriptor(many, &importer, REGIONS, 12000000, 300);
     child_end(&importer);
@@ -167,7 +162,7 @@ static void reader_read(struct nvlx_engine *engine, struct nvlx_peer *peer, cons
     CUDA(cudaMemset(words, 0xee, BLOCK));
     CUDA(cudaMemset(wrong, 0, sizeof *wrong));
     CUDA(cudaDeviceSynchronize());
-    finish(start(engine, NVLX_OP_READ, peer, words, address, BLOCK, NULL));
+    finish(start_op(engine, NVLX_OP_READ, peer, words, address, BLOCK, NULL));
     CUDA(kernel_count(words, WORDS, message->seed, wrong, cudaStreamLegacy));
     CUDA(cudaMemcpy(&counted, wrong, sizeof counted, cudaMemcpyDeviceToHost));
     if (counted)
@@ -175,7 +170,8 @@ static void reader_read(struct nvlx_engine *engine, struct nvlx_peer *peer, cons
 }
 
 /* Another process that reads what the descriptors say. */
-static void reader_role(int socket, int gpu) {
+static void reader_role(int socket) {
+    const int gpu = get_int(socket);
     struct reader_message message;
     struct nvlx_engine *engine = engine_on(&gpu, 1);
     struct nvlx_peer *peer = NULL;
@@ -250,10 +246,10 @@ static void try_reallocation(struct nvlx_engine *engine, const struct child *rea
     EXPECT(engine_info(engine).segments == 2);
     order(reader, engine, READER_UPDATE, "new", 2);
     order(reader, engine, READER_MISSES, "old", 0);
-    OK(nvlx_unregister(old, PATIENCE));
+    OK(nvlx_unregister(old, GPU_PATIENCE));
     EXPECT(engine_info(engine).segments == 1);
     order(reader, engine, READER_UPDATE, "new", 2);
-    OK(nvlx_unregister(new, PATIENCE));
+    OK(nvlx_unregister(new, GPU_PATIENCE));
     EXPECT(engine_info(engine).segments == 0);
     CUDA(cudaFree(again));
     printf("freed and allocated anew at the same address: a new handle, the new bytes, the old segment left out\n");
@@ -268,10 +264,10 @@ static void try_freed(struct nvlx_engine *engine, const struct child *reader) {
     struct nvlx_region *part = register_named(engine, kept, BLOCK / 2, "part");
     order(reader, engine, READER_UPDATE, "kept", 3);
     order(reader, engine, READER_MISSES, "gone", 0);
-    OK(nvlx_unregister(gone_region, PATIENCE));
-    OK(nvlx_unregister(part, PATIENCE));
+    OK(nvlx_unregister(gone_region, GPU_PATIENCE));
+    OK(nvlx_unregister(part, GPU_PATIENCE));
     order(reader, engine, READER_UPDATE, "kept", 3);
-    OK(nvlx_unregister(kept_region, PATIENCE));
+    OK(nvlx_unregister(kept_region, GPU_PATIENCE));
     CUDA(cudaFree(kept));
     printf("freed while registered: left out of the descriptor, unregistered afterwards, its neighbour unharmed\n");
 }
@@ -297,13 +293,13 @@ static void try_host_memory(struct nvlx_engine *engine) {
 
 /* Memory of another process, which cannot be passed on: by a handle that this process has opened itself. */
 static void try_peers_memory(struct nvlx_engine *engine) {
-    struct owner owner;
+    struct cuda_owner owner;
     char *mapped;
-    owner_start(&owner, 0, 1, 2 * MIB, NULL);
-    CUDA(cudaIpcOpenMemHandle((void **)&mapped, owner_handle(&owner), cudaIpcMemLazyEnablePeerAccess));
+    cuda_owner_start(&owner, 0, 1, 2 * MIB, NULL);
+    CUDA(cudaIpcOpenMemHandle((void **)&mapped, cuda_owner_handle(&owner), cudaIpcMemLazyEnablePeerAccess));
     refuse(engine, mapped + 4096, "another process", "");
     CUDA(cudaIpcCloseMemHandle(mapped));
-    owner_end(&owner);
+    cuda_owner_end(&owner);
 }
 
 static void try_range(struct nvlx_engine *engine) {
@@ -325,16 +321,17 @@ static void try_kinds(struct nvlx_engine *engine) {
 }
 
 int main(int argc, char **argv) {
-    const struct role roles[] = {OWNER_ROLE, {"importer", importer_role}, {"reader", reader_role}, {NULL, NULL}};
+    const struct role roles[] = {CUDA_OWNER_ROLE, {"importer", importer_role}, {"reader", reader_role}, {NULL, NULL}};
     const int zero = 0;
     struct child reader;
-    test_main(argc, argv, roles, 60);
+    begin_process(argc, argv, roles, PROCESS_SECONDS);
     gpus_needed(1);
     CUDA(cudaSetDevice(0));
     CUDA(kernels_load());
     try_many();
     struct nvlx_engine *engine = engine_on(&zero, 1);
-    child_start(&reader, "reader", gpus_needed(1) - 1, NULL);
+    child_start(&reader, "reader");
+    put_int(reader.socket, gpus_needed(1) - 1);
     try_reallocation(engine, &reader);
     try_freed(engine, &reader);
     child_end(&reader);

@@ -18,7 +18,7 @@
 #define SPOILED 1000   /* seeds from here on are not the peer's */
 
 struct setup {
-    struct owner owner;
+    struct cuda_owner owner;
     struct nvlx_engine *engine;
     struct nvlx_peer *peer;
     uint32_t *local;
@@ -29,17 +29,17 @@ struct setup {
 
 static void set_up(struct setup *setup, int owner_gpu) {
     struct nvlx_region *region;
-    owner_start(&setup->owner, owner_gpu, SLOTS + 1, 2 * MIB, NULL);
+    cuda_owner_start(&setup->owner, owner_gpu, SLOTS + 1, 2 * MIB, NULL);
     CUDA(cudaSetDevice(0));
     CUDA(kernels_load());
     setup->engine = engine_on_pair(0, 0);
-    setup->peer = owner_open(&setup->owner, setup->engine);
+    setup->peer = cuda_owner_open(&setup->owner, setup->engine);
     setup->seed = SPOILED;
     CUDA(cudaMalloc((void **)&setup->local, BYTES));
     CUDA(cudaMalloc((void **)&setup->wrong, sizeof *setup->wrong));
     OK(nvlx_register(setup->engine, setup->local, BYTES, NULL, &region));
     for (uint32_t i = 0; i <= SLOTS; i++) {
-        setup->slot[i] = owner_address(setup->peer, i);
+        setup->slot[i] = cuda_owner_address(setup->peer, i);
         OK(nvlx_peer_map(setup->peer, 0, setup->slot[i], BYTES)); /* or the first transfer's mapping would wait */
     }
 }
@@ -49,7 +49,7 @@ static void tear_down(struct setup *setup) {
     OK(nvlx_engine_destroy(setup->engine));
     CUDA(cudaFree(setup->wrong));
     CUDA(cudaFree(setup->local));
-    owner_end(&setup->owner);
+    cuda_owner_end(&setup->owner);
 }
 
 /* Rounds in which the producer was still running when nvlx_transfer had returned are counted in `running`. */
@@ -63,10 +63,10 @@ static uint64_t write_rounds(struct setup *s, cudaStream_t stream, int rounds, b
         CUDA(kernel_produce(s->local, WORDS, SPIN_NS, seed, stream));
         CUDA(cudaEventRecord(produced, stream));
         struct nvlx_request *request =
-            start(s->engine, NVLX_OP_WRITE, s->peer, s->local, s->slot[SINK], BYTES, ordered ? stream : NULL);
+            start_op(s->engine, NVLX_OP_WRITE, s->peer, s->local, s->slot[SINK], BYTES, ordered ? stream : NULL);
         *running += cudaEventQuery(produced) == cudaErrorNotReady;
         finish(request);
-        stale += sizeof(uint32_t) * owner_wrong(&s->owner, SINK, BYTES, seed);
+        stale += sizeof(uint32_t) * cuda_owner_wrong(&s->owner, SINK, BYTES, seed);
         CUDA(cudaStreamSynchronize(stream));
     }
     CUDA(cudaEventDestroy(produced));
@@ -77,7 +77,7 @@ static uint64_t write_rounds(struct setup *s, cudaStream_t stream, int rounds, b
 static void read_round(struct setup *s, cudaStream_t stream, uint32_t slot, bool ordered,
                        struct nvlx_request **request) {
     CUDA(kernel_produce(s->local, WORDS, SPIN_NS, ++s->seed, stream));
-    *request = start(s->engine, NVLX_OP_READ, s->peer, s->local, s->slot[slot], BYTES, ordered ? stream : NULL);
+    *request = start_op(s->engine, NVLX_OP_READ, s->peer, s->local, s->slot[slot], BYTES, ordered ? stream : NULL);
     CUDA(kernel_count(s->local, WORDS, slot + 1, s->wrong, stream));
 }
 
@@ -160,10 +160,10 @@ static void try_captures(struct setup *setup, cudaStream_t plain, cudaStream_t b
 }
 
 int main(int argc, char **argv) {
-    const struct role roles[] = {OWNER_ROLE, {NULL, NULL}};
+    const struct role roles[] = {CUDA_OWNER_ROLE, {NULL, NULL}};
     struct setup setup;
     cudaStream_t plain, blocking;
-    test_main(argc, argv, roles, 60);
+    begin_process(argc, argv, roles, PROCESS_SECONDS);
     int owner_gpu = gpus_needed(1) > 1 ? 1 : 0;
     set_up(&setup, owner_gpu);
     printf("streams on GPU 0, peer's memory on %s\n", owner_gpu ? "GPU 1" : "the same GPU: there is one");

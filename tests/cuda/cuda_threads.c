@@ -74,21 +74,21 @@ static void untouched(const char *call, int line) {
 /* ---- Every call, in whatever thread ---------------------------------------------------------------------- */
 
 struct job {
-    const struct owner *owner;
+    const struct cuda_owner *owner;
     int gpu, owner_gpu; /* of the local memory, of the owner's */
     int current;        /* device to be current in the thread; -1: none, and no context */
 };
 
 static void transfer_once(struct nvlx_engine *engine, uint32_t opcode, struct nvlx_peer *peer, void *local) {
     const struct nvlx_op op = {
-        .opcode = opcode, .peer = peer, .local = local, .remote = owner_address(peer, 0), .length = BYTES};
+        .opcode = opcode, .peer = peer, .local = local, .remote = cuda_owner_address(peer, 0), .length = BYTES};
     struct nvlx_request_info info = {.size = sizeof info};
     struct nvlx_request *request;
     SAME(nvlx_transfer(engine, &op, 1, NULL, &request));
     int code = nvlx_test(request);
     untouched("nvlx_test", __LINE__);
     EXPECT(code == 0 || code == NVLX_EAGAIN);
-    SAME(nvlx_wait(request, PATIENCE));
+    SAME(nvlx_wait(request, GPU_PATIENCE));
     SAME(nvlx_request_get_info(request, &info));
     SAME(nvlx_request_free(request));
 }
@@ -110,7 +110,7 @@ static void use_memory(struct nvlx_engine *engine, struct nvlx_peer *peer, void 
     SAME(nvlx_memcpy(engine, memory, words, BYTES));
     transfer_once(engine, NVLX_OP_WRITE, peer, memory);
     SAME(nvlx_engine_get_info(engine, &info));
-    SAME(nvlx_unregister(region, PATIENCE));
+    SAME(nvlx_unregister(region, GPU_PATIENCE));
     free(words);
 }
 
@@ -129,7 +129,7 @@ static void call_everything(const struct job *job) {
     SAME(nvlx_gpu_count(NVLX_BACKEND_CUDA, &count));
     SAME(nvlx_engine_create(&config, &engine));
     SAME(nvlx_peer_open(engine, job->owner->text, job->owner->length, &peer));
-    uint64_t remote = owner_address(peer, 0);
+    uint64_t remote = cuda_owner_address(peer, 0);
     untouched("nvlx_peer_find", __LINE__);
     SAME(nvlx_peer_map(peer, job->gpu, remote, BYTES));
     SAME(nvlx_alloc(engine, job->gpu, BYTES, NULL, &memory));
@@ -163,12 +163,12 @@ static void run_in_thread(struct job job, const char *name) {
            job.gpu, job.owner_gpu, calls);
 }
 
-static void everything_role(int socket, int gpus) {
-    struct owner owner;
+static void everything_role(int socket) {
+    const int gpus = get_int(socket);
+    struct cuda_owner owner;
     int last = gpus - 1;
-    (void)socket;
     load_driver_functions();
-    owner_start(&owner, last, 1, 2 * MIB, NULL);
+    cuda_owner_start(&owner, last, 1, 2 * MIB, NULL);
     run_in_thread((struct job){&owner, 0, last, -1}, "no context in the thread nor on the GPU");
     run_in_thread((struct job){&owner, 0, last, 0}, "GPU 0 current");
     run_in_thread((struct job){&owner, 0, last, -1}, "no context in the thread");
@@ -178,15 +178,15 @@ static void everything_role(int socket, int gpus) {
     } else {
         printf("not run, since there is one GPU: calls with another GPU current\n");
     }
-    owner_end(&owner);
+    cuda_owner_end(&owner);
 }
 
 /* ---- Which GPUs get a context ---------------------------------------------------------------------------- */
 
 /* config.gpus NULL: only GPUs that the program itself uses. */
-static void null_role(int socket, int gpus) {
+static void null_role(int socket) {
+    const int gpus = get_int(socket);
     void *memory;
-    (void)socket;
     load_driver_functions();
     struct nvlx_engine *engine = engine_on(NULL, 0);
     EXPECT(!is_active(0));
@@ -206,31 +206,31 @@ static void null_role(int socket, int gpus) {
 }
 
 /* config.gpus {0}: no context anywhere else, not even by mapping memory that lies there. */
-static void listed_role(int socket, int gpus) {
+static void listed_role(int socket) {
+    const int gpus = get_int(socket);
     int zero = 0, last = gpus - 1;
-    struct owner owner;
+    struct cuda_owner owner;
     struct nvlx_region *region;
     void *memory;
-    (void)socket;
     load_driver_functions();
-    owner_start(&owner, last, 1, 2 * MIB, NULL);
+    cuda_owner_start(&owner, last, 1, 2 * MIB, NULL);
     struct nvlx_engine *engine = engine_on(&zero, 1);
-    struct nvlx_peer *peer = owner_open(&owner, engine);
+    struct nvlx_peer *peer = cuda_owner_open(&owner, engine);
     EXPECT(is_active(0));
     OK(nvlx_alloc(engine, 0, BYTES, NULL, &memory));
     OK(nvlx_register(engine, memory, BYTES, NULL, &region));
-    finish(start(engine, NVLX_OP_READ, peer, memory, owner_address(peer, 0), BYTES, NULL));
-    finish(start(engine, NVLX_OP_WRITE, peer, memory, owner_address(peer, 0), BYTES, NULL));
+    finish(start_op(engine, NVLX_OP_READ, peer, memory, cuda_owner_address(peer, 0), BYTES, NULL));
+    finish(start_op(engine, NVLX_OP_WRITE, peer, memory, cuda_owner_address(peer, 0), BYTES, NULL));
     for (int gpu = 1; gpu < gpus; gpu++) {
         void *none;
         EXPECT(!is_active(gpu));
         REFUSED(nvlx_alloc(engine, gpu, BYTES, NULL, &none), NVLX_EINVAL, "config.gpus");
-        REFUSED(nvlx_peer_map(peer, gpu, owner_address(peer, 0), BYTES), NVLX_EINVAL, "config.gpus");
+        REFUSED(nvlx_peer_map(peer, gpu, cuda_owner_address(peer, 0), BYTES), NVLX_EINVAL, "config.gpus");
         EXPECT(!is_active(gpu));
     }
     OK(nvlx_peer_close(peer));
     OK(nvlx_engine_destroy(engine));
-    owner_end(&owner);
+    cuda_owner_end(&owner);
     if (gpus > 1)
         printf("config.gpus {0}: transfers with memory of GPU %d made no context there\n", last);
     else
@@ -240,8 +240,9 @@ static void listed_role(int socket, int gpus) {
 /* ---- GPUs that are hidden from each other ---------------------------------------------------------------- */
 
 /* The process's only GPU is 0, as the owner's is to the owner, but they are two. */
-static void hidden_role(int socket, int zero) {
-    struct owner owner = {.segments = 1, .bytes = 2 * MIB};
+static void hidden_role(int socket) {
+    const int zero = 0;
+    struct cuda_owner owner = {.segments = 1, .bytes = 2 * MIB};
     struct nvlx_region *region;
     void *memory;
     int count;
@@ -249,18 +250,18 @@ static void hidden_role(int socket, int zero) {
     CUDA(cudaGetDeviceCount(&count));
     EXPECT(count == 1);
     struct nvlx_engine *engine = engine_on(&zero, 1);
-    struct nvlx_peer *peer = owner_open(&owner, engine);
+    struct nvlx_peer *peer = cuda_owner_open(&owner, engine);
     uint32_t *words = malloc(BYTES);
     EXPECT(words != NULL);
     OK(nvlx_alloc(engine, zero, BYTES, NULL, &memory));
     OK(nvlx_register(engine, memory, BYTES, NULL, &region));
-    finish(start(engine, NVLX_OP_READ, peer, memory, owner_address(peer, 0), BYTES, NULL));
+    finish(start_op(engine, NVLX_OP_READ, peer, memory, cuda_owner_address(peer, 0), BYTES, NULL));
     OK(nvlx_memcpy(engine, words, memory, BYTES));
     for (size_t i = 0; i + 1 < WORDS; i++)
         EXPECT(words[i + 1] - words[i] == 40503);
     words[0]++;
     OK(nvlx_memcpy(engine, memory, words, BYTES));
-    finish(start(engine, NVLX_OP_WRITE, peer, memory, owner_address(peer, 0), BYTES, NULL));
+    finish(start_op(engine, NVLX_OP_WRITE, peer, memory, cuda_owner_address(peer, 0), BYTES, NULL));
     OK(nvlx_engine_destroy(engine));
     free(words);
     free(owner.text);
@@ -279,7 +280,7 @@ static void visible_name(int n, char *name, size_t size) {
 
 static void try_hidden(int gpus) {
     char mine[64], others[64];
-    struct owner owner;
+    struct cuda_owner owner;
     struct child child;
     if (gpus < 2) {
         printf("not run, since there is one GPU: GPUs hidden from each other\n");
@@ -287,29 +288,26 @@ static void try_hidden(int gpus) {
     }
     visible_name(0, mine, sizeof mine);
     visible_name(1, others, sizeof others);
-    owner_start(&owner, 0, 1, 2 * MIB, others);
-    child_start(&child, "hidden", 0, mine);
+    cuda_owner_start(&owner, 0, 1, 2 * MIB, others);
+    cuda_child_start(&child, "hidden", mine);
     put_text(child.socket, owner.text, owner.length);
     child_end(&child);
-    EXPECT(owner_wrong(&owner, 0, BYTES, 1) == 1);
-    owner_end(&owner);
+    EXPECT(cuda_owner_wrong(&owner, 0, BYTES, 1) == 1);
+    cuda_owner_end(&owner);
     printf("CUDA_VISIBLE_DEVICES %s here, %s there, both GPU 0: read and written\n", mine, others);
 }
 
 static void run_role(const char *role, int gpus) {
     struct child child;
-    child_start(&child, role, gpus, NULL);
+    child_start(&child, role);
+    put_int(child.socket, gpus);
     child_end(&child);
 }
 
 int main(int argc, char **argv) {
-    const struct role roles[] = {OWNER_ROLE,
-                                 {"everything", everything_role},
-                                 {"null", null_role},
-                                 {"listed", listed_role},
-                                 {"hidden", hidden_role},
-                                 {NULL, NULL}};
-    test_main(argc, argv, roles, 60);
+    const struct role roles[] = {CUDA_OWNER_ROLE,         {"everything", everything_role}, {"null", null_role},
+                                 {"listed", listed_role}, {"hidden", hidden_role},         {NULL, NULL}};
+    begin_process(argc, argv, roles, PROCESS_SECONDS);
     int gpus = gpus_needed(1);
     run_role("everything", gpus);
     run_role("null", gpus);
