@@ -35,6 +35,20 @@ void bench_open_peer(struct bench *bench) {
     free(text);
 }
 
+void bench_register(struct bench *bench, size_t length, struct nvlx_region *mine[2]) {
+    owner_register(&bench->owner, 0, 0, 0, bench->size, NVLX_ACCESS_READ_WRITE, "near");
+    owner_register(&bench->owner, 1, 1, 0, bench->size, NVLX_ACCESS_READ_WRITE, "far");
+    bench_open_peer(bench);
+    for (int i = 0; i < 2; i++)
+        mine[i] = register_range(bench->engine, bench->local[i], length, NULL, NVLX_ACCESS_NONE);
+}
+
+void bench_fill_remote(struct bench *bench, uint32_t buffer, uint32_t seed) {
+    owner_fill(&bench->owner, buffer, 0, bench->size, seed);
+    for (size_t i = 0; i < bench->size; i++)
+        bench->model_remote[buffer][i] = seed_byte(seed, i);
+}
+
 /* Where an address of one of the two buffers is in the model. */
 static uint8_t *in_model(const struct bench *bench, const uint64_t base[2], uint8_t *const model[2], uint64_t address) {
     for (int i = 0; i < 2; i++)

@@ -18,6 +18,10 @@ struct bench {
 void bench_begin(struct bench *bench, struct nvlx_engine *engine, size_t size);
 /* Opens the peer, or brings it up to date, from what the owner has registered. */
 void bench_open_peer(struct bench *bench);
+/* Registers the owner's buffers, as "near" and "far", and `length` bytes of each one here; opens the peer. */
+void bench_register(struct bench *bench, size_t length, struct nvlx_region *mine[2]);
+/* Fills a buffer of the owner's, and of the model. */
+void bench_fill_remote(struct bench *bench, uint32_t buffer, uint32_t seed);
 /* Does to the model what the ops are to do. */
 void bench_apply(struct bench *bench, const struct nvlx_op *ops, size_t count);
 /* Compares every byte, here and there. */

@@ -20,8 +20,7 @@ static inline void watch_log(void *context, int level, const char *message) {
 
 static inline void expect(const char *what, int code, int wanted, const char *words) {
     if (code != wanted || (wanted && !strstr(nvlx_last_error(), words)))
-        FAIL("%s: %d instead of %d with '%s'; the last error is '%s'", what, code, wanted, words,
-                 nvlx_last_error());
+        FAIL("%s: %d instead of %d with '%s'; the last error is '%s'", what, code, wanted, words, nvlx_last_error());
 }
 
 /* Decodes from memory of the very length, so that reading further is noticed. */

@@ -1,6 +1,6 @@
 /* Allocations that fail on demand, and a count of those that live. SPDX-License-Identifier: Apache-2.0
  *
- * For programs linked with --wrap of malloc, calloc, realloc, strdup and free, and with faulty_new.cc. Only what is
+ * For programs linked with --wrap of malloc, calloc, realloc, strdup and free, and with faulty_memory.cc. Only what is
  * allocated while armed is counted, fails and is kept account of. */
 #ifndef FAULTY_MEMORY_H
 #define FAULTY_MEMORY_H

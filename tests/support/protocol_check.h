@@ -1,7 +1,7 @@
 /* What must be so of any bytes that a rendezvous receives: for the fuzzer, and for the tests of the same rules.
  * SPDX-License-Identifier: Apache-2.0 */
-#ifndef WIRE_CHECK_H
-#define WIRE_CHECK_H
+#ifndef PROTOCOL_CHECK_H
+#define PROTOCOL_CHECK_H
 
 #include <string.h>
 
