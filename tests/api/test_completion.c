@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "bench.h"
@@ -22,11 +21,7 @@ static struct nvlx_region *whole[2];
 
 static void begin(uint32_t max_requests) {
     bench_begin(&bench, make_faulty_engine(max_requests), SIZE);
-    owner_register(&bench.owner, 0, 0, 0, SIZE, NVLX_ACCESS_READ_WRITE, "near");
-    owner_register(&bench.owner, 1, 1, 0, SIZE, NVLX_ACCESS_READ_WRITE, "far");
-    bench_open_peer(&bench);
-    for (int i = 0; i < 2; i++)
-        whole[i] = register_range(bench.engine, bench.local[i], SIZE / 2, NULL, NVLX_ACCESS_NONE);
+    bench_register(&bench, SIZE / 2, whole);
 }
 
 static struct nvlx_op op(uint32_t opcode, int buffer, size_t local, size_t remote, size_t length) {
@@ -463,22 +458,19 @@ static void expect_refusals(struct nvlx_request *request, struct nvlx_prepared *
 }
 
 static void forked_children_are_refused(void) {
-    int status = -1;
     struct nvlx_prepared *prepared;
     begin(0);
     struct nvlx_op one = op(NVLX_OP_READ, 0, 0, 0, 1000);
     OK(nvlx_prepare(bench.engine, &one, 1, NULL, &prepared));
     atomic_store(&faults.hold, true);
     struct nvlx_request *request = start(bench.engine, &one, 1);
-    pid_t child = fork();
+    pid_t child = fork_child(20);
     if (child == 0) {
-        alarm(20);
         OK(nvlx_set_log(NVLX_LOG_DEBUG, must_not_log, NULL));
         expect_refusals(request, prepared);
         _exit(0);
     }
-    EXPECT(child > 0 && waitpid(child, &status, 0) == child);
-    EQUAL(0, status);
+    fork_end(child);
     atomic_store(&faults.hold, false);
     finish(request);
     OK(nvlx_prepared_free(prepared));

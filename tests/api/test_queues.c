@@ -2,7 +2,6 @@
  * one. On the host backend, whose queues are as long as CUDA's. SPDX-License-Identifier: Apache-2.0 */
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "bench.h"
@@ -18,12 +17,9 @@ static struct bench bench;
 static struct nvlx_request *requests[MANY];
 
 static void begin(void) {
+    struct nvlx_region *whole[2];
     bench_begin(&bench, make_faulty_engine(2 * MANY), SIZE);
-    owner_register(&bench.owner, 0, 0, 0, SIZE, NVLX_ACCESS_READ_WRITE, "near");
-    owner_register(&bench.owner, 1, 1, 0, SIZE, NVLX_ACCESS_READ_WRITE, "far");
-    bench_open_peer(&bench);
-    for (int i = 0; i < 2; i++)
-        register_range(bench.engine, bench.local[i], SIZE, NULL, NVLX_ACCESS_NONE);
+    bench_register(&bench, SIZE, whole);
 }
 
 static struct nvlx_op op(uint32_t opcode, int buffer, size_t local, size_t remote, size_t length) {
@@ -443,7 +439,6 @@ static void work_in_child(void) {
     struct nvlx_request *request;
     char *text, *memory;
     size_t length;
-    alarm(25);
     struct nvlx_engine *engine = make_faulty_engine(0);
     memory = allocate(engine, 0, 2 * KIB, 3);
     register_range(engine, memory, 2 * KIB, NULL, NVLX_ACCESS_READ_WRITE);
@@ -463,20 +458,17 @@ static void work_in_child(void) {
 /* What fills the parent's queues is not in those of a forked child. */
 static void children_have_queues(void) {
     struct stream stream;
-    int status;
     begin();
     open_stream(&stream);
     struct nvlx_transfer_options options = behind(&stream);
     stream_stands_still(&stream);
     EQUAL(NVLXI_ORDERED_DEPTH, start_many(&options, 1, MANY));
-    pid_t child = fork();
-    EXPECT(child >= 0);
+    pid_t child = fork_child(25);
     if (!child && !children_have_threads())
         _exit(0);
     if (!child)
         work_in_child();
-    EXPECT(waitpid(child, &status, 0) == child);
-    EQUAL(0, status);
+    fork_end(child);
     stream_goes_on(&stream);
     finish_all(NVLXI_ORDERED_DEPTH);
     close_stream(&stream);

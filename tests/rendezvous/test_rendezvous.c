@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "rendezvous_support.h"
@@ -376,19 +375,17 @@ static void engines_can_follow_themselves(void) {
 }
 
 static void forked_children_are_refused(void) {
-    int status;
     begin();
     OK(nvlx_serve(engine, address, NULL));
     struct nvlx_peer *peer = connect_to(engine, address), *other;
-    pid_t pid = fork();
+    pid_t pid = fork_child(20);
     if (!pid) {
         bool refused = nvlx_serve(engine, address, NULL) == NVLX_EFORK &&
                        nvlx_connect(engine, address, 0, &other) == NVLX_EFORK && nvlx_peer_test(peer) == NVLX_EFORK &&
                        nvlx_peer_close(peer) == NVLX_EFORK && nvlx_engine_destroy(engine) == NVLX_EFORK;
         _exit(refused ? 0 : 1);
     }
-    EXPECT(waitpid(pid, &status, 0) == pid);
-    EQUAL(0, status);
+    fork_end(pid);
     OK(nvlx_peer_test(peer));
     register_range(engine, mine, 10, "after the fork", NVLX_ACCESS_READ);
     await_name(peer, "after the fork");

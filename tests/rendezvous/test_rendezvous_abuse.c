@@ -409,7 +409,7 @@ static void connect_to_fake(const uint8_t *bytes, size_t length, int code, const
     char fake[80];
     snprintf(fake, sizeof fake, "%s-fake", address);
     int listener = raw_listen(fake);
-    pid_t pid = fork();
+    pid_t pid = fork_child(20);
     if (!pid) { /* only system calls */
         int accepted = accept(listener, NULL, NULL);
         if (send(accepted, bytes, length, MSG_NOSIGNAL) != (ssize_t)length)

@@ -40,8 +40,8 @@ static void become_nobody(void) {
     EQUAL(0, setrlimit(RLIMIT_NOFILE, &limit));
     if (geteuid() == 0 && (setgroups(0, NULL) || setgid(NOBODY) || setuid(NOBODY)))
         FAIL("cannot become nobody: %s", strerror(errno));
-    prctl(PR_SET_PDEATHSIG, SIGKILL); /* becoming somebody else has undone it */
-    prctl(PR_SET_DUMPABLE, 1);        /* and others may look at /proc no more */
+    die_with_parent();         /* becoming somebody else has undone it */
+    prctl(PR_SET_DUMPABLE, 1); /* and others may look at /proc no more */
 }
 
 static char *allocate_chunks(struct nvlx_engine *engine, size_t chunks) {

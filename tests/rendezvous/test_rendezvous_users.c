@@ -6,7 +6,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -30,7 +29,7 @@ static void visitor_role(int socket) {
     const gid_t groups[] = {visit.supplementary};
     if (setgroups(1, groups) || setgid(visit.group) || setuid(visit.user))
         FAIL("cannot become user %u: %s", visit.user, strerror(errno));
-    prctl(PR_SET_PDEATHSIG, SIGKILL); /* becoming somebody else has undone it */
+    die_with_parent(); /* becoming somebody else has undone it */
     struct nvlx_engine *visitor = make_engine(0);
     int code = nvlx_connect(visitor, visit.address, 5 * SECOND_NS, &peer);
     put(socket, &code, sizeof code);
@@ -104,7 +103,7 @@ static void intruder_role(int socket) {
     get(socket, folder, sizeof folder);
     if (setgroups(0, NULL) || setgid(NOBODY) || setuid(NOBODY))
         FAIL("cannot become nobody: %s", strerror(errno));
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    die_with_parent();
     struct nvlx_engine *intruder = make_engine(0);
     snprintf(path, sizeof path, "%s/here", folder);
     REFUSED(nvlx_serve(intruder, path, NULL), NVLX_EACCES, path);

@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/base.h"
@@ -43,18 +42,15 @@ static void test_names(void **state) {
 static struct nvlxi_identity identity_of_child(void) {
     int ends[2];
     assert_int_equal(pipe(ends), 0);
-    pid_t child = fork();
+    pid_t child = fork_child(20);
     if (child == 0) {
         struct nvlxi_identity mine;
         bool done = !nvlxi_identity_make(&mine) && write(ends[1], &mine, sizeof mine) == sizeof mine;
         _exit(done ? 0 : 1);
     }
     struct nvlxi_identity identity;
-    int status;
-    assert_true(child > 0);
     assert_int_equal(read(ends[0], &identity, sizeof identity), sizeof identity);
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_int_equal(status, 0);
+    fork_end(child);
     assert_int_equal(identity.pid, child);
     close(ends[0]);
     close(ends[1]);
