@@ -37,7 +37,7 @@ static void expect_footprint(struct footprint before, int rounds) {
     struct footprint now = footprint();
     if (now.files - before.files >= rounds || now.maps - before.maps >= rounds)
         FAIL("after %d rounds, %d files and %d maps are more", rounds, now.files - before.files,
-                 now.maps - before.maps);
+             now.maps - before.maps);
 }
 
 /* ---- Refusals ---------------------------------------------------------------------------------------- */

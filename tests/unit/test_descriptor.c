@@ -8,72 +8,74 @@ static char *replace(const char *from, const char *to) {
 
 /* ---- Round trips ------------------------------------------------------------------------------------------------ */
 
+static char longest_name[NVLXI_NAME_MAX + 1];
+
+static struct nvlxi_segment_record extreme_segments[] = {
+    {.kind = NVLXI_KIND_CUDA_MALLOC,
+     .kind_name = "cuda_malloc",
+     .serial = UINT64_MAX,
+     .base = 1ull << 63,
+     .size = 1ull << 62,
+     .device = {0xff, [15] = 1},
+     .handle = {.length = 64, .bytes = {1, 2, 0xfe, [63] = 0xff}}},
+    {.kind = NVLXI_KIND_CUDA_MALLOC, .kind_name = "cuda_malloc", .size = 1, .handle = {.length = 1}},
+    {.kind = NVLXI_KIND_CUDA_MALLOC,
+     .kind_name = "cuda_malloc",
+     .base = UINT64_MAX - 1,
+     .size = 1,
+     .handle = {.length = 1}},
+    {.kind = NVLXI_KIND_VMM, .kind_name = "vmm", .base = 1, .size = 1, .file = true, .joins = true},
+    {.kind = NVLXI_KIND_VMM, .kind_name = "vmm", .base = 2, .size = (1ull << 63) - 2, .file = true, .joins = true},
+    {.kind = NVLXI_KIND_FABRIC,
+     .kind_name = "fabric",
+     .base = 3ull << 62,
+     .size = 1,
+     .joins = true,
+     .handle = {.length = 64}},
+    {.kind = NVLXI_KIND_FABRIC,
+     .kind_name = "fabric",
+     .base = (3ull << 62) + 1,
+     .size = 1,
+     .joins = true,
+     .handle = {.length = 1}},
+    {.kind = NVLXI_KIND_POOL,
+     .kind_name = "pool",
+     .base = (3ull << 62) + 2,
+     .size = 1,
+     .file = true,
+     .handle = {.length = 64}},
+    {.kind = NVLXI_KIND_UNKNOWN, .kind_name = "newer", .base = UINT64_MAX - 2, .size = 1}};
+
+static struct nvlxi_region_record extreme_regions[] = {
+    {.name = "\xc3\xbc \xe2\x82\xac \xf0\x9f\x98\x80 \\ \" / ',[]{}",
+     .segment = 0,
+     .access = NVLX_ACCESS_NONE,
+     .address = 1ull << 63,
+     .length = 1ull << 62,
+     .segment_count = 1},
+    {.name = longest_name, .access = NVLX_ACCESS_READ, .address = (3ull << 62) - 1, .length = 1, .segment_count = 1},
+    {.segment = 1, .access = NVLX_ACCESS_WRITE, .address = 0, .length = 1},
+    {.segment = 2, .access = NVLX_ACCESS_READ_WRITE, .address = UINT64_MAX - 1, .length = 1},
+    {.segment = 3, .address = 1, .length = (1ull << 63) - 1, .segment_count = 2},
+    {.segment = 3, .address = 1, .length = 1},
+    {.segment = 5, .address = 3ull << 62, .length = 2, .segment_count = 2},
+    {.segment = 7, .address = (3ull << 62) + 2, .length = 1},
+    {.segment = 8, .address = UINT64_MAX - 2, .length = 1},
+    {.name = "zero", .segment = NVLXI_NO_SEGMENT, .access = NVLX_ACCESS_READ}};
+
 static void test_extreme_values(void **state) {
     (void)state;
-    char longest[NVLXI_NAME_MAX + 1];
-    memset(longest, 'n', NVLXI_NAME_MAX);
-    longest[NVLXI_NAME_MAX] = '\0';
-    struct nvlxi_segment_record segments[] = {
-        {.kind = NVLXI_KIND_CUDA_MALLOC,
-         .kind_name = "cuda_malloc",
-         .serial = UINT64_MAX,
-         .base = 1ull << 63,
-         .size = 1ull << 62,
-         .device = {0xff, [15] = 1},
-         .handle = {.length = 64, .bytes = {1, 2, 0xfe, [63] = 0xff}}},
-        {.kind = NVLXI_KIND_CUDA_MALLOC, .kind_name = "cuda_malloc", .size = 1, .handle = {.length = 1}},
-        {.kind = NVLXI_KIND_CUDA_MALLOC,
-         .kind_name = "cuda_malloc",
-         .base = UINT64_MAX - 1,
-         .size = 1,
-         .handle = {.length = 1}},
-        {.kind = NVLXI_KIND_VMM, .kind_name = "vmm", .base = 1, .size = 1, .file = true, .joins = true},
-        {.kind = NVLXI_KIND_VMM, .kind_name = "vmm", .base = 2, .size = (1ull << 63) - 2, .file = true, .joins = true},
-        {.kind = NVLXI_KIND_FABRIC,
-         .kind_name = "fabric",
-         .base = 3ull << 62,
-         .size = 1,
-         .joins = true,
-         .handle = {.length = 64}},
-        {.kind = NVLXI_KIND_FABRIC,
-         .kind_name = "fabric",
-         .base = (3ull << 62) + 1,
-         .size = 1,
-         .joins = true,
-         .handle = {.length = 1}},
-        {.kind = NVLXI_KIND_POOL,
-         .kind_name = "pool",
-         .base = (3ull << 62) + 2,
-         .size = 1,
-         .file = true,
-         .handle = {.length = 64}},
-        {.kind = NVLXI_KIND_UNKNOWN, .kind_name = "newer", .base = UINT64_MAX - 2, .size = 1}};
-    struct nvlxi_region_record regions[] = {
-        {.name = "\xc3\xbc \xe2\x82\xac \xf0\x9f\x98\x80 \\ \" / ',[]{}",
-         .segment = 0,
-         .access = NVLX_ACCESS_NONE,
-         .address = 1ull << 63,
-         .length = 1ull << 62,
-         .segment_count = 1},
-        {.name = longest, .access = NVLX_ACCESS_READ, .address = (3ull << 62) - 1, .length = 1, .segment_count = 1},
-        {.segment = 1, .access = NVLX_ACCESS_WRITE, .address = 0, .length = 1},
-        {.segment = 2, .access = NVLX_ACCESS_READ_WRITE, .address = UINT64_MAX - 1, .length = 1},
-        {.segment = 3, .address = 1, .length = (1ull << 63) - 1, .segment_count = 2},
-        {.segment = 3, .address = 1, .length = 1},
-        {.segment = 5, .address = 3ull << 62, .length = 2, .segment_count = 2},
-        {.segment = 7, .address = (3ull << 62) + 2, .length = 1},
-        {.segment = 8, .address = UINT64_MAX - 2, .length = 1},
-        {.name = "zero", .segment = NVLXI_NO_SEGMENT, .access = NVLX_ACCESS_READ}};
-    for (size_t i = 0; i < NVLXI_COUNT(regions); i++) {
-        regions[i].name = regions[i].name ? regions[i].name : "";
-        regions[i].segment_count += regions[i].length && !regions[i].segment_count ? 1 : 0;
+    memset(longest_name, 'n', NVLXI_NAME_MAX);
+    for (size_t i = 0; i < NVLXI_COUNT(extreme_regions); i++) {
+        extreme_regions[i].name = extreme_regions[i].name ? extreme_regions[i].name : "";
+        extreme_regions[i].segment_count += extreme_regions[i].length && !extreme_regions[i].segment_count ? 1 : 0;
     }
     struct nvlxi_descriptor descriptor = {.backend = "fifteen_letters",
                                           .identity = {.pid = UINT64_MAX, .generation = 1ull << 53},
-                                          .segments = segments,
-                                          .segment_count = NVLXI_COUNT(segments),
-                                          .regions = regions,
-                                          .region_count = NVLXI_COUNT(regions)};
+                                          .segments = extreme_segments,
+                                          .segment_count = NVLXI_COUNT(extreme_segments),
+                                          .regions = extreme_regions,
+                                          .region_count = NVLXI_COUNT(extreme_regions)};
     strcpy(descriptor.identity.boot_id, "\"~\\\"  printable, of 39 characters .....");
     strcpy(descriptor.identity.engine, "ffffffffffffffffffffffffffffffff");
     expect_round_trip(&descriptor);
@@ -173,9 +175,6 @@ static void test_unknown_kind(void **state) {
         free(to);
     }
 }
-
-/* ---- Kinds of memory, and where their files are given out ----------------------------------------------------------
- */
 
 /* ---- Malformed texts -------------------------------------------------------------------------------------------- */
 

@@ -1,4 +1,4 @@
-/* Spans: which of a peer's segments are mapped together, and what tells one run from another.
+/* Runs: which of a peer's segments are mapped together, and what tells one run from another.
  * SPDX-License-Identifier: Apache-2.0 */
 #include <stdint.h>
 #include <stdlib.h>
