@@ -82,7 +82,7 @@ static void requests_that_fail(void) {
     bench_end(&bench);
 }
 
-/* Other calls see the requests end, and tell nobody but the log of how. */
+/* Other calls see the requests end, and tell only the log how. */
 static void requests_of_others_that_fail(void) {
     struct nvlx_request *request;
     void *memory;

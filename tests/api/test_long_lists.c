@@ -132,8 +132,8 @@ static void few_sms_are_not_overlapped(const struct nvlx_op *ops, size_t count) 
     EQUAL(0, atomic_load(&faults.overlapping));
 }
 
-/* As few kernels as can be: one for a list of some length, three for a longer one, of which each is on its way while
- * the next is planned, and one more where memory had to be put together from more pieces than a kernel takes. */
+/* As few kernels as possible. A list of some length takes one. A longer one takes three, and each is on its way while
+ * the next is planned. It takes one more where its memory consists of more pieces than a kernel takes. */
 static void lists_take_few_kernels(void) {
     enum { PIECE = 256, LONG = 4096 + PIECE, PIECES = 24, ALL = LONG - PIECE + PIECES * PIECE };
     struct nvlx_prepared *pieces[2 * PIECES];

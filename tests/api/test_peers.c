@@ -97,7 +97,7 @@ static void updates_add_and_withdraw(void) {
     owner_end(&owner);
 }
 
-/* A mapping by a legacy handle can be written anyhow: it stays when a region comes to grant that. */
+/* A mapping by a legacy handle can be written in any case: it stays when a region comes to grant that. */
 static void writing_is_granted_later(void) {
     struct owner owner;
     peers_begin();
@@ -218,7 +218,7 @@ static void restarted_peers_are_new_peers(void) {
     expect_read(old, find(old, "w"), 0, SIZE, 5);
     OK(nvlx_peer_close(old));
     expect_read(young, find(young, "w"), 0, SIZE, 6);
-    /* even at the very addresses of the dead one */
+    /* even at the same addresses as the dead one had */
     char base[20];
     snprintf(base, sizeof base, "0x7e0000000000");
     char *moved = with_field(text, "base", base);

@@ -225,9 +225,9 @@ static void withdrawn_segments(void) {
     owner_register(&bench.owner, 2, 0, 0, 10, NVLX_ACCESS_READ, "more");
     bench_open_peer(&bench);
     EQUAL(1, atomic_load(&faults.unmaps));
-    both = prepare(ops, 2); /* anew */
+    both = prepare(ops, 2); /* again */
     finish(post(both));
-    bench_compare(&bench, "prepared anew");
+    bench_compare(&bench, "prepared again");
     OK(nvlx_prepared_free(both));
     OK(nvlx_prepared_free(far));
     end();

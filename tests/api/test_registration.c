@@ -1,5 +1,5 @@
 /* What is registered: sub-allocated tensors, segments that are exported once, names, memory that is freed or allocated
- * anew, registrations that fail. On the host backend, with faults on demand. SPDX-License-Identifier: Apache-2.0 */
+ * again, registrations that fail. On the host backend, with faults on demand. SPDX-License-Identifier: Apache-2.0 */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -341,7 +341,7 @@ static void unregistering_after_free(void) {
 
 /* At the same address: another segment. The old region covers all of it, the new one half; only the new one counts,
  * from the first transfer on, be it before any export. */
-static void memory_allocated_anew(void) {
+static void memory_allocated_again(void) {
     struct nvlx_request *none;
     begin();
     char *source = allocate(engine, 0, SIZE, 2);
@@ -579,7 +579,7 @@ int main(int argc, char **argv) {
                                         {"threads_export_once", threads_export_once},
                                         {"many_tensors", many_tensors},
                                         {"unregistering_after_free", unregistering_after_free},
-                                        {"memory_allocated_anew", memory_allocated_anew},
+                                        {"memory_allocated_again", memory_allocated_again},
                                         {"serials_and_names_of_old_memory", serials_and_names_of_old_memory},
                                         {"regions_of_no_bytes", regions_of_no_bytes},
                                         {"names", names},

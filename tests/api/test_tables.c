@@ -117,7 +117,7 @@ static void memory_in_use_stays(void) {
 }
 
 /* What is allocated at the same address then is as good as any, also while the old regions are still there. */
-static void freed_and_allocated_anew(void) {
+static void freed_and_allocated_again(void) {
     begin();
     for (uint32_t round = 0; round < 20; round++) {
         char *memory = allocate(engine, 0, SIZE, 3);
@@ -428,7 +428,7 @@ static void beside_transfers(void) {
 int main(int argc, char **argv) {
     static const struct test tests[] = {{"regions_end_with_their_memory", regions_end_with_their_memory},
                                         {"memory_in_use_stays", memory_in_use_stays},
-                                        {"freed_and_allocated_anew", freed_and_allocated_anew},
+                                        {"freed_and_allocated_again", freed_and_allocated_again},
                                         {"followers_are_told", followers_are_told},
                                         {"regions_that_can_be_told", regions_that_can_be_told},
                                         {"segments_that_can_be_told", segments_that_can_be_told},

@@ -72,7 +72,7 @@ static void pinned_memory_is_kept(void) {
     EQUAL(atomic_load(&faults.list_allocs), atomic_load(&faults.list_frees));
 }
 
-/* A list of which parts must lie here and there is whole all the same. */
+/* A list is whole even if its memory consists of several pieces. */
 static void lists_lie_in_pieces(void) {
     enum { LISTS = 40, PIECE = 500 };
     struct nvlx_prepared *lists[LISTS], *all;

@@ -1,7 +1,7 @@
 /* One thread captures graphs while others use the library: every capture must end well, and its graph must run.
  * SPDX-License-Identifier: Apache-2.0
  *
- * The workers call nothing but the library, since their own calls of CUDA could break a capture in global mode. That
+ * The workers call only the library, since their own calls of CUDA could break a capture in global mode. That
  * such a call does break one is tried first, or the test would prove nothing. */
 #include <pthread.h>
 #include <stdatomic.h>

@@ -64,7 +64,7 @@ static void refuse(struct nvlx_engine *engine, uint64_t address, const char *kin
 
 /* ---- Chunks ---------------------------------------------------------------------------------------------- */
 
-/* A reservation, of which chunks at the start have memory. */
+/* A reservation. Chunks at its start have memory. */
 struct expandable {
     CUdeviceptr base;
     CUmemGenericAllocationHandle handle[CHUNKS];
@@ -167,8 +167,8 @@ static void try_bytes(struct nvlx_engine *engine, uint64_t base) {
     printf("%zu bytes that lie in three chunks were copied\n", length);
 }
 
-/* The same chunk at the same address, but mapped anew: another segment, as another's memory might be there as well. */
-static void try_mapped_anew(struct nvlx_engine *engine, const struct expandable *expandable) {
+/* The same chunk at the same address, but mapped again: another segment, as another's memory might be there as well. */
+static void try_mapped_again(struct nvlx_engine *engine, const struct expandable *expandable) {
     struct nvlx_region *old = register_at(engine, expandable->base, CHUNK, "old");
     unmap_chunk(expandable, 0);
     map_chunk(expandable, 0);
@@ -184,7 +184,7 @@ static void try_chunks(struct nvlx_engine *engine) {
     struct expandable expandable;
     expand(&expandable, CHUNKS, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR);
     try_hole(engine, expandable.base);
-    try_mapped_anew(engine, &expandable);
+    try_mapped_again(engine, &expandable);
     try_borders(engine, expandable.base);
     try_bytes(engine, expandable.base);
     shrink(&expandable);
@@ -220,7 +220,7 @@ static void try_default_pool(struct nvlx_engine *engine, cudaStream_t stream) {
     free_in_order(memory, stream);
 }
 
-/* Each allocation is a segment. Freed and allocated anew, it is another one. */
+/* Each allocation is a segment. Freed and allocated again, it is another one. */
 static void try_shareable_pool(struct nvlx_engine *engine, cudaStream_t stream) {
     const struct cudaMemPoolProps properties = {.allocType = cudaMemAllocationTypePinned,
                                                 .handleTypes = cudaMemHandleTypePosixFileDescriptor,

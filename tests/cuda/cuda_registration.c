@@ -1,4 +1,4 @@
-/* Registration on real memory: its speed and the descriptor's size, memory that is freed and allocated anew, and
+/* Registration on real memory: its speed and the descriptor's size, memory that is freed and allocated again, and
  * memory that is refused (kinds of GPU memory are in cuda_kinds.c).
  * SPDX-License-Identifier: Apache-2.0 */
 #include <inttypes.h>
@@ -231,7 +231,7 @@ static uint32_t *filled(uint32_t seed) {
     return words;
 }
 
-/* Freed and allocated anew at the same address: another segment, though every address and size is the old one's. */
+/* Freed and allocated again at the same address: another segment, though every address and size is the old one's. */
 static void try_reallocation(struct nvlx_engine *engine, const struct child *reader) {
     uint64_t exported = engine_info(engine).handles_exported;
     uint32_t *words = filled(1);
@@ -252,10 +252,10 @@ static void try_reallocation(struct nvlx_engine *engine, const struct child *rea
     OK(nvlx_unregister(new, GPU_PATIENCE));
     EXPECT(engine_info(engine).segments == 0);
     CUDA(cudaFree(again));
-    printf("freed and allocated anew at the same address: a new handle, the new bytes, the old segment left out\n");
+    printf("freed and allocated again at the same address: a new handle, the new bytes, the old segment left out\n");
 }
 
-/* Freed and not allocated anew: export leaves it out, its neighbours stay, and unregistering works. */
+/* Freed and not allocated again: export leaves it out, its neighbours stay, and unregistering works. */
 static void try_freed(struct nvlx_engine *engine, const struct child *reader) {
     uint32_t *kept = filled(3), *gone = filled(4);
     struct nvlx_region *kept_region = register_named(engine, kept, BLOCK, "kept");

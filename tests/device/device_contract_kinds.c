@@ -41,7 +41,7 @@ static void vmm_is_made_of_chunks(void **state) {
     }
 }
 
-/* The sizes of the chunks of an allocation, summed up: all but the last are alike. */
+/* The sizes of the chunks of an allocation, summed up: all except the last are alike. */
 static uint64_t sum_of_chunks(uint64_t length, uint64_t chunk, uint64_t *first) {
     uint64_t address = allocate_kind(NVLXI_KIND_VMM, 0, length, chunk), sum = 0;
     *first = resolve(address).size;
@@ -196,7 +196,7 @@ static void sizes_may_differ_in_a_run(void **state) {
     unmap(0, mapped);
 }
 
-static void vmm_maps_anew_and_unmaps_in_any_order(void **state) {
+static void vmm_maps_again_and_unmaps_in_any_order(void **state) {
     (void)state;
     static const size_t orders[][3] = {{0, 1, 2}, {2, 1, 0}, {1, 2, 0}, {0, 2, 1}};
     struct nvlxi_segment_record run[2];
@@ -351,7 +351,7 @@ const struct contract_case kind_cases[] = {
     {"a chunk is mapped", a_chunk_is_mapped},
     {"a run is mapped back to back", a_run_is_mapped_back_to_back},
     {"sizes may differ in a run", sizes_may_differ_in_a_run},
-    {"vmm maps anew and unmaps in any order", vmm_maps_anew_and_unmaps_in_any_order},
+    {"vmm maps again and unmaps in any order", vmm_maps_again_and_unmaps_in_any_order},
     {"files keep chunks of the freed and the dead", files_keep_chunks_of_the_freed_and_the_dead},
     {"pool allocations are mapped", pool_allocations_are_mapped},
     {"a copy into a read-only mapping is refused", a_copy_into_a_read_only_mapping_is_refused},

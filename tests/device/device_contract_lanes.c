@@ -296,7 +296,7 @@ static void recording_again_replaces(void **state) {
     desk_free(&desk);
 }
 
-/* As the event was at the call: recorded anew afterwards, in an idle lane, it releases nobody. */
+/* As the event was at the call: recorded again afterwards, in an idle lane, it releases nobody. */
 static void a_wait_keeps_its_point(void **state) {
     (void)state;
     struct desk desk = desk_make();

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* What the tests of the host backend alone share: see host_support.h. SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
 #include "host_support.h"
 

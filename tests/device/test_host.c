@@ -290,10 +290,10 @@ static void workers_take_no_signals(void **state) {
     struct nvlxi_event *event;
     OK(ops->lane_create(me.device, 0, 0, &lane));
     OK(ops->event_create(me.device, 0, &event));
-    OK(ops->event_record(lane, event)); /* until it runs, glibc blocks signals anyhow */
+    OK(ops->event_record(lane, event)); /* until it runs, glibc blocks signals in any case */
     OK(await(ops, event));
     ops->event_destroy(event);
-    assert_int_equal(blocked_in_worker() & 0x7fffffff, 0x7ffbfeff); /* all but SIGKILL and SIGSTOP */
+    assert_int_equal(blocked_in_worker() & 0x7fffffff, 0x7ffbfeff); /* all except SIGKILL and SIGSTOP */
     ops->lane_destroy(lane);
 }
 

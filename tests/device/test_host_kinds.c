@@ -308,7 +308,7 @@ static void files_are_not_mixed_up(void **state) {
     close(part.fd);
 }
 
-/* Freed; allocated anew at the same place; and when the pool is gone as well. */
+/* Freed; allocated again at the same place; and when the pool is gone as well. */
 static void stale_pool_handles_are_refused(void **state) {
     (void)state;
     const struct exported keep = exported_by_peer(NVLXI_KIND_POOL, 10), old = exported_by_peer(NVLXI_KIND_POOL, 3000);

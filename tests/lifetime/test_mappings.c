@@ -86,7 +86,7 @@ static void *fail_at_once(void *argument) {
     return NULL;
 }
 
-/* Nobody waits as long as all before: who waited for what failed has failed. */
+/* Nobody waits as long as all before it together: who waited for an attempt that failed has failed too. */
 static void mappings_fail_once(void) {
     struct owner owner;
     pthread_barrier_t barrier;
@@ -176,7 +176,7 @@ static void withdrawn_while_in_flight(void) {
     owner_end(&owner);
 }
 
-/* A list like an earlier one, whose second op lies where the first does not, holds both sides of it all the same. */
+/* A list is like an earlier one, and its second op lies where the first does not. It holds both sides of that op. */
 static void held_by_a_list_like_another(void) {
     struct owner owner;
     peers_begin();
@@ -234,7 +234,7 @@ static void many_peers_take_turns(void) {
     owner_end(&owner);
 }
 
-/* Freed and allocated anew in the owner: what peers have mapped shows the old bytes, until they are updated. */
+/* Freed and allocated again in the owner: what peers have mapped shows the old bytes, until they are updated. */
 static void memory_is_replaced(void) {
     struct owner owner;
     peers_begin();

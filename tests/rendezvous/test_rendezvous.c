@@ -1,4 +1,4 @@
-/* Processes that find each other at an address, follow each other's changes, end, and start anew.
+/* Processes that find each other at an address, follow each other's changes, end, and start again.
  * SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -483,7 +483,7 @@ static void chunks_are_fetched(void) {
     child_end(&server);
 }
 
-/* Serves 1 GiB in the middle of 4 GiB, of which nothing but the first bytes is ever written. */
+/* Serves 1 GiB in the middle of 4 GiB. Nothing is ever written there except the first bytes. */
 static void large_role(int socket) {
     char at[64];
     void *memory;

@@ -421,7 +421,7 @@ static void neighbours_disturb_nobody(void) {
     read_beside_a_neighbour();
 }
 
-/* Mapping takes longer than it is until the next change: it ends all the same. */
+/* Mapping takes longer than the time to the next change. It ends even so. */
 static void neighbours_starve_nobody(void) {
     engine = make_faulty_engine(0);
     atomic_store(&faults.map_delay_us, 50000);

@@ -23,7 +23,7 @@ static inline void expect(const char *what, int code, int wanted, const char *wo
         FAIL("%s: %d instead of %d with '%s'; the last error is '%s'", what, code, wanted, words, nvlx_last_error());
 }
 
-/* Decodes from memory of the very length, so that reading further is noticed. */
+/* Decodes from memory of exactly that length, so that reading further is noticed. */
 static inline int decode(const char *text, size_t length, struct nvlxi_descriptor **descriptor) {
     char *copy = malloc(length ? length : 1);
     assert_non_null(copy);

@@ -18,7 +18,7 @@
     "{\"format\":\"nvlxfer\",\"version\":[1,0],\"backend\":\"cuda\",\"process\":" PROCESS ",\"segments\":" SEGMENTS    \
     ",\"regions\":" REGIONS "}"
 
-/* A run of three chunks, of which the regions run one, two and three; a chunk beyond a gap; a pool; fabric. */
+/* A run of three chunks, with regions over one, two and three of them; a chunk beyond a gap; a pool; fabric. */
 #define CHUNK(kind, serial, base, more)                                                                                \
     "{\"kind\":\"" kind "\",\"device\":\"" DEVICE "\",\"serial\":\"" serial "\",\"base\":\"" base                      \
     "\",\"size\":\"0x1000\"" more "}"

@@ -9,7 +9,7 @@
 #include <stddef.h>
 
 void memory_arm(bool on);
-void memory_fail_at(long allocation); /* counts from 1 anew; 0: none */
+void memory_fail_at(long allocation); /* counts from 1 again; 0: none */
 long memory_allocations(void);
 size_t memory_live(void);
 

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* What the tests of plans share: see plan_support.h. SPDX-License-Identifier: Apache-2.0 */
 #include "plan_support.h"
 
 #include <stdlib.h>

@@ -10,7 +10,7 @@
 
 #define SIZE      (128 * KIB)
 #define PEERS     20
-#define IDLE_MOST 8 /* routes that a list does not use and that are kept all the same */
+#define IDLE_MOST 8 /* routes that a list does not use and that are kept even so */
 
 static struct nvlxi_registration registration;
 static struct nvlxi_remote remote;
