@@ -59,28 +59,24 @@ static int init_modules(struct nvlx_engine *engine, const struct nvlx_config *co
     struct nvlxi_registration *registration = &engine->registration;
     struct nvlxi_remote *remote = &engine->remote;
     struct nvlxi_transfers *transfers = &engine->transfers;
-    registration->ops = remote->ops = transfers->pool.ops = engine->ops;
-    registration->device = remote->device = transfers->pool.device = engine->device;
+    engine->context.tables = &engine->tables;
     registration->engine = transfers->engine = engine;
-    registration->tables = remote->tables = transfers->tables = &engine->tables;
     transfers->registration = registration;
     transfers->max_requests = config->max_requests ? config->max_requests : 4096;
     transfers->mechanism = config->mechanism ? config->mechanism : NVLX_MECHANISM_AUTO;
     transfers->max_sms = config->max_sms;
-    int code = engine->ops->count(&remote->gpus);
-    if (!code)
-        code = nvlxi_remote_init(remote, &engine->identity);
+    int code = nvlxi_remote_init(remote, &engine->context);
     if (code)
         return code;
-    code = nvlxi_registration_init(registration);
+    code = nvlxi_registration_init(registration, &engine->context);
     if (code) {
         nvlxi_remote_free(remote);
         return code;
     }
     nvlxi_tables_init(&engine->tables);
     pthread_mutex_init(&engine->mutex, NULL);
-    nvlxi_transfers_init(transfers, config->list_memory ? config->list_memory : LIST_MEMORY);
-    nvlxi_rendezvous_init(&engine->rendezvous, registration, remote, transfers, &engine->identity);
+    nvlxi_transfers_init(transfers, &engine->context, config->list_memory ? config->list_memory : LIST_MEMORY);
+    nvlxi_rendezvous_init(&engine->rendezvous, registration, remote, transfers);
     return 0;
 }
 
@@ -89,22 +85,22 @@ int nvlxi_engine_create(const struct nvlx_config *config, const struct nvlxi_dev
     struct nvlx_engine *made = calloc(1, sizeof *made);
     if (!made)
         return nvlxi_fail(NVLX_ENOMEM, "no memory for an engine");
-    made->ops = ops;
+    made->context.ops = ops;
     int code = nvlxi_fork_page_make(&made->alive);
     if (code)
         goto free_engine;
-    if ((code = nvlxi_identity_make(&made->identity)))
+    if ((code = nvlxi_identity_make(&made->context.identity)))
         goto unmake_alive;
-    if ((code = ops->open(config->gpus, config->gpu_count, &made->device)))
+    if ((code = ops->open(config->gpus, config->gpu_count, &made->context.device)))
         goto unmake_alive;
     if ((code = init_modules(made, config)))
         goto close_device;
-    nvlxi_log(NVLX_LOG_INFO, "engine %s on backend %s with %d GPUs", made->identity.engine, ops->name,
+    nvlxi_log(NVLX_LOG_INFO, "engine %s on backend %s with %d GPUs", made->context.identity.engine, ops->name,
               made->remote.gpus);
     *engine = made;
     return 0;
 close_device:
-    ops->close(made->device);
+    ops->close(made->context.device);
 unmake_alive:
     nvlxi_fork_page_free(made->alive);
 free_engine:
@@ -140,7 +136,7 @@ static int free_allocations(struct nvlx_engine *engine) {
     struct allocation *allocation, *next;
     int code = 0;
     HASH_ITER(hh, engine->allocations, allocation, next) {
-        int failed = engine->ops->free(engine->device, allocation->address);
+        int failed = engine->context.ops->free(engine->context.device, allocation->address);
         code = code ? code : failed;
         HASH_DEL(engine->allocations, allocation);
         free(allocation);
@@ -164,7 +160,7 @@ static int destroy_engine(struct nvlx_engine *engine) {
     nvlxi_registration_free(&engine->registration);
     nvlxi_remote_free(&engine->remote);
     failed = free_allocations(engine);
-    engine->ops->close(engine->device);
+    engine->context.ops->close(engine->context.device);
     nvlxi_tables_destroy(&engine->tables);
     pthread_mutex_destroy(&engine->mutex);
     nvlxi_fork_page_free(engine->alive);
@@ -179,7 +175,7 @@ int nvlx_engine_destroy(struct nvlx_engine *engine) {
 }
 
 const char *nvlx_backend_name(const struct nvlx_engine *engine) {
-    return engine ? engine->ops->name : "";
+    return engine ? engine->context.ops->name : "";
 }
 
 int nvlx_engine_get_info(struct nvlx_engine *engine, struct nvlx_engine_info *info) {
@@ -250,12 +246,12 @@ static int alloc_memory(struct nvlx_engine *engine, int gpu, size_t length, cons
         return code;
     if ((code = alloc_request(gpu, length, &known, &request)))
         return code;
-    code = engine->ops->alloc(engine->device, &request, &made);
+    code = engine->context.ops->alloc(engine->context.device, &request, &made);
     if (code)
         return code;
     code = keep_allocation(engine, made, length);
     if (code) {
-        engine->ops->free(engine->device, made);
+        engine->context.ops->free(engine->context.device, made);
         return code;
     }
     *address = made;
@@ -315,7 +311,7 @@ static int free_memory(struct nvlx_engine *engine, void *address) {
     end_claim(engine, allocation, code != 0);
     if (code)
         return nvlxi_fail(code, "%s uses the memory at %p%s", user_name(user), address, user_advice(user));
-    return engine->ops->free(engine->device, address);
+    return engine->context.ops->free(engine->context.device, address);
 }
 
 int nvlx_free(struct nvlx_engine *engine, void *address) {
@@ -334,7 +330,7 @@ int nvlx_memcpy(struct nvlx_engine *engine, void *destination, const void *sourc
     if (to != from && (to > from ? to - from : from - to) < length)
         return nvlxi_fail(NVLX_EINVAL, "%zu bytes: the destination %p and the source %p overlap", length, destination,
                           source);
-    return engine->ops->memcpy(engine->device, destination, source, length);
+    return engine->context.ops->memcpy(engine->context.device, destination, source, length);
 }
 
 /* ---- Registration ------------------------------------------------------------------------------------ */
@@ -495,7 +491,7 @@ static int map_peer(struct nvlx_peer *peer, int gpu, uint64_t address, uint64_t 
     if (!code)
         code = nvlxi_peer_map_range(peer, gpu, address, length);
     if (!code)
-        peer->engine->ops->load(peer->engine->device, gpu);
+        peer->engine->context.ops->load(peer->engine->context.device, gpu);
     return code;
 }
 

@@ -10,9 +10,7 @@
 
 struct nvlx_engine {
     const volatile char *alive; /* 1; in a forked child 0: see fork.h */
-    const struct nvlxi_device_ops *ops;
-    struct nvlxi_device *device;
-    struct nvlxi_identity identity;
+    struct nvlxi_context context;
     struct nvlxi_tables tables;
     struct nvlxi_registration registration;
     struct nvlxi_remote remote;

@@ -35,12 +35,12 @@ static uint64_t extents_end(const struct nvlxi_extents *extents) {
 
 /* The allocation that goes on where the last one ends. NVLX_ERANGE (not logged): there is none that a range may go on
  * into. */
-static int next_allocation(const struct nvlxi_device_ops *ops, struct nvlxi_device *device,
-                           const struct nvlxi_extents *extents, struct nvlxi_allocation *next) {
+static int next_allocation(const struct nvlxi_context *context, const struct nvlxi_extents *extents,
+                           struct nvlxi_allocation *next) {
     const struct nvlxi_allocation *last = &extents->list[extents->count - 1];
     if (!last->joins)
         return NVLX_ERANGE;
-    int code = ops->resolve(device, extents_end(extents), next);
+    int code = context->ops->resolve(context->device, extents_end(extents), next);
     if (code && code != NVLX_ENOTSUP)
         return code;
     return !code && next->joins && next->kind == last->kind && next->gpu == last->gpu &&
@@ -49,16 +49,16 @@ static int next_allocation(const struct nvlxi_device_ops *ops, struct nvlxi_devi
                : NVLX_ERANGE;
 }
 
-int nvlxi_extents_survey(const struct nvlxi_device_ops *ops, struct nvlxi_device *device, uint64_t address,
-                         uint64_t length, struct nvlxi_extents *extents) {
+int nvlxi_extents_survey(const struct nvlxi_context *context, uint64_t address, uint64_t length,
+                         struct nvlxi_extents *extents) {
     struct nvlxi_allocation next;
     uint64_t end;
     *extents = (struct nvlxi_extents){.list = &extents->one, .count = 1, .capacity = 1};
     if (!nvlxi_add(address, length, &end))
         return nvlxi_fail(NVLX_EINVAL, "address 0x%" PRIx64 " + length %" PRIu64 " wraps around", address, length);
-    int code = ops->resolve(device, address, &extents->one);
+    int code = context->ops->resolve(context->device, address, &extents->one);
     while (!code && end > extents_end(extents)) {
-        code = next_allocation(ops, device, extents, &next);
+        code = next_allocation(context, extents, &next);
         if (code == NVLX_ERANGE)
             return nvlxi_fail(code,
                               "the range of %" PRIu64 " bytes at 0x%" PRIx64 " ends at 0x%" PRIx64

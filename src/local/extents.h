@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "device/device.h"
+#include "device/context.h"
 
 struct nvlxi_extents {
     struct nvlxi_allocation *list, one; /* `list` points to `one`, or to memory of its own where there are more */
@@ -16,8 +16,8 @@ struct nvlxi_extents {
 
 /* Asks the device what lies under [address, address + length), length > 0. NVLX_ERANGE: the range leaves what it begins
  * in. To be freed also when it failed. */
-int nvlxi_extents_survey(const struct nvlxi_device_ops *ops, struct nvlxi_device *device, uint64_t address,
-                         uint64_t length, struct nvlxi_extents *extents);
+int nvlxi_extents_survey(const struct nvlxi_context *context, uint64_t address, uint64_t length,
+                         struct nvlxi_extents *extents);
 void nvlxi_extents_free(struct nvlxi_extents *extents);
 
 #endif

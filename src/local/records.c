@@ -39,7 +39,7 @@ static int mark_all_freed(struct nvlxi_registration *r) {
     if (!list)
         return nvlxi_fail(NVLX_ENOMEM, "no memory to export");
     for (size_t i = 0; i < count && !code; i++) {
-        code = r->ops->alive(r->device, &list[i]);
+        code = r->context->ops->alive(r->context->device, &list[i]);
         if (code == NVLX_ESTALE) {
             mark_freed(r, &list[i]);
             code = 0;

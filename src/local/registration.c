@@ -9,7 +9,7 @@
 #include "base/log.h"
 #include "base/utf8.h"
 
-int nvlxi_registration_init(struct nvlxi_registration *registration) {
+int nvlxi_registration_init(struct nvlxi_registration *registration, const struct nvlxi_context *context) {
     struct nvlxi_registration *r = registration;
     int code = nvlxi_intervals_init(&r->ranges);
     if (code)
@@ -19,6 +19,7 @@ int nvlxi_registration_init(struct nvlxi_registration *registration) {
         nvlxi_intervals_free(&r->ranges);
         return code;
     }
+    r->context = context;
     r->told = (struct nvlxi_told){.text = NVLXI_PROCESS_ROOM};
     r->limits = (struct nvlxi_told){NVLXI_REGIONS_MAX, NVLXI_SEGMENTS_MAX, NVLXI_TEXT_MAX};
     pthread_mutex_init(&r->mutex, NULL);
@@ -50,9 +51,9 @@ static void tidy(struct nvlxi_registration *r) {
     nvlxi_intervals_tidy(&r->ranges);
     if (!nvlxi_intervals_worn(&r->ranges) || !(slots = nvlxi_intervals_new_slots(&r->ranges)))
         return;
-    nvlxi_tables_write(r->tables);
+    nvlxi_tables_write(r->context->tables);
     slots = nvlxi_intervals_swap_slots(&r->ranges, slots);
-    nvlxi_tables_write_end(r->tables);
+    nvlxi_tables_write_end(r->context->tables);
     free(slots);
 }
 
@@ -139,9 +140,9 @@ static int enter(struct nvlxi_registration *r, const struct nvlxi_extents *exten
     if (!region->stale)
         nvlxi_region_tell(r, region);
     if (!region->stale && region->length) {
-        nvlxi_tables_write(r->tables);
+        nvlxi_tables_write(r->context->tables);
         nvlxi_region_map(r, region);
-        nvlxi_tables_write_end(r->tables);
+        nvlxi_tables_write_end(r->context->tables);
     }
     tidy(r);
     goto unlock;
@@ -206,9 +207,9 @@ int nvlxi_registration_add(struct nvlxi_registration *registration, uint64_t add
     if (!code && options->access > NVLX_ACCESS_READ_WRITE)
         code = nvlxi_fail(NVLX_EINVAL, "access %" PRIu32 " is not one of NVLX_ACCESS_...", options->access);
     if (!code && length)
-        code = nvlxi_extents_survey(registration->ops, registration->device, address, length, &extents);
+        code = nvlxi_extents_survey(registration->context, address, length, &extents);
     if (!code && length)
-        registration->ops->load(registration->device, extents.one.gpu);
+        registration->context->ops->load(registration->context->device, extents.one.gpu);
     if (code || (code = make_region(address, length, options, extents.count, &made)))
         goto free_ground;
     made->engine = registration->engine;
@@ -229,11 +230,11 @@ int nvlxi_registration_remove(struct nvlxi_registration *registration, struct nv
     pthread_mutex_lock(&r->mutex);
     if (region->length && !region->stale) {
         nvlxi_intervals_approach(&r->ranges, region->address);
-        nvlxi_tables_write(r->tables);
+        nvlxi_tables_write(r->context->tables);
         *user = find_user(context, region->address, region->length);
         if (*user == NVLXI_NOBODY)
             nvlxi_region_unmap(r, region);
-        nvlxi_tables_write_end(r->tables);
+        nvlxi_tables_write_end(r->context->tables);
     }
     if (*user == NVLXI_NOBODY) {
         if (!region->stale)
@@ -258,11 +259,11 @@ int nvlxi_registration_forget(struct nvlxi_registration *registration, uint64_t 
     struct nvlxi_registration *r = registration;
     size_t segments = 0;
     pthread_mutex_lock(&r->mutex);
-    nvlxi_tables_write(r->tables);
+    nvlxi_tables_write(r->context->tables);
     *user = find_user(context, address, length);
     if (*user == NVLXI_NOBODY)
         segments = nvlxi_segments_retire(r, address, length);
-    nvlxi_tables_write_end(r->tables);
+    nvlxi_tables_write_end(r->context->tables);
     tidy(r);
     pthread_mutex_unlock(&r->mutex);
     if (*user != NVLXI_NOBODY)

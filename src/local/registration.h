@@ -28,9 +28,7 @@
 
 #include "base/hash.h"
 #include "base/interval_map.h"
-#include "base/tables.h"
 #include "descriptor/descriptor.h"
-#include "device/device.h"
 #include "local/extents.h"
 
 struct nvlxi_segment_key {
@@ -86,10 +84,8 @@ struct nvlxi_told {
 typedef void (*nvlxi_change_function)(void *context);
 
 struct nvlxi_registration {
-    const struct nvlxi_device_ops *ops;
-    struct nvlxi_device *device;
+    const struct nvlxi_context *context;
     struct nvlx_engine *engine;
-    struct nvlxi_tables *tables;
     pthread_mutex_t mutex;
     pthread_cond_t export_done;
     struct nvlxi_segment *segments;  /* hash set by key */
@@ -107,7 +103,7 @@ struct nvlxi_registration {
     void *on_change_context;                  /* never changes while on_change is set */
 };
 
-int nvlxi_registration_init(struct nvlxi_registration *registration);
+int nvlxi_registration_init(struct nvlxi_registration *registration, const struct nvlxi_context *context);
 void nvlxi_registration_free(struct nvlxi_registration *registration);
 
 int nvlxi_registration_add(struct nvlxi_registration *registration, uint64_t address, uint64_t length,

@@ -30,9 +30,9 @@ static void detach(struct nvlxi_registration *r, struct nvlxi_segment *segment) 
 }
 
 void nvlxi_segment_retire(struct nvlxi_registration *registration, struct nvlxi_segment *segment, const char *why) {
-    nvlxi_tables_write(registration->tables);
+    nvlxi_tables_write(registration->context->tables);
     detach(registration, segment);
-    nvlxi_tables_write_end(registration->tables);
+    nvlxi_tables_write_end(registration->context->tables);
     registration->generation++;
     nvlxi_log(NVLX_LOG_WARNING, "segment 0x%" PRIx64 " of %" PRIu64 " bytes with %zu regions is no longer used: %s",
               segment->key.base, segment->allocation.size, segment->regions, why);
@@ -56,8 +56,8 @@ size_t nvlxi_segments_retire(struct nvlxi_registration *registration, uint64_t a
 /* ---- The first region -------------------------------------------------------------------------------- */
 
 static int export_segment(struct nvlxi_registration *r, struct nvlxi_segment *segment) {
-    int code = r->ops->uuid(r->device, segment->allocation.gpu, segment->uuid);
-    return code ? code : r->ops->export_handle(r->device, &segment->allocation, &segment->handle);
+    int code = r->context->ops->uuid(r->context->device, segment->allocation.gpu, segment->uuid);
+    return code ? code : r->context->ops->export_handle(r->context->device, &segment->allocation, &segment->handle);
 }
 
 /* Makes room for one segment more in `extents`. */

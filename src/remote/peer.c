@@ -14,17 +14,15 @@
 #define MAP_TRIES       32 /* to map what changes meanwhile, at least ... */
 #define MAP_PATIENCE_NS INT64_C(10000000000)
 
-int nvlxi_remote_init(struct nvlxi_remote *remote, const struct nvlxi_identity *identity) {
+int nvlxi_remote_init(struct nvlxi_remote *remote, const struct nvlxi_context *context) {
     struct nvlxi_remote *r = remote;
-    r->identity = *identity;
-    for (int gpu = 0; gpu < r->gpus && gpu < NVLXI_DEVICES_MAX; gpu++) {
-        int code = r->ops->uuid(r->device, gpu, r->uuids[gpu]);
-        if (code)
-            return code;
+    r->context = context;
+    int code = context->ops->count(&r->gpus);
+    for (int gpu = 0; !code && gpu < r->gpus && gpu < NVLXI_DEVICES_MAX; gpu++) {
+        code = context->ops->uuid(context->device, gpu, r->uuids[gpu]);
         r->uuid_count++;
     }
-    int code = nvlxi_life_begin(identity->engine, &r->life);
-    if (code)
+    if (code || (code = nvlxi_life_begin(context->identity.engine, &r->life)))
         return code;
     pthread_mutex_init(&r->mutex, NULL);
     pthread_cond_init(&r->opened, NULL);
@@ -61,7 +59,8 @@ static void retire(struct nvlx_peer *peer, struct nvlxi_mapping *mapping) {
 
 static int close_mapping(struct nvlx_peer *peer, struct nvlxi_mapping *mapping) {
     struct nvlxi_remote *r = peer->remote;
-    int code = mapping->foreign ? r->ops->unmap(r->device, (int)mapping->key.gpu, mapping->address) : 0;
+    int code =
+        mapping->foreign ? r->context->ops->unmap(r->context->device, (int)mapping->key.gpu, mapping->address) : 0;
     atomic_fetch_sub(&r->mappings, 1);
     free(mapping->own);
     free(mapping);
@@ -104,7 +103,7 @@ static int fail_freed(uint64_t base) {
 
 int nvlxi_mapping_check(const struct nvlxi_remote *remote, const struct nvlxi_mapping *mapping) {
     for (size_t i = 0; i < mapping->own_count; i++) {
-        int code = remote->ops->alive(remote->device, &mapping->own[i]);
+        int code = remote->context->ops->alive(remote->context->device, &mapping->own[i]);
         if (code)
             return code == NVLX_ESTALE ? fail_freed(mapping->own[i].base) : code;
     }
@@ -116,10 +115,10 @@ int nvlxi_mapping_check(const struct nvlxi_remote *remote, const struct nvlxi_ma
 static int find_own(const struct nvlxi_remote *r, const struct nvlxi_segment_record *segment,
                     struct nvlxi_allocation *allocation) {
     const struct nvlxi_allocation told = {.kind = segment->kind, .base = segment->base, .serial = segment->serial};
-    int code = r->ops->alive(r->device, &told);
+    int code = r->context->ops->alive(r->context->device, &told);
     if (code)
         return code == NVLX_ESTALE ? fail_freed(segment->base) : code;
-    code = r->ops->resolve(r->device, segment->base, allocation);
+    code = r->context->ops->resolve(r->context->device, segment->base, allocation);
     if (code)
         return code;
     return allocation->serial == segment->serial && allocation->base == segment->base &&
@@ -170,7 +169,7 @@ static int open_mapping(struct nvlx_peer *peer, const struct opening *opening, s
     mapping->memory_gpu = map.gpu;
     if ((code = open_files(peer, opening, &map.files)))
         return code;
-    code = r->ops->map(r->device, &map, &mapping->address);
+    code = r->context->ops->map(r->context->device, &map, &mapping->address);
     if (map.files)
         r->file_server->close(r->file_server, map.files);
     return code;
@@ -329,9 +328,9 @@ static int map_next(struct nvlx_peer *peer, int gpu, uint64_t first, uint64_t *a
     struct nvlxi_remote *r = peer->remote;
     struct nvlxi_mapping_key key = {0};
     uint64_t stop = end;
-    nvlxi_tables_read(r->tables);
+    nvlxi_tables_read(r->context->tables);
     int code = run_at(peer, first, *address, end, &key, &stop);
-    nvlxi_tables_read_end(r->tables);
+    nvlxi_tables_read_end(r->context->tables);
     if (!code)
         code = nvlxi_peer_map_run(peer, gpu, key.base, key.serial);
     if (!code)
@@ -386,16 +385,16 @@ int nvlxi_peer_open(struct nvlxi_remote *remote, const char *text, size_t length
         return code;
     }
     made->remote = remote;
-    made->same_process = nvlxi_identity_same_process(&made->table->descriptor->identity, &remote->identity);
+    made->same_process = nvlxi_identity_same_process(&made->table->descriptor->identity, &remote->context->identity);
     find_life(made);
     *peer = made;
     return 0;
 }
 
 uint64_t nvlxi_peer_generation(struct nvlx_peer *peer) {
-    nvlxi_tables_read(peer->remote->tables);
+    nvlxi_tables_read(peer->remote->context->tables);
     uint64_t generation = peer->table->descriptor->identity.generation;
-    nvlxi_tables_read_end(peer->remote->tables);
+    nvlxi_tables_read_end(peer->remote->context->tables);
     return generation;
 }
 
@@ -440,9 +439,9 @@ int nvlxi_peer_update(struct nvlx_peer *peer, const char *text, size_t length) {
     pthread_mutex_lock(&r->mutex);
     code = check_generation(&peer->table->descriptor->identity, &table->descriptor->identity);
     if (!code && table->descriptor->identity.generation != peer->table->descriptor->identity.generation) {
-        nvlxi_tables_write(r->tables);
+        nvlxi_tables_write(r->context->tables);
         table = swap_table(peer, table);
-        nvlxi_tables_write_end(r->tables);
+        nvlxi_tables_write_end(r->context->tables);
     }
     pthread_mutex_unlock(&r->mutex);
     nvlxi_peer_table_free(r, table);
@@ -453,7 +452,7 @@ int nvlxi_peer_update(struct nvlx_peer *peer, const char *text, size_t length) {
 
 int nvlxi_peer_find(struct nvlx_peer *peer, const char *name, uint64_t *address, uint64_t *length) {
     int code = 0;
-    nvlxi_tables_read(peer->remote->tables);
+    nvlxi_tables_read(peer->remote->context->tables);
     const struct nvlxi_descriptor *d = peer->table->descriptor;
     const struct nvlxi_region_record *region = nvlxi_name_index_find(&d->by_name, d->regions, name);
     if (region) {
@@ -463,7 +462,7 @@ int nvlxi_peer_find(struct nvlx_peer *peer, const char *name, uint64_t *address,
         code = nvlxi_fail(NVLX_ENOENT, "the peer has no region named \"%.*s\"", nvlxi_text_cut(name, NVLXI_NAME_MAX),
                           name);
     }
-    nvlxi_tables_read_end(peer->remote->tables);
+    nvlxi_tables_read_end(peer->remote->context->tables);
     return code;
 }
 

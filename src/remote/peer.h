@@ -23,9 +23,8 @@
 
 #include "base/hash.h"
 #include "base/interval_map.h"
-#include "base/tables.h"
 #include "descriptor/descriptor.h"
-#include "device/device.h"
+#include "device/context.h"
 #include "remote/life.h"
 #include "remote/run.h"
 
@@ -78,13 +77,10 @@ struct nvlxi_file_server {
 };
 
 struct nvlxi_remote {
-    const struct nvlxi_device_ops *ops;
-    struct nvlxi_device *device;
+    const struct nvlxi_context *context;
     struct nvlxi_file_server *file_server;
     int gpus;
-    struct nvlxi_identity identity; /* ours */
-    struct nvlxi_life *life;        /* of this engine */
-    struct nvlxi_tables *tables;
+    struct nvlxi_life *life; /* of this engine */
     pthread_mutex_t mutex;
     pthread_cond_t opened;
     atomic_size_t mappings; /* open now, of all peers */
@@ -108,8 +104,7 @@ struct nvlx_peer {
     struct nvlx_peer *prev, *next; /* the engine's list */
 };
 
-/* `identity`: this process's. */
-int nvlxi_remote_init(struct nvlxi_remote *remote, const struct nvlxi_identity *identity);
+int nvlxi_remote_init(struct nvlxi_remote *remote, const struct nvlxi_context *context);
 void nvlxi_remote_free(struct nvlxi_remote *remote);
 
 /* A descriptor's table: no run is mapped. Of another machine's or backend's there is none. */

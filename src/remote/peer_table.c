@@ -103,12 +103,12 @@ void nvlxi_peer_table_free(struct nvlxi_remote *r, struct nvlxi_peer_table *tabl
 }
 
 static int check_origin(const struct nvlxi_remote *r, const struct nvlxi_descriptor *d) {
-    if (strcmp(d->backend, r->ops->name))
+    if (strcmp(d->backend, r->context->ops->name))
         return nvlxi_fail(NVLX_EBACKEND, "the descriptor is of backend \"%s\", this engine runs on \"%s\"", d->backend,
-                          r->ops->name);
-    if (strcmp(d->identity.boot_id, r->identity.boot_id))
+                          r->context->ops->name);
+    if (strcmp(d->identity.boot_id, r->context->identity.boot_id))
         return nvlxi_fail(NVLX_ENOTSUP, "the descriptor comes from another machine: its boot id is %s, here it is %s",
-                          d->identity.boot_id, r->identity.boot_id);
+                          d->identity.boot_id, r->context->identity.boot_id);
     return 0;
 }
 
@@ -121,7 +121,7 @@ int nvlxi_peer_table_make(struct nvlxi_remote *r, const char *text, size_t lengt
         code = check_origin(r, table->descriptor);
     if (code)
         goto free_table;
-    const bool own = nvlxi_identity_same_process(&table->descriptor->identity, &r->identity);
+    const bool own = nvlxi_identity_same_process(&table->descriptor->identity, &r->context->identity);
     if ((code = nvlxi_runs_make(table->descriptor, own, &table->runs)) || (code = build_ranges(r, own, table)) ||
         (code = build_views(r, table))) {
         nvlxi_fail(code, "no memory for a peer with %zu segments and %zu regions", table->descriptor->segment_count,

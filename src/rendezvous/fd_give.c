@@ -56,7 +56,7 @@ static int export_file(struct nvlxi_registration *registration, const struct nvl
     int code = nvlxi_registration_find(registration, file->base, file->serial, &allocation);
     if (!code && !allocation.file)
         code = nvlxi_fail(NVLX_EINVAL, "segment 0x%" PRIx64 " is not shared by a file descriptor", file->base);
-    return code ? code : registration->ops->export_file(registration->device, &allocation, fd);
+    return code ? code : registration->context->ops->export_file(registration->context->device, &allocation, fd);
 }
 
 /* That a client asks for what was withdrawn a moment before is nobody's mistake: only the client is told. */

@@ -4,10 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
-void nvlxi_publisher_init(struct nvlxi_publisher *publisher, struct nvlxi_registration *registration,
-                          const struct nvlxi_identity *identity) {
+void nvlxi_publisher_init(struct nvlxi_publisher *publisher, struct nvlxi_registration *registration) {
     publisher->registration = registration;
-    publisher->identity = identity;
     pthread_mutex_init(&publisher->mutex, NULL);
 }
 
@@ -23,8 +21,9 @@ void nvlxi_publisher_set_address(struct nvlxi_publisher *publisher, const char *
 
 /* The address is read last: a text of a generation that began with it has it. */
 int nvlxi_publisher_text(struct nvlxi_publisher *publisher, char **text, size_t *length, uint64_t *generation) {
-    struct nvlxi_descriptor descriptor = {.identity = *publisher->identity};
-    strncpy(descriptor.backend, publisher->registration->ops->name, sizeof descriptor.backend - 1);
+    const struct nvlxi_context *context = publisher->registration->context;
+    struct nvlxi_descriptor descriptor = {.identity = context->identity};
+    strncpy(descriptor.backend, context->ops->name, sizeof descriptor.backend - 1);
     int code = nvlxi_registration_records(publisher->registration, &descriptor);
     if (code)
         return code;

@@ -8,13 +8,11 @@
 
 struct nvlxi_publisher {
     struct nvlxi_registration *registration;
-    const struct nvlxi_identity *identity;
     pthread_mutex_t mutex;
     char address[NVLXI_ADDRESS_MAX + 1]; /* under the mutex; "" until the engine serves */
 };
 
-void nvlxi_publisher_init(struct nvlxi_publisher *publisher, struct nvlxi_registration *registration,
-                          const struct nvlxi_identity *identity);
+void nvlxi_publisher_init(struct nvlxi_publisher *publisher, struct nvlxi_registration *registration);
 void nvlxi_publisher_free(struct nvlxi_publisher *publisher);
 
 /* From the next change of the registrations on, every text tells the address. */

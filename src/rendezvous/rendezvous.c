@@ -20,9 +20,8 @@
 #define STALL_NS            UINT64_C(30000000000)
 
 void nvlxi_rendezvous_init(struct nvlxi_rendezvous *rendezvous, struct nvlxi_registration *registration,
-                           struct nvlxi_remote *remote, struct nvlxi_transfers *transfers,
-                           const struct nvlxi_identity *identity) {
-    nvlxi_publisher_init(&rendezvous->publisher, registration, identity);
+                           struct nvlxi_remote *remote, struct nvlxi_transfers *transfers) {
+    nvlxi_publisher_init(&rendezvous->publisher, registration);
     nvlxi_clients_init(&rendezvous->clients, remote, transfers);
     nvlxi_fetcher_init(&rendezvous->fetcher);
     remote->file_server = &rendezvous->fetcher.server;

@@ -29,8 +29,7 @@ struct nvlxi_rendezvous {
 
 /* Makes no thread and no socket. Lets `remote` fetch files. */
 void nvlxi_rendezvous_init(struct nvlxi_rendezvous *rendezvous, struct nvlxi_registration *registration,
-                           struct nvlxi_remote *remote, struct nvlxi_transfers *transfers,
-                           const struct nvlxi_identity *identity);
+                           struct nvlxi_remote *remote, struct nvlxi_transfers *transfers);
 /* Ends the thread, which may be waiting for running kernels, and all connections; the socket file is removed. */
 void nvlxi_rendezvous_free(struct nvlxi_rendezvous *rendezvous);
 

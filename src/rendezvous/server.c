@@ -242,7 +242,7 @@ static int welcome(struct nvlxi_server *server, struct connection *c) {
     c->state = role == NVLXI_PROTOCOL_SUBSCRIBER ? SUBSCRIBER : FETCHER;
     c->subscribed = c->since;
     server->subscribers += c->state == SUBSCRIBER;
-    begin_sending(c, nvlxi_protocol_put_welcome(c->head, server->publisher->identity->engine));
+    begin_sending(c, nvlxi_protocol_put_welcome(c->head, server->publisher->registration->context->identity.engine));
     return 0;
 }
 

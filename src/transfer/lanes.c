@@ -9,11 +9,10 @@
 
 #define LOOK_NS 50000u /* for which it is looked whether an event comes that may be just about to */
 
-void nvlxi_lanes_init(struct nvlxi_lane_pool *pool, size_t list_limit) {
+void nvlxi_lanes_init(struct nvlxi_lane_pool *pool, const struct nvlxi_context *context, size_t list_limit) {
+    pool->context = context;
     pthread_mutex_init(&pool->mutex, NULL);
-    pool->lists.ops = pool->ops;
-    pool->lists.device = pool->device;
-    nvlxi_list_memory_init(&pool->lists, list_limit);
+    nvlxi_list_memory_init(&pool->lists, context, list_limit);
 }
 
 /* ---- What waits for streams -------------------------------------------------------------------------- */
@@ -151,8 +150,8 @@ static int create_lane(struct nvlxi_lane_pool *pool, const struct nvlxi_lane_key
         return nvlxi_fail(NVLX_ENOMEM, "no memory for a lane");
     *made = (struct nvlxi_pooled_lane){.key = *key};
     int code = nvlxi_lane_kind(key) == NVLXI_CALLERS
-                   ? pool->ops->stream_lane(pool->device, &key->stream, &made->lane)
-                   : pool->ops->lane_create(pool->device, key->gpu, key->priority, &made->lane);
+                   ? pool->context->ops->stream_lane(pool->context->device, &key->stream, &made->lane)
+                   : pool->context->ops->lane_create(pool->context->device, key->gpu, key->priority, &made->lane);
     if (code) {
         free(made);
         return code;
@@ -203,7 +202,7 @@ static int make_event(struct nvlxi_lane_pool *pool, int gpu, struct nvlxi_pooled
     if (!made)
         return nvlxi_fail(NVLX_ENOMEM, "no memory for an event");
     made->gpu = gpu;
-    int code = pool->ops->event_create(pool->device, gpu, &made->event);
+    int code = pool->context->ops->event_create(pool->context->device, gpu, &made->event);
     if (code) {
         free(made);
         return code;
@@ -279,7 +278,7 @@ static void return_lane(struct nvlxi_lane_pool *pool, struct nvlxi_pooled_lane *
     if (lane->borrowers || nvlxi_lane_kind(&lane->key) != NVLXI_CALLERS)
         return;
     LL_DELETE(pool->lanes[NVLXI_CALLERS], lane);
-    pool->ops->stream_lane_end(lane->lane);
+    pool->context->ops->stream_lane_end(lane->lane);
     free(lane);
 }
 
@@ -316,28 +315,28 @@ static int look_for(struct nvlxi_lane_pool *pool, struct nvlxi_pooled_event *mar
     const uint64_t deadline = nvlxi_now_ns() + LOOK_NS;
     int code;
     do
-        code = pool->ops->event_query(mark->event);
+        code = pool->context->ops->event_query(mark->event);
     while (code == NVLX_EAGAIN && nvlxi_now_ns() < deadline);
     return code;
 }
 
 bool nvlxi_lanes_stream_idle(struct nvlxi_lane_pool *pool, const struct nvlxi_stream *stream) {
     struct nvlxi_lane *lane;
-    if (pool->ops->stream_lane(pool->device, stream, &lane))
+    if (pool->context->ops->stream_lane(pool->context->device, stream, &lane))
         return false;
-    const bool idle = pool->ops->lane_query(lane) == 0;
-    pool->ops->stream_lane_end(lane);
+    const bool idle = pool->context->ops->lane_query(lane) == 0;
+    pool->context->ops->stream_lane_end(lane);
     return idle;
 }
 
 /* Puts no second mark into a stream before the first has come: who asks again and again must not fill it. */
 int nvlxi_lanes_stream_done(struct nvlxi_lane_pool *pool, const struct nvlxi_stream *stream) {
     struct nvlxi_pooled_event *mark = take_mark(pool, stream->id);
-    int code = mark ? pool->ops->event_query(mark->event) : nvlxi_lanes_borrow_event(pool, stream->gpu, &mark);
+    int code = mark ? pool->context->ops->event_query(mark->event) : nvlxi_lanes_borrow_event(pool, stream->gpu, &mark);
     if (!mark)
         return code;
     if (!code)
-        code = pool->ops->stream_record(pool->device, stream, mark->event);
+        code = pool->context->ops->stream_record(pool->context->device, stream, mark->event);
     if (!code)
         code = look_for(pool, mark);
     if (code == NVLX_EAGAIN)
@@ -350,7 +349,7 @@ int nvlxi_lanes_stream_done(struct nvlxi_lane_pool *pool, const struct nvlxi_str
 static void destroy_events(struct nvlxi_lane_pool *pool, struct nvlxi_pooled_event *events) {
     struct nvlxi_pooled_event *event, *next;
     LL_FOREACH_SAFE(events, event, next) {
-        pool->ops->event_destroy(event->event);
+        pool->context->ops->event_destroy(event->event);
         free(event);
     }
 }
@@ -359,7 +358,7 @@ void nvlxi_lanes_free(struct nvlxi_lane_pool *pool) {
     struct nvlxi_pooled_lane *lane, *next;
     for (int kind = NVLXI_FREE; kind <= NVLXI_ORDERED; kind++) { /* the others have been given back */
         LL_FOREACH_SAFE(pool->lanes[kind], lane, next) {
-            pool->ops->lane_destroy(lane->lane);
+            pool->context->ops->lane_destroy(lane->lane);
             free(lane);
         }
     }

@@ -24,7 +24,6 @@
 
 #include <pthread.h>
 
-#include "device/device.h"
 #include "transfer/list_memory.h"
 
 #define NVLXI_LANES_MAX         4   /* of one kind, free */
@@ -64,8 +63,7 @@ struct nvlxi_pooled_event {
 };
 
 struct nvlxi_lane_pool {
-    const struct nvlxi_device_ops *ops;
-    struct nvlxi_device *device;
+    const struct nvlxi_context *context;
     pthread_mutex_t mutex;
     struct nvlxi_pooled_lane *lanes[NVLXI_LANE_KINDS]; /* all, callers' streams as long as they are borrowed */
     struct nvlxi_pooled_event *events;                 /* idle */
@@ -76,7 +74,7 @@ struct nvlxi_lane_pool {
 /* Before and after a fork. */
 void nvlxi_lanes_fork(enum nvlxi_fork_phase phase);
 
-void nvlxi_lanes_init(struct nvlxi_lane_pool *pool, size_t list_limit);
+void nvlxi_lanes_init(struct nvlxi_lane_pool *pool, const struct nvlxi_context *context, size_t list_limit);
 /* Everything has been given back. */
 void nvlxi_lanes_free(struct nvlxi_lane_pool *pool);
 

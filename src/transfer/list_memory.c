@@ -33,7 +33,8 @@ static struct nvlxi_list_extent *extent_of(struct nvlxi_chunk *chunk) {
     return nvlxi_container_of(chunk, struct nvlxi_list_extent, chunk);
 }
 
-void nvlxi_list_memory_init(struct nvlxi_list_memory *memory, size_t limit) {
+void nvlxi_list_memory_init(struct nvlxi_list_memory *memory, const struct nvlxi_context *context, size_t limit) {
+    memory->context = context;
     memory->limit = limit;
     pthread_mutex_init(&memory->mutex, NULL);
 }
@@ -139,7 +140,7 @@ static int add_block(struct nvlxi_list_memory *memory, size_t bytes) {
     struct nvlxi_list_extent *extent = malloc(sizeof *extent);
     if (!extent)
         return nvlxi_fail(NVLX_ENOMEM, "no memory for a list of fragments");
-    int code = memory->ops->list_alloc(memory->device, bytes, &start);
+    int code = memory->context->ops->list_alloc(memory->context->device, bytes, &start);
     if (code) {
         free(extent);
         return code;
@@ -177,7 +178,7 @@ void nvlxi_list_memory_free(struct nvlxi_list_memory *memory) {
         }
     }
     DL_FOREACH_SAFE(memory->free, extent, next) { /* each is a whole block now */
-        memory->ops->list_free(memory->device, extent->start);
+        memory->context->ops->list_free(memory->context->device, extent->start);
         free(extent);
     }
     pthread_mutex_destroy(&memory->mutex);

@@ -11,7 +11,7 @@
 
 #include <pthread.h>
 
-#include "device/device.h"
+#include "device/context.h"
 #include "transfer/plan.h"
 
 #define NVLXI_CHUNK_SIZES 3
@@ -22,8 +22,7 @@
 struct nvlxi_list_extent;
 
 struct nvlxi_list_memory {
-    const struct nvlxi_device_ops *ops;
-    struct nvlxi_device *device;
+    const struct nvlxi_context *context;
     size_t limit; /* of the bytes of all blocks */
     pthread_mutex_t mutex;
     struct nvlxi_chunk *idle[2][NVLXI_CHUNK_SIZES]; /* for the host, for kernels */
@@ -31,7 +30,7 @@ struct nvlxi_list_memory {
     size_t block_bytes, taken_bytes; /* taken: by chunks for kernels, idle ones too */
 };
 
-void nvlxi_list_memory_init(struct nvlxi_list_memory *memory, size_t limit);
+void nvlxi_list_memory_init(struct nvlxi_list_memory *memory, const struct nvlxi_context *context, size_t limit);
 /* All chunks have been given back. */
 void nvlxi_list_memory_free(struct nvlxi_list_memory *memory);
 

@@ -123,7 +123,7 @@ struct share {
 
 static uint32_t budget_of(const struct nvlxi_lane_pool *pool, int gpu, uint32_t max_sms) {
     struct nvlxi_gpu_limits limits;
-    if (!max_sms || pool->ops->limits(pool->device, gpu, &limits))
+    if (!max_sms || pool->context->ops->limits(pool->context->device, gpu, &limits))
         return max_sms;
     return (uint32_t)nvlxi_max(nvlxi_min(max_sms, limits.sms), 1);
 }
@@ -225,7 +225,7 @@ static int borrow_kernel_leg(struct nvlxi_lane_pool *pool, const struct nvlxi_te
 /* Those that the GPU does not have make no lanes of their own. */
 static int priority_on(const struct nvlxi_lane_pool *pool, int gpu, int priority) {
     struct nvlxi_gpu_limits limits;
-    if (!priority || pool->ops->limits(pool->device, gpu, &limits))
+    if (!priority || pool->context->ops->limits(pool->context->device, gpu, &limits))
         return 0;
     return priority > limits.priority_least  ? limits.priority_least
            : priority < limits.priority_most ? limits.priority_most
@@ -288,10 +288,10 @@ int nvlxi_submit_follow(struct nvlxi_lane_pool *pool, const struct nvlxi_legs *l
     int code = nvlxi_lanes_borrow_event(pool, stream->gpu, &event);
     if (code)
         return code;
-    code = pool->ops->stream_record(pool->device, stream, event->event);
+    code = pool->context->ops->stream_record(pool->context->device, stream, event->event);
     for (uint32_t i = 0; i < legs->count && !code; i++)
         if (!is_in_stream(&legs->leg[i]))
-            code = pool->ops->lane_wait(legs->leg[i].lane->lane, event->event);
+            code = pool->context->ops->lane_wait(legs->leg[i].lane->lane, event->event);
     nvlxi_lanes_return_event(pool, event);
     return code;
 }
@@ -305,14 +305,15 @@ static int copy_one(const struct nvlxi_lane_pool *pool, struct nvlxi_lane *lane,
                                     .length = fragment->length,
                                     .destination_gpu = to,
                                     .source_gpu = from};
-    return pool->ops->copy(lane, &copy);
+    return pool->context->ops->copy(lane, &copy);
 }
 
 static int submit_slice(const struct nvlxi_lane_pool *pool, const struct nvlxi_group *group, struct nvlxi_lane *lane,
                         const struct nvlxi_fragment *list, uint64_t count) {
     const bool read = group->opcode == NVLX_OP_READ;
     const int to = read ? group->gpu : group->remote_gpu, from = read ? group->remote_gpu : group->gpu;
-    return count == 1 ? copy_one(pool, lane, list, to, from) : pool->ops->copy_list(lane, list, count, to, from);
+    return count == 1 ? copy_one(pool, lane, list, to, from)
+                      : pool->context->ops->copy_list(lane, list, count, to, from);
 }
 
 /* Gives the lanes slices in turn, so that all are busy from the start. */
@@ -366,7 +367,7 @@ static int submit_kernels(const struct nvlxi_lane_pool *pool, const struct nvlxi
         if (!kernel.part_count)
             return 0;
         kernel.overlaps = leg->kernels > 0 && !sms;
-        int code = pool->ops->copy_kernel(leg->lane->lane, &kernel);
+        int code = pool->context->ops->copy_kernel(leg->lane->lane, &kernel);
         if (code)
             return code;
         leg->kernels++;
@@ -407,11 +408,11 @@ int nvlxi_submit_end(struct nvlxi_lane_pool *pool, const struct nvlxi_legs *legs
     for (uint32_t i = legs->count; i-- > 0;) {
         struct nvlxi_leg *leg = &legs->leg[i];
         recount(pool, leg);
-        int code = pool->ops->event_record(leg->lane->lane, leg->event->event);
+        int code = pool->context->ops->event_record(leg->lane->lane, leg->event->event);
         leg->unrecorded = code != 0;
         if (!code && stream && !is_in_stream(leg))
-            code = leg == first ? pool->ops->stream_wait(pool->device, stream, leg->event->event)
-                                : pool->ops->lane_wait(first->lane->lane, leg->event->event);
+            code = leg == first ? pool->context->ops->stream_wait(pool->context->device, stream, leg->event->event)
+                                : pool->context->ops->lane_wait(first->lane->lane, leg->event->event);
         failure = failure ? failure : code;
     }
     return failure;
@@ -420,7 +421,8 @@ int nvlxi_submit_end(struct nvlxi_lane_pool *pool, const struct nvlxi_legs *legs
 int nvlxi_submit_poll(struct nvlxi_lane_pool *pool, struct nvlxi_legs *legs) {
     while (legs->done < legs->count) {
         const struct nvlxi_leg *leg = &legs->leg[legs->done];
-        int code = leg->unrecorded ? pool->ops->lane_query(leg->lane->lane) : pool->ops->event_query(leg->event->event);
+        int code = leg->unrecorded ? pool->context->ops->lane_query(leg->lane->lane)
+                                   : pool->context->ops->event_query(leg->event->event);
         if (code == NVLX_EAGAIN)
             return code;
         legs->done++;

@@ -11,9 +11,10 @@
 #define TOO_LONG          2 /* what start returns for such a list, see there */
 #define BY_KERNELS        3 /* likewise: plan it for kernels alone */
 
-void nvlxi_transfers_init(struct nvlxi_transfers *transfers, size_t list_limit) {
+void nvlxi_transfers_init(struct nvlxi_transfers *transfers, const struct nvlxi_context *context, size_t list_limit) {
+    transfers->context = context;
     pthread_mutex_init(&transfers->mutex, NULL);
-    nvlxi_lanes_init(&transfers->pool, list_limit);
+    nvlxi_lanes_init(&transfers->pool, context, list_limit);
 }
 
 /* ---- Request objects and scratch memory -------------------------------------------------------------- */
@@ -189,14 +190,14 @@ static int map_missing(const struct nvlxi_validation *check, uint32_t flags, str
 
 static int check_and_enter(struct nvlxi_transfers *t, const struct nvlxi_admission *a) {
     struct nvlxi_validated *checked = &a->check->checked;
-    nvlxi_tables_read(t->tables);
+    nvlxi_tables_read(t->context->tables);
     int code = nvlxi_validate(a->check, t->registration, a->ops, a->count, a->plan, a->needs);
     if (!code)
         code = a->portions ? nvlxi_plan_begin(a->plan, checked) : nvlxi_plan_all(a->plan, checked);
     if (!code)
         code = a->enter(a->holder);
     const bool worn = nvlxi_intervals_misses(&t->registration->ranges);
-    nvlxi_tables_read_end(t->tables);
+    nvlxi_tables_read_end(t->context->tables);
     if (worn)
         nvlxi_registration_renew(t->registration);
     return code;
@@ -320,7 +321,7 @@ static int tell_too_long(const struct nvlxi_plan *plan) {
 static int start(struct nvlx_request *request, struct start *how) {
     struct nvlxi_lane_pool *pool = &request->transfers->pool;
     struct nvlxi_stream *stream = how->stream ? &how->found : NULL;
-    int code = stream ? pool->ops->stream_find(pool->device, how->stream, stream) : 0;
+    int code = stream ? pool->context->ops->stream_find(pool->context->device, how->stream, stream) : 0;
     how->terms.stream = stream;
     if (!code && stream)
         code = choose_order(pool, how);

@@ -27,7 +27,7 @@
 struct nvlxi_transfers {
     struct nvlx_engine *engine;
     struct nvlxi_registration *registration;
-    struct nvlxi_tables *tables;
+    const struct nvlxi_context *context;
     uint32_t max_requests;
     uint32_t mechanism, max_sms; /* of transfers that do not say; max_sms 0: as the plan's groups say */
     pthread_mutex_t mutex;
@@ -68,7 +68,7 @@ struct nvlx_prepared {
     struct nvlx_prepared *prev, *next;
 };
 
-void nvlxi_transfers_init(struct nvlxi_transfers *transfers, size_t list_limit);
+void nvlxi_transfers_init(struct nvlxi_transfers *transfers, const struct nvlxi_context *context, size_t list_limit);
 /* Waits for all in flight; frees all requests and prepared lists. */
 void nvlxi_transfers_free(struct nvlxi_transfers *transfers);
 

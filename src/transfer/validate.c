@@ -229,7 +229,7 @@ static int use_run(struct list *list, struct nvlxi_route *route, uint32_t run, u
  * another GPU. */
 static int kernels_reach(const struct nvlxi_registration *registration, int gpu, int remote_gpu, bool *reach) {
     struct nvlxi_gpu_limits limits;
-    int code = registration->ops->limits(registration->device, gpu, &limits);
+    int code = registration->context->ops->limits(registration->context->device, gpu, &limits);
     if (!code)
         *reach = limits.sms && gpu == remote_gpu;
     return code;

@@ -169,13 +169,12 @@ static void followers_are_told(void) {
 
 static struct nvlxi_registration registration;
 static struct nvlxi_tables tables;
+static struct nvlxi_context context = {.ops = &nvlxi_device_host, .tables = &tables};
 
 static void begin_registration(void) {
     nvlxi_tables_init(&tables);
-    registration.ops = &nvlxi_device_host;
-    registration.tables = &tables;
-    OK(nvlxi_device_host.open(NULL, 0, &registration.device));
-    OK(nvlxi_registration_init(&registration));
+    OK(nvlxi_device_host.open(NULL, 0, &context.device));
+    OK(nvlxi_registration_init(&registration, &context));
     EQUAL(NVLXI_REGIONS_MAX, registration.limits.regions);
     EQUAL(NVLXI_SEGMENTS_MAX, registration.limits.segments);
     EQUAL(NVLXI_TEXT_MAX, registration.limits.text);
@@ -184,7 +183,7 @@ static void begin_registration(void) {
 static char *allocate_segment(void) {
     const struct nvlxi_alloc alloc = {.length = SIZE, .kind = NVLXI_KIND_CUDA_MALLOC};
     void *memory;
-    OK(nvlxi_device_host.alloc(registration.device, &alloc, &memory));
+    OK(nvlxi_device_host.alloc(context.device, &alloc, &memory));
     return memory;
 }
 
@@ -222,7 +221,7 @@ static char *text_of_all(size_t *length) {
 
 static void end_registration(void) {
     nvlxi_registration_free(&registration);
-    nvlxi_device_host.close(registration.device);
+    nvlxi_device_host.close(context.device);
     nvlxi_tables_destroy(&tables);
 }
 

@@ -34,7 +34,7 @@ static void check(int code, const char *what) {
 }
 
 struct bench {
-    struct nvlxi_device *device;
+    struct nvlxi_context context;
     struct nvlxi_tables tables;
     struct nvlxi_registration registration;
     struct nvlxi_remote remote;
@@ -43,23 +43,20 @@ struct bench {
 };
 
 static void open_device(struct bench *bench) {
-    struct nvlxi_identity identity;
-    check(nvlxi_device_host.open(NULL, 0, &bench->device), "open");
-    check(nvlxi_identity_make(&identity), "identity");
+    check(nvlxi_device_host.open(NULL, 0, &bench->context.device), "open");
+    check(nvlxi_identity_make(&bench->context.identity), "identity");
     nvlxi_tables_init(&bench->tables);
-    bench->registration.ops = bench->remote.ops = &nvlxi_device_host;
-    bench->registration.device = bench->remote.device = bench->device;
-    bench->registration.tables = bench->remote.tables = &bench->tables;
-    check(nvlxi_device_host.count(&bench->remote.gpus), "count");
-    check(nvlxi_registration_init(&bench->registration), "registration");
-    check(nvlxi_remote_init(&bench->remote, &identity), "remote");
+    bench->context.ops = &nvlxi_device_host;
+    bench->context.tables = &bench->tables;
+    check(nvlxi_registration_init(&bench->registration, &bench->context), "registration");
+    check(nvlxi_remote_init(&bench->remote, &bench->context), "remote");
 }
 
 /* Aligned as cudaMalloc aligns what is large. */
 static void *allocate(const struct bench *bench) {
     const struct nvlxi_alloc alloc = {.length = SIZE + ALIGNMENT, .kind = NVLXI_KIND_CUDA_MALLOC};
     void *memory;
-    check(nvlxi_device_host.alloc(bench->device, &alloc, &memory), "alloc");
+    check(nvlxi_device_host.alloc(bench->context.device, &alloc, &memory), "alloc");
     return (char *)memory + -(uintptr_t)memory % ALIGNMENT;
 }
 
@@ -68,7 +65,7 @@ static void *allocate(const struct bench *bench) {
 static void open_peer(struct bench *bench) {
     struct nvlx_region_options options;
     struct nvlx_region *region;
-    struct nvlxi_descriptor descriptor = {.backend = "host", .identity = bench->remote.identity};
+    struct nvlxi_descriptor descriptor = {.backend = "host", .identity = bench->context.identity};
     char *text;
     size_t length;
     nvlx_region_options_init(&options);

@@ -12,6 +12,7 @@
 #define PEERS     20
 #define IDLE_MOST 8 /* routes that a list does not use and that are kept even so */
 
+static struct nvlxi_context context;
 static struct nvlxi_registration registration;
 static struct nvlxi_remote remote;
 static struct nvlxi_validation *check;
@@ -35,22 +36,19 @@ static void give_chunk(void *context, struct nvlxi_chunk *chunk) {
 static void begin(void) {
     static struct nvlxi_tables tables;
     const struct nvlxi_alloc alloc = {.length = SIZE, .kind = NVLXI_KIND_CUDA_MALLOC};
-    struct nvlxi_identity identity;
     struct nvlx_region_options options;
     struct nvlx_region *region;
     nvlxi_tables_init(&tables);
-    OK(nvlxi_identity_make(&identity));
-    OK(nvlxi_device_host.open(NULL, 0, &registration.device));
-    remote.device = registration.device;
-    registration.ops = remote.ops = &nvlxi_device_host;
-    registration.tables = remote.tables = &tables;
-    OK(nvlxi_device_host.count(&remote.gpus));
-    OK(nvlxi_registration_init(&registration));
-    OK(nvlxi_remote_init(&remote, &identity));
-    OK(nvlxi_device_host.alloc(registration.device, &alloc, (void **)&memory));
+    OK(nvlxi_identity_make(&context.identity));
+    OK(nvlxi_device_host.open(NULL, 0, &context.device));
+    context.ops = &nvlxi_device_host;
+    context.tables = &tables;
+    OK(nvlxi_registration_init(&registration, &context));
+    OK(nvlxi_remote_init(&remote, &context));
+    OK(nvlxi_device_host.alloc(context.device, &alloc, (void **)&memory));
     nvlx_region_options_init(&options);
     OK(nvlxi_registration_add(&registration, (uint64_t)(uintptr_t)memory, SIZE, &options, &region));
-    struct nvlxi_descriptor descriptor = {.backend = "host", .identity = identity};
+    struct nvlxi_descriptor descriptor = {.backend = "host", .identity = context.identity};
     OK(nvlxi_registration_records(&registration, &descriptor));
     OK(nvlxi_descriptor_encode(&descriptor, &text, &text_length));
     nvlxi_registration_records_free(&descriptor);
