@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* Copies structs of the public interface in and out, by their users' size. SPDX-License-Identifier: Apache-2.0 */
 #include "api/abi.h"
 
 #include <string.h>

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* How functions fail: texts of codes, a thread's last error, what is logged. SPDX-License-Identifier: Apache-2.0 */
 #include "base/error.h"
 
 #include <errno.h>

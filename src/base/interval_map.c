@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* The lookup table of ranges: inserts, removes and finds their pieces. SPDX-License-Identifier: Apache-2.0 */
 #include "base/interval_map.h"
 
 #include <inttypes.h>

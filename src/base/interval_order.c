@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* Ids in the order of their starts, in leaves: searched, inserted, removed. SPDX-License-Identifier: Apache-2.0 */
 #include "base/interval_order.h"
 
 #include <stdbool.h>

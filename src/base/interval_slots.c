@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* Chooses the bits of an address that lead to a slot, and fills the slots. SPDX-License-Identifier: Apache-2.0 */
 #include "base/interval_slots.h"
 
 #include <stdlib.h>

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+// Finds regions by their names. SPDX-License-Identifier: Apache-2.0
 #include "descriptor/name_index.h"
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: Apache-2.0
+// The words of the format: kinds and hexadecimal numbers, read and written. SPDX-License-Identifier: Apache-2.0
 #include "descriptor/words.h"
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* Refuses to open legacy handles whose owner could be taken for this process. SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
 #include "device/owner.h"
 

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* Asks the device which allocations lie under a range of addresses. SPDX-License-Identifier: Apache-2.0 */
 #include "local/extents.h"
 
 #include <inttypes.h>

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* Registers and unregisters regions, and keeps the lookup table of local memory. SPDX-License-Identifier: Apache-2.0 */
 #include "local/registration.h"
 
 #include <inttypes.h>

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* Joins a peer's adjacent segments into runs. SPDX-License-Identifier: Apache-2.0 */
 #include "remote/run.h"
 
 #include <stdlib.h>

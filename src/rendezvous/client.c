@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* Connects to peers, and applies what they send as long as they are followed. SPDX-License-Identifier: Apache-2.0 */
 #include "rendezvous/client.h"
 
 #include <stdio.h>

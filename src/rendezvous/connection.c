@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* Sockets: addresses, messages that come piece by piece, a client's calls. SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
 #include "rendezvous/connection.h"
 

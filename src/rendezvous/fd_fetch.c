@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* Fetches the file descriptors of a peer's segments from where the peer serves. SPDX-License-Identifier: Apache-2.0 */
 #include "rendezvous/fd_fetch.h"
 
 #include <inttypes.h>

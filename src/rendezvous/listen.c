@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* Makes a listening socket and its file, and admits who may come in. SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
 #include "rendezvous/listen.h"
 

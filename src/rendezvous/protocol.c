@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* Writes the messages of the rendezvous, and checks those that are read. SPDX-License-Identifier: Apache-2.0 */
 #include "rendezvous/protocol.h"
 
 #include <assert.h>

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* Makes the text of this engine's descriptor. SPDX-License-Identifier: Apache-2.0 */
 #include "rendezvous/publisher.h"
 
 #include <stdio.h>

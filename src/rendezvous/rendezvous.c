@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* The service thread: what starts it, wakes it up, and ends it. SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
 #include "rendezvous/rendezvous.h"
 

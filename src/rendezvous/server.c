@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* Serves the descriptor and files to all connections, and waits for none. SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
 #include "rendezvous/server.h"
 

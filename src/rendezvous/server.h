@@ -2,15 +2,16 @@
  *
  * SPDX-License-Identifier: Apache-2.0
  *
- * Used by the service thread alone, but for opening, for closing when the thread has ended, and for
+ * Only the service thread uses it, except for opening, for closing when the thread has ended, and for
  * nvlxi_server_changed. Never waits for a client. The states of a connection:
  *
- *     STRANGER     admitted; its HELLO must be complete 5 s after it came
- *     SUBSCRIBER   is sent the descriptor, and the newest one after each change. Asks for files, one ASK after the
- * other: the next is not read before all files of the one before are sent, or denied (fd_give.h). From ASK to
- * DONE it is `mapping`: it gets no text, at most for 1 s without progress FETCHER      sends one FETCH at a time; the
- * next is not read before all its files are sent (gone)       closed: by its end, by a message that is not proper, or
- * since it stalled: 30 s without progress where something is to be sent or, from a fetcher, to be received
+ * - STRANGER: admitted. Its HELLO must be complete 5 s after it came.
+ * - SUBSCRIBER: is sent the descriptor, and the newest one after each change. It asks for files, one ASK after the
+ *   other: the next is not read before all files of the one before are sent, or denied (fd_give.h). From ASK to DONE
+ *   it is `mapping`: it gets no text, at most for 1 s without progress.
+ * - FETCHER: sends one FETCH at a time. The next is not read before all its files are sent.
+ * - (gone): closed by its end, by a message that is not proper, or since it stalled: 30 s without progress where
+ *   something is to be sent or, from a fetcher, to be received.
  *
  * Invariants: a message is begun only when the one before is sent whole, so that a slow reader skips to the newest
  * text; a subscriber hears that something was withdrawn before it is denied for that; `text` is held once for the

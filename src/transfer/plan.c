@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* Joins fragments, cuts them into pieces, and chooses who carries them. SPDX-License-Identifier: Apache-2.0 */
 #include "transfer/plan.h"
 
 #include <stdlib.h>

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* Borrows lanes for a plan, and issues its copies on them. SPDX-License-Identifier: Apache-2.0 */
 #include "transfer/submit.h"
 
 #include <inttypes.h>

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* The way of a list: validate, map what is missing, plan, enter, submit. SPDX-License-Identifier: Apache-2.0 */
 #include "transfer/transfer.h"
 
 #include <inttypes.h>

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* Validates ops that lie in the same two pieces, several at a time. SPDX-License-Identifier: Apache-2.0 */
 #include "transfer/validate_batch.h"
 
 #include <stdbool.h>

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* Makes and recognises the sealed files that are the host backend's memory. SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
 #include "device/host/file.h"
 
