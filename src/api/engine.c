@@ -489,7 +489,7 @@ int nvlx_peer_find(struct nvlx_peer *peer, const char *name, uint64_t *address, 
 static int map_peer(struct nvlx_peer *peer, int gpu, uint64_t address, uint64_t length) {
     int code = check_peer(peer);
     if (!code)
-        code = nvlxi_peer_map_range(peer, gpu, address, length);
+        code = nvlxi_mapping_open_range(peer, gpu, address, length);
     if (!code)
         peer->engine->context.ops->load(peer->engine->context.device, gpu);
     return code;

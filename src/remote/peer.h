@@ -1,19 +1,12 @@
-/* Peers and mappings: an address of a peer -> where this process sees the same byte.
+/* Peers, and what is known of them: an address of a peer -> where this process sees the same byte.
  *
  * SPDX-License-Identifier: Apache-2.0
  *
  * What is known of a peer is a table, made from one descriptor and replaced as a whole by the next: the lookup table of
- * its regions, and for each local GPU the place where each run (run.h) is mapped. A mapping belongs to the peer, is
- * keyed by run (base and serial) and local GPU, and outlives the table. Its states:
- *
- *     PENDING   one thread opens it, without a lock; others who need it wait for the outcome, and share it
- *     READY     open; its offset is published in the peer's table, and transfers pin it while they are in flight
- *     RETIRED   the peer withdrew the run: not in the table any more; closed as soon as nothing pins it, in
- *               update or close of the peer
+ * its regions, and for each local GPU the place where each run (run.h) is mapped (mapping.h).
  *
  * `mutex` guards the mappings of all peers. `tables`, which is the engine's, is held for reading by who looks up and
- * pins, for writing by who swaps a peer's table. Order: mutex, then tables. Offsets are published atomically: a reader
- * finds an old one or none. */
+ * pins, for writing by who swaps a peer's table. Order: mutex, then tables. */
 #ifndef NVLXI_REMOTE_PEER_H
 #define NVLXI_REMOTE_PEER_H
 
@@ -21,7 +14,6 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
-#include "base/hash.h"
 #include "base/interval_map.h"
 #include "descriptor/descriptor.h"
 #include "device/context.h"
@@ -30,27 +22,6 @@
 
 #define NVLXI_UNMAPPED    UINT64_MAX /* in place of an offset */
 #define NVLXI_DEVICES_MAX 256        /* distinct GPUs that peers may name */
-
-struct nvlxi_mapping_key {
-    uint64_t base, serial; /* of the run, as the peer calls it */
-    uint64_t gpu;          /* local GPU that it is opened on */
-};
-
-struct nvlxi_mapping {
-    struct nvlxi_mapping_key key;
-    int memory_gpu;                    /* to be named as holder in copies: key.gpu, but the true one within a process */
-    struct nvlxi_opening_try *opening; /* while PENDING */
-    uint64_t address;                  /* where it is mapped */
-    uint64_t size;                     /* of the run when it was opened, as read_only */
-    bool read_only;
-    bool ready, foreign;          /* foreign: opened by the device, so to be closed by it */
-    struct nvlxi_allocation *own; /* of this very process: what must still be there; else NULL */
-    size_t own_count;
-    atomic_uint pins; /* requests in flight, and prepared lists, that use it */
-    atomic_bool retired;
-    struct nvlxi_mapping *next; /* in the list of retired ones */
-    UT_hash_handle hh;
-};
 
 struct nvlxi_view {                 /* the runs as one local GPU sees them */
     _Atomic uint64_t *offset;       /* [runs]: mapped address - base, or NVLXI_UNMAPPED */
@@ -107,10 +78,6 @@ struct nvlx_peer {
 int nvlxi_remote_init(struct nvlxi_remote *remote, const struct nvlxi_context *context);
 void nvlxi_remote_free(struct nvlxi_remote *remote);
 
-/* A descriptor's table: no run is mapped. Of another machine's or backend's there is none. */
-int nvlxi_peer_table_make(struct nvlxi_remote *remote, const char *text, size_t length, struct nvlxi_peer_table **made);
-void nvlxi_peer_table_free(struct nvlxi_remote *remote, struct nvlxi_peer_table *table);
-
 int nvlxi_peer_open(struct nvlxi_remote *remote, const char *text, size_t length, struct nvlx_peer **peer);
 int nvlxi_peer_update(struct nvlx_peer *peer, const char *text, size_t length);
 int nvlxi_peer_find(struct nvlx_peer *peer, const char *name, uint64_t *address, uint64_t *length);
@@ -128,24 +95,5 @@ int nvlxi_peer_test(const struct nvlx_peer *peer);
 
 /* The generation of the newest descriptor that is known. */
 uint64_t nvlxi_peer_generation(struct nvlx_peer *peer);
-
-/* In the exporter's own process the pointer itself is the mapping: it must still be to the memory that was exported.
- * NVLX_ESTALE. Nothing to check for other mappings. */
-int nvlxi_mapping_check(const struct nvlxi_remote *remote, const struct nvlxi_mapping *mapping);
-
-struct nvlxi_patience { /* with peers that change meanwhile; starts zeroed */
-    unsigned tries;
-    uint64_t deadline;
-};
-
-/* Opens, or finds open, the mapping of one run on a GPU, and publishes it. Called without a lock. NVLX_EAGAIN (not
- * logged): the peer's table was replaced meanwhile, and the run is not in it: what is wanted may be in another run
- * now, or withdrawn, which the new table tells. Each such try needs a change of its own. Peers that are followed hold
- * theirs back while they give out files (protocol.h), so that one that is under way ends well; nvlxi_peer_map_again
- * bounds the rest: 0 to try again, or NVLX_ETIMEDOUT. */
-int nvlxi_peer_map_run(struct nvlx_peer *peer, int gpu, uint64_t base, uint64_t serial);
-int nvlxi_peer_map_again(struct nvlxi_patience *patience);
-/* The same for all runs under a range of registered addresses. */
-int nvlxi_peer_map_range(struct nvlx_peer *peer, int gpu, uint64_t address, uint64_t length);
 
 #endif

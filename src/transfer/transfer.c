@@ -181,9 +181,9 @@ static int map_missing(const struct nvlxi_validation *check, uint32_t flags, str
             check->missing_count);
     for (size_t i = 0; i < check->missing_count && !code; i++) {
         const struct nvlxi_missing *missing = &check->missing[i];
-        code = nvlxi_peer_map_run(missing->peer, missing->gpu, missing->base, missing->serial);
+        code = nvlxi_mapping_open(missing->peer, missing->gpu, missing->base, missing->serial);
         if (code == NVLX_EAGAIN)
-            code = nvlxi_peer_map_again(patience);
+            code = nvlxi_mapping_try_again(patience);
     }
     return code;
 }
@@ -444,7 +444,7 @@ static int check_post(const struct nvlx_prepared *prepared) {
             code = nvlxi_fail(NVLX_ESTALE, "the peer has withdrawn segment 0x%" PRIx64 " of the prepared list",
                               needs->mappings[i]->key.base);
         else if (needs->mappings[i]->own)
-            code = nvlxi_mapping_check(needs->peers[0]->remote, needs->mappings[i]);
+            code = nvlxi_mapping_check(prepared->transfers->context, needs->mappings[i]);
     }
     return code;
 }

@@ -213,7 +213,7 @@ static int use_run(struct list *list, struct nvlxi_route *route, uint32_t run, u
         return 0;
     if (*offset == NVLXI_UNMAPPED) {
         code = note_missing(list->check, route, &route->table->runs.run[run]);
-    } else if (!(code = nvlxi_mapping_check(route->peer->remote, route->view->mapping[run]))) {
+    } else if (!(code = nvlxi_mapping_check(route->peer->remote->context, route->view->mapping[run]))) {
         code = grow(&needs->mappings, &needs->mapping_capacity, needs->mapping_count + 1, sizeof(*needs->mappings));
         if (!code)
             code = nvlxi_borders_note(&list->check->checked.borders, route->view->mapping[run]->address);

@@ -12,7 +12,7 @@
 #define NVLXI_TRANSFER_VALIDATE_H
 
 #include "local/registration.h"
-#include "remote/peer.h"
+#include "remote/mapping.h"
 #include "transfer/plan.h"
 
 struct nvlxi_use { /* local bytes; the list touches at least one of them, and none that is in no use (uses.h) */

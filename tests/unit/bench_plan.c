@@ -79,7 +79,7 @@ static void open_peer(struct bench *bench) {
     check(nvlxi_descriptor_encode(&descriptor, &text, &length), "encode");
     check(nvlxi_peer_open(&bench->remote, text, length, &bench->peer), "peer_open");
     for (int i = 0; i < REGIONS; i++)
-        check(nvlxi_peer_map_range(bench->peer, 0, (uint64_t)(uintptr_t)bench->memory[i], SIZE), "map");
+        check(nvlxi_mapping_open_range(bench->peer, 0, (uint64_t)(uintptr_t)bench->memory[i], SIZE), "map");
     bench->peer->same_process = false;
     nvlxi_registration_records_free(&descriptor);
     free(text);

@@ -59,7 +59,7 @@ static void begin(void) {
 static struct nvlx_peer *open_own(void) {
     struct nvlx_peer *peer;
     OK(nvlxi_peer_open(&remote, text, text_length, &peer));
-    OK(nvlxi_peer_map_range(peer, 0, (uint64_t)(uintptr_t)memory, SIZE));
+    OK(nvlxi_mapping_open_range(peer, 0, (uint64_t)(uintptr_t)memory, SIZE));
     return peer;
 }
 

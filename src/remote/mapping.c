@@ -1,0 +1,342 @@
+/* Opens what peers share, once, and closes it when nothing uses it. SPDX-License-Identifier: Apache-2.0 */
+#include "remote/mapping.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <utlist.h>
+
+#include "base/error.h"
+
+#define MAP_TRIES       32 /* to map what changes meanwhile, at least ... */
+#define MAP_PATIENCE_NS INT64_C(10000000000)
+
+/* ---- READY -> RETIRED -> closed ------------------------------------------------------------------------- */
+
+bool nvlxi_mapping_publish(const struct nvlxi_peer_table *table, struct nvlxi_mapping *mapping) {
+    const struct nvlxi_run *run = nvlxi_runs_find(&table->runs, mapping->key.base, mapping->key.serial);
+    if (!run || run->size != mapping->size || run->read_only != mapping->read_only)
+        return false;
+    const struct nvlxi_view *view = &table->views[mapping->key.gpu];
+    const size_t index = (size_t)(run - table->runs.run);
+    view->mapping[index] = mapping; /* NOLINT(clang-analyzer-core.NullDereference): the GPU is one of the views' */
+    atomic_store_explicit(&view->offset[index], mapping->address - run->base, memory_order_release);
+    return true;
+}
+
+void nvlxi_mapping_retire(struct nvlx_peer *peer, struct nvlxi_mapping *mapping) {
+    HASH_DEL(peer->mappings, mapping);
+    atomic_store(&mapping->retired, true);
+    LL_PREPEND(peer->retired, mapping);
+}
+
+static int close_mapping(struct nvlx_peer *peer, struct nvlxi_mapping *mapping) {
+    struct nvlxi_remote *r = peer->remote;
+    int code =
+        mapping->foreign ? r->context->ops->unmap(r->context->device, (int)mapping->key.gpu, mapping->address) : 0;
+    atomic_fetch_sub(&r->mappings, 1);
+    free(mapping->own);
+    free(mapping);
+    return code;
+}
+
+int nvlxi_mappings_close(struct nvlx_peer *peer) {
+    struct nvlxi_remote *r = peer->remote;
+    struct nvlxi_mapping *mapping, *next, *pinned = NULL, *closing = NULL;
+    int code = 0;
+    pthread_mutex_lock(&r->mutex);
+    LL_FOREACH_SAFE(peer->retired, mapping, next) {
+        if (atomic_load(&mapping->pins))
+            LL_PREPEND(pinned, mapping);
+        else
+            LL_PREPEND(closing, mapping);
+    }
+    peer->retired = pinned;
+    pthread_mutex_unlock(&r->mutex);
+    LL_FOREACH_SAFE(closing, mapping, next) {
+        int failed = close_mapping(peer, mapping);
+        code = code ? code : failed;
+    }
+    return code;
+}
+
+/* ---- Opening: PENDING -> READY ------------------------------------------------------------------------- */
+
+/* What a mapping is opened from: a copy, since the table may be replaced meanwhile. */
+struct opening {
+    struct nvlxi_descriptor owner; /* identity and address, no segments or regions */
+    struct nvlxi_segment_record *segments;
+    size_t count;
+    uint64_t size; /* of all */
+    bool read_only;
+};
+
+static int fail_freed(uint64_t base) {
+    return nvlxi_fail(NVLX_ESTALE, "segment 0x%" PRIx64 " of this process was freed", base);
+}
+
+static int check_alive(const struct nvlxi_context *context, const struct nvlxi_allocation *own) {
+    int code = context->ops->alive(context->device, own);
+    return code == NVLX_ESTALE ? fail_freed(own->base) : code;
+}
+
+int nvlxi_mapping_check(const struct nvlxi_context *context, const struct nvlxi_mapping *mapping) {
+    int code = 0;
+    for (size_t i = 0; i < mapping->own_count && !code; i++)
+        code = check_alive(context, &mapping->own[i]);
+    return code;
+}
+
+/* Finds the allocation that a segment of this process is. Whether it is still there is asked first: of what has been
+ * freed, the driver says no more than that it does not know it. */
+static int find_own(const struct nvlxi_context *context, const struct nvlxi_segment_record *segment,
+                    struct nvlxi_allocation *own) {
+    const struct nvlxi_allocation told = {.kind = segment->kind, .base = segment->base, .serial = segment->serial};
+    int code = check_alive(context, &told);
+    if (code || (code = context->ops->resolve(context->device, segment->base, own)))
+        return code;
+    return own->serial == segment->serial && own->base == segment->base && own->size == segment->size
+               ? 0
+               : fail_freed(segment->base);
+}
+
+static int open_own(struct nvlx_peer *peer, const struct opening *opening, struct nvlxi_mapping *mapping) {
+    int code = 0;
+    mapping->own = calloc(opening->count, sizeof *mapping->own);
+    if (!mapping->own)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory to map %zu segments", opening->count);
+    for (; mapping->own_count < opening->count && !code; mapping->own_count++)
+        code =
+            find_own(peer->remote->context, &opening->segments[mapping->own_count], &mapping->own[mapping->own_count]);
+    mapping->address = opening->segments->base;
+    mapping->memory_gpu = mapping->own[opening->count - 1].gpu;
+    return code;
+}
+
+static bool needs_files(const struct opening *opening) {
+    for (size_t i = 0; i < opening->count; i++)
+        if (opening->segments[i].file)
+            return true;
+    return false;
+}
+
+static int open_files(const struct nvlx_peer *peer, const struct opening *opening, struct nvlxi_files **files) {
+    struct nvlxi_file_server *server = peer->remote->file_server;
+    *files = NULL;
+    return needs_files(opening) ? server->open(server, peer, &opening->owner, opening->segments, opening->count, files)
+                                : 0;
+}
+
+static int open_mapping(struct nvlx_peer *peer, const struct opening *opening, struct nvlxi_mapping *mapping) {
+    struct nvlxi_remote *r = peer->remote;
+    struct nvlxi_map map = {.gpu = (int)mapping->key.gpu,
+                            .owner = &opening->owner.identity,
+                            .segments = opening->segments,
+                            .count = opening->count,
+                            .read_only = opening->read_only};
+    int code = nvlxi_peer_check(peer);
+    if (code)
+        return code;
+    if (peer->same_process)
+        return open_own(peer, opening, mapping);
+    mapping->foreign = true;
+    mapping->memory_gpu = map.gpu;
+    if ((code = open_files(peer, opening, &map.files)))
+        return code;
+    code = r->context->ops->map(r->context->device, &map, &mapping->address);
+    if (map.files)
+        r->file_server->close(r->file_server, map.files);
+    return code;
+}
+
+/* One try to open a PENDING mapping, on the stack of who makes it: stays until nobody waits for it any more. */
+struct nvlxi_opening_try {
+    unsigned waiting;
+    bool over;
+    int code;
+    char reason[256];
+};
+
+/* Waits for another thread's try, and fails as it does: to try again would make each thread wait as long as all before
+ * it. Under the mutex. */
+static int await_opening(struct nvlxi_remote *r, struct nvlxi_opening_try *opening_try) {
+    opening_try->waiting++;
+    while (!opening_try->over)
+        pthread_cond_wait(&r->opened, &r->mutex);
+    int code = opening_try->code;
+    if (code && code != NVLX_EAGAIN)
+        nvlxi_fail_again(code, opening_try->reason);
+    if (--opening_try->waiting == 0)
+        pthread_cond_broadcast(&r->opened);
+    return code;
+}
+
+/* Under the mutex. */
+static void end_opening(struct nvlxi_remote *r, struct nvlxi_opening_try *opening_try, int code) {
+    opening_try->over = true;
+    opening_try->code = code;
+    if (code)
+        snprintf(opening_try->reason, sizeof opening_try->reason, "%s", nvlx_last_error());
+    pthread_cond_broadcast(&r->opened);
+    while (opening_try->waiting)
+        pthread_cond_wait(&r->opened, &r->mutex);
+}
+
+/* Makes an opened mapping READY. NVLX_EAGAIN (not logged): the peer's table was replaced meanwhile, and has no use for
+ * it. Under the mutex. */
+static int finish_mapping(struct nvlx_peer *peer, struct nvlxi_mapping *mapping) {
+    mapping->ready = true;
+    mapping->opening = NULL;
+    atomic_fetch_add(&peer->remote->mappings, 1);
+    if (nvlxi_mapping_publish(peer->table, mapping))
+        return 0;
+    nvlxi_mapping_retire(peer, mapping);
+    return NVLX_EAGAIN;
+}
+
+/* Adds a PENDING mapping, opens it without the lock, and makes it READY or removes it. Under the mutex. */
+static int create_mapping(struct nvlx_peer *peer, const struct nvlxi_mapping_key *key, const struct opening *opening) {
+    struct nvlxi_remote *r = peer->remote;
+    struct nvlxi_opening_try opening_try = {.over = false};
+    struct nvlxi_mapping *mapping = calloc(1, sizeof *mapping);
+    bool hash_full = mapping == NULL;
+    if (mapping) {
+        mapping->key = *key;
+        mapping->opening = &opening_try;
+        mapping->size = opening->size;
+        mapping->read_only = opening->read_only;
+        HASH_ADD(hh, peer->mappings, key, sizeof mapping->key, mapping);
+    }
+    if (hash_full) {
+        free(mapping);
+        return nvlxi_fail(NVLX_ENOMEM, "no memory to map segment 0x%" PRIx64, key->base);
+    }
+    pthread_mutex_unlock(&r->mutex);
+    int code = open_mapping(peer, opening, mapping);
+    pthread_mutex_lock(&r->mutex);
+    if (code) {
+        HASH_DEL(peer->mappings, mapping);
+        free(mapping->own);
+        free(mapping);
+    } else {
+        code = finish_mapping(peer, mapping);
+    }
+    end_opening(r, &opening_try, code);
+    return code;
+}
+
+static int check_kind(const struct nvlxi_segment_record *segment) {
+    if (segment->kind == NVLXI_KIND_UNKNOWN)
+        return nvlxi_fail(NVLX_ENOTSUP,
+                          "the peer's segment 0x%" PRIx64 " is of kind \"%s\", which this version cannot open",
+                          segment->base, segment->kind_name);
+    return 0;
+}
+
+/* Copies what is needed to open a run; its segments are to be freed. NVLX_EAGAIN (not logged): there is no such run
+ * (any more). Under the mutex. */
+static int prepare_opening(const struct nvlx_peer *peer, uint64_t base, uint64_t serial, struct opening *opening) {
+    const struct nvlxi_descriptor *d = peer->table->descriptor;
+    const struct nvlxi_run *run = nvlxi_runs_find(&peer->table->runs, base, serial);
+    if (!run)
+        return NVLX_EAGAIN;
+    int code = check_kind(&d->segments[run->first]);
+    if (code)
+        return code;
+    *opening = (struct opening){
+        .owner.identity = d->identity, .count = run->count, .size = run->size, .read_only = run->read_only};
+    memcpy(opening->owner.address, d->address, sizeof d->address);
+    opening->segments = malloc(run->count * sizeof *opening->segments);
+    if (!opening->segments)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory to map %" PRIu32 " segments", run->count);
+    memcpy(opening->segments, &d->segments[run->first], run->count * sizeof *opening->segments);
+    return 0;
+}
+
+int nvlxi_mapping_open(struct nvlx_peer *peer, int gpu, uint64_t base, uint64_t serial) {
+    struct nvlxi_remote *r = peer->remote;
+    const struct nvlxi_mapping_key key = {base, serial, (uint64_t)gpu};
+    struct nvlxi_mapping *mapping;
+    struct opening opening;
+    int code = 0;
+    pthread_mutex_lock(&r->mutex);
+    for (;;) {
+        HASH_FIND(hh, peer->mappings, &key, sizeof key, mapping);
+        if (!mapping || mapping->ready || (code = await_opening(r, mapping->opening)))
+            break;
+    }
+    if (mapping && !code) {
+        code = nvlxi_mapping_check(r->context, mapping);
+    } else if (!code && !(code = prepare_opening(peer, base, serial, &opening))) {
+        code = create_mapping(peer, &key, &opening);
+        free(opening.segments);
+    }
+    pthread_mutex_unlock(&r->mutex);
+    return code;
+}
+
+/* ---- Ranges of addresses -------------------------------------------------------------------------------- */
+
+/* The run that holds `address`, which is registered, and the end of what lies in it of [address, end), the rest of a
+ * range from `first` on. */
+static int run_at(struct nvlx_peer *peer, uint64_t first, uint64_t address, uint64_t end, struct nvlxi_mapping_key *key,
+                  uint64_t *stop) {
+    const struct nvlxi_intervals *ranges = &peer->table->ranges;
+    uint32_t piece = nvlxi_intervals_find(ranges, address);
+    uint64_t where = address;
+    bool registered = false;
+    if (piece && ranges->piece[piece].start <= address) {
+        const struct nvlxi_run *run = &peer->table->runs.run[ranges->piece[piece].owner];
+        *key = (struct nvlxi_mapping_key){.base = run->base, .serial = run->serial};
+        *stop = nvlxi_min(end, run->base + run->size);
+        if (nvlxi_intervals_cover(ranges, piece, address, *stop - address, NVLX_ACCESS_NONE, &where, &registered))
+            return 0;
+    }
+    return nvlxi_fail(NVLX_ERANGE,
+                      "the peer's range 0x%" PRIx64 " + %" PRIu64 " is not in its registered regions (byte 0x%" PRIx64
+                      " is missing)",
+                      first, end - first, where);
+}
+
+/* Maps the run that holds `address`; *address becomes where the next one begins. NVLX_EAGAIN (not logged): as
+ * nvlxi_mapping_open. */
+static int map_next(struct nvlx_peer *peer, int gpu, uint64_t first, uint64_t *address, uint64_t end) {
+    struct nvlxi_remote *r = peer->remote;
+    struct nvlxi_mapping_key key = {0};
+    uint64_t stop = end;
+    nvlxi_tables_read(r->context->tables);
+    int code = run_at(peer, first, *address, end, &key, &stop);
+    nvlxi_tables_read_end(r->context->tables);
+    if (!code)
+        code = nvlxi_mapping_open(peer, gpu, key.base, key.serial);
+    if (!code)
+        *address = stop;
+    return code;
+}
+
+int nvlxi_mapping_open_range(struct nvlx_peer *peer, int gpu, uint64_t address, uint64_t length) {
+    struct nvlxi_remote *r = peer->remote;
+    struct nvlxi_patience patience = {0};
+    const uint64_t first = address;
+    uint64_t end;
+    if (gpu < 0 || gpu >= r->gpus)
+        return nvlxi_fail(NVLX_EINVAL, "GPU %d is not one of the %d GPUs here", gpu, r->gpus);
+    if (!nvlxi_add(address, length, &end))
+        return nvlxi_fail(NVLX_EINVAL, "address 0x%" PRIx64 " + length %" PRIu64 " wraps around", address, length);
+    int code = nvlxi_peer_check(peer);
+    while (address < end && !code) {
+        code = map_next(peer, gpu, first, &address, end);
+        if (code == NVLX_EAGAIN)
+            code = nvlxi_mapping_try_again(&patience);
+    }
+    return code;
+}
+
+int nvlxi_mapping_try_again(struct nvlxi_patience *patience) {
+    if (!patience->tries++)
+        patience->deadline = nvlxi_deadline(MAP_PATIENCE_NS);
+    if (patience->tries < MAP_TRIES || nvlxi_now_ns() < patience->deadline)
+        return 0;
+    return nvlxi_fail(NVLX_ETIMEDOUT, "a peer's segments change faster than they can be mapped");
+}
