@@ -1,4 +1,4 @@
-/* A transfer's fragments, on their way from the checked ops to the lanes. Pure: no device calls, no locks.
+/* A transfer's fragments, on their way from the validated ops to the lanes. Pure: no device calls, no locks.
  *
  * SPDX-License-Identifier: Apache-2.0
  *
@@ -18,41 +18,13 @@
 #include <stdint.h>
 
 #include "base/base.h"
-#include "base/records.h"
-#include "nvlxfer.h"
-#include "transfer/borders.h"
+#include "transfer/validated.h"
 
 struct nvlxi_chunk {
     struct nvlxi_chunk *next;
     uint32_t capacity, count; /* fragments; the count of the last one is set at the end of a portion */
     bool kernel;              /* lies in memory that kernels can read */
     struct nvlxi_fragment *fragment;
-};
-
-struct nvlxi_group;
-
-/* A list of ops after the check: all that planning needs. */
-struct nvlxi_validated {
-    const struct nvlx_op *ops;
-    size_t count;
-    uint64_t *remote; /* [count]: where this process sees each op's remote side; 0 for ops of 0 bytes */
-    struct nvlxi_stretch {
-        size_t end;                /* of the stretch: it begins where the one before ends */
-        struct nvlxi_group *group; /* NULL: one op that is cut, after ops of 0 bytes */
-    } * stretches;
-    size_t stretch_count;
-    struct nvlxi_cut { /* what lies between two borders of an op that crosses some */
-        size_t op;
-        struct nvlxi_group *group;
-        struct nvlxi_fragment fragment;
-    } * cuts; /* of all those ops, in order */
-    size_t cut_count;
-    struct nvlxi_borders borders;
-    uint64_t longest; /* at least the longest op's length - 1, less than twice that; with an op of 0 bytes UINT64_MAX:
-                         such a list is planned as a whole */
-    size_t planned;   /* ops that have been planned, */
-    size_t stretch;   /* and the stretch of the next one, */
-    size_t cut;       /* and the next cut */
 };
 
 /* Gives a chunk for a list that has `count` fragments by now, for a kernel to read or for the host. NVLX_ENOMEM, or
@@ -120,14 +92,14 @@ int nvlxi_plan_add(struct nvlxi_plan *plan, struct nvlxi_group *group, uint64_t 
 /* Places what is open and counts, after the last fragment. Fails only as take_chunk does. */
 int nvlxi_plan_seal(struct nvlxi_plan *plan);
 
-/* Plans what was checked, up to the end, and seals. Fails only as take_chunk does. */
-int nvlxi_plan_all(struct nvlxi_plan *plan, struct nvlxi_validated *checked);
+/* Plans what is validated, up to the end, and seals. NVLX_ENOMEM, or as take_chunk fails. */
+int nvlxi_plan_all(struct nvlxi_plan *plan, struct nvlxi_validated *validated);
 
 /* The same in portions, so that the first can be copied while the next are planned. Begin plans the first, and has
- * taken all memory that the others need: it fails only as take_chunk does, next does not fail. There is more than one
+ * taken all memory that the others need: it fails as nvlxi_plan_all does, next does not fail. There is more than one
  * portion only where a single group sends all of a long list to the kernel; all others are sealed at once. After the
  * last one the plan is sealed. */
-int nvlxi_plan_begin(struct nvlxi_plan *plan, struct nvlxi_validated *checked);
-void nvlxi_plan_next(struct nvlxi_plan *plan, struct nvlxi_validated *checked);
+int nvlxi_plan_begin(struct nvlxi_plan *plan, struct nvlxi_validated *validated);
+void nvlxi_plan_next(struct nvlxi_plan *plan, struct nvlxi_validated *validated);
 
 #endif

@@ -120,13 +120,13 @@ static int admit(struct nvlx_prepared *prepared, const struct nvlx_op *ops, size
                                         .flags = flags,
                                         .plan = &prepared->plan,
                                         .needs = &prepared->needs,
-                                        .check = nvlxi_transfers_take_validation(prepared->transfers),
+                                        .validation = nvlxi_transfers_take_validation(prepared->transfers),
                                         .enter = enter,
                                         .holder = prepared};
-    if (!admission.check)
+    if (!admission.validation)
         return NVLX_ENOMEM;
     int code = nvlxi_transfer_admit(prepared->transfers, &admission);
-    nvlxi_transfers_return_validation(prepared->transfers, admission.check);
+    nvlxi_transfers_return_validation(prepared->transfers, admission.validation);
     return code;
 }
 

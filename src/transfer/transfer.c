@@ -53,10 +53,10 @@ static struct nvlx_request *pop_request(struct nvlxi_transfers *t) {
 
 /* Under the mutex. */
 static struct nvlxi_validation *pop_validation(struct nvlxi_transfers *t) {
-    struct nvlxi_validation *check = t->checks;
-    if (check)
-        LL_DELETE(t->checks, check);
-    return check;
+    struct nvlxi_validation *validation = t->validations;
+    if (validation)
+        LL_DELETE(t->validations, validation);
+    return validation;
 }
 
 static struct nvlx_request *take_request(struct nvlxi_transfers *t) {
@@ -69,22 +69,22 @@ static struct nvlx_request *take_request(struct nvlxi_transfers *t) {
 }
 
 static struct nvlxi_validation *new_validation(void) {
-    struct nvlxi_validation *check = calloc(1, sizeof *check);
-    if (!check)
+    struct nvlxi_validation *validation = calloc(1, sizeof *validation);
+    if (!validation)
         nvlxi_fail(NVLX_ENOMEM, "no memory to check a transfer");
-    return check;
+    return validation;
 }
 
 struct nvlxi_validation *nvlxi_transfers_take_validation(struct nvlxi_transfers *t) {
     pthread_mutex_lock(&t->mutex);
-    struct nvlxi_validation *check = pop_validation(t);
+    struct nvlxi_validation *validation = pop_validation(t);
     pthread_mutex_unlock(&t->mutex);
-    return check ? check : new_validation();
+    return validation ? validation : new_validation();
 }
 
-void nvlxi_transfers_return_validation(struct nvlxi_transfers *t, struct nvlxi_validation *check) {
+void nvlxi_transfers_return_validation(struct nvlxi_transfers *t, struct nvlxi_validation *validation) {
     pthread_mutex_lock(&t->mutex);
-    LL_PREPEND(t->checks, check);
+    LL_PREPEND(t->validations, validation);
     pthread_mutex_unlock(&t->mutex);
 }
 
@@ -110,7 +110,7 @@ void nvlxi_request_recycle(struct nvlx_request *request) {
 
 void nvlxi_transfers_free(struct nvlxi_transfers *transfers) {
     struct nvlx_request *request, *next;
-    struct nvlxi_validation *check, *next_check;
+    struct nvlxi_validation *validation, *next_validation;
     while (transfers->in_flight)
         nvlxi_request_free(transfers->in_flight);
     while (transfers->done)
@@ -120,14 +120,14 @@ void nvlxi_transfers_free(struct nvlxi_transfers *transfers) {
     LL_FOREACH_SAFE(transfers->idle, request, next) {
         destroy_request(request);
     }
-    LL_FOREACH_SAFE(transfers->checks, check, next_check) {
-        nvlxi_validation_free(check);
+    LL_FOREACH_SAFE(transfers->validations, validation, next_validation) {
+        nvlxi_validation_free(validation);
     }
     nvlxi_lanes_free(&transfers->pool);
     pthread_mutex_destroy(&transfers->mutex);
 }
 
-/* ---- CHECKED -> IN FLIGHT ---------------------------------------------------------------------------- */
+/* ---- VALIDATED -> IN FLIGHT -------------------------------------------------------------------------- */
 
 void nvlxi_needs_pin(struct nvlxi_needs *needs) {
     for (size_t i = 0; i < needs->mapping_count; i++)
@@ -172,15 +172,15 @@ static void leave(struct nvlx_request *request) {
     nvlxi_needs_unpin(&request->needs);
 }
 
-/* What a peer changed meanwhile is left for the next check to tell. */
-static int map_missing(const struct nvlxi_validation *check, uint32_t flags, struct nvlxi_patience *patience) {
+/* What a peer changed meanwhile is left for the next validation to tell. */
+static int map_missing(const struct nvlxi_validation *validation, uint32_t flags, struct nvlxi_patience *patience) {
     int code = 0;
     if (flags & NVLX_NO_MAP)
         return nvlxi_fail(
             NVLX_EAGAIN, "peers' segments must be mapped first (%zu), and NVLX_NO_MAP is set: nvlx_peer_map maps ahead",
-            check->missing_count);
-    for (size_t i = 0; i < check->missing_count && !code; i++) {
-        const struct nvlxi_missing *missing = &check->missing[i];
+            validation->missing_count);
+    for (size_t i = 0; i < validation->missing_count && !code; i++) {
+        const struct nvlxi_missing *missing = &validation->missing[i];
         code = nvlxi_mapping_open(missing->peer, missing->gpu, missing->base, missing->serial);
         if (code == NVLX_EAGAIN)
             code = nvlxi_mapping_try_again(patience);
@@ -188,12 +188,12 @@ static int map_missing(const struct nvlxi_validation *check, uint32_t flags, str
     return code;
 }
 
-static int check_and_enter(struct nvlxi_transfers *t, const struct nvlxi_admission *a) {
-    struct nvlxi_validated *checked = &a->check->checked;
+static int validate_and_enter(struct nvlxi_transfers *t, const struct nvlxi_admission *a) {
+    struct nvlxi_validated *validated = &a->validation->validated;
     nvlxi_tables_read(t->context->tables);
-    int code = nvlxi_validate(a->check, t->registration, a->ops, a->count, a->plan, a->needs);
+    int code = nvlxi_validate(a->validation, t->registration, a->ops, a->count, a->plan->mechanism, a->needs);
     if (!code)
-        code = a->portions ? nvlxi_plan_begin(a->plan, checked) : nvlxi_plan_all(a->plan, checked);
+        code = a->portions ? nvlxi_plan_begin(a->plan, validated) : nvlxi_plan_all(a->plan, validated);
     if (!code)
         code = a->enter(a->holder);
     const bool worn = nvlxi_intervals_misses(&t->registration->ranges);
@@ -208,9 +208,9 @@ static int admit(struct nvlxi_transfers *transfers, const struct nvlxi_admission
     size_t bytes = NVLXI_BLOCK_BYTES;
     struct nvlxi_patience patience = {0};
     for (;;) {
-        int code = check_and_enter(transfers, admission);
+        int code = validate_and_enter(transfers, admission);
         if (code == NVLX_EAGAIN) {
-            code = map_missing(admission->check, admission->flags, &patience);
+            code = map_missing(admission->validation, admission->flags, &patience);
         } else if (code == NVLXI_GROW) {
             code = nvlxi_list_memory_grow(&transfers->pool.lists, bytes);
             bytes *= 2;
@@ -253,9 +253,9 @@ int nvlxi_transfer_admit(struct nvlxi_transfers *transfers, const struct nvlxi_a
 
 struct start { /* of a request that is in flight */
     struct nvlxi_terms terms;
-    struct nvlxi_validated *checked; /* what the request's own plan may lack yet */
-    void *stream;                    /* the caller's, or NULL */
-    struct nvlxi_stream found;       /* what it is */
+    struct nvlxi_validated *validated; /* what the request's own plan may lack yet */
+    void *stream;                      /* the caller's, or NULL */
+    struct nvlxi_stream found;         /* what it is */
 };
 
 /* Issues what is planned, and plans and issues the portions that are left. A failure fails the request: the rest is
@@ -264,7 +264,7 @@ static void submit_all(struct nvlx_request *request, const struct start *how, co
     struct nvlxi_lane_pool *pool = &request->transfers->pool;
     int failure = nvlxi_submit_copies(pool, &how->terms, &request->legs);
     while (!how->terms.plan->sealed) {
-        nvlxi_plan_next(&request->plan, how->checked);
+        nvlxi_plan_next(&request->plan, how->validated);
         failure = failure ? failure : nvlxi_submit_more(pool, &how->terms, &request->legs);
     }
     if (failure)
@@ -306,7 +306,7 @@ static int choose_order(struct nvlxi_lane_pool *pool, struct start *how) {
         terms->stream = wide ? NULL : terms->stream;
         return 0;
     }
-    return by_engines && how->checked && nvlxi_submit_suits_kernels(terms->plan) ? BY_KERNELS : 0;
+    return by_engines && how->validated && nvlxi_submit_suits_kernels(terms->plan) ? BY_KERNELS : 0;
 }
 
 static int tell_too_long(const struct nvlxi_plan *plan) {
@@ -373,8 +373,8 @@ static int submit_by(struct nvlx_request *made, const struct nvlxi_admission *ad
     return code;
 }
 
-static int submit(struct nvlx_request *made, struct nvlxi_validation *check, const struct nvlx_op *ops, size_t count,
-                  const struct nvlx_transfer_options *options) {
+static int submit(struct nvlx_request *made, struct nvlxi_validation *validation, const struct nvlx_op *ops,
+                  size_t count, const struct nvlx_transfer_options *options) {
     struct nvlxi_transfers *t = made->transfers;
     const struct nvlxi_admission admission = {.ops = ops,
                                               .count = count,
@@ -382,13 +382,13 @@ static int submit(struct nvlx_request *made, struct nvlxi_validation *check, con
                                               .portions = true,
                                               .plan = &made->plan,
                                               .needs = &made->needs,
-                                              .check = check,
+                                              .validation = validation,
                                               .enter = enter,
                                               .holder = made};
     struct start how = {.terms = {.plan = &made->plan,
                                   .max_sms = options->max_sms ? options->max_sms : t->max_sms,
                                   .priority = options->priority},
-                        .checked = &check->checked,
+                        .validated = &validation->validated,
                         .stream = options->stream};
     int code = submit_by(made, &admission, &how, options->mechanism ? options->mechanism : t->mechanism);
     if (code == BY_KERNELS || (code == TOO_LONG && nvlxi_submit_can_kernels(&made->plan)))
@@ -402,17 +402,17 @@ static int submit(struct nvlx_request *made, struct nvlxi_validation *check, con
 }
 
 /* What a submission works with: both, or none. */
-static int take_both(struct nvlxi_transfers *t, struct nvlx_request **request, struct nvlxi_validation **check) {
+static int take_both(struct nvlxi_transfers *t, struct nvlx_request **request, struct nvlxi_validation **validation) {
     pthread_mutex_lock(&t->mutex);
     *request = pop_request(t);
-    *check = pop_validation(t);
+    *validation = pop_validation(t);
     pthread_mutex_unlock(&t->mutex);
-    if ((*request || (*request = new_request(t))) && (*check || (*check = new_validation()))) {
+    if ((*request || (*request = new_request(t))) && (*validation || (*validation = new_validation()))) {
         renew_request(*request);
         return 0;
     }
-    if (*check)
-        nvlxi_transfers_return_validation(t, *check);
+    if (*validation)
+        nvlxi_transfers_return_validation(t, *validation);
     if (*request)
         nvlxi_request_recycle(*request);
     return NVLX_ENOMEM;
@@ -422,14 +422,14 @@ int nvlxi_transfer_submit(struct nvlxi_transfers *transfers, const struct nvlx_o
                           const struct nvlx_transfer_options *options, struct nvlx_request **request) {
     uint64_t started_ns = nvlxi_now_ns();
     struct nvlx_request *made;
-    struct nvlxi_validation *check;
-    int code = take_both(transfers, &made, &check);
+    struct nvlxi_validation *validation;
+    int code = take_both(transfers, &made, &validation);
     if (code)
         return code;
     pthread_mutex_lock(&made->polling);
     made->started_ns = started_ns;
-    code = submit(made, check, ops, count, options);
-    nvlxi_transfers_return_validation(transfers, check);
+    code = submit(made, validation, ops, count, options);
+    nvlxi_transfers_return_validation(transfers, validation);
     return hand_over(made, code, request);
 }
 

@@ -2,15 +2,15 @@
  *
  * SPDX-License-Identifier: Apache-2.0
  *
- *     CHECKED    the whole list is good, all it needs is mapped (validate.h), and it is a plan, or the first portion of
+ *     VALIDATED  the whole list is good, all it needs is mapped (validate.h), and it is a plan, or the first portion of
  *                one (plan.h); nothing is held yet
  *     IN FLIGHT  in the list of requests in flight; pins its peers and mappings, and its local bytes cannot be
  *                unregistered; its copies are being issued (of a long list, while the rest is still being planned), or
  *                are on lanes, each lane's last one followed by an event
  *     DONE       all its events were seen complete (or the device failed): status is set, nothing is held any more
  *
- * The step to IN FLIGHT is made with the engine's `tables` still held for reading from the check, so that whoever then
- * takes them for writing sees every request that passed the check. Until it leaves the list in flight, a request's plan
+ * The step to IN FLIGHT is made with the engine's `tables` still held for reading since validation, so that whoever
+ * then takes them for writing sees every request that passed it. Until it leaves the list in flight, a request's plan
  * does not change, except while needs.ops is set. The submitter holds `polling` until all is issued;
  * then each poller takes it by trylock, so exactly one at a time looks at the events, and one of them makes the step to
  * DONE. `mutex` guards the lists. Order: tables, then mutex; polling, then mutex; who holds the mutex only tries
@@ -34,7 +34,7 @@ struct nvlxi_transfers {
     struct nvlx_request *in_flight, *done; /* lists of what the caller has not freed */
     struct nvlx_request *idle;             /* freed, kept for the next */
     struct nvlx_prepared *prepared;        /* list */
-    struct nvlxi_validation *checks;       /* idle scratch memory */
+    struct nvlxi_validation *validations;  /* idle scratch memory */
     uint32_t in_flight_count, idle_count;
     struct nvlxi_lane_pool pool;
 };
@@ -83,23 +83,23 @@ void nvlxi_prepared_free(struct nvlx_prepared *prepared);
 /* Whether a prepared list names the peer. */
 bool nvlxi_prepared_names(struct nvlxi_transfers *transfers, const struct nvlx_peer *peer);
 
-/* Between transfer.c and prepared.c: a list on its way to CHECKED and further. */
+/* Between transfer.c and prepared.c: a list on its way to VALIDATED and further. */
 struct nvlxi_admission {
     const struct nvlx_op *ops;
     size_t count;
-    uint32_t flags;                 /* NVLX_NO_MAP */
-    bool portions;                  /* the plan may get the first portion only: the others are planned from `checked` */
-    struct nvlxi_plan *plan;        /* the holder's, with its mechanism set */
-    struct nvlxi_needs *needs;      /* the holder's */
-    struct nvlxi_validation *check; /* from nvlxi_transfers_take_validation */
-    int (*enter)(void *holder);     /* makes the holder hold what it needs */
+    uint32_t flags;            /* NVLX_NO_MAP */
+    bool portions;             /* the plan may get the first portion only: the others are planned from `validated` */
+    struct nvlxi_plan *plan;   /* the holder's, with its mechanism set */
+    struct nvlxi_needs *needs; /* the holder's */
+    struct nvlxi_validation *validation; /* from nvlxi_transfers_take_validation */
+    int (*enter)(void *holder);          /* makes the holder hold what it needs */
     void *holder;
 };
 
 /* Checks a list, maps what it needs, plans it and, with the tables still locked, calls `enter`. */
 int nvlxi_transfer_admit(struct nvlxi_transfers *transfers, const struct nvlxi_admission *admission);
 struct nvlxi_validation *nvlxi_transfers_take_validation(struct nvlxi_transfers *transfers);
-void nvlxi_transfers_return_validation(struct nvlxi_transfers *transfers, struct nvlxi_validation *check);
+void nvlxi_transfers_return_validation(struct nvlxi_transfers *transfers, struct nvlxi_validation *validation);
 void nvlxi_needs_pin(struct nvlxi_needs *needs);
 void nvlxi_needs_unpin(struct nvlxi_needs *needs);
 /* The plan is whole: from now on it tells what the list uses, and not the caller's ops, which may go. */

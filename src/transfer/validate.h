@@ -1,19 +1,19 @@
-/* The caller's ops -> a checked list: each op is checked to the byte against the registered regions of both sides, and
- * relocated.
+/* The caller's ops -> a validated list: each op is checked to the byte against the registered regions of both sides,
+ * and relocated.
  *
  * SPDX-License-Identifier: Apache-2.0
  *
  * Runs with the engine's `tables` held for reading, plans and issues nothing, and so can refuse a list as a whole. Most
- * ops take a short path that compares and adds, no more: both their sides lie in pieces that were touched in this list.
- * A piece that is touched for the first time (as a peer, a GPU, or what is wrong) goes the long way once. What that
- * finds out about a piece is kept as long as the table is the same: in later lists the first op in it needs only a
- * mark. */
+ * ops take a short path (validate.c) that compares and adds, no more: both their sides lie in pieces that were touched
+ * in this list. A piece that is touched for the first time (as a peer, a GPU, or what is wrong) goes the long way once
+ * (validate_op.c). What that finds out about a piece is kept as long as the table is the same: in later lists the first
+ * op in it needs only a mark. */
 #ifndef NVLXI_TRANSFER_VALIDATE_H
 #define NVLXI_TRANSFER_VALIDATE_H
 
 #include "local/registration.h"
 #include "remote/mapping.h"
-#include "transfer/plan.h"
+#include "transfer/validated.h"
 
 struct nvlxi_use { /* local bytes; the list touches at least one of them, and none that is in no use (uses.h) */
     uint64_t start, end;
@@ -60,7 +60,7 @@ struct nvlxi_route { /* from a local GPU to memory of one GPU of a peer */
     const struct nvlxi_peer_table *table;
     const struct nvlxi_view *view;
     uint64_t version;                   /* of the table's ranges */
-    struct nvlxi_group *group[2];       /* for reads, for writes */
+    uint32_t pair[2];                   /* for reads, for writes; NVLXI_NO_PAIR: not known yet */
     struct nvlxi_range_caches cache[2]; /* of that memory only */
     uint32_t *mark;                     /* [runs]: number of the list that last pinned it, or listed it as missing */
     size_t mark_capacity;
@@ -70,6 +70,9 @@ struct nvlxi_route { /* from a local GPU to memory of one GPU of a peer */
 struct nvlxi_validation {
     const struct nvlxi_registration *registration;
     const struct nvlxi_intervals *local;
+    struct nvlxi_needs *needs;
+    uint32_t mechanism;                     /* that is asked for */
+    uint32_t pair;                          /* of the stretch that the last op is in, or NVLXI_NO_PAIR */
     uint32_t number;                        /* of the list, to tell it from others */
     struct nvlxi_range_caches *local_cache; /* [GPUs]: of the local table, the pieces on that GPU only */
     size_t local_cache_capacity;
@@ -79,16 +82,32 @@ struct nvlxi_validation {
     size_t route_count, route_total, route_capacity;
     struct nvlxi_missing *missing;
     size_t missing_count, missing_capacity;
-    struct nvlxi_validated checked; /* the outcome */
-    size_t remote_capacity, stretch_capacity, cut_capacity;
+    struct nvlxi_validated validated; /* the outcome */
+    size_t remote_capacity, pair_capacity, stretch_capacity, cut_capacity;
     struct nvlxi_validation *next;
 };
 
-/* Fills the needs and `check->checked`, and makes the (empty) plan's groups. The ops must not change until they are
- * planned. NVLX_EAGAIN (not logged): `check->missing` lists what must be mapped before the list is checked again. */
-int nvlxi_validate(struct nvlxi_validation *check, const struct nvlxi_registration *registration,
-                   const struct nvlx_op *ops, size_t count, struct nvlxi_plan *plan, struct nvlxi_needs *needs);
+/* Fills the needs and `v->validated`. The ops must not change until they are planned. NVLX_EAGAIN (not logged):
+ * `v->missing` lists what must be mapped before the list is validated again. */
+int nvlxi_validate(struct nvlxi_validation *v, const struct nvlxi_registration *registration, const struct nvlx_op *ops,
+                   size_t count, uint32_t mechanism, struct nvlxi_needs *needs);
 
-void nvlxi_validation_free(struct nvlxi_validation *check);
+void nvlxi_validation_free(struct nvlxi_validation *v);
+
+/* ---- Between validate.c and validate_op.c --------------------------------------------------------------- */
+
+/* Validates one op, whatever it is; *route becomes the route of its end. */
+int nvlxi_validate_op(struct nvlxi_validation *v, size_t index, struct nvlxi_route **route);
+
+/* Ends the stretch before op `index` if that is not of this pair. */
+int nvlxi_validate_stretch(struct nvlxi_validation *v, size_t index, uint32_t pair);
+
+/* The first op of this list lies in a piece: it is used, or its run of the peer is. */
+int nvlxi_validate_touch_local(struct nvlxi_validation *v, struct nvlxi_range_cache *cache,
+                               const struct nvlxi_range *piece);
+int nvlxi_validate_touch_remote(struct nvlxi_validation *v, struct nvlxi_route *route, struct nvlxi_range_cache *cache,
+                                const struct nvlxi_range *piece);
+
+void nvlxi_route_free(struct nvlxi_route *route);
 
 #endif

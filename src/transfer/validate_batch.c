@@ -73,8 +73,8 @@ __attribute__((target("avx2"))) static inline bool is_wrong(const struct words *
 }
 
 /* Checks and relocates a block of ops; false if any of them is not so. */
-__attribute__((target("avx2"))) static inline bool check_block(const struct common *common, const struct nvlx_op *op,
-                                                               uint64_t *remote, uint64_t *longest) {
+__attribute__((target("avx2"))) static inline bool validate_block(const struct common *common, const struct nvlx_op *op,
+                                                                  uint64_t *remote, uint64_t *longest) {
     const __m256i none = _mm256_setzero_si256();
     struct words all = {{none, none, none}};
     __m256i distances = none;
@@ -102,8 +102,9 @@ __attribute__((target("avx2"))) static inline bool check_block(const struct comm
     return true;
 }
 
-__attribute__((target("avx2"))) static size_t check_blocks(const struct nvlxi_batch *batch, const struct nvlx_op *ops,
-                                                           size_t count, uint64_t *remote, uint64_t *longest) {
+__attribute__((target("avx2"))) static size_t validate_blocks(const struct nvlxi_batch *batch,
+                                                              const struct nvlx_op *ops, size_t count, uint64_t *remote,
+                                                              uint64_t *longest) {
     const uint64_t head = -(uint64_t)batch->opcode, peer = -(uint64_t)(uintptr_t)batch->peer;
     const uint64_t local_start = -batch->local_start, remote_start = -batch->remote_start;
     const uint64_t local_last = batch->local_size - 1, remote_last = batch->remote_size - 1;
@@ -114,7 +115,7 @@ __attribute__((target("avx2"))) static size_t check_blocks(const struct nvlxi_ba
         .offset = batch->offset};
     uint64_t lasts = 0;
     size_t index = 0;
-    while (count - index >= BLOCK && check_block(&common, &ops[index], &remote[index], &lasts))
+    while (count - index >= BLOCK && validate_block(&common, &ops[index], &remote[index], &lasts))
         index += BLOCK;
     *longest |= lasts;
     return index;
@@ -127,7 +128,7 @@ size_t nvlxi_validate_batch(const struct nvlxi_batch *batch, const struct nvlx_o
     size_t done = 0;
 #ifdef __x86_64__
     if (__builtin_cpu_supports("avx2") && count >= BLOCK) {
-        done = check_blocks(batch, ops, count, remote, longest);
+        done = validate_blocks(batch, ops, count, remote, longest);
         if (count - done >= BLOCK)
             return done;
     }

@@ -67,21 +67,38 @@ void begin_checked(size_t count) {
     struct nvlx_op *ops = calloc(count, sizeof *ops);
     checked = (struct nvlxi_validated){.ops = ops, .count = 0};
     checked.remote = calloc(count, sizeof *checked.remote);
+    checked.pairs = calloc(count + 1, sizeof *checked.pairs);
     checked.stretches = calloc(count + 1, sizeof *checked.stretches);
-    EXPECT(ops && checked.remote && checked.stretches);
+    EXPECT(ops && checked.remote && checked.pairs && checked.stretches);
 }
 
 void end_checked(void) {
     free((void *)checked.ops);
     free(checked.remote);
+    free(checked.pairs);
     free(checked.stretches);
+}
+
+/* The index of the pair that the planner makes this group of. */
+static uint32_t pair_of(const struct nvlxi_group *group) {
+    for (uint32_t i = 0; i < checked.pair_count; i++)
+        if (checked.pairs[i].group == group)
+            return i;
+    checked.pairs[checked.pair_count] = (struct nvlxi_pair){.gpu = group->gpu,
+                                                            .remote_gpu = group->remote_gpu,
+                                                            .device = group->device,
+                                                            .opcode = group->opcode,
+                                                            .kernels = group->kernels,
+                                                            .group = (struct nvlxi_group *)group};
+    return (uint32_t)checked.pair_count++;
 }
 
 void add_checked(struct nvlxi_group *group, const struct nvlxi_fragment *fragment) {
     const bool read = group->opcode == NVLX_OP_READ;
     struct nvlx_op *op = (struct nvlx_op *)&checked.ops[checked.count];
-    if (!checked.stretch_count || checked.stretches[checked.stretch_count - 1].group != group)
-        checked.stretches[checked.stretch_count++].group = group;
+    const uint32_t pair = pair_of(group);
+    if (!checked.stretch_count || checked.stretches[checked.stretch_count - 1].pair != pair)
+        checked.stretches[checked.stretch_count++].pair = pair;
     op->local = (void *)(uintptr_t)(read ? fragment->destination : fragment->source);
     op->length = fragment->length;
     checked.remote[checked.count++] = read ? fragment->source : fragment->destination;

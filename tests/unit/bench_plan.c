@@ -2,7 +2,7 @@
  *
  * SPDX-License-Identifier: Apache-2.0
  *
- * The program stretches itself under callgrind, which counts the instructions of nvlxi_validate and nvlxi_plan_all,
+ * The program runs itself under callgrind, which counts the instructions of nvlxi_validate and nvlxi_plan_all,
  * with lists of different length; the difference is what a fragment costs. The lists go over 160 regions on each side,
  * on the host backend, and every op is checked. They are random, or each op continues the one before it on both sides.
  * The lines "N instructions per joined op" and "N instructions per fragment" tell; more than the limit fails. */
@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/identity.h"
+#include "transfer/plan.h"
 #include "transfer/validate.h"
 
 #define REGIONS      160
@@ -140,9 +141,9 @@ static int run_list(size_t count, bool joined) {
     for (int round = 0; round < (getenv("BENCH_PLAN_ONCE") ? 1 : 50); round++) {
         nvlxi_plan_reset(&plan, NVLX_MECHANISM_AUTO);
         uint64_t since = nvlxi_now_ns();
-        check(nvlxi_validate(scratch, &bench.registration, ops, count, &plan, &needs), "check_ops");
+        check(nvlxi_validate(scratch, &bench.registration, ops, count, NVLX_MECHANISM_AUTO, &needs), "check_ops");
         checked = nvlxi_min(checked, nvlxi_now_ns() - since);
-        check(nvlxi_plan_all(&plan, &scratch->checked), "plan_all");
+        check(nvlxi_plan_all(&plan, &scratch->validated), "plan_all");
         best = nvlxi_min(best, nvlxi_now_ns() - since);
     }
     if (plan.bytes != count * FRAGMENT) {

@@ -15,23 +15,10 @@
 static struct nvlxi_context context;
 static struct nvlxi_registration registration;
 static struct nvlxi_remote remote;
-static struct nvlxi_validation *check;
+static struct nvlxi_validation *validation;
 static struct nvlxi_needs needs;
 static char *memory, *text;
 static size_t text_length;
-
-static int no_chunk(void *context, bool kernel, uint64_t count, struct nvlxi_chunk **chunk) {
-    (void)context;
-    (void)kernel;
-    (void)count;
-    (void)chunk;
-    return NVLX_ENOMEM; /* nothing is planned here */
-}
-
-static void give_chunk(void *context, struct nvlxi_chunk *chunk) {
-    (void)context;
-    (void)chunk;
-}
 
 static void begin(void) {
     static struct nvlxi_tables tables;
@@ -52,8 +39,8 @@ static void begin(void) {
     OK(nvlxi_registration_records(&registration, &descriptor));
     OK(nvlxi_descriptor_encode(&descriptor, &text, &text_length));
     nvlxi_registration_records_free(&descriptor);
-    check = calloc(1, sizeof *check);
-    EXPECT(check != NULL);
+    validation = calloc(1, sizeof *validation);
+    EXPECT(validation != NULL);
 }
 
 static struct nvlx_peer *open_own(void) {
@@ -66,16 +53,13 @@ static struct nvlx_peer *open_own(void) {
 /* Two ops with each peer. */
 static void check_list(struct nvlx_peer *const *peers, size_t count) {
     struct nvlx_op ops[2 * PEERS];
-    struct nvlxi_plan plan;
     for (size_t i = 0; i < 2 * count; i++)
         ops[i] = make_op(NVLX_OP_READ, peers[i / 2], memory + 100 * i, (uint64_t)(uintptr_t)memory + 100 * i, 10);
-    nvlxi_plan_init(&plan, no_chunk, give_chunk, NULL);
-    OK(nvlxi_validate(check, &registration, ops, 2 * count, &plan, &needs));
-    EQUAL(2 * count, check->checked.count);
-    EQUAL(1, check->checked.stretch_count);
-    EQUAL(count, check->route_count);
+    OK(nvlxi_validate(validation, &registration, ops, 2 * count, NVLX_MECHANISM_AUTO, &needs));
+    EQUAL(2 * count, validation->validated.count);
+    EQUAL(1, validation->validated.stretch_count);
+    EQUAL(count, validation->route_count);
     EQUAL(count, needs.peer_count);
-    nvlxi_plan_reset(&plan, NVLX_MECHANISM_AUTO);
 }
 
 /* Of many peers, and of tables that come and go, the last few are remembered. */
@@ -85,20 +69,20 @@ static void routes_are_forgotten(void) {
     for (size_t i = 0; i < PEERS; i++)
         peers[i] = open_own();
     check_list(peers, PEERS);
-    EQUAL(PEERS, check->route_total);
+    EQUAL(PEERS, validation->route_total);
     for (size_t i = 0; i < PEERS; i++) {
         check_list(&peers[i], 1);
-        EQUAL(PEERS, check->route_total); /* one of them served for this peer */
+        EQUAL(PEERS, validation->route_total); /* one of them served for this peer */
     }
     for (size_t i = 0; i < PEERS; i++)
         OK(nvlxi_peer_close(peers[i]));
     for (int round = 0; round < 50; round++) {
         struct nvlx_peer *peer = open_own();
         check_list(&peer, 1);
-        EXPECT(check->route_total <= 1 + IDLE_MOST);
+        EXPECT(validation->route_total <= 1 + IDLE_MOST);
         OK(nvlxi_peer_close(peer));
     }
-    nvlxi_validation_free(check);
+    nvlxi_validation_free(validation);
     nvlxi_needs_free(&needs);
     free(text);
 }
@@ -107,20 +91,17 @@ static void routes_are_forgotten(void) {
 static void the_longest_is_found(void) {
     enum { OPS = 300, LONGEST = 40000 };
     static struct nvlx_op ops[OPS];
-    struct nvlxi_plan plan;
     begin();
     struct nvlx_peer *peer = open_own();
-    nvlxi_plan_init(&plan, no_chunk, give_chunk, NULL);
     for (size_t longest = 0; longest < OPS; longest++) {
         for (size_t i = 0; i < OPS; i++)
             ops[i] = make_op(NVLX_OP_READ, peer, memory + i, (uint64_t)(uintptr_t)memory + SIZE / 2 + 2 * i,
                              i == longest ? LONGEST : 5);
-        OK(nvlxi_validate(check, &registration, ops, OPS, &plan, &needs));
-        EXPECT(check->checked.longest >= LONGEST - 1 && check->checked.longest < 2 * LONGEST);
-        nvlxi_plan_reset(&plan, NVLX_MECHANISM_AUTO);
+        OK(nvlxi_validate(validation, &registration, ops, OPS, NVLX_MECHANISM_AUTO, &needs));
+        EXPECT(validation->validated.longest >= LONGEST - 1 && validation->validated.longest < 2 * LONGEST);
     }
     OK(nvlxi_peer_close(peer));
-    nvlxi_validation_free(check);
+    nvlxi_validation_free(validation);
     nvlxi_needs_free(&needs);
     free(text);
 }

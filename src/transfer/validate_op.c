@@ -1,0 +1,376 @@
+/* The long way of one op: whatever it is, and whatever it needs. SPDX-License-Identifier: Apache-2.0 */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "transfer/op.h"
+#include "transfer/validate.h"
+
+#define IDLE_ROUTES_MAX 8
+
+/* ---- Arrays ------------------------------------------------------------------------------------------ */
+
+/* Makes room for `needed` elements; the array keeps its content, new bytes are 0. */
+static int grow(void *array, size_t *capacity, size_t needed, size_t size) {
+    void **memory = array;
+    if (needed <= *capacity)
+        return 0;
+    size_t wanted = nvlxi_max(nvlxi_max(2 * *capacity, needed), 8);
+    char *grown = realloc(*memory, wanted * size);
+    if (!grown)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory to check a list that touches %zu regions or segments", needed);
+    memset(grown + *capacity * size, 0, (wanted - *capacity) * size);
+    *memory = grown;
+    *capacity = wanted;
+    return 0;
+}
+
+/* Puts one more element at the end. */
+static int add(void *array, size_t *count, size_t *capacity, const void *element, size_t size) {
+    void **memory = array;
+    int code = grow(array, capacity, *count + 1, size);
+    if (!code)
+        memcpy((char *)*memory + (*count)++ * size, element, size);
+    return code;
+}
+
+/* ---- Local memory ------------------------------------------------------------------------------------ */
+
+/* Notes that an op of the list lies in a piece. */
+static int touch(struct nvlxi_validation *v, struct nvlxi_range_cache *cache, const struct nvlxi_range *piece) {
+    int code = add(&v->touched, &v->touched_count, &v->touched_capacity, &cache, sizeof cache);
+    if (code)
+        return code;
+    cache->start = piece->start;
+    cache->size = piece->end - piece->start;
+    return 0;
+}
+
+/* Notes that the list uses memory of this process. */
+static int use(struct nvlxi_needs *needs, uint64_t start, uint64_t end) {
+    const struct nvlxi_use used = {start, end};
+    return add(&needs->uses, &needs->use_count, &needs->use_capacity, &used, sizeof used);
+}
+
+int nvlxi_validate_touch_local(struct nvlxi_validation *v, struct nvlxi_range_cache *cache,
+                               const struct nvlxi_range *piece) {
+    const uint32_t id = (uint32_t)(piece - v->local->piece);
+    int code = use(v->needs, piece->start, piece->end);
+    if (!code && nvlxi_intervals_border(v->local, id))
+        code = nvlxi_borders_note(&v->validated.borders, piece->start);
+    if (code || (code = touch(v, cache, piece)))
+        return code;
+    cache->known = nvlxi_intervals_born(v->local, id);
+    return 0;
+}
+
+/* Touches the local pieces under an op, from the first one on. */
+static int use_local(struct nvlxi_validation *v, uint32_t index, uint64_t end) {
+    const struct nvlxi_intervals *local = v->local;
+    const size_t gpu = local->piece[index].device;
+    int code = grow(&v->local_cache, &v->local_cache_capacity, gpu + 1, sizeof *v->local_cache);
+    if (!code)
+        code = grow(&v->local_cache[gpu].piece, &v->local_cache[gpu].capacity, local->room,
+                    sizeof(struct nvlxi_range_cache));
+    for (; !code && index && local->piece[index].start < end; index = nvlxi_intervals_next(local, index))
+        if (!v->local_cache[gpu].piece[index].size)
+            code = nvlxi_validate_touch_local(v, &v->local_cache[gpu].piece[index], &local->piece[index]);
+    return code;
+}
+
+/* ---- Routes ------------------------------------------------------------------------------------------ */
+
+static int need_peer(struct nvlxi_needs *needs, struct nvlx_peer *peer) {
+    for (size_t i = 0; i < needs->peer_count; i++)
+        if (needs->peers[i] == peer)
+            return 0;
+    return add(&needs->peers, &needs->peer_count, &needs->peer_capacity, &peer, sizeof peer);
+}
+
+/* Turns an idle route, or a new one, into the one from `gpu` to memory of a peer. */
+static int begin_route(struct nvlxi_validation *v, struct nvlxi_route *route, struct nvlx_peer *peer, int gpu,
+                       uint16_t device) {
+    const struct nvlxi_peer_table *table = peer->table;
+    int code = grow(&route->mark, &route->mark_capacity, table->runs.count, sizeof *route->mark);
+    for (int way = 0; way < 2 && !code; way++)
+        code = grow(&route->cache[way].piece, &route->cache[way].capacity, table->ranges.room,
+                    sizeof(struct nvlxi_range_cache));
+    if (!code)
+        code = need_peer(v->needs, peer);
+    if (code)
+        return code;
+    route->peer = peer;
+    route->gpu = gpu;
+    route->device = device;
+    route->table = table;
+    route->view = &table->views[gpu];
+    route->version = table->ranges.version;
+    route->pair[0] = route->pair[1] = NVLXI_NO_PAIR;
+    return 0;
+}
+
+void nvlxi_route_free(struct nvlxi_route *route) {
+    free(route->mark);
+    free(route->cache[0].piece);
+    free(route->cache[1].piece);
+    free(route);
+}
+
+/* Puts a route behind those of this list: the idle one that served for the same, or a new one. */
+static int next_route(struct nvlxi_validation *v, uint64_t version, int gpu, uint16_t device) {
+    const size_t next = v->route_count;
+    for (size_t i = next; i < v->route_total; i++) {
+        struct nvlxi_route *route = v->routes[i];
+        if (route->version == version && route->gpu == gpu && route->device == device) {
+            v->routes[i] = v->routes[next];
+            v->routes[next] = route;
+            return 0;
+        }
+    }
+    int code = grow(&v->routes, &v->route_capacity, v->route_total + 1, sizeof(*v->routes));
+    struct nvlxi_route *made = code ? NULL : calloc(1, sizeof *made);
+    if (!made)
+        return code ? code : nvlxi_fail(NVLX_ENOMEM, "no memory for a route to a peer");
+    while (v->route_total - next >= IDLE_ROUTES_MAX)
+        nvlxi_route_free(v->routes[--v->route_total]);
+    memmove(&v->routes[next + 1], &v->routes[next], (v->route_total - next) * sizeof(*v->routes));
+    v->routes[next] = made;
+    v->route_total++;
+    return 0;
+}
+
+static int find_route(struct nvlxi_validation *v, struct nvlx_peer *peer, int gpu, uint16_t device,
+                      struct nvlxi_route **found) {
+    for (size_t i = 0; i < v->route_count; i++) {
+        struct nvlxi_route *route = v->routes[i];
+        if (route->peer == peer && route->gpu == gpu && route->device == device) {
+            *found = route;
+            return 0;
+        }
+    }
+    int code = next_route(v, peer->table->ranges.version, gpu, device);
+    if (!code)
+        code = begin_route(v, v->routes[v->route_count], peer, gpu, device);
+    if (!code)
+        *found = v->routes[v->route_count++];
+    return code;
+}
+
+/* Whether the copy kernel can carry what goes from `gpu` to `remote_gpu`. Within a process, only copy engines reach
+ * another GPU. */
+static int kernels_reach(const struct nvlxi_context *context, int gpu, int remote_gpu, bool *reach) {
+    struct nvlxi_gpu_limits limits;
+    int code = context->ops->limits(context->device, gpu, &limits);
+    if (!code)
+        *reach = limits.sms && gpu == remote_gpu;
+    return code;
+}
+
+static int fail_kernels(int gpu, int remote_gpu) {
+    if (gpu != remote_gpu)
+        return nvlxi_fail(NVLX_ENOTSUP,
+                          "within one process only copy engines reach another GPU, and GPU %d and GPU %d are this "
+                          "process's: NVLX_MECHANISM_KERNEL cannot copy between them, NVLX_MECHANISM_AUTO can",
+                          gpu, remote_gpu);
+    return nvlxi_fail(NVLX_ENOTSUP,
+                      "GPU %d has no copy kernels, since they could not be loaded there: NVLX_MECHANISM_KERNEL cannot "
+                      "copy, NVLX_MECHANISM_AUTO can",
+                      gpu);
+}
+
+/* Finds the pair of GPUs that a route's ops of this opcode go between, or adds it. */
+static int find_pair(struct nvlxi_validation *v, struct nvlxi_route *route, const struct nvlxi_range *remote,
+                     uint32_t opcode) {
+    struct nvlxi_validated *validated = &v->validated;
+    struct nvlxi_pair pair = {.gpu = route->gpu,
+                              .remote_gpu = route->view->mapping[remote->owner]->memory_gpu,
+                              .device = remote->device,
+                              .opcode = (uint16_t)opcode};
+    int code = kernels_reach(v->registration->context, pair.gpu, pair.remote_gpu, &pair.kernels);
+    if (code)
+        return code;
+    if (v->mechanism == NVLX_MECHANISM_KERNEL && !pair.kernels)
+        return fail_kernels(pair.gpu, pair.remote_gpu);
+    uint32_t index;
+    for (index = 0; index < validated->pair_count; index++) {
+        const struct nvlxi_pair *known = &validated->pairs[index];
+        if (known->gpu == pair.gpu && known->remote_gpu == pair.remote_gpu && known->device == pair.device &&
+            known->opcode == pair.opcode)
+            break;
+    }
+    if (index == validated->pair_count)
+        code = add(&validated->pairs, &validated->pair_count, &v->pair_capacity, &pair, sizeof pair);
+    if (!code)
+        route->pair[opcode - 1] = index;
+    return code;
+}
+
+/* ---- A peer's memory --------------------------------------------------------------------------------- */
+
+static int note_missing(struct nvlxi_validation *v, const struct nvlxi_route *route, const struct nvlxi_run *run) {
+    const struct nvlxi_missing missing = {
+        .peer = route->peer, .gpu = route->gpu, .base = run->base, .serial = run->serial};
+    return add(&v->missing, &v->missing_count, &v->missing_capacity, &missing, sizeof missing);
+}
+
+static int need_mapping(struct nvlxi_validation *v, struct nvlxi_mapping *mapping) {
+    struct nvlxi_needs *needs = v->needs;
+    int code = nvlxi_mapping_check(v->registration->context, mapping);
+    if (!code)
+        code = add(&needs->mappings, &needs->mapping_count, &needs->mapping_capacity, &mapping, sizeof mapping);
+    return code ? code : nvlxi_borders_note(&v->validated.borders, mapping->address);
+}
+
+/* Notes that the list uses a run of the peer: pins its mapping, or lists it as missing; tells its offset. */
+static int use_run(struct nvlxi_validation *v, struct nvlxi_route *route, uint32_t run, uint64_t *offset) {
+    *offset = atomic_load_explicit(&route->view->offset[run], memory_order_acquire);
+    if (route->mark[run] == v->number)
+        return 0;
+    int code = *offset == NVLXI_UNMAPPED ? note_missing(v, route, &route->table->runs.run[run])
+                                         : need_mapping(v, route->view->mapping[run]);
+    if (!code)
+        route->mark[run] = v->number;
+    return code;
+}
+
+int nvlxi_validate_touch_remote(struct nvlxi_validation *v, struct nvlxi_route *route, struct nvlxi_range_cache *cache,
+                                const struct nvlxi_range *piece) {
+    uint64_t offset;
+    int code = use_run(v, route, piece->owner, &offset);
+    return code ? code : touch(v, cache, piece);
+}
+
+/* ---- The op ------------------------------------------------------------------------------------------ */
+
+/* Both sides of an op, or what of it lies between two borders. */
+struct part {
+    uint64_t local, remote, length;
+    uint32_t local_range, remote_range; /* the pieces that they begin in */
+};
+
+static int validate_fields(const struct nvlxi_validation *v, size_t index) {
+    const struct nvlx_op *op = &v->validated.ops[index];
+    int code = nvlxi_op_check(op, index);
+    if (!code && (!op->peer || op->peer->engine != v->registration->engine))
+        code = nvlxi_op_foreign(op, index);
+    return code;
+}
+
+/* Whether both sides of an op are registered, and grant its direction. */
+static int validate_sides(const struct nvlxi_validation *v, size_t index) {
+    const struct nvlx_op *op = &v->validated.ops[index];
+    const struct nvlxi_intervals *local = v->local, *ranges = &op->peer->table->ranges;
+    const uint64_t address = (uint64_t)(uintptr_t)op->local;
+    const char *gone = nvlxi_peer_why_gone(op->peer);
+    uint64_t where;
+    bool registered;
+    if (gone)
+        return nvlxi_fail(NVLX_ESTALE, "op %zu: %s", index, gone);
+    if (!nvlxi_intervals_cover(local, nvlxi_intervals_find(local, address), address, op->length, NVLX_ACCESS_NONE,
+                               &where, &registered))
+        return nvlxi_op_local_failure(op, index, where);
+    if (!nvlxi_intervals_cover(ranges, nvlxi_intervals_find(ranges, op->remote), op->remote, op->length, op->opcode,
+                               &where, &registered))
+        return nvlxi_op_remote_failure(op, index, where, registered);
+    return 0;
+}
+
+/* What lies of an op, whose sides are validated, from its byte `at` on up to the next border. */
+static struct part part_of(const struct nvlxi_validation *v, const struct nvlx_op *op, uint64_t at) {
+    const struct nvlxi_intervals *local = v->local, *ranges = &op->peer->table->ranges;
+    struct part part = {.local = (uint64_t)(uintptr_t)op->local + at, .remote = op->remote + at};
+    part.local_range = nvlxi_intervals_find(local, part.local);
+    part.remote_range = nvlxi_intervals_find(ranges, part.remote);
+    const uint64_t left = op->length - at,
+                   local_length = nvlxi_intervals_reach(local, part.local_range, part.local + left) - part.local,
+                   remote_length = nvlxi_intervals_reach(ranges, part.remote_range, part.remote + left) - part.remote;
+    part.length = nvlxi_min(local_length, remote_length);
+    return part;
+}
+
+/* Notes what the short path may know of the peer's piece that a part lies in. */
+static int know_remote(struct nvlxi_validation *v, const struct nvlx_op *op, const struct part *part,
+                       struct nvlxi_route *route, uint64_t offset) {
+    const struct nvlxi_intervals *ranges = &op->peer->table->ranges;
+    const struct nvlxi_range *remote = &ranges->piece[part->remote_range];
+    struct nvlxi_range_cache *cache = &route->cache[op->opcode - 1].piece[part->remote_range];
+    if (cache->size || !(remote->access & op->opcode) || !nvlxi_range_holds(remote, part->remote, part->length))
+        return 0;
+    cache->offset = offset;
+    cache->known = op->peer->same_process ? 0 : nvlxi_intervals_born(ranges, part->remote_range);
+    return touch(v, cache, remote);
+}
+
+/* Finds the way of a part: *route becomes its route, *offset what leads to its mapping, if there is one. A peer that is
+ * this very process: its side is local memory too, which must not go while it is in flight. */
+static int validate_part(struct nvlxi_validation *v, const struct nvlx_op *op, const struct part *part,
+                         struct nvlxi_route **route, uint64_t *offset) {
+    const struct nvlxi_range *remote = &op->peer->table->ranges.piece[part->remote_range];
+    const int gpu = v->local->piece[part->local_range].device;
+    int code = use_local(v, part->local_range, part->local + part->length);
+    if (code || (code = find_route(v, op->peer, gpu, remote->device, route)) ||
+        (code = use_run(v, *route, remote->owner, offset)) || *offset == NVLXI_UNMAPPED)
+        return code;
+    if (op->peer->same_process)
+        code = use(v->needs, remote->start, nvlxi_max(remote->end, part->remote + part->length));
+    if (!code && (*route)->pair[op->opcode - 1] == NVLXI_NO_PAIR)
+        code = find_pair(v, *route, remote, op->opcode);
+    return code ? code : know_remote(v, op, part, *route, *offset);
+}
+
+/* ---- What planning reads ----------------------------------------------------------------------------- */
+
+/* Ends a stretch. */
+static int add_stretch(struct nvlxi_validation *v, size_t end, uint32_t pair) {
+    const struct nvlxi_stretch stretch = {end, pair};
+    return add(&v->validated.stretches, &v->validated.stretch_count, &v->stretch_capacity, &stretch, sizeof stretch);
+}
+
+int nvlxi_validate_stretch(struct nvlxi_validation *v, size_t index, uint32_t pair) {
+    int code = v->pair != NVLXI_NO_PAIR && pair != v->pair ? add_stretch(v, index, v->pair) : 0;
+    if (!code)
+        v->pair = pair;
+    return code;
+}
+
+/* Notes a part of an op that is cut: such an op is a stretch. */
+static int note_cut(struct nvlxi_validation *v, size_t index, const struct part *part, uint64_t mapped, uint32_t pair) {
+    struct nvlxi_validated *validated = &v->validated;
+    const bool first = !validated->cut_count || validated->cuts[validated->cut_count - 1].op != index;
+    const bool read = validated->pairs[pair].opcode == NVLX_OP_READ;
+    const struct nvlxi_cut cut = {.op = index,
+                                  .pair = pair,
+                                  .fragment = {read ? part->local : mapped, read ? mapped : part->local, part->length}};
+    int code = add(&validated->cuts, &validated->cut_count, &v->cut_capacity, &cut, sizeof cut);
+    if (!code && first && !(code = nvlxi_validate_stretch(v, index, NVLXI_NO_PAIR)))
+        code = add_stretch(v, index + 1, NVLXI_NO_PAIR);
+    return code;
+}
+
+int nvlxi_validate_op(struct nvlxi_validation *v, size_t index, struct nvlxi_route **route) {
+    struct nvlxi_validated *validated = &v->validated;
+    const struct nvlx_op *op = &validated->ops[index];
+    struct part part;
+    int code = validate_fields(v, index);
+    if (code)
+        return code;
+    validated->longest |= op->length - 1;
+    validated->remote[index] = 0;
+    if (op->length && !(code = validate_sides(v, index)) && op->peer->same_process)
+        code = nvlxi_ops_check_overlap(validated->ops, index, index + 1);
+    for (uint64_t at = 0; at < op->length && !code; at += part.length) {
+        uint64_t offset = NVLXI_UNMAPPED;
+        part = part_of(v, op, at);
+        code = validate_part(v, op, &part, route, &offset);
+        if (code || offset == NVLXI_UNMAPPED)
+            continue;
+        const uint32_t pair = (*route)->pair[op->opcode - 1];
+        if (part.length < op->length) {
+            code = note_cut(v, index, &part, part.remote + offset, pair);
+        } else {
+            validated->remote[index] = op->remote + offset;
+            code = nvlxi_validate_stretch(v, index, pair);
+        }
+    }
+    return code;
+}
