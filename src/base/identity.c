@@ -11,7 +11,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/base.h"
 #include "base/error.h"
 
 #define BOOT_ID_FILE   "/proc/sys/kernel/random/boot_id"

@@ -104,8 +104,7 @@ static int compare_records(const void *a, const void *b) {
     return (x->address > y->address) - (x->address < y->address);
 }
 
-int nvlxi_registration_records(struct nvlxi_registration *registration, struct nvlxi_descriptor *descriptor) {
-    struct nvlxi_registration *r = registration;
+int nvlxi_registration_records(struct nvlxi_registration *r, struct nvlxi_descriptor *descriptor) {
     struct nvlxi_descriptor made = *descriptor;
     int code = mark_all_freed(r);
     if (code)

@@ -9,8 +9,7 @@
 #include "base/log.h"
 #include "base/utf8.h"
 
-int nvlxi_registration_init(struct nvlxi_registration *registration, const struct nvlxi_context *context) {
-    struct nvlxi_registration *r = registration;
+int nvlxi_registration_init(struct nvlxi_registration *r, const struct nvlxi_context *context) {
     int code = nvlxi_intervals_init(&r->ranges);
     if (code)
         return code;
@@ -211,21 +210,20 @@ int nvlxi_registration_add(struct nvlxi_registration *registration, uint64_t add
     if (!code && length)
         registration->context->ops->load(registration->context->device, extents.one.gpu);
     if (code || (code = make_region(address, length, options, extents.count, &made)))
-        goto free_ground;
+        goto free_extents;
     made->engine = registration->engine;
     code = enter(registration, &extents, made);
     if (code)
         free_region(made);
     else
         *region = made;
-free_ground:
+free_extents:
     nvlxi_extents_free(&extents);
     return code;
 }
 
-int nvlxi_registration_remove(struct nvlxi_registration *registration, struct nvlx_region *region,
-                              nvlxi_user_function find_user, void *context, enum nvlxi_user *user) {
-    struct nvlxi_registration *r = registration;
+int nvlxi_registration_remove(struct nvlxi_registration *r, struct nvlx_region *region, nvlxi_user_function find_user,
+                              void *context, enum nvlxi_user *user) {
     *user = NVLXI_NOBODY;
     pthread_mutex_lock(&r->mutex);
     if (region->length && !region->stale) {
@@ -254,9 +252,8 @@ int nvlxi_registration_remove(struct nvlxi_registration *registration, struct nv
     return 0;
 }
 
-int nvlxi_registration_forget(struct nvlxi_registration *registration, uint64_t address, uint64_t length,
+int nvlxi_registration_forget(struct nvlxi_registration *r, uint64_t address, uint64_t length,
                               nvlxi_user_function find_user, void *context, enum nvlxi_user *user) {
-    struct nvlxi_registration *r = registration;
     size_t segments = 0;
     pthread_mutex_lock(&r->mutex);
     nvlxi_tables_write(r->context->tables);
@@ -276,8 +273,7 @@ int nvlxi_registration_forget(struct nvlxi_registration *registration, uint64_t 
     return 0;
 }
 
-void nvlxi_registration_free(struct nvlxi_registration *registration) {
-    struct nvlxi_registration *r = registration;
+void nvlxi_registration_free(struct nvlxi_registration *r) {
     HASH_CLEAR(hh, r->names);
     for (size_t i = 0; i < r->region_count; i++) {
         nvlxi_segments_release(r, r->regions[i]);

@@ -9,7 +9,7 @@
 
 /* ---- Becoming stale ---------------------------------------------------------------------------------- */
 
-static void leave_ground(struct nvlxi_registration *r, const struct nvlxi_segment *segment) {
+static void leave_extents(struct nvlxi_registration *r, const struct nvlxi_segment *segment) {
     const struct nvlxi_range range = r->extents.piece[segment->number];
     nvlxi_intervals_remove(&r->extents, &range);
 }
@@ -17,7 +17,7 @@ static void leave_ground(struct nvlxi_registration *r, const struct nvlxi_segmen
 /* With the tables locked for writing. */
 static void detach(struct nvlxi_registration *r, struct nvlxi_segment *segment) {
     struct nvlxi_stake *stake;
-    leave_ground(r, segment);
+    leave_extents(r, segment);
     segment->stale = true;
     DL_FOREACH(segment->stakes, stake) {
         struct nvlx_region *region = stake->region;
@@ -168,7 +168,7 @@ int nvlxi_segments_acquire(struct nvlxi_registration *registration, const struct
 
 static void drop_segment(struct nvlxi_registration *r, struct nvlxi_segment *segment) {
     if (!segment->stale)
-        leave_ground(r, segment);
+        leave_extents(r, segment);
     if (r->recent == segment)
         r->recent = NULL;
     HASH_DEL(r->segments, segment); /* NOLINT(clang-analyzer-core.NullDereference): the table has this segment */

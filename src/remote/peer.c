@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <utlist.h>
 
 #include "base/error.h"
 #include "base/identity.h"
@@ -14,8 +13,7 @@
 
 #define RANGES_MAX (4 * (size_t)NVLXI_REGIONS_MAX) /* of a peer's table: who wrote its text is not trusted */
 
-int nvlxi_remote_init(struct nvlxi_remote *remote, const struct nvlxi_context *context) {
-    struct nvlxi_remote *r = remote;
+int nvlxi_remote_init(struct nvlxi_remote *r, const struct nvlxi_context *context) {
     r->context = context;
     int code = context->ops->count(&r->gpus);
     for (int gpu = 0; !code && gpu < r->gpus && gpu < NVLXI_DEVICES_MAX; gpu++) {

@@ -1,14 +1,12 @@
 /* Connects to peers, and applies what they send as long as they are followed. SPDX-License-Identifier: Apache-2.0 */
 #include "rendezvous/client.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <utlist.h>
 
 #include "base/base.h"
 #include "base/error.h"
-#include "base/log.h"
 
 #define TEXT_NS INT64_C(10000000000) /* without a byte of the first descriptor, when its server has greeted */
 

@@ -11,7 +11,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/base.h"
 #include "base/error.h"
 #include "base/fork_files.h"
 #include "rendezvous/connection.h"

@@ -9,7 +9,6 @@
 #ifndef NVLXI_RENDEZVOUS_LISTEN_H
 #define NVLXI_RENDEZVOUS_LISTEN_H
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>

@@ -7,9 +7,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
-#include <unistd.h>
 
-#include "base/base.h"
 #include "base/error.h"
 #include "base/fork_files.h"
 #include "base/log.h"
@@ -145,9 +143,7 @@ static void set_server(struct nvlxi_rendezvous *r, struct nvlxi_server *server) 
     pthread_mutex_unlock(&r->mutex);
 }
 
-int nvlxi_rendezvous_serve(struct nvlxi_rendezvous *rendezvous, const char *address,
-                           const struct nvlx_serve_options *options) {
-    struct nvlxi_rendezvous *r = rendezvous;
+int nvlxi_rendezvous_serve(struct nvlxi_rendezvous *r, const char *address, const struct nvlx_serve_options *options) {
     struct nvlx_serve_options filled = *options;
     struct nvlxi_server *server;
     int code = nvlxi_address_check(address);
@@ -174,9 +170,8 @@ int nvlxi_rendezvous_serve(struct nvlxi_rendezvous *rendezvous, const char *addr
 
 /* ---- Following ----------------------------------------------------------------------------------------- */
 
-int nvlxi_rendezvous_connect(struct nvlxi_rendezvous *rendezvous, const char *address, int64_t timeout_ns,
+int nvlxi_rendezvous_connect(struct nvlxi_rendezvous *r, const char *address, int64_t timeout_ns,
                              struct nvlx_peer **peer) {
-    struct nvlxi_rendezvous *r = rendezvous;
     int code = nvlxi_address_check(address);
     if (code || (code = prepare(r)))
         return code;
@@ -190,8 +185,7 @@ void nvlxi_rendezvous_leave(struct nvlxi_rendezvous *rendezvous, struct nvlx_pee
 
 /* ---- The end ------------------------------------------------------------------------------------------- */
 
-void nvlxi_rendezvous_free(struct nvlxi_rendezvous *rendezvous) {
-    struct nvlxi_rendezvous *r = rendezvous;
+void nvlxi_rendezvous_free(struct nvlxi_rendezvous *r) {
     if (r->started) {
         pthread_mutex_lock(&r->mutex);
         r->stop = true;

@@ -268,9 +268,9 @@ int nvlxi_plan_seal(struct nvlxi_plan *plan) {
 
 /* ---- Validated ops ----------------------------------------------------------------------------------- */
 
-static struct nvlxi_fragment fragment_of(const struct nvlxi_validated *validated, size_t index, bool read) {
-    const uint64_t local = (uint64_t)(uintptr_t)validated->ops[index].local, remote = validated->remote[index];
-    return (struct nvlxi_fragment){read ? local : remote, read ? remote : local, validated->ops[index].length};
+static struct nvlxi_fragment fragment_of(const struct nvlxi_validated *valid, size_t index, bool read) {
+    const uint64_t local = (uint64_t)(uintptr_t)valid->ops[index].local, remote = valid->remote[index];
+    return (struct nvlxi_fragment){read ? local : remote, read ? remote : local, valid->ops[index].length};
 }
 
 /* Puts an op into the kernel's list; false if it joins the one before, which ends at *end, or is more than a piece. */
@@ -291,7 +291,7 @@ static inline __attribute__((always_inline)) bool put_one(struct nvlxi_fragment 
  * which there is no room; returns that. The group's open fragment is a piece, too. Chunks are written only: they are
  * slow to read, see device.h. */
 static inline __attribute__((always_inline)) size_t put_short(struct nvlxi_group *group,
-                                                              const struct nvlxi_validated *validated, size_t index,
+                                                              const struct nvlxi_validated *valid, size_t index,
                                                               size_t end, bool read, bool all_short) {
     struct nvlxi_list *const list = &group->lists[NVLXI_BY_KERNEL];
     struct nvlxi_fragment *next = list->next;
@@ -303,40 +303,39 @@ static inline __attribute__((always_inline)) size_t put_short(struct nvlxi_group
         return index;
     *next++ = group->open;
     for (; end - index >= 2; index += 2, next += 2) { /* two at a time: half the counting */
-        if (!put_one(fragment_of(validated, index, read), all_short, next, &at))
+        if (!put_one(fragment_of(valid, index, read), all_short, next, &at))
             goto done;
-        if (!put_one(fragment_of(validated, index + 1, read), all_short, next + 1, &at)) {
+        if (!put_one(fragment_of(valid, index + 1, read), all_short, next + 1, &at)) {
             index++;
             next++;
             goto done;
         }
     }
-    if (index < end && put_one(fragment_of(validated, index, read), all_short, next, &at)) {
+    if (index < end && put_one(fragment_of(valid, index, read), all_short, next, &at)) {
         index++;
         next++;
     }
 done:
     group->bytes += at.length - group->open.length;
     if (index > first)
-        group->open = fragment_of(validated, index - 1, read);
+        group->open = fragment_of(valid, index - 1, read);
     list->next = next - 1;
     return index;
 }
 
-static size_t put_all_short(struct nvlxi_group *group, const struct nvlxi_validated *validated, size_t index,
-                            size_t end) {
-    return group->opcode == NVLX_OP_READ ? put_short(group, validated, index, end, true, true)
-                                         : put_short(group, validated, index, end, false, true);
+static size_t put_all_short(struct nvlxi_group *group, const struct nvlxi_validated *valid, size_t index, size_t end) {
+    return group->opcode == NVLX_OP_READ ? put_short(group, valid, index, end, true, true)
+                                         : put_short(group, valid, index, end, false, true);
 }
 
-static size_t put_those_short(struct nvlxi_group *group, const struct nvlxi_validated *validated, size_t index,
+static size_t put_those_short(struct nvlxi_group *group, const struct nvlxi_validated *valid, size_t index,
                               size_t end) {
-    return group->opcode == NVLX_OP_READ ? put_short(group, validated, index, end, true, false)
-                                         : put_short(group, validated, index, end, false, false);
+    return group->opcode == NVLX_OP_READ ? put_short(group, valid, index, end, true, false)
+                                         : put_short(group, valid, index, end, false, false);
 }
 
 /* Makes the open fragment longer by the ops from `index` on that continue it; returns the first that does not. */
-static size_t go_on(const struct nvlxi_plan *plan, struct nvlxi_group *group, const struct nvlxi_validated *validated,
+static size_t go_on(const struct nvlxi_plan *plan, struct nvlxi_group *group, const struct nvlxi_validated *valid,
                     size_t index, size_t end) {
     const struct nvlxi_border_set borders = nvlxi_borders_set(plan->borders);
     const bool read = group->opcode == NVLX_OP_READ;
@@ -345,8 +344,8 @@ static size_t go_on(const struct nvlxi_plan *plan, struct nvlxi_group *group, co
     uint64_t remote = (read ? group->open.source : group->open.destination) + length;
     const uint64_t first = local;
     for (; index < end; index++) {
-        const struct nvlx_op *op = &validated->ops[index];
-        if ((uint64_t)(uintptr_t)op->local != local || validated->remote[index] != remote ||
+        const struct nvlx_op *op = &valid->ops[index];
+        if ((uint64_t)(uintptr_t)op->local != local || valid->remote[index] != remote ||
             !may_go_on(&borders, local, remote))
             break;
         local += op->length;
@@ -357,63 +356,62 @@ static size_t go_on(const struct nvlxi_plan *plan, struct nvlxi_group *group, co
     return index;
 }
 
-static int add_one(struct nvlxi_plan *plan, struct nvlxi_group *group, const struct nvlxi_validated *validated,
+static int add_one(struct nvlxi_plan *plan, struct nvlxi_group *group, const struct nvlxi_validated *valid,
                    size_t index) {
-    const struct nvlxi_fragment fragment = fragment_of(validated, index, group->opcode == NVLX_OP_READ);
+    const struct nvlxi_fragment fragment = fragment_of(valid, index, group->opcode == NVLX_OP_READ);
     return nvlxi_plan_add(plan, group, fragment.destination, fragment.source, fragment.length);
 }
 
 /* Plans ops of one stretch: the short way those that just go to the kernel, as the one before them does. */
-static int plan_stretch(struct nvlxi_plan *plan, struct nvlxi_validated *validated, struct nvlxi_group *group,
-                        size_t end) {
-    const bool all_short = validated->longest < PIECE;
-    while (validated->planned < end) {
+static int plan_stretch(struct nvlxi_plan *plan, struct nvlxi_validated *valid, struct nvlxi_group *group, size_t end) {
+    const bool all_short = valid->longest < PIECE;
+    while (valid->planned < end) {
         if (group->kernels && group->open.length - 1 < PIECE)
-            validated->planned = all_short ? put_all_short(group, validated, validated->planned, end)
-                                           : put_those_short(group, validated, validated->planned, end);
-        if (validated->planned == end)
+            valid->planned = all_short ? put_all_short(group, valid, valid->planned, end)
+                                       : put_those_short(group, valid, valid->planned, end);
+        if (valid->planned == end)
             break;
-        int code = add_one(plan, group, validated, validated->planned++);
+        int code = add_one(plan, group, valid, valid->planned++);
         if (code)
             return code;
-        validated->planned = go_on(plan, group, validated, validated->planned, end);
+        valid->planned = go_on(plan, group, valid, valid->planned, end);
     }
     return 0;
 }
 
 /* Plans the one op of a stretch without a pair. */
-static int plan_cuts(struct nvlxi_plan *plan, struct nvlxi_validated *validated, size_t end) {
+static int plan_cuts(struct nvlxi_plan *plan, struct nvlxi_validated *valid, size_t end) {
     int code = 0;
-    for (; validated->cut < validated->cut_count && !code; validated->cut++) {
-        const struct nvlxi_cut *cut = &validated->cuts[validated->cut];
+    for (; valid->cut < valid->cut_count && !code; valid->cut++) {
+        const struct nvlxi_cut *cut = &valid->cuts[valid->cut];
         if (cut->op >= end)
             break;
-        code = nvlxi_plan_add(plan, validated->pairs[cut->pair].group, cut->fragment.destination, cut->fragment.source,
+        code = nvlxi_plan_add(plan, valid->pairs[cut->pair].group, cut->fragment.destination, cut->fragment.source,
                               cut->fragment.length);
     }
-    validated->planned = end;
+    valid->planned = end;
     return code;
 }
 
 /* Plans the ops up to `end`. */
-static int plan_until(struct nvlxi_plan *plan, struct nvlxi_validated *validated, size_t end) {
+static int plan_until(struct nvlxi_plan *plan, struct nvlxi_validated *valid, size_t end) {
     int code = 0;
-    while (validated->planned < end && validated->stretch < validated->stretch_count && !code) {
-        const struct nvlxi_stretch *stretch = &validated->stretches[validated->stretch];
+    while (valid->planned < end && valid->stretch < valid->stretch_count && !code) {
+        const struct nvlxi_stretch *stretch = &valid->stretches[valid->stretch];
         code = stretch->pair == NVLXI_NO_PAIR
-                   ? plan_cuts(plan, validated, stretch->end)
-                   : plan_stretch(plan, validated, validated->pairs[stretch->pair].group, nvlxi_min(end, stretch->end));
-        if (validated->planned == stretch->end)
-            validated->stretch++;
+                   ? plan_cuts(plan, valid, stretch->end)
+                   : plan_stretch(plan, valid, valid->pairs[stretch->pair].group, nvlxi_min(end, stretch->end));
+        if (valid->planned == stretch->end)
+            valid->stretch++;
     }
     return code;
 }
 
 /* Makes the groups that the list goes to. */
-static int begin(struct nvlxi_plan *plan, struct nvlxi_validated *validated) {
-    plan->borders = &validated->borders;
-    for (size_t i = 0; i < validated->pair_count; i++) {
-        struct nvlxi_pair *pair = &validated->pairs[i];
+static int begin(struct nvlxi_plan *plan, struct nvlxi_validated *valid) {
+    plan->borders = &valid->borders;
+    for (size_t i = 0; i < valid->pair_count; i++) {
+        struct nvlxi_pair *pair = &valid->pairs[i];
         pair->group = nvlxi_plan_group(plan, pair->gpu, pair->remote_gpu, pair->device, pair->opcode, pair->kernels);
         if (!pair->group)
             return nvlxi_fail(NVLX_ENOMEM, "no memory for a group of copies");
@@ -421,14 +419,14 @@ static int begin(struct nvlxi_plan *plan, struct nvlxi_validated *validated) {
     return 0;
 }
 
-static int plan_rest(struct nvlxi_plan *plan, struct nvlxi_validated *validated) {
-    int code = plan_until(plan, validated, validated->count);
+static int plan_rest(struct nvlxi_plan *plan, struct nvlxi_validated *valid) {
+    int code = plan_until(plan, valid, valid->count);
     return code ? code : nvlxi_plan_seal(plan);
 }
 
-int nvlxi_plan_all(struct nvlxi_plan *plan, struct nvlxi_validated *validated) {
-    int code = begin(plan, validated);
-    return code ? code : plan_rest(plan, validated);
+int nvlxi_plan_all(struct nvlxi_plan *plan, struct nvlxi_validated *valid) {
+    int code = begin(plan, valid);
+    return code ? code : plan_rest(plan, valid);
 }
 
 /* ---- Portions ---------------------------------------------------------------------------------------- */
@@ -442,11 +440,10 @@ int nvlxi_plan_all(struct nvlxi_plan *plan, struct nvlxi_validated *validated) {
 #define PORTION_MAX 8192u /* ops of the first portion */
 #define SHORT       (8u << 10)
 
-static bool is_long(const struct nvlxi_validated *validated) {
-    if (validated->longest >= ENGINE_MIN - 1 || validated->cut_count)
+static bool is_long(const struct nvlxi_validated *valid) {
+    if (valid->longest >= ENGINE_MIN - 1 || valid->cut_count)
         return false; /* some is, or may be, for the engines; or makes more fragments than there are ops */
-    return validated->count >= LIST_MIN ||
-           (validated->count >= LONG_MIN && validated->count * validated->longest >= BYTES_MIN);
+    return valid->count >= LIST_MIN || (valid->count >= LONG_MIN && valid->count * valid->longest >= BYTES_MIN);
 }
 
 /* Whether the rest of the list, too, goes to the kernel for one group alone. Ops that are adjacent could make something
@@ -474,43 +471,43 @@ static int reserve(struct nvlxi_plan *plan, const struct nvlxi_list *list, uint6
 }
 
 /* The pieces that are still to come, at most: joining makes them fewer, if anything. */
-static uint64_t pieces_left(const struct nvlxi_plan *plan, const struct nvlxi_validated *validated) {
-    const uint64_t each = validated->longest / PIECE + 1, open = plan->groups->open.length / PIECE + 1;
-    return (validated->count - validated->planned) * each + open;
+static uint64_t pieces_left(const struct nvlxi_plan *plan, const struct nvlxi_validated *valid) {
+    const uint64_t each = valid->longest / PIECE + 1, open = plan->groups->open.length / PIECE + 1;
+    return (valid->count - valid->planned) * each + open;
 }
 
 /* Whether the pieces of the first portion lead to expect half as many as there may be, at least: so much memory is
  * taken. A few long ops among many short ones are not worth it. */
-static bool is_even(const struct nvlxi_plan *plan, const struct nvlxi_validated *validated) {
+static bool is_even(const struct nvlxi_plan *plan, const struct nvlxi_validated *valid) {
     const struct nvlxi_list *list = &plan->groups->lists[NVLXI_BY_KERNEL];
     const uint64_t pieces = list->count + count_last(list) + plan->groups->open.length / PIECE + 1;
-    return pieces * 2 * (validated->count - validated->planned) >= pieces_left(plan, validated) * validated->planned;
+    return pieces * 2 * (valid->count - valid->planned) >= pieces_left(plan, valid) * valid->planned;
 }
 
-int nvlxi_plan_begin(struct nvlxi_plan *plan, struct nvlxi_validated *validated) {
-    const size_t part = validated->longest < SHORT ? 8 : 16;
-    int code = begin(plan, validated);
-    if (code || !is_long(validated))
-        return code ? code : plan_rest(plan, validated);
-    if ((code = plan_until(plan, validated, nvlxi_min(validated->count / part, PORTION_MAX))))
+int nvlxi_plan_begin(struct nvlxi_plan *plan, struct nvlxi_validated *valid) {
+    const size_t part = valid->longest < SHORT ? 8 : 16;
+    int code = begin(plan, valid);
+    if (code || !is_long(valid))
+        return code ? code : plan_rest(plan, valid);
+    if ((code = plan_until(plan, valid, nvlxi_min(valid->count / part, PORTION_MAX))))
         return code;
-    if (!can_follow(plan) || !is_even(plan, validated))
-        return plan_rest(plan, validated);
+    if (!can_follow(plan) || !is_even(plan, valid))
+        return plan_rest(plan, valid);
     struct nvlxi_list *list = &plan->groups->lists[NVLXI_BY_KERNEL];
-    if (reserve(plan, list, pieces_left(plan, validated))) {
+    if (reserve(plan, list, pieces_left(plan, valid))) {
         give_spare_back(plan); /* there may be room for what is left when it is joined */
-        return plan_rest(plan, validated);
+        return plan_rest(plan, valid);
     }
     plan->in_portions = true;
     list->last->count = (uint32_t)count_last(list);
     return 0;
 }
 
-void nvlxi_plan_next(struct nvlxi_plan *plan, struct nvlxi_validated *validated) {
+void nvlxi_plan_next(struct nvlxi_plan *plan, struct nvlxi_validated *valid) {
     struct nvlxi_list *list = &plan->groups->lists[NVLXI_BY_KERNEL];
-    const size_t times = validated->planned < PORTION_MAX ? 4 : 2;
-    plan_until(plan, validated, nvlxi_min(validated->count, times * validated->planned));
-    if (validated->planned < validated->count) {
+    const size_t times = valid->planned < PORTION_MAX ? 4 : 2;
+    plan_until(plan, valid, nvlxi_min(valid->count, times * valid->planned));
+    if (valid->planned < valid->count) {
         list->last->count = (uint32_t)count_last(list);
         return;
     }

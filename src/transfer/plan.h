@@ -14,7 +14,6 @@
 #define NVLXI_TRANSFER_PLAN_H
 
 #include <stdbool.h>
-#include <stddef.h>
 #include <stdint.h>
 
 #include "base/base.h"

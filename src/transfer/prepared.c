@@ -120,12 +120,12 @@ static int admit(struct nvlx_prepared *prepared, const struct nvlx_op *ops, size
                                         .flags = flags,
                                         .plan = &prepared->plan,
                                         .needs = &prepared->needs,
-                                        .validation = nvlxi_transfers_take_validation(prepared->transfers),
                                         .enter = enter,
                                         .holder = prepared};
-    if (!admission.validation)
-        return NVLX_ENOMEM;
-    int code = nvlxi_transfer_admit(prepared->transfers, &admission);
+    int code = nvlxi_transfers_take(prepared->transfers, NULL, &admission.validation);
+    if (code)
+        return code;
+    code = nvlxi_transfer_admit(prepared->transfers, &admission);
     nvlxi_transfers_return_validation(prepared->transfers, admission.validation);
     return code;
 }

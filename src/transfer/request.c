@@ -2,14 +2,12 @@
 #include <inttypes.h>
 #include <sched.h>
 #include <stdio.h>
-#include <string.h>
 #include <time.h>
 #include <utlist.h>
 
 #include "base/error.h"
 #include "base/log.h"
 #include "transfer/transfer.h"
-#include "transfer/uses.h"
 
 #define SPIN_NS  200000u  /* a waiter first asks again at once, */
 #define YIELD_NS 5000000u /* then lets others run, */

@@ -41,45 +41,11 @@ static void renew_request(struct nvlx_request *request) {
     request->prepared = NULL;
 }
 
-/* Under the mutex. */
-static struct nvlx_request *pop_request(struct nvlxi_transfers *t) {
-    struct nvlx_request *request = t->idle;
-    if (request) {
-        LL_DELETE(t->idle, request);
-        t->idle_count--;
-    }
-    return request;
-}
-
-/* Under the mutex. */
-static struct nvlxi_validation *pop_validation(struct nvlxi_transfers *t) {
-    struct nvlxi_validation *validation = t->validations;
-    if (validation)
-        LL_DELETE(t->validations, validation);
-    return validation;
-}
-
-static struct nvlx_request *take_request(struct nvlxi_transfers *t) {
-    pthread_mutex_lock(&t->mutex);
-    struct nvlx_request *request = pop_request(t);
-    pthread_mutex_unlock(&t->mutex);
-    if (request || (request = new_request(t)))
-        renew_request(request);
-    return request;
-}
-
 static struct nvlxi_validation *new_validation(void) {
     struct nvlxi_validation *validation = calloc(1, sizeof *validation);
     if (!validation)
         nvlxi_fail(NVLX_ENOMEM, "no memory to check a transfer");
     return validation;
-}
-
-struct nvlxi_validation *nvlxi_transfers_take_validation(struct nvlxi_transfers *t) {
-    pthread_mutex_lock(&t->mutex);
-    struct nvlxi_validation *validation = pop_validation(t);
-    pthread_mutex_unlock(&t->mutex);
-    return validation ? validation : new_validation();
 }
 
 void nvlxi_transfers_return_validation(struct nvlxi_transfers *t, struct nvlxi_validation *validation) {
@@ -108,6 +74,33 @@ void nvlxi_request_recycle(struct nvlx_request *request) {
         destroy_request(request);
 }
 
+int nvlxi_transfers_take(struct nvlxi_transfers *t, struct nvlx_request **request,
+                         struct nvlxi_validation **validation) {
+    pthread_mutex_lock(&t->mutex);
+    if (request && (*request = t->idle)) {
+        LL_DELETE(t->idle, *request);
+        t->idle_count--;
+    }
+    if (validation && (*validation = t->validations))
+        LL_DELETE(t->validations, *validation);
+    pthread_mutex_unlock(&t->mutex);
+    if (request && !*request && !(*request = new_request(t)))
+        goto return_validation;
+    if (validation && !*validation && !(*validation = new_validation()))
+        goto recycle_request;
+    if (request)
+        renew_request(*request);
+    return 0;
+recycle_request:
+    if (request)
+        nvlxi_request_recycle(*request);
+    return NVLX_ENOMEM;
+return_validation:
+    if (validation && *validation)
+        nvlxi_transfers_return_validation(t, *validation);
+    return NVLX_ENOMEM;
+}
+
 void nvlxi_transfers_free(struct nvlxi_transfers *transfers) {
     struct nvlx_request *request, *next;
     struct nvlxi_validation *validation, *next_validation;
@@ -128,20 +121,6 @@ void nvlxi_transfers_free(struct nvlxi_transfers *transfers) {
 }
 
 /* ---- VALIDATED -> IN FLIGHT -------------------------------------------------------------------------- */
-
-void nvlxi_needs_pin(struct nvlxi_needs *needs) {
-    for (size_t i = 0; i < needs->mapping_count; i++)
-        atomic_fetch_add(&needs->mappings[i]->pins, 1);
-    for (size_t i = 0; i < needs->peer_count; i++)
-        atomic_fetch_add(&needs->peers[i]->pins, 1);
-}
-
-void nvlxi_needs_unpin(struct nvlxi_needs *needs) {
-    for (size_t i = 0; i < needs->mapping_count; i++)
-        atomic_fetch_sub(&needs->mappings[i]->pins, 1);
-    for (size_t i = 0; i < needs->peer_count; i++)
-        atomic_fetch_sub(&needs->peers[i]->pins, 1);
-}
 
 /* Pins what the request needs and enters it in the list. With the tables held for reading, if it needs anything. */
 static int enter(void *holder) {
@@ -401,29 +380,12 @@ static int submit(struct nvlx_request *made, struct nvlxi_validation *validation
     return 0;
 }
 
-/* What a submission works with: both, or none. */
-static int take_both(struct nvlxi_transfers *t, struct nvlx_request **request, struct nvlxi_validation **validation) {
-    pthread_mutex_lock(&t->mutex);
-    *request = pop_request(t);
-    *validation = pop_validation(t);
-    pthread_mutex_unlock(&t->mutex);
-    if ((*request || (*request = new_request(t))) && (*validation || (*validation = new_validation()))) {
-        renew_request(*request);
-        return 0;
-    }
-    if (*validation)
-        nvlxi_transfers_return_validation(t, *validation);
-    if (*request)
-        nvlxi_request_recycle(*request);
-    return NVLX_ENOMEM;
-}
-
 int nvlxi_transfer_submit(struct nvlxi_transfers *transfers, const struct nvlx_op *ops, size_t count,
                           const struct nvlx_transfer_options *options, struct nvlx_request **request) {
     uint64_t started_ns = nvlxi_now_ns();
     struct nvlx_request *made;
     struct nvlxi_validation *validation;
-    int code = take_both(transfers, &made, &validation);
+    int code = nvlxi_transfers_take(transfers, &made, &validation);
     if (code)
         return code;
     pthread_mutex_lock(&made->polling);
@@ -455,9 +417,9 @@ int nvlxi_post(struct nvlx_prepared *prepared, void *stream, struct nvlx_request
     int code = check_post(prepared);
     if (code)
         return code;
-    struct nvlx_request *made = take_request(t);
-    if (!made)
-        return NVLX_ENOMEM;
+    struct nvlx_request *made;
+    if ((code = nvlxi_transfers_take(t, &made, NULL)))
+        return code;
     pthread_mutex_lock(&made->polling);
     made->started_ns = started_ns;
     made->info = prepared->info;

@@ -91,17 +91,17 @@ struct nvlxi_admission {
     bool portions;             /* the plan may get the first portion only: the others are planned from `validated` */
     struct nvlxi_plan *plan;   /* the holder's, with its mechanism set */
     struct nvlxi_needs *needs; /* the holder's */
-    struct nvlxi_validation *validation; /* from nvlxi_transfers_take_validation */
-    int (*enter)(void *holder);          /* makes the holder hold what it needs */
+    struct nvlxi_validation *validation;
+    int (*enter)(void *holder); /* makes the holder hold what it needs */
     void *holder;
 };
 
 /* Checks a list, maps what it needs, plans it and, with the tables still locked, calls `enter`. */
 int nvlxi_transfer_admit(struct nvlxi_transfers *transfers, const struct nvlxi_admission *admission);
-struct nvlxi_validation *nvlxi_transfers_take_validation(struct nvlxi_transfers *transfers);
+/* What a submission works with: a request and a validation, or only what is not NULL; all of it, or NVLX_ENOMEM. */
+int nvlxi_transfers_take(struct nvlxi_transfers *transfers, struct nvlx_request **request,
+                         struct nvlxi_validation **validation);
 void nvlxi_transfers_return_validation(struct nvlxi_transfers *transfers, struct nvlxi_validation *validation);
-void nvlxi_needs_pin(struct nvlxi_needs *needs);
-void nvlxi_needs_unpin(struct nvlxi_needs *needs);
 /* The plan is whole: from now on it tells what the list uses, and not the caller's ops, which may go. */
 void nvlxi_needs_settle(struct nvlxi_transfers *transfers, struct nvlxi_needs *needs);
 

@@ -229,13 +229,6 @@ int nvlxi_validate(struct nvlxi_validation *v, const struct nvlxi_registration *
     return code ? code : nvlxi_validate_stretch(v, count, NVLXI_NO_PAIR);
 }
 
-void nvlxi_needs_free(struct nvlxi_needs *needs) {
-    free(needs->uses);
-    free(needs->mappings);
-    free(needs->peers);
-    *needs = (struct nvlxi_needs){0};
-}
-
 void nvlxi_validation_free(struct nvlxi_validation *v) {
     for (size_t i = 0; i < v->route_total; i++)
         nvlxi_route_free(v->routes[i]);

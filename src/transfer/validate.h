@@ -12,26 +12,8 @@
 #define NVLXI_TRANSFER_VALIDATE_H
 
 #include "local/registration.h"
-#include "remote/mapping.h"
+#include "transfer/needs.h"
 #include "transfer/validated.h"
-
-struct nvlxi_use { /* local bytes; the list touches at least one of them, and none that is in no use (uses.h) */
-    uint64_t start, end;
-};
-
-/* What a list needs while it is in flight. Arrays keep their memory for the next list. */
-struct nvlxi_needs {
-    struct nvlxi_use *uses;
-    struct nvlxi_mapping **mappings;
-    struct nvlx_peer **peers;
-    size_t use_count, use_capacity;
-    size_t mapping_count, mapping_capacity;
-    size_t peer_count, peer_capacity;
-    const struct nvlx_op *ops; /* the caller's, until the plan is whole and does not change any more; then NULL */
-    size_t op_count;
-};
-
-void nvlxi_needs_free(struct nvlxi_needs *needs);
 
 struct nvlxi_missing { /* a mapping that must be opened first */
     struct nvlx_peer *peer;

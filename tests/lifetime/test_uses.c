@@ -7,7 +7,7 @@
 
 #include "faulty_device.h"
 #include "support.h"
-#include "transfer/uses.h"
+#include "transfer/needs.h"
 
 #define SIZE (512 * KIB)
 #define HALF (SIZE / 2)

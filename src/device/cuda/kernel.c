@@ -2,7 +2,6 @@
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #include "base/base.h"
-#include "base/error.h"
 #include "device/cuda/cuda.h"
 
 #define SLICE_LONGEST  (64u << 10)

@@ -1,5 +1,30 @@
-/* Which local bytes a list touches. SPDX-License-Identifier: Apache-2.0 */
-#include "transfer/uses.h"
+/* What a list needs while it is in flight: pinned, and asked about. SPDX-License-Identifier: Apache-2.0 */
+#include "transfer/needs.h"
+
+#include <stdlib.h>
+
+void nvlxi_needs_free(struct nvlxi_needs *needs) {
+    free(needs->uses);
+    free(needs->mappings);
+    free(needs->peers);
+    *needs = (struct nvlxi_needs){0};
+}
+
+void nvlxi_needs_pin(struct nvlxi_needs *needs) {
+    for (size_t i = 0; i < needs->mapping_count; i++)
+        atomic_fetch_add(&needs->mappings[i]->pins, 1);
+    for (size_t i = 0; i < needs->peer_count; i++)
+        atomic_fetch_add(&needs->peers[i]->pins, 1);
+}
+
+void nvlxi_needs_unpin(struct nvlxi_needs *needs) {
+    for (size_t i = 0; i < needs->mapping_count; i++)
+        atomic_fetch_sub(&needs->mappings[i]->pins, 1);
+    for (size_t i = 0; i < needs->peer_count; i++)
+        atomic_fetch_sub(&needs->peers[i]->pins, 1);
+}
+
+/* ---- Whether local bytes are used -------------------------------------------------------------------- */
 
 static bool overlap(uint64_t address, uint64_t length, uint64_t start, uint64_t end) {
     return address < end && start < address + length;

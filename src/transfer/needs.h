@@ -1,0 +1,40 @@
+/* What a list needs while it is in flight: peers, mappings, local bytes.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * While a list is validated, only the pieces of the lookup table that it meets are noted: each is cut at every region
+ * of that moment, so a region that holds one is touched. A region that was registered later may hold a part of one. Who
+ * wants to unregister it then looks through the list itself, or its plan, which has the same bytes. */
+#ifndef NVLXI_TRANSFER_NEEDS_H
+#define NVLXI_TRANSFER_NEEDS_H
+
+#include "remote/mapping.h"
+#include "transfer/plan.h"
+
+struct nvlxi_use { /* local bytes; the list touches at least one of them, and none that is in no use */
+    uint64_t start, end;
+};
+
+/* What a list needs while it is in flight. Arrays keep their memory for the next list. */
+struct nvlxi_needs {
+    struct nvlxi_use *uses;
+    struct nvlxi_mapping **mappings;
+    struct nvlx_peer **peers;
+    size_t use_count, use_capacity;
+    size_t mapping_count, mapping_capacity;
+    size_t peer_count, peer_capacity;
+    const struct nvlx_op *ops; /* the caller's, until the plan is whole and does not change any more; then NULL */
+    size_t op_count;
+};
+
+void nvlxi_needs_free(struct nvlxi_needs *needs);
+
+void nvlxi_needs_pin(struct nvlxi_needs *needs);
+void nvlxi_needs_unpin(struct nvlxi_needs *needs);
+
+/* Whether the list touches any of [address, address + length). `plan` is its plan; it is not read while needs->ops is
+ * set. */
+bool nvlxi_needs_touch(const struct nvlxi_needs *needs, const struct nvlxi_plan *plan, uint64_t address,
+                       uint64_t length);
+
+#endif
