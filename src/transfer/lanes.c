@@ -218,12 +218,6 @@ int nvlxi_lanes_borrow_event(struct nvlxi_lane_pool *pool, int gpu, struct nvlxi
     return *event ? 0 : make_event(pool, gpu, event);
 }
 
-void nvlxi_lanes_return_event(struct nvlxi_lane_pool *pool, struct nvlxi_pooled_event *event) {
-    pthread_mutex_lock(&pool->mutex);
-    LL_PREPEND(pool->events, event);
-    pthread_mutex_unlock(&pool->mutex);
-}
-
 /* ---- A lane and an event at once: this is done for every transfer ------------------------------------- */
 
 int nvlxi_lanes_borrow(struct nvlxi_lane_pool *pool, const struct nvlxi_lane_key *key, uint32_t queued,
@@ -342,7 +336,7 @@ int nvlxi_lanes_stream_done(struct nvlxi_lane_pool *pool, const struct nvlxi_str
     if (code == NVLX_EAGAIN)
         keep_mark(pool, mark, stream->id);
     else
-        nvlxi_lanes_return_event(pool, mark);
+        nvlxi_lanes_return(pool, NULL, 0, mark);
     return code;
 }
 

@@ -86,6 +86,7 @@ int nvlxi_lanes_borrow(struct nvlxi_lane_pool *pool, const struct nvlxi_lane_key
 /* This lane, which the borrower has already, once more. */
 int nvlxi_lanes_borrow_again(struct nvlxi_lane_pool *pool, struct nvlxi_pooled_lane *lane, uint32_t queued,
                              struct nvlxi_pooled_event **event);
+/* The lane or the event may be NULL. */
 void nvlxi_lanes_return(struct nvlxi_lane_pool *pool, struct nvlxi_pooled_lane *lane, uint32_t queued,
                         struct nvlxi_pooled_event *event);
 /* So many copies and kernels were counted too many. */
@@ -94,7 +95,6 @@ void nvlxi_lanes_uncount(struct nvlxi_lane_pool *pool, struct nvlxi_pooled_lane 
 int nvlxi_lanes_busy(int gpu, bool ordered);
 
 int nvlxi_lanes_borrow_event(struct nvlxi_lane_pool *pool, int gpu, struct nvlxi_pooled_event **event);
-void nvlxi_lanes_return_event(struct nvlxi_lane_pool *pool, struct nvlxi_pooled_event *event);
 
 /* Whether the stream has nothing to do. */
 bool nvlxi_lanes_stream_idle(struct nvlxi_lane_pool *pool, const struct nvlxi_stream *stream);

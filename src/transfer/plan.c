@@ -323,15 +323,14 @@ done:
     return index;
 }
 
-static size_t put_all_short(struct nvlxi_group *group, const struct nvlxi_validated *valid, size_t index, size_t end) {
-    return group->opcode == NVLX_OP_READ ? put_short(group, valid, index, end, true, true)
-                                         : put_short(group, valid, index, end, false, true);
-}
-
-static size_t put_those_short(struct nvlxi_group *group, const struct nvlxi_validated *valid, size_t index,
-                              size_t end) {
-    return group->opcode == NVLX_OP_READ ? put_short(group, valid, index, end, true, false)
-                                         : put_short(group, valid, index, end, false, false);
+/* The same, compiled for each direction, with and without the test. */
+static size_t put_ops(struct nvlxi_group *group, const struct nvlxi_validated *valid, size_t end, bool all_short) {
+    const bool read = group->opcode == NVLX_OP_READ;
+    if (all_short)
+        return read ? put_short(group, valid, valid->planned, end, true, true)
+                    : put_short(group, valid, valid->planned, end, false, true);
+    return read ? put_short(group, valid, valid->planned, end, true, false)
+                : put_short(group, valid, valid->planned, end, false, false);
 }
 
 /* Makes the open fragment longer by the ops from `index` on that continue it; returns the first that does not. */
@@ -367,8 +366,7 @@ static int plan_stretch(struct nvlxi_plan *plan, struct nvlxi_validated *valid, 
     const bool all_short = valid->longest < PIECE;
     while (valid->planned < end) {
         if (group->kernels && group->open.length - 1 < PIECE)
-            valid->planned = all_short ? put_all_short(group, valid, valid->planned, end)
-                                       : put_those_short(group, valid, valid->planned, end);
+            valid->planned = put_ops(group, valid, end, all_short);
         if (valid->planned == end)
             break;
         int code = add_one(plan, group, valid, valid->planned++);

@@ -80,13 +80,6 @@ bool nvlxi_submit_is_wide(const struct nvlxi_plan *plan) {
     return lanes > 1;
 }
 
-bool nvlxi_submit_by_engines(const struct nvlxi_plan *plan) {
-    bool any = false;
-    for (const struct nvlxi_group *group = plan->groups; group; group = group->following)
-        any = any || group->lists[NVLXI_BY_ENGINES].count;
-    return any;
-}
-
 /* Kernels copy byte by byte where both sides are not aligned alike: what is longer stays with the engines. */
 static bool suits_kernels(const struct nvlxi_group *group) {
     for (const struct nvlxi_chunk *chunk = group->lists[NVLXI_BY_ENGINES].first; chunk; chunk = chunk->next)
@@ -264,10 +257,6 @@ int nvlxi_submit_borrow(struct nvlxi_lane_pool *pool, const struct nvlxi_terms *
     return code;
 }
 
-int nvlxi_submit_busy(const struct nvlxi_terms *terms, const struct nvlxi_legs *legs) {
-    return nvlxi_lanes_busy(legs->busy_gpu, terms->stream != NULL);
-}
-
 static bool is_in_stream(const struct nvlxi_leg *leg) {
     return nvlxi_lane_kind(&leg->lane->key) == NVLXI_CALLERS;
 }
@@ -292,7 +281,7 @@ int nvlxi_submit_follow(struct nvlxi_lane_pool *pool, const struct nvlxi_legs *l
     for (uint32_t i = 0; i < legs->count && !code; i++)
         if (!is_in_stream(&legs->leg[i]))
             code = pool->context->ops->lane_wait(legs->leg[i].lane->lane, event->event);
-    nvlxi_lanes_return_event(pool, event);
+    nvlxi_lanes_return(pool, NULL, 0, event);
     return code;
 }
 

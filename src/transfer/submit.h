@@ -34,10 +34,9 @@ struct nvlxi_terms {
     const struct nvlxi_stream *stream; /* the caller's, in whose order; NULL: none */
 };
 
-/* Borrows lanes and events: all or none. NVLX_EBUSY (not told: see nvlxi_submit_busy): the queues are full. */
+/* Borrows lanes and events: all or none. NVLX_EBUSY (not told: see nvlxi_lanes_busy): the queues are full. */
 int nvlxi_submit_borrow(struct nvlxi_lane_pool *pool, const struct nvlxi_terms *terms, struct nvlxi_legs *legs);
 /* Tells that the queues are full. */
-int nvlxi_submit_busy(const struct nvlxi_terms *terms, const struct nvlxi_legs *legs);
 /* Gives them back. */
 void nvlxi_submit_return(struct nvlxi_lane_pool *pool, struct nvlxi_legs *legs);
 
@@ -45,9 +44,6 @@ void nvlxi_submit_return(struct nvlxi_lane_pool *pool, struct nvlxi_legs *legs);
 bool nvlxi_submit_is_long(const struct nvlxi_terms *terms);
 /* Whether the plan would be carried by several lanes at the same time if it had no stream. */
 bool nvlxi_submit_is_wide(const struct nvlxi_plan *plan);
-
-/* Whether copy engines carry any of what is planned. */
-bool nvlxi_submit_by_engines(const struct nvlxi_plan *plan);
 
 /* Whether kernels could carry all of a plan that the caller leaves to us. They take a place in a queue each, whatever
  * they copy. */

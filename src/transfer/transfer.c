@@ -41,13 +41,6 @@ static void renew_request(struct nvlx_request *request) {
     request->prepared = NULL;
 }
 
-static struct nvlxi_validation *new_validation(void) {
-    struct nvlxi_validation *validation = calloc(1, sizeof *validation);
-    if (!validation)
-        nvlxi_fail(NVLX_ENOMEM, "no memory to check a transfer");
-    return validation;
-}
-
 void nvlxi_transfers_return_validation(struct nvlxi_transfers *t, struct nvlxi_validation *validation) {
     pthread_mutex_lock(&t->mutex);
     LL_PREPEND(t->validations, validation);
@@ -86,8 +79,10 @@ int nvlxi_transfers_take(struct nvlxi_transfers *t, struct nvlx_request **reques
     pthread_mutex_unlock(&t->mutex);
     if (request && !*request && !(*request = new_request(t)))
         goto return_validation;
-    if (validation && !*validation && !(*validation = new_validation()))
+    if (validation && !*validation && !(*validation = calloc(1, sizeof **validation))) {
+        nvlxi_fail(NVLX_ENOMEM, "no memory to check a transfer");
         goto recycle_request;
+    }
     if (request)
         renew_request(*request);
     return 0;
@@ -260,7 +255,7 @@ static int borrow(struct nvlx_request *request, const struct nvlxi_terms *terms)
         return code;
     nvlxi_transfers_progress(t);
     code = nvlxi_submit_borrow(&t->pool, terms, &request->legs);
-    return code == NVLX_EBUSY ? nvlxi_submit_busy(terms, &request->legs) : code;
+    return code == NVLX_EBUSY ? nvlxi_lanes_busy(request->legs.busy_gpu, terms->stream != NULL) : code;
 }
 
 /* A list that is too long to wait for a stream need not wait if the stream has come so far. */
@@ -276,7 +271,7 @@ static int check_long(struct nvlxi_lane_pool *pool, struct nvlxi_terms *terms) {
  * of the engines do, which may hold up others (lanes.h), if the list can still be planned for them: BY_KERNELS. */
 static int choose_order(struct nvlxi_lane_pool *pool, struct start *how) {
     struct nvlxi_terms *terms = &how->terms;
-    const bool by_engines = nvlxi_submit_by_engines(terms->plan), wide = nvlxi_submit_is_wide(terms->plan);
+    const bool by_engines = terms->plan->fragments[NVLXI_BY_ENGINES] > 0, wide = nvlxi_submit_is_wide(terms->plan);
     if (nvlxi_submit_is_long(terms))
         return check_long(pool, terms);
     if (!by_engines && !wide)

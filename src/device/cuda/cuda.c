@@ -140,11 +140,17 @@ static int retain(struct nvlxi_device *device, int ordinal) {
     return 0;
 }
 
+static int check_gpu(const struct nvlxi_device *device, int gpu) {
+    if (gpu >= 0 && gpu < device->gpu_count)
+        return 0;
+    return nvlxi_fail(NVLX_EINVAL, "GPU %d is not one of the %d GPUs here", gpu, device->gpu_count);
+}
+
 int nvlxi_cuda_context(struct nvlxi_device *device, int gpu, CUcontext *context) {
-    if (gpu < 0 || gpu >= device->gpu_count)
-        return nvlxi_fail(NVLX_EINVAL, "GPU %d is not one of the %d GPUs here", gpu, device->gpu_count);
+    int code = check_gpu(device, gpu);
+    if (code)
+        return code;
     _Atomic(CUcontext) *retained = &device->gpus[gpu].context;
-    int code = 0;
     if (!atomic_load(retained)) {
         pthread_mutex_lock(&device->mutex);
         code = atomic_load(retained) ? 0 : retain(device, gpu);
@@ -322,15 +328,16 @@ static int cuda_open(const int *gpus, size_t gpu_count, struct nvlxi_device **de
 }
 
 static int cuda_uuid(struct nvlxi_device *device, int gpu, uint8_t uuid[NVLXI_UUID_BYTES]) {
-    if (gpu < 0 || gpu >= device->gpu_count)
-        return nvlxi_fail(NVLX_EINVAL, "GPU %d is not one of the %d GPUs here", gpu, device->gpu_count);
-    memcpy(uuid, device->gpus[gpu].uuid.bytes, NVLXI_UUID_BYTES);
-    return 0;
+    int code = check_gpu(device, gpu);
+    if (!code)
+        memcpy(uuid, device->gpus[gpu].uuid.bytes, NVLXI_UUID_BYTES);
+    return code;
 }
 
 static int cuda_limits(struct nvlxi_device *device, int gpu, struct nvlxi_gpu_limits *limits) {
-    if (gpu < 0 || gpu >= device->gpu_count)
-        return nvlxi_fail(NVLX_EINVAL, "GPU %d is not one of the %d GPUs here", gpu, device->gpu_count);
+    int code = check_gpu(device, gpu);
+    if (code)
+        return code;
     const struct nvlxi_cuda_gpu *found = &device->gpus[gpu];
     *limits = (struct nvlxi_gpu_limits){atomic_load(&found->sms), found->priority_least, found->priority_most};
     return 0;
