@@ -39,19 +39,6 @@ void nvlxi_cuda_lane_destroy(struct nvlxi_lane *lane) {
     free(lane);
 }
 
-int nvlxi_cuda_copy(struct nvlxi_lane *lane, const struct nvlxi_copy *copy) {
-    struct nvlxi_cuda_entry entry;
-    void *destination = (void *)(uintptr_t)copy->destination;
-    const void *source = (const void *)(uintptr_t)copy->source;
-    int code = nvlxi_cuda_enter(lane->device, lane->gpu, &entry);
-    if (code)
-        return code;
-    cudaError_t error =
-        cudaMemcpyPeerAsync(destination, copy->destination_gpu, source, copy->source_gpu, copy->length, lane->stream);
-    nvlxi_cuda_leave(&entry);
-    return error ? nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "issuing a copy") : 0;
-}
-
 /* As many as one call takes, without memory of its own. */
 #define BATCH 64
 
@@ -79,8 +66,8 @@ static cudaError_t copy_batch(struct nvlxi_lane *lane, const struct nvlxi_fragme
 #endif
 }
 
-/* In a caller's stream: a batch that waits there blocks several of the GPU's channels (lanes.h), and the default stream
- * takes none. */
+/* One, or in a caller's stream: a batch that waits there blocks several of the GPU's channels (lanes.h), and the
+ * default stream takes none. */
 static cudaError_t copy_each(struct nvlxi_lane *lane, const struct nvlxi_fragment *list, size_t count,
                              int destination_gpu, int source_gpu) {
     cudaError_t error = cudaSuccess;
@@ -97,7 +84,7 @@ int nvlxi_cuda_copy_list(struct nvlxi_lane *lane, const struct nvlxi_fragment *l
     int code = nvlxi_cuda_enter(lane->device, lane->gpu, &entry);
     if (code)
         return code;
-    if (lane->callers)
+    if (lane->callers || count == 1)
         error = copy_each(lane, list, count, destination_gpu, source_gpu);
     else
         for (size_t done = 0; done < count && !error; done += BATCH)
@@ -105,6 +92,11 @@ int nvlxi_cuda_copy_list(struct nvlxi_lane *lane, const struct nvlxi_fragment *l
                 copy_batch(lane, list + done, count - done < BATCH ? count - done : BATCH, destination_gpu, source_gpu);
     nvlxi_cuda_leave(&entry);
     return error ? nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "issuing copies") : 0;
+}
+
+int nvlxi_cuda_copy(struct nvlxi_lane *lane, const struct nvlxi_copy *copy) {
+    const struct nvlxi_fragment fragment = {copy->destination, copy->source, copy->length};
+    return nvlxi_cuda_copy_list(lane, &fragment, 1, copy->destination_gpu, copy->source_gpu);
 }
 
 int nvlxi_cuda_event_create(struct nvlxi_device *device, int gpu, struct nvlxi_event **event) {
@@ -249,33 +241,26 @@ int nvlxi_cuda_stream_find(struct nvlxi_device *device, void *handle, struct nvl
     return error ? nvlxi_cuda_driver_failure(error, NVLX_ENOTSUP, "the stream in the options has no id") : 0;
 }
 
+static struct nvlxi_lane lane_of(struct nvlxi_device *device, const struct nvlxi_stream *stream) {
+    return (struct nvlxi_lane){.device = device, .gpu = stream->gpu, .callers = true, .stream = stream->handle};
+}
+
 int nvlxi_cuda_stream_record(struct nvlxi_device *device, const struct nvlxi_stream *stream,
                              struct nvlxi_event *event) {
-    struct nvlxi_cuda_entry entry;
-    int code = nvlxi_cuda_enter(device, stream->gpu, &entry);
-    if (code)
-        return code;
-    cudaError_t error = cudaEventRecord(event->event, stream->handle);
-    nvlxi_cuda_leave(&entry);
-    return error ? nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "cudaEventRecord in the stream of the options") : 0;
+    struct nvlxi_lane lane = lane_of(device, stream);
+    return nvlxi_cuda_event_record(&lane, event);
 }
 
 int nvlxi_cuda_stream_wait(struct nvlxi_device *device, const struct nvlxi_stream *stream, struct nvlxi_event *event) {
-    struct nvlxi_cuda_entry entry;
-    int code = nvlxi_cuda_enter(device, stream->gpu, &entry);
-    if (code)
-        return code;
-    cudaError_t error = cudaStreamWaitEvent(stream->handle, event->event, 0);
-    nvlxi_cuda_leave(&entry);
-    return error ? nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "cudaStreamWaitEvent in the stream of the options")
-                 : 0;
+    struct nvlxi_lane lane = lane_of(device, stream);
+    return nvlxi_cuda_lane_wait(&lane, event);
 }
 
 int nvlxi_cuda_stream_lane(struct nvlxi_device *device, const struct nvlxi_stream *stream, struct nvlxi_lane **lane) {
     struct nvlxi_lane *made = malloc(sizeof *made);
     if (!made)
         return nvlxi_fail(NVLX_ENOMEM, "no memory for a lane");
-    *made = (struct nvlxi_lane){.device = device, .gpu = stream->gpu, .callers = true, .stream = stream->handle};
+    *made = lane_of(device, stream);
     *lane = made;
     return 0;
 }

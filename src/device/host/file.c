@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "base/mute.h"
+#include "device/host/memory.h"
 
 #define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
 
@@ -62,4 +63,18 @@ int nvlxi_host_file_take(struct nvlxi_files *files, const struct nvlxi_segment_r
     }
     *fd = taken;
     return 0;
+}
+
+int nvlxi_host_file_map(int fd, uint64_t offset, uint64_t size, uint64_t *base) {
+    const uint64_t lead = offset % nvlxi_host_page();
+    void *address = mmap(NULL, lead + size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)(offset - lead));
+    if (address == MAP_FAILED)
+        return -1;
+    *base = (uintptr_t)address + lead;
+    return 0;
+}
+
+void nvlxi_host_file_unmap(uint64_t base, uint64_t size) {
+    const uint64_t lead = base % nvlxi_host_page();
+    munmap(nvlxi_host_pointer(base - lead), lead + size);
 }

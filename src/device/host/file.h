@@ -25,4 +25,8 @@ bool nvlxi_host_file_is(int fd, uint64_t length);
 int nvlxi_host_file_take(struct nvlxi_files *files, const struct nvlxi_segment_record *segment, uint64_t length,
                          int *fd);
 
+/* Makes bytes of a file visible, from `offset` on. errno tells why not. */
+int nvlxi_host_file_map(int fd, uint64_t offset, uint64_t size, uint64_t *base);
+void nvlxi_host_file_unmap(uint64_t base, uint64_t size);
+
 #endif

@@ -32,6 +32,7 @@
 
 #include "base/base.h"
 #include "base/error.h"
+#include "device/host/memory.h"
 
 struct point {
     atomic_uint holders;
@@ -45,11 +46,10 @@ struct point {
 #define BATCH         64  /* copies of a list that are one job */
 #define PEEK_US       100 /* between two looks at a value */
 
-enum job_kind { JOB_COPY, JOB_LIST, JOB_KERNEL, JOB_MARK, JOB_WAIT, JOB_HOLD };
+enum job_kind { JOB_LIST, JOB_KERNEL, JOB_MARK, JOB_WAIT, JOB_HOLD };
 
 struct job {
     enum job_kind kind;
-    struct nvlxi_copy copy;      /* JOB_COPY */
     struct nvlxi_fragment *list; /* JOB_LIST: its own */
     size_t count;
     struct nvlxi_part parts[NVLXI_PARTS_MAX]; /* JOB_KERNEL: their lists are the caller's until the job is done */
@@ -147,20 +147,13 @@ static void point_await(struct point *point) {
 
 /* ---- Lanes ------------------------------------------------------------------------------------------- */
 
-static void copy_bytes(uint64_t destination, uint64_t source, uint64_t length) {
-    memmove((void *)(uintptr_t)destination, (const void *)(uintptr_t)source, length);
-}
-
 static void copy_fragments(const struct nvlxi_fragment *list, size_t count) {
     for (size_t i = 0; i < count; i++)
-        copy_bytes(list[i].destination, list[i].source, list[i].length);
+        memmove(nvlxi_host_pointer(list[i].destination), nvlxi_host_pointer(list[i].source), list[i].length);
 }
 
 static void job_run(const struct job *job) {
     switch (job->kind) {
-    case JOB_COPY:
-        copy_bytes(job->copy.destination, job->copy.source, job->copy.length);
-        break;
     case JOB_LIST:
         copy_fragments(job->list, job->count);
         break;
@@ -322,19 +315,6 @@ static struct job *job_make(enum job_kind kind) {
     return job;
 }
 
-int nvlxi_host_copy(struct nvlxi_lane *lane, const struct nvlxi_copy *copy) {
-    const struct nvlxi_fragment fragment = {copy->destination, copy->source, copy->length};
-    int code = nvlxi_host_check_copies(&fragment, 1, NVLX_EDEVICE);
-    if (code)
-        return code;
-    struct job *job = job_make(JOB_COPY);
-    if (!job)
-        return nvlxi_fail(NVLX_ENOMEM, "no memory to queue a copy of %llu bytes", (unsigned long long)copy->length);
-    job->copy = *copy;
-    queue(lane, job);
-    return 0;
-}
-
 static int queue_list(struct nvlxi_lane *lane, const struct nvlxi_fragment *list, size_t count) {
     struct job *job = job_make(JOB_LIST);
     struct nvlxi_fragment *own = malloc(count * sizeof *own);
@@ -358,6 +338,11 @@ int nvlxi_host_copy_list(struct nvlxi_lane *lane, const struct nvlxi_fragment *l
     for (size_t first = 0; first < count && !code; first += BATCH)
         code = queue_list(lane, list + first, nvlxi_min(BATCH, count - first));
     return code;
+}
+
+int nvlxi_host_copy(struct nvlxi_lane *lane, const struct nvlxi_copy *copy) {
+    const struct nvlxi_fragment fragment = {copy->destination, copy->source, copy->length};
+    return nvlxi_host_copy_list(lane, &fragment, 1, copy->destination_gpu, copy->source_gpu);
 }
 
 int nvlxi_host_copy_kernel(struct nvlxi_lane *lane, const struct nvlxi_kernel *kernel) {

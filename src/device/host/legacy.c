@@ -16,7 +16,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -24,6 +23,8 @@
 #include "device/host/file.h"
 #include "device/host/memory.h"
 #include "device/owner.h"
+
+#define STEP UINT64_C(512) /* to which allocations are aligned, as CUDA's are */
 
 /* The name in the second field may hold anything, spaces and parentheses too. */
 static uint64_t read_start_time(const char *text) {
@@ -67,23 +68,6 @@ static int find_start_time(int32_t pid, uint64_t *start) {
     return 0;
 }
 
-#define STEP UINT64_C(512) /* to which allocations are aligned, as CUDA's are */
-
-/* Makes an open file visible from `offset` on: block->size bytes at block->base. errno tells why not. */
-static int map_file(int fd, uint64_t offset, struct nvlxi_host_block *block) {
-    void *address = mmap(NULL, offset + block->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (address == MAP_FAILED)
-        return -1;
-    block->base = (uintptr_t)address;
-    block->base += offset;
-    return 0;
-}
-
-static void unmap_file(const struct nvlxi_host_block *block) {
-    const uint64_t offset = block->base % nvlxi_host_page();
-    munmap(nvlxi_host_pointer(block->base - offset), offset + block->size);
-}
-
 /* ---- Own memory -------------------------------------------------------------------------------------- */
 
 /* How far from the start of its file the next allocation of this size begins: less than a page. */
@@ -121,7 +105,8 @@ static int make(const struct nvlxi_alloc *alloc, struct nvlxi_host_block **made)
     const uint64_t offset = next_offset(alloc->length);
     *block = (struct nvlxi_host_block){
         .size = alloc->length, .serial = nvlxi_host_new_serial(), .fd = nvlxi_host_file_make(offset + alloc->length)};
-    if (block->fd < 0 || fstat(block->fd, &status) || map_file(block->fd, offset, block)) {
+    if (block->fd < 0 || fstat(block->fd, &status) ||
+        nvlxi_host_file_map(block->fd, offset, block->size, &block->base)) {
         code = nvlxi_host_file_failure(alloc->gpu, alloc->length, errno);
         goto close_file;
     }
@@ -132,7 +117,7 @@ static int make(const struct nvlxi_alloc *alloc, struct nvlxi_host_block **made)
     return 0;
 
 unmap_block:
-    unmap_file(block);
+    nvlxi_host_file_unmap(block->base, block->size);
 close_file:
     if (block->fd >= 0)
         close(block->fd);
@@ -141,7 +126,7 @@ close_file:
 }
 
 static void destroy(struct nvlxi_host_block *block) {
-    unmap_file(block);
+    nvlxi_host_file_unmap(block->base, block->size);
     close(block->fd);
     free(block);
 }
@@ -250,7 +235,7 @@ static int open_mapping(const struct nvlxi_map *map, struct nvlxi_host_block **m
         code = file;
         goto free_block;
     }
-    if (map_file(file, handle.offset, block))
+    if (nvlxi_host_file_map(file, handle.offset, block->size, &block->base))
         code = nvlxi_fail(nvlxi_system_code(errno, NVLX_EDEVICE), "cannot map %" PRIu64 " bytes of process %d: %s",
                           handle.size, (int)handle.pid, strerror(errno));
     close(file);
@@ -265,7 +250,7 @@ free_block:
 }
 
 static void close_mapping(struct nvlxi_host_block *block) {
-    unmap_file(block);
+    nvlxi_host_file_unmap(block->base, block->size);
     free(block);
 }
 

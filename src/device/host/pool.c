@@ -218,25 +218,6 @@ static int check_entry(int fd, const struct nvlxi_host_pool_handle *handle) {
     return 0;
 }
 
-/* Bytes between the start of its page and an address. */
-static uint64_t in_page(uint64_t address) {
-    return address % nvlxi_host_page();
-}
-
-/* Makes the pages of an allocation visible. */
-static int map_pages(int fd, const struct nvlxi_host_pool_handle *handle, struct nvlxi_host_block *block) {
-    const uint64_t lead = in_page(handle->offset);
-    void *address =
-        mmap(NULL, lead + handle->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)(handle->offset - lead));
-    if (address == MAP_FAILED)
-        return nvlxi_fail(nvlxi_system_code(errno, NVLX_EDEVICE), "cannot map %" PRIu64 " bytes of a pool: %s",
-                          handle->size, strerror(errno));
-    block->base = (uintptr_t)address;
-    block->base += lead;
-    block->size = handle->size;
-    return 0;
-}
-
 static int open_mapping(const struct nvlxi_map *map, struct nvlxi_host_block **made) {
     struct nvlxi_host_pool_handle handle;
     int fd;
@@ -247,9 +228,11 @@ static int open_mapping(const struct nvlxi_map *map, struct nvlxi_host_block **m
     int code = nvlxi_host_file_take(map->files, map->segments, FILE_SIZE, &fd);
     if (code)
         goto free_block;
+    block->size = handle.size;
     code = check_entry(fd, &handle);
-    if (!code)
-        code = map_pages(fd, &handle, block);
+    if (!code && nvlxi_host_file_map(fd, handle.offset, handle.size, &block->base))
+        code = nvlxi_fail(nvlxi_system_code(errno, NVLX_EDEVICE), "cannot map %" PRIu64 " bytes of a pool: %s",
+                          handle.size, strerror(errno));
     close(fd);
     if (code)
         goto free_block;
@@ -262,8 +245,7 @@ free_block:
 }
 
 static void close_mapping(struct nvlxi_host_block *block) {
-    const uint64_t lead = in_page(block->base);
-    munmap(nvlxi_host_pointer(block->base - lead), lead + block->size);
+    nvlxi_host_file_unmap(block->base, block->size);
     free(block);
 }
 
