@@ -121,13 +121,6 @@ static bool needs_files(const struct opening *opening) {
     return false;
 }
 
-static int open_files(const struct nvlx_peer *peer, const struct opening *opening, struct nvlxi_files **files) {
-    struct nvlxi_file_server *server = peer->remote->file_server;
-    *files = NULL;
-    return needs_files(opening) ? server->open(server, peer, &opening->owner, opening->segments, opening->count, files)
-                                : 0;
-}
-
 static int open_mapping(struct nvlx_peer *peer, const struct opening *opening, struct nvlxi_mapping *mapping) {
     struct nvlxi_remote *r = peer->remote;
     struct nvlxi_map map = {.gpu = (int)mapping->key.gpu,
@@ -142,7 +135,8 @@ static int open_mapping(struct nvlx_peer *peer, const struct opening *opening, s
         return open_own(peer, opening, mapping);
     mapping->foreign = true;
     mapping->memory_gpu = map.gpu;
-    if ((code = open_files(peer, opening, &map.files)))
+    if (needs_files(opening) && (code = r->file_server->open(r->file_server, peer, &opening->owner, opening->segments,
+                                                             opening->count, &map.files)))
         return code;
     code = r->context->ops->map(r->context->device, &map, &mapping->address);
     if (map.files)
@@ -226,14 +220,6 @@ static int create_mapping(struct nvlx_peer *peer, const struct nvlxi_mapping_key
     return code;
 }
 
-static int check_kind(const struct nvlxi_segment_record *segment) {
-    if (segment->kind == NVLXI_KIND_UNKNOWN)
-        return nvlxi_fail(NVLX_ENOTSUP,
-                          "the peer's segment 0x%" PRIx64 " is of kind \"%s\", which this version cannot open",
-                          segment->base, segment->kind_name);
-    return 0;
-}
-
 /* Copies what is needed to open a run; its segments are to be freed. NVLX_EAGAIN (not logged): there is no such run
  * (any more). Under the mutex. */
 static int prepare_opening(const struct nvlx_peer *peer, uint64_t base, uint64_t serial, struct opening *opening) {
@@ -241,16 +227,18 @@ static int prepare_opening(const struct nvlx_peer *peer, uint64_t base, uint64_t
     const struct nvlxi_run *run = nvlxi_runs_find(&peer->table->runs, base, serial);
     if (!run)
         return NVLX_EAGAIN;
-    int code = check_kind(&d->segments[run->first]);
-    if (code)
-        return code;
+    const struct nvlxi_segment_record *first = &d->segments[run->first];
+    if (first->kind == NVLXI_KIND_UNKNOWN)
+        return nvlxi_fail(NVLX_ENOTSUP,
+                          "the peer's segment 0x%" PRIx64 " is of kind \"%s\", which this version cannot open",
+                          first->base, first->kind_name);
     *opening = (struct opening){
         .owner.identity = d->identity, .count = run->count, .size = run->size, .read_only = run->read_only};
     memcpy(opening->owner.address, d->address, sizeof d->address);
     opening->segments = malloc(run->count * sizeof *opening->segments);
     if (!opening->segments)
         return nvlxi_fail(NVLX_ENOMEM, "no memory to map %" PRIu32 " segments", run->count);
-    memcpy(opening->segments, &d->segments[run->first], run->count * sizeof *opening->segments);
+    memcpy(opening->segments, first, run->count * sizeof *opening->segments);
     return 0;
 }
 

@@ -143,34 +143,24 @@ static enum found take_lane(struct nvlxi_lane_pool *pool, const struct nvlxi_lan
 
 /* ---- Lanes ------------------------------------------------------------------------------------------- */
 
-static int create_lane(struct nvlxi_lane_pool *pool, const struct nvlxi_lane_key *key,
-                       struct nvlxi_pooled_lane **lane) {
+static int make_lane(struct nvlxi_lane_pool *pool, const struct nvlxi_lane_key *key, uint32_t queued,
+                     const void *borrower, struct nvlxi_pooled_lane **lane) {
+    const struct nvlxi_context *context = pool->context;
+    const enum nvlxi_lane_kind kind = nvlxi_lane_kind(key);
     struct nvlxi_pooled_lane *made = malloc(sizeof *made);
     if (!made)
         return nvlxi_fail(NVLX_ENOMEM, "no memory for a lane");
-    *made = (struct nvlxi_pooled_lane){.key = *key};
-    int code = nvlxi_lane_kind(key) == NVLXI_CALLERS
-                   ? pool->context->ops->stream_lane(pool->context->device, &key->stream, &made->lane)
-                   : pool->context->ops->lane_create(pool->context->device, key->gpu, key->priority, &made->lane);
+    *made = (struct nvlxi_pooled_lane){.key = *key, .borrowers = 1, .queued = queued, .latest = borrower};
+    int code = kind == NVLXI_CALLERS ? context->ops->stream_lane(context->device, &key->stream, &made->lane)
+                                     : context->ops->lane_create(context->device, key->gpu, key->priority, &made->lane);
     if (code) {
         free(made);
         return code;
     }
-    *lane = made;
-    return 0;
-}
-
-static int make_lane(struct nvlxi_lane_pool *pool, const struct nvlxi_lane_key *key, uint32_t queued,
-                     const void *borrower, struct nvlxi_pooled_lane **lane) {
-    int code = create_lane(pool, key, lane);
-    if (code)
-        return code;
-    (*lane)->borrowers = 1;
-    (*lane)->queued = queued;
-    (*lane)->latest = borrower;
     pthread_mutex_lock(&pool->mutex);
-    LL_PREPEND(pool->lanes[nvlxi_lane_kind(key)], *lane);
+    LL_PREPEND(pool->lanes[kind], made);
     pthread_mutex_unlock(&pool->mutex);
+    *lane = made;
     return 0;
 }
 

@@ -248,14 +248,6 @@ struct part {
     uint32_t local_range, remote_range; /* the pieces that they begin in */
 };
 
-static int validate_fields(const struct nvlxi_validation *v, size_t index) {
-    const struct nvlx_op *op = &v->validated.ops[index];
-    int code = nvlxi_op_check(op, index);
-    if (!code && (!op->peer || op->peer->engine != v->registration->engine))
-        code = nvlxi_op_foreign(op, index);
-    return code;
-}
-
 /* Whether both sides of an op are registered, and grant its direction. */
 static int validate_sides(const struct nvlxi_validation *v, size_t index) {
     const struct nvlx_op *op = &v->validated.ops[index];
@@ -351,7 +343,9 @@ int nvlxi_validate_op(struct nvlxi_validation *v, size_t index, struct nvlxi_rou
     struct nvlxi_validated *validated = &v->validated;
     const struct nvlx_op *op = &validated->ops[index];
     struct part part;
-    int code = validate_fields(v, index);
+    int code = nvlxi_op_check(op, index);
+    if (!code && (!op->peer || op->peer->engine != v->registration->engine))
+        code = nvlxi_op_foreign(op, index);
     if (code)
         return code;
     validated->longest |= op->length - 1;
