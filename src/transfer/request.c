@@ -1,18 +1,14 @@
 /* Requests in flight: whether they are done, and what callers ask of them. SPDX-License-Identifier: Apache-2.0 */
 #include <inttypes.h>
-#include <sched.h>
 #include <stdio.h>
-#include <time.h>
 #include <utlist.h>
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/pause.h"
 #include "transfer/transfer.h"
 
-#define SPIN_NS  200000u  /* a waiter first asks again at once, */
-#define YIELD_NS 5000000u /* then lets others run, */
-#define SLEEP_NS 50000    /* then sleeps in between */
-#define POLLS    8        /* for a look at the clock, which costs up to a third of one */
+#define POLLS 8 /* for a look at the clock, which costs up to a third of one */
 
 void nvlxi_request_fail(struct nvlx_request *request, int code) {
     if (request->outcome)
@@ -89,14 +85,7 @@ void nvlxi_transfers_progress(struct nvlxi_transfers *transfers) {
 }
 
 void nvlxi_transfers_pause(uint64_t since_ns) {
-    const struct timespec nap = {.tv_nsec = SLEEP_NS};
-    uint64_t waited = nvlxi_now_ns() - since_ns;
-    if (waited < SPIN_NS)
-        return;
-    if (waited < YIELD_NS)
-        sched_yield();
-    else
-        nanosleep(&nap, NULL);
+    nvlxi_pause(since_ns);
 }
 
 enum nvlxi_user nvlxi_transfers_user(void *context, uint64_t address, uint64_t length) {
@@ -139,7 +128,7 @@ int nvlxi_request_wait(struct nvlx_request *request, int64_t timeout_ns) {
         uint64_t now = nvlxi_now_ns();
         if (now >= deadline)
             return nvlxi_fail(NVLX_ETIMEDOUT, "the transfer is still in flight after %" PRId64 " ns", timeout_ns);
-        if (now - since >= SPIN_NS)
+        if (now - since >= NVLXI_SPIN_NS)
             between = 1;
         nvlxi_transfers_pause(since);
     }
