@@ -81,8 +81,20 @@ struct nvlxi_kernel {
                             after it all the same */
 };
 
+/* Memory to be digested, leaf by leaf: the last may be shorter. */
+struct nvlxi_leaves {
+    uint64_t address, length; /* > 0, at most 2^40 */
+    uint64_t *digests;        /* in memory from list_alloc: the XXH64 of each leaf */
+};
+
+#define NVLXI_LEAF_BYTES (16u << 10) /* nvlxfer.h tells it */
+
+static inline uint64_t nvlxi_leaf_count(uint64_t length) {
+    return (length + NVLXI_LEAF_BYTES - 1) / NVLXI_LEAF_BYTES;
+}
+
 struct nvlxi_gpu_limits {
-    uint32_t sms;                      /* that copy kernels can use; 0: there are none, or they are not loaded */
+    uint32_t sms;                      /* that kernels can use; 0: there are none, or they are not loaded */
     int priority_least, priority_most; /* of lanes: from the least urgent to the most urgent, which is lower */
 };
 
@@ -147,13 +159,13 @@ struct nvlxi_device_ops {
     int (*map)(struct nvlxi_device *device, const struct nvlxi_map *map, uint64_t *address);
     int (*unmap)(struct nvlxi_device *device, int gpu, uint64_t address);
 
-    /* Loads the copy kernels for a GPU that has none yet, as `open` does for those named and those with an active
+    /* Loads the kernels for a GPU that has none yet, as `open` does for those named and those with an active
      * context. May wait until all that runs on the GPU is over. A GPU for which there are none goes without. */
     void (*load)(struct nvlxi_device *device, int gpu);
     /* Calls no driver. */
     int (*limits)(struct nvlxi_device *device, int gpu, struct nvlxi_gpu_limits *limits);
 
-    /* Host memory that the kernels of all GPUs can read: for lists of fragments. The host may be slow to read it. */
+    /* Host memory that the kernels of all GPUs can read and write: for lists of fragments, and digests of leaves. */
     int (*list_alloc)(struct nvlxi_device *device, size_t size, void **memory);
     void (*list_free)(struct nvlxi_device *device, void *memory);
 
@@ -176,6 +188,10 @@ struct nvlxi_device_ops {
      * destination that is mapped read-only may cost the GPU's context, and a fragment that crosses a border may be
      * refused or copied: the caller sees to it that there is none. */
     int (*copy_kernel)(struct nvlxi_lane *lane, const struct nvlxi_kernel *kernel);
+    /* Queues the kernel that digests memory of the lane's GPU, whatever borders it crosses. The digests are written
+     * until it is complete. NVLX_ENOTSUP: the GPU has no kernels. Memory that is not all there, or of another GPU, may
+     * be refused (NVLX_EDEVICE), or cost the GPU's context: the caller sees to it that there is none. */
+    int (*digest)(struct nvlxi_lane *lane, const struct nvlxi_leaves *leaves);
 
     /* 0: everything queued in the lane by now is done; NVLX_EAGAIN (not logged): not yet; NVLX_EDEVICE: the device
      * failed. Does not block. */

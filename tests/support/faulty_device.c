@@ -160,6 +160,11 @@ static int faulty_copy_kernel(struct nvlxi_lane *lane, const struct nvlxi_kernel
     return code ? code : real->copy_kernel(lane, kernel);
 }
 
+static int faulty_digest(struct nvlxi_lane *lane, const struct nvlxi_leaves *leaves) {
+    int code = fault("digest");
+    return code ? code : real->digest(lane, leaves);
+}
+
 static int faulty_event_create(struct nvlxi_device *device, int gpu, struct nvlxi_event **event) {
     int code = fault("event_create");
     return code ? code : real->event_create(device, gpu, event);
@@ -242,6 +247,7 @@ const struct nvlxi_device_ops faulty_device = {
     .copy = faulty_copy,
     .copy_list = faulty_copy_list,
     .copy_kernel = faulty_copy_kernel,
+    .digest = faulty_digest,
     .event_create = faulty_event_create,
     .event_destroy = faulty_event_destroy,
     .event_record = faulty_event_record,

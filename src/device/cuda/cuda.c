@@ -38,6 +38,7 @@
 #include "base/error.h"
 #include "base/identity.h"
 #include "base/log.h"
+#include "device/cuda/digest.h"
 
 _Static_assert(sizeof(cudaIpcMemHandle_t) == NVLXI_HANDLE_BYTES, "a legacy IPC handle fills a handle");
 
@@ -187,14 +188,16 @@ static void load_kernels(struct nvlxi_cuda_gpu *gpu, int ordinal) {
     int sms = 0;
     cudaError_t error = nvlxi_cuda_load_kernels(&gpu->kernels);
     if (!error)
+        error = nvlxi_cuda_load_digest(&gpu->digest);
+    if (!error)
         error = cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, ordinal);
     if (!error) {
         atomic_store(&gpu->sms, (uint32_t)sms);
         return;
     }
     cudaGetLastError();
-    nvlxi_log(NVLX_LOG_WARNING, "the copy kernel does not load: transfers of GPU %d take the copy engines: %s (%s)",
-              ordinal, cudaGetErrorString(error), cudaGetErrorName(error));
+    nvlxi_log(NVLX_LOG_WARNING, "the kernels do not load: transfers of GPU %d take the copy engines: %s (%s)", ordinal,
+              cudaGetErrorString(error), cudaGetErrorName(error));
 }
 
 /* The first who comes loads them, whom the others do not wait for: they may be meant to end what it waits for. */
@@ -368,6 +371,7 @@ const struct nvlxi_device_ops nvlxi_device_cuda = {
     .copy = nvlxi_cuda_copy,
     .copy_list = nvlxi_cuda_copy_list,
     .copy_kernel = nvlxi_cuda_copy_kernel,
+    .digest = nvlxi_cuda_digest,
     .event_create = nvlxi_cuda_event_create,
     .event_destroy = nvlxi_cuda_event_destroy,
     .event_record = nvlxi_cuda_event_record,

@@ -1,6 +1,7 @@
 /* Inside the cuda backend: what its files share. cuda.c has the device and its contexts, device/cuda/memory.c
  * allocations and mappings of every kind, of which device/cuda/vmm.c does the chunks and device/cuda/pool.c the pools,
- * device/cuda/lane.c lanes and events, device/cuda/kernel.c the launches of the kernels in copy.cu.
+ * device/cuda/lane.c lanes and events, device/cuda/kernel.c the launches of the kernels in copy.cu,
+ * device/cuda/digest.c that of the one in digest.cu.
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef NVLXI_DEVICE_CUDA_CUDA_H
@@ -21,8 +22,9 @@ struct nvlxi_cuda_gpu {
     CUdevice handle;
     CUuuid uuid;
     atomic_bool loading, told;         /* by the first who needs it: the kernels; that there are none */
-    _Atomic(uint32_t) sms;             /* that the copy kernels can use; 0: there are none, or not yet */
-    struct nvlxi_cuda_kernels kernels; /* once sms is set */
+    _Atomic(uint32_t) sms;             /* that the kernels can use; 0: there are none, or not yet */
+    struct nvlxi_cuda_kernels kernels; /* once sms is set, as the next */
+    CUfunction digest;
     int priority_least, priority_most; /* of streams; once the context is set */
     bool allowed;                      /* a context may be made: config.gpus names it */
     _Atomic(CUcontext) context; /* its primary context, retained; NULL before it is needed; set under the mutex */
@@ -217,6 +219,7 @@ int nvlxi_cuda_copy(struct nvlxi_lane *lane, const struct nvlxi_copy *copy);
 int nvlxi_cuda_copy_list(struct nvlxi_lane *lane, const struct nvlxi_fragment *list, size_t count, int destination_gpu,
                          int source_gpu);
 int nvlxi_cuda_copy_kernel(struct nvlxi_lane *lane, const struct nvlxi_kernel *kernel);
+int nvlxi_cuda_digest(struct nvlxi_lane *lane, const struct nvlxi_leaves *leaves);
 int nvlxi_cuda_event_create(struct nvlxi_device *device, int gpu, struct nvlxi_event **event);
 void nvlxi_cuda_event_destroy(struct nvlxi_event *event);
 int nvlxi_cuda_event_record(struct nvlxi_lane *lane, struct nvlxi_event *event);

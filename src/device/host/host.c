@@ -142,6 +142,7 @@ const struct nvlxi_device_ops nvlxi_device_host = {
     .copy = nvlxi_host_copy,
     .copy_list = nvlxi_host_copy_list,
     .copy_kernel = nvlxi_host_copy_kernel,
+    .digest = nvlxi_host_digest,
     .event_create = nvlxi_host_event_create,
     .event_destroy = nvlxi_host_event_destroy,
     .event_record = nvlxi_host_event_record,

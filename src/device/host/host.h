@@ -50,6 +50,9 @@ int nvlxi_host_check_gpu(const struct nvlxi_device *device, int gpu);
  * either side. */
 int nvlxi_host_check_copies(const struct nvlxi_fragment *list, size_t count, int crossing);
 
+/* NVLX_EDEVICE if not all of the range is memory of this GPU: own memory, or what was mapped on it. */
+int nvlxi_host_check_digest(int gpu, uint64_t address, uint64_t length);
+
 /* The slots of nvlxi_device_ops, as device.h describes them. */
 int nvlxi_host_alloc(struct nvlxi_device *device, const struct nvlxi_alloc *alloc, void **address);
 int nvlxi_host_free(struct nvlxi_device *device, void *address);
@@ -68,6 +71,7 @@ int nvlxi_host_copy(struct nvlxi_lane *lane, const struct nvlxi_copy *copy);
 int nvlxi_host_copy_list(struct nvlxi_lane *lane, const struct nvlxi_fragment *list, size_t count, int destination_gpu,
                          int source_gpu);
 int nvlxi_host_copy_kernel(struct nvlxi_lane *lane, const struct nvlxi_kernel *kernel);
+int nvlxi_host_digest(struct nvlxi_lane *lane, const struct nvlxi_leaves *leaves);
 int nvlxi_host_event_create(struct nvlxi_device *device, int gpu, struct nvlxi_event **event);
 void nvlxi_host_event_destroy(struct nvlxi_event *event);
 int nvlxi_host_event_record(struct nvlxi_lane *lane, struct nvlxi_event *event);

@@ -32,6 +32,7 @@
 
 #include "base/base.h"
 #include "base/error.h"
+#include "base/xxh64.h"
 #include "device/host/memory.h"
 
 struct point {
@@ -46,7 +47,7 @@ struct point {
 #define BATCH         64  /* copies of a list that are one job */
 #define PEEK_US       100 /* between two looks at a value */
 
-enum job_kind { JOB_LIST, JOB_KERNEL, JOB_MARK, JOB_WAIT, JOB_HOLD };
+enum job_kind { JOB_LIST, JOB_KERNEL, JOB_DIGEST, JOB_MARK, JOB_WAIT, JOB_HOLD };
 
 struct job {
     enum job_kind kind;
@@ -54,8 +55,9 @@ struct job {
     size_t count;
     struct nvlxi_part parts[NVLXI_PARTS_MAX]; /* JOB_KERNEL: their lists are the caller's until the job is done */
     uint32_t part_count;
-    struct point *point;      /* JOB_MARK, JOB_WAIT: held */
-    const atomic_bool *until; /* JOB_HOLD */
+    struct nvlxi_leaves leaves; /* JOB_DIGEST */
+    struct point *point;        /* JOB_MARK, JOB_WAIT: held */
+    const atomic_bool *until;   /* JOB_HOLD */
     STAILQ_ENTRY(job) entry;
 };
 
@@ -152,6 +154,12 @@ static void copy_fragments(const struct nvlxi_fragment *list, size_t count) {
         memmove(nvlxi_host_pointer(list[i].destination), nvlxi_host_pointer(list[i].source), list[i].length);
 }
 
+static void digest_leaves(const struct nvlxi_leaves *leaves) {
+    const char *bytes = (const char *)(uintptr_t)leaves->address;
+    for (uint64_t i = 0, done = 0; done < leaves->length; i++, done += NVLXI_LEAF_BYTES)
+        leaves->digests[i] = nvlxi_xxh64(bytes + done, nvlxi_min(NVLXI_LEAF_BYTES, leaves->length - done));
+}
+
 static void job_run(const struct job *job) {
     switch (job->kind) {
     case JOB_LIST:
@@ -160,6 +168,9 @@ static void job_run(const struct job *job) {
     case JOB_KERNEL:
         for (uint32_t i = 0; i < job->part_count; i++)
             copy_fragments(job->parts[i].list, job->parts[i].count);
+        break;
+    case JOB_DIGEST:
+        digest_leaves(&job->leaves);
         break;
     case JOB_MARK:
         point_mark(job->point);
@@ -356,6 +367,18 @@ int nvlxi_host_copy_kernel(struct nvlxi_lane *lane, const struct nvlxi_kernel *k
         return nvlxi_fail(NVLX_ENOMEM, "no memory to queue a kernel of %u lists", (unsigned)kernel->part_count);
     memcpy(job->parts, kernel->parts, kernel->part_count * sizeof *kernel->parts);
     job->part_count = kernel->part_count;
+    queue(lane, job);
+    return 0;
+}
+
+int nvlxi_host_digest(struct nvlxi_lane *lane, const struct nvlxi_leaves *leaves) {
+    int code = nvlxi_host_check_digest(lane->gpu, leaves->address, leaves->length);
+    if (code)
+        return code;
+    struct job *job = job_make(JOB_DIGEST);
+    if (!job)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory to queue a digest of %llu bytes", (unsigned long long)leaves->length);
+    job->leaves = *leaves;
     queue(lane, job);
     return 0;
 }

@@ -378,3 +378,15 @@ int nvlxi_host_check_copies(const struct nvlxi_fragment *list, size_t count, int
         return fail_crossing(crossing, list[i].destination, list[i].length, &to);
     return inside_from ? 0 : fail_crossing(crossing, list[i].source, list[i].length, &from);
 }
+
+/* ---- What digests may touch ---------------------------------------------------------------------------- */
+
+int nvlxi_host_check_digest(int gpu, uint64_t address, uint64_t length) {
+    uint64_t at = address;
+    const struct nvlxi_host_block *block;
+    pthread_mutex_lock(&mutex);
+    while (at - address < length && (block = find_block(at)) && block->gpu == gpu)
+        at = block->base + block->size;
+    pthread_mutex_unlock(&mutex);
+    return at - address < length ? nvlxi_fail(NVLX_EDEVICE, "0x%" PRIx64 " is not memory of GPU %d", at, gpu) : 0;
+}
