@@ -377,6 +377,7 @@ int nvlx_request_free(struct nvlx_request *request);
  * - nvlx_transfer and nvlx_post, only if the list is too long for the GPU's queues, or the program itself has filled a
  *   stream's: see Limits.
  * - nvlx_memcpy: until its own copy is done.
+ * - nvlx_digest: until its own kernels are done. They begin when SMs are free.
  *
  * For others:
  * - nvlx_connect: up to its timeout for a server to appear. A server that is there has 1 s more to answer, then 10 s
@@ -568,6 +569,31 @@ int nvlx_post(struct nvlx_prepared *prepared, const struct nvlx_transfer_options
 
 /* Waits for its posts in flight, and frees it. Their requests stay the caller's. */
 int nvlx_prepared_free(struct nvlx_prepared *prepared);
+
+/* ---- Digests ----------------------------------------------------------------------------------------- */
+
+/* Digests `length` bytes of this process's memory, where they are. They may lie in several regions and allocations,
+ * also on several GPUs. The value depends on the bytes alone: it is the same on every backend, at every alignment.
+ *
+ * It is made of XXH64 with seed 0, a published hash of 64 bits (https://xxhash.com). The bytes are cut into leaves of
+ * 16,384 bytes. The last leaf may be shorter. Each leaf has an XXH64, which is a little-endian word of 8 bytes. The
+ * value is the XXH64 of these words, in their order. That of 0 bytes is 0xef46db3751d8e999, whatever the address. In
+ * Python, with the package xxhash:
+ *
+ *     leaves = [xxhash.xxh64_intdigest(data[i : i + 16384]) for i in range(0, len(data), 16384)]
+ *     value = xxhash.xxh64_intdigest(b"".join(leaf.to_bytes(8, "little") for leaf in leaves))
+ *
+ * - Bytes that were changed, moved, swapped, added or lost by mistake give another value: the chance that they do not
+ *   is about 1 in 2^64. It is not cryptographic. Who wants to can make other bytes with the same value.
+ * - What writes the bytes must be complete before the call. Until it returns, they must not change. Their memory must
+ *   not be freed, and their regions not be unregistered.
+ * - It waits for its own kernels, which take any SM that is free, and for no stream of the caller's.
+ * - It takes up to two streams of each GPU, with 128 KiB of pinned memory each. More threads at a time take more. The
+ *   engine keeps them for the next call.
+ * Errors: NVLX_ERANGE (not all of the range is registered; the message tells from where on),
+ *         NVLX_ESTALE (memory in the range was freed),
+ *         NVLX_ENOTSUP (the library has no kernels for the GPU). */
+int nvlx_digest(struct nvlx_engine *engine, const void *address, size_t length, uint64_t *value);
 
 /* ---- Counts ------------------------------------------------------------------------------------------ */
 

@@ -77,6 +77,7 @@ static int init_modules(struct nvlx_engine *engine, const struct nvlx_config *co
     pthread_mutex_init(&engine->mutex, NULL);
     nvlxi_transfers_init(transfers, &engine->context, config->list_memory ? config->list_memory : LIST_MEMORY);
     nvlxi_rendezvous_init(&engine->rendezvous, registration, remote, transfers);
+    nvlxi_digester_init(&engine->digester, registration);
     return 0;
 }
 
@@ -153,6 +154,7 @@ static int destroy_engine(struct nvlx_engine *engine) {
         return code;
     nvlxi_rendezvous_free(&engine->rendezvous); /* first: its thread uses all the others */
     nvlxi_transfers_free(&engine->transfers);
+    nvlxi_digester_free(&engine->digester);
     DL_FOREACH_SAFE(engine->peers, peer, next) {
         failed = nvlxi_peer_close(peer);
         code = code ? code : failed;

@@ -5,6 +5,7 @@
 #define NVLXI_API_ENGINE_H
 
 #include "base/error.h"
+#include "local/digest.h"
 #include "rendezvous/rendezvous.h"
 #include "transfer/transfer.h"
 
@@ -16,6 +17,7 @@ struct nvlx_engine {
     struct nvlxi_remote remote;
     struct nvlxi_transfers transfers;
     struct nvlxi_rendezvous rendezvous;
+    struct nvlxi_digester digester;
     pthread_mutex_t mutex;          /* guards the two below */
     struct nvlx_peer *peers;        /* list */
     struct allocation *allocations; /* hash set by address */

@@ -52,12 +52,13 @@ static void poll_until_done(struct nvlx_request *request) {
 
 static void move_both_ways(struct worker *w) {
     struct nvlx_request_info info = {.size = sizeof info};
-    uint64_t source = cuda_owner_address(w->peer, 0), sink = cuda_owner_address(w->peer, 1) + w->part;
+    uint64_t value, source = cuda_owner_address(w->peer, 0), sink = cuda_owner_address(w->peer, 1) + w->part;
     poll_until_done(start_op(w->engine, NVLX_OP_READ, w->peer, w->local, source, BYTES, NULL));
     struct nvlx_request *request = start_op(w->engine, NVLX_OP_WRITE, w->peer, w->local, sink, BYTES, w->stream);
     OK(nvlx_wait(request, GPU_PATIENCE));
     OK(nvlx_request_get_info(request, &info));
     EXPECT(info.bytes == BYTES);
+    OK(nvlx_digest(w->engine, w->local, BYTES, &value));
     OK(nvlx_request_free(request));
 }
 

@@ -184,6 +184,13 @@ static void work(const struct life *life) {
     EQUAL(0, wrong(life->other, life->theirs, SIZE, 2));
 }
 
+static void digest(const struct life *life) {
+    uint64_t first = 0, again = 0;
+    TRY(nvlx_digest(life->engine, life->mine, SIZE, &first));
+    TRY(nvlx_digest(life->engine, life->mine, SIZE, &again));
+    EQUAL(first, again);
+}
+
 static void change(struct life *life) {
     char *text;
     size_t length;
@@ -235,6 +242,7 @@ static bool live(void) {
     OK(nvlxi_device_host.lane_create(life.device, 0, 0, &life.stream));
     be_born(&life);
     work(&life);
+    digest(&life);
     crowd(&life);
     change(&life);
     die(&life);
