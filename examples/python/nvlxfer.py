@@ -147,7 +147,7 @@ _SIZE, _S, _P = ctypes.c_size_t, ctypes.c_char_p, ctypes.c_void_p
 _LETTERS = {"i": _I, "u": _U32, "q": _U64, "t": _I64, "z": _SIZE, "s": _S, "p": _P, "v": None}
 _FUNCTIONS = dict(  # the result's type, then the arguments'
     version="s", strerror="si", last_error="s", gpu_count="iup", engine_create="ipp",
-    engine_destroy="ip", engine_get_info="ipp", backend_name="sp", alloc="ipizpp", free="ipp", memcpy="ipppz",
+    engine_destroy="ip", engine_get_info="ipp", backend_name="sp", alloc="ipizpp", free="ipp", memcpy="ipppz", digest="ippzp",
     register="ippzpp", unregister="ipt", export="ippp", text_free="vp", serve="ipsp", connect="ipstp",
     peer_open="ipszp", peer_update="ipsz", peer_find="ipspp", peer_map="ipiqq", peer_test="ip", peer_close="ip",
     transfer="ippzpp", prepare="ippzpp", post="ippp", prepared_free="ip", test="ip", wait="ipt", request_get_info="ipp",
@@ -1341,6 +1341,13 @@ class Engine(_Object):
 
     def _unregister(self, handle: int) -> None:
         _run("nvlx_unregister", handle, 0, also=(self,))
+
+    def digest(self, memory: Memory) -> int:
+        """The digest of a contiguous tensor, or (address, length), all of it registered. nvlxfer.h defines the value."""
+        address, length, kept = _locate(memory)
+        value = _U64()
+        _interruptibly(lambda stop: (_run("nvlx_digest", self, address, length, ctypes.byref(value)), kept))
+        return value.value
 
     def export(self) -> str:
         """The descriptor, which lets its readers open this process's memory: a secret."""
