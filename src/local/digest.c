@@ -36,8 +36,8 @@ struct work {
 /* ---- Desks -------------------------------------------------------------------------------------------- */
 
 static void desk_free(const struct nvlxi_registration *r, struct nvlxi_desk *desk) {
-    r->ops->list_free(r->device, desk->digests);
-    r->ops->lane_destroy(desk->lane);
+    r->context->ops->list_free(r->context->device, desk->digests);
+    r->context->ops->lane_destroy(desk->lane);
     free(desk);
 }
 
@@ -46,15 +46,15 @@ static int desk_make(const struct nvlxi_registration *r, int gpu, struct nvlxi_d
     if (!made)
         return nvlxi_fail(NVLX_ENOMEM, "no memory to digest with");
     made->gpu = gpu;
-    int code = r->ops->lane_create(r->device, gpu, 0, &made->lane);
+    int code = r->context->ops->lane_create(r->context->device, gpu, 0, &made->lane);
     if (code)
         goto free_desk;
-    if ((code = r->ops->list_alloc(r->device, ROUND_LEAVES * sizeof(uint64_t), &made->digests)))
+    if ((code = r->context->ops->list_alloc(r->context->device, ROUND_LEAVES * sizeof(uint64_t), &made->digests)))
         goto destroy_lane;
     *desk = made;
     return 0;
 destroy_lane:
-    r->ops->lane_destroy(made->lane);
+    r->context->ops->lane_destroy(made->lane);
 free_desk:
     free(made);
     return code;
@@ -243,7 +243,7 @@ static int digest_all(struct work *work) {
 
 int nvlxi_digest(struct nvlxi_digester *digester, uint64_t address, uint64_t length, uint64_t *value) {
     const struct nvlxi_registration *r = digester->registration;
-    struct work work = {.digester = digester, .ops = r->ops, .device = r->device, .address = address, .done = address};
+    struct work work = {.digester = digester, .ops = r->context->ops, .device = r->context->device, .address = address, .done = address};
     nvlxi_xxh64_init(&work.state);
     int code = length ? find_extents(&work, length) : 0;
     if (!code && length)
