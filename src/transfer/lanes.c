@@ -44,7 +44,7 @@ static void uncount_waiting(const struct nvlxi_lane_key *key, uint32_t queued) {
 
 /* ---- Lanes: which one, under the mutex --------------------------------------------------------------- */
 
-/* Of what is longer than a lane, an empty one takes all: it is issued as fast as the GPU goes on. */
+/* An empty lane takes a list of any length; issuing then waits for the GPU. */
 static bool has_room(const struct nvlxi_pooled_lane *lane, uint32_t queued) {
     return lane->key.ordered || !lane->queued || lane->queued + queued <= NVLXI_LANE_DEPTH;
 }

@@ -35,9 +35,9 @@
 struct nvlxi_lane_key {
     int gpu;
     int priority;               /* one that the device has */
-    bool ordered;               /* behind this stream; else */
-    struct nvlxi_stream stream; /* its lane if it is of this GPU */
-    uint16_t device, opcode;    /* for this device pair and direction */
+    bool ordered;               /* behind `stream` */
+    struct nvlxi_stream stream; /* the caller's, if ordered: itself the lane if it is of this GPU */
+    uint16_t device, opcode;    /* GPU at the other end and direction: they tell free lanes apart */
 };
 
 enum nvlxi_lane_kind { NVLXI_FREE, NVLXI_ORDERED, NVLXI_CALLERS, NVLXI_LANE_KINDS };
@@ -79,8 +79,8 @@ void nvlxi_lanes_init(struct nvlxi_lane_pool *pool, const struct nvlxi_context *
 void nvlxi_lanes_free(struct nvlxi_lane_pool *pool);
 
 /* A lane that has room for `queued` copies and kernels, and an event of its GPU; none of them after a failure. Of one
- * `borrower`, each gets a lane of its own if there are enough. NVLX_EBUSY (not told: see nvlxi_lanes_busy): there is no
- * room. */
+ * `borrower`, each gets a lane of its own if there are enough. NVLX_EBUSY (not logged: see nvlxi_lanes_busy): there is
+ * no room. */
 int nvlxi_lanes_borrow(struct nvlxi_lane_pool *pool, const struct nvlxi_lane_key *key, uint32_t queued,
                        const void *borrower, struct nvlxi_pooled_lane **lane, struct nvlxi_pooled_event **event);
 /* This lane, which the borrower has already, once more. */
@@ -98,7 +98,7 @@ int nvlxi_lanes_borrow_event(struct nvlxi_lane_pool *pool, int gpu, struct nvlxi
 
 /* Whether the stream has nothing to do. */
 bool nvlxi_lanes_stream_idle(struct nvlxi_lane_pool *pool, const struct nvlxi_stream *stream);
-/* Whether all that is in the stream by now is done: 0, or NVLX_EAGAIN (not told). Looks for a moment. */
+/* Whether all that is in the stream by now is done: 0, or NVLX_EAGAIN (not logged). Looks for a moment. */
 int nvlxi_lanes_stream_done(struct nvlxi_lane_pool *pool, const struct nvlxi_stream *stream);
 
 #endif

@@ -17,7 +17,7 @@
 #define NVLXI_CHUNK_SIZES 3
 #define NVLXI_BLOCK_BYTES ((size_t)4 << 20)
 #define NVLXI_GROW        1 /* what borrowing returns where a block more is needed, and allowed: grow, and try again */
-#define NVLXI_FULL        4 /* where none is allowed: not told, see nvlxi_list_memory_refuse */
+#define NVLXI_FULL        4 /* where none is allowed: not logged, see nvlxi_list_memory_refuse */
 
 struct nvlxi_list_extent;
 
@@ -44,13 +44,13 @@ void nvlxi_list_memory_return(void *context, struct nvlxi_chunk *chunk);
 /* Takes so many bytes more from the driver, in blocks; fewer where the limit is near. */
 int nvlxi_list_memory_grow(struct nvlxi_list_memory *memory, size_t bytes);
 
-/* A chunk for kernels with room for `count` fragments, or for fewer, if so many are not to be had in one. Grows by
- * itself. NVLXI_FULL: all is taken. */
+/* A chunk for kernels with room for `count` fragments, or for fewer, if there is none so long. Grows by itself.
+ * NVLXI_FULL: all is taken. */
 int nvlxi_list_memory_take(struct nvlxi_list_memory *memory, uint64_t count, struct nvlxi_chunk **chunk);
 void nvlxi_list_memory_give(struct nvlxi_list_memory *memory, struct nvlxi_chunk *chunk);
 
-/* Fails with NVLX_EBUSY, and tells what a plan takes that is sealed and found no room: set config.list_memory to what
- * the message says, and it does. Its chunks may be of any kind. */
+/* For a sealed plan that found no room. Fails with NVLX_EBUSY. The message says how much list memory the plan needs;
+ * with that much it fits. Its chunks may be of any kind. */
 int nvlxi_list_memory_refuse(struct nvlxi_list_memory *memory, const struct nvlxi_plan *plan);
 
 #endif

@@ -11,7 +11,8 @@
 #include "remote/mapping.h"
 #include "transfer/plan.h"
 
-struct nvlxi_use { /* local bytes; the list touches at least one of them, and none that is in no use */
+struct nvlxi_use { /* local bytes. The list touches at least one byte of each use, and every byte that it
+                      touches is in some use */
     uint64_t start, end;
 };
 

@@ -474,8 +474,8 @@ static uint64_t pieces_left(const struct nvlxi_plan *plan, const struct nvlxi_va
     return (valid->count - valid->planned) * each + open;
 }
 
-/* Whether the pieces of the first portion lead to expect half as many as there may be, at least: so much memory is
- * taken. A few long ops among many short ones are not worth it. */
+/* Whether, judged by the first portion, the rest needs at least half the memory that would be reserved. A few long ops
+ * among many short ones are not worth it. */
 static bool is_even(const struct nvlxi_plan *plan, const struct nvlxi_validated *valid) {
     const struct nvlxi_list *list = &plan->groups->lists[NVLXI_BY_KERNEL];
     const uint64_t pieces = list->count + count_last(list) + plan->groups->open.length / PIECE + 1;

@@ -12,7 +12,7 @@
 #include "base/error.h"
 #include "transfer/transfer.h"
 
-/* Appends chunks with room for `count` fragments: one, if it is to be had. */
+/* Appends chunks with room for `count` fragments: one, if there is one so long. */
 static int take_room(struct nvlxi_list_memory *memory, uint64_t count, struct nvlxi_list *list) {
     uint64_t room = 0;
     while (room < count) {
@@ -46,8 +46,7 @@ static void copy_chunks(const struct nvlxi_chunk *from, struct nvlxi_chunk *to) 
     }
 }
 
-/* Moves a list for the kernel into memory that it can read: into one chunk, if it can be, so that it takes one launch.
- */
+/* Moves a list for the kernel into memory that it can read: into one chunk if possible, so that it takes one launch. */
 static int join_chunks(struct nvlx_prepared *prepared, struct nvlxi_list *list) {
     struct nvlxi_list joined = {0};
     int code = take_room(&prepared->transfers->pool.lists, list->count, &joined);

@@ -186,7 +186,7 @@ static int borrow_leg(struct nvlxi_lane_pool *pool, const struct nvlxi_lane_key 
     return code;
 }
 
-/* The leg of the group for whose end this one's kernel waits in the same lane. */
+/* The leg whose kernel must end before this one begins: both use one lane. */
 static const struct nvlxi_leg *leg_before(const struct nvlxi_legs *legs, int gpu, uint32_t number) {
     for (uint32_t i = 0; i < legs->count; i++)
         if (legs->leg[i].by_kernel && legs->leg[i].lane->key.gpu == gpu && number-- == 0)
@@ -215,7 +215,7 @@ static int borrow_kernel_leg(struct nvlxi_lane_pool *pool, const struct nvlxi_te
     return code;
 }
 
-/* Those that the GPU does not have make no lanes of their own. */
+/* Limits a priority to what the GPU has, so that others make no extra lanes. */
 static int priority_on(const struct nvlxi_lane_pool *pool, int gpu, int priority) {
     struct nvlxi_gpu_limits limits;
     if (!priority || pool->context->ops->limits(pool->context->device, gpu, &limits))

@@ -146,7 +146,7 @@ static void leave(struct nvlx_request *request) {
     nvlxi_needs_unpin(&request->needs);
 }
 
-/* What a peer changed meanwhile is left for the next validation to tell. */
+/* If a peer has changed something meanwhile, the next validation finds it. */
 static int map_missing(const struct nvlxi_validation *validation, uint32_t flags, struct nvlxi_patience *patience) {
     int code = 0;
     if (flags & NVLX_NO_MAP)
@@ -177,7 +177,7 @@ static int validate_and_enter(struct nvlxi_transfers *t, const struct nvlxi_admi
     return code;
 }
 
-/* What takes a driver is done here, between two attempts, with the tables free. NVLXI_FULL is not told. */
+/* What takes a driver is done here, between two attempts, with the tables free. NVLXI_FULL is not logged. */
 static int admit(struct nvlxi_transfers *transfers, const struct nvlxi_admission *admission, bool polled) {
     size_t bytes = NVLXI_BLOCK_BYTES;
     struct nvlxi_patience patience = {0};
@@ -291,7 +291,7 @@ static int tell_too_long(const struct nvlxi_plan *plan) {
 }
 
 /* Fails only before the first copy; what goes wrong later fails the request. TOO_LONG, to wait for the stream, and
- * BY_KERNELS are not told. */
+ * BY_KERNELS are not logged. */
 static int start(struct nvlx_request *request, struct start *how) {
     struct nvlxi_lane_pool *pool = &request->transfers->pool;
     struct nvlxi_stream *stream = how->stream ? &how->found : NULL;

@@ -31,8 +31,7 @@ static struct side side_of(const struct nvlxi_intervals *ranges, struct nvlxi_ra
     return (struct side){ranges->shift, ranges->mask, ranges->slot, cache, ranges};
 }
 
-/* All that the short path takes to be so is so, except the mark: then the piece of a peer is pinned, a local one used.
- */
+/* If the cache entry is still valid, only the mark for this list is missing: sets it, and returns true. */
 static bool touch_again(const struct short_path *path, const struct side *side, struct nvlxi_range_cache *cache,
                         const struct nvlxi_range *piece) {
     if (cache->known != nvlxi_intervals_born(side->ranges, (uint32_t)(piece - side->ranges->piece)))
@@ -41,7 +40,7 @@ static bool touch_again(const struct short_path *path, const struct side *side, 
                                 : nvlxi_validate_touch_remote(path->v, path->route, cache, piece) == 0;
 }
 
-/* Where the slot does not name a piece that was touched: the piece is another, or is touched for the first time. */
+/* The slot names no piece that holds the bytes: they lie in another piece, or are the first of this list in theirs. */
 static __attribute__((noinline, cold)) const struct nvlxi_range_cache *
 look_further(const struct short_path *path, const struct side *side, uint64_t address, uint64_t last) {
     const uint32_t index = nvlxi_intervals_find(side->ranges, address);

@@ -5,9 +5,8 @@
  *
  * Runs with the engine's `tables` held for reading, plans and issues nothing, and so can refuse a list as a whole. Most
  * ops take a short path (validate.c) that compares and adds, no more: both their sides lie in pieces that were touched
- * in this list. A piece that is touched for the first time (as a peer, a GPU, or what is wrong) goes the long way once
- * (validate_op.c). What that finds out about a piece is kept as long as the table is the same: in later lists the first
- * op in it needs only a mark. */
+ * in this list. What is new (a piece, a peer, a GPU) or wrong goes the long way once (validate_op.c). What that finds
+ * out about a piece is kept as long as the table is the same: in later lists the first op in it needs only a mark. */
 #ifndef NVLXI_TRANSFER_VALIDATE_H
 #define NVLXI_TRANSFER_VALIDATE_H
 
@@ -26,8 +25,8 @@ struct nvlxi_range_cache {
     uint64_t start;  /* of the piece */
     uint64_t size;   /* of it, if an op of this list lies in it; else 0 */
     uint64_t offset; /* of a peer's: to be added to an address */
-    uint64_t known;  /* when the piece was born that this is known of: a peer's is then mapped, and grants the
-                        direction */
+    uint64_t known;  /* birth number of the piece that this entry describes. If it matches the table's, the entry is
+                        valid; a peer's piece is then mapped and grants the direction */
 };
 
 struct nvlxi_range_caches {
@@ -84,7 +83,7 @@ int nvlxi_validate_op(struct nvlxi_validation *v, size_t index, struct nvlxi_rou
 /* Ends the stretch before op `index` if that is not of this pair. */
 int nvlxi_validate_stretch(struct nvlxi_validation *v, size_t index, uint32_t pair);
 
-/* The first op of this list lies in a piece: it is used, or its run of the peer is. */
+/* For the first op of a list that lies in this piece. Notes the local memory as used, or the peer's run as needed. */
 int nvlxi_validate_touch_local(struct nvlxi_validation *v, struct nvlxi_range_cache *cache,
                                const struct nvlxi_range *piece);
 int nvlxi_validate_touch_remote(struct nvlxi_validation *v, struct nvlxi_route *route, struct nvlxi_range_cache *cache,

@@ -19,13 +19,12 @@ struct nvlxi_batch { /* what all of them have in common */
     uint64_t offset;                    /* to be added to an address of the peer */
 };
 
-/* Checks ops from the first on, up to one that is not so, or a few before it; returns how many are. Those are
- * relocated: remote[i] belongs to ops[i], and the rest of it is undefined. Their lengths - 1 are or-ed into *longest.
- */
+/* Returns how many leading ops match the batch. It may stop a few ops too early. Those ops are relocated: remote[i]
+ * belongs to ops[i], and the rest of it is undefined. Their lengths - 1 are or-ed into *longest. */
 size_t nvlxi_validate_batch(const struct nvlxi_batch *batch, const struct nvlx_op *ops, size_t count, uint64_t *remote,
                             uint64_t *longest);
 
-/* The same on any CPU: up to the op itself that is not so. */
+/* The same on any CPU. It stops at the first op that does not match, no earlier. */
 size_t nvlxi_validate_batch_plain(const struct nvlxi_batch *batch, const struct nvlx_op *ops, size_t count,
                                   uint64_t *remote, uint64_t *longest);
 

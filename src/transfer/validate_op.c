@@ -242,7 +242,7 @@ int nvlxi_validate_touch_remote(struct nvlxi_validation *v, struct nvlxi_route *
 
 /* ---- The op ------------------------------------------------------------------------------------------ */
 
-/* Both sides of an op, or what of it lies between two borders. */
+/* Both sides of an op, or of its part between two borders. */
 struct part {
     uint64_t local, remote, length;
     uint32_t local_range, remote_range; /* the pieces that they begin in */
@@ -267,7 +267,7 @@ static int validate_sides(const struct nvlxi_validation *v, size_t index) {
     return 0;
 }
 
-/* What lies of an op, whose sides are validated, from its byte `at` on up to the next border. */
+/* The part of a validated op from byte `at` to the next border. */
 static struct part part_of(const struct nvlxi_validation *v, const struct nvlx_op *op, uint64_t at) {
     const struct nvlxi_intervals *local = v->local, *ranges = &op->peer->table->ranges;
     struct part part = {.local = (uint64_t)(uintptr_t)op->local + at, .remote = op->remote + at};
@@ -293,8 +293,7 @@ static int know_remote(struct nvlxi_validation *v, const struct nvlx_op *op, con
     return touch(v, cache, remote);
 }
 
-/* Finds the way of a part: *route becomes its route, *offset what leads to its mapping, if there is one. A peer that is
- * this very process: its side is local memory too, which must not go while it is in flight. */
+/* Finds a part's route and mapping offset. If the peer is this process, notes its side as used local memory too. */
 static int validate_part(struct nvlxi_validation *v, const struct nvlx_op *op, const struct part *part,
                          struct nvlxi_route **route, uint64_t *offset) {
     const struct nvlxi_range *remote = &op->peer->table->ranges.piece[part->remote_range];

@@ -37,8 +37,8 @@ struct nvlxi_validated {
     } * cuts; /* of all those ops, in order */
     size_t cut_count;
     struct nvlxi_borders borders;
-    uint64_t longest; /* at least the longest op's length - 1, less than twice that; with an op of 0 bytes UINT64_MAX:
-                         such a list is planned as a whole */
+    uint64_t longest; /* all (length - 1) or-ed together: an upper bound of the longest, less than twice too large. An
+                         op of 0 bytes makes it UINT64_MAX: such a list is planned as a whole */
     size_t planned;   /* the plan's own: ops that have been planned, */
     size_t stretch;   /* and the stretch of the next one, */
     size_t cut;       /* and the next cut */
