@@ -1,4 +1,4 @@
-/* Fetches the file descriptors of a peer's segments from where the peer serves, for remote.
+/* Fetches the file descriptors of a peer's segments from where the peer serves, for remote/.
  *
  * SPDX-License-Identifier: Apache-2.0
  *

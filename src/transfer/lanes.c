@@ -84,7 +84,7 @@ static enum found find_free(struct nvlxi_lane_pool *pool, const struct nvlxi_lan
 /* One of the stream's that this borrower has not, an idle one, a new one, or one that the borrower has. */
 static enum found find_ordered(struct nvlxi_lane_pool *pool, const struct nvlxi_lane_key *key, const void *borrower,
                                struct nvlxi_pooled_lane **found) {
-    struct nvlxi_pooled_lane *lane, *own = NULL, *idle = NULL, *again = NULL;
+    struct nvlxi_pooled_lane *lane, *others = NULL, *idle = NULL, *already_mine = NULL;
     size_t count = 0;
     LL_FOREACH(pool->lanes[NVLXI_ORDERED], lane) {
         if (lane->key.gpu != key->gpu || lane->key.priority != key->priority)
@@ -93,12 +93,12 @@ static enum found find_ordered(struct nvlxi_lane_pool *pool, const struct nvlxi_
         if (!lane->borrowers)
             idle = lane;
         else if (lane->key.stream.id == key->stream.id)
-            *(lane->latest == borrower ? &again : &own) = lane;
+            *(lane->latest == borrower ? &already_mine : &others) = lane;
     }
-    *found = own ? own : idle;
+    *found = others ? others : idle;
     if (!*found && count < NVLXI_ORDERED_LANES_MAX)
         return TO_BE_MADE;
-    *found = *found ? *found : again;
+    *found = *found ? *found : already_mine;
     return *found ? FOUND : NO_ROOM;
 }
 
@@ -164,7 +164,7 @@ static int make_lane(struct nvlxi_lane_pool *pool, const struct nvlxi_lane_key *
     return 0;
 }
 
-int nvlxi_lanes_busy(int gpu, bool ordered) {
+int nvlxi_lanes_fail_busy(int gpu, bool ordered) {
     if (!ordered)
         return nvlxi_fail(NVLX_EBUSY,
                           "as many copies are in flight on GPU %d as its queues take, in this direction (%d lanes of "

@@ -79,8 +79,8 @@ void nvlxi_lanes_init(struct nvlxi_lane_pool *pool, const struct nvlxi_context *
 void nvlxi_lanes_free(struct nvlxi_lane_pool *pool);
 
 /* A lane that has room for `queued` copies and kernels, and an event of its GPU; none of them after a failure. Of one
- * `borrower`, each gets a lane of its own if there are enough. NVLX_EBUSY (not logged: see nvlxi_lanes_busy): there is
- * no room. */
+ * `borrower`, each gets a lane of its own if there are enough. NVLX_EBUSY (not logged: see nvlxi_lanes_fail_busy):
+ * there is no room. */
 int nvlxi_lanes_borrow(struct nvlxi_lane_pool *pool, const struct nvlxi_lane_key *key, uint32_t queued,
                        const void *borrower, struct nvlxi_pooled_lane **lane, struct nvlxi_pooled_event **event);
 /* This lane, which the borrower has already, once more. */
@@ -92,7 +92,7 @@ void nvlxi_lanes_return(struct nvlxi_lane_pool *pool, struct nvlxi_pooled_lane *
 /* So many copies and kernels were counted too many. */
 void nvlxi_lanes_uncount(struct nvlxi_lane_pool *pool, struct nvlxi_pooled_lane *lane, uint32_t queued);
 /* Tells that there is no room. */
-int nvlxi_lanes_busy(int gpu, bool ordered);
+int nvlxi_lanes_fail_busy(int gpu, bool ordered);
 
 int nvlxi_lanes_borrow_event(struct nvlxi_lane_pool *pool, int gpu, struct nvlxi_pooled_event **event);
 

@@ -311,7 +311,7 @@ static struct nvlxi_chunk *take_longest(struct nvlxi_list_memory *memory, uint64
     return found;
 }
 
-int nvlxi_list_memory_take(struct nvlxi_list_memory *memory, uint64_t count, struct nvlxi_chunk **chunk) {
+int nvlxi_list_memory_borrow_exact(struct nvlxi_list_memory *memory, uint64_t count, struct nvlxi_chunk **chunk) {
     const uint64_t wanted = nvlxi_min(count, NVLXI_BLOCK_BYTES / sizeof(struct nvlxi_fragment));
     for (;;) {
         bool grow;
@@ -326,7 +326,7 @@ int nvlxi_list_memory_take(struct nvlxi_list_memory *memory, uint64_t count, str
     }
 }
 
-void nvlxi_list_memory_give(struct nvlxi_list_memory *memory, struct nvlxi_chunk *chunk) {
+void nvlxi_list_memory_return_exact(struct nvlxi_list_memory *memory, struct nvlxi_chunk *chunk) {
     pthread_mutex_lock(&memory->mutex);
     release(memory, extent_of(chunk));
     pthread_mutex_unlock(&memory->mutex);

@@ -34,8 +34,9 @@ void nvlxi_list_memory_init(struct nvlxi_list_memory *memory, const struct nvlxi
 /* All chunks have been given back. */
 void nvlxi_list_memory_free(struct nvlxi_list_memory *memory);
 
-/* A plan's take_chunk and give_chunk; the context is the nvlxi_list_memory. No driver is called: where that would help,
- * borrowing returns NVLXI_GROW. Where the limit would be passed, a shorter chunk is given. NVLXI_FULL: all is taken. */
+/* A plan's take_chunk and give_chunk: chunks of fixed sizes, kept for the next list. The context is the
+ * nvlxi_list_memory. No driver is called: where that would help, borrowing returns NVLXI_GROW. Where the limit would be
+ * passed, a shorter chunk is given. NVLXI_FULL: all is taken. */
 int nvlxi_list_memory_borrow(void *context, bool kernel, uint64_t count, struct nvlxi_chunk **chunk);
 /* A take_chunk as well: memory of the host, whoever shall read it. */
 int nvlxi_list_memory_borrow_for_host(void *context, bool kernel, uint64_t count, struct nvlxi_chunk **chunk);
@@ -44,10 +45,10 @@ void nvlxi_list_memory_return(void *context, struct nvlxi_chunk *chunk);
 /* Takes so many bytes more from the driver, in blocks; fewer where the limit is near. */
 int nvlxi_list_memory_grow(struct nvlxi_list_memory *memory, size_t bytes);
 
-/* A chunk for kernels with room for `count` fragments, or for fewer, if there is none so long. Grows by itself.
- * NVLXI_FULL: all is taken. */
-int nvlxi_list_memory_take(struct nvlxi_list_memory *memory, uint64_t count, struct nvlxi_chunk **chunk);
-void nvlxi_list_memory_give(struct nvlxi_list_memory *memory, struct nvlxi_chunk *chunk);
+/* A chunk for kernels with room for exactly `count` fragments, or for fewer, if there is none so long. It is not kept
+ * for another list, and goes back by the second function. Grows by itself. NVLXI_FULL: all is taken. */
+int nvlxi_list_memory_borrow_exact(struct nvlxi_list_memory *memory, uint64_t count, struct nvlxi_chunk **chunk);
+void nvlxi_list_memory_return_exact(struct nvlxi_list_memory *memory, struct nvlxi_chunk *chunk);
 
 /* For a sealed plan that found no room. Fails with NVLX_EBUSY. The message says how much list memory the plan needs;
  * with that much it fits. Its chunks may be of any kind. */

@@ -63,8 +63,8 @@ static bool plan_touches(const struct nvlxi_plan *plan, uint64_t address, uint64
     return false;
 }
 
-bool nvlxi_needs_touch(const struct nvlxi_needs *needs, const struct nvlxi_plan *plan, uint64_t address,
-                       uint64_t length) {
+bool nvlxi_needs_overlap(const struct nvlxi_needs *needs, const struct nvlxi_plan *plan, uint64_t address,
+                         uint64_t length) {
     bool maybe = false;
     for (size_t i = 0; i < needs->use_count; i++) {
         const struct nvlxi_use *use = &needs->uses[i];

@@ -35,7 +35,7 @@ void nvlxi_needs_unpin(struct nvlxi_needs *needs);
 
 /* Whether the list touches any of [address, address + length). `plan` is its plan; it is not read while needs->ops is
  * set. */
-bool nvlxi_needs_touch(const struct nvlxi_needs *needs, const struct nvlxi_plan *plan, uint64_t address,
-                       uint64_t length);
+bool nvlxi_needs_overlap(const struct nvlxi_needs *needs, const struct nvlxi_plan *plan, uint64_t address,
+                         uint64_t length);
 
 #endif

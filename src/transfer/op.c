@@ -15,7 +15,7 @@ int nvlxi_op_check(const struct nvlx_op *op, size_t index) {
     return 0;
 }
 
-int nvlxi_op_foreign(const struct nvlx_op *op, size_t index) {
+int nvlxi_op_fail_foreign(const struct nvlx_op *op, size_t index) {
     return nvlxi_fail(NVLX_EINVAL, "op %zu: peer %p is not one of this engine", index, (void *)op->peer);
 }
 
@@ -34,14 +34,14 @@ int nvlxi_ops_check_overlap(const struct nvlx_op *ops, size_t index, size_t end)
     return 0;
 }
 
-int nvlxi_op_local_failure(const struct nvlx_op *op, size_t index, uint64_t where) {
+int nvlxi_op_fail_local(const struct nvlx_op *op, size_t index, uint64_t where) {
     return nvlxi_fail(NVLX_ERANGE,
                       "op %zu: local range 0x%" PRIx64 " + %" PRIu64
                       " is not registered in this engine, or was freed (byte 0x%" PRIx64 " is missing)",
                       index, (uint64_t)(uintptr_t)op->local, op->length, where);
 }
 
-int nvlxi_op_remote_failure(const struct nvlx_op *op, size_t index, uint64_t where, bool registered) {
+int nvlxi_op_fail_remote(const struct nvlx_op *op, size_t index, uint64_t where, bool registered) {
     if (registered)
         return nvlxi_fail(NVLX_EACCES, "op %zu: the peer's region at 0x%" PRIx64 " does not grant %s", index, where,
                           op->opcode == NVLX_OP_READ ? "reading" : "writing");

@@ -14,16 +14,16 @@
 int nvlxi_op_check(const struct nvlx_op *op, size_t index);
 
 /* NVLX_EINVAL: its peer is none of the engine's. */
-int nvlxi_op_foreign(const struct nvlx_op *op, size_t index);
+int nvlxi_op_fail_foreign(const struct nvlx_op *op, size_t index);
 
 /* Of ops whose peer is this very process, from `index` on up to `end`: NVLX_EINVAL if the sides of one overlap and are
  * not the same. */
 int nvlxi_ops_check_overlap(const struct nvlx_op *ops, size_t index, size_t end);
 
 /* NVLX_ERANGE: the local byte `where` is not registered. */
-int nvlxi_op_local_failure(const struct nvlx_op *op, size_t index, uint64_t where);
+int nvlxi_op_fail_local(const struct nvlx_op *op, size_t index, uint64_t where);
 
 /* NVLX_ERANGE, or NVLX_EACCES if it is `registered`: the same of the peer's. */
-int nvlxi_op_remote_failure(const struct nvlx_op *op, size_t index, uint64_t where, bool registered);
+int nvlxi_op_fail_remote(const struct nvlx_op *op, size_t index, uint64_t where, bool registered);
 
 #endif

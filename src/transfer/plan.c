@@ -119,7 +119,7 @@ static uint64_t count_last(const struct nvlxi_list *list) {
     return list->last ? (uint64_t)(list->next - list->last->fragment) : 0;
 }
 
-static int grow(struct nvlxi_plan *plan, struct nvlxi_list *list, bool kernel) {
+static int add_chunk(struct nvlxi_plan *plan, struct nvlxi_list *list, bool kernel) {
     uint64_t in_last = count_last(list);
     struct nvlxi_chunk *chunk = kernel ? plan->spare : NULL;
     int code = 0;
@@ -147,7 +147,7 @@ static int put(struct nvlxi_plan *plan, struct nvlxi_group *group, enum nvlxi_wa
     const uint64_t piece = way == NVLXI_BY_KERNEL ? piece_of(fragment.length) : UINT64_MAX;
     while (fragment.length) {
         uint64_t length = nvlxi_min(fragment.length, piece);
-        int code = list->next == list->limit ? grow(plan, list, way == NVLXI_BY_KERNEL) : 0;
+        int code = list->next == list->limit ? add_chunk(plan, list, way == NVLXI_BY_KERNEL) : 0;
         if (code)
             return code;
         *list->next++ = (struct nvlxi_fragment){fragment.destination, fragment.source, length};
@@ -237,7 +237,7 @@ static void close_list(struct nvlxi_list *list) {
 }
 
 /* What never left the plan's own chunk goes to the engines. */
-static void settle(struct nvlxi_plan *plan, struct nvlxi_group *group) {
+static void close_group(struct nvlxi_plan *plan, struct nvlxi_group *group) {
     struct nvlxi_list *lists = group->lists;
     bool engines = is_inline(plan, group);
     for (int way = 0; way < NVLXI_WAYS; way++)
@@ -254,7 +254,7 @@ int nvlxi_plan_seal(struct nvlxi_plan *plan) {
         int code = place_open(plan, group);
         if (code)
             return code;
-        settle(plan, group);
+        close_group(plan, group);
         plan->bytes += group->bytes;
         for (int way = 0; way < NVLXI_WAYS; way++) {
             plan->fragments[way] += group->lists[way].count;
@@ -334,8 +334,8 @@ static size_t put_ops(struct nvlxi_group *group, const struct nvlxi_validated *v
 }
 
 /* Makes the open fragment longer by the ops from `index` on that continue it; returns the first that does not. */
-static size_t go_on(const struct nvlxi_plan *plan, struct nvlxi_group *group, const struct nvlxi_validated *valid,
-                    size_t index, size_t end) {
+static size_t extend_open(const struct nvlxi_plan *plan, struct nvlxi_group *group, const struct nvlxi_validated *valid,
+                          size_t index, size_t end) {
     const struct nvlxi_border_set borders = nvlxi_borders_set(plan->borders);
     const bool read = group->opcode == NVLX_OP_READ;
     const uint64_t length = group->open.length;
@@ -372,7 +372,7 @@ static int plan_stretch(struct nvlxi_plan *plan, struct nvlxi_validated *valid, 
         int code = add_one(plan, group, valid, valid->planned++);
         if (code)
             return code;
-        valid->planned = go_on(plan, group, valid, valid->planned, end);
+        valid->planned = extend_open(plan, group, valid, valid->planned, end);
     }
     return 0;
 }

@@ -17,7 +17,7 @@ static int take_room(struct nvlxi_list_memory *memory, uint64_t count, struct nv
     uint64_t room = 0;
     while (room < count) {
         struct nvlxi_chunk *chunk;
-        int code = nvlxi_list_memory_take(memory, count - room, &chunk);
+        int code = nvlxi_list_memory_borrow_exact(memory, count - room, &chunk);
         if (code)
             return code;
         room += chunk->capacity;
@@ -77,7 +77,7 @@ static void give_chunk(void *context, struct nvlxi_chunk *chunk) {
     struct nvlx_prepared *prepared = context;
     struct nvlxi_list_memory *memory = &prepared->transfers->pool.lists;
     if (chunk->kernel)
-        nvlxi_list_memory_give(memory, chunk);
+        nvlxi_list_memory_return_exact(memory, chunk);
     else
         nvlxi_list_memory_return(memory, chunk);
 }
@@ -145,7 +145,7 @@ int nvlxi_prepare(struct nvlxi_transfers *transfers, const struct nvlx_op *ops, 
         goto destroy_made;
     if ((code = join_all(made)))
         goto leave_list;
-    nvlxi_needs_settle(transfers, &made->needs);
+    nvlxi_needs_drop_ops(transfers, &made->needs);
     nvlxi_submit_describe(&transfers->pool, &made->plan, count, made->max_sms, &made->info);
     *prepared = made;
     return 0;

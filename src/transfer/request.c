@@ -95,11 +95,11 @@ enum nvlxi_user nvlxi_transfers_user(void *context, uint64_t address, uint64_t l
     enum nvlxi_user user = NVLXI_NOBODY;
     pthread_mutex_lock(&t->mutex);
     DL_FOREACH(t->in_flight, request) {
-        if (nvlxi_needs_touch(&request->needs, &request->plan, address, length))
+        if (nvlxi_needs_overlap(&request->needs, &request->plan, address, length))
             user = NVLXI_A_TRANSFER;
     }
     DL_FOREACH(t->prepared, prepared) {
-        if (nvlxi_needs_touch(&prepared->needs, &prepared->plan, address, length))
+        if (nvlxi_needs_overlap(&prepared->needs, &prepared->plan, address, length))
             user = NVLXI_A_PREPARED_LIST;
     }
     pthread_mutex_unlock(&t->mutex);

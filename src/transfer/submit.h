@@ -34,7 +34,7 @@ struct nvlxi_terms {
     const struct nvlxi_stream *stream; /* the caller's, in whose order; NULL: none */
 };
 
-/* Borrows lanes and events: all or none. NVLX_EBUSY (not logged: see nvlxi_lanes_busy): the queues are full. */
+/* Borrows lanes and events: all or none. NVLX_EBUSY (not logged: see nvlxi_lanes_fail_busy): the queues are full. */
 int nvlxi_submit_borrow(struct nvlxi_lane_pool *pool, const struct nvlxi_terms *terms, struct nvlxi_legs *legs);
 /* Gives them back. */
 void nvlxi_submit_return(struct nvlxi_lane_pool *pool, struct nvlxi_legs *legs);

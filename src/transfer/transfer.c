@@ -8,7 +8,7 @@
 #include "base/error.h"
 
 #define IDLE_REQUESTS_MAX 256
-#define TOO_LONG          2 /* what start returns for such a list, see there */
+#define TOO_LONG          2 /* what issue_plan returns for such a list, see there */
 #define BY_KERNELS        3 /* likewise: plan it for kernels alone */
 
 void nvlxi_transfers_init(struct nvlxi_transfers *transfers, const struct nvlxi_context *context, size_t list_limit) {
@@ -225,7 +225,7 @@ int nvlxi_transfer_admit(struct nvlxi_transfers *transfers, const struct nvlxi_a
     return code == NVLXI_FULL ? tell_full(transfers, admission) : code;
 }
 
-struct start { /* of a request that is in flight */
+struct submission { /* of a request that is in flight */
     struct nvlxi_terms terms;
     struct nvlxi_validated *validated; /* what the request's own plan may lack yet */
     void *stream;                      /* the caller's, or NULL */
@@ -234,7 +234,7 @@ struct start { /* of a request that is in flight */
 
 /* Issues what is planned, and plans and issues the portions that are left. A failure fails the request: the rest is
  * planned all the same, for those who ask what the request was. */
-static void submit_all(struct nvlx_request *request, const struct start *how, const struct nvlxi_stream *stream) {
+static void submit_all(struct nvlx_request *request, const struct submission *how, const struct nvlxi_stream *stream) {
     struct nvlxi_lane_pool *pool = &request->transfers->pool;
     int failure = nvlxi_submit_copies(pool, &how->terms, &request->legs);
     while (!how->terms.plan->sealed) {
@@ -255,11 +255,11 @@ static int borrow(struct nvlx_request *request, const struct nvlxi_terms *terms)
         return code;
     nvlxi_transfers_progress(t);
     code = nvlxi_submit_borrow(&t->pool, terms, &request->legs);
-    return code == NVLX_EBUSY ? nvlxi_lanes_busy(request->legs.busy_gpu, terms->stream != NULL) : code;
+    return code == NVLX_EBUSY ? nvlxi_lanes_fail_busy(request->legs.busy_gpu, terms->stream != NULL) : code;
 }
 
 /* A list that is too long to wait for a stream need not wait if the stream has come so far. */
-static int check_long(struct nvlxi_lane_pool *pool, struct nvlxi_terms *terms) {
+static int drop_done_stream(struct nvlxi_lane_pool *pool, struct nvlxi_terms *terms) {
     int code = nvlxi_lanes_stream_done(pool, terms->stream);
     if (code == NVLX_EAGAIN)
         return TOO_LONG;
@@ -269,11 +269,11 @@ static int check_long(struct nvlxi_lane_pool *pool, struct nvlxi_terms *terms) {
 
 /* Behind a stream that has nothing to do, nothing waits: several lanes are faster. Else kernels wait better than copies
  * of the engines do, which may hold up others (lanes.h), if the list can still be planned for them: BY_KERNELS. */
-static int choose_order(struct nvlxi_lane_pool *pool, struct start *how) {
+static int choose_order(struct nvlxi_lane_pool *pool, struct submission *how) {
     struct nvlxi_terms *terms = &how->terms;
     const bool by_engines = terms->plan->fragments[NVLXI_BY_ENGINES] > 0, wide = nvlxi_submit_is_wide(terms->plan);
     if (nvlxi_submit_is_long(terms))
-        return check_long(pool, terms);
+        return drop_done_stream(pool, terms);
     if (!by_engines && !wide)
         return 0;
     if (nvlxi_lanes_stream_idle(pool, terms->stream)) {
@@ -292,7 +292,7 @@ static int tell_too_long(const struct nvlxi_plan *plan) {
 
 /* Fails only before the first copy; what goes wrong later fails the request. TOO_LONG, to wait for the stream, and
  * BY_KERNELS are not logged. */
-static int start(struct nvlx_request *request, struct start *how) {
+static int issue_plan(struct nvlx_request *request, struct submission *how) {
     struct nvlxi_lane_pool *pool = &request->transfers->pool;
     struct nvlxi_stream *stream = how->stream ? &how->found : NULL;
     int code = stream ? pool->context->ops->stream_find(pool->context->device, how->stream, stream) : 0;
@@ -309,7 +309,7 @@ static int start(struct nvlx_request *request, struct start *how) {
     return 0;
 }
 
-void nvlxi_needs_settle(struct nvlxi_transfers *transfers, struct nvlxi_needs *needs) {
+void nvlxi_needs_drop_ops(struct nvlxi_transfers *transfers, struct nvlxi_needs *needs) {
     if (!needs->ops)
         return;
     pthread_mutex_lock(&transfers->mutex);
@@ -317,8 +317,8 @@ void nvlxi_needs_settle(struct nvlxi_transfers *transfers, struct nvlxi_needs *n
     pthread_mutex_unlock(&transfers->mutex);
 }
 
-/* The end of a start that did not fail. */
-static void started(struct nvlx_request *request) {
+/* The end of a submission whose copies were issued, or failed the request. */
+static void note_issued(struct nvlx_request *request) {
     request->info.submit_ns = nvlxi_now_ns() - request->started_ns;
     if (!request->legs.count)
         nvlxi_request_finish(request);
@@ -336,13 +336,13 @@ static int hand_over(struct nvlx_request *made, int code, struct nvlx_request **
     return code;
 }
 
-static int submit_by(struct nvlx_request *made, const struct nvlxi_admission *admission, struct start *how,
+static int submit_by(struct nvlx_request *made, const struct nvlxi_admission *admission, struct submission *how,
                      uint32_t mechanism) {
     nvlxi_plan_reset(&made->plan, mechanism);
     int code = nvlxi_transfer_admit(made->transfers, admission);
     if (code)
         return code;
-    if ((code = start(made, how)))
+    if ((code = issue_plan(made, how)))
         leave(made);
     return code;
 }
@@ -359,19 +359,19 @@ static int submit(struct nvlx_request *made, struct nvlxi_validation *validation
                                               .validation = validation,
                                               .enter = enter,
                                               .holder = made};
-    struct start how = {.terms = {.plan = &made->plan,
-                                  .max_sms = options->max_sms ? options->max_sms : t->max_sms,
-                                  .priority = options->priority},
-                        .validated = &validation->validated,
-                        .stream = options->stream};
+    struct submission how = {.terms = {.plan = &made->plan,
+                                       .max_sms = options->max_sms ? options->max_sms : t->max_sms,
+                                       .priority = options->priority},
+                             .validated = &validation->validated,
+                             .stream = options->stream};
     int code = submit_by(made, &admission, &how, options->mechanism ? options->mechanism : t->mechanism);
     if (code == BY_KERNELS || (code == TOO_LONG && nvlxi_submit_can_kernels(&made->plan)))
         code = submit_by(made, &admission, &how, NVLX_MECHANISM_KERNEL);
     if (code)
         return code == TOO_LONG ? tell_too_long(&made->plan) : code;
-    nvlxi_needs_settle(t, &made->needs);
+    nvlxi_needs_drop_ops(t, &made->needs);
     nvlxi_submit_describe(&t->pool, &made->plan, count, how.terms.max_sms, &made->info);
-    started(made);
+    note_issued(made);
     return 0;
 }
 
@@ -426,16 +426,16 @@ int nvlxi_post(struct nvlx_prepared *prepared, void *stream, struct nvlx_request
     if (!code) {
         made->prepared = prepared;
         atomic_fetch_add(&prepared->posts, 1);
-        struct start how = {
+        struct submission how = {
             .terms = {.plan = &prepared->plan, .max_sms = prepared->max_sms, .priority = prepared->priority},
             .stream = stream};
-        code = start(made, &how);
+        code = issue_plan(made, &how);
         if (code) {
             atomic_fetch_sub(&prepared->posts, 1);
             leave(made);
             code = code == TOO_LONG ? tell_too_long(&prepared->plan) : code;
         } else {
-            started(made);
+            note_issued(made);
         }
     }
     return hand_over(made, code, request);

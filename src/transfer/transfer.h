@@ -103,7 +103,7 @@ int nvlxi_transfers_take(struct nvlxi_transfers *transfers, struct nvlx_request 
                          struct nvlxi_validation **validation);
 void nvlxi_transfers_return_validation(struct nvlxi_transfers *transfers, struct nvlxi_validation *validation);
 /* The plan is whole: from now on it tells what the list uses, and not the caller's ops, which may go. */
-void nvlxi_needs_settle(struct nvlxi_transfers *transfers, struct nvlxi_needs *needs);
+void nvlxi_needs_drop_ops(struct nvlxi_transfers *transfers, struct nvlxi_needs *needs);
 
 /* Between transfer.c and request.c. The first failure counts; its words are those of the last error. */
 void nvlxi_request_fail(struct nvlx_request *request, int code);

@@ -161,7 +161,7 @@ static int validate_ready(struct nvlxi_validation *v, size_t *index, size_t coun
                                             .route = route};
             const size_t first = *index;
             *index = way == 0 ? validate_reads(&path, first, count) : validate_writes(&path, first, count);
-            int code = *index > first ? nvlxi_validate_stretch(v, first, route->pair[way]) : 0;
+            int code = *index > first ? nvlxi_stretch_begin(v, first, route->pair[way]) : 0;
             if (!code && route->peer->same_process)
                 code = nvlxi_ops_check_overlap(v->validated.ops, first, *index);
             if (code)
@@ -225,7 +225,7 @@ int nvlxi_validate(struct nvlxi_validation *v, const struct nvlxi_registration *
     }
     if (!code && v->missing_count)
         return NVLX_EAGAIN;
-    return code ? code : nvlxi_validate_stretch(v, count, NVLXI_NO_PAIR);
+    return code ? code : nvlxi_stretch_begin(v, count, NVLXI_NO_PAIR);
 }
 
 void nvlxi_validation_free(struct nvlxi_validation *v) {

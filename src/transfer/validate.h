@@ -80,8 +80,8 @@ void nvlxi_validation_free(struct nvlxi_validation *v);
 /* Validates one op, whatever it is; *route becomes the route of its end. */
 int nvlxi_validate_op(struct nvlxi_validation *v, size_t index, struct nvlxi_route **route);
 
-/* Ends the stretch before op `index` if that is not of this pair. */
-int nvlxi_validate_stretch(struct nvlxi_validation *v, size_t index, uint32_t pair);
+/* Lets op `index` begin a stretch, if the one before it is not of this pair. */
+int nvlxi_stretch_begin(struct nvlxi_validation *v, size_t index, uint32_t pair);
 
 /* For the first op of a list that lies in this piece. Notes the local memory as used, or the peer's run as needed. */
 int nvlxi_validate_touch_local(struct nvlxi_validation *v, struct nvlxi_range_cache *cache,

@@ -260,10 +260,10 @@ static int validate_sides(const struct nvlxi_validation *v, size_t index) {
         return nvlxi_fail(NVLX_ESTALE, "op %zu: %s", index, gone);
     if (!nvlxi_intervals_cover(local, nvlxi_intervals_find(local, address), address, op->length, NVLX_ACCESS_NONE,
                                &where, &registered))
-        return nvlxi_op_local_failure(op, index, where);
+        return nvlxi_op_fail_local(op, index, where);
     if (!nvlxi_intervals_cover(ranges, nvlxi_intervals_find(ranges, op->remote), op->remote, op->length, op->opcode,
                                &where, &registered))
-        return nvlxi_op_remote_failure(op, index, where, registered);
+        return nvlxi_op_fail_remote(op, index, where, registered);
     return 0;
 }
 
@@ -317,7 +317,7 @@ static int add_stretch(struct nvlxi_validation *v, size_t end, uint32_t pair) {
     return add(&v->validated.stretches, &v->validated.stretch_count, &v->stretch_capacity, &stretch, sizeof stretch);
 }
 
-int nvlxi_validate_stretch(struct nvlxi_validation *v, size_t index, uint32_t pair) {
+int nvlxi_stretch_begin(struct nvlxi_validation *v, size_t index, uint32_t pair) {
     int code = v->pair != NVLXI_NO_PAIR && pair != v->pair ? add_stretch(v, index, v->pair) : 0;
     if (!code)
         v->pair = pair;
@@ -333,7 +333,7 @@ static int note_cut(struct nvlxi_validation *v, size_t index, const struct part 
                                   .pair = pair,
                                   .fragment = {read ? part->local : mapped, read ? mapped : part->local, part->length}};
     int code = add(&validated->cuts, &validated->cut_count, &v->cut_capacity, &cut, sizeof cut);
-    if (!code && first && !(code = nvlxi_validate_stretch(v, index, NVLXI_NO_PAIR)))
+    if (!code && first && !(code = nvlxi_stretch_begin(v, index, NVLXI_NO_PAIR)))
         code = add_stretch(v, index + 1, NVLXI_NO_PAIR);
     return code;
 }
@@ -344,7 +344,7 @@ int nvlxi_validate_op(struct nvlxi_validation *v, size_t index, struct nvlxi_rou
     struct part part;
     int code = nvlxi_op_check(op, index);
     if (!code && (!op->peer || op->peer->engine != v->registration->engine))
-        code = nvlxi_op_foreign(op, index);
+        code = nvlxi_op_fail_foreign(op, index);
     if (code)
         return code;
     validated->longest |= op->length - 1;
@@ -362,7 +362,7 @@ int nvlxi_validate_op(struct nvlxi_validation *v, size_t index, struct nvlxi_rou
             code = note_cut(v, index, &part, part.remote + offset, pair);
         } else {
             validated->remote[index] = op->remote + offset;
-            code = nvlxi_validate_stretch(v, index, pair);
+            code = nvlxi_stretch_begin(v, index, pair);
         }
     }
     return code;

@@ -171,13 +171,13 @@ static void ops_tell_while_there_is_no_plan(void) {
     const uint64_t here = (uint64_t)(uintptr_t)memory;
     struct nvlxi_use use = {here, here + SIZE};
     struct nvlxi_needs needs = {.uses = &use, .use_count = 1, .ops = ops, .op_count = COUNT(ops)};
-    EXPECT(nvlxi_needs_touch(&needs, &plan, here, 1));
-    EXPECT(nvlxi_needs_touch(&needs, &plan, here + 99, 1000));
-    EXPECT(!nvlxi_needs_touch(&needs, &plan, here + 100, 1900));
-    EXPECT(nvlxi_needs_touch(&needs, &plan, here + 100, 1901));
-    EXPECT(nvlxi_needs_touch(&needs, &plan, here - 5, SIZE + 10));
+    EXPECT(nvlxi_needs_overlap(&needs, &plan, here, 1));
+    EXPECT(nvlxi_needs_overlap(&needs, &plan, here + 99, 1000));
+    EXPECT(!nvlxi_needs_overlap(&needs, &plan, here + 100, 1900));
+    EXPECT(nvlxi_needs_overlap(&needs, &plan, here + 100, 1901));
+    EXPECT(nvlxi_needs_overlap(&needs, &plan, here - 5, SIZE + 10));
     needs.ops = NULL;
-    EXPECT(!nvlxi_needs_touch(&needs, &plan, here, 1));
+    EXPECT(!nvlxi_needs_overlap(&needs, &plan, here, 1));
     end(false);
 }
 
