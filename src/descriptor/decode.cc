@@ -72,8 +72,8 @@ namespace {
 using namespace nvlxi;
 
 #define ENTRY(...) {__VA_ARGS__},
-constexpr nvlxi_protocol_kind kinds[] = {NVLXI_PROTOCOL_KINDS(ENTRY)};
-constexpr nvlxi_protocol_access accesses[] = {NVLXI_PROTOCOL_ACCESSES(ENTRY)};
+constexpr nvlxi_format_kind kinds[] = {NVLXI_FORMAT_KINDS(ENTRY)};
+constexpr nvlxi_format_access accesses[] = {NVLXI_FORMAT_ACCESSES(ENTRY)};
 #undef ENTRY
 
 // jsoncpp takes about 100 bytes for each value and recurses at each level. A region is 3 values and a segment 9: this
@@ -232,15 +232,15 @@ int parse(std::string_view text, Json::Value *root) {
 int read_version(const Json::Value &root) {
     const Json::Value *format = member(root, "format"), *version = member(root, "version");
     std::string_view name;
-    if (!get_string(format, &name) || name != NVLXI_PROTOCOL_FORMAT)
-        return unexpected(format, {"format", Place::no_index, nullptr}, "\"" NVLXI_PROTOCOL_FORMAT "\"");
+    if (!get_string(format, &name) || name != NVLXI_FORMAT_NAME)
+        return unexpected(format, {"format", Place::no_index, nullptr}, "\"" NVLXI_FORMAT_NAME "\"");
     uint32_t major = 0, minor = 0;
     if (version == nullptr || !version->isArray() || version->size() < 2 || !get_index((*version)[0], &major) ||
         !get_index((*version)[1], &minor))
         return unexpected(version, {"version", Place::no_index, nullptr}, "two numbers");
-    if (major != NVLXI_PROTOCOL_MAJOR)
+    if (major != NVLXI_FORMAT_MAJOR)
         return nvlxi_fail(NVLX_EVERSION, "descriptor version %" PRIu32 ".%" PRIu32 ", this library reads %u.x", major,
-                          minor, NVLXI_PROTOCOL_MAJOR);
+                          minor, NVLXI_FORMAT_MAJOR);
     return NVLX_OK;
 }
 
@@ -283,14 +283,14 @@ int read_process(const Json::Value *process, nvlxi_descriptor *descriptor) {
 
 // *kind is NULL if it is of a newer minor version.
 int read_kind(const Json::Value *value, const Place &place, nvlxi_segment_record *segment,
-              const nvlxi_protocol_kind **kind) {
+              const nvlxi_format_kind **kind) {
     std::string_view name;
     *kind = nullptr;
     if (!get_string(value, &name) || !is_word(name))
         return unexpected(value, place, "a word of a-z, 0-9 and _");
     copy_string(segment->kind_name, sizeof segment->kind_name, name);
     segment->kind = NVLXI_KIND_UNKNOWN;
-    for (const nvlxi_protocol_kind &known : kinds)
+    for (const nvlxi_format_kind &known : kinds)
         if (known.name == name) {
             *kind = &known;
             segment->kind = known.kind;
@@ -299,7 +299,7 @@ int read_kind(const Json::Value *value, const Place &place, nvlxi_segment_record
     return NVLX_OK;
 }
 
-int read_file(const Json::Value *value, const Place &place, const nvlxi_protocol_kind &kind, bool *file) {
+int read_file(const Json::Value *value, const Place &place, const nvlxi_format_kind &kind, bool *file) {
     if (value != nullptr && !value->isBool())
         return unexpected(value, place, "a truth value");
     *file = value != nullptr && value->asBool();
@@ -325,7 +325,7 @@ int read_segment(const Json::Value &item, size_t index, nvlxi_segment_record *se
     const auto place = [index](const char *field) { return Place{"segments", index, field}; };
     if (!item.isObject())
         return unexpected(&item, place(nullptr), "an object");
-    const nvlxi_protocol_kind *kind;
+    const nvlxi_format_kind *kind;
     int code = read_kind(member(item, "kind"), place("kind"), segment, &kind);
     if (code != NVLX_OK)
         return code;
@@ -380,7 +380,7 @@ std::vector<uint32_t> find_run_ends(const nvlxi_descriptor &descriptor) {
     std::vector<uint32_t> ends(descriptor.segment_count);
     for (size_t i = ends.size(); i-- > 0;) {
         const bool goes_on =
-            i + 1 < ends.size() && nvlxi_protocol_adjoin(&descriptor.segments[i], &descriptor.segments[i + 1]);
+            i + 1 < ends.size() && nvlxi_format_adjoin(&descriptor.segments[i], &descriptor.segments[i + 1]);
         ends[i] = goes_on ? ends[i + 1] : static_cast<uint32_t>(i + 1);
     }
     return ends;
@@ -429,15 +429,15 @@ int read_name(const Json::Value &value, const Place &place, char **arena, const 
 
 int read_segment_index(std::string_view word, const Place &place, size_t count, uint32_t *segment) {
     *segment = NVLXI_NO_SEGMENT;
-    if (word == NVLXI_PROTOCOL_NO_SEGMENT || (parse_index(word, segment) && *segment < count))
+    if (word == NVLXI_FORMAT_NO_SEGMENT || (parse_index(word, segment) && *segment < count))
         return NVLX_OK;
     char expected[64];
-    std::snprintf(expected, sizeof expected, "\"" NVLXI_PROTOCOL_NO_SEGMENT "\" or an index below %zu", count);
+    std::snprintf(expected, sizeof expected, "\"" NVLXI_FORMAT_NO_SEGMENT "\" or an index below %zu", count);
     return bad_word(word, place, expected);
 }
 
 int read_access(std::string_view word, const Place &place, uint32_t *access) {
-    for (const nvlxi_protocol_access &known : accesses)
+    for (const nvlxi_format_access &known : accesses)
         if (known.name == word) {
             *access = known.access;
             return NVLX_OK;

@@ -16,12 +16,12 @@
 #define HEX "\"0x%" PRIx64 "\""
 
 #define ENTRY(...) {__VA_ARGS__},
-static const struct nvlxi_protocol_kind kinds[] = {NVLXI_PROTOCOL_KINDS(ENTRY)};
-static const struct nvlxi_protocol_access accesses[] = {NVLXI_PROTOCOL_ACCESSES(ENTRY)};
+static const struct nvlxi_format_kind kinds[] = {NVLXI_FORMAT_KINDS(ENTRY)};
+static const struct nvlxi_format_access accesses[] = {NVLXI_FORMAT_ACCESSES(ENTRY)};
 #undef ENTRY
 
 /* NULL for one of a newer version. */
-static const struct nvlxi_protocol_kind *find_kind(const struct nvlxi_segment_record *segment) {
+static const struct nvlxi_format_kind *find_kind(const struct nvlxi_segment_record *segment) {
     for (size_t i = 0; i < NVLXI_COUNT(kinds); i++)
         if (kinds[i].kind == segment->kind)
             return &kinds[i];
@@ -40,7 +40,7 @@ static const char *access_name(uint32_t access) {
 
 /* As a peer will take them from the kind. */
 static bool has_what_kind_takes(const struct nvlxi_segment_record *segment) {
-    const struct nvlxi_protocol_kind *kind = find_kind(segment);
+    const struct nvlxi_format_kind *kind = find_kind(segment);
     if (!kind)
         return !segment->file && !segment->joins;
     return segment->file == kind->file && segment->joins == kind->joins && (segment->handle.length || !kind->handle);
@@ -55,7 +55,7 @@ static bool lies_in_segments(const struct nvlxi_region_record *region, const str
     const struct nvlxi_segment_record *first = &descriptor->segments[region->segment],
                                       *last = first + region->segment_count - 1;
     for (const struct nvlxi_segment_record *segment = first; segment < last; segment++)
-        if (!nvlxi_protocol_adjoin(segment, segment + 1))
+        if (!nvlxi_format_adjoin(segment, segment + 1))
             return false;
     uint64_t offset = region->address - first->base; /* wraps to beyond the size if the address is below */
     uint64_t before_last = last->base - first->base;
@@ -114,7 +114,7 @@ static void write_bytes(FILE *file, const uint8_t *bytes, size_t length) {
 }
 
 static void write_segment(FILE *file, const struct nvlxi_segment_record *segment) {
-    const struct nvlxi_protocol_kind *kind = find_kind(segment);
+    const struct nvlxi_format_kind *kind = find_kind(segment);
     fprintf(file, "{\"kind\":\"%s\",\"device\":\"", kind ? kind->name : segment->kind_name);
     write_bytes(file, segment->device, sizeof segment->device);
     fprintf(file, "\",\"serial\":" HEX ",\"base\":" HEX ",\"size\":" HEX, segment->serial, segment->base,
@@ -152,7 +152,7 @@ static void write_region(FILE *file, const struct nvlxi_region_record *region,
     else
         fputs("null", file);
     if (region->segment == NVLXI_NO_SEGMENT)
-        fputs(",\"" NVLXI_PROTOCOL_NO_SEGMENT " 0x0 0x0", file);
+        fputs(",\"" NVLXI_FORMAT_NO_SEGMENT " 0x0 0x0", file);
     else
         fprintf(file, ",\"%" PRIu32 " 0x%" PRIx64 " 0x%" PRIx64, region->segment,
                 region->address - segments[region->segment].base, region->length);
@@ -174,8 +174,8 @@ static void write_process(FILE *file, const struct nvlxi_descriptor *descriptor)
 }
 
 static void write_text(FILE *file, const struct nvlxi_descriptor *descriptor) {
-    fprintf(file, "{\"format\":\"%s\",\"version\":[%u,%u],\"backend\":\"%s\",\"process\":", NVLXI_PROTOCOL_FORMAT,
-            NVLXI_PROTOCOL_MAJOR, NVLXI_PROTOCOL_MINOR, descriptor->backend);
+    fprintf(file, "{\"format\":\"%s\",\"version\":[%u,%u],\"backend\":\"%s\",\"process\":", NVLXI_FORMAT_NAME,
+            NVLXI_FORMAT_MAJOR, NVLXI_FORMAT_MINOR, descriptor->backend);
     write_process(file, descriptor);
     fputs(",\"segments\":[", file);
     for (size_t i = 0; i < descriptor->segment_count; i++) {

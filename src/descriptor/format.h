@@ -7,36 +7,36 @@
 
 #include "base/records.h"
 
-#define NVLXI_PROTOCOL_FORMAT "nvlxfer"
-#define NVLXI_PROTOCOL_MAJOR  1u
-#define NVLXI_PROTOCOL_MINOR  0u
+#define NVLXI_FORMAT_NAME  "nvlxfer"
+#define NVLXI_FORMAT_MAJOR 1u
+#define NVLXI_FORMAT_MINOR 0u
 
-#define NVLXI_PROTOCOL_NO_SEGMENT "-" /* in place of the index of a region's segment */
+#define NVLXI_FORMAT_NO_SEGMENT "-" /* in place of the index of a region's segment */
 
-struct nvlxi_protocol_kind {
+struct nvlxi_format_kind {
     uint32_t kind; /* enum nvlxi_kind */
     const char *name;
     bool file, handle, joins; /* file, joins: as in each segment's record; handle: there must be one */
 };
-#define NVLXI_PROTOCOL_KINDS(X)                                                                                        \
+#define NVLXI_FORMAT_KINDS(X)                                                                                          \
     X(NVLXI_KIND_CUDA_MALLOC, "cuda_malloc", false, true, false)                                                       \
     X(NVLXI_KIND_VMM, "vmm", true, false, true)                                                                        \
     X(NVLXI_KIND_POOL, "pool", true, true, false)                                                                      \
     X(NVLXI_KIND_FABRIC, "fabric", false, true, true)
 
-struct nvlxi_protocol_access {
+struct nvlxi_format_access {
     uint32_t access; /* NVLX_ACCESS_... */
     const char *name;
 };
-#define NVLXI_PROTOCOL_ACCESSES(X)                                                                                     \
+#define NVLXI_FORMAT_ACCESSES(X)                                                                                       \
     X(NVLX_ACCESS_NONE, "-")                                                                                           \
     X(NVLX_ACCESS_READ, "r")                                                                                           \
     X(NVLX_ACCESS_WRITE, "w")                                                                                          \
     X(NVLX_ACCESS_READ_WRITE, "rw")
 
 /* Whether a region may go on from a segment into the next one of the list. */
-static inline bool nvlxi_protocol_adjoin(const struct nvlxi_segment_record *segment,
-                                         const struct nvlxi_segment_record *next) {
+static inline bool nvlxi_format_adjoin(const struct nvlxi_segment_record *segment,
+                                       const struct nvlxi_segment_record *next) {
     return segment->joins && next->joins && segment->kind == next->kind &&
            segment->base + segment->size == next->base &&
            !memcmp(segment->device, next->device, sizeof segment->device);
