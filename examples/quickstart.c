@@ -26,7 +26,9 @@ int main(void) {
     check(nvlx_engine_create(&config, &engine), "nvlx_engine_create");
     check(nvlx_alloc(engine, gpu, sizeof word, NULL, &buffer), "nvlx_alloc");
     if (target) { /* the seed */
-        struct nvlx_region_options options = {sizeof options, "greeting", NVLX_ACCESS_READ};
+        struct nvlx_region_options options;
+        nvlx_region_options_init(&options);
+        options.name = "greeting", options.access = NVLX_ACCESS_READ;
         check(nvlx_memcpy(engine, buffer, word, sizeof word), "nvlx_memcpy");
         check(nvlx_register(engine, buffer, sizeof word, &options, &region), "nvlx_register");
         check(nvlx_serve(engine, address, NULL), "nvlx_serve");

@@ -31,8 +31,8 @@ static void warn_once(const char *why) {
     static atomic_flag warned = ATOMIC_FLAG_INIT;
     if (!atomic_flag_test_and_set(&warned))
         nvlxi_log(NVLX_LOG_WARNING,
-                  "software GPUs are used (the host backend), since the cuda backend is not to be had: %s. If that is "
-                  "meant, set NVLX_BACKEND=host, or config.backend",
+                  "software GPUs are used (the host backend), because the cuda backend is not available: %s. If that "
+                  "is meant, set NVLX_BACKEND=host, or config.backend",
                   why);
 }
 
