@@ -12,8 +12,8 @@
  *
  * A process shares GPU memory by handing out a handle. CUDA's handle names a whole allocation (measured). The tensors
  * of an inference engine lie inside allocations, at any offset. This library takes any device pointer and finds the
- * allocation under it: the segment. It exports each segment once. It tells peers where in the segment each registered
- * range lies: the region. A peer opens each segment once and adds the offset, so every tensor arrives byte for byte.
+ * allocation under it: the segment. It exports each segment once. A registered range is called a region. Peers are told
+ * its offset in the segment. A peer opens each segment once and adds the offset, so every tensor arrives byte for byte.
  *
  *     process A (seed)                                process B (target)
  *     nvlx_engine_create                              nvlx_engine_create
@@ -41,7 +41,7 @@
  * - Threads. Any thread may call, with any CUDA device current or none, also while another thread captures a graph. The
  *   caller's current device and context never change.
  * - Objects. An object passed to a function must be alive: no thread may use it while another one frees it. NULL in
- *   place of an object to free is allowed, except for nvlx_unregister.
+ *   place of an object to free is allowed, except for nvlx_unregister, which gives NVLX_EINVAL.
  * - Structs. A struct that the caller fills begins with its size. Its init function sets every field: call it first.
  *   NULL in place of options means the defaults.
  * - Versions. The init functions are compiled into the caller. So a library with longer structs serves programs that
@@ -148,8 +148,8 @@ int nvlx_engine_create(const struct nvlx_config *config, struct nvlx_engine **en
 
 /* Waits for every transfer in flight. Then frees the engine with its regions, peers, requests, prepared lists, and
  * memory from nvlx_alloc. No other thread may be inside a call on this engine. The engine is gone whatever is returned,
- * except for NVLX_EFORK. Another engine of this process may have it as a peer, and uses its memory itself: close that
- * peer first. */
+ * except for NVLX_EFORK. If another engine of this process has this engine as a peer, close that peer first: it uses
+ * the memory directly, without a mapping. */
 int nvlx_engine_destroy(struct nvlx_engine *engine);
 
 /* ---- Memory ------------------------------------------------------------------------------------------ */
@@ -237,7 +237,8 @@ void nvlx_text_free(char *text);
 /* Makes a peer from the text of its descriptor, which may come by any channel. The text needs no final NUL. It is
  * checked, not trusted. Nothing is opened yet. A process may be a peer of itself. The caller closes the peer.
  * Errors: NVLX_EFORMAT (malformed: the message tells where), NVLX_EVERSION (of another major version),
- *         NVLX_EBACKEND (of another backend), NVLX_ENOTSUP (of another machine, or before this one's restart). */
+ *         NVLX_EBACKEND (of another backend),
+ *         NVLX_ENOTSUP (the descriptor is from another machine, or from before this machine was rebooted). */
 int nvlx_peer_open(struct nvlx_engine *engine, const char *text, size_t length, struct nvlx_peer **peer);
 
 /* The address range of the peer's region of this name. The address is the peer's own: it only means something in ops
@@ -247,6 +248,7 @@ int nvlx_peer_find(struct nvlx_peer *peer, const char *name, uint64_t *address, 
 
 /* Forgets a peer and closes its mappings. It waits for transfers in flight with this peer. No other thread may submit
  * one meanwhile. Until this call, the memory of a dead process stays allocated (measured).
+ * Memory of a pool stays until this process ends: see Kinds of memory.
  * Errors: NVLX_EBUSY (a prepared list names the peer in an op that moves bytes). */
 int nvlx_peer_close(struct nvlx_peer *peer);
 
@@ -283,7 +285,7 @@ int nvlx_serve(struct nvlx_engine *engine, const char *address, const struct nvl
  * NVLX_ERANGE or NVLX_ESTALE. Processes may start in any order: up to `timeout_ns` (< 0: for ever, 0: asks once) the
  * call waits until somebody serves. A server that ends before its descriptor is whole counts as none. Short timeouts in
  * a loop work too. The caller closes the peer.
- * Errors: those of nvlx_peer_open, why the server cannot write its descriptor, or
+ * Errors: those of nvlx_peer_open, the server's own if it cannot write its descriptor, or
  *         NVLX_ETIMEDOUT (nobody serves, or does not answer), NVLX_EACCES (this user may not connect),
  *         NVLX_EBUSY (the server has as many connections as it allows),
  *         NVLX_EVERSION (it speaks another major version of the protocol),
@@ -525,8 +527,8 @@ enum {
  *
  * transfer_options.max_sms is how many SMs of each local GPU the kernels of a list may take together. Kernels of
  * several peers or directions share them, and take turns if they are too few. 0: config.max_sms. Where that is 0 too:
- * - Kernels take 32 SMs for reads and 64 for writes, for each GPU at the other end. So many fill NVLink (measured, two
- *   H100). 16 cost up to 9 % of that.
+ * - Kernels take 32 SMs for reads and 64 for writes, for each GPU at the other end. That many fill NVLink (measured,
+ *   two H100). With 16, copies are up to 9 % slower.
  * - The kernels of a long list (three to ten) overlap, and may take several times as many.
  *
  * config.list_memory is how much pinned host memory lists may take, in bytes.
@@ -600,8 +602,8 @@ int nvlx_digest(struct nvlx_engine *engine, const void *address, size_t length, 
 struct nvlx_request_info {
     size_t size;
     int32_t status;                          /* as nvlx_test would return */
-    uint32_t sms;                            /* that its kernels take at most, all together, on one GPU; where max_sms
-                                                is 0, without what overlaps. 0: no kernel carries any of it */
+    uint32_t sms;                            /* that its kernels take together on one GPU, at most. Where max_sms is
+                                                0, kernels that overlap may take more. 0: there are no kernels */
     uint64_t ops;                            /* entries of the caller's list */
     uint64_t bytes;                          /* that the list moves */
     uint64_t submit_ns;                      /* time spent in nvlx_transfer or nvlx_post */
