@@ -243,7 +243,11 @@ static int digest_all(struct work *work) {
 
 int nvlxi_digest(struct nvlxi_digester *digester, uint64_t address, uint64_t length, uint64_t *value) {
     const struct nvlxi_registration *r = digester->registration;
-    struct work work = {.digester = digester, .ops = r->context->ops, .device = r->context->device, .address = address, .done = address};
+    struct work work = {.digester = digester,
+                        .ops = r->context->ops,
+                        .device = r->context->device,
+                        .address = address,
+                        .done = address};
     nvlxi_xxh64_init(&work.state);
     int code = length ? find_extents(&work, length) : 0;
     if (!code && length)
