@@ -42,7 +42,7 @@ def test_digest():
         raises(nvlxfer.OutOfRange, "NVLX_ERANGE", "", engine.digest, (own + 9, len(PATTERN)))
         raises(nvlxfer.InvalidArgument, "NVLX_EINVAL", "", engine.digest, (own,))
         raises(nvlxfer.InvalidArgument, "NVLX_EINVAL", "address", engine.digest, (0, 8))
-        raises(nvlxfer.InvalidArgument, "NVLX_EINVAL", "", engine.digest, b"host memory")
+        raises(nvlxfer.InvalidType, "NVLX_EINVAL", "", engine.digest, b"host memory")
     if xxhash is None:
         print("SKIP: the package xxhash is not installed; the values of a few lengths were compared")
 
