@@ -4,21 +4,48 @@
 #include "base/error.h"
 #include "base/interval_map.h"
 
-/* Appends a piece, unless it is empty. Neighbours stay apart even where they grant the same: what is in flight is known
- * by piece. */
-static void append(struct nvlxi_range *piece, uint32_t *count, struct nvlxi_range next) {
-    if (next.start < next.end)
-        piece[(*count)++] = next;
-}
-
 static int compare_ends(const void *a, const void *b) {
     const struct nvlxi_range *const *x = a, *const *y = b;
     return ((*x)->end > (*y)->end) - ((*x)->end < (*y)->end);
 }
 
+/* Those over the current address, or ended: a heap, with the least `since` on top. */
+struct heap {
+    const struct nvlxi_range **range;
+    size_t count;
+};
+
+static void heap_push(struct heap *heap, const struct nvlxi_range *range) {
+    size_t at = heap->count++;
+    for (; at && heap->range[(at - 1) / 2]->since > range->since; at = (at - 1) / 2)
+        heap->range[at] = heap->range[(at - 1) / 2];
+    heap->range[at] = range;
+}
+
+static void heap_pop(struct heap *heap) {
+    const struct nvlxi_range *last = heap->range[--heap->count];
+    size_t at = 0;
+    for (size_t child; (child = 2 * at + 1) < heap->count; at = child) {
+        if (child + 1 < heap->count && heap->range[child + 1]->since < heap->range[child]->since)
+            child++;
+        if (heap->range[child]->since >= last->since)
+            break;
+        heap->range[at] = heap->range[child];
+    }
+    heap->range[at] = last;
+}
+
+/* The least `since` of what goes on beyond an address. */
+static uint64_t heap_least(struct heap *heap, uint64_t address) {
+    while (heap->count && heap->range[0]->end <= address)
+        heap_pop(heap);
+    return heap->count ? heap->range[0]->since : 0;
+}
+
 struct sweep {
     uint32_t open, readable, writable; /* ranges over the current address, and those that grant each access */
     struct nvlxi_range current;
+    struct heap heap;
 };
 
 static void sweep_count(struct sweep *sweep, const struct nvlxi_range *range, uint32_t step) {
@@ -34,15 +61,18 @@ static void sweep_cut(struct sweep *sweep, uint64_t address, struct nvlxi_range 
     sweep->current.end = address;
     sweep->current.access =
         (uint8_t)((sweep->readable ? NVLX_ACCESS_READ : 0) | (sweep->writable ? NVLX_ACCESS_WRITE : 0));
-    if (sweep->open)
-        append(piece, count, sweep->current);
+    /* Neighbours stay apart even where they grant the same: what is in flight is known by piece. */
+    if (sweep->open && sweep->current.start < address) {
+        sweep->current.since = heap_least(&sweep->heap, sweep->current.start);
+        piece[(*count)++] = sweep->current;
+    }
     sweep->current.start = address;
 }
 
 /* Cuts ranges at every start and end. `ends` are the same ranges, sorted by end. */
 static uint32_t cut(const struct nvlxi_range *sorted, const struct nvlxi_range *const *ends, size_t count,
-                    struct nvlxi_range *piece) {
-    struct sweep sweep = {0};
+                    struct heap heap, struct nvlxi_range *piece) {
+    struct sweep sweep = {.heap = heap};
     uint32_t pieces = 0;
     size_t start = 0;
     for (size_t end = 0; end < count; end++) {
@@ -51,6 +81,7 @@ static uint32_t cut(const struct nvlxi_range *sorted, const struct nvlxi_range *
             sweep.current.owner = sorted[start].owner;
             sweep.current.device = sorted[start].device;
             sweep_count(&sweep, &sorted[start], 1);
+            heap_push(&sweep.heap, &sorted[start]);
         }
         sweep_cut(&sweep, ends[end]->end, piece, &pieces);
         sweep_count(&sweep, ends[end], UINT32_MAX);
@@ -60,13 +91,13 @@ static uint32_t cut(const struct nvlxi_range *sorted, const struct nvlxi_range *
 
 /* Returns the number of pieces written to `piece` (room for 2 * count), or UINT32_MAX without memory. */
 static uint32_t make_pieces(const struct nvlxi_range *sorted, size_t count, struct nvlxi_range *piece) {
-    const struct nvlxi_range **ends = malloc((count ? count : 1) * sizeof *ends);
+    const struct nvlxi_range **ends = malloc((2 * count + 1) * sizeof *ends);
     if (!ends)
         return UINT32_MAX;
     for (size_t i = 0; i < count; i++)
         ends[i] = &sorted[i];
     qsort(ends, count, sizeof *ends, compare_ends);
-    uint32_t pieces = cut(sorted, ends, count, piece);
+    uint32_t pieces = cut(sorted, ends, count, (struct heap){.range = ends + count}, piece);
     free(ends);
     return pieces;
 }
@@ -85,10 +116,10 @@ static void order_pieces(struct nvlxi_intervals *ranges) {
     for (uint32_t id = 1; id <= ranges->count; id++) {
         struct nvlxi_range *piece = &store->piece[id];
         const struct nvlxi_range *below = &store->piece[id - 1];
+        store->layers[id] = (struct nvlxi_layers){
+            .below = id - 1, .above = id == ranges->count ? 0 : id + 1, .born = nvlxi_max(piece->since, 1)};
         piece->last = piece->end - piece->start - 1;
         piece->joined = id > 1 && below->end == piece->start && below->owner == piece->owner;
-        store->layers[id] =
-            (struct nvlxi_layers){.below = id - 1, .above = id == ranges->count ? 0 : id + 1, .born = ranges->version};
         nvlxi_order_insert(&store->order, piece->start, id);
     }
 }

@@ -48,8 +48,8 @@ struct nvlxi_intervals {
 };
 
 /* Builds a table of `count` ranges, sorted by start. Between pieces that adjoin and have different owners is a border;
- * all owners of overlapping ranges are equal. The ids are in the order of addresses. NVLX_ENOMEM leaves *ranges as it
- * was. */
+ * all owners of overlapping ranges are equal. The ids are in the order of addresses. A piece is born with the least
+ * `since` of the ranges over it, or 1 if that is less. NVLX_ENOMEM leaves *ranges as it was. */
 int nvlxi_intervals_build(const struct nvlxi_range *sorted, size_t count, struct nvlxi_intervals *ranges);
 
 /* Makes an empty table, for ranges to be inserted. NVLX_ENOMEM. */
@@ -112,7 +112,8 @@ static inline uint32_t nvlxi_intervals_next(const struct nvlxi_intervals *ranges
     return ranges->store.layers[id].above;
 }
 
-/* A number that this piece has as long as it lives, and no other of this table ever; never 0. */
+/* Of a table that changes: a number that this piece has as long as it lives, and no other of this table ever. Of one
+ * that was built: see nvlxi_intervals_build. Never 0. */
 static inline uint64_t nvlxi_intervals_born(const struct nvlxi_intervals *ranges, uint32_t id) {
     return ranges->store.layers[id].born;
 }

@@ -21,7 +21,10 @@ struct nvlxi_range {
     uint8_t access;      /* NVLX_ACCESS_... */
     bool joined;         /* of a piece: the piece below ends where it starts, and one copy may cross that */
     uint16_t device;     /* index of the GPU that holds it */
-    uint64_t last;       /* of a piece: end - start - 1 */
+    union {
+        uint64_t last;  /* of a piece: end - start - 1 */
+        uint64_t since; /* of a range that a table is built of: a number of the user's; see nvlxi_intervals_build */
+    };
 };
 
 #define NVLXI_PIECE ((uint32_t)sizeof(struct nvlxi_range)) /* what slots are scaled by, which saves a shift */
@@ -31,7 +34,7 @@ struct nvlxi_layers {                    /* of a piece: what changes and searche
     uint32_t ranges, readable, writable; /* over it; as the three below, only in a table that changes */
     uint32_t starts, ends;               /* those that start and end where it does */
     bool border;                         /* no copy may come from below to where those start */
-    uint64_t born;                       /* when it got this id */
+    uint64_t born;                       /* when it got this id, or see nvlxi_intervals_build */
 };
 
 struct nvlxi_slots {

@@ -62,8 +62,8 @@ struct nvlxi_region_record {
     uint32_t access;  /* NVLX_ACCESS_... */
     uint64_t address; /* in the exporter's address space; 0 without a segment */
     uint64_t length;
-    uint32_t
-        segment_count; /* segments that it lies in: 1, or more adjacent ones, from `segment` on; 0 without a segment */
+    uint32_t segment_count; /* it lies in 1, or in more adjacent ones, from `segment` on; 0 without a segment */
+    uint64_t since;         /* the owner's generation that it came with; 0: not known */
 };
 
 /* One contiguous copy: what a plan is made of, and what the copy kernels read. */

@@ -38,6 +38,7 @@
 //     length    in bytes. The region stays in its segment, or goes on into those that follow in the list: each of them
 //               begins where the one before ends, is of its device and kind, and both join
 //     access    what peers may do: "-", "r", "w" or "rw"
+//     since     the generation that the region came with; absent where that is not known
 // - Keys are not repeated, and JSON is strict: no comments, nothing after the object but blanks, no control characters.
 //   No more than DEPTH_MAX levels and VALUES_MAX values.
 #include "descriptor/descriptor.h"
@@ -449,13 +450,16 @@ int read_range(const Json::Value &value, size_t index, const RegionReader &reade
     const auto place = [index](const char *field) { return Place{"regions", index, field}; };
     std::string_view string;
     if (!get_string(&value, &string))
-        return unexpected(&value, place("range"), "a string of segment, offset, length and access");
+        return unexpected(&value, place("range"), "a string of segment, offset, length, access and since");
     Words words(string);
     uint64_t offset = 0;
     int code = read_segment_index(words.next(), place("segment"), reader.descriptor.segment_count, &region->segment);
     if (code != NVLX_OK || (code = read_hex_word(words.next(), place("offset"), &offset)) != NVLX_OK ||
         (code = read_hex_word(words.next(), place("length"), &region->length)) != NVLX_OK ||
         (code = read_access(words.next(), place("access"), &region->access)) != NVLX_OK)
+        return code;
+    const std::string_view since = words.next();
+    if (!since.empty() && (code = read_hex_word(since, place("since"), &region->since)) != NVLX_OK)
         return code;
     return place_region(offset, index, reader, region);
 }

@@ -156,7 +156,7 @@ static void write_region(FILE *file, const struct nvlxi_region_record *region,
     else
         fprintf(file, ",\"%" PRIu32 " 0x%" PRIx64 " 0x%" PRIx64, region->segment,
                 region->address - segments[region->segment].base, region->length);
-    fprintf(file, " %s\"]", access_name(region->access));
+    fprintf(file, " %s 0x%" PRIx64 "\"]", access_name(region->access), region->since);
 }
 
 static void write_process(FILE *file, const struct nvlxi_descriptor *descriptor) {
@@ -192,7 +192,7 @@ static void write_text(FILE *file, const struct nvlxi_descriptor *descriptor) {
 
 /* The index of a segment has up to 6 digits, a number up to 18 characters. */
 size_t nvlxi_descriptor_region_room(const char *name) {
-    size_t room = sizeof ",[null,\"262143 0x0123456789abcdef 0x0123456789abcdef rw\"]";
+    size_t room = sizeof ",[null,\"262143 0x0123456789abcdef 0x0123456789abcdef rw 0x0123456789abcdef\"]";
     for (; name && *name; name++)
         room += *name == '"' || *name == '\\' ? 2 : 1;
     return room;

@@ -80,7 +80,8 @@ static void record_region(const struct nvlx_region *region, struct nvlxi_descrip
                                            .segment_count = region->segment_count,
                                            .access = region->access,
                                            .address = region->address,
-                                           .length = region->length};
+                                           .length = region->length,
+                                           .since = region->since};
     if (region->name) {
         record->name = *name;
         *name = stpcpy(*name, region->name->text) + 1;

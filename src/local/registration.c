@@ -135,7 +135,7 @@ static int enter(struct nvlxi_registration *r, const struct nvlxi_extents *exten
         goto release;
     add_to_list(r, region);
     region->entered = true;
-    r->generation++;
+    region->since = ++r->generation;
     if (!region->stale)
         nvlxi_region_tell(r, region);
     if (!region->stale && region->length) {

@@ -59,6 +59,7 @@ struct nvlx_region {
     struct nvlx_engine *engine;
     struct nvlxi_stake *stakes, one; /* `stakes` points to `one`, or to memory of its own where there are more */
     uint64_t address, length;
+    uint64_t since; /* the generation that it came with */
     struct nvlxi_region_name *name; /* NULL: none */
     size_t position;                /* in the list of regions */
     uint32_t segment_count;         /* in order of address; 0 for a region of 0 bytes */

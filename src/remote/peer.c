@@ -63,8 +63,12 @@ static size_t add_ranges(const struct nvlxi_peer_table *table, const struct nvlx
         const uint32_t owner = table->runs.of_segment[segment];
         const struct nvlxi_run *run = &table->runs.run[owner];
         const uint64_t stop = nvlxi_min(end, run->base + run->size);
-        ranges[count++] = (struct nvlxi_range){
-            .start = at, .end = stop, .owner = owner, .access = (uint8_t)region->access, .device = devices[segment]};
+        ranges[count++] = (struct nvlxi_range){.start = at,
+                                               .end = stop,
+                                               .owner = owner,
+                                               .access = (uint8_t)region->access,
+                                               .device = devices[segment],
+                                               .since = region->since};
         at = stop;
     }
     return count;

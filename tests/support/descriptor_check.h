@@ -42,7 +42,8 @@ static inline const char *compare_descriptors(const struct nvlxi_descriptor *a, 
     for (size_t i = 0; i < a->region_count; i++) {
         const struct nvlxi_region_record *x = &a->regions[i], *y = &b->regions[i];
         if (strcmp(x->name, y->name) != 0 || x->segment != y->segment || x->access != y->access ||
-            x->address != y->address || x->length != y->length || x->segment_count != y->segment_count)
+            x->address != y->address || x->length != y->length || x->segment_count != y->segment_count ||
+            x->since != y->since)
             return "another region";
     }
     return NULL;

@@ -27,7 +27,7 @@ static int compare(const void *a, const void *b) {
 }
 
 static void put_range(uint64_t start, uint64_t length) {
-    sorted[count++] = (struct nvlxi_range){.start = start, .end = start + length, .access = (uint8_t)(1 + below(3))};
+    sorted[count++] = (struct nvlxi_range){.start = start, .end = start + length, .access = (uint8_t)(1 + below(3)), .since = below(20)};
 }
 
 static void build(void) {
@@ -36,12 +36,14 @@ static void build(void) {
 }
 
 /* What grants what at an address, by all ranges. */
-static bool registered(uint64_t address, uint32_t *access) {
+static bool registered(uint64_t address, uint32_t *access, uint64_t *since) {
     bool found = false;
     *access = 0;
+    *since = UINT64_MAX;
     for (size_t i = 0; i < count; i++) {
         if (address - sorted[i].start < sorted[i].end - sorted[i].start) {
             *access |= sorted[i].access;
+            *since = sorted[i].since < *since ? sorted[i].since : *since;
             found = true;
         }
     }
@@ -54,10 +56,13 @@ static void expect(uint64_t address) {
         first++;
     EQUAL(first <= table.count ? first : 0, index);
     const struct nvlxi_range *piece = &table.piece[index];
-    bool inside = registered(address, &access);
+    uint64_t since;
+    bool inside = registered(address, &access, &since);
     EXPECT(inside == (index && nvlxi_range_holds(piece, address, 1)));
     if (inside)
         EQUAL(access, piece->access);
+    if (inside)
+        EQUAL(since ? since : 1, nvlxi_intervals_born(&table, index));
     uint64_t where;
     bool known;
     if (inside && address) { /* a range that wraps around is in no table, wherever it begins */
