@@ -176,9 +176,9 @@ int nvlx_alloc(struct nvlx_engine *engine, int gpu, size_t length, const struct 
 
 /* Frees memory from nvlx_alloc of this engine. It first withdraws all regions in it. They may be unregistered before or
  * after. Peers that follow this engine are told at once. Own ops on it get NVLX_ERANGE from then on. Peers must have
- * closed it: see nvlx_unregister. Kernels that use it must have ended: the call waits for them only if it is cudaMalloc
- * memory.
- * Errors: NVLX_EBUSY (a transfer in flight or a prepared list of this engine uses it; those of others are not seen). */
+ * closed it: nvlx_unregister, called before, tells when. Kernels that use it must have ended: the call waits for them
+ * only if it is cudaMalloc memory. Errors: NVLX_EBUSY (a transfer in flight or a prepared list of this engine uses it;
+ * those of others are not seen). */
 int nvlx_free(struct nvlx_engine *engine, void *address);
 
 /* Copies `length` bytes within this process, and waits for it: to fill and to check buffers. Each side is host memory
@@ -219,11 +219,19 @@ static inline void nvlx_region_options_init(struct nvlx_region_options *options)
 int nvlx_register(struct nvlx_engine *engine, const void *address, size_t length,
                   const struct nvlx_region_options *options, struct nvlx_region **region);
 
-/* Drops this one registration, no other, and frees the region. It works also after the memory was freed. It waits at
- * most `timeout_ns` (< 0: for ever, 0: not at all) for own transfers in flight that touch bytes of the region. Peers
- * keep what they have mapped: agree with them, before you free the memory, that they have closed it. To free cudaMalloc
- * memory that another process still has open is undefined (NVIDIA: CUDA Runtime API, cudaIpcOpenMemHandle).
- * Errors: NVLX_EBUSY (such transfers are still in flight; at once if a prepared list uses it; the region stays). */
+/* Withdraws this one registration at once, no other. It then waits at most `timeout_ns` (< 0: for ever, 0: not at all)
+ * until nobody uses it, and frees the region. It works also after the memory was freed.
+ * - It waits for own transfers in flight that touch bytes of the region.
+ * - It waits for the peers that follow this engine (nvlx_connect) and know the region. Each must know that it is gone,
+ *   have no transfer in flight that began before, and have closed what no region is left in.
+ * - So after 0 the memory may be changed. After the last region of an allocation it may be freed. To free cudaMalloc
+ *   memory that another process still has open is undefined (NVIDIA: CUDA Runtime API, cudaIpcOpenMemHandle).
+ * - A peer that dies, or whose connection ends, is not waited for any more. One that is stopped is.
+ * - Peers that were made from a text (nvlx_peer_open) cannot say what they hold: agree with them by other means.
+ * - A follower's transfers on the region give NVLX_ERANGE, its prepared lists NVLX_ESTALE. So do they if another region
+ *   takes the place of this one.
+ * Errors: NVLX_ETIMEDOUT (somebody still uses it: the message says who, and for how long it has known. The region stays
+ *         withdrawn: call again), NVLX_EBUSY (at once: a prepared list of this engine uses it. The region stays). */
 int nvlx_unregister(struct nvlx_region *region, int64_t timeout_ns);
 
 /* ---- Peers ------------------------------------------------------------------------------------------- */
@@ -247,8 +255,9 @@ int nvlx_peer_open(struct nvlx_engine *engine, const char *text, size_t length, 
 int nvlx_peer_find(struct nvlx_peer *peer, const char *name, uint64_t *address, uint64_t *length);
 
 /* Forgets a peer and closes its mappings. It waits for transfers in flight with this peer. No other thread may submit
- * one meanwhile. Until this call, the memory of a dead process stays allocated (measured).
- * Memory of a pool stays until this process ends: see Kinds of memory.
+ * one meanwhile. Until this call, the memory of a dead process stays allocated (measured), if the peer was made from a
+ * text. What a peer of nvlx_connect leaves behind is closed as soon as nothing of it is in flight. Memory of a pool
+ * stays until this process ends: see Kinds of memory.
  * Errors: NVLX_EBUSY (a prepared list names the peer in an op that moves bytes). */
 int nvlx_peer_close(struct nvlx_peer *peer);
 
@@ -367,14 +376,14 @@ int nvlx_request_free(struct nvlx_request *request);
  *   Guide, Lazy Loading; measured). It does so for the GPUs of config.gpus, or for those that have a context.
  * - nvlx_register, nvlx_alloc and nvlx_peer_map load them for a GPU that got its context after the engine, once. To
  *   avoid that, name the GPU in config.gpus, or make its context before the engine.
- * - nvlx_peer_close, nvlx_peer_update and nvlx_engine_destroy close mappings. Closing one of cudaMalloc memory waits
- *   (measured: cudaIpcCloseMemHandle), closing one of chunks does not (measured: cuMemUnmap).
+ * - nvlx_peer_close and nvlx_engine_destroy close mappings. Closing one of cudaMalloc memory waits (measured:
+ *   cudaIpcCloseMemHandle), closing one of chunks does not (measured: cuMemUnmap).
  * - nvlx_free, and nvlx_engine_destroy for what was not freed, wait for cudaMalloc memory (measured: cudaFree).
- * - The service thread closes what peers of this engine have withdrawn, and waits likewise. Meanwhile it serves nobody,
- *   and who asks it for file descriptors waits too.
+ * - Threads of the library close what peers have withdrawn or left behind, each kind in one of its own. While one waits
+ *   in the driver, copies and launches of other threads on this GPU wait too (measured).
  *
  * For transfers in flight:
- * - nvlx_wait, nvlx_unregister: up to their timeouts.
+ * - nvlx_wait, nvlx_unregister: up to their timeouts. The latter waits for those of followers too.
  * - nvlx_request_free, nvlx_prepared_free, nvlx_peer_close, nvlx_engine_destroy: until those of the object end.
  * - nvlx_transfer and nvlx_post, only if the list is too long for the GPU's queues, or the program itself has filled a
  *   stream's: see Limits.
@@ -464,9 +473,9 @@ enum {
 /* Tells whether the peer is alive, as far as known. Of a peer from nvlx_peer_open nothing is known: 0. An engine of
  * this process is the exception: once it was destroyed, it is gone. For a peer that is gone, nvlx_transfer,
  * nvlx_prepare, nvlx_post, nvlx_peer_map and nvlx_peer_update give NVLX_ESTALE and issue nothing. What is in flight
- * ends as it does. The peer's memory stays mapped until nvlx_peer_close. A process that restarts is a new peer: connect
- * again.
- * Errors: NVLX_ESTALE (the connection that nvlx_connect made has ended; the message says why). The reasons are:
+ * ends as it does. Then the library closes what it had mapped of the peer, by itself. A process that restarts is a new
+ * peer: connect again. Errors: NVLX_ESTALE (the connection that nvlx_connect made has ended; the message says why). The
+ * reasons are:
  * - The peer's process is gone, or its engine was destroyed.
  * - The peer dropped this engine, which did not read: see Limits.
  * - Its changes cannot be told: they are more than a descriptor holds, or memory is short: see Limits. */
@@ -476,8 +485,9 @@ int nvlx_peer_test(struct nvlx_peer *peer);
  * nvlx_peer_open. A peer of nvlx_connect needs no update: it gets each descriptor by itself. It takes one all the same,
  * and the newest counts. If it knows a newer one already, the call gives NVLX_ESTALE, and all is well.
  * - Segments that the text still lists stay mapped.
- * - Segments that it does not list are refused from now on, and closed. If transfers in flight use them, the next
- *   update closes them, or nvlx_peer_close.
+ * - Segments that it does not list are refused from now on. They are closed, by a thread of the library, when no
+ *   transfer in flight uses them any more.
+ * - A prepared list that uses what the text does not list any more gives NVLX_ESTALE.
  * - Chunks are mapped again if the text changes which of them regions join, or whether any region grants writing.
  *   Prepared lists then count them as withdrawn.
  * - The same generation again changes nothing.
@@ -554,17 +564,16 @@ int nvlx_peer_map(struct nvlx_peer *peer, int gpu, uint64_t address, uint64_t le
 struct nvlx_prepared; /* a list that was checked and relocated once, to be posted many times */
 
 /* Checks, maps and relocates a list once, as nvlx_transfer does, and starts nothing. It is for lists that are copied
- * again and again, such as the layout of a KV cache. What the list names stays pinned until nvlx_prepared_free. Its
- * regions cannot be unregistered, its peers' mappings stay, and it takes some of config.list_memory. options->stream
- * must be NULL.
- * Errors: those of nvlx_transfer. */
+ * again and again, such as the layout of a KV cache. Until nvlx_prepared_free, its own regions cannot be unregistered,
+ * and it takes some of config.list_memory. What its peers withdraw is closed all the same. options->stream must be
+ * NULL. Errors: those of nvlx_transfer. */
 int nvlx_prepare(struct nvlx_engine *engine, const struct nvlx_op *ops, size_t count,
                  const struct nvlx_transfer_options *options, struct nvlx_prepared **prepared);
 
 /* Starts all copies of a prepared list. This costs a launch or a few, whatever the number of ops. `options` may name a
  * stream. Its other fields must be 0: nvlx_prepare took them. A list may be posted again before its last post is
  * complete.
- * Errors: NVLX_ESTALE (a peer withdrew a segment of the list: prepare it again; or a peer is gone),
+ * Errors: NVLX_ESTALE (a peer withdrew bytes of the list: prepare it again; or a peer is gone),
  *         NVLX_EBUSY, NVLX_ENOTSUP (as nvlx_transfer). */
 int nvlx_post(struct nvlx_prepared *prepared, const struct nvlx_transfer_options *options,
               struct nvlx_request **request);

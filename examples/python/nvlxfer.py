@@ -1079,27 +1079,26 @@ class Region(_Owned):
         self.address, self.length, self._memory = address, length, memory
 
     def close(self, timeout: float | None = None) -> None:
-        """Unregisters. Waits for own transfers in flight on it; after `timeout` seconds it raises Busy and the region
-        stays, as it does at once if a prepared list names it. After Ctrl-C it stays, too."""
+        """Unregisters: withdraws it at once, then waits until no own transfer and no process that follows uses it.
+        After `timeout` seconds, or Ctrl-C, it raises: Timeout says who does. It stays withdrawn; close it again. Busy,
+        at once: a prepared list of this engine names it, and it stays."""
         seconds = _seconds(timeout)
         if not self._closable():
             return
         try:
             self._free("nvlx_unregister", 0)
-        except Busy:
+        except Timeout:
             if seconds == 0:
                 raise
             _interruptibly(lambda stop: self._close_slowly(seconds, stop))
 
     def _close_slowly(self, seconds: float, stop: Callable[[], bool]) -> None:
         for nanoseconds in _slices(seconds, 0.1, 0.1):
-            since = time.monotonic_ns()
             try:
                 self._free("nvlx_unregister", nanoseconds)
                 return
-            except Busy as failure:
-                at_once = time.monotonic_ns() - since < nanoseconds  # waiting longer does not help
-                if at_once or stop():
+            except Timeout as failure:
+                if stop():
                     raise
                 late = failure
         try:

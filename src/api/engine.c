@@ -5,6 +5,7 @@
 #include "api/engine.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -76,7 +77,9 @@ static int init_modules(struct nvlx_engine *engine, const struct nvlx_config *co
     nvlxi_tables_init(&engine->tables);
     pthread_mutex_init(&engine->mutex, NULL);
     nvlxi_transfers_init(transfers, &engine->context, config->list_memory ? config->list_memory : LIST_MEMORY);
-    nvlxi_rendezvous_init(&engine->rendezvous, registration, remote, transfers);
+    nvlxi_revocations_init(&engine->revocations);
+    nvlxi_closer_init(&engine->closer, transfers);
+    nvlxi_rendezvous_init(&engine->rendezvous, registration, remote, &engine->revocations, &engine->closer);
     nvlxi_digester_init(&engine->digester, registration);
     return 0;
 }
@@ -152,13 +155,16 @@ static int destroy_engine(struct nvlx_engine *engine) {
     int failed, code = nvlxi_engine_check(engine);
     if (code)
         return code;
-    nvlxi_rendezvous_free(&engine->rendezvous); /* first: its thread uses all the others */
+    nvlxi_closer_stop(&engine->closer);         /* first: it answers over the connections */
+    nvlxi_rendezvous_free(&engine->rendezvous); /* its thread uses all the others */
     nvlxi_transfers_free(&engine->transfers);
     nvlxi_digester_free(&engine->digester);
     DL_FOREACH_SAFE(engine->peers, peer, next) {
         failed = nvlxi_peer_close(peer);
         code = code ? code : failed;
     }
+    nvlxi_closer_free(&engine->closer);
+    nvlxi_revocations_free(&engine->revocations);
     nvlxi_registration_free(&engine->registration);
     nvlxi_remote_free(&engine->remote);
     failed = free_allocations(engine);
@@ -356,23 +362,51 @@ int nvlx_register(struct nvlx_engine *engine, const void *address, size_t length
     return nvlxi_attempt_end(&call, register_range(engine, address, length, options, region));
 }
 
+/* Waits for own transfers that use a region which is withdrawn. */
+static int await_own(const struct nvlx_region *region, const char *what, uint64_t deadline) {
+    struct nvlxi_transfers *transfers = &region->engine->transfers;
+    for (uint64_t since = nvlxi_now_ns();; nvlxi_transfers_pause(since)) {
+        nvlxi_transfers_progress(transfers); /* one may be done, and nobody have asked */
+        if (!region->length || region->stale ||
+            nvlxi_transfers_user(transfers, region->address, region->length) != NVLXI_A_TRANSFER)
+            return 0;
+        if (nvlxi_now_ns() >= deadline)
+            return nvlxi_fail(NVLX_ETIMEDOUT, "%s is withdrawn, but an own transfer in flight uses it", what);
+    }
+}
+
+/* Peers that were made from a text cannot be asked what they hold. */
+static void tell_untracked(struct nvlx_engine *engine) {
+    if (atomic_load(&engine->exported) && !atomic_exchange(&engine->told, true))
+        nvlxi_log(NVLX_LOG_INFO,
+                  "descriptors were given out as text: nvlx_unregister does not wait for peers that were "
+                  "made from one by nvlx_peer_open");
+}
+
 static int unregister(struct nvlx_region *region, int64_t timeout_ns) {
     int code = nvlxi_pointer_check(region, "region");
     if (code || (code = nvlxi_engine_check(region->engine)))
         return code;
-    struct nvlxi_transfers *transfers = &region->engine->transfers;
-    uint64_t since = nvlxi_now_ns(), deadline = nvlxi_deadline(timeout_ns);
-    enum nvlxi_user user;
-    for (bool asked = false;; asked = true) {
-        code = nvlxi_registration_remove(&region->engine->registration, region, nvlxi_transfers_user, transfers, &user);
-        if (code != NVLX_EBUSY)
-            return code;
-        if (user == NVLXI_A_PREPARED_LIST || (asked && nvlxi_now_ns() >= deadline))
-            return nvlxi_fail(NVLX_EBUSY, "%s uses the region at 0x%" PRIx64 " of %" PRIu64 " bytes%s", user_name(user),
-                              region->address, region->length, user_advice(user));
-        nvlxi_transfers_pause(since);
-        nvlxi_transfers_progress(transfers); /* it may be done, and nobody have asked */
-    }
+    struct nvlx_engine *engine = region->engine;
+    const uint64_t deadline = nvlxi_deadline(timeout_ns);
+    char what[80];
+    snprintf(what, sizeof what, "the region at 0x%" PRIx64 " of %" PRIu64 " bytes", region->address, region->length);
+    nvlxi_transfers_progress(&engine->transfers);
+    code = nvlxi_registration_withdraw(&engine->registration, region, nvlxi_transfers_user, &engine->transfers);
+    if (code)
+        return code == NVLX_EBUSY ? nvlxi_fail(code, "%s uses %s%s", user_name(NVLXI_A_PREPARED_LIST), what,
+                                               user_advice(NVLXI_A_PREPARED_LIST))
+                                  : code;
+    const struct nvlxi_withdrawn withdrawn = {.what = what, .since = region->since, .without = region->withdrawn};
+    code = await_own(region, what, deadline);
+    if (region->access)
+        tell_untracked(engine);
+    if (!code && region->access && region->length)
+        code = nvlxi_revocations_wait(&engine->revocations, &withdrawn, deadline);
+    if (code)
+        return code;
+    nvlxi_registration_free_region(&engine->registration, region);
+    return 0;
 }
 
 int nvlx_unregister(struct nvlx_region *region, int64_t timeout_ns) {
@@ -386,6 +420,7 @@ static int export_text(struct nvlx_engine *engine, char **text, size_t *length) 
     int code = nvlxi_engine_check(engine);
     if (code || (code = nvlxi_pointer_check(text, "text")) || (code = nvlxi_pointer_check(length, "length")))
         return code;
+    atomic_store(&engine->exported, true);
     return nvlxi_publisher_text(&engine->rendezvous.publisher, text, length, &generation);
 }
 
@@ -470,8 +505,9 @@ static int update_peer(struct nvlx_peer *peer, const char *text, size_t length) 
     int code = check_peer(peer);
     if (code || (code = nvlxi_pointer_check(text, "text")))
         return code;
-    nvlxi_transfers_progress(&peer->engine->transfers);
-    return nvlxi_peer_update(peer, text, length);
+    code = nvlxi_peer_update(peer, text, length);
+    nvlxi_closer_add(&peer->engine->closer, peer);
+    return code;
 }
 
 int nvlx_peer_update(struct nvlx_peer *peer, const char *text, size_t length) {
@@ -518,6 +554,7 @@ static int close_peer(struct nvlx_peer *peer) {
             break;
     }
     nvlxi_rendezvous_leave(&engine->rendezvous, peer);
+    nvlxi_closer_leave(&engine->closer, peer);
     pthread_mutex_lock(&engine->mutex);
     DL_DELETE(engine->peers, peer);
     pthread_mutex_unlock(&engine->mutex);

@@ -5,6 +5,8 @@
 #define NVLXI_API_ENGINE_H
 
 #include "base/error.h"
+#include "lifetime/closer.h"
+#include "lifetime/revocation.h"
 #include "local/digest.h"
 #include "rendezvous/rendezvous.h"
 #include "transfer/transfer.h"
@@ -16,7 +18,10 @@ struct nvlx_engine {
     struct nvlxi_registration registration;
     struct nvlxi_remote remote;
     struct nvlxi_transfers transfers;
+    struct nvlxi_revocations revocations;
+    struct nvlxi_closer closer;
     struct nvlxi_rendezvous rendezvous;
+    atomic_bool exported, told; /* a text was given out; it was said that nobody waits for who has one */
     struct nvlxi_digester digester;
     pthread_mutex_t mutex;          /* guards the two below */
     struct nvlx_peer *peers;        /* list */

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <utlist.h>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -222,34 +223,47 @@ free_extents:
     return code;
 }
 
-int nvlxi_registration_remove(struct nvlxi_registration *r, struct nvlx_region *region, nvlxi_user_function find_user,
-                              void *context, enum nvlxi_user *user) {
-    *user = NVLXI_NOBODY;
+/* Under the mutex. */
+static void withdraw(struct nvlxi_registration *r, struct nvlx_region *region) {
+    if (!region->stale)
+        nvlxi_region_untell(r, region);
+    remove_from_list(r, region);
+    region->withdrawn = ++r->generation;
+    LL_PREPEND2(r->withdrawn, region, next_withdrawn);
+    if (region->name)
+        HASH_DEL(r->names, region->name);
+    nvlxi_segments_release(r, region);
+    tidy(r);
+}
+
+int nvlxi_registration_withdraw(struct nvlxi_registration *r, struct nvlx_region *region,
+                                nvlxi_user_function find_user, void *context) {
+    enum nvlxi_user user = NVLXI_NOBODY;
     pthread_mutex_lock(&r->mutex);
-    if (region->length && !region->stale) {
+    const bool first = !region->withdrawn;
+    if (first && region->length && !region->stale) {
         nvlxi_intervals_approach(&r->ranges, region->address);
         nvlxi_tables_write(r->context->tables);
-        *user = find_user(context, region->address, region->length);
-        if (*user == NVLXI_NOBODY)
+        user = find_user(context, region->address, region->length);
+        if (user != NVLXI_A_PREPARED_LIST)
             nvlxi_region_unmap(r, region);
         nvlxi_tables_write_end(r->context->tables);
     }
-    if (*user == NVLXI_NOBODY) {
-        if (!region->stale)
-            nvlxi_region_untell(r, region);
-        remove_from_list(r, region);
-        r->generation++;
-        if (region->name)
-            HASH_DEL(r->names, region->name);
-        nvlxi_segments_release(r, region);
-        tidy(r);
-    }
+    if (first && user != NVLXI_A_PREPARED_LIST)
+        withdraw(r, region);
     pthread_mutex_unlock(&r->mutex);
-    if (*user != NVLXI_NOBODY)
+    if (user == NVLXI_A_PREPARED_LIST)
         return NVLX_EBUSY;
-    nvlxi_registration_tell(r);
-    free_region(region);
+    if (first)
+        nvlxi_registration_tell(r);
     return 0;
+}
+
+void nvlxi_registration_free_region(struct nvlxi_registration *registration, struct nvlx_region *region) {
+    pthread_mutex_lock(&registration->mutex);
+    LL_DELETE2(registration->withdrawn, region, next_withdrawn);
+    pthread_mutex_unlock(&registration->mutex);
+    free_region(region);
 }
 
 int nvlxi_registration_forget(struct nvlxi_registration *r, uint64_t address, uint64_t length,
@@ -278,6 +292,10 @@ void nvlxi_registration_free(struct nvlxi_registration *r) {
     for (size_t i = 0; i < r->region_count; i++) {
         nvlxi_segments_release(r, r->regions[i]);
         free_region(r->regions[i]);
+    }
+    for (struct nvlx_region *region = r->withdrawn, *next; region; region = next) {
+        next = region->next_withdrawn;
+        free_region(region);
     }
     free(r->regions);
     free(r->by_number);

@@ -59,7 +59,9 @@ struct nvlx_region {
     struct nvlx_engine *engine;
     struct nvlxi_stake *stakes, one; /* `stakes` points to `one`, or to memory of its own where there are more */
     uint64_t address, length;
-    uint64_t since; /* the generation that it came with */
+    uint64_t since;     /* the generation that it came with, */
+    uint64_t withdrawn; /* and the one that does not have it any more; 0: not withdrawn */
+    struct nvlx_region *next_withdrawn;
     struct nvlxi_region_name *name; /* NULL: none */
     size_t position;                /* in the list of regions */
     uint32_t segment_count;         /* in order of address; 0 for a region of 0 bytes */
@@ -94,6 +96,7 @@ struct nvlxi_registration {
     struct nvlxi_region_name *names; /* hash set by text */
     struct nvlx_region **regions;    /* list */
     size_t region_count, capacity;
+    struct nvlx_region *withdrawn; /* list: not freed yet */
     struct nvlxi_told told, limits;
     uint64_t generation, handles_exported;
     struct nvlxi_intervals ranges;            /* of regions: the lookup table */
@@ -116,9 +119,12 @@ enum nvlxi_user { NVLXI_NOBODY, NVLXI_A_TRANSFER, NVLXI_A_PREPARED_LIST };
  * flight, a prepared list. */
 typedef enum nvlxi_user (*nvlxi_user_function)(void *context, uint64_t address, uint64_t length);
 
-/* Drops and frees one region, unless it has a `*user`: then NVLX_EBUSY, not logged. */
-int nvlxi_registration_remove(struct nvlxi_registration *registration, struct nvlx_region *region,
-                              nvlxi_user_function find_user, void *context, enum nvlxi_user *user);
+/* Withdraws one region, if it is not withdrawn yet: neither own lists nor peers get it any more. NVLX_EBUSY, not
+ * logged: a prepared list uses it, and it stays. */
+int nvlxi_registration_withdraw(struct nvlxi_registration *registration, struct nvlx_region *region,
+                                nvlxi_user_function find_user, void *context);
+/* Frees a region that was withdrawn. */
+void nvlxi_registration_free_region(struct nvlxi_registration *registration, struct nvlx_region *region);
 
 /* Withdraws all regions over memory that is about to be freed, unless that has a `*user`: as remove. */
 int nvlxi_registration_forget(struct nvlxi_registration *registration, uint64_t address, uint64_t length,

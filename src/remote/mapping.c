@@ -31,34 +31,80 @@ void nvlxi_mapping_retire(struct nvlx_peer *peer, struct nvlxi_mapping *mapping)
     LL_PREPEND(peer->retired, mapping);
 }
 
+void nvlxi_mapping_keep(struct nvlxi_mapping *mapping) {
+    atomic_fetch_add(&mapping->users, 1);
+}
+
+void nvlxi_mapping_drop(struct nvlxi_mapping *mapping) {
+    if (atomic_fetch_sub(&mapping->users, 1) > 1)
+        return;
+    free(mapping->own);
+    free(mapping);
+}
+
 static int close_mapping(struct nvlx_peer *peer, struct nvlxi_mapping *mapping) {
     struct nvlxi_remote *r = peer->remote;
     int code =
         mapping->foreign ? r->context->ops->unmap(r->context->device, (int)mapping->key.gpu, mapping->address) : 0;
     atomic_fetch_sub(&r->mappings, 1);
-    free(mapping->own);
-    free(mapping);
+    nvlxi_mapping_drop(mapping);
     return code;
 }
 
-int nvlxi_mappings_close(struct nvlx_peer *peer) {
-    struct nvlxi_remote *r = peer->remote;
-    struct nvlxi_mapping *mapping, *next, *pinned = NULL, *closing = NULL;
-    int code = 0;
-    pthread_mutex_lock(&r->mutex);
+static bool is_of(const struct nvlxi_mapping *mapping, enum nvlxi_closing kinds) {
+    return kinds & (mapping->waits ? NVLXI_CLOSE_WAITING : NVLXI_CLOSE_AT_ONCE);
+}
+
+/* Those that can be closed now, as a list. */
+static struct nvlxi_mapping *take_closable(struct nvlx_peer *peer, enum nvlxi_closing kinds) {
+    struct nvlxi_mapping *mapping, *next, *left = NULL, *closable = NULL;
+    pthread_mutex_lock(&peer->remote->mutex);
     LL_FOREACH_SAFE(peer->retired, mapping, next) {
-        if (atomic_load(&mapping->pins))
-            LL_PREPEND(pinned, mapping);
-        else
-            LL_PREPEND(closing, mapping);
+        if (atomic_load(&mapping->pins) || !is_of(mapping, kinds)) {
+            LL_PREPEND(left, mapping);
+        } else {
+            LL_PREPEND(closable, mapping);
+            peer->closing[mapping->waits]++;
+        }
     }
-    peer->retired = pinned;
-    pthread_mutex_unlock(&r->mutex);
-    LL_FOREACH_SAFE(closing, mapping, next) {
+    peer->retired = left;
+    pthread_mutex_unlock(&peer->remote->mutex);
+    return closable;
+}
+
+int nvlxi_mappings_close(struct nvlx_peer *peer, enum nvlxi_closing kinds) {
+    struct nvlxi_mapping *mapping, *next, *closable = take_closable(peer, kinds);
+    int code = 0;
+    LL_FOREACH_SAFE(closable, mapping, next) {
+        const bool waits = mapping->waits;
         int failed = close_mapping(peer, mapping);
         code = code ? code : failed;
+        pthread_mutex_lock(&peer->remote->mutex);
+        peer->closing[waits]--;
+        pthread_mutex_unlock(&peer->remote->mutex);
     }
     return code;
+}
+
+/* Whether a mapping that is being opened will be retired at once. Under the mutex. */
+static bool is_late(const struct nvlx_peer *peer, const struct nvlxi_mapping *mapping) {
+    return !mapping->ready &&
+           (atomic_load(&peer->gone) || !nvlxi_runs_find(&peer->table->runs, mapping->key.base, mapping->key.serial));
+}
+
+uint32_t nvlxi_mappings_left(struct nvlx_peer *peer, enum nvlxi_closing kinds) {
+    const struct nvlxi_mapping *mapping;
+    uint32_t left = 0;
+    pthread_mutex_lock(&peer->remote->mutex);
+    left += kinds & NVLXI_CLOSE_AT_ONCE ? peer->closing[0] : 0;
+    left += kinds & NVLXI_CLOSE_WAITING ? peer->closing[1] : 0;
+    LL_FOREACH(peer->retired, mapping) {
+        left += is_of(mapping, kinds);
+    }
+    for (mapping = peer->mappings; mapping; mapping = mapping->hh.next)
+        left += is_late(peer, mapping) && is_of(mapping, kinds);
+    pthread_mutex_unlock(&peer->remote->mutex);
+    return left;
 }
 
 /* ---- Opening: PENDING -> READY ------------------------------------------------------------------------- */
@@ -183,7 +229,7 @@ static int finish_mapping(struct nvlx_peer *peer, struct nvlxi_mapping *mapping)
     mapping->ready = true;
     mapping->opening = NULL;
     atomic_fetch_add(&peer->remote->mappings, 1);
-    if (nvlxi_mapping_publish(peer->table, mapping))
+    if (!atomic_load(&peer->gone) && nvlxi_mapping_publish(peer->table, mapping))
         return 0;
     nvlxi_mapping_retire(peer, mapping);
     return NVLX_EAGAIN;
@@ -196,7 +242,10 @@ static int create_mapping(struct nvlx_peer *peer, const struct nvlxi_mapping_key
     struct nvlxi_mapping *mapping = calloc(1, sizeof *mapping);
     bool hash_full = mapping == NULL;
     if (mapping) {
+        atomic_init(&mapping->users, 1);
         mapping->key = *key;
+        mapping->waits = !peer->same_process && (opening->segments->kind == NVLXI_KIND_CUDA_MALLOC ||
+                                                 opening->segments->kind == NVLXI_KIND_POOL);
         mapping->opening = &opening_try;
         mapping->size = opening->size;
         mapping->read_only = opening->read_only;

@@ -7,8 +7,9 @@
  *
  *     PENDING   one thread opens it, without a lock; others who need it wait for the outcome, and share it
  *     READY     open; its offset is published in the peer's table, and transfers pin it while they are in flight
- *     RETIRED   the peer withdrew the run: not in the table any more; closed as soon as nothing pins it, in
- *               update or close of the peer
+ *     RETIRED   the peer withdrew the run, or is gone: not in the table any more; closed as soon as nothing pins it, by
+ *               lifetime/closer.h or in close of the peer
+ *     CLOSED    what is left of one that prepared lists name: a post sees that it is retired
  *
  * Offsets are published atomically: a reader finds an old one or none. Locks: see peer.h. */
 #ifndef NVLXI_REMOTE_MAPPING_H
@@ -32,7 +33,9 @@ struct nvlxi_mapping {
     bool ready, foreign;          /* foreign: opened by the device, so to be closed by it */
     struct nvlxi_allocation *own; /* of this very process: what must still be there; else NULL */
     size_t own_count;
-    atomic_uint pins; /* requests in flight, and prepared lists, that use it */
+    bool waits;        /* closing it may wait for running kernels */
+    atomic_uint pins;  /* requests in flight that use it, posts among them */
+    atomic_uint users; /* of this structure: the peer until it is closed, and prepared lists */
     atomic_bool retired;
     struct nvlxi_mapping *next; /* in the list of retired ones */
     UT_hash_handle hh;
@@ -66,8 +69,19 @@ int nvlxi_mapping_check(const struct nvlxi_context *context, const struct nvlxi_
 bool nvlxi_mapping_publish(const struct nvlxi_peer_table *table, struct nvlxi_mapping *mapping);
 /* Takes a mapping out of use; to be closed when nothing pins it. Under the mutex. */
 void nvlxi_mapping_retire(struct nvlx_peer *peer, struct nvlxi_mapping *mapping);
-/* Closes what is retired and not pinned: nothing can pin it any more. Blocks in the driver, without a lock. Returns the
- * first failure. */
-int nvlxi_mappings_close(struct nvlx_peer *peer);
+
+/* ---- Closing -------------------------------------------------------------------------------------------- */
+
+enum nvlxi_closing { NVLXI_CLOSE_AT_ONCE = 1, NVLXI_CLOSE_WAITING = 2, NVLXI_CLOSE_ALL = 3 };
+
+/* Closes what is retired and not pinned, of these kinds: nothing can pin it any more. Blocks in the driver, without a
+ * lock. Returns the first failure. */
+int nvlxi_mappings_close(struct nvlx_peer *peer, enum nvlxi_closing kinds);
+/* How many mappings of these kinds are still open, or being opened, that the peer's table does not have. */
+uint32_t nvlxi_mappings_left(struct nvlx_peer *peer, enum nvlxi_closing kinds);
+
+/* A prepared list names a mapping: it finds it retired, instead of freed. */
+void nvlxi_mapping_keep(struct nvlxi_mapping *mapping);
+void nvlxi_mapping_drop(struct nvlxi_mapping *mapping);
 
 #endif

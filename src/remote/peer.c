@@ -200,6 +200,29 @@ uint64_t nvlxi_peer_generation(struct nvlx_peer *peer) {
     return generation;
 }
 
+/* How far the pieces from `start` on go that are as old as a generation. With the tables held for reading. */
+static uint64_t find_younger(const struct nvlxi_intervals *ranges, uint64_t start, uint64_t end, uint32_t access,
+                             uint64_t generation) {
+    uint64_t at = start;
+    for (uint32_t id = nvlxi_intervals_find(ranges, start); id && at < end; id = nvlxi_intervals_next(ranges, id)) {
+        const struct nvlxi_range *piece = &ranges->piece[id];
+        if (piece->start > at || (piece->access & access) != access ||
+            nvlxi_intervals_born(ranges, id) > nvlxi_max(generation, 1))
+            break;
+        at = piece->end;
+    }
+    return at;
+}
+
+int nvlxi_peer_still_has(struct nvlx_peer *peer, uint64_t start, uint64_t end, uint32_t access, uint64_t generation) {
+    nvlxi_tables_read(peer->remote->context->tables);
+    const uint64_t at = find_younger(&peer->table->ranges, start, end, access, generation);
+    nvlxi_tables_read_end(peer->remote->context->tables);
+    return at >= end
+               ? 0
+               : nvlxi_fail(NVLX_ESTALE, "the peer has withdrawn its range 0x%" PRIx64 " + %" PRIu64, at, end - at);
+}
+
 static int check_generation(const struct nvlxi_identity *known, const struct nvlxi_identity *offered) {
     if (strcmp(known->engine, offered->engine))
         return nvlxi_fail(
@@ -221,15 +244,8 @@ static struct nvlxi_peer_table *swap_table(struct nvlx_peer *peer, struct nvlxi_
             nvlxi_mapping_retire(peer, mapping);
     }
     peer->table = table;
+    atomic_fetch_add(&peer->changes, 1);
     return old;
-}
-
-/* An update holds, whatever a driver says of closing what it replaced. */
-static void close_replaced(struct nvlx_peer *peer) {
-    struct nvlxi_attempt closing;
-    nvlxi_attempt_begin(&closing);
-    nvlxi_mappings_close(peer);
-    nvlxi_attempt_note(&closing, NVLX_LOG_WARNING, "what a peer has withdrawn could not be closed");
 }
 
 int nvlxi_peer_update(struct nvlx_peer *peer, const char *text, size_t length) {
@@ -247,8 +263,6 @@ int nvlxi_peer_update(struct nvlx_peer *peer, const char *text, size_t length) {
     }
     pthread_mutex_unlock(&r->mutex);
     free_table(r, table);
-    if (!code)
-        close_replaced(peer);
     return code;
 }
 
@@ -268,15 +282,21 @@ int nvlxi_peer_find(struct nvlx_peer *peer, const char *name, uint64_t *address,
     return code;
 }
 
+/* Those that are open. Under the mutex. */
+static void retire_all(struct nvlx_peer *peer) {
+    struct nvlxi_mapping *mapping, *next;
+    HASH_ITER(hh, peer->mappings, mapping, next) {
+        if (mapping->ready)
+            nvlxi_mapping_retire(peer, mapping);
+    }
+}
+
 int nvlxi_peer_close(struct nvlx_peer *peer) {
     struct nvlxi_remote *r = peer->remote;
-    struct nvlxi_mapping *mapping, *next;
     pthread_mutex_lock(&r->mutex);
-    HASH_ITER(hh, peer->mappings, mapping, next) {
-        nvlxi_mapping_retire(peer, mapping);
-    }
+    retire_all(peer);
     pthread_mutex_unlock(&r->mutex);
-    int code = nvlxi_mappings_close(peer);
+    int code = nvlxi_mappings_close(peer, NVLXI_CLOSE_ALL);
     nvlxi_life_drop(peer->life);
     free_table(r, peer->table);
     free(peer);
@@ -285,9 +305,16 @@ int nvlxi_peer_close(struct nvlx_peer *peer) {
 
 /* ---- A peer's end --------------------------------------------------------------------------------------- */
 
+/* Lists that were checked before the peer was gone have pinned what they need once the tables are free. */
 void nvlxi_peer_lose(struct nvlx_peer *peer) {
+    struct nvlxi_remote *r = peer->remote;
     snprintf(peer->reason, sizeof peer->reason, "%s", nvlx_last_error());
+    pthread_mutex_lock(&r->mutex);
+    nvlxi_tables_write(r->context->tables);
     atomic_store(&peer->gone, true);
+    nvlxi_tables_write_end(r->context->tables);
+    retire_all(peer);
+    pthread_mutex_unlock(&r->mutex);
 }
 
 const char *nvlxi_peer_why_gone(const struct nvlx_peer *peer) {

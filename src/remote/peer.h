@@ -59,19 +59,38 @@ struct nvlxi_remote {
     size_t uuid_count; /* ours come first, by ordinal */
 };
 
+/* Tells a peer what is still held of generations before the one that it asks for. False: not now, to be tried again. */
+typedef bool (*nvlxi_answer_function)(void *context, uint64_t generation, uint32_t transfers, uint32_t mappings);
+
+/* What lifetime/closer.c notes of a peer, under its own mutex. */
+struct nvlxi_parting {
+    bool listed;
+    bool pending[2], busy[2]; /* for each of its threads: there may be something to do; it is at it */
+    bool asked, told;         /* the peer asks what is held of older generations; was told that something is */
+    uint64_t generation;      /* that it asks for */
+    uint64_t before;          /* requests up to this number may be of an older one */
+    uint64_t since;           /* when it asked */
+    nvlxi_answer_function answer;
+    void *context;
+    struct nvlx_peer *prev, *next;
+};
+
 struct nvlx_peer {
     struct nvlx_engine *engine;
     struct nvlxi_remote *remote;
     struct nvlxi_peer_table *table;
     struct nvlxi_mapping *mappings; /* PENDING and READY: hash set by key */
     struct nvlxi_mapping *retired;  /* list */
+    uint32_t closing[2];            /* mappings that are being closed: at once, and those that may wait */
+    atomic_uint_fast64_t changes;   /* how often the table was replaced: before anything of the old one is closed */
     bool same_process;
     struct nvlxi_subscription *subscription; /* the rendezvous' own; NULL: the peer was not made by connecting */
     struct nvlxi_channel *channel; /* likewise: over which its files come; NULL: by connections of their own */
     struct nvlxi_life *life;       /* of the engine that it is, if that is of this process; or NULL */
     atomic_bool gone;              /* known to be: set once, after `reason` */
     char reason[256];
-    atomic_uint pins;              /* requests in flight, and prepared lists */
+    atomic_uint pins; /* requests in flight, and prepared lists */
+    struct nvlxi_parting parting;
     struct nvlx_peer *prev, *next; /* the engine's list */
 };
 
@@ -79,19 +98,23 @@ int nvlxi_remote_init(struct nvlxi_remote *remote, const struct nvlxi_context *c
 void nvlxi_remote_free(struct nvlxi_remote *remote);
 
 int nvlxi_peer_open(struct nvlxi_remote *remote, const char *text, size_t length, struct nvlx_peer **peer);
+/* What it withdraws is retired, to be closed by the closer. */
 int nvlxi_peer_update(struct nvlx_peer *peer, const char *text, size_t length);
 int nvlxi_peer_find(struct nvlx_peer *peer, const char *name, uint64_t *address, uint64_t *length);
 /* Nothing pins the peer or its mappings any more. Closes them all; returns the first error, and frees the peer anyhow.
  */
 int nvlxi_peer_close(struct nvlx_peer *peer);
 
-/* The peer is gone, for the reason of the last error. By whoever watches over it, once. */
+/* The peer is gone, for the reason of the last error: its mappings are retired. By whoever watches over it, once. */
 void nvlxi_peer_lose(struct nvlx_peer *peer);
 /* NULL, or why the peer is known to be gone: no op of it is accepted any more, and nothing mapped. Two loads. */
 const char *nvlxi_peer_why_gone(const struct nvlx_peer *peer);
 /* The same as a failure: NVLX_ESTALE. nvlxi_peer_test is for who asks again and again: not logged. */
 int nvlxi_peer_check(const struct nvlx_peer *peer);
 int nvlxi_peer_test(const struct nvlx_peer *peer);
+
+/* Whether [start, end) is registered, grants an access, and has been since a generation: NVLX_ESTALE. */
+int nvlxi_peer_still_has(struct nvlx_peer *peer, uint64_t start, uint64_t end, uint32_t access, uint64_t generation);
 
 /* The generation of the newest descriptor that is known. */
 uint64_t nvlxi_peer_generation(struct nvlx_peer *peer);

@@ -238,6 +238,15 @@ int nvlxi_channel_denied(struct nvlxi_channel *channel, const struct nvlxi_inbox
     return 0;
 }
 
+bool nvlxi_channel_tell_holds(struct nvlxi_channel *channel, const struct nvlxi_protocol_holds *holds) {
+    uint8_t message[NVLXI_PROTOCOL_SHORT_MAX];
+    const size_t length = nvlxi_protocol_put_holds(message, holds);
+    pthread_mutex_lock(&channel->mutex);
+    int code = send_short(channel, message, length);
+    pthread_mutex_unlock(&channel->mutex);
+    return code != NVLX_EAGAIN;
+}
+
 void nvlxi_channel_end(struct nvlxi_channel *channel) {
     pthread_mutex_lock(&channel->mutex);
     channel->ended = true;

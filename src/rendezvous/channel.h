@@ -51,6 +51,9 @@ int nvlxi_channel_open(struct nvlxi_channel *channel, const struct nvlxi_segment
 int nvlxi_channel_given(struct nvlxi_channel *channel, const struct nvlxi_inbox *in,
                         struct nvlxi_connection_files *files);
 int nvlxi_channel_denied(struct nvlxi_channel *channel, const struct nvlxi_inbox *in);
+/* From any thread: tells the server what is held. False: it cannot be sent now, to be tried again. */
+bool nvlxi_channel_tell_holds(struct nvlxi_channel *channel, const struct nvlxi_protocol_holds *holds);
+
 /* The peer is gone, and knows why; the socket may be closed after that. */
 void nvlxi_channel_end(struct nvlxi_channel *channel);
 

@@ -1,6 +1,8 @@
 /* Connects to peers, and applies what they send as long as they are followed. SPDX-License-Identifier: Apache-2.0 */
 #include "rendezvous/client.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <utlist.h>
@@ -10,9 +12,10 @@
 
 #define TEXT_NS INT64_C(10000000000) /* without a byte of the first descriptor, when its server has greeted */
 
-void nvlxi_clients_init(struct nvlxi_clients *clients, struct nvlxi_remote *remote, struct nvlxi_transfers *transfers) {
+void nvlxi_clients_init(struct nvlxi_clients *clients, struct nvlxi_remote *remote, struct nvlxi_closer *closer) {
     clients->remote = remote;
-    clients->transfers = transfers;
+    clients->transfers = closer->transfers;
+    clients->closer = closer;
     pthread_mutex_init(&clients->mutex, NULL);
     pthread_cond_init(&clients->idle, NULL);
 }
@@ -129,6 +132,9 @@ void nvlxi_clients_leave(struct nvlxi_clients *clients, struct nvlx_peer *peer) 
     while (subscription->busy)
         pthread_cond_wait(&clients->idle, &clients->mutex);
     DL_DELETE(clients->list, subscription);
+    pthread_mutex_unlock(&clients->mutex);
+    nvlxi_closer_leave(clients->closer, peer); /* nobody adds it any more; it may be answering over the connection */
+    pthread_mutex_lock(&clients->mutex);
     close_subscription(clients, subscription);
     LL_PREPEND(clients->left, subscription);
     pthread_mutex_unlock(&clients->mutex);
@@ -151,7 +157,27 @@ static int apply_text(struct nvlxi_clients *clients, struct nvlxi_subscription *
     struct nvlxi_attempt update;
     nvlxi_attempt_begin(&update);
     int code = nvlxi_peer_update(subscription->peer, (const char *)in->body, in->header.length);
+    nvlxi_closer_add(clients->closer, subscription->peer);
     return nvlxi_attempt_end(&update, code == NVLX_ESTALE ? 0 : code);
+}
+
+static bool tell_holds(void *context, uint64_t generation, uint32_t transfers, uint32_t mappings) {
+    struct nvlxi_subscription *subscription = context;
+    const struct nvlxi_protocol_holds holds = {generation, transfers, mappings};
+    return nvlxi_channel_tell_holds(&subscription->channel, &holds);
+}
+
+/* It comes behind the descriptor of its generation, which has been applied. */
+static int await(struct nvlxi_clients *clients, struct nvlxi_subscription *subscription) {
+    uint64_t generation;
+    nvlxi_protocol_get_await(subscription->connection.in.body, &generation);
+    const uint64_t known = nvlxi_peer_generation(subscription->peer);
+    if (generation > known)
+        return nvlxi_fail(NVLX_EFORMAT,
+                          "asked for generation %" PRIu64 ", of which nothing was said: known is %" PRIu64, generation,
+                          known);
+    nvlxi_closer_ask(clients->closer, subscription->peer, generation, tell_holds, subscription);
+    return 0;
 }
 
 /* A whole message has come. */
@@ -164,6 +190,8 @@ static int obey(struct nvlxi_clients *clients, struct nvlxi_subscription *subscr
         return nvlxi_channel_given(&subscription->channel, in, &subscription->files);
     case NVLXI_PROTOCOL_DENIED:
         return nvlxi_channel_denied(&subscription->channel, in);
+    case NVLXI_PROTOCOL_AWAIT:
+        return await(clients, subscription);
     case NVLXI_PROTOCOL_REFUSAL:
         return nvlxi_connection_refused(&subscription->connection);
     default:
@@ -190,6 +218,7 @@ static int read_more(struct nvlxi_clients *clients, struct nvlxi_subscription *s
 /* Under the mutex. */
 static void end(struct nvlxi_clients *clients, struct nvlxi_subscription *subscription) {
     nvlxi_peer_lose(subscription->peer);
+    nvlxi_closer_add(clients->closer, subscription->peer);
     nvlxi_channel_end(&subscription->channel);
     subscription->ended = true;
     close_subscription(clients, subscription);

@@ -15,6 +15,7 @@
 #ifndef NVLXI_RENDEZVOUS_CLIENT_H
 #define NVLXI_RENDEZVOUS_CLIENT_H
 
+#include "lifetime/closer.h"
 #include "remote/peer.h"
 #include "rendezvous/channel.h"
 #include "rendezvous/watch.h"
@@ -33,13 +34,14 @@ struct nvlxi_subscription {
 struct nvlxi_clients {
     struct nvlxi_remote *remote;
     struct nvlxi_transfers *transfers;
+    struct nvlxi_closer *closer;
     pthread_mutex_t mutex;
     pthread_cond_t idle;                    /* a subscription is not busy any more */
     struct nvlxi_subscription *list, *left; /* left: to be freed */
     struct nvlxi_watcher *watcher;          /* the service thread's */
 };
 
-void nvlxi_clients_init(struct nvlxi_clients *clients, struct nvlxi_remote *remote, struct nvlxi_transfers *transfers);
+void nvlxi_clients_init(struct nvlxi_clients *clients, struct nvlxi_remote *remote, struct nvlxi_closer *closer);
 /* The service thread has ended. The peers stay. */
 void nvlxi_clients_free(struct nvlxi_clients *clients);
 

@@ -223,11 +223,12 @@ static bool has_supplementary_group(const struct nvlxi_listener *listener, int c
     return found;
 }
 
-int nvlxi_listener_admits(const struct nvlxi_listener *listener, int connection) {
+int nvlxi_listener_admits(const struct nvlxi_listener *listener, int connection, pid_t *pid) {
     struct ucred peer;
     socklen_t length = sizeof peer;
     if (getsockopt(connection, SOL_SOCKET, SO_PEERCRED, &peer, &length))
         return nvlxi_fail(NVLX_EACCES, "cannot tell who connects to \"%s\": %s", listener->address, strerror(errno));
+    *pid = peer.pid;
     if (peer.uid == geteuid() || has(listener->users, listener->user_count, peer.uid))
         return 0;
     if (listener->group_count &&

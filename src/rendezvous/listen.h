@@ -31,7 +31,7 @@ int nvlxi_listener_open(struct nvlxi_listener *listener, const char *address, co
 /* Removes the socket file. */
 void nvlxi_listener_close(struct nvlxi_listener *listener);
 
-/* By what the kernel says of the other end: 0 or NVLX_EACCES. */
-int nvlxi_listener_admits(const struct nvlxi_listener *listener, int connection);
+/* By what the kernel says of the other end: 0 or NVLX_EACCES. *pid: which process it is, in our own namespace, or 0. */
+int nvlxi_listener_admits(const struct nvlxi_listener *listener, int connection, pid_t *pid);
 
 #endif

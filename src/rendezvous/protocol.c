@@ -46,6 +46,11 @@ struct done_bytes {
     uint64_t zero;
 };
 
+struct await_bytes {
+    uint64_t generation;
+};
+
+static_assert(sizeof(struct await_bytes) == 8 && sizeof(struct nvlxi_protocol_holds) == 16, "no padding");
 static_assert(sizeof(struct header_bytes) == NVLXI_PROTOCOL_HEADER, "no padding");
 static_assert(sizeof(struct greeting_bytes) == 16 && sizeof(struct refusal_bytes) == 8, "no padding");
 static_assert(sizeof(struct ask_bytes) == 8 && sizeof(struct given_bytes) == 8, "no padding");
@@ -70,6 +75,8 @@ static const struct {
                             sizeof(struct ask_bytes) + NVLXI_PROTOCOL_FILES_MAX * sizeof(struct nvlxi_protocol_file)},
     [NVLXI_PROTOCOL_DONE] = {"DONE", false, sizeof(struct done_bytes), sizeof(struct done_bytes)},
     [NVLXI_PROTOCOL_GIVEN] = {"GIVEN", true, sizeof(struct given_bytes), sizeof(struct given_bytes)},
+    [NVLXI_PROTOCOL_AWAIT] = {"AWAIT", true, sizeof(struct await_bytes), sizeof(struct await_bytes)},
+    [NVLXI_PROTOCOL_HOLDS] = {"HOLDS", false, sizeof(struct nvlxi_protocol_holds), sizeof(struct nvlxi_protocol_holds)},
     [NVLXI_PROTOCOL_DENIED] = {"DENIED", true, sizeof(struct denied_bytes) + 1,
                                sizeof(struct denied_bytes) + NVLXI_PROTOCOL_REASON_MAX},
 };
@@ -137,6 +144,17 @@ size_t nvlxi_protocol_put_done(uint8_t *out) {
     return put_header(out, NVLXI_PROTOCOL_DONE, sizeof done);
 }
 
+size_t nvlxi_protocol_put_await(uint8_t *out, uint64_t generation) {
+    const struct await_bytes await = {.generation = generation};
+    memcpy(out + NVLXI_PROTOCOL_HEADER, &await, sizeof await);
+    return put_header(out, NVLXI_PROTOCOL_AWAIT, sizeof await);
+}
+
+size_t nvlxi_protocol_put_holds(uint8_t *out, const struct nvlxi_protocol_holds *holds) {
+    memcpy(out + NVLXI_PROTOCOL_HEADER, holds, sizeof *holds);
+    return put_header(out, NVLXI_PROTOCOL_HOLDS, sizeof *holds);
+}
+
 size_t nvlxi_protocol_put_given(uint8_t *out, uint32_t request, size_t count) {
     const struct given_bytes given = {.request = request, .count = (uint32_t)count};
     memcpy(out + NVLXI_PROTOCOL_HEADER, &given, sizeof given);
@@ -188,7 +206,7 @@ static int get_greeting(const uint8_t *body, struct greeting_bytes *greeting) {
     return 0;
 }
 
-int nvlxi_protocol_get_hello(const uint8_t *body, enum nvlxi_protocol_role *role) {
+int nvlxi_protocol_get_hello(const uint8_t *body, enum nvlxi_protocol_role *role, unsigned *minor) {
     struct greeting_bytes greeting;
     int code = get_greeting(body, &greeting);
     if (code)
@@ -196,6 +214,7 @@ int nvlxi_protocol_get_hello(const uint8_t *body, enum nvlxi_protocol_role *role
     if (greeting.role != NVLXI_PROTOCOL_SUBSCRIBER && greeting.role != NVLXI_PROTOCOL_FETCHER)
         return nvlxi_fail(NVLX_EFORMAT, "a client's role is %" PRIu32, greeting.role);
     *role = (enum nvlxi_protocol_role)greeting.role;
+    *minor = greeting.minor;
     return 0;
 }
 
@@ -270,6 +289,16 @@ int nvlxi_protocol_get_ask(const uint8_t *body, size_t length, uint32_t *request
         return nvlxi_fail(NVLX_EFORMAT, "a request for files with 0x%" PRIx32 " where 0 must be", known.zero);
     *request = known.request;
     return nvlxi_protocol_get_fetch(body + sizeof known, length - sizeof known, files, count);
+}
+
+void nvlxi_protocol_get_await(const uint8_t *body, uint64_t *generation) {
+    struct await_bytes known;
+    memcpy(&known, body, sizeof known);
+    *generation = known.generation;
+}
+
+void nvlxi_protocol_get_holds(const uint8_t *body, struct nvlxi_protocol_holds *holds) {
+    memcpy(holds, body, sizeof *holds);
 }
 
 static int check_count(uint32_t count) {

@@ -6,9 +6,11 @@
  * answers WELCOME. Then a subscriber reads: TEXT, and TEXT again after every change. It may send ASK, and gets for
  * each, in order, GIVEN until it has all files of the request, or DENIED in the place of those that are left. From its
  * first ASK on no TEXT comes, so that what it maps does not change meanwhile, until it says DONE, was denied, or has
- * not gone on for a second. What it is denied since it was withdrawn comes after the TEXT that tells so. Of a server of
- * minor version 0 files come to a fetcher only: it sends FETCH and reads FILES until it has all files of the request,
- * in order, then may send the next FETCH. REFUSAL may stand in the place of any answer, and ends the connection.
+ * not gone on for a second. What it is denied since it was withdrawn comes after the TEXT that tells so. AWAIT asks
+ * what the subscriber still holds of generations before the TEXT that it read last; it answers HOLDS, as soon as that
+ * is nothing, and at most once before. The next AWAIT comes after that. Of a server of minor version 0 files come to a
+ * fetcher only: it sends FETCH and reads FILES until it has all files of the request, in order, then may send the next
+ * FETCH. REFUSAL may stand in the place of any answer, and ends the connection.
  *
  * HELLO, WELCOME and REFUSAL begin alike in every version, so that a version can be refused by name; a newer minor
  * version may make HELLO and WELCOME longer. */
@@ -23,7 +25,7 @@
 
 #define NVLXI_PROTOCOL_MAGIC UINT64_C(0x315a56444e52584e)
 #define NVLXI_PROTOCOL_MAJOR 1u
-#define NVLXI_PROTOCOL_MINOR 1u /* 1: ASK, GIVEN, DENIED, DONE */
+#define NVLXI_PROTOCOL_MINOR 2u /* 1: ASK, GIVEN, DENIED, DONE; 2: AWAIT, HOLDS */
 
 #define NVLXI_PROTOCOL_HEADER       8u
 #define NVLXI_PROTOCOL_GREETING_MAX 256u /* bytes of a HELLO or WELCOME of whatever minor version */
@@ -44,7 +46,9 @@ enum nvlxi_protocol_type {
     NVLXI_PROTOCOL_ASK = 7,
     NVLXI_PROTOCOL_DONE = 8,  /* nothing is asked for any more */
     NVLXI_PROTOCOL_GIVEN = 9, /* as FILES */
-    NVLXI_PROTOCOL_DENIED = 10
+    NVLXI_PROTOCOL_DENIED = 10,
+    NVLXI_PROTOCOL_AWAIT = 11,
+    NVLXI_PROTOCOL_HOLDS = 12
 };
 
 enum nvlxi_protocol_role { NVLXI_PROTOCOL_SUBSCRIBER = 1, NVLXI_PROTOCOL_FETCHER = 2 };
@@ -56,6 +60,11 @@ struct nvlxi_protocol_header {
 
 struct nvlxi_protocol_file { /* the segment whose file descriptor is wanted */
     uint64_t base, serial;
+};
+
+struct nvlxi_protocol_holds { /* of generations before this one */
+    uint64_t generation;
+    uint32_t transfers, mappings; /* in flight, and open or being opened */
 };
 
 struct nvlxi_protocol_refusal {
@@ -74,6 +83,8 @@ size_t nvlxi_protocol_put_ask(uint8_t *out, uint32_t request, const struct nvlxi
 size_t nvlxi_protocol_put_done(uint8_t *out);
 size_t nvlxi_protocol_put_given(uint8_t *out, uint32_t request, size_t count);
 size_t nvlxi_protocol_put_denied(uint8_t *out, uint32_t request, int code, const char *text);
+size_t nvlxi_protocol_put_await(uint8_t *out, uint64_t generation);
+size_t nvlxi_protocol_put_holds(uint8_t *out, const struct nvlxi_protocol_holds *holds);
 /* Only the header: the text follows. */
 size_t nvlxi_protocol_put_text(uint8_t *out, size_t length);
 
@@ -83,13 +94,15 @@ size_t nvlxi_protocol_put_text(uint8_t *out, size_t length);
 int nvlxi_protocol_get_header(const uint8_t bytes[NVLXI_PROTOCOL_HEADER], bool from_server,
                               struct nvlxi_protocol_header *header);
 /* The body of the message that `header` announced. */
-int nvlxi_protocol_get_hello(const uint8_t *body, enum nvlxi_protocol_role *role);
+int nvlxi_protocol_get_hello(const uint8_t *body, enum nvlxi_protocol_role *role, unsigned *minor);
 int nvlxi_protocol_get_welcome(const uint8_t *body, char engine[NVLXI_PROTOCOL_ENGINE + 1], unsigned *minor);
 int nvlxi_protocol_get_refusal(const uint8_t *body, size_t length, struct nvlxi_protocol_refusal *refusal);
 int nvlxi_protocol_get_fetch(const uint8_t *body, size_t length, struct nvlxi_protocol_file *files, size_t *count);
 int nvlxi_protocol_get_files(const uint8_t *body, size_t *count);
 int nvlxi_protocol_get_ask(const uint8_t *body, size_t length, uint32_t *request, struct nvlxi_protocol_file *files,
                            size_t *count);
+void nvlxi_protocol_get_await(const uint8_t *body, uint64_t *generation);
+void nvlxi_protocol_get_holds(const uint8_t *body, struct nvlxi_protocol_holds *holds);
 int nvlxi_protocol_get_given(const uint8_t *body, uint32_t *request, size_t *count);
 int nvlxi_protocol_get_denied(const uint8_t *body, size_t length, uint32_t *request,
                               struct nvlxi_protocol_refusal *refusal);

@@ -18,9 +18,11 @@
 #define STALL_NS            UINT64_C(30000000000)
 
 void nvlxi_rendezvous_init(struct nvlxi_rendezvous *rendezvous, struct nvlxi_registration *registration,
-                           struct nvlxi_remote *remote, struct nvlxi_transfers *transfers) {
+                           struct nvlxi_remote *remote, struct nvlxi_revocations *revocations,
+                           struct nvlxi_closer *closer) {
     nvlxi_publisher_init(&rendezvous->publisher, registration);
-    nvlxi_clients_init(&rendezvous->clients, remote, transfers);
+    rendezvous->revocations = revocations;
+    nvlxi_clients_init(&rendezvous->clients, remote, closer);
     nvlxi_fetcher_init(&rendezvous->fetcher);
     remote->file_server = &rendezvous->fetcher.server;
     rendezvous->clients.watcher = &rendezvous->watcher;
@@ -109,6 +111,10 @@ static int prepare(struct nvlxi_rendezvous *r) {
 
 /* ---- Serving ------------------------------------------------------------------------------------------- */
 
+static void ask_followers(void *context) {
+    wake(context);
+}
+
 /* The server is set before this is called first, and nothing registers any more when it ends. */
 static void on_change(void *context) {
     const struct nvlxi_rendezvous *r = context;
@@ -155,13 +161,14 @@ int nvlxi_rendezvous_serve(struct nvlxi_rendezvous *r, const char *address, cons
         filled.mode = filled.user_count || filled.group_count ? 0666 : 0600;
     code = prepare(r);
     if (!code)
-        code = nvlxi_server_open(&r->publisher, &r->watcher, &r->times, address, &filled, &server);
+        code = nvlxi_server_open(&r->publisher, r->revocations, &r->watcher, &r->times, address, &filled, &server);
     if (code) {
         set_server(r, NULL);
         return code;
     }
     nvlxi_publisher_set_address(&r->publisher, address);
     set_server(r, server);
+    nvlxi_revocations_listen(r->revocations, ask_followers, r);
     nvlxi_registration_listen(r->publisher.registration, on_change, r);
     nvlxi_server_changed(server);
     wake(r);

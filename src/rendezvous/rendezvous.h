@@ -15,6 +15,7 @@
 
 struct nvlxi_rendezvous {
     struct nvlxi_publisher publisher;
+    struct nvlxi_revocations *revocations;
     struct nvlxi_clients clients;
     struct nvlxi_fetcher fetcher;
     pthread_mutex_t mutex;
@@ -29,7 +30,8 @@ struct nvlxi_rendezvous {
 
 /* Makes no thread and no socket. Lets `remote` fetch files. */
 void nvlxi_rendezvous_init(struct nvlxi_rendezvous *rendezvous, struct nvlxi_registration *registration,
-                           struct nvlxi_remote *remote, struct nvlxi_transfers *transfers);
+                           struct nvlxi_remote *remote, struct nvlxi_revocations *revocations,
+                           struct nvlxi_closer *closer);
 /* Ends the thread, which may be waiting for running kernels, and all connections; the socket file is removed. */
 void nvlxi_rendezvous_free(struct nvlxi_rendezvous *rendezvous);
 

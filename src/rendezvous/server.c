@@ -49,6 +49,8 @@ struct connection {
     bool told;                              /* a text was begun: of this generation */
     uint64_t generation;
     struct nvlxi_giving giving;
+    unsigned minor; /* version of the protocol that it speaks */
+    struct nvlxi_follower follower;
     uint64_t mapping; /* a subscriber maps something, until then */
     int denied;       /* what it asked for, with this code; 0: nothing, or it was told */
     uint64_t denied_at;
@@ -61,6 +63,7 @@ struct nvlxi_server {
     struct nvlxi_watch listener_watch;
     struct nvlxi_watcher *watcher;
     struct nvlxi_publisher *publisher;
+    struct nvlxi_revocations *revocations;
     const struct nvlxi_server_times *times;
     size_t max_connections, count, subscribers;
     struct connection *connections; /* list */
@@ -109,10 +112,16 @@ static void note_failure(struct nvlxi_server *server, int code, uint64_t begin) 
     atomic_store(&server->outdated, true);
 }
 
-/* Once for all subscribers, and not too often. */
+/* When the next text may be made: not too often, except while somebody waits for what it tells. */
+static uint64_t text_due(const struct nvlxi_server *server) {
+    const uint64_t known = server->text && !server->failure ? server->text->generation : UINT64_MAX;
+    return nvlxi_revocations_wanted(server->revocations) > known ? 0 : server->text_due;
+}
+
+/* Once for all subscribers. */
 static void refresh_text(struct nvlxi_server *server) {
     uint64_t begin = nvlxi_now_ns();
-    if (!server->subscribers || begin < server->text_due || !atomic_exchange(&server->outdated, false))
+    if (!server->subscribers || begin < text_due(server) || !atomic_exchange(&server->outdated, false))
         return;
     int code = make_text(server, begin);
     if (code) {
@@ -168,7 +177,14 @@ static int send_more(struct connection *c) {
     return 0;
 }
 
-static void begin_text(struct connection *c, struct text *text) {
+/* Who speaks an older version cannot say what it holds. */
+static bool is_follower(const struct connection *c) {
+    return c->state == SUBSCRIBER && c->minor >= 2;
+}
+
+static void begin_text(const struct nvlxi_server *server, struct connection *c, struct text *text) {
+    if (is_follower(c))
+        nvlxi_follower_tell(server->revocations, &c->follower, text->generation);
     text->users++;
     c->text = text;
     c->told = true;
@@ -180,7 +196,8 @@ static void begin_text(struct connection *c, struct text *text) {
  * meanwhile: it would have to begin again, maybe for ever. */
 static bool wants_text(const struct nvlxi_server *server, const struct connection *c) {
     const struct text *text = server->text;
-    if (c->state != SUBSCRIBER || !text)
+    if (c->state != SUBSCRIBER || !text ||
+        (is_follower(c) && !nvlxi_follower_may_know(server->revocations, &c->follower, text->generation)))
         return false;
     if (c->told)
         return c->generation != text->generation && nvlxi_now_ns() >= c->mapping;
@@ -235,7 +252,7 @@ static int give_files(struct nvlxi_server *server, struct connection *c) {
 
 static int welcome(struct nvlxi_server *server, struct connection *c) {
     enum nvlxi_protocol_role role;
-    int code = nvlxi_protocol_get_hello(c->in.body, &role);
+    int code = nvlxi_protocol_get_hello(c->in.body, &role, &c->minor);
     if (code)
         return code;
     c->state = role == NVLXI_PROTOCOL_SUBSCRIBER ? SUBSCRIBER : FETCHER;
@@ -243,6 +260,12 @@ static int welcome(struct nvlxi_server *server, struct connection *c) {
     server->subscribers += c->state == SUBSCRIBER;
     begin_sending(c, nvlxi_protocol_put_welcome(c->head, server->publisher->registration->context->identity.engine));
     return 0;
+}
+
+static int take_holds(struct nvlxi_server *server, struct connection *c) {
+    struct nvlxi_protocol_holds holds;
+    nvlxi_protocol_get_holds(c->in.body, &holds);
+    return nvlxi_follower_answers(server->revocations, &c->follower, holds.generation, holds.transfers, holds.mappings);
 }
 
 /* A whole message has come. */
@@ -260,6 +283,8 @@ static int obey(struct nvlxi_server *server, struct connection *c) {
         c->mapping = 0;
         return 0;
     }
+    if (is_follower(c) && c->in.header.type == NVLXI_PROTOCOL_HOLDS)
+        return take_holds(server, c);
     return nvlxi_fail(NVLX_EFORMAT, "a message of type %u out of turn", (unsigned)c->in.header.type);
 }
 
@@ -287,6 +312,7 @@ static void remove_connection(struct nvlxi_server *server, struct connection *c)
     DL_DELETE(server->connections, c); /* NOLINT(clang-analyzer-core.NullDereference): the list has it */
     server->count--;
     server->subscribers -= c->state == SUBSCRIBER;
+    nvlxi_follower_gone(server->revocations, &c->follower);
     nvlxi_inbox_clear(&c->in);
     drop_text(c->text);
     nvlxi_unwatch(server->watcher, &c->watch);
@@ -330,7 +356,11 @@ static int serve(struct nvlxi_server *server, struct connection *c, uint32_t eve
     if (!code && is_giving(c) && !is_sending(c))
         code = give_files(server, c);
     if (!code && !is_sending(c) && wants_text(server, c)) {
-        begin_text(c, server->text);
+        begin_text(server, c, server->text);
+        code = send_more(c);
+    }
+    if (!code && !is_sending(c) && is_follower(c) && nvlxi_follower_ask(server->revocations, &c->follower)) {
+        begin_sending(c, nvlxi_protocol_put_await(c->head, c->generation));
         code = send_more(c);
     }
     if (!code && may_tell_denial(server, c)) {
@@ -347,7 +377,8 @@ static int serve(struct nvlxi_server *server, struct connection *c, uint32_t eve
 }
 
 static int admit(struct nvlxi_server *server, int socket) {
-    int code = nvlxi_listener_admits(&server->listener, socket);
+    pid_t pid = 0;
+    int code = nvlxi_listener_admits(&server->listener, socket, &pid);
     if (code)
         return code;
     if (server->count >= server->max_connections)
@@ -361,6 +392,7 @@ static int admit(struct nvlxi_server *server, int socket) {
         return code;
     }
     made->socket = socket;
+    made->follower.pid = pid;
     made->since = nvlxi_now_ns();
     DL_APPEND(server->connections, made);
     server->count++;
@@ -408,8 +440,8 @@ static void accept_some(struct nvlxi_server *server) {
 
 /* ---- The server ---------------------------------------------------------------------------------------- */
 
-int nvlxi_server_open(struct nvlxi_publisher *publisher, struct nvlxi_watcher *watcher,
-                      const struct nvlxi_server_times *times, const char *address,
+int nvlxi_server_open(struct nvlxi_publisher *publisher, struct nvlxi_revocations *revocations,
+                      struct nvlxi_watcher *watcher, const struct nvlxi_server_times *times, const char *address,
                       const struct nvlx_serve_options *options, struct nvlxi_server **server) {
     struct nvlxi_server *made = calloc(1, sizeof *made);
     if (!made)
@@ -426,6 +458,7 @@ int nvlxi_server_open(struct nvlxi_publisher *publisher, struct nvlxi_watcher *w
     }
     made->watcher = watcher;
     made->publisher = publisher;
+    made->revocations = revocations;
     made->times = times;
     made->max_connections = options->max_connections;
     atomic_init(&made->outdated, true);
@@ -451,7 +484,7 @@ void nvlxi_server_prepare(struct nvlxi_server *server, uint64_t *deadline) {
     if (rests)
         *deadline = nvlxi_min(*deadline, server->accept_due);
     if (server->subscribers && atomic_load(&server->outdated))
-        *deadline = nvlxi_min(*deadline, server->text_due);
+        *deadline = nvlxi_min(*deadline, text_due(server));
     DL_FOREACH(server->connections, c) {
         uint32_t events = (listens(c) ? EPOLLIN : 0u) | (is_sending(c) ? EPOLLOUT : 0u);
         if (is_giving(c) && !is_sending(c))

@@ -7,17 +7,18 @@ void nvlxi_needs_free(struct nvlxi_needs *needs) {
     free(needs->uses);
     free(needs->mappings);
     free(needs->peers);
+    free(needs->remote_uses);
     *needs = (struct nvlxi_needs){0};
 }
 
-void nvlxi_needs_pin(struct nvlxi_needs *needs) {
+void nvlxi_needs_pin(const struct nvlxi_needs *needs) {
     for (size_t i = 0; i < needs->mapping_count; i++)
         atomic_fetch_add(&needs->mappings[i]->pins, 1);
     for (size_t i = 0; i < needs->peer_count; i++)
         atomic_fetch_add(&needs->peers[i]->pins, 1);
 }
 
-void nvlxi_needs_unpin(struct nvlxi_needs *needs) {
+void nvlxi_needs_unpin(const struct nvlxi_needs *needs) {
     for (size_t i = 0; i < needs->mapping_count; i++)
         atomic_fetch_sub(&needs->mappings[i]->pins, 1);
     for (size_t i = 0; i < needs->peer_count; i++)

@@ -16,11 +16,20 @@ struct nvlxi_use { /* local bytes. The list touches at least one byte of each us
     uint64_t start, end;
 };
 
+struct nvlxi_remote_use { /* bytes of a peer: as above, for a list that will be asked whether they are still there */
+    struct nvlx_peer *peer;
+    uint64_t start, end;
+    uint32_t access; /* NVLX_ACCESS_..., that all of them must grant */
+};
+
 /* What a list needs while it is in flight. Arrays keep their memory for the next list. */
 struct nvlxi_needs {
     struct nvlxi_use *uses;
     struct nvlxi_mapping **mappings;
     struct nvlx_peer **peers;
+    struct nvlxi_remote_use *remote_uses; /* noted only if keeps_remote_uses is set */
+    bool keeps_remote_uses;
+    size_t remote_use_count, remote_use_capacity;
     size_t use_count, use_capacity;
     size_t mapping_count, mapping_capacity;
     size_t peer_count, peer_capacity;
@@ -30,8 +39,8 @@ struct nvlxi_needs {
 
 void nvlxi_needs_free(struct nvlxi_needs *needs);
 
-void nvlxi_needs_pin(struct nvlxi_needs *needs);
-void nvlxi_needs_unpin(struct nvlxi_needs *needs);
+void nvlxi_needs_pin(const struct nvlxi_needs *needs);
+void nvlxi_needs_unpin(const struct nvlxi_needs *needs);
 
 /* Whether the list touches any of [address, address + length). `plan` is its plan; it is not read while needs->ops is
  * set. */

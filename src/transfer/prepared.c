@@ -88,12 +88,44 @@ static int take_chunk(void *context, bool kernel, uint64_t count, struct nvlxi_c
     return nvlxi_list_memory_borrow_for_host(&prepared->transfers->pool.lists, kernel, count, chunk);
 }
 
+/* A prepared list does not keep what a peer withdraws: it only must not find it freed. */
+static void keep(const struct nvlxi_needs *needs) {
+    for (size_t i = 0; i < needs->mapping_count; i++)
+        nvlxi_mapping_keep(needs->mappings[i]);
+    for (size_t i = 0; i < needs->peer_count; i++)
+        atomic_fetch_add(&needs->peers[i]->pins, 1);
+}
+
+static void drop(const struct nvlxi_needs *needs) {
+    for (size_t i = 0; i < needs->mapping_count; i++)
+        nvlxi_mapping_drop(needs->mappings[i]);
+    for (size_t i = 0; i < needs->peer_count; i++)
+        atomic_fetch_sub(&needs->peers[i]->pins, 1);
+}
+
+/* With the tables held for reading. */
+static int note_known(struct nvlx_prepared *prepared) {
+    const struct nvlxi_needs *needs = &prepared->needs;
+    free(prepared->known);
+    prepared->known = calloc(nvlxi_max(needs->peer_count, 1), sizeof *prepared->known);
+    if (!prepared->known)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for a prepared list of %zu peers", needs->peer_count);
+    for (size_t i = 0; i < needs->peer_count; i++) {
+        prepared->known[i].generation = needs->peers[i]->table->descriptor->identity.generation;
+        atomic_init(&prepared->known[i].changes, atomic_load(&needs->peers[i]->changes));
+    }
+    return 0;
+}
+
 static int enter(void *holder) {
     struct nvlx_prepared *prepared = holder;
     struct nvlxi_transfers *t = prepared->transfers;
+    int code = note_known(prepared);
+    if (code)
+        return code;
     pthread_mutex_lock(&t->mutex);
     DL_APPEND(t->prepared, prepared);
-    nvlxi_needs_pin(&prepared->needs);
+    keep(&prepared->needs);
     pthread_mutex_unlock(&t->mutex);
     return 0;
 }
@@ -103,12 +135,13 @@ static void leave(struct nvlx_prepared *prepared) {
     pthread_mutex_lock(&t->mutex);
     DL_DELETE(t->prepared, prepared);
     pthread_mutex_unlock(&t->mutex);
-    nvlxi_needs_unpin(&prepared->needs);
+    drop(&prepared->needs);
 }
 
 static void destroy(struct nvlx_prepared *prepared) {
     nvlxi_plan_reset(&prepared->plan, NVLX_MECHANISM_AUTO);
     nvlxi_needs_free(&prepared->needs);
+    free(prepared->known);
     free(prepared);
 }
 
@@ -138,6 +171,7 @@ int nvlxi_prepare(struct nvlxi_transfers *transfers, const struct nvlx_op *ops, 
     made->transfers = transfers;
     made->max_sms = options->max_sms ? options->max_sms : transfers->max_sms;
     made->priority = options->priority;
+    made->needs.keeps_remote_uses = true;
     nvlxi_plan_init(&made->plan, take_chunk, give_chunk, made);
     nvlxi_plan_reset(&made->plan, options->mechanism ? options->mechanism : transfers->mechanism);
     int code = admit(made, ops, count, options->flags);

@@ -30,7 +30,7 @@ void nvlxi_request_finish(struct nvlx_request *request) {
     t->in_flight_count--;
     pthread_mutex_unlock(&t->mutex);
     nvlxi_plan_reset(&request->plan, NVLX_MECHANISM_AUTO); /* nobody looks for uses in it any more */
-    nvlxi_needs_unpin(&request->needs);
+    nvlxi_needs_unpin(nvlxi_request_needs(request));
     if (request->prepared)
         atomic_fetch_sub(&request->prepared->posts, 1);
     if (request->outcome)
@@ -82,6 +82,31 @@ void nvlxi_transfers_progress(struct nvlxi_transfers *transfers) {
         nvlxi_request_finish(request);
         pthread_mutex_unlock(&request->polling);
     }
+}
+
+uint64_t nvlxi_transfers_number(struct nvlxi_transfers *transfers) {
+    pthread_mutex_lock(&transfers->mutex);
+    const uint64_t number = transfers->number;
+    pthread_mutex_unlock(&transfers->mutex);
+    return number;
+}
+
+static bool names(const struct nvlxi_needs *needs, const struct nvlx_peer *peer) {
+    for (size_t i = 0; i < needs->peer_count; i++)
+        if (needs->peers[i] == peer)
+            return true;
+    return false;
+}
+
+uint32_t nvlxi_transfers_naming(struct nvlxi_transfers *transfers, const struct nvlx_peer *peer, uint64_t number) {
+    const struct nvlx_request *request;
+    uint32_t count = 0;
+    pthread_mutex_lock(&transfers->mutex);
+    DL_FOREACH(transfers->in_flight, request) {
+        count += request->number <= number && names(nvlxi_request_needs(request), peer);
+    }
+    pthread_mutex_unlock(&transfers->mutex);
+    return count;
 }
 
 void nvlxi_transfers_pause(uint64_t since_ns) {

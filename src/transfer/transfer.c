@@ -117,6 +117,10 @@ void nvlxi_transfers_free(struct nvlxi_transfers *transfers) {
 
 /* ---- VALIDATED -> IN FLIGHT -------------------------------------------------------------------------- */
 
+const struct nvlxi_needs *nvlxi_request_needs(const struct nvlx_request *request) {
+    return request->prepared ? &request->prepared->needs : &request->needs;
+}
+
 /* Pins what the request needs and enters it in the list. With the tables held for reading, if it needs anything. */
 static int enter(void *holder) {
     struct nvlx_request *request = holder;
@@ -126,7 +130,8 @@ static int enter(void *holder) {
     if (room) {
         t->in_flight_count++;
         DL_APPEND(t->in_flight, request);
-        nvlxi_needs_pin(&request->needs);
+        request->number = ++t->number;
+        nvlxi_needs_pin(nvlxi_request_needs(request));
         if (request->plan.sealed)
             request->needs.ops = NULL;
     }
@@ -143,7 +148,7 @@ static void leave(struct nvlx_request *request) {
     DL_DELETE(t->in_flight, request); /* NOLINT(clang-analyzer-core.NullDereference): the list has it */
     t->in_flight_count--;
     pthread_mutex_unlock(&t->mutex);
-    nvlxi_needs_unpin(&request->needs);
+    nvlxi_needs_unpin(nvlxi_request_needs(request));
 }
 
 /* If a peer has changed something meanwhile, the next validation finds it. */
@@ -390,12 +395,32 @@ int nvlxi_transfer_submit(struct nvlxi_transfers *transfers, const struct nvlx_o
     return hand_over(made, code, request);
 }
 
+/* The peer's table was replaced since the list was found good: what the list names must be in the new one, and no
+ * younger than the list. */
+static int check_again(const struct nvlx_prepared *prepared, size_t index) {
+    const struct nvlxi_needs *needs = &prepared->needs;
+    struct nvlx_peer *peer = needs->peers[index];
+    const uint64_t changes = atomic_load(&peer->changes);
+    int code = 0;
+    for (size_t i = 0; i < needs->remote_use_count && !code; i++) {
+        const struct nvlxi_remote_use *use = &needs->remote_uses[i];
+        if (use->peer == peer)
+            code = nvlxi_peer_still_has(peer, use->start, use->end, use->access, prepared->known[index].generation);
+    }
+    if (!code)
+        atomic_store(&prepared->known[index].changes, changes);
+    return code;
+}
+
 /* What a prepared list names must still be there: nothing is sent to who is gone. */
 static int check_post(const struct nvlx_prepared *prepared) {
     const struct nvlxi_needs *needs = &prepared->needs;
     int code = 0;
-    for (size_t i = 0; i < needs->peer_count && !code; i++)
+    for (size_t i = 0; i < needs->peer_count && !code; i++) {
         code = nvlxi_peer_check(needs->peers[i]);
+        if (!code && atomic_load(&needs->peers[i]->changes) != atomic_load(&prepared->known[i].changes))
+            code = check_again(prepared, i);
+    }
     for (size_t i = 0; i < needs->mapping_count && !code; i++) {
         if (atomic_load(&needs->mappings[i]->retired))
             code = nvlxi_fail(NVLX_ESTALE, "the peer has withdrawn segment 0x%" PRIx64 " of the prepared list",
@@ -406,37 +431,40 @@ static int check_post(const struct nvlx_prepared *prepared) {
     return code;
 }
 
+/* Of a request that is IN FLIGHT, so that what the peer withdraws from now on stays until it is DONE. */
+static int start_post(struct nvlx_request *made, void *stream) {
+    const struct nvlx_prepared *prepared = made->prepared;
+    struct submission how = {
+        .terms = {.plan = &prepared->plan, .max_sms = prepared->max_sms, .priority = prepared->priority},
+        .stream = stream};
+    int code = check_post(prepared);
+    if (!code)
+        code = issue_plan(made, &how);
+    return code == TOO_LONG ? tell_too_long(&prepared->plan) : code;
+}
+
 int nvlxi_post(struct nvlx_prepared *prepared, void *stream, struct nvlx_request **request) {
     struct nvlxi_transfers *t = prepared->transfers;
     uint64_t started_ns = nvlxi_now_ns();
-    int code = check_post(prepared);
-    if (code)
-        return code;
     struct nvlx_request *made;
-    if ((code = nvlxi_transfers_take(t, &made, NULL)))
+    int code = nvlxi_transfers_take(t, &made, NULL);
+    if (code)
         return code;
     pthread_mutex_lock(&made->polling);
     made->started_ns = started_ns;
     made->info = prepared->info;
+    made->prepared = prepared;
+    atomic_fetch_add(&prepared->posts, 1);
     code = enter(made);
     if (code) {
         nvlxi_transfers_progress(t);
         code = enter(made);
     }
-    if (!code) {
-        made->prepared = prepared;
-        atomic_fetch_add(&prepared->posts, 1);
-        struct submission how = {
-            .terms = {.plan = &prepared->plan, .max_sms = prepared->max_sms, .priority = prepared->priority},
-            .stream = stream};
-        code = issue_plan(made, &how);
-        if (code) {
-            atomic_fetch_sub(&prepared->posts, 1);
-            leave(made);
-            code = code == TOO_LONG ? tell_too_long(&prepared->plan) : code;
-        } else {
-            note_issued(made);
-        }
-    }
+    if (!code && (code = start_post(made, stream)))
+        leave(made);
+    if (code)
+        atomic_fetch_sub(&prepared->posts, 1);
+    else
+        note_issued(made);
     return hand_over(made, code, request);
 }

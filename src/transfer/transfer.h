@@ -36,6 +36,7 @@ struct nvlxi_transfers {
     struct nvlx_prepared *prepared;        /* list */
     struct nvlxi_validation *validations;  /* idle scratch memory */
     uint32_t in_flight_count, idle_count;
+    uint64_t number; /* of the request that came last */
     struct nvlxi_lane_pool pool;
 };
 
@@ -51,6 +52,7 @@ struct nvlx_request {
     struct nvlx_prepared *prepared; /* of a post: has plan and needs */
     struct nvlxi_legs legs;
     struct nvlx_request_info info; /* what is known when it is issued; the rest when it is asked for */
+    uint64_t number;               /* in the order in which they came to be in flight; under the transfers' mutex */
     uint64_t started_ns, elapsed_ns;
     struct nvlx_request *next_complete; /* of who found it so, under `polling` */
     struct nvlx_request *prev, *next;
@@ -65,6 +67,10 @@ struct nvlx_prepared {
     uint32_t max_sms;
     int32_t priority;
     atomic_uint posts; /* in flight */
+    struct nvlxi_known {
+        uint64_t generation;          /* that the list was validated against, */
+        atomic_uint_fast64_t changes; /* and how the peer's table had changed when the list was found good last */
+    } * known;                        /* [peers] */
     struct nvlx_prepared *prev, *next;
 };
 
@@ -102,6 +108,8 @@ int nvlxi_transfer_admit(struct nvlxi_transfers *transfers, const struct nvlxi_a
 int nvlxi_transfers_take(struct nvlxi_transfers *transfers, struct nvlx_request **request,
                          struct nvlxi_validation **validation);
 void nvlxi_transfers_return_validation(struct nvlxi_transfers *transfers, struct nvlxi_validation *validation);
+/* Those of a request, or of the prepared list that it posts. */
+const struct nvlxi_needs *nvlxi_request_needs(const struct nvlx_request *request);
 /* The plan is whole: from now on it tells what the list uses, and not the caller's ops, which may go. */
 void nvlxi_needs_drop_ops(struct nvlxi_transfers *transfers, struct nvlxi_needs *needs);
 
@@ -116,6 +124,11 @@ int nvlxi_request_test(struct nvlx_request *request);
 int nvlxi_request_wait(struct nvlx_request *request, int64_t timeout_ns);
 void nvlxi_request_info(struct nvlx_request *request, struct nvlx_request_info *info);
 int nvlxi_request_free(struct nvlx_request *request);
+
+/* The number of the request that came to be in flight last. */
+uint64_t nvlxi_transfers_number(struct nvlxi_transfers *transfers);
+/* How many of the requests in flight up to a number name the peer. */
+uint32_t nvlxi_transfers_naming(struct nvlxi_transfers *transfers, const struct nvlx_peer *peer, uint64_t number);
 
 /* Looks whether requests in flight are done: for those who wait for what requests hold. */
 void nvlxi_transfers_progress(struct nvlxi_transfers *transfers);

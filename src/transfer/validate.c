@@ -215,7 +215,7 @@ int nvlxi_validate(struct nvlxi_validation *v, const struct nvlxi_registration *
     v->needs = needs;
     v->validated.ops = needs->ops = ops;
     v->validated.count = needs->op_count = count;
-    needs->use_count = needs->mapping_count = needs->peer_count = 0;
+    needs->use_count = needs->mapping_count = needs->peer_count = needs->remote_use_count = 0;
     begin(v);
     int code = reserve(v, count);
     while (index < count && !code) {

@@ -52,6 +52,15 @@ static int use(struct nvlxi_needs *needs, uint64_t start, uint64_t end) {
     return add(&needs->uses, &needs->use_count, &needs->use_capacity, &used, sizeof used);
 }
 
+/* Notes that it uses memory of a peer, if that is wanted. */
+static int use_remote(struct nvlxi_needs *needs, struct nvlx_peer *peer, uint64_t start, uint64_t end,
+                      uint32_t access) {
+    const struct nvlxi_remote_use used = {peer, start, end, access};
+    return needs->keeps_remote_uses
+               ? add(&needs->remote_uses, &needs->remote_use_count, &needs->remote_use_capacity, &used, sizeof used)
+               : 0;
+}
+
 int nvlxi_validate_touch_local(struct nvlxi_validation *v, struct nvlxi_range_cache *cache,
                                const struct nvlxi_range *piece) {
     const uint32_t id = (uint32_t)(piece - v->local->piece);
@@ -235,8 +244,12 @@ static int use_run(struct nvlxi_validation *v, struct nvlxi_route *route, uint32
 
 int nvlxi_validate_touch_remote(struct nvlxi_validation *v, struct nvlxi_route *route, struct nvlxi_range_cache *cache,
                                 const struct nvlxi_range *piece) {
+    const size_t id = (size_t)(piece - route->table->ranges.piece);
+    const uint32_t access = cache == &route->cache[1].piece[id] ? NVLX_ACCESS_WRITE : NVLX_ACCESS_READ;
     uint64_t offset;
     int code = use_run(v, route, piece->owner, &offset);
+    if (!code)
+        code = use_remote(v->needs, route->peer, piece->start, piece->end, access);
     return code ? code : touch(v, cache, piece);
 }
 
@@ -286,8 +299,13 @@ static int know_remote(struct nvlxi_validation *v, const struct nvlx_op *op, con
     const struct nvlxi_intervals *ranges = &op->peer->table->ranges;
     const struct nvlxi_range *remote = &ranges->piece[part->remote_range];
     struct nvlxi_range_cache *cache = &route->cache[op->opcode - 1].piece[part->remote_range];
-    if (cache->size || !(remote->access & op->opcode) || !nvlxi_range_holds(remote, part->remote, part->length))
+    if (cache->size)
         return 0;
+    if (!(remote->access & op->opcode) || !nvlxi_range_holds(remote, part->remote, part->length))
+        return use_remote(v->needs, op->peer, part->remote, part->remote + part->length, op->opcode);
+    int code = use_remote(v->needs, op->peer, remote->start, remote->end, op->opcode);
+    if (code)
+        return code;
     cache->offset = offset;
     cache->known = op->peer->same_process ? 0 : nvlxi_intervals_born(ranges, part->remote_range);
     return touch(v, cache, remote);

@@ -85,7 +85,7 @@ static void updates_add_and_withdraw(void) {
     update(peer, &owner);
     REFUSED(nvlx_peer_find(peer, "w", &address, &length), NVLX_ENOENT, "\"w\"");
     refuse_read(peer, w, 1, NVLX_ERANGE, "op 0");
-    EQUAL(1, engine_info(engine).mappings);
+    expect_mappings(engine, 1);
     EQUAL(1, atomic_load(&faults.unmaps));
     expect_read(peer, second + 600, 600, 10, 2);
     owner_register(&owner, 0, 0, 7, 100, NVLX_ACCESS_READ, "w");
@@ -160,7 +160,7 @@ static void sizes_do_not_change(void) {
     char *text = owner_export(&owner), *larger = with_field(text, "size", "0x80000");
     char *newer = with_field(larger, "generation", "0xffff");
     OK(nvlx_peer_update(peer, newer, strlen(newer)));
-    EQUAL(0, engine_info(engine).mappings);
+    expect_mappings(engine, 0);
     refuse_read(peer, w, 10, NVLX_EDEVICE, "");
     free(text), free(larger), free(newer);
     peers_end();

@@ -201,8 +201,8 @@ static enum nvlxi_user no_user(void *context, uint64_t address, uint64_t length)
 }
 
 static void drop(struct nvlx_region *region) {
-    enum nvlxi_user user;
-    OK(nvlxi_registration_remove(&registration, region, no_user, NULL, &user));
+    OK(nvlxi_registration_withdraw(&registration, region, no_user, NULL));
+    nvlxi_registration_free_region(&registration, region);
 }
 
 /* The text of all that is told; to be freed. */

@@ -281,6 +281,8 @@ static void mechanisms(void) {
 
 /* Within one process only copy engines reach another GPU: who insists on a kernel is told so. */
 static void kernels_stay_on_their_gpu(void) {
+    if (!second_gpu())
+        return; /* there is no other GPU */
     struct nvlx_engine *engine = make_engine(0);
     char *memory[2], *text;
     size_t length;

@@ -192,7 +192,7 @@ static void held_by_a_list_like_another(void) {
         finish(start(engine, ops, COUNT(ops)));
     atomic_store(&faults.hold, true);
     struct nvlx_request *request = start(engine, ops, COUNT(ops));
-    REFUSED(nvlx_unregister(region, 0), NVLX_EBUSY, "in flight");
+    REFUSED(nvlx_unregister(region, 0), NVLX_ETIMEDOUT, "in flight");
     OK(owner_unregister(&owner, 1));
     update(peer, &owner);
     EQUAL(2, engine_info(engine).mappings);

@@ -339,7 +339,8 @@ static void neighbour_role(int socket) {
     for (;;) {
         struct nvlx_region **region = &regions[next_random(&random) % NEIGHBOURS];
         if (*region) {
-            OK(nvlx_unregister(*region, 0));
+            int code = nvlx_unregister(*region, 0);
+            EXPECT(!code || code == NVLX_ETIMEDOUT); /* it is withdrawn in any case; who waits changes less often */
             *region = NULL;
         } else {
             size_t first = next_random(&random) % 3, length = (1 + next_random(&random) % (3 - first)) * CHUNK;

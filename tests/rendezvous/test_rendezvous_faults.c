@@ -56,7 +56,7 @@ static void meet(struct nvlx_engine *server, struct nvlx_engine *client, const v
     memory_arm(true);
     await_change(peer);
     memory_arm(false);
-    OK(nvlx_unregister(later, 0));
+    OK(nvlx_unregister(later, PATIENCE));
     OK(nvlx_peer_close(peer));
 }
 

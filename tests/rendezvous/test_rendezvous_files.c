@@ -165,9 +165,9 @@ static void only_shared_segments_are_given(void) {
     struct nvlxi_files *opened = open_files(1);
     expect_file(opened, 0);
     files->close(files, opened);
-    OK(nvlx_unregister(write, 0));
+    OK(nvlx_unregister(write, PATIENCE));
     refuse_first(NVLX_ESTALE, "no region is shared");
-    OK(nvlx_unregister(none, 0));
+    OK(nvlx_unregister(none, PATIENCE));
     segments[0].serial = serial;
     segments[0].base = base + 1;
     refuse_first(NVLX_ESTALE, "no region is shared");
@@ -179,7 +179,7 @@ static void only_shared_segments_are_given(void) {
     expect_file(opened, 0);
     files->close(files, opened);
     for (size_t i = 0; i < 2; i++)
-        OK(nvlx_unregister(regions[i], 0));
+        OK(nvlx_unregister(regions[i], PATIENCE));
     refuse_first(NVLX_ESTALE, "no region is shared");
     OK(nvlx_free(server, private));
     EQUAL(0, atomic_load(&warnings)); /* it may happen to anybody */
@@ -527,7 +527,7 @@ static void expect_told(int code, double at_least_ms) {
     OK(nvlx_peer_close(peer));
     peer = connect_to(client, own_path());
     find(peer, "change");
-    OK(nvlx_unregister(change, 0));
+    OK(nvlx_unregister(change, PATIENCE));
     await_no_name(peer, "change");
 }
 

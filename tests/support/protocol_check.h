@@ -23,15 +23,19 @@ static inline const char *check_body(const struct nvlxi_protocol_header *header,
     struct nvlxi_protocol_refusal refusal;
     enum nvlxi_protocol_role role;
     char engine[NVLXI_PROTOCOL_ENGINE + 1];
+    struct nvlxi_protocol_holds holds;
+    uint64_t generation;
     size_t count;
     uint32_t request;
-    unsigned told;
+    unsigned told, spoken;
     uint16_t minor = NVLXI_PROTOCOL_MINOR;
     switch ((enum nvlxi_protocol_type)header->type) {
     case NVLXI_PROTOCOL_HELLO:
         memcpy(message + NVLXI_PROTOCOL_HEADER + 10, &minor, sizeof minor);
-        if (nvlxi_protocol_get_hello(body, &role))
+        if (nvlxi_protocol_get_hello(body, &role, &spoken))
             return NULL;
+        if (spoken != minor)
+            return "the version of a HELLO is another";
         return same_again(message, again, length, nvlxi_protocol_put_hello(again, role)) ? NULL : "HELLO changes";
     case NVLXI_PROTOCOL_WELCOME:
         memcpy(message + NVLXI_PROTOCOL_HEADER + 10, &minor, sizeof minor);
@@ -41,6 +45,12 @@ static inline const char *check_body(const struct nvlxi_protocol_header *header,
         if (told != minor)
             return "the version of a WELCOME is another";
         return same_again(message, again, length, nvlxi_protocol_put_welcome(again, engine)) ? NULL : "WELCOME changes";
+    case NVLXI_PROTOCOL_AWAIT:
+        nvlxi_protocol_get_await(body, &generation);
+        return same_again(message, again, length, nvlxi_protocol_put_await(again, generation)) ? NULL : "AWAIT changes";
+    case NVLXI_PROTOCOL_HOLDS:
+        nvlxi_protocol_get_holds(body, &holds);
+        return same_again(message, again, length, nvlxi_protocol_put_holds(again, &holds)) ? NULL : "HOLDS changes";
     case NVLXI_PROTOCOL_REFUSAL:
         if (nvlxi_protocol_get_refusal(body, header->length, &refusal))
             return NULL;

@@ -139,6 +139,12 @@ struct nvlx_engine_info engine_info(struct nvlx_engine *engine) {
     return info;
 }
 
+void expect_mappings(struct nvlx_engine *engine, uint64_t count) {
+    for (double since = now_ms(); engine_info(engine).mappings > count && now_ms() - since < 10000; usleep(200)) {
+    }
+    EQUAL(count, engine_info(engine).mappings);
+}
+
 struct nvlx_peer *open_peer(struct nvlx_engine *engine, const char *text) {
     struct nvlx_peer *peer;
     OK(nvlx_peer_open(engine, text, strlen(text), &peer));
@@ -255,7 +261,7 @@ static struct answer obey(struct estate *estate, const struct order *order) {
                                                         order->name[0] ? order->name : NULL, order->access);
         break;
     case TASK_UNREGISTER:
-        answer.code = nvlx_unregister(estate->regions[order->region], 0);
+        answer.code = nvlx_unregister(estate->regions[order->region], PATIENCE);
         break;
     case TASK_SERVE:
         answer.code = serve(estate, order);

@@ -31,6 +31,8 @@ void *allocate(struct nvlx_engine *engine, int gpu, size_t length, uint32_t seed
 struct nvlx_region *register_range(struct nvlx_engine *engine, const void *address, size_t length, const char *name,
                                    uint32_t access);
 struct nvlx_engine_info engine_info(struct nvlx_engine *engine);
+/* Peers' segments are closed by a thread of the library: waits until so many are left open. */
+void expect_mappings(struct nvlx_engine *engine, uint64_t count);
 struct nvlx_peer *open_peer(struct nvlx_engine *engine, const char *text); /* a string */
 uint64_t find(struct nvlx_peer *peer, const char *name);
 

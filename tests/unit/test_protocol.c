@@ -35,10 +35,11 @@ static void greetings(void **state) {
     unsigned minor = 77;
     for (enum nvlxi_protocol_role given = NVLXI_PROTOCOL_SUBSCRIBER; given <= NVLXI_PROTOCOL_FETCHER; given++) {
         assert_int_equal(header_of(false, nvlxi_protocol_put_hello(message, given)).type, NVLXI_PROTOCOL_HELLO);
-        assert_int_equal(nvlxi_protocol_get_hello(body, &role), 0);
+        assert_int_equal(nvlxi_protocol_get_hello(body, &role, &minor), 0);
         assert_int_equal(role, given);
     }
     assert_int_equal(header_of(true, nvlxi_protocol_put_welcome(message, ENGINE)).type, NVLXI_PROTOCOL_WELCOME);
+    assert_int_equal(minor, NVLXI_PROTOCOL_MINOR);
     assert_int_equal(nvlxi_protocol_get_welcome(body, engine, &minor), 0);
     assert_string_equal(engine, ENGINE);
     assert_int_equal(minor, NVLXI_PROTOCOL_MINOR);
@@ -51,20 +52,22 @@ static void greetings(void **state) {
 static void versions(void **state) {
     (void)state;
     enum nvlxi_protocol_role role;
+    unsigned minor = 0;
     uint16_t version = NVLXI_PROTOCOL_MINOR + 5;
     nvlxi_protocol_put_hello(message, NVLXI_PROTOCOL_FETCHER);
     memcpy(message + NVLXI_PROTOCOL_HEADER + 10, &version, 2);
-    assert_int_equal(nvlxi_protocol_get_hello(body, &role), 0);
+    assert_int_equal(nvlxi_protocol_get_hello(body, &role, &minor), 0);
+    assert_int_equal(minor, version);
     version = NVLXI_PROTOCOL_MAJOR + 1;
     memcpy(message + NVLXI_PROTOCOL_HEADER + 8, &version, 2);
-    assert_int_equal(nvlxi_protocol_get_hello(body, &role), NVLX_EVERSION);
-    assert_non_null(strstr(nvlx_last_error(), "version 2.6"));
+    assert_int_equal(nvlxi_protocol_get_hello(body, &role, &minor), NVLX_EVERSION);
+    assert_non_null(strstr(nvlx_last_error(), "version 2.7"));
     message[NVLXI_PROTOCOL_HEADER] ^= 1;
-    assert_int_equal(nvlxi_protocol_get_hello(body, &role), NVLX_EFORMAT);
+    assert_int_equal(nvlxi_protocol_get_hello(body, &role, &minor), NVLX_EFORMAT);
     for (uint32_t wrong = 0; wrong < 100; wrong = wrong ? 2 * wrong : 3) {
         nvlxi_protocol_put_hello(message, (enum nvlxi_protocol_role)wrong);
         if (wrong != NVLXI_PROTOCOL_SUBSCRIBER && wrong != NVLXI_PROTOCOL_FETCHER)
-            assert_int_equal(nvlxi_protocol_get_hello(body, &role), NVLX_EFORMAT);
+            assert_int_equal(nvlxi_protocol_get_hello(body, &role, &minor), NVLX_EFORMAT);
     }
     /* a newer minor version's are longer */
     expect_header(NVLXI_PROTOCOL_GREETING_MAX, NVLXI_PROTOCOL_HELLO, 0, false, 0);
@@ -75,7 +78,7 @@ static void versions(void **state) {
 static void headers(void **state) {
     (void)state;
     for (uint16_t type = 0; type < 20; type++) {
-        bool known = type >= NVLXI_PROTOCOL_HELLO && type <= NVLXI_PROTOCOL_DENIED;
+        bool known = type >= NVLXI_PROTOCOL_HELLO && type <= NVLXI_PROTOCOL_HOLDS;
         expect_header(UINT32_MAX, type, 0, true, NVLX_EFORMAT);
         expect_header(UINT32_MAX, type, 0, false, NVLX_EFORMAT);
         expect_header(0, type, 0, true, NVLX_EFORMAT);
@@ -174,6 +177,15 @@ static void asks(void **state) {
     length = header_of(true, nvlxi_protocol_put_denied(message, 9, NVLX_EAGAIN, "gone")).length;
     assert_int_equal(nvlxi_protocol_get_denied(body, length, &request, &refusal), NVLX_EFORMAT);
     header_of(false, nvlxi_protocol_put_done(message));
+    uint64_t generation;
+    assert_int_equal(header_of(true, nvlxi_protocol_put_await(message, UINT64_MAX - 1)).type, NVLXI_PROTOCOL_AWAIT);
+    nvlxi_protocol_get_await(body, &generation);
+    assert_true(generation == UINT64_MAX - 1);
+    const struct nvlxi_protocol_holds holds = {UINT64_MAX - 2, 7, UINT32_MAX};
+    struct nvlxi_protocol_holds read;
+    assert_int_equal(header_of(false, nvlxi_protocol_put_holds(message, &holds)).type, NVLXI_PROTOCOL_HOLDS);
+    nvlxi_protocol_get_holds(body, &read);
+    assert_memory_equal(&read, &holds, sizeof read);
     expect_header(8 + 16, NVLXI_PROTOCOL_ASK, 0, false, 0);
     expect_header(8, NVLXI_PROTOCOL_ASK, 0, false, NVLX_EFORMAT);
     expect_header(8 + (NVLXI_PROTOCOL_FILES_MAX + 1) * 16, NVLXI_PROTOCOL_ASK, 0, false, NVLX_EFORMAT);
@@ -193,7 +205,7 @@ static void random_streams(void **state) {
             bytes[i] = (uint8_t)(rand() >> 7);
         if (length > 24) {
             bytes[0] = (uint8_t)(length - 8), bytes[1] = bytes[2] = bytes[3] = bytes[5] = bytes[6] = bytes[7] = 0;
-            bytes[4] = (uint8_t)(rand() % 12);
+            bytes[4] = (uint8_t)(rand() % 14);
             if (round % 2)
                 nvlxi_protocol_put_hello(bytes, NVLXI_PROTOCOL_FETCHER);
         }

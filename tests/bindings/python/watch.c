@@ -189,7 +189,7 @@ int nvlx_wait(struct nvlx_request *request, int64_t timeout) {
 
 int nvlx_unregister(struct nvlx_region *region, int64_t timeout) {
     freeing("nvlx_unregister", region);
-    int code = hang(timeout) ? NVLX_EBUSY : REAL(nvlx_unregister)(region, timeout);
+    int code = hang(timeout) ? NVLX_ETIMEDOUT : REAL(nvlx_unregister)(region, timeout);
     if (code)
         made(region, NULL);
     return code;

@@ -1,0 +1,152 @@
+/* Waits until followers have let go of what was withdrawn: see revocation.h. SPDX-License-Identifier: Apache-2.0 */
+#include "lifetime/revocation.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <time.h>
+#include <utlist.h>
+
+#include "base/base.h"
+#include "base/error.h"
+
+void nvlxi_revocations_init(struct nvlxi_revocations *revocations) {
+    pthread_condattr_t monotonic;
+    *revocations = (struct nvlxi_revocations){.followers = NULL};
+    pthread_mutex_init(&revocations->mutex, NULL);
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&revocations->news, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+}
+
+void nvlxi_revocations_free(struct nvlxi_revocations *revocations) {
+    pthread_cond_destroy(&revocations->news);
+    pthread_mutex_destroy(&revocations->mutex);
+}
+
+void nvlxi_revocations_listen(struct nvlxi_revocations *revocations, void (*ask)(void *context), void *context) {
+    pthread_mutex_lock(&revocations->mutex);
+    revocations->ask = ask;
+    revocations->context = context;
+    pthread_mutex_unlock(&revocations->mutex);
+}
+
+/* ---- Who waits ----------------------------------------------------------------------------------------- */
+
+/* Under the mutex. */
+static const struct nvlxi_follower *find_holder(const struct nvlxi_revocations *revocations,
+                                                const struct nvlxi_withdrawn *withdrawn) {
+    const struct nvlxi_follower *follower;
+    DL_FOREACH(revocations->followers, follower) {
+        if (follower->released < withdrawn->without && follower->told >= withdrawn->since)
+            return follower;
+    }
+    return NULL;
+}
+
+/* Under the mutex. */
+static int tell_holder(const struct nvlxi_follower *holder, const struct nvlxi_withdrawn *withdrawn) {
+    const double ms = (double)(nvlxi_now_ns() - holder->told_ns) / 1e6;
+    char holds[96] = "has not said yet that it let go of it";
+    if (holder->told < withdrawn->without)
+        return nvlxi_fail(NVLX_ETIMEDOUT,
+                          "%s is withdrawn, but process %d does not know yet: it has read nothing for %.0f ms",
+                          withdrawn->what, (int)holder->pid, ms);
+    if (holder->transfers || holder->mappings)
+        snprintf(holds, sizeof holds, "still holds %" PRIu32 " transfers and %" PRIu32 " mappings", holder->transfers,
+                 holder->mappings);
+    return nvlxi_fail(NVLX_ETIMEDOUT, "%s is withdrawn, but process %d %s: it was told %.0f ms ago", withdrawn->what,
+                      (int)holder->pid, holds, ms);
+}
+
+/* Under the mutex; false when the deadline is over. */
+static bool await_news(struct nvlxi_revocations *revocations, uint64_t deadline) {
+    const struct timespec at = {.tv_sec = (time_t)(deadline / 1000000000), .tv_nsec = (long)(deadline % 1000000000)};
+    if (deadline == UINT64_MAX)
+        return pthread_cond_wait(&revocations->news, &revocations->mutex) == 0;
+    return pthread_cond_timedwait(&revocations->news, &revocations->mutex, &at) == 0;
+}
+
+int nvlxi_revocations_wait(struct nvlxi_revocations *revocations, const struct nvlxi_withdrawn *withdrawn,
+                           uint64_t deadline) {
+    const struct nvlxi_follower *holder;
+    int code = 0;
+    pthread_mutex_lock(&revocations->mutex);
+    revocations->wanted = nvlxi_max(revocations->wanted, withdrawn->without);
+    if (revocations->ask && find_holder(revocations, withdrawn)) {
+        pthread_mutex_unlock(&revocations->mutex);
+        revocations->ask(revocations->context);
+        pthread_mutex_lock(&revocations->mutex);
+    }
+    while (!code && (holder = find_holder(revocations, withdrawn)))
+        if (!await_news(revocations, deadline) && (holder = find_holder(revocations, withdrawn)))
+            code = tell_holder(holder, withdrawn);
+    pthread_mutex_unlock(&revocations->mutex);
+    return code;
+}
+
+uint64_t nvlxi_revocations_wanted(struct nvlxi_revocations *revocations) {
+    pthread_mutex_lock(&revocations->mutex);
+    const uint64_t wanted = revocations->wanted;
+    pthread_mutex_unlock(&revocations->mutex);
+    return wanted;
+}
+
+/* ---- The service thread -------------------------------------------------------------------------------- */
+
+bool nvlxi_follower_may_know(struct nvlxi_revocations *revocations, const struct nvlxi_follower *follower,
+                             uint64_t generation) {
+    pthread_mutex_lock(&revocations->mutex);
+    const bool may = follower->told || generation >= revocations->wanted;
+    pthread_mutex_unlock(&revocations->mutex);
+    return may;
+}
+
+void nvlxi_follower_tell(struct nvlxi_revocations *revocations, struct nvlxi_follower *follower, uint64_t generation) {
+    pthread_mutex_lock(&revocations->mutex);
+    if (!follower->told) {
+        follower->released = generation;
+        DL_APPEND(revocations->followers, follower);
+    }
+    follower->told = generation;
+    follower->told_ns = nvlxi_now_ns();
+    pthread_mutex_unlock(&revocations->mutex);
+}
+
+bool nvlxi_follower_ask(struct nvlxi_revocations *revocations, struct nvlxi_follower *follower) {
+    pthread_mutex_lock(&revocations->mutex);
+    const bool ask =
+        !follower->asked && follower->told >= revocations->wanted && follower->released < revocations->wanted;
+    follower->asked = follower->asked || ask;
+    pthread_mutex_unlock(&revocations->mutex);
+    return ask;
+}
+
+int nvlxi_follower_answers(struct nvlxi_revocations *revocations, struct nvlxi_follower *follower, uint64_t generation,
+                           uint32_t transfers, uint32_t mappings) {
+    int code = 0;
+    pthread_mutex_lock(&revocations->mutex);
+    if (!follower->asked || generation > follower->told) {
+        code = NVLX_EFORMAT;
+    } else {
+        follower->transfers = transfers;
+        follower->mappings = mappings;
+        if (!transfers && !mappings) {
+            follower->asked = false;
+            follower->released = nvlxi_max(follower->released, generation);
+        }
+        pthread_cond_broadcast(&revocations->news);
+    }
+    pthread_mutex_unlock(&revocations->mutex);
+    return code ? nvlxi_fail(code, "a peer lets go of generation %" PRIu64 ", which it was not asked for", generation)
+                : 0;
+}
+
+void nvlxi_follower_gone(struct nvlxi_revocations *revocations, struct nvlxi_follower *follower) {
+    pthread_mutex_lock(&revocations->mutex);
+    if (follower->told)
+        DL_DELETE(revocations->followers, follower); /* NOLINT(clang-analyzer-core.NullDereference): the list has it */
+    follower->told = 0;
+    pthread_cond_broadcast(&revocations->news);
+    pthread_mutex_unlock(&revocations->mutex);
+}

@@ -1,0 +1,86 @@
+/* Revocation: how an owner knows that every peer has let go of what it withdrew.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * What is withdrawn has a generation: that of the descriptor without it. The states of a region in its owner:
+ *
+ *     REGISTERED   peers may use it
+ *     WITHDRAWN    by nvlx_unregister: own lists and new descriptors do not have it any more. Peers that know an older
+ *                  generation may still use it
+ *     FREE         no own transfer uses its bytes, and every follower has RELEASED the generation, or is gone. The
+ * region is freed
+ *
+ * A follower is a peer that is connected, as the owner's server sees it:
+ *
+ *     NEW          knows nothing yet, and gets no descriptor older than what somebody waits for
+ *     TOLD         a descriptor is on its way to it: of generation `told`
+ *     RELEASED     says that nothing of it is in flight that began before generation `released`, and that it has closed
+ *                  all mappings which that generation does not have
+ *     (gone)       its connection has ended: by its death, by its close, or since it does not read. Nothing of it
+ * counts any more, since its process has ended, or closes those mappings by itself
+ *
+ * Invariants: released <= told; a NEW follower that is told generation g has released g. `wanted` never falls; what is
+ * wanted is asked for (AWAIT, protocol.h) of every follower that was told as much, one question at a time.
+ *
+ * `mutex` guards all. The service thread changes followers, threads in nvlx_unregister wait for them. */
+#ifndef NVLXI_LIFETIME_REVOCATION_H
+#define NVLXI_LIFETIME_REVOCATION_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct nvlxi_follower { /* part of a server's connection; starts zeroed */
+    pid_t pid;
+    uint64_t told, released;
+    uint64_t told_ns;             /* when it was told `told` */
+    uint32_t transfers, mappings; /* what it said that it still holds; 0, 0: nothing said */
+    bool asked;                   /* and has not answered */
+    struct nvlxi_follower *prev, *next;
+};
+
+struct nvlxi_revocations {
+    pthread_mutex_t mutex;
+    pthread_cond_t news;
+    struct nvlxi_follower *followers; /* list: those that know something */
+    uint64_t wanted;
+    void (*ask)(void *context); /* wakes up who asks followers; NULL: nobody serves, so there is no follower */
+    void *context;
+};
+
+void nvlxi_revocations_init(struct nvlxi_revocations *revocations);
+void nvlxi_revocations_free(struct nvlxi_revocations *revocations);
+/* Set before the first follower comes. Called without the mutex. */
+void nvlxi_revocations_listen(struct nvlxi_revocations *revocations, void (*ask)(void *context), void *context);
+
+struct nvlxi_withdrawn {
+    const char *what; /* for messages */
+    uint64_t since;   /* the generation that it came with: who was told none since then never knew it; */
+    uint64_t without; /* and the one that does not have it any more */
+};
+
+/* Waits until every follower has released it. NVLX_ETIMEDOUT names the process that has not, and what it holds. */
+int nvlxi_revocations_wait(struct nvlxi_revocations *revocations, const struct nvlxi_withdrawn *withdrawn,
+                           uint64_t deadline);
+
+/* The newest generation that somebody waits for. */
+uint64_t nvlxi_revocations_wanted(struct nvlxi_revocations *revocations);
+
+/* ---- By the service thread ----------------------------------------------------------------------------- */
+
+/* Whether a follower may be told a generation: a new one not what others are asked to let go of. */
+bool nvlxi_follower_may_know(struct nvlxi_revocations *revocations, const struct nvlxi_follower *follower,
+                             uint64_t generation);
+/* A descriptor of this generation is about to be sent to it. */
+void nvlxi_follower_tell(struct nvlxi_revocations *revocations, struct nvlxi_follower *follower, uint64_t generation);
+/* Whether it is to be asked now for what it was told; marks it as asked. */
+bool nvlxi_follower_ask(struct nvlxi_revocations *revocations, struct nvlxi_follower *follower);
+/* It says what it holds of generations before the one it was asked for: nothing, or so much. NVLX_EFORMAT: it was not
+ * asked, or is not told so much. */
+int nvlxi_follower_answers(struct nvlxi_revocations *revocations, struct nvlxi_follower *follower, uint64_t generation,
+                           uint32_t transfers, uint32_t mappings);
+void nvlxi_follower_gone(struct nvlxi_revocations *revocations, struct nvlxi_follower *follower);
+
+#endif
