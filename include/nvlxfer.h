@@ -391,6 +391,7 @@ int nvlx_request_free(struct nvlx_request *request);
  * - nvlx_digest: until its own kernels are done. They begin when SMs are free.
  *
  * For others:
+ * - nvlx_peer_sync: up to its timeout.
  * - nvlx_connect: up to its timeout for a server to appear. A server that is there has 1 s more to answer, then 10 s
  *   for each next byte of its descriptor.
  * - nvlx_transfer, nvlx_prepare and nvlx_peer_map, where they map: milliseconds. Where that takes file descriptors, the
@@ -480,6 +481,24 @@ enum {
  * - The peer dropped this engine, which did not read: see Limits.
  * - Its changes cannot be told: they are more than a descriptor holds, or memory is short: see Limits. */
 int nvlx_peer_test(struct nvlx_peer *peer);
+
+/* Makes many changes one. From nvlx_hold on, what this engine registers and unregisters counts here, but no peer is
+ * told. nvlx_publish tells all of it at once. `*generation`, unless it is NULL, is the number of this state. Send it to
+ * who shall read: nvlx_peer_sync waits until that state, or a newer one, is known. So weights are replaced safely:
+ *
+ *     owner:  nvlx_hold; nvlx_unregister(old, 0); nvlx_register(new, same name); nvlx_publish(&generation)
+ *     owner:  sends `generation` to the reader, then nvlx_unregister(old, -1), and may free the old memory
+ *     reader: nvlx_peer_sync(peer, generation, timeout); nvlx_peer_find; nvlx_transfer
+ *
+ * Between hold and publish nvlx_export gives NVLX_EBUSY, who connects gets the state before, or waits for the publish,
+ * and nvlx_unregister of what peers may know gives NVLX_ETIMEDOUT at once. nvlx_publish without nvlx_hold only tells
+ * the generation. Errors of nvlx_hold: NVLX_EBUSY (changes are held back already). */
+int nvlx_hold(struct nvlx_engine *engine);
+int nvlx_publish(struct nvlx_engine *engine, uint64_t *generation);
+
+/* Waits up to `timeout_ns` (< 0: for ever) until this generation of the peer, or a newer one, is known.
+ * Errors: NVLX_ETIMEDOUT (not yet known), NVLX_ESTALE (the peer is gone). */
+int nvlx_peer_sync(struct nvlx_peer *peer, uint64_t generation, int64_t timeout_ns);
 
 /* Replaces what is known of a peer by a newer descriptor of the same engine, atomically. It is for peers of
  * nvlx_peer_open. A peer of nvlx_connect needs no update: it gets each descriptor by itself. It takes one all the same,

@@ -151,7 +151,7 @@ _FUNCTIONS = dict(  # the result's type, then the arguments'
     register="ippzpp", unregister="ipt", export="ippp", text_free="vp", serve="ipsp", connect="ipstp",
     peer_open="ipszp", peer_update="ipsz", peer_find="ipspp", peer_map="ipiqq", peer_test="ip", peer_close="ip",
     transfer="ippzpp", prepare="ippzpp", post="ippp", prepared_free="ip", test="ip", wait="ipt", request_get_info="ipp",
-    request_free="ip", set_log="iipp",
+    request_free="ip", set_log="iipp", hold="ip", publish="ipp", peer_sync="ipqt",
 )  # fmt: skip
 
 
@@ -1131,6 +1131,24 @@ class Peer(_Owned):
         encoded = _text("text", text, nul=True)
         _run("nvlx_peer_update", self, encoded, len(encoded))
 
+    def sync(self, generation: int, timeout: float | None = None) -> None:
+        """Until what is known of the peer is as new as what its `Engine.publish` returned. Timeout, Stale."""
+        wanted, seconds = _integer("generation", generation), _seconds(timeout)
+        _interruptibly(lambda stop: self._sync(wanted, seconds, stop))
+
+    def _sync(self, generation: int, seconds: float, stop: Callable[[], bool]) -> None:
+        for nanoseconds in _slices(seconds, 0.1, 0.1):
+            try:
+                return _run("nvlx_peer_sync", self, generation, nanoseconds)
+            except Timeout as failure:
+                late = failure
+                if stop():
+                    break
+        try:
+            raise late
+        finally:
+            del late  # as in _run
+
     def test(self) -> None:
         """Raises what is wrong with a peer from `Engine.connect`: Stale, if it is gone."""
         _run("nvlx_peer_test", self)
@@ -1356,6 +1374,16 @@ class Engine(_Object):
             return ctypes.string_at(text, length.value).decode()
         finally:
             _library().nvlx_text_free(text)
+
+    def hold(self) -> None:
+        """From now on peers are told nothing of what is registered and closed here, until `publish` tells all at once."""
+        _run("nvlx_hold", self)
+
+    def publish(self) -> int:
+        """Tells peers what was held back. The generation that it returns is for `Peer.sync`."""
+        generation = _U64()
+        _run("nvlx_publish", self, ctypes.byref(generation))
+        return generation.value
 
     def peer_open(self, text: str) -> Peer:
         """A peer, from the text of its Engine.export()."""

@@ -401,6 +401,8 @@ static int unregister(struct nvlx_region *region, int64_t timeout_ns) {
     code = await_own(region, what, deadline);
     if (region->access)
         tell_untracked(engine);
+    if (!code && region->access && region->length && atomic_load(&engine->registration.held))
+        return nvlxi_fail(NVLX_ETIMEDOUT, "%s is withdrawn, but peers are not told before nvlx_publish", what);
     if (!code && region->access && region->length)
         code = nvlxi_revocations_wait(&engine->revocations, &withdrawn, deadline);
     if (code)

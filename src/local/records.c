@@ -111,11 +111,14 @@ int nvlxi_registration_records(struct nvlxi_registration *r, struct nvlxi_descri
     if (code)
         return code;
     pthread_mutex_lock(&r->mutex);
-    code = allocate_records(r, &made);
+    const bool held = atomic_load(&r->held);
+    code = held ? NVLX_EBUSY : allocate_records(r, &made);
     if (!code)
         fill_records(r, &made);
     made.identity.generation = r->generation;
     pthread_mutex_unlock(&r->mutex);
+    if (held)
+        return nvlxi_fail(code, "changes are held back: nvlx_publish tells them");
     if (code) {
         nvlxi_registration_records_free(&made);
         return nvlxi_fail(code, "no memory to export the regions");

@@ -38,9 +38,28 @@ void nvlxi_registration_listen(struct nvlxi_registration *registration, nvlxi_ch
 }
 
 void nvlxi_registration_tell(struct nvlxi_registration *registration) {
+    if (atomic_load(&registration->held))
+        return;
     nvlxi_change_function function = atomic_load(&registration->on_change);
     if (function)
         function(registration->on_change_context);
+}
+
+int nvlxi_registration_hold(struct nvlxi_registration *registration) {
+    pthread_mutex_lock(&registration->mutex);
+    const bool held = atomic_exchange(&registration->held, true);
+    pthread_mutex_unlock(&registration->mutex);
+    return held ? nvlxi_fail(NVLX_EBUSY, "changes are held back already: nvlx_publish tells them") : 0;
+}
+
+uint64_t nvlxi_registration_publish(struct nvlxi_registration *registration) {
+    pthread_mutex_lock(&registration->mutex);
+    const bool held = atomic_exchange(&registration->held, false);
+    const uint64_t generation = registration->generation;
+    pthread_mutex_unlock(&registration->mutex);
+    if (held)
+        nvlxi_registration_tell(registration);
+    return generation;
 }
 
 /* ---- The lookup table -------------------------------------------------------------------------------- */
@@ -236,8 +255,8 @@ static void withdraw(struct nvlxi_registration *r, struct nvlx_region *region) {
     tidy(r);
 }
 
-int nvlxi_registration_withdraw(struct nvlxi_registration *r, struct nvlx_region *region,
-                                nvlxi_user_function find_user, void *context) {
+int nvlxi_registration_withdraw(struct nvlxi_registration *r, struct nvlx_region *region, nvlxi_user_function find_user,
+                                void *context) {
     enum nvlxi_user user = NVLXI_NOBODY;
     pthread_mutex_lock(&r->mutex);
     const bool first = !region->withdrawn;

@@ -99,6 +99,7 @@ struct nvlxi_registration {
     struct nvlx_region *withdrawn; /* list: not freed yet */
     struct nvlxi_told told, limits;
     uint64_t generation, handles_exported;
+    atomic_bool held;                         /* changes are not told; set under the mutex */
     struct nvlxi_intervals ranges;            /* of regions: the lookup table */
     struct nvlxi_intervals extents;           /* of segments */
     struct nvlxi_segment **by_number;         /* those of `extents` */
@@ -137,12 +138,17 @@ void nvlxi_registration_renew(struct nvlxi_registration *registration);
  * descriptor. Once. */
 void nvlxi_registration_listen(struct nvlxi_registration *registration, nvlxi_change_function function, void *context);
 
+/* From now on nobody is told of changes, until they are told as one. NVLX_EBUSY: they are held back already. */
+int nvlxi_registration_hold(struct nvlxi_registration *registration);
+/* Tells what was held back, if anything. Returns the generation that has all changes made by now. */
+uint64_t nvlxi_registration_publish(struct nvlxi_registration *registration);
+
 /* The allocation of a segment that some region grants to peers: NVLX_ESTALE if there is none. */
 int nvlxi_registration_find(struct nvlxi_registration *registration, uint64_t base, uint64_t serial,
                             struct nvlxi_allocation *allocation);
 
-/* Records of all that peers may use, for encoding; free by nvlxi_registration_records_free. Identity and backend are
- * the caller's to fill, but for the generation. */
+/* Records of all that peers may use, for encoding; free by nvlxi_registration_records_free. NVLX_EBUSY: changes are
+ * held back. Identity and backend are the caller's to fill, but for the generation. */
 int nvlxi_registration_records(struct nvlxi_registration *registration, struct nvlxi_descriptor *descriptor);
 void nvlxi_registration_records_free(struct nvlxi_descriptor *descriptor);
 

@@ -115,15 +115,28 @@ static void note_failure(struct nvlxi_server *server, int code, uint64_t begin) 
 /* When the next text may be made: not too often, except while somebody waits for what it tells. */
 static uint64_t text_due(const struct nvlxi_server *server) {
     const uint64_t known = server->text && !server->failure ? server->text->generation : UINT64_MAX;
-    return nvlxi_revocations_wanted(server->revocations) > known ? 0 : server->text_due;
+    const bool wanted = nvlxi_revocations_wanted(server->revocations) > known;
+    return wanted && !atomic_load(&server->publisher->registration->held) ? 0 : server->text_due;
+}
+
+/* Changes that are held back are not told: looks again a little later. */
+static bool is_held(struct nvlxi_server *server, uint64_t begin) {
+    if (!atomic_load(&server->publisher->registration->held))
+        return false;
+    atomic_store(&server->outdated, true);
+    server->text_due = begin + TEXT_REST_NS;
+    return true;
 }
 
 /* Once for all subscribers. */
 static void refresh_text(struct nvlxi_server *server) {
     uint64_t begin = nvlxi_now_ns();
-    if (!server->subscribers || begin < text_due(server) || !atomic_exchange(&server->outdated, false))
+    if (!server->subscribers || begin < text_due(server) || !atomic_load(&server->outdated) || is_held(server, begin))
         return;
+    atomic_store(&server->outdated, false);
     int code = make_text(server, begin);
+    if (code && is_held(server, begin))
+        return;
     if (code) {
         note_failure(server, code, begin);
         server->text_due = begin + server->retry;

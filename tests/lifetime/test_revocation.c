@@ -263,6 +263,93 @@ static void engines_end_with_what_is_withdrawn(void) {
     child_end(&reader.child);
 }
 
+/* ---- Many changes as one ------------------------------------------------------------------------------- */
+
+#define NAMES 32
+
+/* Weights are replaced under the same names, again and again: who syncs with the word reads all of the new ones. */
+static void changes_are_seen_all_at_once(void) {
+    struct nvlx_region *regions[NAMES] = {NULL}, *old[NAMES];
+    struct nvlx_engine *client = make_engine(0);
+    char name[16];
+    uint64_t generation, found, length;
+    begin();
+    struct nvlx_peer *peer = connect_to(client, own_path());
+    for (size_t version = 0; version < 100; version++) {
+        memcpy(old, regions, sizeof old);
+        OK(nvlx_hold(owner));
+        REFUSED(nvlx_hold(owner), NVLX_EBUSY, "held back");
+        for (size_t i = 0; i < NAMES; i++) {
+            if (version)
+                REFUSED(nvlx_unregister(old[i], -1), NVLX_ETIMEDOUT, "nvlx_publish");
+            snprintf(name, sizeof name, "w%zu", i);
+            regions[i] = register_range(owner, memory + 512 * i + version % 2 * SIZE / 2, 512, name, NVLX_ACCESS_READ);
+        }
+        OK(nvlx_publish(owner, &generation));
+        OK(nvlx_peer_sync(peer, generation, PATIENCE));
+        for (size_t i = 0; i < NAMES; i++) {
+            snprintf(name, sizeof name, "w%zu", i);
+            OK(nvlx_peer_find(peer, name, &found, &length));
+            EQUAL((uintptr_t)(memory + 512 * i + version % 2 * SIZE / 2), found);
+            if (version)
+                OK(nvlx_unregister(old[i], PATIENCE));
+        }
+    }
+    REFUSED(nvlx_peer_sync(peer, generation + 1000, SHORT_NS), NVLX_ETIMEDOUT, "not yet");
+    OK(nvlx_publish(owner, NULL));
+    end();
+    REFUSED(nvlx_peer_sync(peer, generation + 1000, PATIENCE), NVLX_ESTALE, "gone");
+    OK(nvlx_engine_destroy(client));
+}
+
+static void *watch_names(void *argument) {
+    uint64_t address, length;
+    long *mixed = argument;
+    char first[16] = "a0", last[16] = "a63";
+    while (!*(volatile bool *)(mixed + 1)) {
+        int one = nvlx_peer_find((struct nvlx_peer *)mixed[2], first, &address, &length);
+        int other = nvlx_peer_find((struct nvlx_peer *)mixed[2], last, &address, &length);
+        mixed[0] += one == 0 && other != 0; /* the last is there as soon as the first is */
+    }
+    return NULL;
+}
+
+/* Nobody sees half of it, who follows or who connects meanwhile. */
+static void nobody_sees_half(void) {
+    struct nvlx_engine *client = make_engine(0), *late = make_engine(0);
+    struct nvlx_region *region;
+    struct nvlx_peer *peer, *other;
+    uint64_t address, length;
+    char name[16], *text;
+    pthread_t thread;
+    size_t bytes;
+    begin();
+    peer = connect_to(client, own_path());
+    long watched[3] = {0, 0, (long)(uintptr_t)peer};
+    EQUAL(0, pthread_create(&thread, NULL, watch_names, watched));
+    OK(nvlx_hold(owner));
+    for (size_t i = 0; i < 64; i++) {
+        snprintf(name, sizeof name, "a%zu", i);
+        region = register_range(owner, memory + i, 1, name, NVLX_ACCESS_READ);
+        usleep(500);
+    }
+    REFUSED(nvlx_peer_find(peer, "a0", &address, &length), NVLX_ENOENT, "a0");
+    REFUSED(nvlx_export(owner, &text, &bytes), NVLX_EBUSY, "held back");
+    OK(nvlx_connect(late, own_path(), PATIENCE, &other)); /* to the state before */
+    REFUSED(nvlx_peer_find(other, "a0", &address, &length), NVLX_ENOENT, "a0");
+    OK(nvlx_peer_test(peer));
+    OK(nvlx_publish(owner, NULL));
+    await_name(peer, "a63");
+    await_name(other, "a63");
+    watched[1] = 1;
+    EQUAL(0, pthread_join(thread, NULL));
+    EQUAL(0, watched[0]);
+    OK(nvlx_unregister(region, PATIENCE));
+    end();
+    OK(nvlx_engine_destroy(client));
+    OK(nvlx_engine_destroy(late));
+}
+
 /* ---- Death --------------------------------------------------------------------------------------------- */
 
 static void owner_process_role(int socket) {
@@ -308,6 +395,8 @@ int main(int argc, char **argv) {
         {"lists_of_an_older_generation_are_refused", lists_of_an_older_generation_are_refused},
         {"nobody_waits_for_nothing", nobody_waits_for_nothing},
         {"engines_end_with_what_is_withdrawn", engines_end_with_what_is_withdrawn},
+        {"changes_are_seen_all_at_once", changes_are_seen_all_at_once},
+        {"nobody_sees_half", nobody_sees_half},
         {"mappings_outlive_nobody", mappings_outlive_nobody},
         {NULL, NULL}};
     static const struct role roles[] = {

@@ -27,7 +27,8 @@ static int compare(const void *a, const void *b) {
 }
 
 static void put_range(uint64_t start, uint64_t length) {
-    sorted[count++] = (struct nvlxi_range){.start = start, .end = start + length, .access = (uint8_t)(1 + below(3)), .since = below(20)};
+    sorted[count++] = (struct nvlxi_range){
+        .start = start, .end = start + length, .access = (uint8_t)(1 + below(3)), .since = below(20)};
 }
 
 static void build(void) {
