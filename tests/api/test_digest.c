@@ -329,8 +329,8 @@ static void arguments_are_checked(void) {
     REFUSED(nvlx_digest(engine, memory, SIZE_MAX, &value), NVLX_ERANGE, words);
     snprintf(words, sizeof words, "%p", (void *)(memory + 8191));
     REFUSED(nvlx_digest(engine, memory + 8191, 2, &value), NVLX_ERANGE, words);
-    snprintf(words, sizeof words, "%p", (void *)words);
-    REFUSED(nvlx_digest(engine, words, 1, &value), NVLX_ERANGE, words);
+    snprintf(words, sizeof words, "%p", (void *)&value);
+    REFUSED(nvlx_digest(engine, &value, 1, &value), NVLX_ERANGE, words);
     EQUAL(5, value);
     EQUAL(digest_values[0].value, digest(engine, NULL, 0));
     EQUAL(digest_values[0].value, digest(engine, words, 0));
