@@ -95,7 +95,8 @@ static bool serve(struct nvlxi_closer *closer, struct nvlx_peer *peer, bool wait
 
 /* Under the mutex. */
 static void forget(struct nvlxi_closer *closer, struct nvlx_peer *peer) {
-    DL_DELETE2(closer->peers, peer, parting.prev, parting.next);
+    DL_DELETE2(closer->peers, peer, parting.prev, /* NOLINT(clang-analyzer-core.NullDereference): the list has it */
+               parting.next);
     peer->parting.listed = false;
 }
 

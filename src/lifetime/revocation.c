@@ -69,7 +69,6 @@ static bool await_news(struct nvlxi_revocations *revocations, uint64_t deadline)
 
 int nvlxi_revocations_wait(struct nvlxi_revocations *revocations, const struct nvlxi_withdrawn *withdrawn,
                            uint64_t deadline) {
-    const struct nvlxi_follower *holder;
     int code = 0;
     pthread_mutex_lock(&revocations->mutex);
     revocations->wanted = nvlxi_max(revocations->wanted, withdrawn->without);
@@ -78,9 +77,12 @@ int nvlxi_revocations_wait(struct nvlxi_revocations *revocations, const struct n
         revocations->ask(revocations->context);
         pthread_mutex_lock(&revocations->mutex);
     }
-    while (!code && (holder = find_holder(revocations, withdrawn)))
-        if (!await_news(revocations, deadline) && (holder = find_holder(revocations, withdrawn)))
+    while (!code && find_holder(revocations, withdrawn)) {
+        const bool in_time = await_news(revocations, deadline);
+        const struct nvlxi_follower *holder = find_holder(revocations, withdrawn);
+        if (!in_time && holder)
             code = tell_holder(holder, withdrawn);
+    }
     pthread_mutex_unlock(&revocations->mutex);
     return code;
 }

@@ -136,7 +136,7 @@ int nvlxi_giving_go_on(struct nvlxi_giving *giving, int socket, struct nvlxi_reg
     giving->denied = code;
     int reason = code ? 0 : most ? send_files(giving, socket, fds, count) : EMFILE;
     for (size_t i = 0; i < count; i++)
-        close(fds[i]);
+        close(fds[i]); /* NOLINT(clang-analyzer-core.CallAndMessage): try_to_export has set it */
     if (code || reason) {
         code = code ? 0 : judge(giving, reason, wanted);
     } else {

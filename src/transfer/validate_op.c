@@ -264,6 +264,7 @@ struct part {
 /* Whether both sides of an op are registered, and grant its direction. */
 static int validate_sides(const struct nvlxi_validation *v, size_t index) {
     const struct nvlx_op *op = &v->validated.ops[index];
+    /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): that there is a peer was validated */
     const struct nvlxi_intervals *local = v->local, *ranges = &op->peer->table->ranges;
     const uint64_t address = (uint64_t)(uintptr_t)op->local;
     const char *gone = nvlxi_peer_why_gone(op->peer);

@@ -295,8 +295,10 @@ static const char *long_text(char first, size_t plain) {
     static char text[400];
     memset(text, 'x', plain);
     text[0] = first;
-    for (size_t at = plain; at + 2 < sizeof text; at += 2)
-        memcpy(text + at, "\xc3\xa9", 2);
+    for (size_t at = plain; at + 2 < sizeof text; at += 2) {
+        text[at] = '\xc3';
+        text[at + 1] = '\xa9';
+    }
     return text;
 }
 

@@ -216,7 +216,7 @@ static void owners_keep_some_to_give(void) {
 }
 
 static void let_owner_open(bool may_open) {
-    char mark = may_open;
+    char mark = may_open ? 1 : 0;
     put(owner.socket, &mark, 1);
     await_child(&owner);
 }

@@ -109,9 +109,10 @@ bool children_have_threads(void) {
 /* Says so, and lets the signal end the process. */
 static void time_is_over(int signal) {
     static const char words[] = ": the watchdog's time is over\n";
-    ssize_t written = write(STDERR_FILENO, process, strlen(process));
-    written = write(STDERR_FILENO, words, sizeof words - 1);
-    (void)written;
+    if (write(STDERR_FILENO, process, strlen(process)) >= 0) {
+        ssize_t written = write(STDERR_FILENO, words, sizeof words - 1);
+        (void)written;
+    }
     raise(signal); /* SA_RESETHAND: as if there were no handler */
 }
 
