@@ -8,7 +8,7 @@
 #include "base/base.h"
 #include "base/error.h"
 #include "base/pause.h"
-#include "base/xxh64.h"
+#include "device/xxh64.h"
 
 #define ROUND_LEAVES 16384u /* 256 MiB: as much as keeps a GPU busy */
 #define ROUND_BYTES  ((uint64_t)ROUND_LEAVES * NVLXI_LEAF_BYTES)

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/xxh64.h"
+#include "device/xxh64.h"
 
 enum { SEED = 5, LEAVES_MAX = 1024, CANARY = 0xca };
 

@@ -1,7 +1,7 @@
 /* XXH64, against values that the xxHash library (0.8.1) has given. SPDX-License-Identifier: Apache-2.0 */
 #include "base/base.h"
-#include "base/xxh64.h"
 #include "cmocka_main.h"
+#include "device/xxh64.h"
 
 /* Of the first bytes of `byte`. */
 static const struct {

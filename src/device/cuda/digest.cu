@@ -6,7 +6,7 @@
 // to its last, but the loads do not wait for it: each thread has many of them on their way.
 #include "device/cuda/digest.h"
 
-#include "base/xxh64.h"
+#include "device/xxh64.h"
 
 namespace {
 

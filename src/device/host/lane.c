@@ -32,8 +32,8 @@
 
 #include "base/base.h"
 #include "base/error.h"
-#include "base/xxh64.h"
 #include "device/host/memory.h"
+#include "device/xxh64.h"
 
 struct point {
     atomic_uint holders;

@@ -1,5 +1,5 @@
 /* XXH64 on the host. SPDX-License-Identifier: Apache-2.0 */
-#include "base/xxh64.h"
+#include "device/xxh64.h"
 
 #include <string.h>
 

@@ -4,8 +4,8 @@
  *
  * It takes four lanes of words: word i goes to lane i % 4. What is left behind the last four words is added at the end.
  * The pieces in the first part are for kernels too. Words are little-endian, as all machines with CUDA are. */
-#ifndef NVLXI_BASE_XXH64_H
-#define NVLXI_BASE_XXH64_H
+#ifndef NVLXI_DEVICE_XXH64_H
+#define NVLXI_DEVICE_XXH64_H
 
 #include <stddef.h>
 #include <stdint.h>
