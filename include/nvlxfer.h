@@ -323,7 +323,8 @@ struct nvlx_op {
 struct nvlx_transfer_options {
     size_t size;
     uint32_t flags;     /* NVLX_NO_MAP: see Mapping ahead */
-    void *stream;       /* a CUDA stream (cudaStream_t): see Streams */
+    void *stream;       /* a CUDA stream (cudaStream_t): see Streams. NULL: no order. CUDA's stream 0 is NULL too:
+                           for that one give NVLX_STREAM_LEGACY */
     uint32_t mechanism; /* NVLX_MECHANISM_...: see Mechanisms */
     uint32_t max_sms;   /* see Budgets */
     int32_t priority;   /* see Streams */
