@@ -96,14 +96,6 @@ uint64_t nvlxi_revocations_wanted(struct nvlxi_revocations *revocations) {
 
 /* ---- The service thread -------------------------------------------------------------------------------- */
 
-bool nvlxi_follower_may_know(struct nvlxi_revocations *revocations, const struct nvlxi_follower *follower,
-                             uint64_t generation) {
-    pthread_mutex_lock(&revocations->mutex);
-    const bool may = follower->told || generation >= revocations->wanted;
-    pthread_mutex_unlock(&revocations->mutex);
-    return may;
-}
-
 void nvlxi_follower_tell(struct nvlxi_revocations *revocations, struct nvlxi_follower *follower, uint64_t generation) {
     pthread_mutex_lock(&revocations->mutex);
     if (!follower->told) {

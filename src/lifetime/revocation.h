@@ -12,15 +12,17 @@
  *
  * A follower is a peer that is connected, as the owner's server sees it:
  *
- *     NEW          knows nothing yet, and gets no descriptor older than what somebody waits for
+ *     NEW          knows nothing yet
  *     TOLD         a descriptor is on its way to it: of generation `told`
  *     RELEASED     says that nothing of it is in flight that began before generation `released`, and that it has closed
  *                  all mappings which that generation does not have
  *     (gone)       its connection has ended: by its death, by its close, or since it does not read. Nothing of it
  * counts any more, since its process has ended, or closes those mappings by itself
  *
- * Invariants: released <= told; a NEW follower that is told generation g has released g. `wanted` never falls; what is
- * wanted is asked for (AWAIT, protocol.h) of every follower that was told as much, one question at a time.
+ * Invariants: nobody is told a generation older than what is wanted, who knows an older one or none: whoever has waited
+ * for it would not know of that follower; released <= told; a NEW follower that is told generation g has released g.
+ * `wanted` never falls; what is wanted is asked for (AWAIT, protocol.h) of every follower that was told as much, one
+ * question at a time.
  *
  * `mutex` guards all. The service thread changes followers, threads in nvlx_unregister wait for them. */
 #ifndef NVLXI_LIFETIME_REVOCATION_H
@@ -65,14 +67,11 @@ struct nvlxi_withdrawn {
 int nvlxi_revocations_wait(struct nvlxi_revocations *revocations, const struct nvlxi_withdrawn *withdrawn,
                            uint64_t deadline);
 
-/* The newest generation that somebody waits for. */
+/* The newest generation that somebody waits for, or has: no older one may be told any more. */
 uint64_t nvlxi_revocations_wanted(struct nvlxi_revocations *revocations);
 
 /* ---- By the service thread ----------------------------------------------------------------------------- */
 
-/* Whether a follower may be told a generation: a new one not what others are asked to let go of. */
-bool nvlxi_follower_may_know(struct nvlxi_revocations *revocations, const struct nvlxi_follower *follower,
-                             uint64_t generation);
 /* A descriptor of this generation is about to be sent to it. */
 void nvlxi_follower_tell(struct nvlxi_revocations *revocations, struct nvlxi_follower *follower, uint64_t generation);
 /* Whether it is to be asked now for what it was told; marks it as asked. */

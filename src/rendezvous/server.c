@@ -209,8 +209,7 @@ static void begin_text(const struct nvlxi_server *server, struct connection *c, 
  * meanwhile: it would have to begin again, maybe for ever. */
 static bool wants_text(const struct nvlxi_server *server, const struct connection *c) {
     const struct text *text = server->text;
-    if (c->state != SUBSCRIBER || !text ||
-        (is_follower(c) && !nvlxi_follower_may_know(server->revocations, &c->follower, text->generation)))
+    if (c->state != SUBSCRIBER || !text || text->generation < nvlxi_revocations_wanted(server->revocations))
         return false;
     if (c->told)
         return c->generation != text->generation && nvlxi_now_ns() >= c->mapping;
