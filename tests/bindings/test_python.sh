@@ -19,7 +19,8 @@ python3 "$here/layout.py" "$root/include/nvlxfer.h" >"$work/layout.c"
 "$work/layout"
 
 # A library before the library, which hangs on demand and aborts where freed objects are used.
-"${CC:-cc}" -std=gnu11 -Wall -Wextra -Werror -shared -fPIC -pthread -I"$root/include" -o "$work/watch.so" "$here/watch.c" -Wl,--no-as-needed \
+"${CC:-cc}" -std=gnu11 -Wall -Wextra -Werror -shared -fPIC -pthread -I"$root/include" -o "$work/watch.so" \
+    "$root/tests/bindings/watch.c" -Wl,--no-as-needed \
     "$NVLX_LIBRARY" -Wl,-rpath,"$(dirname "$NVLX_LIBRARY")"
 export NVLX_WATCH=$work/watch.so
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Who asks for no backend and gets software GPUs is told so once, and why: with no driver, with one that does not load, is
 # too old or does not answer, and with a library that was built without CUDA.
-# Usage: tests/api/backend.sh BACKEND_PROGRAM FAKE_DRIVER ON|OFF (whether the library was built with CUDA)
+# Usage: tests/device/backend.sh BACKEND_PROGRAM FAKE_DRIVER ON|OFF (whether the library was built with CUDA)
 # SPDX-License-Identifier: Apache-2.0
 set -euo pipefail
 program=$1 driver=$2 with_cuda=$3
