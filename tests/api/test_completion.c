@@ -24,12 +24,8 @@ static void begin(uint32_t max_requests) {
     bench_register(&bench, SIZE / 2, whole);
 }
 
-static struct nvlx_op op(uint32_t opcode, int buffer, size_t local, size_t remote, size_t length) {
-    return make_op(opcode, bench.peer, bench.local[buffer] + local, bench.remote[buffer] + remote, length);
-}
-
 static struct nvlx_request *start_one(size_t local) {
-    struct nvlx_op one = op(NVLX_OP_READ, 0, local, 3 * local, 1000);
+    struct nvlx_op one = bench_op(&bench, NVLX_OP_READ, 0, local, 3 * local, 1000);
     bench_apply(&bench, &one, 1);
     return start(bench.engine, &one, 1);
 }
@@ -69,7 +65,7 @@ static void too_many_requests(void) {
     atomic_store(&faults.hold, true);
     for (size_t i = 0; i < 3; i++)
         requests[i] = start_one(2000 * i);
-    struct nvlx_op one = op(NVLX_OP_READ, 0, 10000, 0, 1000);
+    struct nvlx_op one = bench_op(&bench, NVLX_OP_READ, 0, 10000, 0, 1000);
     REFUSED(nvlx_transfer(bench.engine, &one, 1, NULL, &none), NVLX_EBUSY, "3 requests");
     EXPECT(!none);
     EQUAL(3, engine_info(bench.engine).requests);
@@ -83,7 +79,8 @@ static void too_many_requests(void) {
     /* requests that nobody asks about do not block for ever: their completion is noticed when room is needed */
     for (size_t i = 0; i < 3; i++)
         requests[i] = start_one(30000 + 2000 * i);
-    for (int tries = 0; (one = op(NVLX_OP_READ, 0, 10000, 0, 1000), nvlx_transfer(bench.engine, &one, 1, NULL, &none));
+    for (int tries = 0;
+         (one = bench_op(&bench, NVLX_OP_READ, 0, 10000, 0, 1000), nvlx_transfer(bench.engine, &one, 1, NULL, &none));
          tries++) {
         EXPECT(tries < 10000);
         usleep(1000);
@@ -164,7 +161,7 @@ static void many_ask_at_once(void) {
         struct watch watches[THREADS];
         struct nvlx_op ops[12];
         for (size_t i = 0; i < COUNT(ops); i++)
-            ops[i] = op(i % 2 ? NVLX_OP_READ : NVLX_OP_WRITE, i % 3 == 0, 40000 * i, 80000 * i, 39000);
+            ops[i] = bench_op(&bench, i % 2 ? NVLX_OP_READ : NVLX_OP_WRITE, i % 3 == 0, 40000 * i, 80000 * i, 39000);
         struct nvlx_request *request = start(bench.engine, ops, COUNT(ops));
         bench_apply(&bench, ops, COUNT(ops));
         for (int i = 0; i < THREADS; i++) {
@@ -203,12 +200,12 @@ static void busy_submitters_starve_nobody(void) {
     struct nvlx_op busy[2];
     begin(64);
     for (size_t i = 0; i < COUNT(threads); i++) {
-        busy[i] = op(NVLX_OP_READ, 1, i * SIZE / 4, 0, SIZE / 4);
+        busy[i] = bench_op(&bench, NVLX_OP_READ, 1, i * SIZE / 4, 0, SIZE / 4);
         EQUAL(0, pthread_create(&threads[i], NULL, keep_busy, &busy[i]));
     }
     double slowest = 0;
     for (size_t i = 0; i < 100; i++) {
-        struct nvlx_op one = op(NVLX_OP_READ, 0, 100 * i, 300 * i, 90);
+        struct nvlx_op one = bench_op(&bench, NVLX_OP_READ, 0, 100 * i, 300 * i, 90);
         double before = now_ms();
         finish(start(bench.engine, &one, 1));
         bench_apply(&bench, &one, 1);
@@ -229,7 +226,7 @@ static void what_is_in_flight_is_held(void) {
     begin(0);
     struct nvlx_region *inside = register_range(bench.engine, bench.local[0] + SIZE / 2, 1000, NULL, NVLX_ACCESS_NONE);
     atomic_store(&faults.hold, true);
-    struct nvlx_op one = op(NVLX_OP_READ, 0, 500, 0, 1000);
+    struct nvlx_op one = bench_op(&bench, NVLX_OP_READ, 0, 500, 0, 1000);
     struct nvlx_request *request = start(bench.engine, &one, 1);
     bench_apply(&bench, &one, 1);
     REFUSED(nvlx_unregister(whole[0], 0), NVLX_ETIMEDOUT, "in flight");
@@ -295,7 +292,7 @@ static uint64_t produce_and_send(struct stream *stream, bool in_order, uint8_t b
     stream_is_slow(stream);
     stream_copy(stream, bench.local[0], produced, LENGTH);
     OK(nvlxi_device_host.event_record(stream->lane, stream->end));
-    struct nvlx_op there = op(NVLX_OP_WRITE, 0, 0, 1000, LENGTH);
+    struct nvlx_op there = bench_op(&bench, NVLX_OP_WRITE, 0, 0, 1000, LENGTH);
     struct nvlx_request *request;
     OK(nvlx_transfer(bench.engine, &there, 1, &options, &request));
     int complete = nvlx_test(request);
@@ -338,7 +335,8 @@ static bool overtake(struct stream *stream) {
     options.stream = stream->lane;
     stream_is_slow(stream);
     OK(nvlxi_device_host.event_record(stream->lane, stream->end));
-    struct nvlx_op one = op(NVLX_OP_READ, 0, 0, 0, 1000), two = op(NVLX_OP_READ, 0, 5000, 9000, 1000);
+    struct nvlx_op one = bench_op(&bench, NVLX_OP_READ, 0, 0, 0, 1000),
+                   two = bench_op(&bench, NVLX_OP_READ, 0, 5000, 9000, 1000);
     OK(nvlx_transfer(bench.engine, &one, 1, &options, &held));
     OK(nvlx_transfer(bench.engine, &two, 1, NULL, &other));
     finish(other);
@@ -362,7 +360,7 @@ static void streams_hold_up_no_others(void) {
     open_stream(&stream);
     for (int tries = 0; !overtake(&stream); tries++) /* a busy machine may let the stream end first */
         EXPECT(tries < 20);
-    struct nvlx_op one = op(NVLX_OP_READ, 0, 0, 0, 1000);
+    struct nvlx_op one = bench_op(&bench, NVLX_OP_READ, 0, 0, 0, 1000);
     nvlx_transfer_options_init(&options);
     options.stream = (void *)(uintptr_t)0x1234;
     REFUSED(nvlx_transfer(bench.engine, &one, 1, &options, &none), NVLX_ENOTSUP, "0x1234");
@@ -392,7 +390,7 @@ static void expect_failed(struct nvlx_request *request, const char *words) {
 
 static void device_errors_are_told(void) {
     begin(0);
-    struct nvlx_op one = op(NVLX_OP_READ, 0, 0, 0, 1000);
+    struct nvlx_op one = bench_op(&bench, NVLX_OP_READ, 0, 0, 0, 1000);
     finish(start(bench.engine, &one, 1));
     atomic_store(&faults.copies, true);
     expect_failed(start(bench.engine, &one, 1), "broke on purpose");
@@ -401,7 +399,7 @@ static void device_errors_are_told(void) {
     expect_failed(start(bench.engine, &one, 1), "fallen off the bus");
     struct nvlx_op ops[8];
     for (size_t i = 0; i < COUNT(ops); i++)
-        ops[i] = op(i % 2 ? NVLX_OP_READ : NVLX_OP_WRITE, (int)(i / 4 % 2), 2000 * i, 4000 * i, 1000);
+        ops[i] = bench_op(&bench, i % 2 ? NVLX_OP_READ : NVLX_OP_WRITE, (int)(i / 4 % 2), 2000 * i, 4000 * i, 1000);
     expect_failed(start(bench.engine, ops, COUNT(ops)), "fallen off the bus");
     atomic_store(&faults.queries, false);
     bench_apply(&bench, &one, 1);
@@ -433,7 +431,7 @@ static void expect_refusals(struct nvlx_request *request, struct nvlx_prepared *
     struct nvlx_prepared *made_prepared;
     struct nvlx_engine_info info = {.size = sizeof info};
     struct nvlx_request_info request_info = {.size = sizeof request_info};
-    struct nvlx_op one = op(NVLX_OP_READ, 0, 0, 0, 1000);
+    struct nvlx_op one = bench_op(&bench, NVLX_OP_READ, 0, 0, 0, 1000);
     REFUSED(nvlx_alloc(bench.engine, 0, 100, NULL, &address), NVLX_EFORK, "forked child");
     REFUSED(nvlx_free(bench.engine, bench.local[0]), NVLX_EFORK, "forked child");
     REFUSED(nvlx_memcpy(bench.engine, bench.local[0], bench.local[1], 1), NVLX_EFORK, "forked child");
@@ -460,7 +458,7 @@ static void expect_refusals(struct nvlx_request *request, struct nvlx_prepared *
 static void forked_children_are_refused(void) {
     struct nvlx_prepared *prepared;
     begin(0);
-    struct nvlx_op one = op(NVLX_OP_READ, 0, 0, 0, 1000);
+    struct nvlx_op one = bench_op(&bench, NVLX_OP_READ, 0, 0, 0, 1000);
     OK(nvlx_prepare(bench.engine, &one, 1, NULL, &prepared));
     atomic_store(&faults.hold, true);
     struct nvlx_request *request = start(bench.engine, &one, 1);

@@ -11,24 +11,17 @@ static struct bench bench;
 
 static void begin(size_t list_memory) {
     struct nvlx_engine *engine;
+    struct nvlx_region *whole[2];
     struct nvlx_config config;
     fill_config(&config);
     config.list_memory = list_memory;
     OK(nvlx_engine_create(&config, &engine));
     bench_begin(&bench, engine, SIZE);
-    owner_register(&bench.owner, 0, 0, 0, SIZE, NVLX_ACCESS_READ_WRITE, "near");
-    owner_register(&bench.owner, 1, 1, 0, SIZE, NVLX_ACCESS_READ_WRITE, "far");
-    bench_open_peer(&bench);
-    for (int i = 0; i < 2; i++)
-        register_range(bench.engine, bench.local[i], SIZE, NULL, NVLX_ACCESS_NONE);
+    bench_register(&bench, SIZE, whole);
 }
 
 static void end(void) {
     bench_end(&bench);
-}
-
-static struct nvlx_op op(uint32_t opcode, int buffer, size_t local, size_t remote, size_t length) {
-    return make_op(opcode, bench.peer, bench.local[buffer] + local, bench.remote[buffer] + remote, length);
 }
 
 static int try_transfer(const struct nvlx_op *ops, size_t count, struct nvlx_request **request) {
@@ -45,12 +38,6 @@ static void expect_transfer(const struct nvlx_op *ops, size_t count) {
     OK(nvlx_request_free(request));
 }
 
-static struct nvlx_prepared *prepare(const struct nvlx_op *ops, size_t count) {
-    struct nvlx_prepared *prepared;
-    OK(nvlx_prepare(bench.engine, ops, count, NULL, &prepared));
-    return prepared;
-}
-
 /* The number of bytes that a refusal names. */
 static size_t told_bytes(size_t pieces) {
     size_t told_pieces, bytes;
@@ -63,8 +50,8 @@ static size_t told_bytes(size_t pieces) {
 static void begin_with_list(size_t memory, struct nvlx_op *ops, size_t count, bool both_ways) {
     begin(memory);
     for (size_t i = 0; i < count; i++)
-        ops[i] =
-            op(both_ways && i % 2 ? NVLX_OP_WRITE : NVLX_OP_READ, both_ways && i % 2, i % 3 * 20, 13 * (i % 5), 13);
+        ops[i] = bench_op(&bench, both_ways && i % 2 ? NVLX_OP_WRITE : NVLX_OP_READ, both_ways && i % 2, i % 3 * 20,
+                          13 * (i % 5), 13);
 }
 
 /* With as much list memory as the refusal says, the same list is accepted; with less it is not, where it goes one way.
@@ -86,7 +73,7 @@ static void the_whole_list_is_told(size_t count, bool both_ways, bool prepared) 
     end();
     begin_with_list(needed, ops, count, both_ways);
     if (prepared)
-        OK(nvlx_prepared_free(prepare(ops, count)));
+        OK(nvlx_prepared_free(bench_prepare(&bench, ops, count)));
     else
         expect_transfer(ops, count);
     end();
@@ -114,7 +101,7 @@ static void a_refusal_tells_what_others_have(void) {
     EXPECT(ops != NULL);
     begin_with_list((size_t)COUNT_OF_OPS * 24 + 12288, ops, COUNT_OF_OPS, false);
     expect_transfer(ops, COUNT_OF_OPS); /* what it leaves idle is nobody's */
-    struct nvlx_prepared *another, *prepared = prepare(ops, 2048);
+    struct nvlx_prepared *another, *prepared = bench_prepare(&bench, ops, 2048);
     REFUSED(try_transfer(ops, COUNT_OF_OPS, &none), NVLX_EBUSY, "of which other lists have 49152: wait for them");
     REFUSED(nvlx_prepare(bench.engine, ops, COUNT_OF_OPS, NULL, &another), NVLX_EBUSY,
             "of which other lists have 49152: wait for them");

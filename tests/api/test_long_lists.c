@@ -35,22 +35,6 @@ static void end(void) {
     bench_end(&bench);
 }
 
-static struct nvlx_op op(uint32_t opcode, int buffer, size_t local, size_t remote, size_t length) {
-    return make_op(opcode, bench.peer, bench.local[buffer] + local, bench.remote[buffer] + remote, length);
-}
-
-static struct nvlx_prepared *prepare(const struct nvlx_op *ops, size_t count) {
-    struct nvlx_prepared *prepared;
-    OK(nvlx_prepare(bench.engine, ops, count, NULL, &prepared));
-    return prepared;
-}
-
-static struct nvlx_request *post(struct nvlx_prepared *prepared) {
-    struct nvlx_request *request;
-    OK(nvlx_post(prepared, NULL, &request));
-    return request;
-}
-
 static void expect_carried(const struct nvlx_op *ops, uint32_t mechanism, uint32_t max_sms) {
     const bool kernel = mechanism != NVLX_MECHANISM_COPY_ENGINE;
     const uint32_t usual_sms = ops[0].opcode == NVLX_OP_READ ? 32 : 64;
@@ -62,7 +46,7 @@ static void expect_carried(const struct nvlx_op *ops, uint32_t mechanism, uint32
     OK(nvlx_prepare(bench.engine, ops, FRAGMENTS, &options, &prepared));
     for (int round = 0; round < 2; round++) {
         struct nvlx_request_info info = {.size = sizeof info};
-        struct nvlx_request *request = post(prepared);
+        struct nvlx_request *request = bench_post(prepared);
         OK(nvlx_wait(request, PATIENCE));
         OK(nvlx_request_get_info(request, &info));
         EQUAL(FRAGMENTS, info.ops);
@@ -84,7 +68,7 @@ static void long_lists(void) {
     EXPECT(ops != NULL);
     begin(0);
     for (size_t i = 0; i < FRAGMENTS; i++)
-        ops[i] = op(NVLX_OP_READ, 0, 40 * i, 13 * (FRAGMENTS - 1 - i), 13);
+        ops[i] = bench_op(&bench, NVLX_OP_READ, 0, 40 * i, 13 * (FRAGMENTS - 1 - i), 13);
     bench_apply(&bench, ops, FRAGMENTS);
     expect_carried(ops, NVLX_MECHANISM_AUTO, 0);
     bench_compare(&bench, "by what fits best");
@@ -141,13 +125,13 @@ static void lists_take_few_kernels(void) {
     EXPECT(ops != NULL);
     begin_with_pinned((size_t)(ALL + PIECES * PIECE) * 24);
     for (size_t i = 0; i < ALL; i++)
-        ops[i] = op(NVLX_OP_READ, 0, 40 * i, 13 * (ALL - 1 - i), 13);
+        ops[i] = bench_op(&bench, NVLX_OP_READ, 0, 40 * i, 13 * (ALL - 1 - i), 13);
     bench_apply(&bench, ops, ALL);
     atomic_store(&faults.kernels, 0);
     expect_transfer(ops, LONG, NVLX_MECHANISM_KERNEL);
     EQUAL(1, atomic_load(&faults.kernels));
     for (size_t i = 0; i < 2 * PIECES; i++)
-        pieces[i] = prepare(ops + i % PIECES * PIECE, PIECE);
+        pieces[i] = bench_prepare(&bench, ops + i % PIECES * PIECE, PIECE);
     for (size_t i = 0; i < 2 * PIECES; i += 2)
         OK(nvlx_prepared_free(pieces[i])); /* whose memory lies between that of the others */
     atomic_store(&faults.kernels, 0);
@@ -176,7 +160,7 @@ static void engines_take_a_lane_for_8_copies(void) {
     struct nvlx_op ops[90];
     begin(10);
     for (size_t i = 0; i < COUNT(ops); i++)
-        ops[i] = op(NVLX_OP_READ, 0, 40 * i, 13 * (COUNT(ops) - 1 - i), 13);
+        ops[i] = bench_op(&bench, NVLX_OP_READ, 0, 40 * i, 13 * (COUNT(ops) - 1 - i), 13);
     for (size_t i = 0; i < COUNT(cases); i++) {
         atomic_store(&faults.lane, NULL);
         atomic_store(&faults.lanes, 0);
@@ -214,7 +198,7 @@ static void little_memory_is_used_up(void) {
     EXPECT(ops != NULL);
     begin_with_pinned((size_t)NEEDED * 24);
     for (size_t i = 0; i < 2 * NEEDED; i++)
-        ops[i] = op(NVLX_OP_READ, 0, 40 * i, 13 * (2 * NEEDED - 1 - i), 13);
+        ops[i] = bench_op(&bench, NVLX_OP_READ, 0, 40 * i, 13 * (2 * NEEDED - 1 - i), 13);
     expect_transfer(ops, COUNT_OF_OPS, NVLX_MECHANISM_KERNEL);
     REFUSED(try_transfer(ops, 2 * NEEDED, NVLX_MECHANISM_KERNEL, &none), NVLX_EBUSY, "config.list_memory allows");
     expect_transfer(ops, COUNT_OF_OPS, NVLX_MECHANISM_AUTO);
@@ -231,17 +215,17 @@ static void pinned_memory_is_bounded(void) {
     EXPECT(ops != NULL);
     begin_with_pinned(PINNED);
     for (size_t i = 0; i < FRAGMENTS; i++)
-        ops[i] = op(NVLX_OP_READ, 0, 40 * i, 13 * (FRAGMENTS - 1 - i), 13);
+        ops[i] = bench_op(&bench, NVLX_OP_READ, 0, 40 * i, 13 * (FRAGMENTS - 1 - i), 13);
     bench_apply(&bench, ops, FRAGMENTS);
     for (int round = 0; round < 3; round++) {
         idle_memory_serves_all(ops);
-        struct nvlx_prepared *prepared = prepare(ops, FRAGMENTS);
+        struct nvlx_prepared *prepared = bench_prepare(&bench, ops, FRAGMENTS);
         REFUSED(nvlx_prepare(bench.engine, ops, FRAGMENTS, NULL, &no_list), NVLX_EBUSY, "config.list_memory");
         REFUSED(try_transfer(ops, FRAGMENTS, NVLX_MECHANISM_KERNEL, &none), NVLX_EBUSY, "config.list_memory");
         EXPECT(!no_list);
         expect_transfer(ops, FEW, NVLX_MECHANISM_KERNEL);
         expect_transfer(ops, FRAGMENTS, NVLX_MECHANISM_COPY_ENGINE); /* which needs none */
-        finish(post(prepared));
+        finish(bench_post(prepared));
         bench_compare(&bench, "where pinned memory is short");
         OK(nvlx_prepared_free(prepared));
     }

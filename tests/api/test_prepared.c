@@ -34,27 +34,11 @@ static void end(void) {
     close_stream(&stream);
 }
 
-static struct nvlx_op op(uint32_t opcode, int buffer, size_t local, size_t remote, size_t length) {
-    return make_op(opcode, bench.peer, bench.local[buffer] + local, bench.remote[buffer] + remote, length);
-}
-
 /* Both directions, both GPUs, all ways of a plan. */
 static void fill_ops(struct nvlx_op ops[OPS]) {
     for (size_t i = 0; i < OPS; i++)
-        ops[i] = op(i % 2 ? NVLX_OP_READ : NVLX_OP_WRITE, i / 2 % 2 == 1, 100000 * i + i % 5, 100000 * i + 7,
-                    i % 8 < 2 ? 90000 : 10 * i);
-}
-
-static struct nvlx_prepared *prepare(const struct nvlx_op *ops, size_t count) {
-    struct nvlx_prepared *prepared;
-    OK(nvlx_prepare(bench.engine, ops, count, NULL, &prepared));
-    return prepared;
-}
-
-static struct nvlx_request *post(struct nvlx_prepared *prepared) {
-    struct nvlx_request *request;
-    OK(nvlx_post(prepared, NULL, &request));
-    return request;
+        ops[i] = bench_op(&bench, i % 2 ? NVLX_OP_READ : NVLX_OP_WRITE, i / 2 % 2 == 1, 100000 * i + i % 5,
+                          100000 * i + 7, i % 8 < 2 ? 90000 : 10 * i);
 }
 
 /* One that may be in flight at the same time as others of the list: the stream orders what they write. */
@@ -74,13 +58,13 @@ static void posts_move_what_is_there_now(void) {
     begin(0);
     fill_ops(ops);
     memcpy(given, ops, sizeof ops);
-    struct nvlx_prepared *prepared = prepare(given, OPS);
+    struct nvlx_prepared *prepared = bench_prepare(&bench, given, OPS);
     memset(given, 0xff, sizeof given); /* consumed before the call returned */
     bench_compare(&bench, "prepared, not posted");
     EQUAL(0, engine_info(bench.engine).requests);
     EQUAL(2, engine_info(bench.engine).mappings);
     for (uint32_t round = 0; round < 5; round++) {
-        finish(post(prepared));
+        finish(bench_post(prepared));
         bench_apply(&bench, ops, OPS);
         bench_compare(&bench, "posted");
         bench_fill_remote(&bench, round % 2, 20 + round);
@@ -94,7 +78,7 @@ static void posted_twice_at_once(void) {
     struct nvlx_op ops[OPS];
     begin(0);
     fill_ops(ops);
-    struct nvlx_prepared *prepared = prepare(ops, OPS), *other = prepare(ops + 1, 1);
+    struct nvlx_prepared *prepared = bench_prepare(&bench, ops, OPS), *other = bench_prepare(&bench, ops + 1, 1);
     atomic_store(&faults.hold, true);
     struct nvlx_request *first = post_in_order(prepared), *second = post_in_order(prepared);
     struct nvlx_request *third = post_in_order(other);
@@ -130,7 +114,7 @@ static void posted_by_many_threads(void) {
     struct nvlx_op ops[OPS];
     begin(0);
     fill_ops(ops);
-    struct nvlx_prepared *prepared = prepare(ops, OPS);
+    struct nvlx_prepared *prepared = bench_prepare(&bench, ops, OPS);
     for (size_t i = 0; i < THREADS; i++)
         EQUAL(0, pthread_create(&threads[i], NULL, post_often, prepared));
     for (size_t i = 0; i < THREADS; i++)
@@ -144,10 +128,11 @@ static void posted_by_many_threads(void) {
 static void nothing_to_post(void) {
     struct nvlx_request_info info = {.size = sizeof info};
     begin(0);
-    struct nvlx_op ops[2] = {op(NVLX_OP_READ, 0, 0, 0, 0), make_op(NVLX_OP_WRITE, bench.peer, NULL, UINT64_MAX, 0)};
-    struct nvlx_prepared *lists[2] = {prepare(NULL, 0), prepare(ops, 2)};
+    struct nvlx_op ops[2] = {bench_op(&bench, NVLX_OP_READ, 0, 0, 0, 0),
+                             make_op(NVLX_OP_WRITE, bench.peer, NULL, UINT64_MAX, 0)};
+    struct nvlx_prepared *lists[2] = {bench_prepare(&bench, NULL, 0), bench_prepare(&bench, ops, 2)};
     for (size_t i = 0; i < 2; i++) {
-        struct nvlx_request *request = post(lists[i]);
+        struct nvlx_request *request = bench_post(lists[i]);
         OK(nvlx_test(request));
         OK(nvlx_request_get_info(request, &info));
         EQUAL(0, info.bytes);
@@ -168,8 +153,8 @@ static void what_is_prepared_is_held(void) {
     begin(0);
     struct nvlx_region *inside = register_range(bench.engine, bench.local[0] + 500, 1000, NULL, NVLX_ACCESS_NONE);
     struct nvlx_region *beside = register_range(bench.engine, bench.local[0] + 5000, 1000, NULL, NVLX_ACCESS_NONE);
-    struct nvlx_op one = op(NVLX_OP_READ, 0, 1000, 0, 100);
-    struct nvlx_prepared *prepared = prepare(&one, 1), *again = prepare(&one, 1);
+    struct nvlx_op one = bench_op(&bench, NVLX_OP_READ, 0, 1000, 0, 100);
+    struct nvlx_prepared *prepared = bench_prepare(&bench, &one, 1), *again = bench_prepare(&bench, &one, 1);
     for (int round = 0; round < 2; round++) { /* before any post, and after one */
         REFUSED(nvlx_unregister(whole[0], 0), NVLX_EBUSY, "a prepared list uses the region at");
         REFUSED(nvlx_unregister(whole[0], 0), NVLX_EBUSY, "bytes: free the list first");
@@ -200,11 +185,12 @@ static void withdrawn_segments(void) {
     struct nvlx_request *none = NULL;
     struct nvlx_prepared *no_list = NULL;
     begin(0);
-    struct nvlx_op ops[3] = {op(NVLX_OP_READ, 0, 0, 0, 1000), op(NVLX_OP_READ, 1, 0, 0, 1000),
-                             op(NVLX_OP_READ, 1, 2000, 0, 1000)};
-    struct nvlx_prepared *both = prepare(ops, 2), *far = prepare(ops + 2, 1);
+    struct nvlx_op ops[3] = {bench_op(&bench, NVLX_OP_READ, 0, 0, 0, 1000),
+                             bench_op(&bench, NVLX_OP_READ, 1, 0, 0, 1000),
+                             bench_op(&bench, NVLX_OP_READ, 1, 2000, 0, 1000)};
+    struct nvlx_prepared *both = bench_prepare(&bench, ops, 2), *far = bench_prepare(&bench, ops + 2, 1);
     atomic_store(&faults.hold, true);
-    struct nvlx_request *in_flight = post(both);
+    struct nvlx_request *in_flight = bench_post(both);
     OK(owner_unregister(&bench.owner, 0));
     bench_open_peer(&bench);
     REFUSED(nvlx_post(both, NULL, &none), NVLX_ESTALE, "withdrawn");
@@ -212,7 +198,7 @@ static void withdrawn_segments(void) {
     EQUAL(1, engine_info(bench.engine).requests);
     atomic_store(&faults.hold, false);
     EQUAL(0, atomic_load(&faults.unmaps));
-    finish(post(far));
+    finish(bench_post(far));
     finish(in_flight);
     expect_mappings(bench.engine, 1); /* what a list names does not keep what the peer has withdrawn */
     EQUAL(1, atomic_load(&faults.unmaps));
@@ -227,8 +213,8 @@ static void withdrawn_segments(void) {
     owner_register(&bench.owner, 2, 0, 0, 10, NVLX_ACCESS_READ, "more");
     bench_open_peer(&bench);
     EQUAL(1, atomic_load(&faults.unmaps));
-    both = prepare(ops, 2); /* again */
-    finish(post(both));
+    both = bench_prepare(&bench, ops, 2); /* again */
+    finish(bench_post(both));
     bench_compare(&bench, "prepared again");
     OK(nvlx_prepared_free(both));
     OK(nvlx_prepared_free(far));
@@ -240,7 +226,7 @@ static void freeing_waits_for_posts(void) {
     struct nvlx_op ops[OPS];
     begin(0);
     fill_ops(ops);
-    struct nvlx_prepared *prepared = prepare(ops, OPS);
+    struct nvlx_prepared *prepared = bench_prepare(&bench, ops, OPS);
     atomic_store(&faults.hold, true);
     struct nvlx_request *requests[3];
     for (size_t i = 0; i < COUNT(requests); i++)
@@ -256,9 +242,9 @@ static void freeing_waits_for_posts(void) {
     }
     bench_apply(&bench, ops, OPS);
     bench_compare(&bench, "freed with posts in flight");
-    prepared = prepare(ops, OPS); /* left to the engine, with a post in flight */
+    prepared = bench_prepare(&bench, ops, OPS); /* left to the engine, with a post in flight */
     atomic_store(&faults.hold, true);
-    post(prepared);
+    bench_post(prepared);
     EQUAL(0, pthread_create(&thread, NULL, release_later, NULL));
     since = now_ms();
     end();
@@ -301,10 +287,10 @@ static void streams_keep_the_order(void) {
     struct nvlx_op there[PARTS], back[PARTS];
     begin(0);
     for (size_t i = 0; i < PARTS; i++) { /* not adjacent: backwards on one side */
-        there[i] = op(NVLX_OP_WRITE, 0, 3000 * i, 3000 * (PARTS - 1 - i), 3000);
-        back[i] = op(NVLX_OP_READ, 0, 300000 + 3000 * i, 3000 * (PARTS - 1 - i), 3000);
+        there[i] = bench_op(&bench, NVLX_OP_WRITE, 0, 3000 * i, 3000 * (PARTS - 1 - i), 3000);
+        back[i] = bench_op(&bench, NVLX_OP_READ, 0, 300000 + 3000 * i, 3000 * (PARTS - 1 - i), 3000);
     }
-    struct nvlx_prepared *lists[2] = {prepare(there, PARTS), prepare(back, PARTS)};
+    struct nvlx_prepared *lists[2] = {bench_prepare(&bench, there, PARTS), bench_prepare(&bench, back, PARTS)};
     for (uint8_t round = 1; round <= 8; round++)
         EQUAL(0, produce_and_post(lists[0], lists[1], true, round));
     uint64_t stale = 0;
@@ -331,7 +317,7 @@ static void options_that_are_refused(void) {
     struct nvlx_request *request;
     struct nvlx_transfer_options options;
     begin(0);
-    struct nvlx_op one = op(NVLX_OP_READ, 0, 0, 0, 1000);
+    struct nvlx_op one = bench_op(&bench, NVLX_OP_READ, 0, 0, 0, 1000);
     nvlx_transfer_options_init(&options);
     options.stream = NVLX_STREAM_LEGACY;
     REFUSED(nvlx_prepare(bench.engine, &one, 1, &options, &none), NVLX_EINVAL, "nvlx_post");
@@ -346,7 +332,7 @@ static void options_that_are_refused(void) {
     REFUSED(nvlx_prepare(bench.engine, &one, 1, NULL, NULL), NVLX_EINVAL, "prepared is NULL");
     REFUSED(nvlx_prepare(NULL, &one, 1, NULL, &none), NVLX_EINVAL, "engine is NULL");
     EXPECT(!none);
-    struct nvlx_prepared *prepared = prepare(&one, 1);
+    struct nvlx_prepared *prepared = bench_prepare(&bench, &one, 1);
     for (size_t i = 0; i < COUNT(fields); i++) {
         options = fields[i];
         options.size = sizeof options;
@@ -358,7 +344,7 @@ static void options_that_are_refused(void) {
     REFUSED(nvlx_post(prepared, NULL, NULL), NVLX_EINVAL, "request is NULL");
     REFUSED(nvlx_post(NULL, NULL, &request), NVLX_EINVAL, "prepared is NULL");
     bench_compare(&bench, "refused");
-    finish(post(prepared));
+    finish(bench_post(prepared));
     bench_apply(&bench, &one, 1);
     bench_compare(&bench, "posted after all");
     OK(nvlx_prepared_free(prepared)); /* no refused post is waited for */
@@ -377,7 +363,7 @@ static void lists_that_are_refused(void) {
     ops[30].local = bench.local[0] + SIZE;
     REFUSED(nvlx_prepare(bench.engine, ops, OPS, NULL, &none), NVLX_ERANGE, "op 30: local");
     EXPECT(!none);
-    struct nvlx_prepared *prepared = prepare(ops, 30);
+    struct nvlx_prepared *prepared = bench_prepare(&bench, ops, 30);
     atomic_store(&faults.hold, true);
     struct nvlx_request *requests[2] = {post_in_order(prepared), post_in_order(prepared)}, *refused = NULL;
     REFUSED(nvlx_post(prepared, NULL, &refused), NVLX_EBUSY, "2 requests");
@@ -397,15 +383,15 @@ static void lists_that_are_refused(void) {
 /* What the device says is told by the request; the list can be posted again. */
 static void device_errors(void) {
     begin(0);
-    struct nvlx_op one = op(NVLX_OP_READ, 0, 0, 0, 1000);
-    struct nvlx_prepared *prepared = prepare(&one, 1);
+    struct nvlx_op one = bench_op(&bench, NVLX_OP_READ, 0, 0, 0, 1000);
+    struct nvlx_prepared *prepared = bench_prepare(&bench, &one, 1);
     atomic_store(&faults.copies, true);
-    struct nvlx_request *request = post(prepared);
+    struct nvlx_request *request = bench_post(prepared);
     REFUSED(nvlx_wait(request, PATIENCE), NVLX_EDEVICE, "broke on purpose");
     REFUSED(nvlx_request_free(request), NVLX_EDEVICE, "broke on purpose");
     atomic_store(&faults.copies, false);
     bench_compare(&bench, "nothing was moved");
-    finish(post(prepared));
+    finish(bench_post(prepared));
     bench_apply(&bench, &one, 1);
     bench_compare(&bench, "posted again");
     OK(nvlx_prepared_free(prepared));

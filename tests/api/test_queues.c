@@ -22,13 +22,9 @@ static void begin(void) {
     bench_register(&bench, SIZE, whole);
 }
 
-static struct nvlx_op op(uint32_t opcode, int buffer, size_t local, size_t remote, size_t length) {
-    return make_op(opcode, bench.peer, bench.local[buffer] + local, bench.remote[buffer] + remote, length);
-}
-
 /* The n-th of many, which do not touch each other. */
 static struct nvlx_op small(size_t n) {
-    return op(NVLX_OP_READ, 0, 128 * (n % 8000), 128 * (8000 - n % 8000), 100);
+    return bench_op(&bench, NVLX_OP_READ, 0, 128 * (n % 8000), 128 * (8000 - n % 8000), 100);
 }
 
 static struct nvlx_transfer_options behind(const struct stream *stream) {
@@ -165,11 +161,11 @@ enum { LIGHT = 40, HEAVY = 200, LENGTH = 4000, HEAVY_LENGTH = SIZE / 4 };
 /* Reads into the lower half and writes from the upper one, of both GPUs; those of one direction take a while. */
 static void fill_legs(struct nvlx_op *ops, bool slow_reads) {
     for (size_t i = 0; i < LIGHT; i++)
-        ops[i] = op(i % 2 ? NVLX_OP_READ : NVLX_OP_WRITE, i / 2 % 2 == 1, (i % 2 ? 0 : SIZE / 2) + 5000 * i,
-                    (i % 2 ? 0 : SIZE / 2) + 5000 * (LIGHT - 1 - i), LENGTH);
+        ops[i] = bench_op(&bench, i % 2 ? NVLX_OP_READ : NVLX_OP_WRITE, i / 2 % 2 == 1,
+                          (i % 2 ? 0 : SIZE / 2) + 5000 * i, (i % 2 ? 0 : SIZE / 2) + 5000 * (LIGHT - 1 - i), LENGTH);
     for (size_t i = LIGHT; i < LIGHT + HEAVY; i++)
-        ops[i] = op(slow_reads ? NVLX_OP_READ : NVLX_OP_WRITE, 0, slow_reads ? SIZE / 4 : SIZE / 4 * 3,
-                    slow_reads ? SIZE / 4 : SIZE / 4 * 3, HEAVY_LENGTH);
+        ops[i] = bench_op(&bench, slow_reads ? NVLX_OP_READ : NVLX_OP_WRITE, 0, slow_reads ? SIZE / 4 : SIZE / 4 * 3,
+                          slow_reads ? SIZE / 4 : SIZE / 4 * 3, HEAVY_LENGTH);
 }
 
 /* Legs in both directions and on two GPUs end as one in the stream. */
@@ -278,7 +274,7 @@ static void long_lists(void) {
     bench_apply(&bench, ops, LONG);
     bench_compare(&bench, "a long list behind a stream that has nothing to do");
     for (size_t i = 0; i < LONG; i++) /* long and badly aligned: for the engines; into each other, in two places */
-        ops[i] = op(NVLX_OP_WRITE, 0, 0, i % 2 ? 400001 : 600001, BADLY_ALIGNED);
+        ops[i] = bench_op(&bench, NVLX_OP_WRITE, 0, 0, i % 2 ? 400001 : 600001, BADLY_ALIGNED);
     stream_stands_still(&stream);
     options.mechanism = NVLX_MECHANISM_AUTO;
     OK(try_list(ops, LONG, &options, &request));
@@ -302,7 +298,7 @@ static void kernels_wait_rather_than_engines(void) {
     begin();
     open_stream(&stream);
     for (int unlike = 0; unlike < 2; unlike++) {
-        const struct nvlx_op one = op(NVLX_OP_READ, 0, 0, unlike, 66000);
+        const struct nvlx_op one = bench_op(&bench, NVLX_OP_READ, 0, 0, unlike, 66000);
         struct nvlx_transfer_options options = behind(&stream);
         struct nvlx_request_info info = {.size = sizeof info};
         stream_stands_still(&stream);

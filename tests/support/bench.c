@@ -49,6 +49,23 @@ void bench_fill_remote(struct bench *bench, uint32_t buffer, uint32_t seed) {
         bench->model_remote[buffer][i] = seed_byte(seed, i);
 }
 
+struct nvlx_op bench_op(const struct bench *bench, uint32_t opcode, int buffer, size_t local, size_t remote,
+                        size_t length) {
+    return make_op(opcode, bench->peer, bench->local[buffer] + local, bench->remote[buffer] + remote, length);
+}
+
+struct nvlx_prepared *bench_prepare(struct bench *bench, const struct nvlx_op *ops, size_t count) {
+    struct nvlx_prepared *prepared;
+    OK(nvlx_prepare(bench->engine, ops, count, NULL, &prepared));
+    return prepared;
+}
+
+struct nvlx_request *bench_post(struct nvlx_prepared *prepared) {
+    struct nvlx_request *request;
+    OK(nvlx_post(prepared, NULL, &request));
+    return request;
+}
+
 /* Where an address of one of the two buffers is in the model. */
 static uint8_t *in_model(const struct bench *bench, const uint64_t base[2], uint8_t *const model[2], uint64_t address) {
     for (int i = 0; i < 2; i++)

@@ -22,6 +22,13 @@ void bench_open_peer(struct bench *bench);
 void bench_register(struct bench *bench, size_t length, struct nvlx_region *mine[2]);
 /* Fills a buffer of the owner's, and of the model. */
 void bench_fill_remote(struct bench *bench, uint32_t buffer, uint32_t seed);
+/* A copy between one of the two buffers here and the owner's on the same GPU, from offsets in bytes. */
+struct nvlx_op bench_op(const struct bench *bench, uint32_t opcode, int buffer, size_t local, size_t remote,
+                        size_t length);
+/* Prepared without options. */
+struct nvlx_prepared *bench_prepare(struct bench *bench, const struct nvlx_op *ops, size_t count);
+/* Posted without options. */
+struct nvlx_request *bench_post(struct nvlx_prepared *prepared);
 /* Does to the model what the ops are to do. */
 void bench_apply(struct bench *bench, const struct nvlx_op *ops, size_t count);
 /* Compares every byte, here and there. */
