@@ -17,6 +17,7 @@
 #include "base/error.h"
 #include "base/identity.h"
 #include "base/log.h"
+#include "base/thread.h"
 
 #define LIST_MEMORY (256u << 20) /* bytes; where config.list_memory is 0 */
 
@@ -365,7 +366,7 @@ int nvlx_register(struct nvlx_engine *engine, const void *address, size_t length
 /* Waits for own transfers that use a region which is withdrawn. */
 static int await_own(const struct nvlx_region *region, const char *what, uint64_t deadline) {
     struct nvlxi_transfers *transfers = &region->engine->transfers;
-    for (uint64_t since = nvlxi_now_ns();; nvlxi_transfers_pause(since)) {
+    for (uint64_t since = nvlxi_now_ns();; nvlxi_pause(since)) {
         nvlxi_transfers_progress(transfers); /* one may be done, and nobody have asked */
         if (!region->length || region->stale ||
             nvlxi_transfers_user(transfers, region->address, region->length) != NVLXI_A_TRANSFER)
@@ -550,7 +551,7 @@ static int close_peer(struct nvlx_peer *peer) {
     struct nvlx_engine *engine = peer->engine;
     if (nvlxi_prepared_names(&engine->transfers, peer))
         return nvlxi_fail(NVLX_EBUSY, "a prepared list names the peer: free it first");
-    for (uint64_t since = nvlxi_now_ns();; nvlxi_transfers_pause(since)) {
+    for (uint64_t since = nvlxi_now_ns();; nvlxi_pause(since)) {
         nvlxi_transfers_progress(&engine->transfers);
         if (!atomic_load(&peer->pins))
             break;

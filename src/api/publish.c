@@ -3,7 +3,7 @@
 #include <inttypes.h>
 
 #include "api/engine.h"
-#include "base/pause.h"
+#include "base/thread.h"
 
 static int hold(struct nvlx_engine *engine) {
     int code = nvlxi_engine_check(engine);

@@ -2,30 +2,25 @@
 #define _GNU_SOURCE
 #include "lifetime/closer.h"
 
-#include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <time.h>
 #include <utlist.h>
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/thread.h"
 
 #define NAP_NS     100000u  /* between two looks at what is in flight, at first; */
 #define NAP_MAX_NS 1000000u /* then longer, up to this */
 #define SAY_NS     1000000u /* who asks is told after this that something is held */
 
 void nvlxi_closer_init(struct nvlxi_closer *closer, struct nvlxi_transfers *transfers) {
-    pthread_condattr_t monotonic;
     closer->transfers = transfers;
     for (int i = 0; i < 2; i++)
         closer->threads[i] = (struct nvlxi_closer_thread){.closer = closer, .waits = i == 1};
     pthread_mutex_init(&closer->mutex, NULL);
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&closer->news, &monotonic);
+    nvlxi_cond_init(&closer->news);
     pthread_cond_init(&closer->idle, NULL);
-    pthread_condattr_destroy(&monotonic);
 }
 
 void nvlxi_closer_stop(struct nvlxi_closer *closer) {
@@ -132,13 +127,6 @@ static bool has_work(const struct nvlxi_closer_thread *thread) {
     return false;
 }
 
-/* Under the mutex. */
-static void nap(struct nvlxi_closer *closer, uint64_t ns) {
-    const uint64_t until = nvlxi_now_ns() + ns;
-    const struct timespec at = {.tv_sec = (time_t)(until / 1000000000), .tv_nsec = (long)(until % 1000000000)};
-    pthread_cond_timedwait(&closer->news, &closer->mutex, &at);
-}
-
 static void *run(void *argument) {
     struct nvlxi_closer_thread *thread = argument;
     struct nvlxi_closer *closer = thread->closer;
@@ -150,7 +138,7 @@ static void *run(void *argument) {
         if (closer->stop)
             break;
         if (has_work(thread)) {
-            nap(closer, nap_ns);
+            nvlxi_cond_wait(&closer->news, &closer->mutex, nvlxi_now_ns() + nap_ns);
             nap_ns = nvlxi_min(nap_ns * 2, NAP_MAX_NS);
         } else {
             pthread_cond_wait(&closer->news, &closer->mutex);
@@ -161,15 +149,11 @@ static void *run(void *argument) {
     return NULL;
 }
 
-/* All signals are for the program's own threads. Under the mutex. */
+/* Under the mutex. */
 static void start(struct nvlxi_closer_thread *thread) {
-    sigset_t all, before;
     if (thread->started || thread->closer->stop)
         return;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    const int failed = pthread_create(&thread->thread, NULL, run, thread);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    const int failed = nvlxi_thread_start(&thread->thread, run, thread);
     thread->started = !failed;
     if (failed)
         nvlxi_log(NVLX_LOG_ERROR, "cannot start a thread that closes what peers have withdrawn: %s", strerror(failed));

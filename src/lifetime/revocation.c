@@ -3,20 +3,16 @@
 
 #include <inttypes.h>
 #include <stdio.h>
-#include <time.h>
 #include <utlist.h>
 
 #include "base/base.h"
 #include "base/error.h"
+#include "base/thread.h"
 
 void nvlxi_revocations_init(struct nvlxi_revocations *revocations) {
-    pthread_condattr_t monotonic;
     *revocations = (struct nvlxi_revocations){.followers = NULL};
     pthread_mutex_init(&revocations->mutex, NULL);
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&revocations->news, &monotonic);
-    pthread_condattr_destroy(&monotonic);
+    nvlxi_cond_init(&revocations->news);
 }
 
 void nvlxi_revocations_free(struct nvlxi_revocations *revocations) {
@@ -59,14 +55,6 @@ static int tell_holder(const struct nvlxi_follower *holder, const struct nvlxi_w
                       (int)holder->pid, holds, ms);
 }
 
-/* Under the mutex; false when the deadline is over. */
-static bool await_news(struct nvlxi_revocations *revocations, uint64_t deadline) {
-    const struct timespec at = {.tv_sec = (time_t)(deadline / 1000000000), .tv_nsec = (long)(deadline % 1000000000)};
-    if (deadline == UINT64_MAX)
-        return pthread_cond_wait(&revocations->news, &revocations->mutex) == 0;
-    return pthread_cond_timedwait(&revocations->news, &revocations->mutex, &at) == 0;
-}
-
 int nvlxi_revocations_wait(struct nvlxi_revocations *revocations, const struct nvlxi_withdrawn *withdrawn,
                            uint64_t deadline) {
     int code = 0;
@@ -78,7 +66,7 @@ int nvlxi_revocations_wait(struct nvlxi_revocations *revocations, const struct n
         pthread_mutex_lock(&revocations->mutex);
     }
     while (!code && find_holder(revocations, withdrawn)) {
-        const bool in_time = await_news(revocations, deadline);
+        const bool in_time = nvlxi_cond_wait(&revocations->news, &revocations->mutex, deadline);
         const struct nvlxi_follower *holder = find_holder(revocations, withdrawn);
         if (!in_time && holder)
             code = tell_holder(holder, withdrawn);

@@ -7,7 +7,7 @@
 
 #include "base/base.h"
 #include "base/error.h"
-#include "base/pause.h"
+#include "base/thread.h"
 #include "device/xxh64.h"
 
 #define ROUND_LEAVES 16384u /* 256 MiB: as much as keeps a GPU busy */

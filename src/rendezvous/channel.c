@@ -11,6 +11,7 @@
 
 #include "base/base.h"
 #include "base/error.h"
+#include "base/thread.h"
 
 #define ASK_MAX      16u /* files asked for at a time; the next when no more than half as many are left to be taken */
 #define STOCK_MAX    32u /* enough for that */
@@ -32,14 +33,10 @@ struct nvlxi_request_for_files {
 };
 
 void nvlxi_channel_init(struct nvlxi_channel *channel, struct nvlxi_connection *connection, struct nvlx_peer *peer) {
-    pthread_condattr_t attributes;
     channel->connection = connection;
     channel->peer = peer;
     pthread_mutex_init(&channel->mutex, NULL);
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(&channel->news, &attributes);
-    pthread_condattr_destroy(&attributes);
+    nvlxi_cond_init(&channel->news);
 }
 
 void nvlxi_channel_free(struct nvlxi_channel *channel) {
@@ -51,11 +48,9 @@ void nvlxi_channel_free(struct nvlxi_channel *channel) {
 
 /* Waits for news, or a moment if `at` comes first; false when the deadline is over. Under the mutex. */
 static bool await_news(struct nvlxi_channel *channel, uint64_t at, uint64_t deadline) {
-    uint64_t until = nvlxi_min(at, deadline);
-    const struct timespec when = {.tv_sec = (time_t)(until / 1000000000), .tv_nsec = (long)(until % 1000000000)};
     if (nvlxi_now_ns() >= deadline)
         return false;
-    pthread_cond_timedwait(&channel->news, &channel->mutex, &when);
+    nvlxi_cond_wait(&channel->news, &channel->mutex, nvlxi_min(at, deadline));
     return true;
 }
 

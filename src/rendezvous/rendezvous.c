@@ -3,7 +3,6 @@
 #include "rendezvous/rendezvous.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
@@ -11,6 +10,7 @@
 #include "base/error.h"
 #include "base/fork_files.h"
 #include "base/log.h"
+#include "base/thread.h"
 
 #define CONNECTIONS_DEFAULT 64
 #define CONNECTIONS_MAX     65536
@@ -67,13 +67,8 @@ static void *run(void *argument) {
     return NULL;
 }
 
-/* All signals are for the program's own threads. */
 static int start_thread(struct nvlxi_rendezvous *r) {
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int failed = pthread_create(&r->thread, NULL, run, r);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    int failed = nvlxi_thread_start(&r->thread, run, r);
     return failed ? nvlxi_fail(NVLX_ENOMEM, "cannot start the service thread: %s", strerror(failed)) : 0;
 }
 

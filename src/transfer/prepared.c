@@ -10,6 +10,7 @@
 #include <utlist.h>
 
 #include "base/error.h"
+#include "base/thread.h"
 #include "transfer/transfer.h"
 
 /* Appends chunks with room for `count` fragments: one, if there is one so long. */
@@ -191,7 +192,7 @@ destroy_made:
 }
 
 void nvlxi_prepared_free(struct nvlx_prepared *prepared) {
-    for (uint64_t since = nvlxi_now_ns(); atomic_load(&prepared->posts); nvlxi_transfers_pause(since))
+    for (uint64_t since = nvlxi_now_ns(); atomic_load(&prepared->posts); nvlxi_pause(since))
         nvlxi_transfers_progress(prepared->transfers);
     leave(prepared);
     destroy(prepared);

@@ -5,7 +5,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
-#include "base/pause.h"
+#include "base/thread.h"
 #include "transfer/transfer.h"
 
 #define POLLS 8 /* for a look at the clock, which costs up to a third of one */
@@ -109,10 +109,6 @@ uint32_t nvlxi_transfers_naming(struct nvlxi_transfers *transfers, const struct 
     return count;
 }
 
-void nvlxi_transfers_pause(uint64_t since_ns) {
-    nvlxi_pause(since_ns);
-}
-
 enum nvlxi_user nvlxi_transfers_user(void *context, uint64_t address, uint64_t length) {
     struct nvlxi_transfers *t = context;
     const struct nvlx_request *request;
@@ -155,7 +151,7 @@ int nvlxi_request_wait(struct nvlx_request *request, int64_t timeout_ns) {
             return nvlxi_fail(NVLX_ETIMEDOUT, "the transfer is still in flight after %" PRId64 " ns", timeout_ns);
         if (now - since >= NVLXI_SPIN_NS)
             between = 1;
-        nvlxi_transfers_pause(since);
+        nvlxi_pause(since);
     }
 }
 

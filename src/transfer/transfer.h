@@ -133,9 +133,6 @@ uint32_t nvlxi_transfers_naming(struct nvlxi_transfers *transfers, const struct 
 /* Looks whether requests in flight are done: for those who wait for what requests hold. */
 void nvlxi_transfers_progress(struct nvlxi_transfers *transfers);
 
-/* Waits a little: the longer since `since_ns`, the longer. */
-void nvlxi_transfers_pause(uint64_t since_ns);
-
 /* Who uses any of these local bytes: an nvlxi_user_function; the context is the nvlxi_transfers. */
 enum nvlxi_user nvlxi_transfers_user(void *context, uint64_t address, uint64_t length);
 

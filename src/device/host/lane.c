@@ -22,7 +22,6 @@
 #include "device/host/host.h"
 
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -32,6 +31,7 @@
 
 #include "base/base.h"
 #include "base/error.h"
+#include "base/thread.h"
 #include "device/host/memory.h"
 #include "device/xxh64.h"
 
@@ -246,13 +246,8 @@ static void *work(void *argument) {
     return NULL;
 }
 
-/* The program's signal handlers must not run in a thread that it does not know of. */
 static int start_worker(struct nvlxi_lane *lane) {
-    sigset_t all, old;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    int error = pthread_create(&lane->worker, NULL, work, lane);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    int error = nvlxi_thread_start(&lane->worker, work, lane);
     if (!error)
         pthread_setname_np(lane->worker, "nvlx-host-lane");
     return error;
