@@ -249,16 +249,10 @@ free_block:
     return code;
 }
 
-static void close_mapping(struct nvlxi_host_block *block) {
-    nvlxi_host_file_unmap(block->base, block->size);
-    free(block);
-}
-
 const struct nvlxi_host_kind nvlxi_host_legacy = {
     .kind = NVLXI_KIND_CUDA_MALLOC,
     .make = make,
     .destroy = destroy,
     .check = check,
     .open = open_mapping,
-    .close = close_mapping,
 };

@@ -20,10 +20,12 @@
 #include <pthread.h>
 #include <search.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/base.h"
 #include "base/error.h"
+#include "device/host/file.h"
 #include "device/host/host.h"
 
 static const struct nvlxi_host_kind *const kinds[] = {&nvlxi_host_legacy, &nvlxi_host_vmm, &nvlxi_host_pool};
@@ -253,6 +255,11 @@ int nvlxi_host_export_file(struct nvlxi_device *device, const struct nvlxi_alloc
 
 /* ---- Mappings ---------------------------------------------------------------------------------------- */
 
+static void close_mapping(struct nvlxi_host_block *block) {
+    nvlxi_host_file_unmap(block->base, block->size);
+    free(block);
+}
+
 static int check_map(struct nvlxi_device *device, const struct nvlxi_map *map, const struct nvlxi_host_kind **kind,
                      struct nvlxi_handle *handle) {
     int code = nvlxi_host_check_gpu(device, map->gpu);
@@ -293,7 +300,7 @@ int nvlxi_host_map(struct nvlxi_device *device, const struct nvlxi_map *map, uin
     if (entered)
         *address = base;
     else
-        kind->close(made);
+        close_mapping(made);
     if (!entered && !again)
         return nvlxi_fail(NVLX_ENOMEM, "no memory to keep a mapping on GPU %d", map->gpu);
     return 0;
@@ -311,7 +318,7 @@ int nvlxi_host_unmap(struct nvlxi_device *device, int gpu, uint64_t address) {
     if (!known)
         return nvlxi_fail(NVLX_EINVAL, "nothing is mapped at 0x%" PRIx64 " on GPU %d", address, gpu);
     if (last)
-        block->kind->close(block);
+        close_mapping(block);
     return 0;
 }
 

@@ -40,7 +40,6 @@ struct nvlxi_host_kind {
     int (*check)(const struct nvlxi_map *map, struct nvlxi_handle *handle);
     /* A mapping of checked segments. */
     int (*open)(const struct nvlxi_map *map, struct nvlxi_host_block **block);
-    void (*close)(struct nvlxi_host_block *block);
 };
 
 extern const struct nvlxi_host_kind nvlxi_host_legacy, nvlxi_host_vmm, nvlxi_host_pool;

@@ -244,11 +244,6 @@ free_block:
     return code;
 }
 
-static void close_mapping(struct nvlxi_host_block *block) {
-    nvlxi_host_file_unmap(block->base, block->size);
-    free(block);
-}
-
 const struct nvlxi_host_kind nvlxi_host_pool = {
     .kind = NVLXI_KIND_POOL,
     .file = true,
@@ -256,5 +251,4 @@ const struct nvlxi_host_kind nvlxi_host_pool = {
     .destroy = destroy,
     .check = check,
     .open = open_mapping,
-    .close = close_mapping,
 };

@@ -153,11 +153,6 @@ static int place_segment(const struct nvlxi_map *map, const struct nvlxi_segment
     return code;
 }
 
-static void close_mapping(struct nvlxi_host_block *block) {
-    munmap(nvlxi_host_pointer(block->base), block->size);
-    free(block);
-}
-
 static int open_mapping(const struct nvlxi_map *map, struct nvlxi_host_block **made) {
     const struct nvlxi_segment_record *last = &map->segments[map->count - 1];
     struct nvlxi_host_block *block = calloc(1, sizeof *block);
@@ -173,7 +168,8 @@ static int open_mapping(const struct nvlxi_map *map, struct nvlxi_host_block **m
     for (size_t i = 0; i < map->count; i++) {
         int code = place_segment(map, &map->segments[i], block);
         if (code) {
-            close_mapping(block);
+            munmap(nvlxi_host_pointer(block->base), block->size);
+            free(block);
             return code;
         }
     }
@@ -189,5 +185,4 @@ const struct nvlxi_host_kind nvlxi_host_vmm = {
     .destroy = destroy,
     .check = check,
     .open = open_mapping,
-    .close = close_mapping,
 };
