@@ -172,7 +172,7 @@ class _Library:
         return function
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _library() -> _Library:
     named = os.environ.get("NVLX_LIBRARY")
     built = pathlib.Path(__file__).resolve().parent / "../../build/libnvlxfer.so.0"
@@ -246,6 +246,21 @@ def _slices(timeout: float | None, first: float, longest: float) -> Iterator[int
         if left <= length:
             return
         length = min(2 * length, longest)
+
+
+def _in_slices(slices: Iterable[int], stop: Callable[[], bool], call: Callable[[int], _Result]) -> _Result:
+    """What `call` gives in one of the slices of time, or its last Timeout."""
+    for nanoseconds in slices:
+        try:
+            return call(nanoseconds)
+        except Timeout as failure:
+            late = failure
+            if stop():
+                break
+    try:
+        raise late
+    finally:
+        del late  # as in _run
 
 
 def _text(what: str, text: str, *, nul: bool = False) -> bytes:
@@ -680,7 +695,7 @@ class _Op(ctypes.Structure):
     _fields_ += [("arg", _U64)]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _kinds(struct: type[ctypes.Structure]) -> dict[str, Any]:
     return {name: kind for name, kind, *_ in struct._fields_}
 
@@ -775,7 +790,9 @@ def _locate(memory: Memory) -> tuple[int, int, Any]:
     if interface is not None:
         return (*_located(interface), memory)
     if not hasattr(memory, "__dlpack__"):
-        raise _wrong_type("memory", memory, "a tuple (address, length), or what has __cuda_array_interface__ or __dlpack__")
+        raise _wrong_type(
+            "memory", memory, "a tuple (address, length), or what has __cuda_array_interface__ or __dlpack__"
+        )
     try:
         borrowed = _borrow(memory)
         return (*borrowed.locate(), borrowed)
@@ -1090,21 +1107,8 @@ class Region(_Owned):
         except Timeout:
             if seconds == 0:
                 raise
-            _interruptibly(lambda stop: self._close_slowly(seconds, stop))
-
-    def _close_slowly(self, seconds: float, stop: Callable[[], bool]) -> None:
-        for nanoseconds in _slices(seconds, 0.1, 0.1):
-            try:
-                self._free("nvlx_unregister", nanoseconds)
-                return
-            except Timeout as failure:
-                if stop():
-                    raise
-                late = failure
-        try:
-            raise late
-        finally:
-            del late  # as in _run
+            slices = _slices(seconds, 0.1, 0.1)
+            _interruptibly(lambda stop: _in_slices(slices, stop, lambda ns: self._free("nvlx_unregister", ns)))
 
     def _drop(self) -> None:
         self._handle = self._memory = None
@@ -1133,21 +1137,8 @@ class Peer(_Owned):
 
     def sync(self, generation: int, timeout: float | None = None) -> None:
         """Until what is known of the peer is as new as what its `Engine.publish` returned. Timeout, Stale."""
-        wanted, seconds = _integer("generation", generation), _seconds(timeout)
-        _interruptibly(lambda stop: self._sync(wanted, seconds, stop))
-
-    def _sync(self, generation: int, seconds: float, stop: Callable[[], bool]) -> None:
-        for nanoseconds in _slices(seconds, 0.1, 0.1):
-            try:
-                return _run("nvlx_peer_sync", self, generation, nanoseconds)
-            except Timeout as failure:
-                late = failure
-                if stop():
-                    break
-        try:
-            raise late
-        finally:
-            del late  # as in _run
+        wanted, slices = _integer("generation", generation), _slices(_seconds(timeout), 0.1, 0.1)
+        _interruptibly(lambda stop: _in_slices(slices, stop, lambda ns: _run("nvlx_peer_sync", self, wanted, ns)))
 
     def test(self) -> None:
         """Raises what is wrong with a peer from `Engine.connect`: Stale, if it is gone."""
@@ -1406,21 +1397,13 @@ class Engine(_Object):
 
     def connect(self, address: str, timeout: float | None = 10.0) -> Peer:
         """A peer that serves at the address, or will within `timeout` seconds. It follows what the peer registers."""
-        encoded, seconds = _text("address", address), _seconds(timeout)
-        return _interruptibly(lambda stop: self._connect(encoded, seconds, stop), Peer.close)
+        encoded = _text("address", address)
+        slices = _slices(_seconds(timeout), 0.05, 12.8)  # longer and longer: a busy server may need that
 
-    def _connect(self, address: bytes, seconds: float, stop: Callable[[], bool]) -> Peer:
-        for nanoseconds in _slices(seconds, 0.05, 12.8):  # longer and longer: a busy server may need that
-            try:
-                return Peer(self, _make(self._leave, "nvlx_connect", self, address, nanoseconds))
-            except Timeout as failure:
-                late = failure
-                if stop():
-                    break
-        try:
-            raise late
-        finally:
-            del late  # as in _run
+        def connect(nanoseconds: int) -> Peer:
+            return Peer(self, _make(self._leave, "nvlx_connect", self, encoded, nanoseconds))
+
+        return _interruptibly(lambda stop: _in_slices(slices, stop, connect), Peer.close)
 
     def transfer(
         self, ops: Ops | Iterable[Ops], stream: Any = None, no_map: bool = False, *, mechanism: int = 0,
