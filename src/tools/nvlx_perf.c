@@ -210,41 +210,27 @@ static void print_words(const char *text, int at, int indent) {
     printf("\n");
 }
 
-static void print_option(const char *names, const char *argument, const char *text) {
-    int at = printf("%s%s%s", names, argument ? "=" : "", argument ? argument : "");
-    if (at + 2 > HELP_COLUMN) {
-        printf("\n");
-        at = 0;
-    }
-    printf("%*s", HELP_COLUMN - at, "");
-    print_words(text, HELP_COLUMN, HELP_COLUMN);
-}
-
 /* That of argp loses words, and indents titles. */
 static void print_help(void) {
-    char names[64];
-    printf("Usage: nvlx_perf [OPTION...]\n");
-    print_words(
-        "Measures how fast lists of fragments move between the memory of two processes, with libnvlxfer and, in "
-        "the same run and on the same buffers, by what CUDA offers raw. It starts the second process itself.",
-        0, 0);
-    for (size_t i = 0; i < PERF_ENTRIES(settings); i++) {
-        if (!settings[i].name) {
-            printf("\n ");
-            print_words(settings[i].doc, 1, 1);
+    puts("Usage: nvlx_perf [OPTION...]\n"
+         "Measures how fast lists of fragments move between the memory of two processes,\n"
+         "with libnvlxfer and, in the same run and on the same buffers, by what CUDA\n"
+         "offers raw. It starts the second process itself.");
+    for (const struct setting *setting = settings; setting < settings + PERF_ENTRIES(settings); setting++) {
+        const char *argument = setting->argument ? setting->argument : "";
+        if (!setting->name) {
+            print_words(setting->doc, printf("\n ") - 1, 1);
             continue;
         }
-        snprintf(names, sizeof names, "      --%s", settings[i].name);
-        print_option(names, settings[i].argument, settings[i].doc);
+        const int end = printf("      --%s%s%s", setting->name, *argument ? "=" : "", argument);
+        printf(end + 2 > HELP_COLUMN ? "\n%*s" : "%*s", end + 2 > HELP_COLUMN ? HELP_COLUMN : HELP_COLUMN - end, "");
+        print_words(setting->doc, HELP_COLUMN, HELP_COLUMN);
     }
-    printf("\n");
-    print_option("  -?, -h, --help", NULL, "prints this");
-    print_option("      --usage", NULL, "prints the options alone");
-    print_option("  -V, --version", NULL, "prints the version");
-    printf("\n");
-    print_words("Exit: 0; 1 if a byte was wrong; 2 if it could not run; 130 after Ctrl-C, having told what it had "
-                "measured.",
-                0, 0);
+    puts("\n  -?, -h, --help             prints this\n"
+         "      --usage                prints the options alone\n"
+         "  -V, --version              prints the version\n\n"
+         "Exit: 0; 1 if a byte was wrong; 2 if it could not run; 130 after Ctrl-C, having\n"
+         "told what it had measured.");
 }
 
 static error_t read_option(int key, char *text, struct argp_state *state) {
