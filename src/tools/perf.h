@@ -6,7 +6,7 @@
  *     perf_process.c   the two processes, and what is between them
  *     perf_end.c       what each process has: the library's side, and the raw side of the host backend
  *     perf_cuda.cu     the raw side on CUDA, with its kernels
- *     perf_list.c      lists of fragments, and what memory must hold after they were moved
+ *     perf_list.c      lists of fragments
  *     perf_base.c      errors, time, numbers, progress
  *
  * Our side uses only the public header. Only the raw side on CUDA knows CUDA.
@@ -34,18 +34,13 @@ extern const char *perf_role;
 void perf_die(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2)));
 /* Dies, with the library's own words, unless `code` is 0. */
 void perf_check(int code, const char *what);
-/* Ends the process, by SIGALRM, if neither is called again within some minutes: what waits for a device or another
- * process may wait for ever. */
-void perf_watch(void);
-void perf_watch_end(void);
 /* From now on the first Ctrl-C only makes perf_stopped true; the second one kills. */
 void perf_catch_interrupt(void);
 bool perf_stopped(void);
 /* Zeroed memory, or dies. */
 void *perf_alloc(size_t count, size_t size);
 
-uint64_t perf_now(void);               /* nanoseconds of the monotonic clock */
-uint64_t perf_random(uint64_t *state); /* the next of a sequence that a seed in `state` begins */
+uint64_t perf_now(void); /* nanoseconds of the monotonic clock */
 /* The value that `fraction` of them do not exceed: 0.5 is the median. Sorts them. */
 double perf_percentile(double *values, size_t count, double fraction);
 double perf_gbps(uint64_t bytes, double ns); /* decimal: 10^9 bytes a second */
@@ -93,22 +88,7 @@ bool perf_options_rates(const struct perf_options *options);
 /* Fills in what depends on the backend, and refuses what cannot be. */
 void perf_options_complete(struct perf_options *options, bool host);
 
-/* ---- Lists, and what memory must hold: perf_list.c ---------------------------------------------------------- */
-
-#ifdef __CUDACC__
-#define PERF_EVERYWHERE __host__ __device__
-#else
-#define PERF_EVERYWHERE
-#endif
-
-/* Memory filled with `seed` has these eight bytes at offset 8 * index. Neighbouring words, and the same word under
- * another seed, differ in about every byte. */
-PERF_EVERYWHERE static inline uint64_t perf_word(uint64_t seed, uint64_t index) {
-    uint64_t x = (index + seed * UINT64_C(0xd1342543de82ef95)) * UINT64_C(0x9e3779b97f4a7c15);
-    x ^= x >> 32;
-    x *= UINT64_C(0xda942042e4dd58b5);
-    return x ^ (x >> 29);
-}
+/* ---- Lists: perf_list.c ------------------------------------------------------------------------------------- */
 
 /* How both sides' memory is divided: `count` regions, one every `step` bytes, each `size` bytes long. Between regions
  * lies a gap, so that they are not adjacent. */
@@ -144,29 +124,39 @@ struct perf_list {
 void perf_list_make(struct perf_list *list, const struct perf_list_spec *spec);
 void perf_list_free(struct perf_list *list);
 
-/* What memory must hold: pieces in the order of their places, which cover it. */
-struct perf_piece {
-    uint64_t at, length; /* holds what memory filled with `seed` has at [from, from + length) */
-    uint64_t seed, from;
+/* ---- What memory holds: a pattern, and what it becomes -------------------------------------------------------- */
+
+#ifdef __CUDACC__
+#define PERF_EVERYWHERE __host__ __device__
+#else
+#define PERF_EVERYWHERE
+#endif
+
+/* Memory filled with `seed` has these eight bytes at offset 8 * index. Neighbouring words, and the same word under
+ * another seed, differ in about every byte. */
+PERF_EVERYWHERE static inline uint64_t perf_word(uint64_t seed, uint64_t index) {
+    uint64_t x = (index + seed * UINT64_C(0xd1342543de82ef95)) * UINT64_C(0x9e3779b97f4a7c15);
+    x ^= x >> 32;
+    x *= UINT64_C(0xda942042e4dd58b5);
+    return x ^ (x >> 29);
+}
+
+PERF_EVERYWHERE static inline unsigned char perf_byte(uint64_t seed, uint64_t offset) {
+    return (unsigned char)(perf_word(seed, offset / 8) >> offset % 8 * 8);
+}
+
+/* What memory must hold: what `seed` fills it with, except the bytes that arrived from memory filled otherwise. */
+struct perf_arrival {
+    uint64_t at, from, length; /* offsets in this memory and in the other one */
 };
 struct perf_content {
-    struct perf_piece *pieces;
+    uint64_t seed, arrived_seed;
+    struct perf_arrival *arrivals;
     size_t count;
 };
 struct perf_wrong {
     uint64_t count, first; /* wrong bytes; the offset of the first */
 };
-
-/* What a process's `size` bytes hold after the lists were moved: [0] of `seeds` filled the measuring process's memory,
- * [1] the owner's. */
-void perf_content_make(struct perf_content *content, const struct perf_list *lists, size_t list_count, bool owner,
-                       uint64_t size, const uint64_t seeds[2]);
-void perf_content_free(struct perf_content *content);
-
-/* By the CPU: the bytes that memory filled with `seed` has at [offset, offset + length); and what is wrong in memory.
- */
-void perf_fill(void *bytes, uint64_t seed, uint64_t offset, size_t length);
-void perf_content_check(const struct perf_content *content, const char *memory, struct perf_wrong *wrong);
 
 /* ---- One end, of which each process has one: perf_end.c, perf_cuda.cu --------------------------------------- */
 
@@ -257,27 +247,25 @@ struct perf_session {
     struct perf_end end;
     bool host, same_gpu;
     struct perf_machine machine[2]; /* the owner's, the measuring process's */
-    uint64_t seed;                  /* the last one that filled memory */
 };
 
 /* Starts both processes, completes the options, and has each side open the other's memory. This process ends with exit
  * code 2 if the owner does. */
 void perf_session_open(struct perf_session *session, struct perf_options *options);
 void perf_session_close(struct perf_session *session);
-/* Gives the owner its list: the same one, if its part is PERF_STAGED, or one that it moves itself. */
-void perf_session_list(const struct perf_list *list, enum perf_way part, const struct nvlx_transfer_options *options);
+/* Tells the owner which lists are moved: one, or two, of which it moves the last one itself, as `how` says. Its part in
+ * rounds is PERF_STAGED, or how it moves that. */
+void perf_session_lists(const struct perf_list lists[2], enum perf_way part, const struct nvlx_transfer_options *how);
 /* A round in which the owner does its part: it is made ready, started, waited for. */
 void perf_round_begin(void);
 void perf_round_go(void);
 void perf_round_wait(void);
 
-/* Fills all memory, with new seeds, which perf_session_check wants back. */
-void perf_session_fill(struct perf_session *session, uint64_t seeds[2]);
-/* Compares all memory with what the lists must have made of it. Tells what is wrong, and returns how many bytes are. */
-uint64_t perf_session_check(struct perf_session *session, const struct perf_list *lists, size_t count,
-                            const uint64_t seeds[2]);
-/* Dies if the check does not find bytes that are wrong. */
-void perf_session_prove(struct perf_session *session);
+/* Fills all memory with a new pattern; compares all of it with what the lists must have made of that, tells what is
+ * wrong, and returns how many bytes are; dies if a byte that is wrong is not found. */
+void perf_session_fill(const struct perf_session *session);
+uint64_t perf_session_check(const struct perf_session *session, const struct perf_list lists[2]);
+void perf_session_prove(const struct perf_session *session);
 
 /* ---- Results, and their tables: perf_report.c --------------------------------------------------------------- */
 

@@ -29,27 +29,6 @@ void perf_check(int code, const char *what) {
         perf_die("%s: %s", what, *nvlx_last_error() ? nvlx_last_error() : nvlx_strerror(code));
 }
 
-#define WATCH_S 150 /* longer than any wait that tells what it waited for */
-
-static void give_up(int signal) {
-    static const char text[] = "nvlx_perf: given up: nothing has come to an end for 150 seconds\n";
-    (void)signal;
-    _exit(write(STDERR_FILENO, text, sizeof text - 1) < 0 ? 3 : 2);
-}
-
-void perf_watch(void) {
-    static const struct sigaction action = {.sa_handler = give_up};
-    static bool set;
-    if (!set && sigaction(SIGALRM, &action, NULL))
-        perf_die("sigaction: no watch can be kept");
-    set = true;
-    alarm(WATCH_S);
-}
-
-void perf_watch_end(void) {
-    alarm(0);
-}
-
 static volatile sig_atomic_t stopped;
 
 static void stop(int signal) {
@@ -77,13 +56,6 @@ uint64_t perf_now(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
-
-uint64_t perf_random(uint64_t *state) { /* splitmix64 */
-    uint64_t x = *state += UINT64_C(0x9e3779b97f4a7c15);
-    x = (x ^ (x >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    x = (x ^ (x >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return x ^ (x >> 31);
 }
 
 static int by_value(const void *left, const void *right) {
@@ -117,27 +89,23 @@ struct perf_text perf_size_text(uint64_t bytes) {
 
 #define INTERVAL UINT64_C(200000000) /* between lines that overwrite each other */
 
-static uint64_t last_progress;
 static bool unfinished_line;
 
 void perf_progress(bool row_done, const char *format, ...) {
+    static uint64_t last;
     static int terminal = -1;
+    char text[128];
     va_list arguments;
     if (terminal < 0)
         terminal = isatty(STDERR_FILENO);
-    if (terminal ? perf_now() - last_progress < INTERVAL : !row_done)
+    if (terminal ? perf_now() - last < INTERVAL : !row_done)
         return;
-    last_progress = perf_now();
-    unfinished_line = terminal;
-    if (terminal)
-        fputs("\r\033[K", stderr);
-    else
-        fprintf(stderr, "%s: ", perf_role);
     va_start(arguments, format);
-    vfprintf(stderr, format, arguments);
+    vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
-    fputs(terminal ? "" : "\n", stderr);
-    fflush(stderr);
+    fprintf(stderr, terminal ? "\r\033[K%s" : "nvlx_perf: %s\n", text);
+    last = perf_now();
+    unfinished_line = terminal;
 }
 
 void perf_progress_end(void) {

@@ -183,17 +183,23 @@ __global__ void __launch_bounds__(plain_threads) fill_words(uint64_t *words, uin
         words[i] = perf_word(seed, i);
 }
 
-/* A block a piece. Adds the number of wrong bytes to result[0], and lowers result[1] to the offset of the first. */
+/* Some blocks an arrival. */
+__global__ void __launch_bounds__(plain_threads) overwrite(char *bytes, const perf_arrival *arrivals, uint64_t seed) {
+    const perf_arrival arrival = arrivals[blockIdx.x];
+    const uint64_t step = uint64_t(gridDim.y) * plain_threads;
+    for (uint64_t i = uint64_t(blockIdx.y) * plain_threads + threadIdx.x; i < arrival.length; i += step)
+        bytes[arrival.at + i] = static_cast<char>(perf_byte(seed, arrival.from + i));
+}
+
+/* Adds the number of wrong bytes to result[0], and lowers result[1] to the offset of the first. */
 __global__ void __launch_bounds__(plain_threads)
-    check_bytes(const unsigned char *memory, const perf_piece *pieces, unsigned long long *result) {
-    const perf_piece piece = pieces[blockIdx.x];
-    for (uint64_t i = threadIdx.x; i < piece.length; i += plain_threads) {
-        const uint64_t from = piece.from + i, word = perf_word(piece.seed, from / 8);
-        if (memory[piece.at + i] != static_cast<unsigned char>(word >> from % 8 * 8)) {
+    compare(const char *found, const char *expected, uint64_t size, unsigned long long *result) {
+    const uint64_t step = uint64_t(gridDim.x) * plain_threads;
+    for (uint64_t i = uint64_t(blockIdx.x) * plain_threads + threadIdx.x; i < size; i += step)
+        if (found[i] != expected[i]) {
             atomicAdd(&result[0], 1ull);
-            atomicMin(&result[1], static_cast<unsigned long long>(piece.at + i));
+            atomicMin(&result[1], static_cast<unsigned long long>(i));
         }
-    }
 }
 
 /* ---- Work that computes ----------------------------------------------------------------------------------- */
@@ -469,23 +475,32 @@ perf_choice choose(const perf_end *end, uint32_t sms) {
 
 /* ---- Content, and work that computes ---------------------------------------------------------------------- */
 
-void fill(const perf_end *end, uint64_t seed) {
-    uint64_t *words = reinterpret_cast<uint64_t *>(end->memory);
-    fill_words<<<1024, plain_threads, 0, raw.streams[0]>>>(words, end->size / 8, seed);
+void fill_memory(void *memory, uint64_t size, uint64_t seed) {
+    fill_words<<<1024, plain_threads, 0, raw.streams[0]>>>(static_cast<uint64_t *>(memory), size / 8, seed);
     MUST(cudaGetLastError());
+}
+
+void fill(const perf_end *end, uint64_t seed) {
+    fill_memory(end->memory, end->size, seed);
     finish(1);
 }
 
+/* With as much memory again, for what is expected. */
 void check(const perf_end *end, const perf_content *content, perf_wrong *wrong) {
     const unsigned long long none[2] = {0, ~0ull};
     unsigned long long result[2], *on_gpu = upload(none, 2);
-    perf_piece *pieces = upload(content->pieces, content->count);
-    const unsigned char *memory = reinterpret_cast<unsigned char *>(end->memory);
-    check_bytes<<<static_cast<unsigned>(content->count), plain_threads, 0, raw.streams[0]>>>(memory, pieces, on_gpu);
+    perf_arrival *arrivals = upload(content->arrivals, content->count);
+    char *expected = static_cast<char *>(allocate(end->size));
+    fill_memory(expected, end->size, content->seed);
+    if (content->count != 0)
+        overwrite<<<dim3(static_cast<unsigned>(content->count), 16), plain_threads, 0, raw.streams[0]>>>(
+            expected, arrivals, content->arrived_seed);
+    compare<<<1024, plain_threads, 0, raw.streams[0]>>>(end->memory, expected, end->size, on_gpu);
     MUST(cudaGetLastError());
     finish(1);
     MUST(cudaMemcpy(result, on_gpu, sizeof result, cudaMemcpyDeviceToHost));
-    MUST(cudaFree(pieces));
+    MUST(cudaFree(expected));
+    MUST(cudaFree(arrivals));
     MUST(cudaFree(on_gpu));
     *wrong = {result[0], result[1]};
 }

@@ -34,16 +34,27 @@ static void host_run(const struct perf_end *end, enum perf_way way, const struct
 
 static void host_fill(const struct perf_end *end, uint64_t seed) {
     char *bytes = perf_alloc(end->size, 1);
-    perf_fill(bytes, seed, 0, end->size);
+    for (uint64_t i = 0; i < end->size; i++)
+        bytes[i] = (char)perf_byte(seed, i);
     perf_check(nvlx_memcpy(end->engine, end->memory, bytes, end->size), "nvlx_memcpy");
     free(bytes);
 }
 
 static void host_check(const struct perf_end *end, const struct perf_content *content, struct perf_wrong *wrong) {
-    char *bytes = perf_alloc(end->size, 1);
-    perf_check(nvlx_memcpy(end->engine, bytes, end->memory, end->size), "nvlx_memcpy");
-    perf_content_check(content, bytes, wrong);
-    free(bytes);
+    *wrong = (struct perf_wrong){0};
+    unsigned char *found = perf_alloc(end->size, 1), *expected = perf_alloc(end->size, 1);
+    perf_check(nvlx_memcpy(end->engine, found, end->memory, end->size), "nvlx_memcpy");
+    for (uint64_t i = 0; i < end->size; i++)
+        expected[i] = perf_byte(content->seed, i);
+    for (const struct perf_arrival *arrival = content->arrivals; arrival < content->arrivals + content->count;
+         arrival++)
+        for (uint64_t i = 0; i < arrival->length; i++)
+            expected[arrival->at + i] = perf_byte(content->arrived_seed, arrival->from + i);
+    for (uint64_t i = 0; i < end->size; i++)
+        if (found[i] != expected[i] && !wrong->count++)
+            wrong->first = i;
+    free(found);
+    free(expected);
 }
 
 static const struct perf_raw_backend raw_host = {.host = true,

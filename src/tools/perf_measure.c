@@ -108,6 +108,7 @@ static void make_lists(struct run *run, struct perf_list_spec spec) {
         spec.seed += UINT64_C(1) << 40;
         perf_list_make(&run->lists[1], &spec);
     }
+    perf_session_lists(run->lists, PERF_STAGED, NULL);
     run->row->count = run->lists[0].count + run->lists[1].count;
     run->row->bytes = run->lists[0].bytes + run->lists[1].bytes;
 }
@@ -123,8 +124,6 @@ static const char *open_raw_way(struct run *run, struct way *way) {
         return "its kernels copy multiples of 16 bytes only";
     if (which == PERF_KERNEL)
         way->cell->kernel = end->backend->choose(end, way->column->budget);
-    if (which == PERF_STAGED)
-        perf_session_list(&run->lists[0], PERF_STAGED, &way->options);
     return NULL;
 }
 
@@ -154,12 +153,11 @@ static void close_way(struct way *way, struct perf_results *results) {
 static void verify(struct run *run, struct way *way) {
     const bool unchecked = PERF_IS_RAW(way->column->way) && run->session->end.backend->host;
     struct perf_sample ignored;
-    uint64_t seeds[2];
     if (!run->session->options->verify || unchecked)
         return;
-    perf_session_fill(run->session, seeds);
+    perf_session_fill(run->session);
     way->move(run, way, &ignored);
-    way->cell->wrong = perf_session_check(run->session, run->lists, run->row->both ? 2 : 1, seeds);
+    way->cell->wrong = perf_session_check(run->session, run->lists);
     way->cell->verified = true;
     if (way->cell->wrong)
         fprintf(stderr, "WRONG: they were moved by: %s\n", way->column->name);
@@ -167,9 +165,8 @@ static void verify(struct run *run, struct way *way) {
 
 static void warm_up(struct run *run, struct way *way) {
     struct perf_sample sample = {0};
-    perf_watch();
     if (run->row->both)
-        perf_session_list(&run->lists[1], way->column->way, &way->options);
+        perf_session_lists(run->lists, way->column->way, &way->options);
     for (uint64_t i = 0; i < run->effort.warm_up; i++)
         way->move(run, way, &sample);
     way->last = sample.wall;
@@ -181,7 +178,6 @@ static void warm_up(struct run *run, struct way *way) {
 static void measure(struct run *run, struct way *way) {
     struct perf_sample sample;
     const size_t round = way->cell->rounds++;
-    perf_watch();
     if (way->last < SHORT_NS)
         way->move(run, way, &sample);
     way->move(run, way, &sample);
@@ -350,7 +346,6 @@ void perf_measure_latency(struct perf_session *session, struct perf_results *res
 static double median_of(const struct perf_end *end, double (*once)(const struct perf_end *end, const void *what),
                         const void *what) {
     double times[COMPUTE_ROUNDS];
-    perf_watch();
     once(end, what);
     for (size_t i = 0; i < COMPUTE_ROUNDS; i++)
         times[i] = once(end, what);
@@ -374,7 +369,6 @@ static void beside(const struct perf_end *end, struct nvlx_prepared *prepared, s
     double loads[COMPUTE_ROUNDS], rates[COMPUTE_ROUNDS];
     for (int i = 0; i < COMPUTE_ROUNDS; i++) {
         uint64_t bytes = 0;
-        perf_watch();
         end->backend->load_start(compute->load);
         const uint64_t begin = perf_now();
         do {

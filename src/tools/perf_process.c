@@ -26,25 +26,22 @@
 
 struct owner {
     struct perf_end end;
-    struct perf_list list;
-    struct nvlx_prepared *prepared; /* of the list; NULL: none */
+    struct perf_list lists[2];      /* that are moved in this row; it has a part in the last one */
+    struct nvlx_prepared *prepared; /* of that; NULL: none */
     uint32_t round;
 };
 
-/* What is in both processes. A command is written before the first semaphore is posted, its answer before the second.
- */
+/* What is in both processes. A command is written before the first semaphore is posted, its answer before the other. */
 static struct shared {
     sem_t commanded, answered;
     void (*command)(struct owner *owner); /* at the same place in both: the owner is a fork */
     struct perf_options options;
     struct perf_lent lent;
-    struct perf_list_spec list;
-    enum perf_way part; /* the owner's, with that list, in the rounds to come */
+    struct perf_list_spec lists[2];
+    size_t list_count;
+    enum perf_way part; /* the owner's, in the rounds to come */
     struct nvlx_transfer_options how;
-    uint64_t seed;
-    struct perf_list_spec moved[2]; /* memory is checked for what it holds after these */
-    size_t moved_count;
-    uint64_t seeds[2];
+    uint64_t seeds[2]; /* that filled the measuring process's memory and the owner's */
     struct perf_wrong wrong;
     _Alignas(64) atomic_uint go;   /* written by the measuring process */
     _Alignas(64) atomic_uint done; /* written by the owner */
@@ -67,7 +64,6 @@ static void await(sem_t *semaphore) {
 }
 
 static void begin_command(void (*command)(struct owner *owner)) {
-    perf_watch();
     shared->command = command;
     sem_post(&shared->commanded);
 }
@@ -101,16 +97,18 @@ static void meet(struct owner *owner) {
     perf_end_meet(&owner->end, shared->text, shared->length, NULL);
 }
 
-static void drop_list(struct owner *owner) {
+static void drop_lists(struct owner *owner) {
     perf_check(nvlx_prepared_free(owner->prepared), "nvlx_prepared_free");
     owner->prepared = NULL;
-    perf_list_free(&owner->list);
+    perf_list_free(&owner->lists[0]);
+    perf_list_free(&owner->lists[1]);
 }
 
-static void take_list(struct owner *owner) {
-    drop_list(owner);
-    perf_list_make(&owner->list, &shared->list);
-    perf_end_set_list(&owner->end, &owner->list);
+static void take_lists(struct owner *owner) {
+    drop_lists(owner);
+    for (size_t i = 0; i < shared->list_count; i++)
+        perf_list_make(&owner->lists[i], &shared->lists[i]);
+    perf_end_set_list(&owner->end, &owner->lists[shared->list_count - 1]);
     if (shared->part == PERF_PREPARED)
         owner->prepared = perf_end_prepare(&owner->end, &shared->how);
 }
@@ -131,30 +129,33 @@ static void take_part(struct owner *owner) {
 }
 
 static void fill(struct owner *owner) {
-    owner->end.backend->fill(&owner->end, shared->seed);
+    owner->end.backend->fill(&owner->end, shared->seeds[1]);
 }
 
 /* Compares an end's memory with what the lists must have made of it. */
-static void check_end(struct perf_end *end, const struct perf_list *lists, size_t count, bool owner,
-                      const uint64_t seeds[2], struct perf_wrong *wrong) {
-    struct perf_content content;
-    perf_watch();
-    perf_content_make(&content, lists, count, owner, end->size, seeds);
-    end->backend->check(end, &content, wrong);
-    perf_content_free(&content);
+static struct perf_wrong check_end(const struct perf_end *end, const struct perf_list lists[2], bool owner) {
+    struct perf_content content = {.seed = shared->seeds[owner], .arrived_seed = shared->seeds[!owner]};
+    content.arrivals = perf_alloc(lists[0].count + lists[1].count, sizeof *content.arrivals);
+    for (const struct perf_list *list = lists; list < lists + 2; list++) {
+        const bool to_owner = (list->spec.opcode == NVLX_OP_WRITE) != list->spec.swap;
+        for (size_t i = 0; to_owner == owner && i < list->count; i++) {
+            const struct perf_fragment *it = &list->fragments[i];
+            content.arrivals[content.count++] =
+                (struct perf_arrival){owner ? it->remote : it->local, owner ? it->local : it->remote, it->length};
+        }
+    }
+    struct perf_wrong wrong;
+    end->backend->check(end, &content, &wrong);
+    free(content.arrivals);
+    return wrong;
 }
 
 static void check(struct owner *owner) {
-    struct perf_list lists[2];
-    for (size_t i = 0; i < shared->moved_count; i++)
-        perf_list_make(&lists[i], &shared->moved[i]);
-    check_end(&owner->end, lists, shared->moved_count, true, shared->seeds, &shared->wrong);
-    for (size_t i = 0; i < shared->moved_count; i++)
-        perf_list_free(&lists[i]);
+    shared->wrong = check_end(&owner->end, owner->lists, true);
 }
 
 static void leave(struct owner *owner) {
-    drop_list(owner);
+    drop_lists(owner);
     perf_end_leave(&owner->end);
 }
 
@@ -171,9 +172,7 @@ static _Noreturn void run_owner(pid_t parent) {
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) || getppid() != parent || signal(SIGINT, SIG_IGN) == SIG_ERR)
         _exit(2);
     for (;;) {
-        perf_watch_end();
         await(&shared->commanded);
-        perf_watch();
         shared->command(&owner);
         const bool round = shared->command == await_go;
         sem_post(&shared->answered);
@@ -222,7 +221,7 @@ static void choose_gpus(struct perf_options *options) {
 
 void perf_session_open(struct perf_session *session, struct perf_options *options) {
     struct perf_end *end = &session->end;
-    *session = (struct perf_session){.options = options, .seed = 1};
+    *session = (struct perf_session){.options = options};
     start_owner();
     choose_gpus(options);
     perf_end_open(end, options->backend, options->gpu[1]);
@@ -252,14 +251,16 @@ void perf_session_close(struct perf_session *session) {
     if (waitpid(owner_process, &status, 0) != owner_process || status)
         perf_die("the owner process ended badly: status 0x%x", (unsigned)status);
     munmap(shared, sizeof *shared);
-    perf_watch_end();
 }
 
-void perf_session_list(const struct perf_list *list, enum perf_way part, const struct nvlx_transfer_options *options) {
-    shared->list = list->spec;
+void perf_session_lists(const struct perf_list lists[2], enum perf_way part, const struct nvlx_transfer_options *how) {
+    shared->list_count = lists[1].count ? 2 : 1;
+    for (size_t i = 0; i < shared->list_count; i++)
+        shared->lists[i] = lists[i].spec;
     shared->part = part;
-    shared->how = *options;
-    do_command(take_list);
+    if (how)
+        shared->how = *how;
+    do_command(take_lists);
 }
 
 void perf_round_begin(void) {
@@ -275,31 +276,19 @@ void perf_round_wait(void) {
     await_round(&shared->done, last_round);
 }
 
-void perf_session_fill(struct perf_session *session, uint64_t seeds[2]) {
-    seeds[0] = ++session->seed;
-    seeds[1] = shared->seed = ++session->seed;
+void perf_session_fill(const struct perf_session *session) {
+    shared->seeds[0] += 2;
+    shared->seeds[1] = shared->seeds[0] + 1;
     begin_command(fill);
-    session->end.backend->fill(&session->end, seeds[0]);
+    session->end.backend->fill(&session->end, shared->seeds[0]);
     await(&shared->answered);
 }
 
-/* The owner expects `owner_seeds`. */
-static void check_both(struct perf_session *session, const struct perf_list *lists, size_t count,
-                       const uint64_t seeds[2], const uint64_t owner_seeds[2], struct perf_wrong wrong[2]) {
-    for (size_t i = 0; i < count; i++)
-        shared->moved[i] = lists[i].spec;
-    shared->moved_count = count;
-    memcpy(shared->seeds, owner_seeds, sizeof shared->seeds);
+uint64_t perf_session_check(const struct perf_session *session, const struct perf_list lists[2]) {
     begin_command(check);
-    check_end(&session->end, lists, count, false, seeds, &wrong[0]);
+    const struct perf_wrong own = check_end(&session->end, lists, false);
     await(&shared->answered);
-    wrong[1] = shared->wrong;
-}
-
-uint64_t perf_session_check(struct perf_session *session, const struct perf_list *lists, size_t count,
-                            const uint64_t seeds[2]) {
-    struct perf_wrong wrong[2];
-    check_both(session, lists, count, seeds, seeds, wrong);
+    const struct perf_wrong wrong[2] = {own, shared->wrong};
     perf_progress_end();
     for (int i = 0; i < 2; i++)
         if (wrong[i].count)
@@ -308,18 +297,15 @@ uint64_t perf_session_check(struct perf_session *session, const struct perf_list
     return wrong[0].count + wrong[1].count;
 }
 
-/* One byte of this process's memory is changed, by the library; the owner expects another seed. */
-void perf_session_prove(struct perf_session *session) {
+/* One byte is changed, by the library. */
+void perf_session_prove(const struct perf_session *session) {
+    static const struct perf_list nothing[2];
     const struct perf_end *end = &session->end;
     const uint64_t at = end->size / 2 + 3;
-    struct perf_wrong wrong[2];
-    uint64_t seeds[2];
-    unsigned char byte;
-    perf_session_fill(session, seeds);
-    perf_fill(&byte, seeds[0], at, 1);
-    byte ^= 0x10;
+    perf_session_fill(session);
+    const unsigned char byte = perf_byte(shared->seeds[0], at) ^ 0x10;
     perf_check(nvlx_memcpy(end->engine, end->memory + at, &byte, 1), "nvlx_memcpy");
-    check_both(session, NULL, 0, seeds, (const uint64_t[]){seeds[0], seeds[1] + 1}, wrong);
-    if (wrong[0].count != 1 || wrong[0].first != at || wrong[1].count < end->size / 2 || wrong[1].first > 64)
-        perf_die("the check of bytes does not find those that are wrong: no use to go on");
+    const struct perf_wrong wrong = check_end(end, nothing, false);
+    if (wrong.count != 1 || wrong.first != at)
+        perf_die("the check of bytes does not find the one that is wrong: no use to go on");
 }
