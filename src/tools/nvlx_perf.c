@@ -21,7 +21,6 @@
 
 const char *const perf_way_names[] = {"call", "prepared", "loop", "batch", "batch4", "staged", "kernel"};
 const char *const perf_op_names[] = {[NVLX_OP_READ] = "read", [NVLX_OP_WRITE] = "write"};
-const char *const perf_load_names[] = {[PERF_ARITHMETIC] = "arithmetic", [PERF_MEMORY] = "memory"};
 const char *const perf_pattern_names[] = {"scattered", "contiguous", "mixed"};
 const char *const perf_mechanism_names[] = {"default", "auto", "copy_engine", "kernel"};
 
@@ -173,15 +172,11 @@ static const struct setting settings[] = {
      "each; batch, batch4: cudaMemcpyBatchAsync on one stream, on four; staged: gather kernel on the owner's GPU, one "
      "copy, scatter kernel; kernel: the best plain copy kernel, the list already on the GPU. Default: all",
      set_baselines, AT(baselines), PERF_LOOP},
-    {.doc = "Instead of the table of rates (both of them together)"},
+    {.doc = "Instead of the table of rates"},
     {"latency", NULL,
      "single transfers of 8 bytes to 64K, or of --fragment, against a raw copy and "
      "cudaStreamSynchronize",
      set_flag, AT(latency)},
-    {"compute", NULL,
-     "the slowdown of computing kernels beside transfers of 64K (or of --fragment), and of the "
-     "transfers: by copy engines, and by the kernel for each --max-sms. Only on cuda",
-     set_flag, AT(compute)},
     {.doc = "The run"},
     {"rounds", "N", "of which medians are taken; fewer, but 5, where they take long. Default: 9", set_number,
      AT(rounds), 1, 1000},
@@ -271,30 +266,23 @@ static void read_options(struct perf_options *options, int argc, char **argv) {
     argp_parse(&argp, argc, argv, 0, NULL, options);
     if (options->bidirectional && options->regions > 1 && options->regions % 2)
         perf_die("--regions: %" PRIu64 " cannot be halved, which --bidirectional does", options->regions);
-    if (options->plot && !perf_options_rates(options))
-        perf_die("--plot: '%s' draws the table of rates, which --latency and --compute replace", options->plot);
-}
-
-bool perf_options_rates(const struct perf_options *options) {
-    return !options->latency && !options->compute;
+    if (options->plot && options->latency)
+        perf_die("--plot: '%s' draws the table of rates, which --latency replaces", options->plot);
 }
 
 void perf_options_complete(struct perf_options *options, bool host) {
     static const uint64_t fragments[] = {KIB, 4 * KIB, 16 * KIB, 64 * KIB, 256 * KIB, MIB, 16 * MIB, 256 * MIB};
-    const bool small = options->latency && !options->compute;
     if (!options->arena)
-        options->arena = small ? (host ? 8 * MIB : 64 * MIB) : (host ? 64 * MIB : 4 * GIB);
+        options->arena = options->latency ? (host ? 8 * MIB : 64 * MIB) : (host ? 64 * MIB : 4 * GIB);
     options->arena = (options->arena + PAGE - 1) / PAGE * PAGE;
     if (!options->bytes)
-        options->bytes = small ? options->arena / 4 : host ? 16 * MIB : 512 * MIB;
-    if (!options->fragment_count && perf_options_rates(options))
+        options->bytes = options->latency ? options->arena / 4 : host ? 16 * MIB : 512 * MIB;
+    if (!options->fragment_count && !options->latency)
         for (size_t i = 0; i < PERF_ENTRIES(fragments) - (host ? 2 : 0); i++)
             options->fragments[options->fragment_count++] = fragments[i];
     if (options->bytes > options->arena)
         perf_die("--bytes: %s is more than the arena of %s", perf_size_text(options->bytes).text,
                  perf_size_text(options->arena).text);
-    if (host && options->compute)
-        perf_die("--compute: the host backend has no GPU that computes");
 }
 
 /* ---- The run ---------------------------------------------------------------------------------------------- */
@@ -340,12 +328,10 @@ static void measure(struct perf_session *session, struct perf_results *results) 
     perf_print_head(session);
     if (options->verify)
         perf_session_prove(session);
-    if (perf_options_rates(options))
-        perf_measure_rates(session, results);
     if (options->latency)
         perf_measure_latency(session, results);
-    if (options->compute)
-        perf_measure_compute(session, results);
+    else
+        perf_measure_rates(session, results);
 }
 
 int main(int argc, char **argv) {
@@ -364,6 +350,5 @@ int main(int argc, char **argv) {
     write_files(&session, &results);
     free(results.rates.rows);
     free(results.latency.rows);
-    free(results.computes);
     return perf_stopped() ? 130 : results.wrong ? 1 : 0;
 }

@@ -1,7 +1,7 @@
 /* nvlx_perf: what its parts offer each other.
  *
  *     nvlx_perf.c      what the user asks for, and what is run
- *     perf_measure.c   rounds of all ways in turn: rates, latency, transfers beside kernels that compute
+ *     perf_measure.c   rounds of all ways in turn: rates, latency
  *     perf_report.c    tables; perf_json.cc: all results as JSON; perf_plot.py: a plot of that
  *     perf_process.c   the two processes, and what is between them
  *     perf_end.c       what each process has: the library's side, and the raw side of the host backend
@@ -63,14 +63,14 @@ enum { PERF_FRAGMENTS_MAX = 32, PERF_BUDGETS_MAX = 6 };
 enum perf_way { PERF_CALL, PERF_PREPARED, PERF_LOOP, PERF_BATCH, PERF_BATCH4, PERF_STAGED, PERF_KERNEL, PERF_WAYS };
 #define PERF_IS_RAW(way) ((way) >= PERF_LOOP)
 extern const char *const perf_way_names[], *const perf_pattern_names[], *const perf_mechanism_names[];
-extern const char *const perf_op_names[], *const perf_load_names[];
+extern const char *const perf_op_names[];
 
 enum perf_pattern { PERF_SCATTERED, PERF_CONTIGUOUS, PERF_MIXED };
 
 struct perf_options {
     uint32_t op; /* bits: NVLX_OP_READ | NVLX_OP_WRITE */
     uint32_t pattern, backend, mechanism;
-    bool prepared, bidirectional, submit, verify, latency, compute;
+    bool prepared, bidirectional, submit, verify, latency;
     uint64_t fragments[PERF_FRAGMENTS_MAX], budgets[PERF_BUDGETS_MAX]; /* budgets: of SMs; 0: the library's default */
     size_t fragment_count, budget_count; /* of fragments 0: the default of what is measured */
     uint64_t count, bytes, arena;        /* bytes, arena: 0: the default of the backend */
@@ -83,8 +83,6 @@ struct perf_options {
     char **command;          /* line of it; ends with NULL */
 };
 
-/* Whether the table of rates is asked for, and not something instead of it. */
-bool perf_options_rates(const struct perf_options *options);
 /* Fills in what depends on the backend, and refuses what cannot be. */
 void perf_options_complete(struct perf_options *options, bool host);
 
@@ -179,8 +177,6 @@ struct perf_choice { /* how a raw kernel is run */
     char name[48];
 };
 
-enum perf_load { PERF_ARITHMETIC, PERF_MEMORY, PERF_LOADS };
-
 struct perf_raw_backend;
 
 /* The library's side of a process, and the raw one, on the same memory. */
@@ -215,10 +211,6 @@ struct perf_raw_backend {
     /* The fastest kernel for the list, with at most `sms` blocks (0: as many as it likes). */
     struct perf_choice (*choose)(const struct perf_end *end, uint32_t sms);
     void (*stage)(const struct perf_end *end); /* PERF_STAGED takes both processes: each calls this in its turn */
-    /* Some tens of milliseconds of work that computes, at the same time as transfers. */
-    void (*load_start)(enum perf_load load);
-    bool (*load_runs)(void);
-    double (*load_ns)(void); /* that the last start took; waits */
 };
 extern const struct perf_raw_backend perf_raw_cuda; /* in a build with CUDA */
 
@@ -301,21 +293,11 @@ struct perf_table {
     size_t row_count;
 };
 
-struct perf_compute {
-    enum perf_load load;
-    uint32_t opcode, mechanism, budget;
-    uint64_t fragment, count;
-    double load_alone, load_beside; /* nanoseconds */
-    double rate_alone, rate_beside; /* GB/s of the transfers */
-};
-
 struct perf_results {
     struct perf_table rates, latency; /* latency: lists of one fragment, in PERF_CALL, PERF_PREPARED and PERF_LOOP */
     uint64_t link_bytes;              /* of the one copy that tells the link's own rate */
     double link[3];                   /* GB/s, by opcode; 0: not measured */
-    struct perf_compute *computes;
-    size_t compute_count;
-    uint64_t wrong; /* bytes, of all */
+    uint64_t wrong;                   /* bytes, of all */
 };
 
 /* GB/s of a measured cell, 0 of another. Of both directions: each way. */
@@ -333,7 +315,6 @@ void perf_print_rates_head(const struct perf_session *session, const struct perf
 void perf_print_rates(const struct perf_table *table, const struct perf_row *row);
 void perf_print_submit(const struct perf_table *table);
 void perf_print_latency(const struct perf_session *session, const struct perf_table *table);
-void perf_print_compute(const struct perf_results *results);
 
 /* All results as JSON: perf_json.cc. To be freed. */
 char *perf_json(const struct perf_session *session, const struct perf_results *results);
@@ -343,7 +324,6 @@ extern const char perf_plot_script[]; /* perf_plot.py, for python3 */
 
 void perf_measure_rates(struct perf_session *session, struct perf_results *results);
 void perf_measure_latency(struct perf_session *session, struct perf_results *results);
-void perf_measure_compute(struct perf_session *session, struct perf_results *results);
 
 #ifdef __cplusplus
 }

@@ -202,34 +202,6 @@ __global__ void __launch_bounds__(plain_threads)
         }
 }
 
-/* ---- Work that computes ----------------------------------------------------------------------------------- */
-
-constexpr int chains = 8, turns = 1500;        /* of multiplications: a block takes about 0.1 ms beside 7 others */
-constexpr int multiplying = 8 * 300;           /* blocks for each SM: 8 are on it at once */
-constexpr int copying = 160;                   /* times one half of the memory to the other */
-constexpr uint32_t share = 64 * KIB;           /* of a block that copies */
-constexpr uint64_t load_memory = 512ull << 20; /* scratch */
-
-__global__ void __launch_bounds__(plain_threads) multiply(float *result) {
-    float value[chains];
-    for (int k = 0; k < chains; k++)
-        value[k] = static_cast<float>(threadIdx.x + k);
-    for (int i = 0; i < turns; i++)
-#pragma unroll
-        for (int k = 0; k < chains; k++)
-            value[k] = value[k] * 0.999f + 0.5f;
-    float sum = 0;
-    for (int k = 0; k < chains; k++)
-        sum += value[k];
-    if (sum < 0) /* it is not, which the compiler does not know */
-        *result = sum;
-}
-
-__global__ void __launch_bounds__(plain_threads) stream_memory(char *to, const char *from, uint64_t shares) {
-    const uint64_t begin = blockIdx.x % shares * uint64_t(share);
-    copy_range<4>(to + begin, from + begin, share, threadIdx.x, plain_threads);
-}
-
 /* ---- What is open ----------------------------------------------------------------------------------------- */
 
 constexpr int streams_max = 4;
@@ -266,9 +238,7 @@ struct {
     cudaStream_t streams[streams_max];
     std::vector<void *> to, from; /* the list, for copy engines; in the owner none */
     std::vector<size_t> lengths;
-    Copies copies, staged;      /* for kernels: between both memories; between own memory and own staging */
-    cudaEvent_t load_events[2]; /* its begin and end */
-    char *load_memory;
+    Copies copies, staged; /* for kernels: between both memories; between own memory and own staging */
 } raw;
 
 void finish(int streams) {
@@ -317,8 +287,6 @@ void load_kernels() {
         if (runs(kernel))
             MUST(cudaFuncSetAttribute(kernel.function, cudaFuncAttributeMaxDynamicSharedMemorySize, kernel.shared));
     }
-    MUST(cudaFuncGetAttributes(&attributes, multiply));
-    MUST(cudaFuncGetAttributes(&attributes, stream_memory));
 }
 
 void borrow(const perf_end *end, const perf_lent *peer) {
@@ -328,8 +296,6 @@ void borrow(const perf_end *end, const perf_lent *peer) {
     load_kernels();
     for (cudaStream_t &stream : raw.streams)
         MUST(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
-    for (cudaEvent_t &event : raw.load_events)
-        MUST(cudaEventCreate(&event));
     if (peer != nullptr)
         raw.peer_memory = open_handle(peer->memory);
     if (peer != nullptr && end->staging != nullptr)
@@ -473,7 +439,7 @@ perf_choice choose(const perf_end *end, uint32_t sms) {
     return best;
 }
 
-/* ---- Content, and work that computes ---------------------------------------------------------------------- */
+/* ---- Content --------------------------------------------------------------------------------------------- */
 
 void fill_memory(void *memory, uint64_t size, uint64_t seed) {
     fill_words<<<1024, plain_threads, 0, raw.streams[0]>>>(static_cast<uint64_t *>(memory), size / 8, seed);
@@ -505,42 +471,8 @@ void check(const perf_end *end, const perf_content *content, perf_wrong *wrong) 
     *wrong = {result[0], result[1]};
 }
 
-void load_start(perf_load load) {
-    const cudaStream_t stream = raw.streams[1];
-    const uint64_t half = load_memory / 2, shares = half / share;
-    if (raw.load_memory == nullptr)
-        raw.load_memory = static_cast<char *>(allocate(load_memory));
-    MUST(cudaEventRecord(raw.load_events[0], stream));
-    if (load == PERF_ARITHMETIC)
-        multiply<<<raw.sms * multiplying, plain_threads, 0, stream>>>(reinterpret_cast<float *>(raw.load_memory));
-    else
-        stream_memory<<<static_cast<unsigned>(shares * copying), plain_threads, 0, stream>>>(raw.load_memory + half,
-                                                                                             raw.load_memory, shares);
-    MUST(cudaGetLastError());
-    MUST(cudaEventRecord(raw.load_events[1], stream));
-}
-
-bool load_runs() {
-    const cudaError_t error = cudaEventQuery(raw.load_events[1]);
-    if (error != cudaErrorNotReady)
-        must(error, "a computing kernel");
-    return error == cudaErrorNotReady;
-}
-
-double load_ns() {
-    float milliseconds;
-    MUST(cudaEventSynchronize(raw.load_events[1]));
-    MUST(cudaEventElapsedTime(&milliseconds, raw.load_events[0], raw.load_events[1]));
-    return 1e6 * milliseconds;
-}
-
 } // namespace
 
-const perf_raw_backend perf_raw_cuda = {false,      (1u << PERF_WAYS) - (1u << PERF_LOOP),
-                                        "loop",     lend,
-                                        run,        fill,
-                                        check,      borrow,
-                                        give_back,  set_list,
-                                        choose,     stage,
-                                        load_start, load_runs,
-                                        load_ns};
+const perf_raw_backend perf_raw_cuda = {
+    false, (1u << PERF_WAYS) - (1u << PERF_LOOP), "loop", lend, run, fill, check, borrow, give_back, set_list, choose,
+    stage};

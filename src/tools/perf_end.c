@@ -94,7 +94,7 @@ static uint64_t staging_size(const struct perf_options *options, const struct pe
     for (size_t i = 0; i < options->fragment_count; i++)
         if (2 * options->fragments[i] > size && options->fragments[i] <= options->arena)
             size = 2 * options->fragments[i];
-    return options->baselines & backend->ways & 1u << PERF_STAGED && perf_options_rates(options) ? size : 0;
+    return options->baselines & backend->ways & 1u << PERF_STAGED && !options->latency ? size : 0;
 }
 
 void perf_end_allocate(struct perf_end *end, const struct perf_options *options) {

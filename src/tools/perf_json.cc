@@ -131,29 +131,6 @@ Json::Value link_of(const perf_results &results) {
     return known(results.link_bytes != 0, link);
 }
 
-Json::Value computes_of(const perf_results &results) {
-    Json::Value computes(Json::arrayValue);
-    if (results.computes == nullptr)
-        return {};
-    for (size_t i = 0; i < results.compute_count; i++) {
-        const perf_compute &from = results.computes[i];
-        Json::Value compute;
-        compute["op"] = perf_op_names[from.opcode];
-        compute["bound_by"] = perf_load_names[from.load];
-        compute["mechanism"] = perf_mechanism_names[from.mechanism];
-        compute["max_sms"] = number(from.budget);
-        compute["fragment"] = number(from.fragment);
-        compute["count"] = number(from.count);
-        compute["alone_ns"] = nanoseconds(from.load_alone);
-        compute["beside_ns"] = nanoseconds(from.load_beside);
-        compute["slowdown"] = from.load_beside / from.load_alone;
-        compute["gbps_alone"] = from.rate_alone;
-        compute["gbps_beside"] = from.rate_beside;
-        computes.append(compute);
-    }
-    return computes;
-}
-
 } // namespace
 
 char *perf_json(const perf_session *session, const perf_results *results) {
@@ -168,7 +145,6 @@ char *perf_json(const perf_session *session, const perf_results *results) {
         root["link"] = link_of(*results);
         root["rates"] = rows_of(results->rates);
         root["latency"] = rows_of(results->latency);
-        root["compute"] = computes_of(*results);
         root["wrong_bytes"] = number(results->wrong);
         return strdup((Json::writeString(builder, root) + "\n").c_str());
     } catch (const std::exception &error) {

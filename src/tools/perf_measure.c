@@ -1,5 +1,4 @@
-/* nvlx_perf: rounds of all ways in turn: rates, latency, and transfers beside kernels that compute.
- * SPDX-License-Identifier: Apache-2.0 */
+/* nvlx_perf: rounds of all ways in turn: rates and latency. SPDX-License-Identifier: Apache-2.0 */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -335,89 +334,4 @@ void perf_measure_latency(struct perf_session *session, struct perf_results *res
         for (size_t i = 0; options->op & opcode && i < count && !perf_stopped(); i++)
             measure_length(session, results, opcode, lengths[i]);
     perf_print_latency(session, table);
-}
-
-/* ---- Beside kernels that compute -------------------------------------------------------------------------- */
-
-#define COMPUTE_ROUNDS   5
-#define COMPUTE_FRAGMENT UINT64_C(65536)
-
-/* The median of some rounds after the first. */
-static double median_of(const struct perf_end *end, double (*once)(const struct perf_end *end, const void *what),
-                        const void *what) {
-    double times[COMPUTE_ROUNDS];
-    once(end, what);
-    for (size_t i = 0; i < COMPUTE_ROUNDS; i++)
-        times[i] = once(end, what);
-    return perf_percentile(times, COMPUTE_ROUNDS, 0.5);
-}
-
-static double compute_once(const struct perf_end *end, const void *load) {
-    end->backend->load_start(*(const enum perf_load *)load);
-    return end->backend->load_ns();
-}
-
-static double post_once(const struct perf_end *end, const void *prepared) {
-    struct perf_sample sample;
-    struct nvlx_request_info info;
-    perf_end_move(end, (struct nvlx_prepared *)(uintptr_t)prepared, NULL, &sample, &info);
-    return sample.wall;
-}
-
-/* Transfers one after the other for as long as the load runs; the last one may outlast it. */
-static void beside(const struct perf_end *end, struct nvlx_prepared *prepared, struct perf_compute *compute) {
-    double loads[COMPUTE_ROUNDS], rates[COMPUTE_ROUNDS];
-    for (int i = 0; i < COMPUTE_ROUNDS; i++) {
-        uint64_t bytes = 0;
-        end->backend->load_start(compute->load);
-        const uint64_t begin = perf_now();
-        do {
-            post_once(end, prepared);
-            bytes += end->list->bytes;
-        } while (end->backend->load_runs());
-        rates[i] = perf_gbps(bytes, (double)(perf_now() - begin));
-        loads[i] = end->backend->load_ns();
-    }
-    compute->load_beside = perf_percentile(loads, COMPUTE_ROUNDS, 0.5);
-    compute->rate_beside = perf_percentile(rates, COMPUTE_ROUNDS, 0.5);
-}
-
-static void measure_beside(struct perf_session *session, struct perf_results *results, struct perf_compute compute) {
-    struct perf_end *end = &session->end;
-    const struct perf_list_spec spec = spec_of(session, compute.opcode, compute.fragment);
-    struct nvlx_transfer_options options = transfer_options(session->options, compute.budget);
-    struct perf_list list;
-    perf_list_make(&list, &spec);
-    perf_end_set_list(end, &list);
-    options.mechanism = compute.mechanism;
-    struct nvlx_prepared *prepared = perf_end_prepare(end, &options);
-    compute.count = list.count;
-    compute.load_alone = median_of(end, compute_once, &compute.load);
-    compute.rate_alone = perf_gbps(list.bytes, median_of(end, post_once, prepared));
-    beside(end, prepared, &compute);
-    perf_check(nvlx_prepared_free(prepared), "nvlx_prepared_free");
-    perf_list_free(&list);
-    results->computes[results->compute_count++] = compute;
-    perf_progress(true, "%s-bound kernel beside a %s by %s measured", perf_load_names[compute.load],
-                  perf_op_names[compute.opcode], perf_mechanism_names[compute.mechanism]);
-}
-
-/* By copy engines, then by the kernel for each budget. */
-void perf_measure_compute(struct perf_session *session, struct perf_results *results) {
-    const struct perf_options *options = session->options;
-    const size_t mechanisms = 1 + options->budget_count, ways = PERF_LOADS * mechanisms;
-    results->computes = perf_alloc(2 * ways, sizeof *results->computes);
-    for (size_t i = 0; i < 2 * ways && !perf_stopped(); i++) {
-        const size_t budget = i % mechanisms;
-        const struct perf_compute compute = {
-            .opcode = i < ways ? NVLX_OP_READ : NVLX_OP_WRITE,
-            .load = i / mechanisms % PERF_LOADS ? PERF_MEMORY : PERF_ARITHMETIC,
-            .mechanism = budget ? NVLX_MECHANISM_KERNEL : NVLX_MECHANISM_COPY_ENGINE,
-            .budget = budget ? (uint32_t)options->budgets[budget - 1] : 0,
-            .fragment = options->fragment_count ? options->fragments[0] : COMPUTE_FRAGMENT,
-        };
-        if (options->op & compute.opcode)
-            measure_beside(session, results, compute);
-    }
-    perf_print_compute(results);
 }

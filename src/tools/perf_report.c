@@ -167,7 +167,7 @@ void perf_print_submit(const struct perf_table *table) {
     }
 }
 
-/* ---- The others ------------------------------------------------------------------------------------------- */
+/* ---- Latency ---------------------------------------------------------------------------------------------- */
 
 void perf_print_latency(const struct perf_session *session, const struct perf_table *table) {
     perf_progress_end();
@@ -181,30 +181,4 @@ void perf_print_latency(const struct perf_session *session, const struct perf_ta
         print_verified(table, row);
         putchar('\n');
     }
-}
-
-static void print_slowdown(const struct perf_compute *compute) {
-    char budget[16] = "default";
-    if (compute->budget)
-        snprintf(budget, sizeof budget, "%" PRIu32, compute->budget);
-    printf("%-6s %-11s %-12s %8s %11.2f %11.2f %9.1f%% %10.1f %10.1f\n", perf_op_names[compute->opcode],
-           perf_load_names[compute->load], perf_mechanism_names[compute->mechanism],
-           compute->mechanism == NVLX_MECHANISM_KERNEL ? budget : "0", compute->load_alone / 1e6,
-           compute->load_beside / 1e6, 100 * (compute->load_beside / compute->load_alone - 1), compute->rate_alone,
-           compute->rate_beside);
-}
-
-void perf_print_compute(const struct perf_results *results) {
-    const struct perf_compute *first = results->computes;
-    perf_progress_end();
-    if (!results->compute_count)
-        return;
-    printf(
-        "\nA kernel that is bound by arithmetic or by memory, on the measuring process's GPU, beside lists of %" PRIu64
-        " times %s, prepared and posted one after the other: medians\n"
-        "%-6s %-11s %-12s %8s %11s %11s %10s %10s %10s\n",
-        first->count, perf_size_text(first->fragment).text, "", "bound by", "mechanism", "SMs", "alone, ms",
-        "beside, ms", "slowdown", "GB/s alone", "beside");
-    for (size_t i = 0; i < results->compute_count; i++)
-        print_slowdown(&results->computes[i]);
 }

@@ -36,6 +36,40 @@ __global__ void count_wrong(const uint32_t *words, size_t count, uint32_t seed, 
         atomicAdd(wrong, mine);
 }
 
+constexpr int CHAINS = 8, TURNS = 1500;   // of multiplications: a block takes about 0.1 ms beside 7 others
+constexpr unsigned MULTIPLYING = 8 * 300; // blocks for each SM: 8 are on it at once
+constexpr unsigned COPYING = 160;         // times one half of the scratch to the other
+constexpr int DEEP = 4, SHARE = 4096;     // loads of a thread in flight; words of 16 bytes that a block copies
+constexpr size_t HALF = KERNEL_SCRATCH / 2, SHARES = HALF / sizeof(uint4) / SHARE;
+
+__global__ void multiply(float *result) {
+    float value[CHAINS];
+    for (int k = 0; k < CHAINS; k++)
+        value[k] = static_cast<float>(threadIdx.x + k);
+    for (int i = 0; i < TURNS; i++)
+#pragma unroll
+        for (int k = 0; k < CHAINS; k++)
+            value[k] = value[k] * 0.999f + 0.5f;
+    float sum = 0;
+    for (int k = 0; k < CHAINS; k++)
+        sum += value[k];
+    if (sum < 0) // it is not, which the compiler does not know
+        *result = sum;
+}
+
+__global__ void stream_memory(uint4 *to, const uint4 *from) {
+    const size_t begin = blockIdx.x % SHARES * SHARE + threadIdx.x;
+    uint4 held[DEEP];
+    for (unsigned i = 0; i < SHARE; i += DEEP * THREADS) {
+#pragma unroll
+        for (int k = 0; k < DEEP; k++)
+            held[k] = __ldcs(from + begin + i + k * THREADS);
+#pragma unroll
+        for (int k = 0; k < DEEP; k++)
+            __stcs(to + begin + i + k * THREADS, held[k]);
+    }
+}
+
 __global__ void trap(uint64_t spin_ns) {
     spin(spin_ns);
     __trap();
@@ -53,6 +87,10 @@ cudaError_t kernels_load(void) {
     cudaError_t error = cudaFuncGetAttributes(&attributes, produce);
     if (!error)
         error = cudaFuncGetAttributes(&attributes, count_wrong);
+    if (!error)
+        error = cudaFuncGetAttributes(&attributes, multiply);
+    if (!error)
+        error = cudaFuncGetAttributes(&attributes, stream_memory);
     return error ? error : cudaFuncGetAttributes(&attributes, trap);
 }
 
@@ -64,6 +102,23 @@ cudaError_t kernel_produce(uint32_t *words, size_t count, uint64_t spin_ns, uint
 cudaError_t kernel_count(const uint32_t *words, size_t count, uint32_t seed, unsigned long long *wrong,
                          cudaStream_t stream) {
     count_wrong<<<blocks(count), THREADS, 0, stream>>>(words, count, seed, wrong);
+    return cudaGetLastError();
+}
+
+cudaError_t kernel_multiply(void *scratch, cudaStream_t stream) {
+    int device = 0, sms = 0;
+    cudaError_t error = cudaGetDevice(&device);
+    if (!error)
+        error = cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device);
+    if (error)
+        return error;
+    multiply<<<sms * MULTIPLYING, THREADS, 0, stream>>>(static_cast<float *>(scratch));
+    return cudaGetLastError();
+}
+
+cudaError_t kernel_stream_memory(void *scratch, cudaStream_t stream) {
+    uint4 *half = static_cast<uint4 *>(scratch) + HALF / sizeof(uint4);
+    stream_memory<<<SHARES * COPYING, THREADS, 0, stream>>>(half, static_cast<const uint4 *>(scratch));
     return cudaGetLastError();
 }
 

@@ -21,6 +21,11 @@ cudaError_t kernel_produce(uint32_t *words, size_t count, uint64_t spin_ns, uint
 cudaError_t kernel_count(const uint32_t *words, size_t count, uint32_t seed, unsigned long long *wrong,
                          cudaStream_t stream);
 
+/* Some tens of milliseconds on all SMs, bound by arithmetic or by memory. `scratch` is KERNEL_SCRATCH bytes. */
+#define KERNEL_SCRATCH ((size_t)512 << 20)
+typedef cudaError_t kernel_that_computes(void *scratch, cudaStream_t stream);
+kernel_that_computes kernel_multiply, kernel_stream_memory;
+
 /* Runs for `spin_ns`, then breaks its context for good. */
 cudaError_t kernel_trap(uint64_t spin_ns, cudaStream_t stream);
 

@@ -92,7 +92,7 @@ equals "lists of 32 times 1K, twice" 2 \
     "$(count '"both_directions": true, "bytes": 65536, "count": 64, "fragment": 1024' "$work/flat")"
 equals "rounds" 36 "$(count '"rounds": 3' "$work/json")"
 equals "the name of the backend" 1 "$(count '"backend": "host"' "$work/json")"
-for null in cuda cuda_of_driver driver latency compute; do
+for null in cuda cuda_of_driver driver latency; do
     equals "$null, of which there is nothing" 1 "$(count "\"$null\": null" "$work/json")"
 done
 equals "JSON as python3 reads it" "$(command -v python3 >/dev/null && printf '8 40 %s %s' "$(uname -n)" "$(date -u +%Y)")" \
@@ -170,7 +170,7 @@ LD_PRELOAD=$faulty expect 1 'WRONG: 1 bytes of the owner' "${small[@]}" --fragme
 for wrong in '--op fetch' '--fragment 4X' '--fragment 0' '--fragment 1K,,2K' '--fragment 2M' '--count 0' '--bytes many' \
     '--bytes 2M' '--arena -1' '--regions 0' '--regions 200' '--pattern zigzag' '--mechanism magic' '--max-sms x' \
     '--max-sms 1,2,3,4,5,6,7' '--priority high' '--priority -101' '--baseline best' '--rounds 0' '--gpus 0' '--gpus 0,99' \
-    '--backend tape' '--compute' '--json /nowhere/file' '--plot /nowhere/file'; do
+    '--backend tape' '--json /nowhere/file' '--plot /nowhere/file'; do
     read -r option value <<<"$wrong"
     # shellcheck disable=SC2086 # no value, no argument
     expect 2 "$option" "${small[@]}" --fragment 4K --count 4 "$option" $value
