@@ -271,15 +271,18 @@ static void read_options(struct perf_options *options, int argc, char **argv) {
 }
 
 void perf_options_complete(struct perf_options *options, bool host) {
-    static const uint64_t fragments[] = {KIB, 4 * KIB, 16 * KIB, 64 * KIB, 256 * KIB, MIB, 16 * MIB, 256 * MIB};
+    static const uint64_t of_lists[] = {KIB, 4 * KIB, 16 * KIB, 64 * KIB, 256 * KIB, MIB, 16 * MIB, 256 * MIB};
+    static const uint64_t single[] = {8, 64, 512, 4 * KIB, 16 * KIB, 64 * KIB};
     if (!options->arena)
         options->arena = options->latency ? (host ? 8 * MIB : 64 * MIB) : (host ? 64 * MIB : 4 * GIB);
     options->arena = (options->arena + PAGE - 1) / PAGE * PAGE;
     if (!options->bytes)
         options->bytes = options->latency ? options->arena / 4 : host ? 16 * MIB : 512 * MIB;
-    if (!options->fragment_count && !options->latency)
-        for (size_t i = 0; i < PERF_ENTRIES(fragments) - (host ? 2 : 0); i++)
-            options->fragments[options->fragment_count++] = fragments[i];
+    if (!options->fragment_count) {
+        options->fragment_count = options->latency ? PERF_ENTRIES(single) : PERF_ENTRIES(of_lists) - (host ? 2 : 0);
+        for (size_t i = 0; i < options->fragment_count; i++)
+            options->fragments[i] = options->latency ? single[i] : of_lists[i];
+    }
     if (options->bytes > options->arena)
         perf_die("--bytes: %s is more than the arena of %s", perf_size_text(options->bytes).text,
                  perf_size_text(options->arena).text);
@@ -287,33 +290,26 @@ void perf_options_complete(struct perf_options *options, bool host) {
 
 /* ---- The run ---------------------------------------------------------------------------------------------- */
 
-static void write_json(const char *path, const char *text) {
-    FILE *file = fopen(path, "w");
-    if (!file)
-        perf_die("--json: %s: %s", path, strerror(errno));
-    const bool failed = fputs(text, file) < 0;
-    if (fclose(file) || failed)
-        perf_die("--json: %s: it could not be written whole", path);
-}
-
-static void draw(const char *path, const char *json) {
-    setenv("NVLX_PERF_PLOT", perf_plot_script, 1);
-    setenv("NVLX_PERF_FILE", path, 1);
-    signal(SIGPIPE, SIG_IGN);
-    FILE *python = popen("python3 -c \"$NVLX_PERF_PLOT\" \"$NVLX_PERF_FILE\"", "w");
-    const bool failed = !python || fputs(json, python) < 0;
-    if (!python || pclose(python) || failed)
-        perf_die("--plot: %s: python3 could not draw it", path);
+static void write_json(FILE *file, int (*close)(FILE *file), const char *option, const struct perf_session *session,
+                       const struct perf_results *results) {
+    char *text = perf_json(session, results);
+    const bool failed = !file || fputs(text, file) < 0;
+    free(text);
+    if (!file || close(file) || failed)
+        perf_die("--%s: it could not be written", option);
 }
 
 static void write_files(const struct perf_session *session, const struct perf_results *results) {
-    char *text = perf_json(session, results);
+    const char *json = session->options->json, *plot = session->options->plot;
     perf_progress_end();
-    if (session->options->json)
-        write_json(session->options->json, text);
-    if (session->options->plot && results->rates.row_count)
-        draw(session->options->plot, text);
-    free(text);
+    if (json)
+        write_json(fopen(json, "w"), fclose, "json", session, results);
+    if (plot && results->rates.row_count) {
+        setenv("NVLX_PERF_PLOT", perf_plot_script, 1);
+        setenv("NVLX_PERF_FILE", plot, 1);
+        signal(SIGPIPE, SIG_IGN);
+        write_json(popen("python3 -c \"$NVLX_PERF_PLOT\" \"$NVLX_PERF_FILE\"", "w"), pclose, "plot", session, results);
+    }
 }
 
 /* Errors come back from calls, and are told where they end the program. */
@@ -321,17 +317,6 @@ static void tell(void *context, int level, const char *message) {
     (void)context;
     if (level == NVLX_LOG_WARNING)
         fprintf(stderr, "%s: warning: %s\n", perf_role, message);
-}
-
-static void measure(struct perf_session *session, struct perf_results *results) {
-    const struct perf_options *options = session->options;
-    perf_print_head(session);
-    if (options->verify)
-        perf_session_prove(session);
-    if (options->latency)
-        perf_measure_latency(session, results);
-    else
-        perf_measure_rates(session, results);
 }
 
 int main(int argc, char **argv) {
@@ -344,7 +329,13 @@ int main(int argc, char **argv) {
         perf_die("--plot needs python3 with matplotlib: apt-get install python3-matplotlib, or pip install matplotlib");
     perf_catch_interrupt();
     perf_session_open(&session, &options);
-    measure(&session, &results);
+    perf_print_head(&session);
+    if (options.verify)
+        perf_session_prove(&session);
+    if (options.latency)
+        perf_measure_latency(&session, &results);
+    else
+        perf_measure_rates(&session, &results);
     fflush(stdout);
     perf_session_close(&session);
     write_files(&session, &results);

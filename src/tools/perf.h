@@ -43,7 +43,6 @@ void *perf_alloc(size_t count, size_t size);
 uint64_t perf_now(void); /* nanoseconds of the monotonic clock */
 /* The value that `fraction` of them do not exceed: 0.5 is the median. Sorts them. */
 double perf_percentile(double *values, size_t count, double fraction);
-double perf_gbps(uint64_t bytes, double ns); /* decimal: 10^9 bytes a second */
 
 struct perf_text {
     char text[32];
@@ -72,10 +71,10 @@ struct perf_options {
     uint32_t pattern, backend, mechanism;
     bool prepared, bidirectional, submit, verify, latency;
     uint64_t fragments[PERF_FRAGMENTS_MAX], budgets[PERF_BUDGETS_MAX]; /* budgets: of SMs; 0: the library's default */
-    size_t fragment_count, budget_count; /* of fragments 0: the default of what is measured */
-    uint64_t count, bytes, arena;        /* bytes, arena: 0: the default of the backend */
-    uint64_t regions;                    /* on each side */
-    uint64_t rounds;                     /* of which medians are taken */
+    size_t fragment_count, budget_count;
+    uint64_t count, bytes, arena; /* bytes, arena: 0: the default of the backend; likewise no fragments */
+    uint64_t regions;             /* on each side */
+    uint64_t rounds;              /* of which medians are taken */
     int64_t priority;
     uint32_t baselines;      /* bits: 1 << enum perf_way */
     const char *json, *plot; /* NULL: none */

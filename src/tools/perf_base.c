@@ -71,10 +71,6 @@ double perf_percentile(double *values, size_t count, double fraction) {
     return values[at < count ? at : count - 1];
 }
 
-double perf_gbps(uint64_t bytes, double ns) {
-    return ns > 0 ? (double)bytes / ns : 0;
-}
-
 struct perf_text perf_size_text(uint64_t bytes) {
     static const char *const units[] = {"", "K", "M", "G"};
     struct perf_text result;

@@ -304,10 +304,9 @@ void borrow(const perf_end *end, const perf_lent *peer) {
 
 /* What is not the other process's ends with this one. */
 void give_back() {
-    if (raw.peer_memory != nullptr)
-        MUST(cudaIpcCloseMemHandle(raw.peer_memory));
-    if (raw.peer_staging != nullptr)
-        MUST(cudaIpcCloseMemHandle(raw.peer_staging));
+    for (char *memory : {raw.peer_memory, raw.peer_staging})
+        if (memory != nullptr)
+            MUST(cudaIpcCloseMemHandle(memory));
 }
 
 /* ---- Lists ------------------------------------------------------------------------------------------------ */

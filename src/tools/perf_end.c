@@ -88,19 +88,11 @@ void perf_end_open(struct perf_end *end, uint32_t backend, int gpu) {
     end->backend = raw_backend(nvlx_backend_name(end->engine));
 }
 
-/* Staging is for the longest list: at least one fragment, which in a mixed one may have twice the size. */
-static uint64_t staging_size(const struct perf_options *options, const struct perf_raw_backend *backend) {
-    uint64_t size = options->bytes;
-    for (size_t i = 0; i < options->fragment_count; i++)
-        if (2 * options->fragments[i] > size && options->fragments[i] <= options->arena)
-            size = 2 * options->fragments[i];
-    return options->baselines & backend->ways & 1u << PERF_STAGED && !options->latency ? size : 0;
-}
-
 void perf_end_allocate(struct perf_end *end, const struct perf_options *options) {
     const struct perf_layout layout = perf_layout_of(options->arena, options->regions);
     end->size = options->arena;
-    end->staging_size = staging_size(options, end->backend);
+    end->staging_size =
+        options->baselines & end->backend->ways & 1u << PERF_STAGED && !options->latency ? options->bytes : 0;
     perf_check(nvlx_alloc(end->engine, end->gpu, end->size, NULL, (void **)&end->memory), "nvlx_alloc");
     if (end->staging_size)
         perf_check(nvlx_alloc(end->engine, end->gpu, end->staging_size, NULL, (void **)&end->staging), "nvlx_alloc");

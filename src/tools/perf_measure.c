@@ -89,15 +89,6 @@ static struct perf_list_spec spec_of(const struct perf_session *session, uint32_
                                    .seed = fragment * 2 + opcode};
 }
 
-static struct nvlx_transfer_options transfer_options(const struct perf_options *options, uint32_t budget) {
-    struct nvlx_transfer_options result;
-    nvlx_transfer_options_init(&result);
-    result.mechanism = options->mechanism;
-    result.max_sms = budget;
-    result.priority = (int32_t)options->priority;
-    return result;
-}
-
 static void make_lists(struct run *run, struct perf_list_spec spec) {
     spec.half = run->row->both ? 1 : 0;
     perf_list_make(&run->lists[0], &spec);
@@ -121,13 +112,18 @@ static const char *open_raw_way(struct run *run, struct way *way) {
         return "both directions are measured of ours only";
     if ((which == PERF_KERNEL || which == PERF_STAGED) && !run->lists[0].aligned)
         return "its kernels copy multiples of 16 bytes only";
+    if (which == PERF_STAGED && run->lists[0].bytes > end->staging_size)
+        return "its staging is as large as --bytes";
     if (which == PERF_KERNEL)
         way->cell->kernel = end->backend->choose(end, way->column->budget);
     return NULL;
 }
 
 static void open_way(struct run *run, struct way *way) {
-    way->options = transfer_options(run->session->options, way->column->budget);
+    nvlx_transfer_options_init(&way->options);
+    way->options.mechanism = run->session->options->mechanism;
+    way->options.max_sms = way->column->budget;
+    way->options.priority = (int32_t)run->session->options->priority;
     way->move = run->row->both ? move_both : move_ours;
     if (way->column->way == PERF_PREPARED)
         way->prepared = perf_end_prepare(&run->session->end, &way->options);
@@ -279,8 +275,6 @@ static void measure_link(struct perf_session *session, struct perf_results *resu
 static void measure_rates_of(struct perf_session *session, struct perf_results *results, uint32_t opcode, bool both) {
     const struct perf_options *options = session->options;
     const struct effort effort = {.warm_up = 1, .rounds = options->rounds, .least = 5, .limit_ns = 1000000000};
-    if (perf_stopped())
-        return;
     perf_print_rates_head(session, results, opcode, both);
     for (size_t i = 0; i < options->fragment_count && !perf_stopped(); i++) {
         const struct perf_list_spec spec = spec_of(session, opcode, options->fragments[i]);
@@ -300,9 +294,8 @@ void perf_measure_rates(struct perf_session *session, struct perf_results *resul
             continue;
         if (options->baselines || options->plot)
             measure_link(session, results, opcode);
-        measure_rates_of(session, results, opcode, false);
-        if (options->bidirectional)
-            measure_rates_of(session, results, opcode, true);
+        for (int both = 0; both < (options->bidirectional ? 2 : 1) && !perf_stopped(); both++)
+            measure_rates_of(session, results, opcode, both);
     }
     if (options->submit)
         perf_print_submit(&results->rates);
@@ -321,17 +314,14 @@ static void measure_length(struct perf_session *session, struct perf_results *re
 }
 
 void perf_measure_latency(struct perf_session *session, struct perf_results *results) {
-    static const uint64_t default_lengths[] = {8, 64, 512, 4096, 16384, 65536};
     const struct perf_options *options = session->options;
-    const uint64_t *lengths = options->fragment_count ? options->fragments : default_lengths;
-    const size_t count = options->fragment_count ? options->fragment_count : PERF_ENTRIES(default_lengths);
     struct perf_table *table = &results->latency;
-    table->rows = perf_alloc(2 * count, sizeof *table->rows);
+    table->rows = perf_alloc(2 * options->fragment_count, sizeof *table->rows);
     add_column(table, PERF_CALL, options->budgets[0], "call");
     add_column(table, PERF_PREPARED, options->budgets[0], "prepared");
     add_column(table, PERF_LOOP, 0, "raw");
     for (uint32_t opcode = NVLX_OP_READ; opcode <= NVLX_OP_WRITE; opcode++)
-        for (size_t i = 0; options->op & opcode && i < count && !perf_stopped(); i++)
-            measure_length(session, results, opcode, lengths[i]);
+        for (size_t i = 0; options->op & opcode && i < options->fragment_count && !perf_stopped(); i++)
+            measure_length(session, results, opcode, options->fragments[i]);
     perf_print_latency(session, table);
 }

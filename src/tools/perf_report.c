@@ -8,7 +8,7 @@
 /* ---- What results tell ------------------------------------------------------------------------------------ */
 
 double perf_rate(const struct perf_row *row, const struct perf_cell *cell) {
-    return cell->rounds ? perf_gbps(row->bytes, cell->wall) / (row->both ? 2 : 1) : 0;
+    return cell->wall > 0 ? (double)row->bytes / cell->wall / (row->both ? 2 : 1) : 0;
 }
 
 double perf_submit_each(const struct perf_row *row, const struct perf_cell *cell) {
@@ -86,41 +86,30 @@ void perf_print_rates_head(const struct perf_session *session, const struct perf
     fflush(stdout);
 }
 
-static struct perf_text rate_text(const struct perf_table *table, const struct perf_row *row, size_t i) {
+enum what { RATE, SUBMIT, LATENCY }; /* a table tells of each cell */
+
+static struct perf_text cell_text(const struct perf_table *table, const struct perf_row *row, size_t i,
+                                  enum what what) {
     const struct perf_column *column = &table->columns[i], *best = perf_best_raw(table, row, column->budget);
-    const double rate = perf_rate(row, &row->cells[i]);
-    struct perf_text text;
-    if (best && !PERF_IS_RAW(column->way))
-        snprintf(text.text, sizeof text.text, "%.1f %4.0f%%", rate,
+    const struct perf_cell *cell = &row->cells[i];
+    const double rate = perf_rate(row, cell);
+    struct perf_text it;
+    if (what == SUBMIT)
+        snprintf(it.text, sizeof it.text, "%.1f %.0f", cell->submit / 1e3, perf_submit_each(row, cell));
+    else if (what == LATENCY)
+        snprintf(it.text, sizeof it.text, "%.2f (%6.2f, %6.2f)", cell->wall / 1e3, cell->p90 / 1e3, cell->p99 / 1e3);
+    else if (best && !PERF_IS_RAW(column->way))
+        snprintf(it.text, sizeof it.text, "%.1f %4.0f%%", rate,
                  100 * rate / perf_rate(row, &row->cells[best - table->columns]));
     else
-        snprintf(text.text, sizeof text.text, "%.1f", rate);
-    return text;
+        snprintf(it.text, sizeof it.text, "%.1f", rate);
+    return it;
 }
 
-static struct perf_text submit_text(const struct perf_table *table, const struct perf_row *row, size_t i) {
-    const struct perf_cell *cell = &row->cells[i];
-    struct perf_text text;
-    (void)table;
-    snprintf(text.text, sizeof text.text, "%.1f %.0f", cell->submit / 1e3, perf_submit_each(row, cell));
-    return text;
-}
-
-static struct perf_text latency_text(const struct perf_table *table, const struct perf_row *row, size_t i) {
-    const struct perf_cell *cell = &row->cells[i];
-    struct perf_text text;
-    (void)table;
-    snprintf(text.text, sizeof text.text, "%.2f (%6.2f, %6.2f)", cell->wall / 1e3, cell->p90 / 1e3, cell->p99 / 1e3);
-    return text;
-}
-
-/* `width` of a column, or 0: it depends on which one it is. */
-static void print_cells(const struct perf_table *table, const struct perf_row *row, int width,
-                        struct perf_text (*text_of)(const struct perf_table *table, const struct perf_row *row,
-                                                    size_t i)) {
+static void print_cells(const struct perf_table *table, const struct perf_row *row, enum what what) {
     for (size_t i = 0; i < table->column_count; i++)
-        printf(" %*s", width ? width : width_of(&table->columns[i]),
-               row->cells[i].why_not ? "-" : text_of(table, row, i).text);
+        printf(" %*s", what == LATENCY ? LATENCY_WIDTH : width_of(&table->columns[i]),
+               row->cells[i].why_not ? "-" : cell_text(table, row, i, what).text);
 }
 
 static void print_verified(const struct perf_table *table, const struct perf_row *row) {
@@ -150,7 +139,7 @@ static void print_marks(const struct perf_table *table, const struct perf_row *r
 void perf_print_rates(const struct perf_table *table, const struct perf_row *row) {
     perf_progress_end();
     printf("%9s %8" PRIu64, perf_size_text(row->fragment).text, row->count);
-    print_cells(table, row, 0, rate_text);
+    print_cells(table, row, RATE);
     print_marks(table, row);
     fflush(stdout);
 }
@@ -162,7 +151,7 @@ void perf_print_submit(const struct perf_table *table) {
     for (size_t i = 0; i < table->row_count; i++) {
         const struct perf_row *row = &table->rows[i];
         printf("%-6s%9s %8" PRIu64, perf_op_names[row->opcode], perf_size_text(row->fragment).text, row->count);
-        print_cells(table, row, 0, submit_text);
+        print_cells(table, row, SUBMIT);
         puts(row->both ? "  both directions" : "");
     }
 }
@@ -177,7 +166,7 @@ void perf_print_latency(const struct perf_session *session, const struct perf_ta
     for (size_t i = 0; i < table->row_count; i++) {
         const struct perf_row *row = &table->rows[i];
         printf("%-6s %9" PRIu64, perf_op_names[row->opcode], row->fragment);
-        print_cells(table, row, LATENCY_WIDTH, latency_text);
+        print_cells(table, row, LATENCY);
         print_verified(table, row);
         putchar('\n');
     }
