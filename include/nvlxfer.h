@@ -38,6 +38,12 @@
  *     NVLX_EDEVICE  the driver refused; nvlx_last_error has its words. A full GPU is this one ("out of memory")
  *     NVLX_ENOTSUP  an options struct is longer than this library's, and sets a field that the library does not know
  *     NVLX_EFORK    the object belongs to the parent of this forked process
+ * - After a failure. The engine stays usable, and every object is as it was before the call, unless the call's comment
+ *   says otherwise. A transfer that failed harms no other one. Only this lasts:
+ *     NVLX_EDEVICE  if a kernel of this process broke its CUDA context (an illegal address, a trap). All that needs
+ *                   the GPU then fails until the process ends. Objects can still be freed. Other processes go on.
+ *     NVLX_ESTALE   if the peer is gone: see nvlx_peer_test. Close it. Its successor is a new peer.
+ *     NVLX_EFORK    in this process. Its own engine, if it makes one, is not concerned.
  * - Threads. Any thread may call, with any CUDA device current or none, also while another thread captures a graph. The
  *   caller's current device and context never change.
  * - Objects. An object passed to a function must be alive: no thread may use it while another one frees it. NULL in
