@@ -24,6 +24,10 @@ find_names() {
     grep -rhoE '[a-z0-9]+_[a-z0-9_]+' src include --include=*.{h,c,cc,cu} | sort -u
 }
 
+find_functions() {
+    grep -rhoE '^[a-z].*[ *][a-z0-9_]+\(' src --include=*.{c,cc,cu} | sed -E 's/\($//; s/.*[ *]//' | sort -u
+}
+
 # Variables that the library, the Python module and the two commands read.
 find_variables() {
     {
@@ -72,9 +76,21 @@ quoted() {
     grep -oE '`[^`]+`' | tr -d '`'
 }
 
-# In src/README.md each file is there; a function that a table gives to files is in one of them, any other name in src.
+# stands_in NAME FILE...: a function is defined in one of the files, any other name is in one of them.
+stands_in() {
+    local name=$1 definition="^[a-z].*[ *]$1\("
+    shift
+    if grep -qx "$name" "$work/functions"; then
+        grep -qsE "$definition" "$@"
+    else
+        grep -qsw "$name" "$@"
+    fi
+}
+
+# In src/README.md each file is there; what a table gives to files, or a text says to be in one, stands in it; any other
+# name is in src.
 check_source_names() {
-    local name line words files missing=0
+    local name line words file files missing=0
     while read -r name; do
         [[ -e src/$name || -e $name || -n $(find src -name "$name") ]] ||
             { echo "src/README.md names the file $name, which is not there" && missing=1; }
@@ -83,10 +99,13 @@ check_source_names() {
         words=$(quoted <<<"$line" | sed -nE 's/^(ops->)?([a-z0-9_]+)$/\2/p')
         mapfile -t files < <(quoted <<<"${line##* | }" | sed 's,^,src/,')
         for name in $words; do
-            grep -qsw "$name" "${files[@]}" ||
+            stands_in "$name" "${files[@]}" ||
                 { echo "src/README.md looks for $name in ${files[*]}" && missing=1; }
         done
     done < <(sed -n '/^## The way/,/^## /p' src/README.md | grep -E '^\| .*`[a-z_/]+\.[a-z]+` \|$' | sed 's/ |$//')
+    while read -r name file; do
+        stands_in "$name" "src/$file" || { echo "src/README.md looks for $name in $file" && missing=1; }
+    done < <(tr '\n' ' ' <src/README.md | grep -oE '`[a-z0-9_]+` in `[a-z0-9_/]+\.[a-z]+`' | tr -d '`' | sed 's/ in / /')
     while read -r name; do
         echo "src/README.md names $name, which is not in src"
         missing=1
@@ -136,6 +155,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "${!#}"
 find_names >"$work/names"
+find_functions >"$work/functions"
 find_variables >"$work/variables"
 find_public_names >"$work/public"
 check
@@ -157,6 +177,8 @@ prove README.md 's/^- `NVLX_HOST_GPUS`/- `NVLX_GPUS`/' '-NVLX_GPUS'
 prove src/README.md '1r LICENSE' 'fewer than 120'
 prove src/README.md 's/`nvlxi_validate_op` and `validate_sides`/`nvlxi_validate_ops` and `validate_sides`/' 'looks for nvlxi_validate_ops'
 prove src/README.md 's|`device/cuda/kernel.c`|`device/cuda/lane.c`|' 'looks for nvlxi_cuda_copy_kernel'
+prove src/README.md '/^| marked/s|transfer/submit.c|transfer/transfer.c|' 'looks for nvlxi_submit_end' # which only calls it
+prove src/README.md 's|in `remote/mapping.c`|in `remote/peer.c`|' 'looks for close_mapping'
 prove src/README.md 's/`drop_segment`/`drop_segments`/' 'names drop_segments'
 prove src/README.md 's|`transfer/plan.c`|`transfer/plans.c`|' 'names the file transfer/plans.c'
 prove src/README.md 's|(../include/nvlxfer.h)|(include/nvlxfer.h)|' 'links include/nvlxfer.h'
