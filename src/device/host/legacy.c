@@ -222,30 +222,18 @@ static int open_file(const struct nvlxi_host_handle *handle) {
     return opened;
 }
 
-static int open_mapping(const struct nvlxi_map *map, struct nvlxi_host_block **made) {
+static int open_mapping(const struct nvlxi_map *map, struct nvlxi_host_block *block) {
     struct nvlxi_host_handle handle;
-    memcpy(&handle, map->segments->handle.bytes, sizeof handle);
-    struct nvlxi_host_block *block = calloc(1, sizeof *block);
-    if (!block)
-        return nvlxi_fail(NVLX_ENOMEM, "no memory to keep a mapping on GPU %d", map->gpu);
-    block->size = handle.size;
     int code = 0;
+    memcpy(&handle, map->segments->handle.bytes, sizeof handle);
     int file = open_file(&handle);
-    if (file < 0) {
-        code = file;
-        goto free_block;
-    }
+    if (file < 0)
+        return file;
+    block->size = handle.size;
     if (nvlxi_host_file_map(file, handle.offset, block->size, &block->base))
         code = nvlxi_fail(nvlxi_system_code(errno, NVLX_EDEVICE), "cannot map %" PRIu64 " bytes of process %d: %s",
                           handle.size, (int)handle.pid, strerror(errno));
     close(file);
-    if (code)
-        goto free_block;
-    *made = block;
-    return 0;
-
-free_block:
-    free(block);
     return code;
 }
 

@@ -271,12 +271,32 @@ static int check_map(struct nvlxi_device *device, const struct nvlxi_map *map, c
     if (map->count != 1 && !(*kind)->joins)
         return nvlxi_fail(NVLX_EINVAL, "%zu segments of kind '%s' cannot be opened as one", map->count,
                           map->segments->kind_name);
-    return (*kind)->check(map, handle);
+    code = (*kind)->check(map, handle);
+    if (!code && (*kind)->file && !map->files)
+        return nvlxi_fail(NVLX_EINVAL, "segment 0x%" PRIx64 " takes a file descriptor, and there is none",
+                          map->segments->base);
+    return code;
+}
+
+static int open_block(const struct nvlxi_host_kind *kind, const struct nvlxi_map *map,
+                      const struct nvlxi_host_block *key, struct nvlxi_host_block **opened) {
+    struct nvlxi_host_block *block = malloc(sizeof *block);
+    if (!block)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory to keep a mapping on GPU %d", map->gpu);
+    *block = *key;
+    block->kind = kind;
+    block->openings = 1;
+    int code = kind->open(map, block);
+    if (code)
+        free(block);
+    else
+        *opened = block;
+    return code;
 }
 
 int nvlxi_host_map(struct nvlxi_device *device, const struct nvlxi_map *map, uint64_t *address) {
     const struct nvlxi_host_kind *kind = NULL;
-    struct nvlxi_host_block key = {.gpu = map->gpu}, *made;
+    struct nvlxi_host_block key = {.gpu = map->gpu}, *made = NULL;
     int code = check_map(device, map, &kind, &key.handle);
     if (code)
         return code;
@@ -285,13 +305,9 @@ int nvlxi_host_map(struct nvlxi_device *device, const struct nvlxi_map *map, uin
     pthread_mutex_unlock(&mutex);
     if (again)
         return 0;
-    code = kind->open(map, &made);
+    code = open_block(kind, map, &key, &made);
     if (code)
         return code;
-    made->kind = kind;
-    made->gpu = map->gpu;
-    made->handle = key.handle;
-    made->openings = 1;
     uint64_t base = made->base;
     pthread_mutex_lock(&mutex);
     again = open_again(&key, address); /* another thread was faster */

@@ -29,7 +29,7 @@ struct nvlxi_host_block {
 
 /* What differs from kind to kind of memory. device/host/memory.c checks GPUs and sizes of 0, fills in `kind`, `gpu`,
  * `device` and `openings`, and enters and removes what these functions make and destroy; none is called with its lock
- * held. */
+ * held. Blocks of mappings are its own. */
 struct nvlxi_host_kind {
     uint32_t kind;    /* enum nvlxi_kind */
     bool file, joins; /* as in struct nvlxi_allocation */
@@ -38,8 +38,9 @@ struct nvlxi_host_kind {
     void (*destroy)(struct nvlxi_host_block *block);
     /* What can be told to be wrong without asking the owner. `handle`, empty before, is that of the mapping. */
     int (*check)(const struct nvlxi_map *map, struct nvlxi_handle *handle);
-    /* A mapping of checked segments. */
-    int (*open)(const struct nvlxi_map *map, struct nvlxi_host_block **block);
+    /* A mapping of checked segments, with files if `file`: fills in `base`, `size` and `read_only` of an empty block.
+     */
+    int (*open)(const struct nvlxi_map *map, struct nvlxi_host_block *block);
 };
 
 extern const struct nvlxi_host_kind nvlxi_host_legacy, nvlxi_host_vmm, nvlxi_host_pool;

@@ -197,9 +197,6 @@ static int check(const struct nvlxi_map *map, struct nvlxi_handle *key) {
                           "segment %" PRIu64 " of %" PRIu64 " bytes has the handle of segment %" PRIu64 " of %" PRIu64
                           " bytes",
                           segment->serial, segment->size, handle.serial, handle.size);
-    if (!map->files)
-        return nvlxi_fail(NVLX_EINVAL, "segment 0x%" PRIx64 " takes a file descriptor, and there is none",
-                          segment->base);
     return 0;
 }
 
@@ -218,29 +215,18 @@ static int check_entry(int fd, const struct nvlxi_host_pool_handle *handle) {
     return 0;
 }
 
-static int open_mapping(const struct nvlxi_map *map, struct nvlxi_host_block **made) {
+static int open_mapping(const struct nvlxi_map *map, struct nvlxi_host_block *block) {
     struct nvlxi_host_pool_handle handle;
-    int fd;
-    memcpy(&handle, map->segments->handle.bytes, sizeof handle);
-    struct nvlxi_host_block *block = calloc(1, sizeof *block);
-    if (!block)
-        return nvlxi_fail(NVLX_ENOMEM, "no memory to keep a mapping on GPU %d", map->gpu);
-    int code = nvlxi_host_file_take(map->files, map->segments, FILE_SIZE, &fd);
+    int fd, code = nvlxi_host_file_take(map->files, map->segments, FILE_SIZE, &fd);
     if (code)
-        goto free_block;
+        return code;
+    memcpy(&handle, map->segments->handle.bytes, sizeof handle);
     block->size = handle.size;
     code = check_entry(fd, &handle);
     if (!code && nvlxi_host_file_map(fd, handle.offset, handle.size, &block->base))
         code = nvlxi_fail(nvlxi_system_code(errno, NVLX_EDEVICE), "cannot map %" PRIu64 " bytes of a pool: %s",
                           handle.size, strerror(errno));
     close(fd);
-    if (code)
-        goto free_block;
-    *made = block;
-    return 0;
-
-free_block:
-    free(block);
     return code;
 }
 

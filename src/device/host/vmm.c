@@ -131,9 +131,6 @@ static int check(const struct nvlxi_map *map, struct nvlxi_handle *handle) {
         if (segment->base != end || !nvlxi_add(end, segment->size, &end))
             return nvlxi_fail(NVLX_EINVAL, "segment 0x%" PRIx64 " does not follow on the one before it", segment->base);
     }
-    if (!map->files)
-        return nvlxi_fail(NVLX_EINVAL, "segment 0x%" PRIx64 " takes a file descriptor, and there is none",
-                          map->segments->base);
     return 0;
 }
 
@@ -153,28 +150,18 @@ static int place_segment(const struct nvlxi_map *map, const struct nvlxi_segment
     return code;
 }
 
-static int open_mapping(const struct nvlxi_map *map, struct nvlxi_host_block **made) {
+static int open_mapping(const struct nvlxi_map *map, struct nvlxi_host_block *block) {
     const struct nvlxi_segment_record *last = &map->segments[map->count - 1];
-    struct nvlxi_host_block *block = calloc(1, sizeof *block);
-    if (!block)
-        return nvlxi_fail(NVLX_ENOMEM, "no memory to keep a mapping on GPU %d", map->gpu);
+    int code = 0;
     block->size = last->base + last->size - map->segments->base;
     block->read_only = map->read_only;
-    if (reserve(block->size, &block->base)) {
-        int code = no_space(map->gpu, block->size, errno);
-        free(block);
-        return code;
-    }
-    for (size_t i = 0; i < map->count; i++) {
-        int code = place_segment(map, &map->segments[i], block);
-        if (code) {
-            munmap(nvlxi_host_pointer(block->base), block->size);
-            free(block);
-            return code;
-        }
-    }
-    *made = block;
-    return 0;
+    if (reserve(block->size, &block->base))
+        return no_space(map->gpu, block->size, errno);
+    for (size_t i = 0; i < map->count && !code; i++)
+        code = place_segment(map, &map->segments[i], block);
+    if (code)
+        munmap(nvlxi_host_pointer(block->base), block->size);
+    return code;
 }
 
 const struct nvlxi_host_kind nvlxi_host_vmm = {
