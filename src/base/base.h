@@ -29,6 +29,18 @@ static inline uint64_t nvlxi_max(uint64_t a, uint64_t b) {
     return a > b ? a : b;
 }
 
+static inline uint64_t nvlxi_ceil_div(uint64_t a, uint64_t b) {
+    return (a + b - 1) / b;
+}
+
+/* *rounded = the next multiple of `unit` > 0; false if that does not fit, and *rounded is then undefined. */
+static inline bool nvlxi_round_up(uint64_t value, uint64_t unit, uint64_t *rounded) {
+    if (!nvlxi_add(value, unit - 1, rounded))
+        return false;
+    *rounded = *rounded / unit * unit;
+    return true;
+}
+
 /* Monotonic time in nanoseconds. */
 static inline uint64_t nvlxi_now_ns(void) {
     struct timespec now;

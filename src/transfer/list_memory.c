@@ -26,7 +26,7 @@ static int size_class(uint64_t count) {
 }
 
 static size_t bytes_of(uint64_t count) {
-    return (count * sizeof(struct nvlxi_fragment) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    return nvlxi_ceil_div(count * sizeof(struct nvlxi_fragment), ALIGNMENT) * ALIGNMENT;
 }
 
 static struct nvlxi_list_extent *extent_of(struct nvlxi_chunk *chunk) {
@@ -225,7 +225,7 @@ int nvlxi_list_memory_refuse(struct nvlxi_list_memory *memory, const struct nvlx
         own += own_bytes(list);
     }
     if (lists == 1)
-        units = (pieces + chunk_sizes[0] - 1) / chunk_sizes[0];
+        units = nvlxi_ceil_div(pieces, chunk_sizes[0]);
     const uint64_t needed = units / in_block * NVLXI_BLOCK_BYTES + units % in_block * bytes_of(chunk_sizes[0]);
     if (needed > memory->limit)
         return nvlxi_fail(

@@ -12,10 +12,6 @@
 #define UNALIGNED_MAX (64u << 10)
 #define PORTIONS_MAX  16 /* launches of a list that is planned meanwhile, beside those that its length takes */
 
-static uint64_t ceil_div(uint64_t a, uint64_t b) {
-    return (a + b - 1) / b;
-}
-
 /* Whether a group goes into the caller's stream itself: see lanes.h. */
 static bool goes_into_stream(const struct nvlxi_terms *terms, const struct nvlxi_group *group) {
     return terms->stream && terms->stream->gpu == group->gpu;
@@ -39,8 +35,8 @@ static uint64_t engine_copies(const struct nvlxi_terms *terms, const struct nvlx
     if (count <= ENGINE_COPIES)
         return count;
     for (const struct nvlxi_chunk *chunk = group->lists[NVLXI_BY_ENGINES].first; chunk; chunk = chunk->next) {
-        const uint64_t slice = nvlxi_min(ceil_div(chunk->count, lanes), ENGINE_SLICE);
-        copies += nvlxi_min(ceil_div(ceil_div(chunk->count, slice), lanes) * slice, chunk->count);
+        const uint64_t slice = nvlxi_min(nvlxi_ceil_div(chunk->count, lanes), ENGINE_SLICE);
+        copies += nvlxi_min(nvlxi_ceil_div(nvlxi_ceil_div(chunk->count, slice), lanes) * slice, chunk->count);
     }
     return copies;
 }
@@ -53,7 +49,7 @@ static uint64_t kernels(const struct nvlxi_plan *plan, const struct nvlxi_group 
         chunks++;
     for (chunk = plan->spare; chunk; chunk = chunk->next)
         chunks++;
-    return ceil_div(chunks, NVLXI_PARTS_MAX) + (plan->sealed ? 0 : PORTIONS_MAX);
+    return nvlxi_ceil_div(chunks, NVLXI_PARTS_MAX) + (plan->sealed ? 0 : PORTIONS_MAX);
 }
 
 static uint64_t queued_on(const struct nvlxi_terms *terms, int gpu) {
@@ -312,7 +308,7 @@ static int submit_engines(const struct nvlxi_lane_pool *pool, const struct nvlxi
     if (!lanes)
         return 0;
     for (const struct nvlxi_chunk *chunk = group->lists[NVLXI_BY_ENGINES].first; chunk; chunk = chunk->next) {
-        const uint64_t slice = nvlxi_min(ceil_div(chunk->count, lanes), ENGINE_SLICE);
+        const uint64_t slice = nvlxi_min(nvlxi_ceil_div(chunk->count, lanes), ENGINE_SLICE);
         uint64_t lane = 0;
         for (uint64_t first = 0; first < chunk->count; first += slice, lane = (lane + 1) % lanes) {
             int code = submit_slice(pool, group, legs[lane].lane->lane, chunk->fragment + first,

@@ -8,10 +8,6 @@
 #define SLICE_SHORTEST (2u << 10) /* what a warp has in flight at once */
 #define SLICES_MAX     1024u
 
-static uint64_t ceil_div(uint64_t a, uint64_t b) {
-    return (a + b - 1) / b;
-}
-
 static uint32_t clamp(uint64_t value, uint64_t low, uint64_t high) {
     return (uint32_t)nvlxi_max(low, nvlxi_min(value, high));
 }
@@ -29,8 +25,8 @@ static struct nvlxi_cuda_lists join(const struct nvlxi_kernel *kernel) {
 /* Into how many slices each fragment is cut: so many that none is longer than the longest, or that all warps have one,
  * but none is shorter than the shortest. */
 static uint32_t slices_for(const struct nvlxi_kernel *kernel, uint32_t count, uint32_t sms) {
-    const uint64_t of_long_ones = ceil_div(nvlxi_min(kernel->average, UINT32_MAX), SLICE_LONGEST);
-    const uint64_t of_few = ceil_div((uint64_t)sms * NVLXI_BLOCK_WARPS_MAX, count);
+    const uint64_t of_long_ones = nvlxi_ceil_div(nvlxi_min(kernel->average, UINT32_MAX), SLICE_LONGEST);
+    const uint64_t of_few = nvlxi_ceil_div((uint64_t)sms * NVLXI_BLOCK_WARPS_MAX, count);
     const uint64_t most = nvlxi_min(kernel->average / SLICE_SHORTEST, INT32_MAX / count);
     return clamp(nvlxi_max(of_long_ones, of_few), 1, clamp(most, 1, SLICES_MAX));
 }
@@ -42,15 +38,16 @@ struct grid {
 
 /* So many warps' work goes to all blocks, to few warps of each, rather than to all warps of a few. One block an SM. */
 static struct grid spread(uint64_t work, uint32_t sms, uint32_t argument) {
-    const uint32_t block_warps = clamp(ceil_div(work, sms), 1, NVLXI_BLOCK_WARPS_MAX);
-    return (struct grid){clamp(ceil_div(work, block_warps), 1, sms), block_warps, argument};
+    const uint32_t block_warps = clamp(nvlxi_ceil_div(work, sms), 1, NVLXI_BLOCK_WARPS_MAX);
+    return (struct grid){clamp(nvlxi_ceil_div(work, block_warps), 1, sms), block_warps, argument};
 }
 
 /* Every warp gets the same number of tiles, and all tiles are equally long, up to the last. */
 static struct grid spread_by_warps(uint32_t count, uint32_t sms) {
-    const uint64_t warps = (uint64_t)sms * NVLXI_BLOCK_WARPS_MAX, rounds = ceil_div(count, warps * NVLXI_WARP_THREADS);
-    const uint64_t tile = ceil_div(count, warps * rounds);
-    return spread(ceil_div(count, tile), sms, (uint32_t)tile);
+    const uint64_t warps = (uint64_t)sms * NVLXI_BLOCK_WARPS_MAX,
+                   rounds = nvlxi_ceil_div(count, warps * NVLXI_WARP_THREADS);
+    const uint64_t tile = nvlxi_ceil_div(count, warps * rounds);
+    return spread(nvlxi_ceil_div(count, tile), sms, (uint32_t)tile);
 }
 
 /* By the driver: the runtime takes a microsecond longer for the same. */

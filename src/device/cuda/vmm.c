@@ -110,14 +110,6 @@ int nvlxi_cuda_vmm_drop(struct nvlxi_cuda_record *record) {
 
 /* ---- Making them ------------------------------------------------------------------------------------- */
 
-/* `unit` > 0. */
-static bool round_up(uint64_t value, uint64_t unit, uint64_t *rounded) {
-    if (!nvlxi_add(value, unit - 1, rounded))
-        return false;
-    *rounded = *rounded / unit * unit;
-    return true;
-}
-
 static int make_chunks(struct nvlxi_cuda_record *record, uint64_t chunk) {
     const CUmemAllocationProp properties = properties_on(record->gpu);
     while (record->mapped < record->reserved) {
@@ -149,8 +141,8 @@ int nvlxi_cuda_vmm_alloc(struct nvlxi_device *device, const struct nvlxi_alloc *
     int code = granularity(alloc->gpu, &unit);
     if (code)
         return code;
-    if (!round_up(alloc->chunk ? alloc->chunk : alloc->length, unit, &chunk) || !round_up(alloc->length, unit, &size) ||
-        exceeds_gpu(size))
+    if (!nvlxi_round_up(alloc->chunk ? alloc->chunk : alloc->length, unit, &chunk) ||
+        !nvlxi_round_up(alloc->length, unit, &size) || exceeds_gpu(size))
         return nvlxi_fail(NVLX_EDEVICE, "GPU %d does not have %zu bytes", alloc->gpu, alloc->length);
     if ((code = reserve(alloc->gpu, size, (size_t)((size - 1) / chunk + 1), unit, &record)))
         return code;

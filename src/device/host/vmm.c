@@ -24,13 +24,6 @@ struct reservation {
     struct nvlxi_host_block chunks[];
 };
 
-static bool round_up(uint64_t length, uint64_t *rounded) {
-    uint64_t sum;
-    bool fits = nvlxi_add(length, GRANULARITY - 1, &sum);
-    *rounded = sum / GRANULARITY * GRANULARITY;
-    return fits;
-}
-
 /* Address space without memory. errno tells why not. */
 static int reserve(uint64_t size, uint64_t *base) {
     void *address = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -81,8 +74,8 @@ static int add_chunk(struct reservation *reservation, uint64_t offset, uint64_t 
 
 static int make(const struct nvlxi_alloc *alloc, struct nvlxi_host_block **made) {
     uint64_t size, chunk, base;
-    bool fits = round_up(alloc->length, &size) && round_up(alloc->chunk ? alloc->chunk : alloc->length, &chunk);
-    if (!fits)
+    if (!nvlxi_round_up(alloc->length, GRANULARITY, &size) ||
+        !nvlxi_round_up(alloc->chunk ? alloc->chunk : alloc->length, GRANULARITY, &chunk))
         return nvlxi_fail(NVLX_EDEVICE, "GPU %d has no %zu bytes", alloc->gpu, alloc->length);
     if (reserve(size, &base))
         return no_space(alloc->gpu, size, errno);
