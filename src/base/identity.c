@@ -4,8 +4,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
@@ -16,8 +16,6 @@
 #define BOOT_ID_FILE   "/proc/sys/kernel/random/boot_id"
 #define STAT_FILE      "/proc/self/stat"
 #define NAMESPACE_FILE "/proc/self/ns/pid"
-
-enum { START_TIME_FIELD = 22, FIRST_FIELD_AFTER_NAME = 3 };
 
 /* Reads the start of a /proc file as a string; these files come whole in one read. */
 static int read_file(const char *path, char *text, size_t size) {
@@ -51,23 +49,20 @@ static int read_boot_id(char boot_id[static 40]) {
     return 0;
 }
 
-/* The second field is the program's name in parentheses, which may itself have parentheses and blanks: count from the
- * last one. */
+/* The second field is the program's name in parentheses, which may itself have parentheses and blanks. */
+bool nvlxi_identity_parse_stat(const char *text, char *state, uint64_t *start_time) {
+    const char *rest = strrchr(text, ')');
+    return rest &&
+           sscanf(rest + 1, " %c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %" SCNu64,
+                  state, start_time) == 2;
+}
+
 static int read_start_time(uint64_t *start_time) {
-    char text[1024];
+    char text[1024], state;
     int code = read_file(STAT_FILE, text, sizeof text);
-    if (code)
-        return code;
-    const char *field = strrchr(text, ')');
-    for (int i = FIRST_FIELD_AFTER_NAME; field && i <= START_TIME_FIELD; i++)
-        field = strchr(field + 1, ' ');
-    char *end = NULL;
-    errno = 0;
-    uint64_t value = field ? strtoull(field, &end, 10) : 0;
-    if (!field || errno || end == field || *end != ' ')
+    if (!code && !nvlxi_identity_parse_stat(text, &state, start_time))
         return nvlxi_fail(NVLX_ENOTSUP, "cannot tell who this process is: %s has no start time", STAT_FILE);
-    *start_time = value;
-    return 0;
+    return code;
 }
 
 static int make_engine_id(char engine[static 33]) {

@@ -20,23 +20,12 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/identity.h"
 #include "device/host/file.h"
 #include "device/host/memory.h"
 #include "device/owner.h"
 
 #define STEP UINT64_C(512) /* to which allocations are aligned, as CUDA's are */
-
-/* The name in the second field may hold anything, spaces and parentheses too. */
-static uint64_t read_start_time(const char *text) {
-    const char *rest = strrchr(text, ')');
-    char state;
-    uint64_t start;
-    if (!rest ||
-        sscanf(rest + 1, " %c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %" SCNu64, &state,
-               &start) != 2)
-        return 0;
-    return state == 'Z' || state == 'X' ? 0 : start;
-}
 
 /* A process may not look into the owner: of a failure to open something in /proc/<pid>. */
 static bool is_forbidden(int reason) {
@@ -53,7 +42,7 @@ static int fail_forbidden(int32_t pid, int reason) {
 /* When a process was started, in clock ticks after boot; 0 if there is none, or only a corpse that nobody has waited
  * for. Fails where that cannot be told. */
 static int find_start_time(int32_t pid, uint64_t *start) {
-    char path[64], text[1024];
+    char path[64], text[1024], state;
     snprintf(path, sizeof path, "/proc/%" PRId32 "/stat", pid);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0 && is_forbidden(errno)) /* /proc may be mounted so */
@@ -64,7 +53,8 @@ static int find_start_time(int32_t pid, uint64_t *start) {
     if (fd >= 0)
         close(fd);
     text[length > 0 ? length : 0] = '\0';
-    *start = read_start_time(text);
+    if (!nvlxi_identity_parse_stat(text, &state, start) || state == 'Z' || state == 'X')
+        *start = 0;
     return 0;
 }
 
