@@ -64,7 +64,7 @@ void nvlxi_plan_reset(struct nvlxi_plan *plan, uint32_t mechanism) {
 
 /* ---- Groups ------------------------------------------------------------------------------------------ */
 
-static void append(struct nvlxi_list *list, struct nvlxi_chunk *chunk) {
+void nvlxi_list_append(struct nvlxi_list *list, struct nvlxi_chunk *chunk) {
     chunk->next = NULL;
     if (list->last)
         list->last->next = chunk;
@@ -79,7 +79,7 @@ static void append(struct nvlxi_list *list, struct nvlxi_chunk *chunk) {
 static void begin_inline(struct nvlxi_plan *plan, struct nvlxi_group *group) {
     plan->inline_chunk = (struct nvlxi_chunk){.capacity = NVLXI_PLAN_INLINE, .fragment = plan->inline_fragments};
     if (plan->mechanism != NVLX_MECHANISM_KERNEL)
-        append(&group->lists[NVLXI_BY_KERNEL], &plan->inline_chunk);
+        nvlxi_list_append(&group->lists[NVLXI_BY_KERNEL], &plan->inline_chunk);
 }
 
 static struct nvlxi_group *add_group(struct nvlxi_plan *plan) {
@@ -132,7 +132,7 @@ static int add_chunk(struct nvlxi_plan *plan, struct nvlxi_list *list, bool kern
     if (list->last)
         list->last->count = (uint32_t)in_last;
     list->count += in_last;
-    append(list, chunk);
+    nvlxi_list_append(list, chunk);
     return 0;
 }
 

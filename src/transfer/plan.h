@@ -74,6 +74,9 @@ struct nvlxi_plan {
     struct nvlxi_fragment inline_fragments[NVLXI_PLAN_INLINE];
 };
 
+/* Puts a chunk behind those of a list. */
+void nvlxi_list_append(struct nvlxi_list *list, struct nvlxi_chunk *chunk);
+
 /* `context` is for the two functions. */
 void nvlxi_plan_init(struct nvlxi_plan *plan, nvlxi_take_chunk take_chunk, nvlxi_give_chunk give_chunk, void *context);
 

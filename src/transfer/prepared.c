@@ -22,12 +22,7 @@ static int take_room(struct nvlxi_list_memory *memory, uint64_t count, struct nv
         if (code)
             return code;
         room += chunk->capacity;
-        chunk->next = NULL;
-        if (list->last)
-            list->last->next = chunk;
-        else
-            list->first = chunk;
-        list->last = chunk;
+        nvlxi_list_append(list, chunk);
     }
     return 0;
 }
