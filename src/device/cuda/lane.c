@@ -16,18 +16,17 @@ int nvlxi_cuda_lane_create(struct nvlxi_device *device, int gpu, int priority, s
         return nvlxi_fail(NVLX_ENOMEM, "no memory for a lane");
     *made = (struct nvlxi_lane){.device = device, .gpu = gpu};
     int code = nvlxi_cuda_enter(device, gpu, &entry);
-    if (code) {
-        free(made);
-        return code;
+    if (!code) {
+        cudaError_t error =
+            cudaStreamCreateWithPriority(&made->stream, cudaStreamNonBlocking, priority); /* clamps it */
+        code = error ? nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "cudaStreamCreateWithPriority") : 0;
+        nvlxi_cuda_leave(&entry);
     }
-    cudaError_t error = cudaStreamCreateWithPriority(&made->stream, cudaStreamNonBlocking, priority); /* clamps it */
-    nvlxi_cuda_leave(&entry);
-    if (error) {
+    if (code)
         free(made);
-        return nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "cudaStreamCreateWithPriority");
-    }
-    *lane = made;
-    return 0;
+    else
+        *lane = made;
+    return code;
 }
 
 void nvlxi_cuda_lane_destroy(struct nvlxi_lane *lane) {
@@ -106,18 +105,16 @@ int nvlxi_cuda_event_create(struct nvlxi_device *device, int gpu, struct nvlxi_e
         return nvlxi_fail(NVLX_ENOMEM, "no memory for an event");
     *made = (struct nvlxi_event){.device = device, .gpu = gpu};
     int code = nvlxi_cuda_enter(device, gpu, &entry);
-    if (code) {
-        free(made);
-        return code;
+    if (!code) {
+        cudaError_t error = cudaEventCreateWithFlags(&made->event, cudaEventDisableTiming);
+        code = error ? nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "cudaEventCreateWithFlags") : 0;
+        nvlxi_cuda_leave(&entry);
     }
-    cudaError_t error = cudaEventCreateWithFlags(&made->event, cudaEventDisableTiming);
-    nvlxi_cuda_leave(&entry);
-    if (error) {
+    if (code)
         free(made);
-        return nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "cudaEventCreateWithFlags");
-    }
-    *event = made;
-    return 0;
+    else
+        *event = made;
+    return code;
 }
 
 void nvlxi_cuda_event_destroy(struct nvlxi_event *event) {
