@@ -1,4 +1,4 @@
-// JSON -> records, and the only file that knows jsoncpp; encode.c is the way back. SPDX-License-Identifier:
+// JSON -> records; encode.c is the way back. SPDX-License-Identifier:
 // Apache-2.0
 //
 // The wire format, version 1.0: one JSON object in UTF-8, at most NVLXI_TEXT_MAX bytes. What encode writes has no line
@@ -39,14 +39,17 @@
 //               begins where the one before ends, is of its device and kind, and both join
 //     access    what peers may do: "-", "r", "w" or "rw"
 //     since     the generation that the region came with; absent where that is not known
+// - Changes have the same form, and two fields more; their segments and regions are those that were added:
+//     from      the generation that these are changes of, less than "generation"
+//     removed   a string of words with one space between them: the "since" of each region that is not there any more,
+//               in hex as other numbers; absent if there is none
 // - Keys are not repeated, and JSON is strict: no comments, nothing after the object but blanks, no control characters.
-//   No more than DEPTH_MAX levels and VALUES_MAX values.
+//   No more than DEPTH_MAX levels and VALUES_MAX values (json.cc).
 #include "descriptor/descriptor.h"
 
 #include <json/json.h>
 
 #include <algorithm>
-#include <array>
 #include <cinttypes>
 #include <cstdio>
 #include <cstdlib>
@@ -63,6 +66,7 @@
 #include "base/base.h"
 #include "base/utf8.h"
 #include "descriptor/format.h"
+#include "descriptor/json.h"
 #include "descriptor/words.h"
 extern "C" {
 #include "base/error.h"
@@ -76,11 +80,6 @@ using namespace nvlxi;
 constexpr nvlxi_format_kind kinds[] = {NVLXI_FORMAT_KINDS(ENTRY)};
 constexpr nvlxi_format_access accesses[] = {NVLXI_FORMAT_ACCESSES(ENTRY)};
 #undef ENTRY
-
-// jsoncpp takes about 100 bytes for each value and recurses at each level. A region is 3 values and a segment 9: this
-// is what the largest descriptor has, and room for newer minor versions, instead of what 256 MiB of commas would make.
-constexpr unsigned DEPTH_MAX = 32;
-constexpr size_t VALUES_MAX = size_t{NVLXI_REGIONS_MAX} * 4 + size_t{NVLXI_SEGMENTS_MAX} * 16;
 
 // ---- How reading fails -----------------------------------------------------------------------------------
 
@@ -142,90 +141,6 @@ bool get_index(const Json::Value &value, uint32_t *index) {
 // `room`: of the destination, zeroed before, of which the last byte stays 0.
 void copy_string(char *destination, size_t room, std::string_view string) {
     std::memcpy(destination, string.data(), std::min(room - 1, string.size()));
-}
-
-// ---- Reading the text ------------------------------------------------------------------------------------
-
-// What ends a run of characters that mean nothing in a string.
-constexpr auto stops_string = []() {
-    std::array<bool, 256> stops = {};
-    for (size_t c = 0; c < ' '; c++)
-        stops[c] = true;
-    stops['"'] = stops['\\'] = true;
-    return stops;
-}();
-
-// The index of a string's closing quote, or of a control character in it; beyond the text if it ends before.
-size_t find_string_end(std::string_view text, size_t begin) {
-    for (size_t i = begin;; i += 2) {
-        while (i < text.size() && !stops_string[static_cast<unsigned char>(text[i])])
-            i++;
-        if (i >= text.size() || text[i] != '\\')
-            return i;
-    }
-}
-
-int control_character(std::string_view text, size_t at) {
-    return nvlxi_fail(NVLX_EFORMAT, "descriptor: control character 0x%02x at byte %zu",
-                      static_cast<unsigned>(static_cast<unsigned char>(text[at])), at);
-}
-
-// Looks at the text before jsoncpp does, which would recurse, allocate without bound, take a NUL for the end, and skip
-// comments between an object's fields even where they are forbidden.
-int scan(std::string_view text) {
-    unsigned depth = 0;
-    size_t values = 1;
-    for (size_t i = 0; i < text.size(); i++) {
-        if (text[i] == '"') {
-            i = find_string_end(text, i + 1);
-            if (i < text.size() && text[i] != '"')
-                return control_character(text, i);
-            continue;
-        }
-        const char c = text[i];
-        if (static_cast<unsigned char>(c) < ' ' && c != '\n' && c != '\r' && c != '\t')
-            return control_character(text, i);
-        if (c == '/')
-            return nvlxi_fail(NVLX_EFORMAT, "descriptor: a comment at byte %zu", i);
-        const bool opens = c == '[' || c == '{';
-        values += opens || c == ',' ? 1 : 0;
-        depth += opens ? 1 : 0;
-        depth -= (c == ']' || c == '}') && depth > 0 ? 1 : 0;
-        if (depth > DEPTH_MAX)
-            return nvlxi_fail(NVLX_EFORMAT, "descriptor: more than %u levels at byte %zu", DEPTH_MAX, i);
-        if (values > VALUES_MAX)
-            return nvlxi_fail(NVLX_EFORMAT, "descriptor: more than %zu values at byte %zu", VALUES_MAX, i);
-    }
-    return NVLX_OK;
-}
-
-// Of jsoncpp's "* Line 1, Column 2\n  What it means.\n..." the first two lines in one, but for the words that jsoncpp
-// quotes from the text, which might be a handle: "'x' is not a number.", "Duplicate key: 'x'".
-int syntax_error(const std::string &errors) {
-    const size_t first = errors.find('\n'), second = errors.find('\n', first + 1);
-    if (first == std::string::npos || errors.compare(0, 2, "* ") != 0)
-        return nvlxi_fail(NVLX_EFORMAT, "descriptor: not strict JSON");
-    std::string_view meaning(errors);
-    meaning = meaning.substr(first + 1, second - first - 1);
-    meaning.remove_prefix(std::min(meaning.size(), meaning.find_first_not_of(' ')));
-    if (!meaning.empty() && meaning[0] == '\'')
-        meaning = "Not a number.";
-    else if (meaning.substr(0, 9) == "Duplicate")
-        meaning = "Duplicate key.";
-    return nvlxi_fail(NVLX_EFORMAT, "descriptor: not strict JSON: %.*s: %s", static_cast<int>(first - 2),
-                      errors.c_str() + 2, Shown(meaning).text);
-}
-
-int parse(std::string_view text, Json::Value *root) {
-    Json::CharReaderBuilder builder;
-    Json::CharReaderBuilder::strictMode(&builder.settings_);
-    builder["skipBom"] = false;
-    builder["stackLimit"] = DEPTH_MAX + 8;
-    const std::unique_ptr<Json::CharReader> reader(builder.newCharReader());
-    std::string errors;
-    if (!reader->parse(text.data(), text.data() + text.size(), root, &errors))
-        return syntax_error(errors);
-    return root->isObject() ? NVLX_OK : unexpected(root, {"the text", Place::no_index, nullptr}, "an object");
 }
 
 // ---- Reading records -------------------------------------------------------------------------------------
@@ -529,12 +444,43 @@ int read_regions(const Json::Value *list, size_t text_size, nvlxi_descriptor *de
     return index_names(descriptor);
 }
 
+// Room for all words, of which each but the first takes 4 characters at least.
+int read_removed(const Json::Value *value, nvlxi_descriptor *descriptor) {
+    const Place place = {"removed", Place::no_index, nullptr};
+    std::string_view string;
+    if (value == nullptr)
+        return NVLX_OK;
+    if (!get_string(value, &string))
+        return unexpected(value, place, "a string of generations");
+    descriptor->removed = allocate<uint64_t>(string.size() / 4 + 1);
+    Words words(string);
+    for (std::string_view word = words.next(); word.data() != nullptr; word = words.next())
+        if (const int code = read_hex_word(word, place, &descriptor->removed[descriptor->removed_count++]))
+            return code;
+    return NVLX_OK;
+}
+
+int read_changes(const Json::Value &root, nvlxi_descriptor *descriptor) {
+    const Place place = {"from", Place::no_index, nullptr};
+    const Json::Value *from = member(root, "from");
+    if (from == nullptr)
+        return NVLX_OK;
+    if (const int code = read_hex(from, place, &descriptor->from))
+        return code;
+    if (descriptor->from == 0 || descriptor->from >= descriptor->identity.generation)
+        return malformed(place, " is 0x%" PRIx64 ": expected more than 0x0, and less than generation 0x%" PRIx64,
+                         descriptor->from, descriptor->identity.generation);
+    return read_removed(member(root, "removed"), descriptor);
+}
+
 int read_text(std::string_view text, nvlxi_descriptor *descriptor) {
-    int code = scan(text);
+    Json::Value root;
+    int code = read_json(text, &root);
     if (code != NVLX_OK)
         return code;
-    Json::Value root;
-    if ((code = parse(text, &root)) != NVLX_OK || (code = read_version(root)) != NVLX_OK)
+    if (!root.isObject())
+        return unexpected(&root, {"the text", Place::no_index, nullptr}, "an object");
+    if ((code = read_version(root)) != NVLX_OK)
         return code;
     const Json::Value *backend = member(root, "backend");
     std::string_view name;
@@ -542,6 +488,7 @@ int read_text(std::string_view text, nvlxi_descriptor *descriptor) {
         return unexpected(backend, {"backend", Place::no_index, nullptr}, "1 to 15 characters of a-z, 0-9 and _");
     copy_string(descriptor->backend, sizeof descriptor->backend, name);
     if ((code = read_process(member(root, "process"), descriptor)) != NVLX_OK ||
+        (code = read_changes(root, descriptor)) != NVLX_OK ||
         (code = read_segments(member(root, "segments"), descriptor)) != NVLX_OK)
         return code;
     return read_regions(member(root, "regions"), text.size(), descriptor);
@@ -576,6 +523,7 @@ void nvlxi_descriptor_free(nvlxi_descriptor *descriptor) {
     std::free(descriptor->segments);
     std::free(descriptor->regions);
     std::free(descriptor->names);
+    std::free(descriptor->removed);
     nvlxi_name_index_free(&descriptor->by_name);
     std::free(descriptor);
 }

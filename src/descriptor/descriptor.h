@@ -21,6 +21,9 @@ struct nvlxi_descriptor {
     size_t segment_count;
     struct nvlxi_region_record *regions; /* names point into memory that the descriptor owns when it was decoded */
     size_t region_count;
+    uint64_t from;     /* 0: this is all that there is; else what was added since this generation */
+    uint64_t *removed; /* then: the `since` of each region that is not there any more */
+    size_t removed_count;
     char *names;                     /* that memory; NULL in a descriptor to be encoded */
     struct nvlxi_name_index by_name; /* set when it was decoded */
 };
@@ -35,7 +38,8 @@ size_t nvlxi_descriptor_segment_room(const struct nvlxi_handle *handle);
 
 /* Reads a text that is not trusted. What comes back is sound: counts bounded, no sum wraps, segments have a size and do
  * not overlap each other and have the file and handle that their kind takes, each region with a length lies inside the
- * segments that it lies in, which are adjacent and join, names are unique and valid UTF-8.
+ * segments that it lies in, which are adjacent and join, names are unique and valid UTF-8; `from` is below the
+ * generation. Whether changes fit to what is known is for the reader of both to see.
  * NVLX_EFORMAT, NVLX_EVERSION, NVLX_ENOMEM, with the place in the message. */
 int nvlxi_descriptor_decode(const char *text, size_t length, struct nvlxi_descriptor **descriptor);
 

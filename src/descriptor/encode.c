@@ -80,6 +80,9 @@ static int check(const struct nvlxi_descriptor *descriptor) {
     if (descriptor->segment_count > NVLXI_SEGMENTS_MAX || descriptor->region_count > NVLXI_REGIONS_MAX)
         return nvlxi_fail(NVLX_EINVAL, "%zu segments and %zu regions: a descriptor has at most %u and %u",
                           descriptor->segment_count, descriptor->region_count, NVLXI_SEGMENTS_MAX, NVLXI_REGIONS_MAX);
+    if (descriptor->from && descriptor->from >= descriptor->identity.generation)
+        return nvlxi_fail(NVLX_EINVAL, "changes from generation %" PRIu64 " to %" PRIu64, descriptor->from,
+                          descriptor->identity.generation);
     if (descriptor->address[0] && !nvlxi_address_bytes_valid(descriptor->address, strlen(descriptor->address)))
         return nvlxi_fail(NVLX_EINVAL, "the address to be served at is no absolute path or \"@name\"");
     for (size_t i = 0; i < descriptor->segment_count; i++) {
@@ -173,10 +176,21 @@ static void write_process(FILE *file, const struct nvlxi_descriptor *descriptor)
     fputc('}', file);
 }
 
+static void write_changes(FILE *file, const struct nvlxi_descriptor *descriptor) {
+    fprintf(file, ",\"from\":" HEX, descriptor->from);
+    if (!descriptor->removed_count)
+        return;
+    for (size_t i = 0; i < descriptor->removed_count; i++)
+        fprintf(file, "%s0x%" PRIx64, i ? " " : ",\"removed\":\"", descriptor->removed[i]);
+    fputc('"', file);
+}
+
 static void write_text(FILE *file, const struct nvlxi_descriptor *descriptor) {
     fprintf(file, "{\"format\":\"%s\",\"version\":[%u,%u],\"backend\":\"%s\",\"process\":", NVLXI_FORMAT_NAME,
             NVLXI_FORMAT_MAJOR, NVLXI_FORMAT_MINOR, descriptor->backend);
     write_process(file, descriptor);
+    if (descriptor->from)
+        write_changes(file, descriptor);
     fputs(",\"segments\":[", file);
     for (size_t i = 0; i < descriptor->segment_count; i++) {
         fputs(i > 0 ? "," : "", file);

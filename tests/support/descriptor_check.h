@@ -29,6 +29,9 @@ static inline const char *compare_descriptors(const struct nvlxi_descriptor *a, 
         return "another identity";
     if (strcmp(a->address, b->address) != 0)
         return "another address";
+    if (a->from != b->from || a->removed_count != b->removed_count ||
+        (a->removed_count && memcmp(a->removed, b->removed, a->removed_count * sizeof *a->removed)))
+        return "other changes";
     if (a->segment_count != b->segment_count || a->region_count != b->region_count)
         return "another number of segments or regions";
     for (size_t i = 0; i < a->segment_count; i++) {
@@ -119,6 +122,8 @@ static inline const char *check_sound(const struct nvlxi_descriptor *d) {
         if (wrong)
             return wrong;
     }
+    if (d->from ? d->from >= d->identity.generation : d->removed_count)
+        return "changes from no generation, or from a later one";
     return check_address(d->address);
 }
 

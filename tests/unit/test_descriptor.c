@@ -423,9 +423,44 @@ static void test_bad_json(void **state) {
            "268435457 bytes");
 }
 
+/* ---- Changes ---------------------------------------------------------------------------------------------------- */
+
+#define CHANGES "\"from\":\"0x3\",\"removed\":\"0x1 0xffffffffffffffff\""
+
+static void test_changes(void **state) {
+    (void)state;
+    char *text = replace("\"segments\"", CHANGES ",\"segments\"");
+    struct nvlxi_descriptor *decoded = decode_valid(text);
+    assert_int_equal(decoded->from, 3);
+    assert_int_equal(decoded->removed_count, 2);
+    assert_int_equal(decoded->removed[0], 1);
+    assert_int_equal(decoded->removed[1], UINT64_MAX);
+    expect_round_trip(decoded);
+    nvlxi_descriptor_free(decoded);
+    static const struct change changes[] = {
+        {"\"0x3\"", "\"0x0\"", "from is 0x0"},
+        {"\"0x3\"", "\"0x5\"", "from is 0x5"},
+        {"\"0x3\"", "\"0x6\"", "from is 0x6"},
+        {"\"0x3\"", "3", "from is a number"},
+        {"\"0x1 0x", "\"0x1  0x", "removed is \"\""},
+        {"\"0x1 0x", "\" 0x1 0x", "removed is \"\""},
+        {"\"0x1 0x", "\"0x01 0x", "removed is \"0x01\""},
+        {"ffff\"", "ffff \"", "removed is \"\""},
+        {"\"0x1 0xffffffffffffffff\"", "\"\"", "removed is \"\""},
+        {"\"0x1 0xffffffffffffffff\"", "[\"0x1\"]", "removed is an array"},
+    };
+    for (size_t i = 0; i < NVLXI_COUNT(changes); i++)
+        expect_refused_in(text, &changes[i], 1, NVLX_EFORMAT);
+    free(text);
+    const struct nvlxi_descriptor late = {.backend = "host", .identity = {.generation = 3}, .from = 3};
+    size_t length;
+    expect("late", nvlxi_descriptor_encode(&late, &text, &length), NVLX_EINVAL, "from generation 3 to 3");
+}
+
 static const struct CMUnitTest cases[] = {
     cmocka_unit_test(test_extreme_values), cmocka_unit_test(test_unencodable), cmocka_unit_test(test_ignored),
     cmocka_unit_test(test_unknown_kind),   cmocka_unit_test(test_version),     cmocka_unit_test(test_bad_head),
     cmocka_unit_test(test_bad_numbers),    cmocka_unit_test(test_bad_words),   cmocka_unit_test(test_bad_segments),
-    cmocka_unit_test(test_bad_regions),    cmocka_unit_test(test_bad_names),   cmocka_unit_test(test_bad_json)};
+    cmocka_unit_test(test_bad_regions),    cmocka_unit_test(test_bad_names),   cmocka_unit_test(test_bad_json),
+    cmocka_unit_test(test_changes)};
 const struct program program = {.name = "descriptor", .cases = cases, .count = COUNT(cases), .begin = watch_handles};
