@@ -4,6 +4,8 @@
 #include "base/error.h"
 #include "base/interval_map.h"
 
+#define SPARE 256 /* ids for changes to come: memory that is not touched until then */
+
 static int compare_ends(const void *a, const void *b) {
     const struct nvlxi_range *const *x = a, *const *y = b;
     return ((*x)->end > (*y)->end) - ((*x)->end < (*y)->end);
@@ -43,63 +45,95 @@ static uint64_t heap_least(struct heap *heap, uint64_t address) {
 }
 
 struct sweep {
-    uint32_t open, readable, writable; /* ranges over the current address, and those that grant each access */
+    struct nvlxi_layers open; /* ranges over the current address, of which `starts` begin there */
     struct nvlxi_range current;
     struct heap heap;
+    struct nvlxi_store *store; /* of the pieces */
+    uint32_t pieces;
 };
 
 static void sweep_count(struct sweep *sweep, const struct nvlxi_range *range, uint32_t step) {
-    sweep->open += step;
+    sweep->open.ranges += step;
     if (range->access & NVLX_ACCESS_READ)
-        sweep->readable += step;
+        sweep->open.readable += step;
     if (range->access & NVLX_ACCESS_WRITE)
-        sweep->writable += step;
+        sweep->open.writable += step;
 }
 
 /* Ends the current piece at `address` and begins the next one there. */
-static void sweep_cut(struct sweep *sweep, uint64_t address, struct nvlxi_range *piece, uint32_t *count) {
+static void sweep_cut(struct sweep *sweep, uint64_t address) {
+    struct nvlxi_layers *open = &sweep->open;
     sweep->current.end = address;
     sweep->current.access =
-        (uint8_t)((sweep->readable ? NVLX_ACCESS_READ : 0) | (sweep->writable ? NVLX_ACCESS_WRITE : 0));
+        (uint8_t)((open->readable ? NVLX_ACCESS_READ : 0) | (open->writable ? NVLX_ACCESS_WRITE : 0));
+    if (sweep->current.start == address)
+        return;
     /* Neighbours stay apart even where they grant the same: what is in flight is known by piece. */
-    if (sweep->open && sweep->current.start < address) {
+    if (open->ranges) {
         sweep->current.since = heap_least(&sweep->heap, sweep->current.start);
-        piece[(*count)++] = sweep->current;
+        sweep->store->layers[++sweep->pieces] = *open;
+        sweep->store->piece[sweep->pieces] = sweep->current;
     }
     sweep->current.start = address;
+    open->starts = 0;
+    open->border = false;
+}
+
+static void sweep_start(struct sweep *sweep, const struct nvlxi_range *range) {
+    sweep_cut(sweep, range->start);
+    sweep->current.owner = range->owner;
+    sweep->current.device = range->device;
+    sweep->open.starts++;
+    sweep->open.border = !range->joined;
+    sweep_count(sweep, range, 1);
+    heap_push(&sweep->heap, range);
+}
+
+/* The last piece ends where it does. */
+static void sweep_end(struct sweep *sweep, const struct nvlxi_range *range) {
+    sweep_cut(sweep, range->end);
+    sweep->store->layers[sweep->pieces].ends++;
+    sweep_count(sweep, range, UINT32_MAX);
 }
 
 /* Cuts ranges at every start and end. `ends` are the same ranges, sorted by end. */
 static uint32_t cut(const struct nvlxi_range *sorted, const struct nvlxi_range *const *ends, size_t count,
-                    struct heap heap, struct nvlxi_range *piece) {
-    struct sweep sweep = {.heap = heap};
-    uint32_t pieces = 0;
+                    struct heap heap, struct nvlxi_store *store) {
+    struct sweep sweep = {.heap = heap, .store = store};
     size_t start = 0;
     for (size_t end = 0; end < count; end++) {
-        for (; start < count && sorted[start].start < ends[end]->end; start++) {
-            sweep_cut(&sweep, sorted[start].start, piece, &pieces);
-            sweep.current.owner = sorted[start].owner;
-            sweep.current.device = sorted[start].device;
-            sweep_count(&sweep, &sorted[start], 1);
-            heap_push(&sweep.heap, &sorted[start]);
-        }
-        sweep_cut(&sweep, ends[end]->end, piece, &pieces);
-        sweep_count(&sweep, ends[end], UINT32_MAX);
+        for (; start < count && sorted[start].start < ends[end]->end; start++)
+            sweep_start(&sweep, &sorted[start]);
+        sweep_end(&sweep, ends[end]);
     }
-    return pieces;
+    return sweep.pieces;
 }
 
-/* Returns the number of pieces written to `piece` (room for 2 * count), or UINT32_MAX without memory. */
-static uint32_t make_pieces(const struct nvlxi_range *sorted, size_t count, struct nvlxi_range *piece) {
+/* Returns the number of pieces that are made (room for 2 * count), or UINT32_MAX without memory. */
+static uint32_t make_pieces(const struct nvlxi_range *sorted, size_t count, struct nvlxi_store *store) {
     const struct nvlxi_range **ends = malloc((2 * count + 1) * sizeof *ends);
     if (!ends)
         return UINT32_MAX;
     for (size_t i = 0; i < count; i++)
         ends[i] = &sorted[i];
     qsort(ends, count, sizeof *ends, compare_ends);
-    uint32_t pieces = cut(sorted, ends, count, (struct heap){.range = ends + count}, piece);
+    uint32_t pieces = cut(sorted, ends, count, (struct heap){.range = ends + count}, store);
     free(ends);
     return pieces;
+}
+
+/* A piece for each range. */
+static uint32_t take_pieces(const struct nvlxi_range *sorted, size_t count, struct nvlxi_store *store) {
+    for (size_t i = 0; i < count; i++) {
+        store->piece[i + 1] = sorted[i];
+        store->layers[i + 1] = (struct nvlxi_layers){.ranges = 1,
+                                                     .readable = (sorted[i].access & NVLX_ACCESS_READ) != 0,
+                                                     .writable = (sorted[i].access & NVLX_ACCESS_WRITE) != 0,
+                                                     .starts = 1,
+                                                     .ends = 1,
+                                                     .border = !sorted[i].joined};
+    }
+    return (uint32_t)count;
 }
 
 static bool overlap_anywhere(const struct nvlxi_range *sorted, size_t count) {
@@ -116,8 +150,10 @@ static void order_pieces(struct nvlxi_intervals *ranges) {
     for (uint32_t id = 1; id <= ranges->count; id++) {
         struct nvlxi_range *piece = &store->piece[id];
         const struct nvlxi_range *below = &store->piece[id - 1];
-        store->layers[id] = (struct nvlxi_layers){
-            .below = id - 1, .above = id == ranges->count ? 0 : id + 1, .born = nvlxi_max(piece->since, 1)};
+        struct nvlxi_layers *layers = &store->layers[id];
+        layers->below = id - 1;
+        layers->above = id == ranges->count ? 0 : id + 1;
+        layers->born = nvlxi_max(piece->since, 1);
         piece->last = piece->end - piece->start - 1;
         piece->joined = id > 1 && below->end == piece->start && below->owner == piece->owner;
         nvlxi_order_insert(&store->order, piece->start, id);
@@ -126,15 +162,10 @@ static void order_pieces(struct nvlxi_intervals *ranges) {
 
 static int build_pieces(const struct nvlxi_range *sorted, size_t count, struct nvlxi_intervals *ranges) {
     bool overlap = overlap_anywhere(sorted, count);
-    if (nvlxi_store_init((uint32_t)(overlap ? 2 * count : count) + 1, &ranges->store))
+    if (nvlxi_store_init((uint32_t)((overlap ? 2 * count : count) + count / 8 + SPARE), &ranges->store))
         return NVLX_ENOMEM;
     ranges->piece = ranges->store.piece;
-    ranges->count = (uint32_t)count;
-    if (overlap)
-        ranges->count = make_pieces(sorted, count, ranges->piece + 1);
-    else
-        for (size_t i = 0; i < count; i++)
-            ranges->piece[i + 1] = sorted[i];
+    ranges->count = overlap ? make_pieces(sorted, count, &ranges->store) : take_pieces(sorted, count, &ranges->store);
     if (ranges->count == UINT32_MAX) {
         nvlxi_store_free(&ranges->store);
         return NVLX_ENOMEM;

@@ -3,8 +3,8 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * Ranges may overlap. They are cut at every start and end into pieces that do not; a piece grants what any of its
- * ranges grants. A table is built at once and then only read, or it begins empty and ranges are inserted and removed:
- * then each piece counts the ranges over it, and a change costs what the pieces under its own range cost.
+ * ranges grants. A table is built at once, or begins empty; then ranges are inserted and removed. Each piece counts the
+ * ranges over it, and a change costs what the pieces under its own range cost.
  *
  * A piece has an id as long as it lives, from 1 on; 0 is none. A lookup goes by some bits of the address to a slot,
  * which names a piece that is likely to hold it (interval_slots.h). Where it does not, all are searched by halving
@@ -48,8 +48,9 @@ struct nvlxi_intervals {
 };
 
 /* Builds a table of `count` ranges, sorted by start. Between pieces that adjoin and have different owners is a border;
- * all owners of overlapping ranges are equal. The ids are in the order of addresses. A piece is born with the least
- * `since` of the ranges over it, or 1 if that is less. NVLX_ENOMEM leaves *ranges as it was. */
+ * all owners of overlapping ranges are equal. A range that is not `joined` starts at a border to whatever will adjoin.
+ * The ids are in the order of addresses. A piece is born with the least `since` of the ranges over it, or 1 if that is
+ * less. There is room for some inserts. NVLX_ENOMEM leaves *ranges as it was. */
 int nvlxi_intervals_build(const struct nvlxi_range *sorted, size_t count, struct nvlxi_intervals *ranges);
 
 /* Makes an empty table, for ranges to be inserted. NVLX_ENOMEM. */
@@ -112,10 +113,21 @@ static inline uint32_t nvlxi_intervals_next(const struct nvlxi_intervals *ranges
     return ranges->store.layers[id].above;
 }
 
-/* Of a table that changes: a number that this piece has as long as it lives, and no other of this table ever. Of one
- * that was built: see nvlxi_intervals_build. Never 0. */
+/* Of a table that began empty: a number that this piece has as long as it lives, and no other of this table ever. Of
+ * one that was built: see nvlxi_intervals_build, and set by who inserts. Never 0. */
 static inline uint64_t nvlxi_intervals_born(const struct nvlxi_intervals *ranges, uint32_t id) {
     return ranges->store.layers[id].born;
+}
+
+/* Of a piece that was just inserted in a gap of a table that was built. */
+static inline void nvlxi_intervals_set_born(struct nvlxi_intervals *ranges, uint32_t id, uint64_t since) {
+    ranges->store.layers[id].born = nvlxi_max(since, 1);
+}
+
+/* Whether one range and no other lies over a piece, from its start to its end. */
+static inline bool nvlxi_intervals_lone(const struct nvlxi_intervals *ranges, uint32_t id) {
+    const struct nvlxi_layers *layers = &ranges->store.layers[id];
+    return layers->ranges == 1 && layers->starts == 1 && layers->ends == 1;
 }
 
 /* Whether [address, address + length), length > 0, lies in one piece: the one found for this address. */

@@ -19,7 +19,8 @@ struct nvlxi_range {
     uint64_t start, end; /* [start, end), start < end */
     uint32_t owner;      /* the segment; the user's word for it */
     uint8_t access;      /* NVLX_ACCESS_... */
-    bool joined;         /* of a piece: the piece below ends where it starts, and one copy may cross that */
+    bool joined;         /* of a piece: the piece below ends where it starts, and one copy may cross that. Of a range
+                            that a table is built of: what comes to adjoin below may be joined */
     uint16_t device;     /* index of the GPU that holds it */
     union {
         uint64_t last;  /* of a piece: end - start - 1 */
@@ -31,7 +32,7 @@ struct nvlxi_range {
 
 struct nvlxi_layers {                    /* of a piece: what changes and searches need to know */
     uint32_t below, above;               /* its neighbours in the order of addresses, or 0 */
-    uint32_t ranges, readable, writable; /* over it; as the three below, only in a table that changes */
+    uint32_t ranges, readable, writable; /* over it */
     uint32_t starts, ends;               /* those that start and end where it does */
     bool border;                         /* no copy may come from below to where those start */
     uint64_t born;                       /* when it got this id, or see nvlxi_intervals_build */
