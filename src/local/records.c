@@ -8,13 +8,18 @@
 
 /* ---- Memory that was freed --------------------------------------------------------------------------- */
 
-/* Copies what is needed to ask the driver, without the lock, which segments still live. */
-static struct nvlxi_allocation *snapshot(struct nvlxi_registration *r, size_t *count) {
+#define LOOKS 256 /* segments that are looked at for changes alone, in turn */
+
+/* Copies what is needed to ask the driver, without the lock, which segments still live: at most so many, from the one
+ * over `*at` on, which becomes where the next ones begin, or 0. */
+static struct nvlxi_allocation *snapshot(struct nvlxi_registration *r, uint64_t *at, size_t most, size_t *count) {
     *count = 0;
     pthread_mutex_lock(&r->mutex);
-    struct nvlxi_allocation *list = malloc((r->extents.count + 1) * sizeof *list);
-    for (uint32_t id = nvlxi_intervals_next(&r->extents, 0); list && id; id = nvlxi_intervals_next(&r->extents, id))
+    struct nvlxi_allocation *list = malloc((nvlxi_min(r->extents.count, most) + 1) * sizeof *list);
+    uint32_t id = nvlxi_intervals_search(&r->extents, *at);
+    for (; list && id && *count < most; id = nvlxi_intervals_next(&r->extents, id))
         list[(*count)++] = r->by_number[id]->allocation;
+    *at = id ? r->extents.piece[id].start : 0;
     pthread_mutex_unlock(&r->mutex);
     return list;
 }
@@ -32,10 +37,11 @@ static void mark_freed(struct nvlxi_registration *r, const struct nvlxi_allocati
         nvlxi_registration_tell(r);
 }
 
-static int mark_all_freed(struct nvlxi_registration *r) {
+/* Looks at so many segments, from the one over `*at` on. */
+static int mark_all_freed(struct nvlxi_registration *r, uint64_t *at, size_t most) {
     size_t count;
     int code = 0;
-    struct nvlxi_allocation *list = snapshot(r, &count);
+    struct nvlxi_allocation *list = snapshot(r, at, most, &count);
     if (!list)
         return nvlxi_fail(NVLX_ENOMEM, "no memory to export");
     for (size_t i = 0; i < count && !code; i++) {
@@ -105,24 +111,28 @@ static int compare_records(const void *a, const void *b) {
     return (x->address > y->address) - (x->address < y->address);
 }
 
+static int fail_records(struct nvlxi_descriptor *descriptor, int code) {
+    nvlxi_registration_records_free(descriptor);
+    if (code == NVLX_EAGAIN)
+        return code;
+    return code == NVLX_EBUSY ? nvlxi_fail(code, "changes are held back: nvlx_publish tells them")
+                              : nvlxi_fail(code, "no memory to export the regions");
+}
+
 int nvlxi_registration_records(struct nvlxi_registration *r, struct nvlxi_descriptor *descriptor) {
     struct nvlxi_descriptor made = *descriptor;
-    int code = mark_all_freed(r);
+    uint64_t at = 0;
+    int code = mark_all_freed(r, &at, SIZE_MAX);
     if (code)
         return code;
     pthread_mutex_lock(&r->mutex);
-    const bool held = atomic_load(&r->held);
-    code = held ? NVLX_EBUSY : allocate_records(r, &made);
+    code = atomic_load(&r->held) ? NVLX_EBUSY : allocate_records(r, &made);
     if (!code)
         fill_records(r, &made);
     made.identity.generation = r->generation;
     pthread_mutex_unlock(&r->mutex);
-    if (held)
-        return nvlxi_fail(code, "changes are held back: nvlx_publish tells them");
-    if (code) {
-        nvlxi_registration_records_free(&made);
-        return nvlxi_fail(code, "no memory to export the regions");
-    }
+    if (code)
+        return fail_records(&made, code);
     qsort(made.regions, made.region_count, sizeof *made.regions, compare_records);
     *descriptor = made;
     return 0;
@@ -132,6 +142,108 @@ void nvlxi_registration_records_free(struct nvlxi_descriptor *descriptor) {
     free(descriptor->segments);
     free(descriptor->regions);
     free(descriptor->names);
+    free(descriptor->removed);
+}
+
+/* ---- Changes ----------------------------------------------------------------------------------------- */
+
+#define NOT_YET UINT32_MAX /* in place of a segment's index */
+
+/* What changes have room for: each region's segments may be others. */
+struct changed {
+    struct nvlxi_segment **segments;
+    size_t segment_count;
+    size_t first, end; /* of the journal */
+};
+
+static int allocate_changes(const struct nvlxi_registration *r, struct changed *changed,
+                            struct nvlxi_descriptor *descriptor) {
+    size_t regions = 0, removed = 0, segments = 0, names = 1;
+    for (size_t i = changed->first; i < changed->end; i++) {
+        const struct nvlxi_change *change = nvlxi_journal_change(&r->journal, i);
+        removed += change->region < change->generation;
+        if (!change->added)
+            continue;
+        regions++;
+        segments += change->added->segment_count;
+        names += change->added->name ? strlen(change->added->name->text) + 1 : 0;
+    }
+    changed->segments = malloc((segments + 1) * sizeof(*changed->segments));
+    descriptor->segments = malloc((segments + 1) * sizeof *descriptor->segments);
+    descriptor->regions = malloc((regions + 1) * sizeof *descriptor->regions);
+    descriptor->removed = malloc((removed + 1) * sizeof *descriptor->removed);
+    descriptor->names = malloc(names);
+    return changed->segments && descriptor->segments && descriptor->regions && descriptor->removed && descriptor->names
+               ? 0
+               : NVLX_ENOMEM;
+}
+
+static int compare_segments(const void *a, const void *b) {
+    const struct nvlxi_segment *const *x = a, *const *y = b;
+    return ((*x)->key.base > (*y)->key.base) - ((*x)->key.base < (*y)->key.base);
+}
+
+/* Lists the segments of the regions that came, each once, in order of address. */
+static void collect_segments(const struct nvlxi_registration *r, struct changed *changed,
+                             struct nvlxi_descriptor *descriptor) {
+    for (int pass = 0; pass < 2; pass++)
+        for (size_t i = changed->first; i < changed->end; i++) {
+            const struct nvlx_region *region = nvlxi_journal_change(&r->journal, i)->added;
+            for (uint32_t j = 0; region && j < region->segment_count; j++) {
+                struct nvlxi_segment *segment = region->stakes[j].segment;
+                if (pass == 1 && segment->index == NOT_YET)
+                    changed->segments[changed->segment_count++] = segment;
+                segment->index = pass == 0 ? NOT_YET : 0;
+            }
+        }
+    qsort(changed->segments, changed->segment_count, sizeof(*changed->segments), compare_segments);
+    for (size_t i = 0; i < changed->segment_count; i++)
+        record_segment(changed->segments[i], descriptor);
+}
+
+static void fill_changes(const struct nvlxi_registration *r, struct changed *changed,
+                         struct nvlxi_descriptor *descriptor) {
+    char *name = descriptor->names;
+    *name++ = '\0'; /* the empty name */
+    collect_segments(r, changed, descriptor);
+    for (size_t i = changed->first; i < changed->end; i++) {
+        const struct nvlxi_change *change = nvlxi_journal_change(&r->journal, i);
+        if (change->added)
+            record_region(change->added, descriptor, &name);
+        if (change->region < change->generation)
+            descriptor->removed[descriptor->removed_count++] = change->region;
+    }
+}
+
+/* Under the mutex. */
+static int record_changes(const struct nvlxi_registration *r, uint64_t since, struct nvlxi_descriptor *descriptor) {
+    const size_t count = nvlxi_journal_after(&r->journal, since);
+    struct changed changed = {.first = r->journal.count - count, .end = r->journal.count};
+    if (atomic_load(&r->held))
+        return NVLX_EBUSY;
+    if (count == SIZE_MAX)
+        return NVLX_EAGAIN;
+    int code = allocate_changes(r, &changed, descriptor);
+    if (!code)
+        fill_changes(r, &changed, descriptor);
+    free(changed.segments);
+    descriptor->from = since;
+    descriptor->identity.generation = r->generation;
+    return code;
+}
+
+int nvlxi_registration_changes(struct nvlxi_registration *r, uint64_t since, struct nvlxi_descriptor *descriptor) {
+    struct nvlxi_descriptor made = *descriptor;
+    int code = mark_all_freed(r, &r->looked, LOOKS);
+    if (code)
+        return code;
+    pthread_mutex_lock(&r->mutex);
+    code = record_changes(r, since, &made);
+    pthread_mutex_unlock(&r->mutex);
+    if (code)
+        return fail_records(&made, code);
+    *descriptor = made;
+    return 0;
 }
 
 int nvlxi_registration_find(struct nvlxi_registration *registration, uint64_t base, uint64_t serial,

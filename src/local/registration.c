@@ -32,6 +32,8 @@ int nvlxi_registration_init(struct nvlxi_registration *r, const struct nvlxi_con
 void nvlxi_registration_listen(struct nvlxi_registration *registration, nvlxi_change_function function, void *context) {
     pthread_mutex_lock(&registration->mutex);
     registration->generation++;
+    if (!nvlxi_journal_begin(&registration->journal, registration->generation))
+        nvlxi_log(NVLX_LOG_WARNING, "no memory for a journal: every change is told by a whole descriptor");
     registration->on_change_context = context;
     atomic_store(&registration->on_change, function);
     pthread_mutex_unlock(&registration->mutex);
@@ -43,6 +45,13 @@ void nvlxi_registration_tell(struct nvlxi_registration *registration) {
     nvlxi_change_function function = atomic_load(&registration->on_change);
     if (function)
         function(registration->on_change_context);
+}
+
+uint64_t nvlxi_registration_generation(struct nvlxi_registration *registration) {
+    pthread_mutex_lock(&registration->mutex);
+    const uint64_t generation = registration->generation;
+    pthread_mutex_unlock(&registration->mutex);
+    return generation;
 }
 
 int nvlxi_registration_hold(struct nvlxi_registration *registration) {
@@ -244,10 +253,10 @@ free_extents:
 
 /* Under the mutex. */
 static void withdraw(struct nvlxi_registration *r, struct nvlx_region *region) {
+    region->withdrawn = ++r->generation;
     if (!region->stale)
         nvlxi_region_untell(r, region);
     remove_from_list(r, region);
-    region->withdrawn = ++r->generation;
     LL_PREPEND2(r->withdrawn, region, next_withdrawn);
     if (region->name)
         HASH_DEL(r->names, region->name);
@@ -320,6 +329,7 @@ void nvlxi_registration_free(struct nvlxi_registration *r) {
     free(r->by_number);
     nvlxi_intervals_free(&r->ranges);
     nvlxi_intervals_free(&r->extents);
+    nvlxi_journal_free(&r->journal);
     pthread_cond_destroy(&r->export_done);
     pthread_mutex_destroy(&r->mutex);
 }

@@ -30,6 +30,7 @@
 #include "base/interval_map.h"
 #include "descriptor/descriptor.h"
 #include "local/extents.h"
+#include "local/journal.h"
 
 struct nvlxi_segment_key {
     uint64_t base, serial;
@@ -99,6 +100,8 @@ struct nvlxi_registration {
     struct nvlx_region *withdrawn; /* list: not freed yet */
     struct nvlxi_told told, limits;
     uint64_t generation, handles_exported;
+    struct nvlxi_journal journal;             /* of what peers are told */
+    uint64_t looked;                          /* segments below it were looked at last, whether they live */
     atomic_bool held;                         /* changes are not told; set under the mutex */
     struct nvlxi_intervals ranges;            /* of regions: the lookup table */
     struct nvlxi_intervals extents;           /* of segments */
@@ -138,6 +141,9 @@ void nvlxi_registration_renew(struct nvlxi_registration *registration);
  * descriptor. Once. */
 void nvlxi_registration_listen(struct nvlxi_registration *registration, nvlxi_change_function function, void *context);
 
+/* What it is now, with changes that are held back. */
+uint64_t nvlxi_registration_generation(struct nvlxi_registration *registration);
+
 /* From now on nobody is told of changes, until they are told as one. NVLX_EBUSY: they are held back already. */
 int nvlxi_registration_hold(struct nvlxi_registration *registration);
 /* Tells what was held back, if anything. Returns the generation that has all changes made by now. */
@@ -150,6 +156,12 @@ int nvlxi_registration_find(struct nvlxi_registration *registration, uint64_t ba
 /* Records of all that peers may use, for encoding; free by nvlxi_registration_records_free. NVLX_EBUSY: changes are
  * held back. Identity and backend are the caller's to fill, but for the generation. */
 int nvlxi_registration_records(struct nvlxi_registration *registration, struct nvlxi_descriptor *descriptor);
+/* What has changed since a generation that peers were told: descriptor->from is that, and what is removed is also what
+ * came and went since then. Asks the driver of some segments whether they live, and looks at nothing else that has not
+ * changed. NVLX_EAGAIN, not logged: that is too long ago, all of it is to be told. Else as nvlxi_registration_records.
+ */
+int nvlxi_registration_changes(struct nvlxi_registration *registration, uint64_t since,
+                               struct nvlxi_descriptor *descriptor);
 void nvlxi_registration_records_free(struct nvlxi_descriptor *descriptor);
 
 /* ---- Between registration.c, segments.c and records.c; all under the mutex ---------------- */
@@ -174,7 +186,7 @@ void nvlxi_region_unmap(struct nvlxi_registration *registration, const struct nv
 
 /* Adds what a region adds to what peers are told: itself, and those of its segments in which nothing else is shared. */
 void nvlxi_region_count(const struct nvlx_region *region, struct nvlxi_told *told);
-/* Counts a region among those that are told to peers, or not any more. */
+/* Counts a region among those that are told to peers, or not any more, from the present generation on. */
 void nvlxi_region_tell(struct nvlxi_registration *registration, const struct nvlx_region *region);
 void nvlxi_region_untell(struct nvlxi_registration *registration, const struct nvlx_region *region);
 

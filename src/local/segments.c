@@ -14,7 +14,7 @@ static void leave_extents(struct nvlxi_registration *r, const struct nvlxi_segme
     nvlxi_intervals_remove(&r->extents, &range);
 }
 
-/* With the tables locked for writing. */
+/* With the tables locked for writing. The generation has grown. */
 static void detach(struct nvlxi_registration *r, struct nvlxi_segment *segment) {
     struct nvlxi_stake *stake;
     leave_extents(r, segment);
@@ -30,10 +30,10 @@ static void detach(struct nvlxi_registration *r, struct nvlxi_segment *segment) 
 }
 
 void nvlxi_segment_retire(struct nvlxi_registration *registration, struct nvlxi_segment *segment, const char *why) {
+    registration->generation++;
     nvlxi_tables_write(registration->context->tables);
     detach(registration, segment);
     nvlxi_tables_write_end(registration->context->tables);
-    registration->generation++;
     nvlxi_log(NVLX_LOG_WARNING, "segment 0x%" PRIx64 " of %" PRIu64 " bytes with %zu regions is no longer used: %s",
               segment->key.base, segment->allocation.size, segment->regions, why);
 }
@@ -47,9 +47,10 @@ static struct nvlxi_segment *first_under(const struct nvlxi_registration *r, uin
 size_t nvlxi_segments_retire(struct nvlxi_registration *registration, uint64_t address, uint64_t length) {
     struct nvlxi_segment *segment;
     size_t count;
-    for (count = 0; (segment = first_under(registration, address, address + length)); count++)
+    for (count = 0; (segment = first_under(registration, address, address + length)); count++) {
+        registration->generation += count == 0;
         detach(registration, segment);
-    registration->generation += count > 0;
+    }
     return count;
 }
 
@@ -253,6 +254,8 @@ void nvlxi_region_tell(struct nvlxi_registration *registration, const struct nvl
     nvlxi_region_count(region, &registration->told);
     for (uint32_t i = 0; region->access != NVLX_ACCESS_NONE && i < region->segment_count; i++)
         region->stakes[i].segment->shared++;
+    if (region->access != NVLX_ACCESS_NONE)
+        nvlxi_journal_add(&registration->journal, region->since, region);
 }
 
 void nvlxi_region_untell(struct nvlxi_registration *registration, const struct nvlx_region *region) {
@@ -263,4 +266,6 @@ void nvlxi_region_untell(struct nvlxi_registration *registration, const struct n
     told->regions -= less.regions;
     told->segments -= less.segments;
     told->text -= less.text;
+    if (region->access != NVLX_ACCESS_NONE)
+        nvlxi_journal_remove(&registration->journal, registration->generation, region->since);
 }

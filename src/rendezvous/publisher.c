@@ -20,18 +20,36 @@ void nvlxi_publisher_set_address(struct nvlxi_publisher *publisher, const char *
 }
 
 /* The address is read last: a text of a generation that began with it has it. */
-int nvlxi_publisher_text(struct nvlxi_publisher *publisher, char **text, size_t *length, uint64_t *generation) {
+static int encode(struct nvlxi_publisher *publisher, struct nvlxi_descriptor *descriptor, char **text, size_t *length) {
     const struct nvlxi_context *context = publisher->registration->context;
-    struct nvlxi_descriptor descriptor = {.identity = context->identity};
-    strncpy(descriptor.backend, context->ops->name, sizeof descriptor.backend - 1);
+    strncpy(descriptor->backend, context->ops->name, sizeof descriptor->backend - 1);
+    pthread_mutex_lock(&publisher->mutex);
+    memcpy(descriptor->address, publisher->address, sizeof descriptor->address);
+    pthread_mutex_unlock(&publisher->mutex);
+    int code = nvlxi_descriptor_encode(descriptor, text, length);
+    nvlxi_registration_records_free(descriptor);
+    return code;
+}
+
+int nvlxi_publisher_text(struct nvlxi_publisher *publisher, char **text, size_t *length, uint64_t *generation) {
+    struct nvlxi_descriptor descriptor = {.identity = publisher->registration->context->identity};
     int code = nvlxi_registration_records(publisher->registration, &descriptor);
     if (code)
         return code;
-    pthread_mutex_lock(&publisher->mutex);
-    memcpy(descriptor.address, publisher->address, sizeof descriptor.address);
-    pthread_mutex_unlock(&publisher->mutex);
     *generation = descriptor.identity.generation;
-    code = nvlxi_descriptor_encode(&descriptor, text, length);
+    return encode(publisher, &descriptor, text, length);
+}
+
+int nvlxi_publisher_changes(struct nvlxi_publisher *publisher, uint64_t since, char **text, size_t *length,
+                            uint64_t *generation) {
+    struct nvlxi_descriptor descriptor = {.identity = publisher->registration->context->identity};
+    int code = nvlxi_registration_changes(publisher->registration, since, &descriptor);
+    if (code)
+        return code;
+    *text = NULL;
+    *generation = descriptor.identity.generation;
+    if (*generation > since)
+        return encode(publisher, &descriptor, text, length);
     nvlxi_registration_records_free(&descriptor);
-    return code;
+    return 0;
 }

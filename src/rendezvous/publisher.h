@@ -21,4 +21,9 @@ void nvlxi_publisher_set_address(struct nvlxi_publisher *publisher, const char *
 /* The text, to be freed by free(3). */
 int nvlxi_publisher_text(struct nvlxi_publisher *publisher, char **text, size_t *length, uint64_t *generation);
 
+/* The same of what has changed since a generation that was told. *text becomes NULL if that is the present one.
+ * NVLX_EAGAIN, not logged: that is too long ago. */
+int nvlxi_publisher_changes(struct nvlxi_publisher *publisher, uint64_t since, char **text, size_t *length,
+                            uint64_t *generation);
+
 #endif
