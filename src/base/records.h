@@ -16,6 +16,7 @@
 #define NVLXI_REGIONS_MAX  (1u << 20)   /* in one descriptor */
 #define NVLXI_TEXT_MAX     (256u << 20) /* bytes of one descriptor */
 #define NVLXI_NO_SEGMENT   UINT32_MAX   /* the segment index of a region of 0 bytes */
+#define NVLXI_GONE         UINT32_MAX   /* the access of a region that was removed since */
 
 #define NVLXI_ADDRESS_MAX 107 /* bytes of a serving address, without the final NUL: of sun_path */
 #define NVLXI_ENGINE_ID   32  /* digits of an engine's id */

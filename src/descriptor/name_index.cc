@@ -24,6 +24,16 @@ const char *name_of(const nvlxi_region_record *regions, uint64_t entry) {
     return regions[entry & INDEX_MASK].name;
 }
 
+// Where the entry of a name is, or would be.
+uint64_t *find_place(const nvlxi_name_index *index, const nvlxi_region_record *regions, const char *name) {
+    const uint64_t hash = upper_hash(name);
+    return std::lower_bound(index->entry, index->entry + index->count, name, [=](uint64_t entry, const char *wanted) {
+        if ((entry & ~INDEX_MASK) != hash)
+            return (entry & ~INDEX_MASK) < hash;
+        return std::strcmp(name_of(regions, entry), wanted) < 0;
+    });
+}
+
 } // namespace
 
 int nvlxi_name_index_build(const nvlxi_region_record *regions, size_t count, nvlxi_name_index *index, size_t *region,
@@ -61,13 +71,21 @@ void nvlxi_name_index_free(nvlxi_name_index *index) {
 
 const nvlxi_region_record *nvlxi_name_index_find(const nvlxi_name_index *index, const nvlxi_region_record *regions,
                                                  const char *name) {
-    const uint64_t hash = upper_hash(name), *const begin = index->entry, *const end = begin + index->count;
-    const uint64_t *const found = std::lower_bound(begin, end, name, [=](uint64_t entry, const char *wanted) {
-        if ((entry & ~INDEX_MASK) != hash)
-            return (entry & ~INDEX_MASK) < hash;
-        return std::strcmp(name_of(regions, entry), wanted) < 0;
-    });
-    if (found == end || std::strcmp(name_of(regions, *found), name) != 0)
+    const uint64_t *const found = find_place(index, regions, name);
+    if (found == index->entry + index->count || std::strcmp(name_of(regions, *found), name) != 0)
         return nullptr;
     return &regions[*found & INDEX_MASK];
+}
+
+void nvlxi_name_index_insert(nvlxi_name_index *index, const nvlxi_region_record *regions, size_t region) {
+    uint64_t *const place = find_place(index, regions, regions[region].name), *const end = index->entry + index->count;
+    std::copy_backward(place, end, end + 1);
+    *place = upper_hash(regions[region].name) | region;
+    index->count++;
+}
+
+void nvlxi_name_index_remove(nvlxi_name_index *index, const nvlxi_region_record *regions, size_t region) {
+    uint64_t *const place = find_place(index, regions, regions[region].name);
+    std::copy(place + 1, index->entry + index->count, place);
+    index->count--;
 }

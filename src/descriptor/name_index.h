@@ -1,4 +1,4 @@
-/* Which region has a name: an index that is built once and then only read.
+/* Which region has a name: an index that is built at once, or grows name by name while it is small.
  *
  * SPDX-License-Identifier: Apache-2.0
  *
@@ -22,6 +22,10 @@ struct nvlxi_name_index {
  * equal: *twin is the first region, and *region the next, of such a name. */
 int nvlxi_name_index_build(const struct nvlxi_region_record *regions, size_t count, struct nvlxi_name_index *index,
                            size_t *region, size_t *twin);
+/* Puts in the name of region `region`, which no other in the index has, or takes it out. There is room; `entry` stays.
+ */
+void nvlxi_name_index_insert(struct nvlxi_name_index *index, const struct nvlxi_region_record *regions, size_t region);
+void nvlxi_name_index_remove(struct nvlxi_name_index *index, const struct nvlxi_region_record *regions, size_t region);
 void nvlxi_name_index_free(struct nvlxi_name_index *index);
 
 /* The region of that name, or NULL. `regions`: those of which the index was built. */

@@ -1,4 +1,4 @@
-/* Peers, and what is known of them: tables, each made of one descriptor. SPDX-License-Identifier: Apache-2.0 */
+/* Peers, from the first descriptor to their end. SPDX-License-Identifier: Apache-2.0 */
 #include "remote/peer.h"
 
 #include <inttypes.h>
@@ -9,9 +9,9 @@
 #include "base/error.h"
 #include "base/identity.h"
 #include "base/utf8.h"
+#include "descriptor/merge.h"
+#include "remote/change.h"
 #include "remote/mapping.h"
-
-#define RANGES_MAX (4 * (size_t)NVLXI_REGIONS_MAX) /* of a peer's table: who wrote its text is not trusted */
 
 int nvlxi_remote_init(struct nvlxi_remote *r, const struct nvlxi_context *context) {
     r->context = context;
@@ -33,106 +33,6 @@ void nvlxi_remote_free(struct nvlxi_remote *remote) {
     pthread_mutex_destroy(&remote->mutex);
 }
 
-/* ---- Tables -------------------------------------------------------------------------------------------- */
-
-/* A small number for a GPU's UUID. Beyond NVLXI_DEVICES_MAX of them, GPUs share the last: they then share lanes, no
- * more. */
-static uint16_t device_index(struct nvlxi_remote *r, const uint8_t uuid[NVLXI_UUID_BYTES]) {
-    size_t index;
-    pthread_mutex_lock(&r->mutex);
-    for (index = 0; index < r->uuid_count; index++)
-        if (!memcmp(r->uuids[index], uuid, NVLXI_UUID_BYTES))
-            break;
-    if (index == r->uuid_count && index < NVLXI_DEVICES_MAX)
-        memcpy(r->uuids[r->uuid_count++], uuid, NVLXI_UUID_BYTES);
-    pthread_mutex_unlock(&r->mutex);
-    return (uint16_t)nvlxi_min(index, NVLXI_DEVICES_MAX - 1);
-}
-
-static int compare_starts(const void *a, const void *b) {
-    const struct nvlxi_range *x = a, *y = b;
-    return (x->start > y->start) - (x->start < y->start);
-}
-
-/* Adds the ranges of a region: one in each run that it lies in. */
-static size_t add_ranges(const struct nvlxi_peer_table *table, const struct nvlxi_region_record *region,
-                         const uint16_t *devices, struct nvlxi_range *ranges, size_t count) {
-    const uint64_t end = region->address + region->length;
-    uint64_t at = region->address;
-    for (uint32_t segment = region->segment; at < end; segment++) {
-        const uint32_t owner = table->runs.of_segment[segment];
-        const struct nvlxi_run *run = &table->runs.run[owner];
-        const uint64_t stop = nvlxi_min(end, run->base + run->size);
-        ranges[count++] = (struct nvlxi_range){.start = at,
-                                               .end = stop,
-                                               .owner = owner,
-                                               .access = (uint8_t)region->access,
-                                               .device = devices[segment],
-                                               .since = region->since};
-        at = stop;
-    }
-    return count;
-}
-
-/* How many ranges all regions have, at most. */
-static size_t count_ranges(const struct nvlxi_descriptor *d, bool own) {
-    size_t count = d->region_count;
-    for (size_t i = 0; i < d->region_count && own; i++)
-        count += d->regions[i].segment_count;
-    return count;
-}
-
-static int build_ranges(struct nvlxi_remote *r, bool own, struct nvlxi_peer_table *table) {
-    const struct nvlxi_descriptor *d = table->descriptor;
-    const size_t most = count_ranges(d, own);
-    size_t count = 0;
-    int code = NVLX_ENOMEM;
-    uint16_t *devices = malloc((d->segment_count + 1) * sizeof *devices);
-    struct nvlxi_range *sorted = most <= RANGES_MAX ? malloc((most + 1) * sizeof *sorted) : NULL;
-    if (!devices || !sorted)
-        goto free_both;
-    for (size_t i = 0; i < d->segment_count; i++)
-        devices[i] = device_index(r, d->segments[i].device);
-    for (size_t i = 0; i < d->region_count; i++)
-        if (d->regions[i].segment != NVLXI_NO_SEGMENT)
-            count = add_ranges(table, &d->regions[i], devices, sorted, count);
-    qsort(sorted, count, sizeof *sorted, compare_starts);
-    code = nvlxi_intervals_build(sorted, count, &table->ranges);
-free_both:
-    free(sorted);
-    free(devices);
-    return code;
-}
-
-static int build_views(struct nvlxi_remote *r, struct nvlxi_peer_table *table) {
-    const size_t runs = table->runs.count;
-    table->views = calloc((size_t)r->gpus, sizeof *table->views);
-    if (!table->views)
-        return NVLX_ENOMEM;
-    for (int gpu = 0; gpu < r->gpus; gpu++) {
-        struct nvlxi_view *view = &table->views[gpu];
-        view->offset = malloc((runs + 1) * sizeof *view->offset);
-        view->mapping = calloc(runs + 1, sizeof(*view->mapping));
-        if (!view->offset || !view->mapping)
-            return NVLX_ENOMEM;
-        for (size_t i = 0; i < runs; i++)
-            atomic_init(&view->offset[i], NVLXI_UNMAPPED);
-    }
-    return 0;
-}
-
-static void free_table(const struct nvlxi_remote *r, struct nvlxi_peer_table *table) {
-    for (int gpu = 0; table->views && gpu < r->gpus; gpu++) {
-        free(table->views[gpu].offset);
-        free(table->views[gpu].mapping);
-    }
-    free(table->views);
-    nvlxi_runs_free(&table->runs);
-    nvlxi_intervals_free(&table->ranges);
-    nvlxi_descriptor_free(table->descriptor);
-    free(table);
-}
-
 static int check_origin(const struct nvlxi_remote *r, const struct nvlxi_descriptor *d) {
     if (strcmp(d->backend, r->context->ops->name))
         return nvlxi_fail(NVLX_EBACKEND, "the descriptor is of backend \"%s\", this engine runs on \"%s\"", d->backend,
@@ -143,26 +43,19 @@ static int check_origin(const struct nvlxi_remote *r, const struct nvlxi_descrip
     return 0;
 }
 
+/* Of a whole descriptor. */
 static int make_table(struct nvlxi_remote *r, const char *text, size_t length, struct nvlxi_peer_table **made) {
-    struct nvlxi_peer_table *table = calloc(1, sizeof *table);
-    if (!table)
-        return nvlxi_fail(NVLX_ENOMEM, "no memory for a peer");
-    int code = nvlxi_descriptor_decode(text, length, &table->descriptor);
-    if (!code)
-        code = check_origin(r, table->descriptor);
+    struct nvlxi_descriptor *descriptor;
+    int code = nvlxi_descriptor_decode(text, length, &descriptor);
     if (code)
-        goto free_made;
-    const bool own = nvlxi_identity_same_process(&table->descriptor->identity, &r->context->identity);
-    if ((code = nvlxi_runs_make(table->descriptor, own, &table->runs)) || (code = build_ranges(r, own, table)) ||
-        (code = build_views(r, table))) {
-        nvlxi_fail(code, "no memory for a peer with %zu segments and %zu regions", table->descriptor->segment_count,
-                   table->descriptor->region_count);
-        goto free_made;
-    }
-    *made = table;
-    return 0;
-free_made:
-    free_table(r, table);
+        return code;
+    code = check_origin(r, descriptor);
+    if (!code && descriptor->from)
+        code = nvlxi_fail(NVLX_EFORMAT, "the text has changes from generation %" PRIu64 " on, not all that there is",
+                          descriptor->from);
+    if (!code)
+        return nvlxi_peer_table_make(r, descriptor, made);
+    nvlxi_descriptor_free(descriptor);
     return code;
 }
 
@@ -186,8 +79,9 @@ int nvlxi_peer_open(struct nvlxi_remote *remote, const char *text, size_t length
         free(made);
         return code;
     }
+    pthread_mutex_init(&made->changing, NULL);
     made->remote = remote;
-    made->same_process = nvlxi_identity_same_process(&made->table->descriptor->identity, &remote->context->identity);
+    made->same_process = made->table->own;
     find_life(made);
     *peer = made;
     return 0;
@@ -254,6 +148,7 @@ int nvlxi_peer_update(struct nvlx_peer *peer, const char *text, size_t length) {
     int code = nvlxi_peer_check(peer);
     if (code || (code = make_table(r, text, length, &table)))
         return code;
+    pthread_mutex_lock(&peer->changing);
     pthread_mutex_lock(&r->mutex);
     code = check_generation(&peer->table->descriptor->identity, &table->descriptor->identity);
     if (!code && table->descriptor->identity.generation != peer->table->descriptor->identity.generation) {
@@ -262,15 +157,63 @@ int nvlxi_peer_update(struct nvlx_peer *peer, const char *text, size_t length) {
         nvlxi_tables_write_end(r->context->tables);
     }
     pthread_mutex_unlock(&r->mutex);
-    free_table(r, table);
+    pthread_mutex_unlock(&peer->changing);
+    nvlxi_peer_table_free(r, table);
     return code;
 }
+
+/* ---- Changes ------------------------------------------------------------------------------------------- */
+
+/* The long way: makes another table of all that is known then. */
+static int change_all(struct nvlx_peer *peer, const struct nvlxi_descriptor *changes) {
+    struct nvlxi_remote *r = peer->remote;
+    struct nvlxi_descriptor *merged;
+    struct nvlxi_peer_table *table;
+    int code = nvlxi_descriptor_merge(peer->table->descriptor, changes, &merged);
+    if (code || (code = nvlxi_peer_table_make(r, merged, &table)))
+        return code;
+    pthread_mutex_lock(&r->mutex);
+    nvlxi_tables_write(r->context->tables);
+    table = swap_table(peer, table);
+    nvlxi_tables_write_end(r->context->tables);
+    pthread_mutex_unlock(&r->mutex);
+    nvlxi_peer_table_free(r, table);
+    return 0;
+}
+
+/* Changes that end where it is known already how things are tell nothing: the user may have been faster, by
+ * nvlx_peer_update. */
+static int change(struct nvlx_peer *peer, const struct nvlxi_descriptor *changes) {
+    const struct nvlxi_identity *known = &peer->table->descriptor->identity;
+    if (!changes->from || changes->from > known->generation || strcmp(known->engine, changes->identity.engine))
+        return nvlxi_fail(NVLX_EFORMAT,
+                          "changes of engine %s from generation %" PRIu64 ": known is generation %" PRIu64
+                          " of engine %s",
+                          changes->identity.engine, changes->from, known->generation, known->engine);
+    if (changes->identity.generation <= known->generation || nvlxi_change_in_place(peer, changes))
+        return 0;
+    return change_all(peer, changes);
+}
+
+int nvlxi_peer_change(struct nvlx_peer *peer, const char *text, size_t length) {
+    struct nvlxi_descriptor *changes;
+    int code = nvlxi_peer_check(peer);
+    if (code || (code = nvlxi_descriptor_decode(text, length, &changes)))
+        return code;
+    pthread_mutex_lock(&peer->changing);
+    if (!(code = check_origin(peer->remote, changes)))
+        code = change(peer, changes);
+    pthread_mutex_unlock(&peer->changing);
+    nvlxi_descriptor_free(changes);
+    return code;
+}
+
+/* ---- What is known ------------------------------------------------------------------------------------- */
 
 int nvlxi_peer_find(struct nvlx_peer *peer, const char *name, uint64_t *address, uint64_t *length) {
     int code = 0;
     nvlxi_tables_read(peer->remote->context->tables);
-    const struct nvlxi_descriptor *d = peer->table->descriptor;
-    const struct nvlxi_region_record *region = nvlxi_name_index_find(&d->by_name, d->regions, name);
+    const struct nvlxi_region_record *region = nvlxi_peer_table_find(peer->table, name);
     if (region) {
         *address = region->address;
         *length = region->length;
@@ -298,7 +241,8 @@ int nvlxi_peer_close(struct nvlx_peer *peer) {
     pthread_mutex_unlock(&r->mutex);
     int code = nvlxi_mappings_close(peer, NVLXI_CLOSE_ALL);
     nvlxi_life_drop(peer->life);
-    free_table(r, peer->table);
+    nvlxi_peer_table_free(r, peer->table);
+    pthread_mutex_destroy(&peer->changing);
     free(peer);
     return code;
 }

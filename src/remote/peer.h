@@ -2,11 +2,13 @@
  *
  * SPDX-License-Identifier: Apache-2.0
  *
- * What is known of a peer is a table, made from one descriptor and replaced as a whole by the next: the lookup table of
- * its regions, and for each local GPU the place where each run (run.h) is mapped (mapping.h).
+ * What is known of a peer is a table (table.h), made from one descriptor, replaced as a whole by the next, and changed
+ * by changes: the lookup table of its regions, and for each local GPU the place where each run (run.h) is mapped
+ * (mapping.h).
  *
- * `mutex` guards the mappings of all peers. `tables`, which is the engine's, is held for reading by who looks up and
- * pins, for writing by who swaps a peer's table. Order: mutex, then tables. */
+ * `changing`, of each peer, is the turn of who changes its table, and may read all of it without another lock. `mutex`
+ * guards the mappings of all peers. `tables`, which is the engine's, is held for reading by who looks up and pins; who
+ * changes a table holds all three. Order: changing, mutex, then tables. */
 #ifndef NVLXI_REMOTE_PEER_H
 #define NVLXI_REMOTE_PEER_H
 
@@ -14,26 +16,11 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
-#include "base/interval_map.h"
-#include "descriptor/descriptor.h"
 #include "device/context.h"
 #include "remote/life.h"
-#include "remote/run.h"
+#include "remote/table.h"
 
-#define NVLXI_UNMAPPED    UINT64_MAX /* in place of an offset */
-#define NVLXI_DEVICES_MAX 256        /* distinct GPUs that peers may name */
-
-struct nvlxi_view {                 /* the runs as one local GPU sees them */
-    _Atomic uint64_t *offset;       /* [runs]: mapped address - base, or NVLXI_UNMAPPED */
-    struct nvlxi_mapping **mapping; /* [runs]: valid where the offset is */
-};
-
-struct nvlxi_peer_table {
-    struct nvlxi_descriptor *descriptor;
-    struct nvlxi_runs runs;
-    struct nvlxi_intervals ranges; /* owner: the run's index */
-    struct nvlxi_view *views;      /* [GPUs of this process] */
-};
+#define NVLXI_DEVICES_MAX 256 /* distinct GPUs that peers may name */
 
 struct nvlx_peer;
 
@@ -78,11 +65,12 @@ struct nvlxi_parting {
 struct nvlx_peer {
     struct nvlx_engine *engine;
     struct nvlxi_remote *remote;
+    pthread_mutex_t changing;
     struct nvlxi_peer_table *table;
     struct nvlxi_mapping *mappings; /* PENDING and READY: hash set by key */
     struct nvlxi_mapping *retired;  /* list */
     uint32_t closing[2];            /* mappings that are being closed: at once, and those that may wait */
-    atomic_uint_fast64_t changes;   /* how often the table was replaced: before anything of the old one is closed */
+    atomic_uint_fast64_t changes;   /* how often the table changed: before anything that it had is closed */
     bool same_process;
     struct nvlxi_subscription *subscription; /* the rendezvous' own; NULL: the peer was not made by connecting */
     struct nvlxi_channel *channel; /* likewise: over which its files come; NULL: by connections of their own */
@@ -96,10 +84,15 @@ struct nvlx_peer {
 
 int nvlxi_remote_init(struct nvlxi_remote *remote, const struct nvlxi_context *context);
 void nvlxi_remote_free(struct nvlxi_remote *remote);
+/* A small number for a GPU's UUID. Beyond NVLXI_DEVICES_MAX of them, GPUs share the last: they then share lanes, no
+ * more. */
+uint16_t nvlxi_remote_device(struct nvlxi_remote *remote, const uint8_t uuid[NVLXI_UUID_BYTES]);
 
 int nvlxi_peer_open(struct nvlxi_remote *remote, const char *text, size_t length, struct nvlx_peer **peer);
 /* What it withdraws is retired, to be closed by the closer. */
 int nvlxi_peer_update(struct nvlx_peer *peer, const char *text, size_t length);
+/* The same by changes alone, from a generation that it was told of before. */
+int nvlxi_peer_change(struct nvlx_peer *peer, const char *text, size_t length);
 int nvlxi_peer_find(struct nvlx_peer *peer, const char *name, uint64_t *address, uint64_t *length);
 /* Nothing pins the peer or its mappings any more. Closes them all; returns the first error, and frees the peer anyhow.
  */

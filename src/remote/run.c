@@ -5,10 +5,7 @@
 
 #include "base/error.h"
 
-static int compare_bases(const void *a, const void *b) {
-    const struct nvlxi_run *const *x = a, *const *y = b;
-    return ((*x)->base > (*y)->base) - ((*x)->base < (*y)->base);
-}
+#define SPARE 256 /* runs and segments to come */
 
 /* Every bit of the result depends on every bit of both (splitmix64's last steps). */
 static uint64_t mix(uint64_t digest, uint64_t value) {
@@ -18,12 +15,12 @@ static uint64_t mix(uint64_t digest, uint64_t value) {
     return x ^ (x >> 31);
 }
 
-static uint64_t serial_of(const struct nvlxi_run *run, const struct nvlxi_segment_record *segments) {
+uint64_t nvlxi_run_serial(const struct nvlxi_run *run, const struct nvlxi_segment_record *first) {
     if (run->count == 1 && !run->read_only)
-        return segments[run->first].serial;
+        return first->serial;
     uint64_t digest = mix(run->read_only, run->size);
     for (uint32_t i = 0; i < run->count; i++)
-        digest = mix(digest, segments[run->first + i].serial);
+        digest = mix(digest, first[i].serial);
     return digest;
 }
 
@@ -67,21 +64,35 @@ static void cut(const struct nvlxi_descriptor *d, const struct marks *marks, boo
     }
 }
 
+static void count_regions(const struct nvlxi_descriptor *d, struct nvlxi_runs *runs) {
+    for (size_t i = 0; i < d->region_count; i++) {
+        if (!d->regions[i].segment_count)
+            continue;
+        struct nvlxi_run *run = &runs->run[runs->of_segment[d->regions[i].segment]];
+        run->regions++;
+        run->writers += (d->regions[i].access & NVLX_ACCESS_WRITE) != 0;
+    }
+}
+
 int nvlxi_runs_make(const struct nvlxi_descriptor *descriptor, bool own, struct nvlxi_runs *runs) {
-    const size_t segments = descriptor->segment_count;
+    const struct nvlxi_order none = {.leaves = 0};
+    const size_t segments = descriptor->segment_count, room = segments + segments / 8 + SPARE;
     struct marks *marks = calloc(segments + 1, sizeof *marks);
-    *runs = (struct nvlxi_runs){.run = calloc(segments + 1, sizeof *runs->run),
-                                .of_segment = calloc(segments + 1, sizeof *runs->of_segment),
-                                .by_base = calloc(segments + 1, sizeof(*runs->by_base))};
-    const bool made = marks && runs->run && runs->of_segment && runs->by_base;
+    *runs = (struct nvlxi_runs){.run = calloc(room, sizeof *runs->run),
+                                .of_segment = calloc(room, sizeof *runs->of_segment),
+                                .room = room,
+                                .segment_room = room};
+    const bool made =
+        !nvlxi_order_copy(&none, (uint32_t)room, &runs->by_base) && marks && runs->run && runs->of_segment;
     if (made) {
         look_at_regions(descriptor, marks);
         cut(descriptor, marks, own, runs);
+        count_regions(descriptor, runs);
         for (size_t i = 0; i < runs->count; i++) {
-            runs->run[i].serial = serial_of(&runs->run[i], descriptor->segments);
-            runs->by_base[i] = &runs->run[i];
+            struct nvlxi_run *run = &runs->run[i];
+            run->serial = nvlxi_run_serial(run, &descriptor->segments[run->first]);
+            nvlxi_order_insert(&runs->by_base, run->base, (uint32_t)i + 1);
         }
-        qsort(runs->by_base, runs->count, sizeof(*runs->by_base), compare_bases);
     }
     free(marks);
     return made ? 0 : NVLX_ENOMEM;
@@ -90,12 +101,28 @@ int nvlxi_runs_make(const struct nvlxi_descriptor *descriptor, bool own, struct 
 void nvlxi_runs_free(struct nvlxi_runs *runs) {
     free(runs->run);
     free(runs->of_segment);
-    free(runs->by_base);
+    nvlxi_order_free(&runs->by_base);
     *runs = (struct nvlxi_runs){0};
 }
 
+void nvlxi_runs_add(struct nvlxi_runs *runs, const struct nvlxi_run *run) {
+    const uint32_t place = (uint32_t)runs->count++;
+    runs->run[place] = *run;
+    for (uint32_t i = 0; i < run->count; i++)
+        runs->of_segment[run->first + i] = place;
+    nvlxi_order_insert(&runs->by_base, run->base, place + 1);
+}
+
+void nvlxi_runs_remove(struct nvlxi_runs *runs, const struct nvlxi_run *run) {
+    nvlxi_order_remove(&runs->by_base, run->base);
+}
+
+const struct nvlxi_run *nvlxi_runs_floor(const struct nvlxi_runs *runs, uint64_t address) {
+    const uint32_t id = nvlxi_order_floor(&runs->by_base, address);
+    return id ? &runs->run[id - 1] : NULL;
+}
+
 const struct nvlxi_run *nvlxi_runs_find(const struct nvlxi_runs *runs, uint64_t base, uint64_t serial) {
-    const struct nvlxi_run wanted = {.base = base}, *key = &wanted, **found;
-    found = bsearch(&key, runs->by_base, runs->count, sizeof(*runs->by_base), compare_bases);
-    return found && (*found)->serial == serial ? *found : NULL;
+    const struct nvlxi_run *found = nvlxi_runs_floor(runs, base);
+    return found && found->base == base && found->serial == serial ? found : NULL;
 }

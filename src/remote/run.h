@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/interval_order.h"
 #include "descriptor/descriptor.h"
 
 struct nvlxi_run {
@@ -17,18 +18,30 @@ struct nvlxi_run {
     uint64_t serial;       /* tells it from others at this base: the segment's own if it is alone and may be written */
     uint32_t first, count; /* segments of the descriptor */
     bool read_only;        /* no region in it grants writing, and mappings of its kind enforce that */
+    uint32_t regions, writers; /* that lie in it, and those of them that grant writing; not of own memory */
 };
 
+/* There is room for some more runs and segments than there are: they are added behind those that are there, and keep
+ * their places as long as the table lives. A run that is removed is not found any more. */
 struct nvlxi_runs {
     struct nvlxi_run *run;
-    uint32_t *of_segment; /* [segments]: the run that it belongs to */
-    const struct nvlxi_run **by_base;
-    size_t count;
+    uint32_t *of_segment;       /* [segments]: the run that it belongs to */
+    struct nvlxi_order by_base; /* ids are places, from 1 on */
+    size_t count, room, segment_room;
 };
 
 /* `own`: of this very process. NVLX_ENOMEM, not logged; *runs can be freed then too. */
 int nvlxi_runs_make(const struct nvlxi_descriptor *descriptor, bool own, struct nvlxi_runs *runs);
 void nvlxi_runs_free(struct nvlxi_runs *runs);
+
+/* Adds the run of these segments: `run->first` and `count` of the array, where they are the next. There is room. */
+void nvlxi_runs_add(struct nvlxi_runs *runs, const struct nvlxi_run *run);
+void nvlxi_runs_remove(struct nvlxi_runs *runs, const struct nvlxi_run *run);
+/* A run's serial, by its segments, which begin at `first`. */
+uint64_t nvlxi_run_serial(const struct nvlxi_run *run, const struct nvlxi_segment_record *first);
+
+/* The last run that begins at or before an address, or NULL. */
+const struct nvlxi_run *nvlxi_runs_floor(const struct nvlxi_runs *runs, uint64_t address);
 
 /* NULL if there is none. */
 const struct nvlxi_run *nvlxi_runs_find(const struct nvlxi_runs *runs, uint64_t base, uint64_t serial);

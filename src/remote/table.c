@@ -1,0 +1,201 @@
+/* A peer's table: made of a descriptor. SPDX-License-Identifier: Apache-2.0 */
+#include "remote/table.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/identity.h"
+#include "remote/peer.h"
+
+#define RANGES_MAX (4 * (size_t)NVLXI_REGIONS_MAX) /* who wrote the text is not trusted */
+#define SPARE      1024                            /* regions to come */
+
+/* ---- Ranges ------------------------------------------------------------------------------------------- */
+
+uint16_t nvlxi_remote_device(struct nvlxi_remote *r, const uint8_t uuid[NVLXI_UUID_BYTES]) {
+    size_t index;
+    pthread_mutex_lock(&r->mutex);
+    for (index = 0; index < r->uuid_count; index++)
+        if (!memcmp(r->uuids[index], uuid, NVLXI_UUID_BYTES))
+            break;
+    if (index == r->uuid_count && index < NVLXI_DEVICES_MAX)
+        memcpy(r->uuids[r->uuid_count++], uuid, NVLXI_UUID_BYTES);
+    pthread_mutex_unlock(&r->mutex);
+    return (uint16_t)nvlxi_min(index, NVLXI_DEVICES_MAX - 1);
+}
+
+static int compare_starts(const void *a, const void *b) {
+    const struct nvlxi_range *x = a, *y = b;
+    return (x->start > y->start) - (x->start < y->start);
+}
+
+/* Adds the ranges of a region: one in each run that it lies in. */
+static size_t add_ranges(const struct nvlxi_peer_table *table, const struct nvlxi_region_record *region,
+                         const uint16_t *devices, struct nvlxi_range *ranges, size_t count) {
+    const uint64_t end = region->address + region->length;
+    uint64_t at = region->address;
+    for (uint32_t segment = region->segment; at < end; segment++) {
+        const uint32_t owner = table->runs.of_segment[segment];
+        const struct nvlxi_run *run = &table->runs.run[owner];
+        const uint64_t stop = nvlxi_min(end, run->base + run->size);
+        ranges[count++] = (struct nvlxi_range){.joined = at > run->base,
+                                               .start = at,
+                                               .end = stop,
+                                               .owner = owner,
+                                               .access = (uint8_t)region->access,
+                                               .device = devices[segment],
+                                               .since = region->since};
+        at = stop;
+    }
+    return count;
+}
+
+/* How many ranges all regions have, at most. */
+static size_t count_ranges(const struct nvlxi_descriptor *d, bool own) {
+    size_t count = d->region_count;
+    for (size_t i = 0; i < d->region_count && own; i++)
+        count += d->regions[i].segment_count;
+    return count;
+}
+
+static int build_ranges(struct nvlxi_remote *r, bool own, struct nvlxi_peer_table *table) {
+    const struct nvlxi_descriptor *d = table->descriptor;
+    const size_t most = count_ranges(d, own);
+    size_t count = 0;
+    int code = NVLX_ENOMEM;
+    uint16_t *devices = malloc((d->segment_count + 1) * sizeof *devices);
+    struct nvlxi_range *sorted = most <= RANGES_MAX ? malloc((most + 1) * sizeof *sorted) : NULL;
+    if (!devices || !sorted)
+        goto free_both;
+    for (size_t i = 0; i < d->segment_count; i++)
+        devices[i] = nvlxi_remote_device(r, d->segments[i].device);
+    for (size_t i = 0; i < d->region_count; i++)
+        if (d->regions[i].segment != NVLXI_NO_SEGMENT)
+            count = add_ranges(table, &d->regions[i], devices, sorted, count);
+    qsort(sorted, count, sizeof *sorted, compare_starts);
+    code = nvlxi_intervals_build(sorted, count, &table->ranges);
+free_both:
+    free(sorted);
+    free(devices);
+    return code;
+}
+
+/* ---- Views -------------------------------------------------------------------------------------------- */
+
+static int build_views(const struct nvlxi_remote *r, struct nvlxi_peer_table *table) {
+    const size_t room = table->runs.room;
+    table->views = calloc((size_t)r->gpus, sizeof *table->views);
+    if (!table->views)
+        return NVLX_ENOMEM;
+    for (int gpu = 0; gpu < r->gpus; gpu++) {
+        struct nvlxi_view *view = &table->views[gpu];
+        view->offset = malloc(room * sizeof *view->offset);
+        view->mapping = calloc(room, sizeof(*view->mapping));
+        if (!view->offset || !view->mapping)
+            return NVLX_ENOMEM;
+        for (size_t i = 0; i < room; i++)
+            atomic_init(&view->offset[i], NVLXI_UNMAPPED);
+    }
+    return 0;
+}
+
+/* ---- Regions ------------------------------------------------------------------------------------------ */
+
+struct id {
+    uint64_t since;
+    uint32_t region;
+};
+
+static int compare_ids(const void *a, const void *b) {
+    const struct id *x = a, *y = b;
+    return (x->since > y->since) - (x->since < y->since);
+}
+
+/* Whether each region has an id of its own, of the time before the descriptor. */
+static bool are_ids(const struct id *ids, size_t count, uint64_t generation) {
+    for (size_t i = 0; i < count; i++)
+        if (ids[i].since <= (i ? ids[i - 1].since : 0) || ids[i].since > generation)
+            return false;
+    return true;
+}
+
+static int order_ids(struct nvlxi_peer_table *table) {
+    const struct nvlxi_descriptor *d = table->descriptor;
+    const struct nvlxi_order none = {.leaves = 0};
+    struct id *ids = malloc((d->region_count + 1) * sizeof *ids);
+    if (!ids || nvlxi_order_copy(&none, (uint32_t)table->region_room, &table->by_id)) {
+        free(ids);
+        return NVLX_ENOMEM;
+    }
+    for (size_t i = 0; i < d->region_count; i++)
+        ids[i] = (struct id){d->regions[i].since, (uint32_t)i};
+    qsort(ids, d->region_count, sizeof *ids, compare_ids);
+    table->has_ids = are_ids(ids, d->region_count, d->identity.generation);
+    for (size_t i = 0; i < d->region_count && table->has_ids; i++)
+        nvlxi_order_insert(&table->by_id, ids[i].since, ids[i].region + 1);
+    free(ids);
+    return 0;
+}
+
+/* Memory that is not touched until something is added. */
+static int make_room(struct nvlxi_peer_table *table) {
+    struct nvlxi_descriptor *d = table->descriptor;
+    const size_t count = d->region_count;
+    table->built = count;
+    table->region_room = nvlxi_max(count, nvlxi_min(count + count / 8 + SPARE, NVLXI_REGIONS_MAX));
+    struct nvlxi_region_record *regions = realloc(d->regions, (table->region_room + 1) * sizeof *regions);
+    d->regions = regions ? regions : d->regions;
+    struct nvlxi_segment_record *segments = realloc(d->segments, table->runs.segment_room * sizeof *segments);
+    d->segments = segments ? segments : d->segments;
+    table->recent.entry = malloc((table->region_room - count + 1) * sizeof *table->recent.entry);
+    return regions && segments && table->recent.entry ? 0 : NVLX_ENOMEM;
+}
+
+const struct nvlxi_region_record *nvlxi_peer_table_find(const struct nvlxi_peer_table *table, const char *name) {
+    const struct nvlxi_descriptor *d = table->descriptor;
+    const struct nvlxi_region_record *region = nvlxi_name_index_find(&d->by_name, d->regions, name);
+    return region && region->access != NVLXI_GONE ? region : nvlxi_name_index_find(&table->recent, d->regions, name);
+}
+
+/* ---- Tables ------------------------------------------------------------------------------------------- */
+
+void nvlxi_peer_table_free(const struct nvlxi_remote *r, struct nvlxi_peer_table *table) {
+    for (int gpu = 0; table->views && gpu < r->gpus; gpu++) {
+        free(table->views[gpu].offset);
+        free(table->views[gpu].mapping);
+    }
+    for (struct nvlxi_names *names = table->names, *next; names; names = next) {
+        next = names->next;
+        free(names);
+    }
+    free(table->views);
+    nvlxi_runs_free(&table->runs);
+    nvlxi_intervals_free(&table->ranges);
+    nvlxi_order_free(&table->by_id);
+    nvlxi_name_index_free(&table->recent);
+    nvlxi_descriptor_free(table->descriptor);
+    free(table);
+}
+
+int nvlxi_peer_table_make(struct nvlxi_remote *r, struct nvlxi_descriptor *descriptor, struct nvlxi_peer_table **made) {
+    struct nvlxi_peer_table *table = calloc(1, sizeof *table);
+    if (!table) {
+        nvlxi_descriptor_free(descriptor);
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for a peer");
+    }
+    table->descriptor = descriptor;
+    table->own = nvlxi_identity_same_process(&descriptor->identity, &r->context->identity);
+    int code = nvlxi_runs_make(descriptor, table->own, &table->runs);
+    if (!code && !(code = make_room(table)) && !(code = order_ids(table)) &&
+        !(code = build_ranges(r, table->own, table)))
+        code = build_views(r, table);
+    if (code) {
+        nvlxi_fail(code, "no memory for a peer with %zu segments and %zu regions", descriptor->segment_count,
+                   descriptor->region_count);
+        nvlxi_peer_table_free(r, table);
+        return code;
+    }
+    *made = table;
+    return 0;
+}

@@ -1,0 +1,60 @@
+/* A peer's table: what is known of its memory, and where it is mapped.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * It is made of a whole descriptor, with room for some more regions, segments and runs, and takes changes in place
+ * (change.h) as long as that lasts. What is added stands behind what was there; what is removed keeps its place until
+ * another table is made: a region is NVLXI_GONE, a run is not found any more, and its segments belong to nothing. A
+ * region of the descriptor that the table was made of is found by `by_name`, one that came later by `recent`.
+ *
+ * Invariants:
+ * - ids (`since` of regions) are unique and no later than the generation, or the table takes no changes in place;
+ * - a piece of `ranges` that one region alone lies over is born with its id, so that no two pieces of that place ever
+ *   have the same birth; as long as it lives, its run does not change;
+ * - a run that has no region is only there where the descriptor has such a segment. */
+#ifndef NVLXI_REMOTE_TABLE_H
+#define NVLXI_REMOTE_TABLE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "base/interval_map.h"
+#include "descriptor/descriptor.h"
+#include "remote/run.h"
+
+#define NVLXI_UNMAPPED UINT64_MAX /* in place of an offset */
+
+struct nvlxi_remote;
+
+struct nvlxi_view {                 /* the runs as one local GPU sees them */
+    _Atomic uint64_t *offset;       /* [runs]: mapped address - base, or NVLXI_UNMAPPED */
+    struct nvlxi_mapping **mapping; /* [runs]: valid where the offset is */
+};
+
+struct nvlxi_names { /* of regions that came later */
+    struct nvlxi_names *next;
+    char text[];
+};
+
+struct nvlxi_peer_table {
+    struct nvlxi_descriptor *descriptor;
+    struct nvlxi_runs runs;
+    struct nvlxi_intervals ranges; /* owner: the run's index */
+    struct nvlxi_view *views;      /* [GPUs of this process] */
+    bool own;                      /* of this very process */
+    bool has_ids;
+    struct nvlxi_order by_id;       /* places of regions, from 1 on, by their ids */
+    struct nvlxi_name_index recent; /* those from `built` on that are there */
+    struct nvlxi_names *names;      /* list */
+    size_t built, region_room;      /* regions that it was made of; and that there is room for */
+};
+
+/* Takes the descriptor, also when it fails: NVLX_ENOMEM. */
+int nvlxi_peer_table_make(struct nvlxi_remote *remote, struct nvlxi_descriptor *descriptor,
+                          struct nvlxi_peer_table **table);
+void nvlxi_peer_table_free(const struct nvlxi_remote *remote, struct nvlxi_peer_table *table);
+
+/* The region of that name, or NULL. */
+const struct nvlxi_region_record *nvlxi_peer_table_find(const struct nvlxi_peer_table *table, const char *name);
+
+#endif

@@ -1,0 +1,343 @@
+/* Changes against the whole: a peer's table that takes what changed must be as one that is made of all there is.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Usage: test_changes [ROUNDS SEED]
+ *
+ * An owner registers, withdraws and frees at random, memory of all kinds. A follower, to which it seems to be another
+ * process, is told what changed since it was told last. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "api/engine.h"
+#include "descriptor/merge.h"
+#include "support.h"
+
+#define BLOCKS  12
+#define REGIONS 160
+#define CHUNK   (2 * MIB)
+
+static uint64_t state = 11;
+static int rounds = 1500;
+static struct nvlx_engine *owner, *reader;
+
+static struct {
+    char *address;
+    size_t length;
+} blocks[BLOCKS];
+static struct nvlx_region *regions[REGIONS];
+static char names[REGIONS][32]; /* "": none, or not taken */
+static size_t in_place, all;    /* how often each way was taken */
+
+static size_t below(size_t limit) {
+    return limit ? next_random(&state) % limit : 0;
+}
+
+/* ---- The owner ------------------------------------------------------------------------------------------- */
+
+static void allocate_block(size_t i) {
+    struct nvlx_alloc_options options;
+    nvlx_alloc_options_init(&options);
+    options.flags = below(3) ? below(2) ? NVLX_ALLOC_VMM : NVLX_ALLOC_POOL : 0;
+    options.chunk_length = options.flags == NVLX_ALLOC_VMM ? CHUNK : 0;
+    blocks[i].length = options.flags == NVLX_ALLOC_VMM ? CHUNK * (1 + below(4)) : 4096 * (1 + below(64));
+    OK(nvlx_alloc(owner, 0, blocks[i].length, &options, (void **)&blocks[i].address));
+}
+
+static void withdraw(size_t i) {
+    if (!regions[i])
+        return;
+    OK(nvlx_unregister(regions[i], -1));
+    regions[i] = NULL;
+}
+
+/* Regions that lie in it are stale then, until they are withdrawn. */
+static void free_block(size_t i) {
+    OK(nvlx_free(owner, blocks[i].address));
+    blocks[i].address = NULL;
+}
+
+static void add_region(size_t i) {
+    const size_t block = below(BLOCKS), unit = below(2) ? 512 : 64 * KIB;
+    struct nvlx_region_options options;
+    nvlx_region_options_init(&options);
+    options.access = below(8) ? (uint32_t)below(4) : NVLX_ACCESS_READ_WRITE;
+    snprintf(names[i], sizeof names[i], "%s%zu", below(2) ? "layer." : "", below(400));
+    options.name = below(4) ? names[i] : NULL;
+    if (!blocks[block].address)
+        allocate_block(block);
+    const size_t start = below(blocks[block].length / unit + 1) * unit / (1 + below(3));
+    const size_t room = blocks[block].length - nvlxi_min(start, blocks[block].length);
+    const size_t length = below(10) ? below(5) ? nvlxi_min(1 + below(3 * unit), room) : room : 0;
+    int code = nvlx_register(owner, blocks[block].address + start, length, &options, &regions[i]);
+    EXPECT(code == 0 || code == NVLX_EEXIST);
+    if (code)
+        regions[i] = NULL;
+}
+
+static void change_something(void) {
+    const size_t i = below(REGIONS), block = below(BLOCKS);
+    if (!below(12) && blocks[block].address)
+        free_block(block);
+    else if (regions[i] && below(2))
+        withdraw(i);
+    else if (!regions[i])
+        add_region(i);
+}
+
+/* ---- The follower ---------------------------------------------------------------------------------------- */
+
+/* As if it came from another process, so that its memory must be mapped. */
+static char *foreign(char *text) {
+    char *other = with_field(text, "start_time", "0x1");
+    free(text);
+    return other;
+}
+
+static struct nvlx_peer *open_whole(void) {
+    char *text;
+    size_t length;
+    uint64_t generation;
+    struct nvlx_peer *peer;
+    OK(nvlxi_publisher_text(&owner->rendezvous.publisher, &text, &length, &generation));
+    text = foreign(text);
+    OK(nvlx_peer_open(reader, text, strlen(text), &peer));
+    free(text);
+    return peer;
+}
+
+static void expect_same_run(const struct nvlxi_peer_table *a, uint32_t one, const struct nvlxi_peer_table *b,
+                            uint32_t other) {
+    const struct nvlxi_run *x = &a->runs.run[one], *y = &b->runs.run[other];
+    EXPECT(x->base == y->base && x->size == y->size && x->serial == y->serial && x->count == y->count);
+    EXPECT(x->read_only == y->read_only && x->regions == y->regions && x->writers == y->writers);
+    EXPECT(nvlxi_runs_find(&a->runs, x->base, x->serial) == x);
+    for (uint32_t i = 0; i < x->count; i++) {
+        EXPECT(nvlxi_segment_same(&a->descriptor->segments[x->first + i], &b->descriptor->segments[y->first + i]));
+        EQUAL(one, a->runs.of_segment[x->first + i]);
+    }
+}
+
+static void expect_same_pieces(const struct nvlxi_peer_table *a, const struct nvlxi_peer_table *b) {
+    uint32_t x = nvlxi_intervals_next(&a->ranges, 0), y = nvlxi_intervals_next(&b->ranges, 0);
+    EQUAL(b->ranges.count, a->ranges.count);
+    for (; x && y; x = nvlxi_intervals_next(&a->ranges, x), y = nvlxi_intervals_next(&b->ranges, y)) {
+        const struct nvlxi_range *one = &a->ranges.piece[x], *other = &b->ranges.piece[y];
+        EXPECT(one->start == other->start && one->end == other->end && one->last == other->last);
+        EXPECT(one->access == other->access && one->device == other->device && one->joined == other->joined);
+        EQUAL(nvlxi_intervals_border(&b->ranges, y), nvlxi_intervals_border(&a->ranges, x));
+        EQUAL(nvlxi_intervals_born(&b->ranges, y), nvlxi_intervals_born(&a->ranges, x));
+        EQUAL(nvlxi_intervals_lone(&b->ranges, y), nvlxi_intervals_lone(&a->ranges, x));
+        EQUAL(x, nvlxi_intervals_find(&a->ranges, one->start + below(one->last + 1)));
+        expect_same_run(a, one->owner, b, other->owner);
+    }
+    EXPECT(!x && !y);
+}
+
+static void expect_same_names(const struct nvlxi_peer_table *a, const struct nvlxi_peer_table *b) {
+    char name[32];
+    for (size_t i = 0; i < 800; i++) {
+        snprintf(name, sizeof name, "%s%zu", i < 400 ? "layer." : "", i % 400);
+        const struct nvlxi_region_record *x = nvlxi_peer_table_find(a, name), *y = nvlxi_peer_table_find(b, name);
+        EXPECT(!x == !y);
+        if (x)
+            EXPECT(x->address == y->address && x->length == y->length && x->access == y->access &&
+                   x->since == y->since && !strcmp(x->name, name));
+    }
+}
+
+static void expect_whole(const struct nvlx_peer *peer) {
+    struct nvlx_peer *fresh = open_whole();
+    const struct nvlxi_peer_table *a = peer->table, *b = fresh->table;
+    EQUAL(b->descriptor->identity.generation, a->descriptor->identity.generation);
+    EXPECT(a->has_ids && b->has_ids);
+    expect_same_pieces(a, b);
+    expect_same_names(a, b);
+    OK(nvlx_peer_close(fresh));
+}
+
+static char *changes_since(uint64_t since) {
+    char *text;
+    size_t length;
+    uint64_t generation;
+    OK(nvlxi_publisher_changes(&owner->rendezvous.publisher, since, &text, &length, &generation));
+    return text ? foreign(text) : NULL;
+}
+
+static void tell(struct nvlx_peer *peer, const char *text) {
+    const struct nvlxi_peer_table *before = peer->table;
+    OK(nvlxi_peer_change(peer, text, strlen(text)));
+    in_place += peer->table == before;
+    all++;
+}
+
+static void begin(void) {
+    owner = make_engine(0);
+    reader = make_engine(0);
+    nvlxi_registration_listen(&owner->registration, NULL, NULL); /* its journal begins */
+    for (size_t i = 0; i < BLOCKS; i++)
+        allocate_block(i);
+    memset(regions, 0, sizeof(regions));
+}
+
+static void end(void) {
+    OK(nvlx_engine_destroy(reader));
+    for (size_t i = 0; i < REGIONS; i++)
+        withdraw(i);
+    for (size_t i = 0; i < BLOCKS; i++)
+        if (blocks[i].address)
+            free_block(i);
+    OK(nvlx_engine_destroy(owner));
+}
+
+/* ---- Tests ------------------------------------------------------------------------------------------------- */
+
+/* One follower is told after every few changes, and one that was told by somebody else in between. */
+static void as_the_whole(void) {
+    begin();
+    struct nvlx_peer *peer = open_whole(), *late = open_whole();
+    in_place = all = 0;
+    for (int round = 0; round < rounds; round++) {
+        const size_t count = below(4) ? 1 + below(3) : below(200);
+        const uint64_t since = nvlxi_peer_generation(peer);
+        for (size_t i = 0; i < count; i++)
+            change_something();
+        char *text = changes_since(since);
+        if (!text)
+            continue;
+        tell(peer, text);
+        OK(nvlxi_peer_change(peer, text, strlen(text))); /* tells nothing new */
+        free(text);
+        expect_whole(peer);
+        if (below(20))
+            continue;
+        const uint64_t told = nvlxi_peer_generation(late);
+        if (below(2) && (text = changes_since(told))) {
+            OK(nvlxi_peer_change(late, text, strlen(text)));
+            free(text);
+        }
+        change_something();
+        if ((text = changes_since(told))) {
+            OK(nvlxi_peer_change(late, text, strlen(text)));
+            free(text);
+        }
+        expect_whole(late);
+    }
+    fprintf(stderr, "%zu of %zu in place\n", in_place, all);
+    EXPECT(in_place > all / 4 && in_place < all);
+    OK(nvlx_peer_close(peer));
+    OK(nvlx_peer_close(late));
+    end();
+}
+
+/* Nothing is looked at twice: as many regions come and go as there is room for, and more. */
+static void room_ends(void) {
+    begin();
+    struct nvlx_peer *peer = open_whole();
+    const struct nvlxi_peer_table *table = peer->table;
+    size_t tables = 0;
+    for (int i = 0; i < 3000; i++) {
+        const uint64_t since = nvlxi_peer_generation(peer);
+        struct nvlx_region *region =
+            register_range(owner, blocks[0].address + i % 8 * 512, 512, i % 3 ? "same" : "other", NVLX_ACCESS_READ);
+        char *text = changes_since(since);
+        tell(peer, text);
+        free(text);
+        EXPECT(find(peer, i % 3 ? "same" : "other") == (uintptr_t)blocks[0].address + (uint64_t)(i % 8) * 512);
+        OK(nvlx_unregister(region, -1));
+        if (i % 2) {
+            text = changes_since(nvlxi_peer_generation(peer));
+            tell(peer, text);
+            free(text);
+        }
+        tables += peer->table != table;
+        table = peer->table;
+    }
+    expect_whole(peer);
+    EXPECT(tables > 0 && tables < 20);
+    OK(nvlx_peer_close(peer));
+    end();
+}
+
+static void expect_refused(struct nvlx_peer *peer, const char *text, const char *key, const char *value) {
+    char *other = with_field(text, key, value);
+    const uint64_t generation = nvlxi_peer_generation(peer);
+    const struct nvlxi_peer_table *table = peer->table;
+    EQUAL(NVLX_EFORMAT, nvlxi_peer_change(peer, other, strlen(other)));
+    EXPECT(peer->table == table && nvlxi_peer_generation(peer) == generation);
+    free(other);
+}
+
+/* What does not fit to what is known changes nothing. */
+static void wrong_changes(void) {
+    begin();
+    OK(nvlx_register(owner, blocks[0].address, 512, NULL, &regions[0]));
+    register_range(owner, blocks[1].address, 512, "stays", NVLX_ACCESS_READ);
+    register_range(owner, blocks[1].address + 512, 512, "stays.too", NVLX_ACCESS_READ);
+    struct nvlx_peer *peer = open_whole();
+    const uint64_t since = nvlxi_peer_generation(peer);
+    withdraw(0);
+    register_range(owner, blocks[2].address, 512, "added", NVLX_ACCESS_READ);
+    register_range(owner, blocks[2].address + 512, 512, "also", NVLX_ACCESS_READ);
+    char *text = changes_since(since), base[32];
+    snprintf(base, sizeof base, "0x%llx", (unsigned long long)(uintptr_t)blocks[1].address);
+    const char *const wrong[][2] = {{"from", "0x5"}, /* of which nothing is known */
+                                    {"removed", "0x1"},
+                                    {"removed", "0x2 0x2"},
+                                    {"removed", "0x2 0x1"},
+                                    {"removed", "0x2 0x7"}, /* is added */
+                                    {"engine", "00000000000000000000000000000000"},
+                                    {"base", base}}; /* another segment lies there */
+    for (size_t i = 0; i < COUNT(wrong); i++)
+        expect_refused(peer, text, wrong[i][0], wrong[i][1]);
+    char *taken = strdup(text), *name = strstr(taken, "\"added\"");
+    memcpy(name, "\"stays\"", 7);
+    EQUAL(NVLX_EFORMAT, nvlxi_peer_change(peer, taken, strlen(taken)));
+    EQUAL(NVLX_EFORMAT, nvlx_peer_update(peer, text, strlen(text))); /* is not all there is */
+    struct nvlx_peer *other;
+    EQUAL(NVLX_EFORMAT, nvlx_peer_open(reader, text, strlen(text), &other));
+    tell(peer, text);
+    expect_whole(peer);
+    free(taken);
+    free(text);
+    OK(nvlx_peer_close(peer));
+    end();
+}
+
+/* The journal ends somewhere: beyond it, there is nothing but the whole. */
+static void journal_ends(void) {
+    begin();
+    uint64_t since = owner->registration.generation;
+    char *text;
+    size_t length;
+    for (int i = 0; i < (int)NVLXI_JOURNAL_MAX / 2 + 10; i++) {
+        if (i == 9)
+            since = owner->registration.generation;
+        OK(nvlx_unregister(register_range(owner, blocks[0].address, 512, "x", NVLX_ACCESS_READ), -1));
+    }
+    uint64_t generation;
+    EQUAL(NVLX_EAGAIN, nvlxi_publisher_changes(&owner->rendezvous.publisher, since, &text, &length, &generation));
+    OK(nvlxi_publisher_changes(&owner->rendezvous.publisher, since + 2, &text, &length, &generation));
+    EQUAL(owner->registration.generation, generation);
+    free(text);
+    OK(nvlxi_publisher_changes(&owner->rendezvous.publisher, generation, &text, &length, &generation));
+    EXPECT(!text);
+    end();
+}
+
+int main(int argc, char **argv) {
+    static const struct test tests[] = {{"as_the_whole", as_the_whole},
+                                        {"room_ends", room_ends},
+                                        {"wrong_changes", wrong_changes},
+                                        {"journal_ends", journal_ends},
+                                        {0}};
+    static const struct role roles[] = {{0}};
+    if (argc == 3) {
+        rounds = atoi(argv[1]);
+        state = strtoull(argv[2], NULL, 0);
+        as_the_whole();
+        return 0;
+    }
+    return run_tests(argc, argv, tests, roles, 60);
+}
