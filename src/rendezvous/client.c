@@ -151,14 +151,15 @@ void nvlxi_clients_prepare(struct nvlxi_clients *clients) {
 }
 
 /* An older text than is known is no failure: the user may have been faster, by nvlx_peer_update. */
-static int apply_text(struct nvlxi_clients *clients, struct nvlxi_subscription *subscription) {
+static int apply(struct nvlxi_clients *clients, struct nvlxi_subscription *subscription,
+                 int (*update)(struct nvlx_peer *peer, const char *text, size_t length)) {
     const struct nvlxi_inbox *in = &subscription->connection.in;
     nvlxi_transfers_progress(clients->transfers);
-    struct nvlxi_attempt update;
-    nvlxi_attempt_begin(&update);
-    int code = nvlxi_peer_update(subscription->peer, (const char *)in->body, in->header.length);
+    struct nvlxi_attempt attempt;
+    nvlxi_attempt_begin(&attempt);
+    int code = update(subscription->peer, (const char *)in->body, in->header.length);
     nvlxi_closer_add(clients->closer, subscription->peer);
-    return nvlxi_attempt_end(&update, code == NVLX_ESTALE ? 0 : code);
+    return nvlxi_attempt_end(&attempt, code == NVLX_ESTALE ? 0 : code);
 }
 
 static bool tell_holds(void *context, uint64_t generation, uint32_t transfers, uint32_t mappings) {
@@ -185,7 +186,9 @@ static int obey(struct nvlxi_clients *clients, struct nvlxi_subscription *subscr
     const struct nvlxi_inbox *in = &subscription->connection.in;
     switch ((enum nvlxi_protocol_type)in->header.type) {
     case NVLXI_PROTOCOL_TEXT:
-        return apply_text(clients, subscription);
+        return apply(clients, subscription, nvlxi_peer_update);
+    case NVLXI_PROTOCOL_CHANGES:
+        return apply(clients, subscription, nvlxi_peer_change);
     case NVLXI_PROTOCOL_GIVEN:
         return nvlxi_channel_given(&subscription->channel, in, &subscription->files);
     case NVLXI_PROTOCOL_DENIED:

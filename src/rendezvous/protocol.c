@@ -70,6 +70,7 @@ static const struct {
     [NVLXI_PROTOCOL_REFUSAL] = {"REFUSAL", true, sizeof(struct refusal_bytes) + 1,
                                 sizeof(struct refusal_bytes) + NVLXI_PROTOCOL_REASON_MAX},
     [NVLXI_PROTOCOL_TEXT] = {"TEXT", true, 1, NVLXI_TEXT_MAX},
+    [NVLXI_PROTOCOL_CHANGES] = {"CHANGES", true, 1, NVLXI_PROTOCOL_CHANGES_MAX},
     [NVLXI_PROTOCOL_FILES] = {"FILES", true, sizeof(struct files_bytes), sizeof(struct files_bytes)},
     [NVLXI_PROTOCOL_ASK] = {"ASK", false, sizeof(struct ask_bytes) + sizeof(struct nvlxi_protocol_file),
                             sizeof(struct ask_bytes) + NVLXI_PROTOCOL_FILES_MAX * sizeof(struct nvlxi_protocol_file)},
@@ -174,6 +175,11 @@ size_t nvlxi_protocol_put_files(uint8_t *out, size_t count) {
 
 size_t nvlxi_protocol_put_text(uint8_t *out, size_t length) {
     put_header(out, NVLXI_PROTOCOL_TEXT, length);
+    return NVLXI_PROTOCOL_HEADER;
+}
+
+size_t nvlxi_protocol_put_changes(uint8_t *out, size_t length) {
+    put_header(out, NVLXI_PROTOCOL_CHANGES, length);
     return NVLXI_PROTOCOL_HEADER;
 }
 

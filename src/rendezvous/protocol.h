@@ -3,12 +3,14 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * A stream of messages, each a header and a body, in the byte order of the node. Who connects sends HELLO, who serves
- * answers WELCOME. Then a subscriber reads: TEXT, and TEXT again after every change. It may send ASK, and gets for
- * each, in order, GIVEN until it has all files of the request, or DENIED in the place of those that are left. From its
- * first ASK on no TEXT comes, so that what it maps does not change meanwhile, until it says DONE, was denied, or has
- * not gone on for a second. What it is denied since it was withdrawn comes after the TEXT that tells so. AWAIT asks
- * what the subscriber still holds of generations before the TEXT that it read last; it answers HOLDS, as soon as that
- * is nothing, and at most once before. The next AWAIT comes after that. Of a server of minor version 0 files come to a
+ * answers WELCOME. Then a subscriber reads: TEXT, and CHANGES after every change,
+ * or another TEXT; of a server or to a client of a minor version before 3 always TEXT. CHANGES have the form of a
+ * descriptor (descriptor/decode.cc), and are from a generation that it was told of before. It may send ASK, and gets
+ * for each, in order, GIVEN until it has all files of the request, or DENIED in the place of those that are left. From
+ * its first ASK on neither comes, so that what it maps does not change meanwhile, until it says DONE, was denied, or
+ * has not gone on for a second. What it is denied since it was withdrawn comes after what tells so. AWAIT asks what the
+ * subscriber still holds of generations before the one that it was told last; it answers HOLDS, as soon as that is
+ * nothing, and at most once before. The next AWAIT comes after that. Of a server of minor version 0 files come to a
  * fetcher only: it sends FETCH and reads FILES until it has all files of the request, in order, then may send the next
  * FETCH. REFUSAL may stand in the place of any answer, and ends the connection.
  *
@@ -25,14 +27,15 @@
 
 #define NVLXI_PROTOCOL_MAGIC UINT64_C(0x315a56444e52584e)
 #define NVLXI_PROTOCOL_MAJOR 1u
-#define NVLXI_PROTOCOL_MINOR 2u /* 1: ASK, GIVEN, DENIED, DONE; 2: AWAIT, HOLDS */
+#define NVLXI_PROTOCOL_MINOR 3u /* 1: ASK, GIVEN, DENIED, DONE; 2: AWAIT, HOLDS; 3: CHANGES */
 
 #define NVLXI_PROTOCOL_HEADER       8u
-#define NVLXI_PROTOCOL_GREETING_MAX 256u /* bytes of a HELLO or WELCOME of whatever minor version */
-#define NVLXI_PROTOCOL_REASON_MAX   255u /* bytes of a refusal's text */
-#define NVLXI_PROTOCOL_FILES_MAX    253u /* file descriptors that one message may carry: the kernel's limit */
-#define NVLXI_PROTOCOL_ENGINE       32u  /* digits of an engine's id */
-#define NVLXI_PROTOCOL_SHORT_MAX    512u /* room for any encoded message except TEXT, FETCH and ASK */
+#define NVLXI_PROTOCOL_GREETING_MAX 256u        /* bytes of a HELLO or WELCOME of whatever minor version */
+#define NVLXI_PROTOCOL_REASON_MAX   255u        /* bytes of a refusal's text */
+#define NVLXI_PROTOCOL_FILES_MAX    253u        /* file descriptors that one message may carry: the kernel's limit */
+#define NVLXI_PROTOCOL_ENGINE       32u         /* digits of an engine's id */
+#define NVLXI_PROTOCOL_CHANGES_MAX  (16u << 20) /* bytes of CHANGES: what is longer goes as a whole TEXT */
+#define NVLXI_PROTOCOL_SHORT_MAX    512u        /* room for any encoded message except TEXT, CHANGES, FETCH and ASK */
 #define NVLXI_PROTOCOL_FETCH_MAX    (NVLXI_PROTOCOL_HEADER + NVLXI_PROTOCOL_FILES_MAX * sizeof(struct nvlxi_protocol_file))
 #define NVLXI_PROTOCOL_ASK_MAX      (NVLXI_PROTOCOL_FETCH_MAX + 8)
 
@@ -48,7 +51,8 @@ enum nvlxi_protocol_type {
     NVLXI_PROTOCOL_GIVEN = 9, /* as FILES */
     NVLXI_PROTOCOL_DENIED = 10,
     NVLXI_PROTOCOL_AWAIT = 11,
-    NVLXI_PROTOCOL_HOLDS = 12
+    NVLXI_PROTOCOL_HOLDS = 12,
+    NVLXI_PROTOCOL_CHANGES = 13 /* a descriptor's */
 };
 
 enum nvlxi_protocol_role { NVLXI_PROTOCOL_SUBSCRIBER = 1, NVLXI_PROTOCOL_FETCHER = 2 };
@@ -87,6 +91,7 @@ size_t nvlxi_protocol_put_await(uint8_t *out, uint64_t generation);
 size_t nvlxi_protocol_put_holds(uint8_t *out, const struct nvlxi_protocol_holds *holds);
 /* Only the header: the text follows. */
 size_t nvlxi_protocol_put_text(uint8_t *out, size_t length);
+size_t nvlxi_protocol_put_changes(uint8_t *out, size_t length);
 
 /* The readers trust nothing. NVLX_EFORMAT, and NVLX_EVERSION for a greeting of another major version. */
 

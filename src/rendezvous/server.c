@@ -16,23 +16,13 @@
 #include "base/log.h"
 #include "rendezvous/connection.h"
 #include "rendezvous/fd_give.h"
+#include "rendezvous/news.h"
 
-#define ACCEPT_REST_NS UINT64_C(100000000) /* after accept found no room for a file descriptor */
-#define TEXT_REST_NS   UINT64_C(2000000)   /* between two texts, or if that is more: */
-#define TEXT_REST      10                  /* times what it took to make one */
-#define TEXT_RETRY_NS  UINT64_C(100000000) /* after one that could not be made; doubled each time, up to ... */
-#define TEXT_RETRY_MAX UINT64_C(1000000000)
-#define TEXT_PATIENCE  UINT64_C(3000000000) /* then followers are told that they cannot be told */
+#define ACCEPT_REST_NS UINT64_C(100000000)  /* after accept found no room for a file descriptor */
+#define WHOLE_PATIENCE UINT64_C(3000000000) /* without a whole text; then followers are told that they cannot be told  \
+                                             */
 #define ACCEPTS_A_TURN 16
 #define MAPPING_NS     UINT64_C(1000000000) /* a follower that maps gets no text, unless it does not go on */
-
-struct text {
-    char *bytes;
-    size_t length;
-    uint64_t begun; /* when making it began: it has all that was registered before */
-    uint64_t generation;
-    unsigned users;
-};
 
 enum state { STRANGER, SUBSCRIBER, FETCHER };
 
@@ -44,10 +34,11 @@ struct connection {
     struct nvlxi_inbox in;
     uint8_t head[NVLXI_PROTOCOL_SHORT_MAX]; /* what is being sent: a short message, or the header of a text, ... */
     size_t head_length, sent;               /* sent: of both */
-    struct text *text;                      /* ... then the text, or NULL */
+    struct nvlxi_text *text;                /* ... then the text, or NULL */
     uint64_t subscribed;                    /* when its HELLO came */
     bool told;                              /* a text was begun: of this generation */
     uint64_t generation;
+    bool behind; /* what has changed since is not known any more: it takes a whole text */
     struct nvlxi_giving giving;
     unsigned minor; /* version of the protocol that it speaks */
     struct nvlxi_follower follower;
@@ -65,98 +56,12 @@ struct nvlxi_server {
     struct nvlxi_publisher *publisher;
     struct nvlxi_revocations *revocations;
     const struct nvlxi_server_times *times;
-    size_t max_connections, count, subscribers;
+    size_t max_connections, count;
     struct connection *connections; /* list */
-    struct text *text;              /* the newest, or NULL */
-    int failure;                    /* why there is no newer one, or 0 */
-    uint64_t failing, failed;       /* when making it began, first and last */
-    uint64_t retry;                 /* pause before it is tried again */
-    char reason[NVLXI_PROTOCOL_REASON_MAX + 1];
-    atomic_bool outdated; /* it is not the newest any more */
-    uint64_t text_due;    /* no new one before */
-    uint64_t accept_due;  /* nobody is let in before */
-    bool accept_fails;    /* which was logged */
+    struct nvlxi_news news;
+    uint64_t accept_due; /* nobody is let in before */
+    bool accept_fails;   /* which was logged */
 };
-
-/* ---- The text ------------------------------------------------------------------------------------------ */
-
-static void drop_text(struct text *text) {
-    if (!text || --text->users)
-        return;
-    free(text->bytes);
-    free(text);
-}
-
-static int make_text(struct nvlxi_server *server, uint64_t begun) {
-    struct text *made = calloc(1, sizeof *made);
-    if (!made)
-        return nvlxi_fail(NVLX_ENOMEM, "no memory for a descriptor to send");
-    int code = nvlxi_publisher_text(server->publisher, &made->bytes, &made->length, &made->generation);
-    if (code) {
-        free(made);
-        return code;
-    }
-    made->users = 1;
-    made->begun = begun;
-    drop_text(server->text);
-    server->text = made;
-    return 0;
-}
-
-static void note_failure(struct nvlxi_server *server, int code, uint64_t begin) {
-    server->retry = server->failure ? nvlxi_min(2 * server->retry, TEXT_RETRY_MAX) : TEXT_RETRY_NS;
-    server->failing = server->failure ? server->failing : begin;
-    server->failure = code;
-    server->failed = begin;
-    snprintf(server->reason, sizeof server->reason, "%s", nvlx_last_error());
-    atomic_store(&server->outdated, true);
-}
-
-/* When the next text may be made: not too often, except while somebody waits for what it tells. */
-static uint64_t text_due(const struct nvlxi_server *server) {
-    const uint64_t known = server->text && !server->failure ? server->text->generation : UINT64_MAX;
-    const bool wanted = nvlxi_revocations_wanted(server->revocations) > known;
-    return wanted && !atomic_load(&server->publisher->registration->held) ? 0 : server->text_due;
-}
-
-/* Changes that are held back are not told: looks again a little later. */
-static bool is_held(struct nvlxi_server *server, uint64_t begin) {
-    if (!atomic_load(&server->publisher->registration->held))
-        return false;
-    atomic_store(&server->outdated, true);
-    server->text_due = begin + TEXT_REST_NS;
-    return true;
-}
-
-/* Once for all subscribers. */
-static void refresh_text(struct nvlxi_server *server) {
-    uint64_t begin = nvlxi_now_ns();
-    if (!server->subscribers || begin < text_due(server) || !atomic_load(&server->outdated) || is_held(server, begin))
-        return;
-    atomic_store(&server->outdated, false);
-    int code = make_text(server, begin);
-    if (code && is_held(server, begin))
-        return;
-    if (code) {
-        note_failure(server, code, begin);
-        server->text_due = begin + server->retry;
-    } else {
-        server->failure = 0;
-        server->text_due = begin + nvlxi_max(TEXT_REST_NS, TEXT_REST * (nvlxi_now_ns() - begin));
-    }
-}
-
-/* Whether a subscriber is to be told that it cannot be told how things are: at once if it knows nothing yet, or if that
- * will not change by itself; else when it has lasted. A picture that is not true any more is worse than none. */
-static bool is_hopeless(const struct nvlxi_server *server, const struct connection *c) {
-    if (c->state != SUBSCRIBER || !server->failure || (!c->told && c->subscribed > server->failed))
-        return false;
-    return !c->told || server->failure == NVLX_EINVAL || server->failed - server->failing >= TEXT_PATIENCE;
-}
-
-bool nvlxi_server_changed(struct nvlxi_server *server) {
-    return !atomic_exchange(&server->outdated, true);
-}
 
 /* ---- Sending ------------------------------------------------------------------------------------------- */
 
@@ -185,7 +90,7 @@ static int send_more(struct connection *c) {
         c->sent += (size_t)count;
         c->since = nvlxi_now_ns();
     }
-    drop_text(c->text);
+    nvlxi_text_drop(c->text);
     c->text = NULL;
     return 0;
 }
@@ -195,25 +100,70 @@ static bool is_follower(const struct connection *c) {
     return c->state == SUBSCRIBER && c->minor >= 2;
 }
 
-static void begin_text(const struct nvlxi_server *server, struct connection *c, struct text *text) {
+static void begin_text(const struct nvlxi_server *server, struct connection *c, struct nvlxi_text *text) {
     if (is_follower(c))
         nvlxi_follower_tell(server->revocations, &c->follower, text->generation);
     text->users++;
     c->text = text;
     c->told = true;
     c->generation = text->generation;
-    begin_sending(c, nvlxi_protocol_put_text(c->head, text->length));
+    c->behind = false;
+    begin_sending(c, text->from ? nvlxi_protocol_put_changes(c->head, text->length)
+                                : nvlxi_protocol_put_text(c->head, text->length));
 }
 
-/* The first one must have all that was registered before the client came. What a client maps must not change
- * meanwhile: it would have to begin again, maybe for ever. */
-static bool wants_text(const struct nvlxi_server *server, const struct connection *c) {
-    const struct text *text = server->text;
-    if (c->state != SUBSCRIBER || !text || text->generation < nvlxi_revocations_wanted(server->revocations))
+static bool takes_changes(const struct connection *c) {
+    return c->state == SUBSCRIBER && c->told && c->minor >= 3 && !c->behind;
+}
+
+/* Whether what a subscriber was told is not all there is. */
+static bool is_late(const struct nvlxi_server *server, const struct connection *c) {
+    const struct nvlxi_text *whole = server->news.whole;
+    if (takes_changes(c))
+        return c->generation < server->news.newest;
+    return whole && (!c->told || c->generation < whole->generation);
+}
+
+/* The first one must have all that was registered before the client came. */
+static bool is_new_enough(const struct nvlxi_server *server, const struct connection *c) {
+    return c->told || server->news.whole->begun > c->subscribed || nvlxi_news_whole_is_newest(&server->news);
+}
+
+/* What a subscriber is to be told now, or NULL. What a client maps must not change meanwhile: it would have to begin
+ * again, maybe for ever. */
+static struct nvlxi_text *find_text(struct nvlxi_server *server, struct connection *c) {
+    struct nvlxi_text *text = NULL;
+    if (c->state != SUBSCRIBER || !is_late(server, c) || (c->told && nvlxi_now_ns() < c->mapping))
+        return NULL;
+    if (takes_changes(c))
+        text = nvlxi_news_since(&server->news, c->generation, &c->behind);
+    if (!takes_changes(c) && is_late(server, c) && is_new_enough(server, c))
+        text = server->news.whole;
+    return text && text->generation >= nvlxi_revocations_wanted(server->revocations) ? text : NULL;
+}
+
+/* Whether a subscriber is to be told that it cannot be told how things are: at once if it knows nothing yet, or if that
+ * will not change by itself; else when it has lasted. A picture that is not true any more is worse than none. */
+static bool is_hopeless(const struct nvlxi_server *server, const struct connection *c) {
+    const struct nvlxi_news *news = &server->news;
+    if (c->state != SUBSCRIBER || takes_changes(c) || !news->failure || (!c->told && c->subscribed > news->failed))
         return false;
-    if (c->told)
-        return c->generation != text->generation && nvlxi_now_ns() >= c->mapping;
-    return text->begun > c->subscribed || !atomic_load(&server->outdated);
+    return !c->told || news->failure == NVLX_EINVAL || news->failed - news->failing >= WHOLE_PATIENCE;
+}
+
+bool nvlxi_server_changed(struct nvlxi_server *server) {
+    return nvlxi_news_changed(&server->news);
+}
+
+/* What kinds of texts subscribers need. */
+static struct nvlxi_readers count_readers(const struct nvlxi_server *server) {
+    struct nvlxi_readers readers = {0};
+    const struct connection *c;
+    DL_FOREACH(server->connections, c) {
+        readers.changes += takes_changes(c);
+        readers.whole += c->state == SUBSCRIBER && !takes_changes(c);
+    }
+    return readers;
 }
 
 /* ---- Files --------------------------------------------------------------------------------------------- */
@@ -234,10 +184,13 @@ static void deny(struct connection *c, int code) {
 static bool may_tell_denial(const struct nvlxi_server *server, const struct connection *c) {
     if (!c->denied || is_sending(c))
         return false;
-    if (c->denied != NVLX_ESTALE || server->failure)
+    if (c->denied != NVLX_ESTALE || (server->news.failure && !takes_changes(c)))
         return true;
-    return server->text && c->generation == server->text->generation &&
-           (server->text->begun > c->denied_at || !atomic_load(&server->outdated));
+    if (is_late(server, c))
+        return false;
+    return takes_changes(c) ? nvlxi_news_has_all_before(&server->news, c->denied_at)
+                            : server->news.whole && (server->news.whole->begun > c->denied_at ||
+                                                     nvlxi_news_whole_is_newest(&server->news));
 }
 
 static void go_on_mapping(struct connection *c) {
@@ -253,7 +206,7 @@ static int give_files(struct nvlxi_server *server, struct connection *c) {
     if (c->giving.denied) {
         deny(c, c->giving.denied);
         if (c->giving.denied == NVLX_ESTALE) /* who withdrew it may not have come to say so yet */
-            atomic_store(&server->outdated, true);
+            nvlxi_news_changed(&server->news);
     } else if (!code && c->giving.given > before) {
         go_on_mapping(c);
     }
@@ -269,7 +222,6 @@ static int welcome(struct nvlxi_server *server, struct connection *c) {
         return code;
     c->state = role == NVLXI_PROTOCOL_SUBSCRIBER ? SUBSCRIBER : FETCHER;
     c->subscribed = c->since;
-    server->subscribers += c->state == SUBSCRIBER;
     begin_sending(c, nvlxi_protocol_put_welcome(c->head, server->publisher->registration->context->identity.engine));
     return 0;
 }
@@ -323,10 +275,9 @@ static int take_input(struct nvlxi_server *server, struct connection *c) {
 static void remove_connection(struct nvlxi_server *server, struct connection *c) {
     DL_DELETE(server->connections, c); /* NOLINT(clang-analyzer-core.NullDereference): the list has it */
     server->count--;
-    server->subscribers -= c->state == SUBSCRIBER;
     nvlxi_follower_gone(server->revocations, &c->follower);
     nvlxi_inbox_clear(&c->in);
-    drop_text(c->text);
+    nvlxi_text_drop(c->text);
     nvlxi_unwatch(server->watcher, &c->watch);
     shutdown(c->socket, SHUT_RDWR); /* a child that is about to exec may have it as well */
     nvlxi_fork_files_close(c->socket);
@@ -358,6 +309,7 @@ static uint64_t deadline_of(const struct nvlxi_server *server, const struct conn
 }
 
 static int serve(struct nvlxi_server *server, struct connection *c, uint32_t events) {
+    struct nvlxi_text *text;
     int code = 0;
     if (events & EPOLLERR || (events & EPOLLHUP && !(events & EPOLLIN)))
         return NVLX_ESTALE;
@@ -367,8 +319,8 @@ static int serve(struct nvlxi_server *server, struct connection *c, uint32_t eve
         code = send_more(c);
     if (!code && is_giving(c) && !is_sending(c))
         code = give_files(server, c);
-    if (!code && !is_sending(c) && wants_text(server, c)) {
-        begin_text(server, c, server->text);
+    if (!code && !is_sending(c) && (text = find_text(server, c))) {
+        begin_text(server, c, text);
         code = send_more(c);
     }
     if (!code && !is_sending(c) && is_follower(c) && nvlxi_follower_ask(server->revocations, &c->follower)) {
@@ -381,7 +333,7 @@ static int serve(struct nvlxi_server *server, struct connection *c, uint32_t eve
         code = send_more(c);
     }
     if (!code && is_hopeless(server, c))
-        return nvlxi_fail_again(server->failure, server->reason);
+        return nvlxi_fail_again(server->news.failure, server->news.reason);
     if ((!code || code == NVLX_EAGAIN) && nvlxi_now_ns() >= deadline_of(server, c))
         return nvlxi_fail(NVLX_ETIMEDOUT, "a client of \"%s\" made no progress for %" PRIu64 " s",
                           server->listener.address, patience_with(server, c) / 1000000000);
@@ -473,7 +425,7 @@ int nvlxi_server_open(struct nvlxi_publisher *publisher, struct nvlxi_revocation
     made->revocations = revocations;
     made->times = times;
     made->max_connections = options->max_connections;
-    atomic_init(&made->outdated, true);
+    nvlxi_news_init(&made->news, publisher, revocations);
     *server = made;
     return 0;
 }
@@ -485,23 +437,23 @@ void nvlxi_server_close(struct nvlxi_server *server) {
     DL_FOREACH_SAFE(server->connections, c, next) {
         remove_connection(server, c);
     }
-    drop_text(server->text);
+    nvlxi_news_free(&server->news);
     free(server);
 }
 
 void nvlxi_server_prepare(struct nvlxi_server *server, uint64_t *deadline) {
     struct connection *c;
+    const struct nvlxi_readers readers = count_readers(server);
     bool rests = nvlxi_now_ns() < server->accept_due;
     nvlxi_watch(server->watcher, &server->listener_watch, server->listener.socket, rests ? 0 : EPOLLIN);
     if (rests)
         *deadline = nvlxi_min(*deadline, server->accept_due);
-    if (server->subscribers && atomic_load(&server->outdated))
-        *deadline = nvlxi_min(*deadline, text_due(server));
+    *deadline = nvlxi_min(*deadline, nvlxi_news_due(&server->news, &readers));
     DL_FOREACH(server->connections, c) {
         uint32_t events = (listens(c) ? EPOLLIN : 0u) | (is_sending(c) ? EPOLLOUT : 0u);
         if (is_giving(c) && !is_sending(c))
             events = nvlxi_giving_events(&c->giving, deadline);
-        if (nvlxi_now_ns() < c->mapping && server->text && c->generation != server->text->generation)
+        if (nvlxi_now_ns() < c->mapping && is_late(server, c))
             *deadline = nvlxi_min(*deadline, c->mapping);
         nvlxi_watch(server->watcher, &c->watch, c->socket, events);
         *deadline = nvlxi_min(*deadline, deadline_of(server, c));
@@ -510,7 +462,8 @@ void nvlxi_server_prepare(struct nvlxi_server *server, uint64_t *deadline) {
 
 void nvlxi_server_turn(struct nvlxi_server *server) {
     struct connection *c, *next;
-    refresh_text(server);
+    const struct nvlxi_readers readers = count_readers(server);
+    nvlxi_news_refresh(&server->news, &readers);
     DL_FOREACH_SAFE(server->connections, c, next) {
         int code = serve(server, c, nvlxi_watch_take(&c->watch));
         if (code)

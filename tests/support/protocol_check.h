@@ -82,6 +82,7 @@ static inline const char *check_body(const struct nvlxi_protocol_header *header,
         return nvlxi_utf8_is_name(refusal.text) && refusal.code < 0 ? NULL : "a DENIED is not proper";
     case NVLXI_PROTOCOL_DONE:
     case NVLXI_PROTOCOL_TEXT:
+    case NVLXI_PROTOCOL_CHANGES:
         return NULL;
     }
     return "a header of no known type is accepted";

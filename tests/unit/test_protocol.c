@@ -61,7 +61,7 @@ static void versions(void **state) {
     version = NVLXI_PROTOCOL_MAJOR + 1;
     memcpy(message + NVLXI_PROTOCOL_HEADER + 8, &version, 2);
     assert_int_equal(nvlxi_protocol_get_hello(body, &role, &minor), NVLX_EVERSION);
-    assert_non_null(strstr(nvlx_last_error(), "version 2.7"));
+    assert_non_null(strstr(nvlx_last_error(), "version 2.8"));
     message[NVLXI_PROTOCOL_HEADER] ^= 1;
     assert_int_equal(nvlxi_protocol_get_hello(body, &role, &minor), NVLX_EFORMAT);
     for (uint32_t wrong = 0; wrong < 100; wrong = wrong ? 2 * wrong : 3) {
@@ -78,7 +78,7 @@ static void versions(void **state) {
 static void headers(void **state) {
     (void)state;
     for (uint16_t type = 0; type < 20; type++) {
-        bool known = type >= NVLXI_PROTOCOL_HELLO && type <= NVLXI_PROTOCOL_HOLDS;
+        bool known = type >= NVLXI_PROTOCOL_HELLO && type <= NVLXI_PROTOCOL_CHANGES;
         expect_header(UINT32_MAX, type, 0, true, NVLX_EFORMAT);
         expect_header(UINT32_MAX, type, 0, false, NVLX_EFORMAT);
         expect_header(0, type, 0, true, NVLX_EFORMAT);
@@ -92,6 +92,12 @@ static void headers(void **state) {
     expect_header(1, NVLXI_PROTOCOL_TEXT, 0, true, 0);
     expect_header(NVLXI_TEXT_MAX, NVLXI_PROTOCOL_TEXT, 0, true, 0);
     expect_header(NVLXI_TEXT_MAX + 1, NVLXI_PROTOCOL_TEXT, 0, true, NVLX_EFORMAT);
+    expect_header(1, NVLXI_PROTOCOL_CHANGES, 0, true, 0);
+    expect_header(1, NVLXI_PROTOCOL_CHANGES, 0, false, NVLX_EFORMAT);
+    expect_header(0, NVLXI_PROTOCOL_CHANGES, 0, true, NVLX_EFORMAT);
+    expect_header(NVLXI_PROTOCOL_CHANGES_MAX, NVLXI_PROTOCOL_CHANGES, 0, true, 0);
+    expect_header(NVLXI_PROTOCOL_CHANGES_MAX + 1, NVLXI_PROTOCOL_CHANGES, 0, true, NVLX_EFORMAT);
+    assert_int_equal(header_of(true, nvlxi_protocol_put_changes(message, 54321) + 54321).type, NVLXI_PROTOCOL_CHANGES);
     nvlxi_protocol_put_text(message, 12345);
     header_of(true, NVLXI_PROTOCOL_HEADER + 12345);
 }
