@@ -399,11 +399,11 @@ int index_names(nvlxi_descriptor *descriptor) {
     return NVLX_OK;
 }
 
-int check_list(const Json::Value *list, const char *name, size_t most) {
+int check_list(const Json::Value *list, const char *name, size_t more, size_t most) {
     if (list == nullptr || !list->isArray())
         return unexpected(list, {name, Place::no_index, nullptr}, "an array");
-    if (list->size() > most)
-        return malformed({name, Place::no_index, nullptr}, ": %u entries, of at most %zu", list->size(), most);
+    if (list->size() + more > most)
+        return malformed({name, Place::no_index, nullptr}, ": %zu entries, of at most %zu", list->size() + more, most);
     return NVLX_OK;
 }
 
@@ -416,7 +416,7 @@ template <typename T> T *allocate(size_t count) {
 }
 
 int read_segments(const Json::Value *list, nvlxi_descriptor *descriptor) {
-    if (const int code = check_list(list, "segments", NVLXI_SEGMENTS_MAX))
+    if (const int code = check_list(list, "segments", 0, NVLXI_SEGMENTS_MAX))
         return code;
     descriptor->segments = allocate<nvlxi_segment_record>(list->size());
     for (const Json::Value &item : *list) {
@@ -428,20 +428,25 @@ int read_segments(const Json::Value *list, nvlxi_descriptor *descriptor) {
     return check_overlap(*descriptor);
 }
 
-// `text_size`: room for all names with their NULs, which in the text have two quotes each.
-int read_regions(const Json::Value *list, size_t text_size, nvlxi_descriptor *descriptor) {
-    if (const int code = check_list(list, "regions", NVLXI_REGIONS_MAX))
+// The items of the list, or of what was cut out of it. `text_size`: room for all names with their NULs, which in the
+// text have two quotes each.
+int read_regions(const Json::Value *list, const Cut &cut, size_t text_size, nvlxi_descriptor *descriptor) {
+    if (const int code = check_list(list, "regions", cut.count, NVLXI_REGIONS_MAX))
         return code;
-    descriptor->regions = allocate<nvlxi_region_record>(list->size());
+    descriptor->regions = allocate<nvlxi_region_record>(cut.count + list->size());
     descriptor->names = allocate<char>(text_size);
     RegionReader reader = {*descriptor, find_run_ends(*descriptor), descriptor->names};
-    for (const Json::Value &item : *list) {
+    const auto take = [descriptor, &reader](const Json::Value &item) {
         const size_t index = descriptor->region_count;
-        if (const int code = read_region(item, index, &reader, &descriptor->regions[index]))
+        const int code = read_region(item, index, &reader, &descriptor->regions[index]);
+        descriptor->region_count += code == NVLX_OK ? 1 : 0;
+        return code;
+    };
+    for (const Json::Value &item : *list)
+        if (const int code = take(item))
             return code;
-        descriptor->region_count++;
-    }
-    return index_names(descriptor);
+    const int code = read_cut(cut, take);
+    return code != NVLX_OK ? code : index_names(descriptor);
 }
 
 // Room for all words, of which each but the first takes 4 characters at least.
@@ -475,7 +480,8 @@ int read_changes(const Json::Value &root, nvlxi_descriptor *descriptor) {
 
 int read_text(std::string_view text, nvlxi_descriptor *descriptor) {
     Json::Value root;
-    int code = read_json(text, &root);
+    Cut cut;
+    int code = read_json(text, "regions", &root, &cut);
     if (code != NVLX_OK)
         return code;
     if (!root.isObject())
@@ -491,7 +497,7 @@ int read_text(std::string_view text, nvlxi_descriptor *descriptor) {
         (code = read_changes(root, descriptor)) != NVLX_OK ||
         (code = read_segments(member(root, "segments"), descriptor)) != NVLX_OK)
         return code;
-    return read_regions(member(root, "regions"), text.size(), descriptor);
+    return read_regions(member(root, "regions"), cut, text.size(), descriptor);
 }
 
 } // namespace

@@ -92,23 +92,122 @@ int syntax_error(const std::string &errors) {
                       errors.c_str() + 2, Shown(meaning).text);
 }
 
-int parse(std::string_view text, Json::Value *root) {
+bool parse(std::string_view text, Json::Value *root, std::string *errors) {
     Json::CharReaderBuilder builder;
     Json::CharReaderBuilder::strictMode(&builder.settings_);
     builder["skipBom"] = false;
     builder["stackLimit"] = DEPTH_MAX + 8;
     const std::unique_ptr<Json::CharReader> reader(builder.newCharReader());
+    return reader->parse(text.data(), text.data() + text.size(), root, errors);
+}
+
+int parse_whole(std::string_view text, Json::Value *root) {
     std::string errors;
-    if (!reader->parse(text.data(), text.data() + text.size(), root, &errors))
-        return syntax_error(errors);
-    return NVLX_OK;
+    return parse(text, root, &errors) ? NVLX_OK : syntax_error(errors);
+}
+
+// ---- Lists that are read in portions ---------------------------------------------------------------------
+// A text that was scanned, and may be no JSON yet.
+
+constexpr size_t LONG_TEXT = 256 * 1024;
+constexpr size_t PORTION = 4096; // items
+
+bool is_blank(char c) {
+    return c == ' ' || c == '\n' || c == '\r' || c == '\t';
+}
+
+size_t skip_blanks(std::string_view text, size_t at) {
+    while (at < text.size() && is_blank(text[at]))
+        at++;
+    return at;
+}
+
+// From `at` on, where the next comma of this level is, or the bracket that ends it; beyond the text if there is none.
+size_t find_item_end(std::string_view text, size_t at) {
+    unsigned depth = 0;
+    for (; at < text.size(); at++) {
+        const char c = text[at];
+        if (c == '"')
+            at = find_string_end(text, at + 1);
+        else if (c == '[' || c == '{')
+            depth++;
+        else if (depth == 0 && (c == ',' || c == ']' || c == '}'))
+            break;
+        else if (c == ']' || c == '}')
+            depth--;
+    }
+    return at;
+}
+
+// Where the items of this field of the outermost object begin, if it is a list; 0 if there is none.
+size_t find_list(std::string_view text, std::string_view field) {
+    const size_t begin = skip_blanks(text, 0);
+    for (size_t at = begin; at < text.size() && (at == begin || text[at] == ',');) {
+        at = skip_blanks(text, at + 1);
+        if (at >= text.size() || text[at] != '"')
+            return 0;
+        const size_t end = find_string_end(text, at + 1);
+        const size_t colon = skip_blanks(text, end + 1), value = skip_blanks(text, colon + 1);
+        if (value >= text.size() || text[colon] != ':')
+            return 0;
+        if (text.substr(at + 1, end - at - 1) == field)
+            return text[value] == '[' ? value + 1 : 0;
+        at = find_item_end(text, value);
+    }
+    return 0;
+}
+
+// Counts the items from `*at` on, at most PORTION; *at becomes the place of the comma or bracket behind them.
+size_t find_portion(std::string_view text, size_t *at) {
+    size_t count = 0;
+    for (size_t begin = *at; count < PORTION; begin = *at + 1) {
+        *at = find_item_end(text, begin);
+        count++;
+        if (*at >= text.size() || text[*at] != ',')
+            break;
+    }
+    return count;
 }
 
 } // namespace
 
-int read_json(std::string_view text, Json::Value *root) {
+int read_json(std::string_view text, const char *field, Json::Value *root, Cut *cut) {
+    *cut = Cut();
     const int code = scan(text);
-    return code != NVLX_OK ? code : parse(text, root);
+    if (code != NVLX_OK)
+        return code;
+    const size_t begin = text.size() > LONG_TEXT ? find_list(text, field) : 0;
+    size_t end = begin, count = 0;
+    for (bool more = begin > 0; more; end += more ? 1 : 0) {
+        count += find_portion(text, &end);
+        more = end < text.size() && text[end] == ',';
+    }
+    std::string errors;
+    if (count > PORTION && end < text.size() && text[end] == ']' &&
+        parse(std::string(text.substr(0, begin)).append(text.substr(end)), root, &errors)) {
+        *cut = {text, begin, count};
+        return NVLX_OK;
+    }
+    *root = Json::Value();
+    return parse_whole(text, root);
+}
+
+int read_cut(const Cut &cut, const std::function<int(const Json::Value &)> &take) {
+    for (size_t begin = cut.begin, end = begin, left = cut.count; left > 0; begin = ++end) {
+        Json::Value portion;
+        std::string errors;
+        const size_t count = find_portion(cut.text, &end);
+        const std::string list = "[" + std::string(cut.text.substr(begin, end - begin)) + "]";
+        if (!parse(list, &portion, &errors) || portion.size() != count) {
+            const int code = parse_whole(cut.text, &portion); // which tells the place
+            return code != NVLX_OK ? code : nvlxi_fail(NVLX_EFORMAT, "descriptor: not strict JSON");
+        }
+        for (const Json::Value &item : portion)
+            if (const int code = take(item))
+                return code;
+        left -= count;
+    }
+    return NVLX_OK;
 }
 
 } // namespace nvlxi

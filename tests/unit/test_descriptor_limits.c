@@ -258,6 +258,68 @@ static void test_no_memory(void **state) {
     assert_int_equal(memory_live(), 0);
 }
 
+#define PORTIONS 10000 /* regions: more than are read at once */
+
+/* A text of many regions, each named by its number, the one with number `odd` as it is told. */
+static char *portions(size_t odd, const char *how, const char *tail) {
+    static const char head[] = "{\"format\":\"nvlxfer\",\"version\":[1,0],\"backend\":\"cuda\",\"process\":" PROCESS
+                               ", \"segments\":" SEGMENTS " ,\n\"regions\" : [";
+    char *text = malloc(sizeof head + PORTIONS * 64 + strlen(tail) + 1), *at = stpcpy(text, head);
+    for (size_t i = 0; i < PORTIONS; i++) {
+        at += sprintf(at, i ? "," : "");
+        at += i == odd ? sprintf(at, "%s", how) : sprintf(at, "[\"a, ]%zu\\\"\", \"0 0x%zx 0x1 r\"] ", i, i % 4096);
+    }
+    strcpy(at, tail);
+    return text;
+}
+
+static void expect_portions(size_t odd, const char *how, const char *tail, const char *words) {
+    char *text = portions(odd, how, tail);
+    struct nvlxi_descriptor *descriptor = NULL;
+    expect(how, decode(text, strlen(text), &descriptor), NVLX_EFORMAT, words);
+    assert_null(descriptor);
+    free(text);
+}
+
+/* A long list is read in portions: it must be refused where a short one is, wherever the fault lies. */
+static void test_portions(void **state) {
+    (void)state;
+    char *text = portions(4095, "[\"odd\",\"1 0x1 0x2 w 0x5\"]", "],\"x\":{\"regions\":[1,2,]}}");
+    struct nvlxi_descriptor *descriptor = NULL;
+    expect("x", decode(text, strlen(text), &descriptor), NVLX_EFORMAT, "not strict JSON");
+    *strstr(text, "2,]") = ' ';
+    memcpy(strstr(text, "1, ,]"), "1   ]", 5);
+    expect("all", decode(text, strlen(text), &descriptor), 0, "");
+    assert_int_equal(descriptor->region_count, PORTIONS);
+    for (size_t i = 0; i < PORTIONS; i++) {
+        char name[32];
+        snprintf(name, sizeof name, i == 4095 ? "odd" : "a, ]%zu\"", i);
+        assert_string_equal(descriptor->regions[i].name, name);
+        assert_int_equal(descriptor->regions[i].address, i == 4095 ? 0x7f0000001001 : 0x7f0000000000 + i % 4096);
+    }
+    nvlxi_descriptor_free(descriptor);
+    free(text);
+    static const size_t places[] = {0, 1, 4095, 4096, 4097, 8191, 8192, PORTIONS - 1};
+    for (size_t i = 0; i < NVLXI_COUNT(places); i++) {
+        char words[64];
+        expect_portions(places[i], "", "]}", "not strict JSON");
+        expect_portions(places[i], "[null,\"0 0x0 0x1 r\"}", "]}", "not strict JSON");
+        expect_portions(places[i], "[null,\"0 0x0 0x1 r\"]]", "]}", "not strict JSON");
+        expect_portions(places[i], "[null,\"0 0x0 0x1 r\"],", "]}", "not strict JSON");
+        expect_portions(places[i], "[null,'0 0x0 0x1 r']", "]}", "not strict JSON");
+        snprintf(words, sizeof words, "regions[%zu].access", places[i]);
+        expect_portions(places[i], "[null,\"0 0x0 0x1 x\"]", "]}", words);
+    }
+    expect_portions(PORTIONS, "", "", "not strict JSON");
+    expect_portions(PORTIONS, "", "]", "not strict JSON");
+    expect_portions(PORTIONS, "", "}}", "not strict JSON");
+    expect_portions(PORTIONS, "", ",]}", "not strict JSON");
+    expect_portions(PORTIONS, "", "]}}", "not strict JSON");
+    expect_portions(PORTIONS, "", "],}", "not strict JSON");
+    expect_portions(PORTIONS, "", "],\"regions\":[]}", "Duplicate key");
+    expect_portions(PORTIONS, "", "],\"\\u0072egions\":[]}", "Duplicate key");
+}
+
 static int be_quiet(void **state) {
     (void)state;
     return nvlx_set_log(NVLX_LOG_ERROR, ignore, NULL);
@@ -266,5 +328,5 @@ static int be_quiet(void **state) {
 static const struct CMUnitTest cases[] = {cmocka_unit_test(test_huge),     cmocka_unit_test(test_truncated),
                                           cmocka_unit_test(test_flipped),  cmocka_unit_test(test_cost),
                                           cmocka_unit_test(test_long_run), cmocka_unit_test(test_no_memory),
-                                          cmocka_unit_test(test_escapes)};
+                                          cmocka_unit_test(test_escapes),  cmocka_unit_test(test_portions)};
 const struct program program = {.name = "descriptor_limits", .cases = cases, .count = COUNT(cases), .begin = be_quiet};
