@@ -117,7 +117,7 @@ static void garbage_is_refused(void) {
     expect_refused(bytes, whole, NVLX_EFORMAT, "role is 3");
     hello(bytes, NVLXI_PROTOCOL_FETCHER);
     memcpy(bytes + NVLXI_PROTOCOL_HEADER + 8, &version, sizeof version);
-    expect_refused(bytes, whole, NVLX_EVERSION, "version 2.2");
+    expect_refused(bytes, whole, NVLX_EVERSION, "version 2.3");
     hello(bytes, NVLXI_PROTOCOL_FETCHER);
     bytes[NVLXI_PROTOCOL_HEADER] ^= 1;
     expect_refused(bytes, whole, NVLX_EFORMAT, "not of this library");
@@ -175,7 +175,7 @@ static void questions_are_checked(void) {
         EQUAL((uint32_t)NVLX_ESTALE, (uint32_t)refusal.code);
     }
     register_range(engine, mine, 10, "after that", NVLX_ACCESS_READ);
-    EQUAL(NVLXI_PROTOCOL_TEXT, receive(socket, body, sizeof body));
+    EQUAL(NVLXI_PROTOCOL_CHANGES, receive(socket, body, sizeof body));
     EXPECT(strstr(body, "after that") != NULL);
     close(socket);
     end();
@@ -435,7 +435,7 @@ static void bad_servers_are_refused(void) {
     connect_to_fake(bytes, 64, NVLX_EFORMAT, "type 0");
     size_t welcome = nvlxi_protocol_put_welcome(bytes, ENGINE);
     memcpy(bytes + NVLXI_PROTOCOL_HEADER + 8, &version, sizeof version);
-    connect_to_fake(bytes, welcome, NVLX_EVERSION, "version 9.2");
+    connect_to_fake(bytes, welcome, NVLX_EVERSION, "version 9.3");
     nvlxi_protocol_put_welcome(bytes, ENGINE);
     memcpy(bytes + welcome, bytes, welcome);
     connect_to_fake(bytes, 2 * welcome, NVLX_EFORMAT, "type 3");
