@@ -1,11 +1,13 @@
 /* Followers that are told what has changed: their picture is the owner's, whatever they do meanwhile, and it costs as
  * much as the change. SPDX-License-Identifier: Apache-2.0 */
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "descriptor/descriptor.h"
 #include "rendezvous/protocol.h"
 #include "rendezvous_support.h"
 #include "support.h"
@@ -27,7 +29,9 @@ struct known { /* what the owner has by a name */
 struct picture {
     uint64_t generation; /* that it is of */
     uint32_t batch;      /* 0, or the number of the batch that comes next */
-    bool names;          /* what is known is to be compared */
+    bool names;          /* what is known is to be compared, and then */
+    bool counts_mappings;
+    uint32_t mappings; /* that are open */
     struct known known[NAMES];
 };
 
@@ -70,6 +74,8 @@ static void expect_picture(const struct estate *e, const struct picture *picture
         else if (known->access)
             refuse_bytes(e, known);
     }
+    if (picture->counts_mappings)
+        expect_mappings(e->engine, picture->mappings);
 }
 
 /* Once one name of a batch is there, the others are, and none of the batch before. */
@@ -281,30 +287,48 @@ static void batches_are_seen_whole(void) {
     end();
 }
 
-/* Who is stopped for so long that the owner does not remember what it was told gets all there is. */
+/* Many changes that nobody is told of, and that come to nothing. */
+static void change_for_nothing(void) {
+    for (int i = 0; i < 10000; i++) {
+        struct nvlx_region *region = register_range(owner, blocks[1], 512, NULL, NVLX_ACCESS_READ);
+        GIVES(NVLX_ETIMEDOUT, nvlx_unregister(region, 0)); /* before the publish; it is withdrawn */
+    }
+}
+
+/* Who knows less than the owner remembers to have told gets all there is, and then what has changed since. */
 static void the_journal_ends(void) {
     struct child follower;
     begin();
     add(1);
     start_follower(&follower, address);
-    add(2);
-    publish();
-    tell(&follower, &picture);
-    await_child(&follower);
+    for (size_t i = 2; i < 10; i++) {
+        held = true;
+        OK(nvlx_hold(owner));
+        if (i % 2)
+            change_for_nothing();
+        withdraw(i - 1);
+        add(i);
+        publish();
+        tell(&follower, &picture);
+        await_child(&follower);
+    }
+    child_end(&follower);
+    end();
+}
+
+/* Who is stopped is told when it goes on. */
+static void who_is_stopped_is_late(void) {
+    struct child follower;
+    begin();
+    start_follower(&follower, address);
     EQUAL(0, kill(follower.pid, SIGSTOP));
-    for (int i = 0; i < 20000; i++) { /* without a name, and never mapped */
+    for (int i = 0; i < 20000; i++) {
         struct nvlx_region *region = register_range(owner, blocks[1], 512, NULL, NVLX_ACCESS_READ);
         int code = nvlx_unregister(region, 0);
         EXPECT(code == 0 || code == NVLX_ETIMEDOUT); /* the stopped one may have been told of it */
     }
     add(3);
-    held = true;
-    withdraw(1);
     EQUAL(0, kill(follower.pid, SIGCONT));
-    publish();
-    tell(&follower, &picture);
-    await_child(&follower);
-    add(4);
     publish();
     tell(&follower, &picture);
     await_child(&follower);
@@ -312,11 +336,40 @@ static void the_journal_ends(void) {
     end();
 }
 
+/* What no region is left in is closed, and nothing else; also where its memory comes back at once. */
+static void mappings_end_with_their_regions(void) {
+    struct child follower;
+    begin();
+    regions[0] = register_range(owner, blocks[1], 512, "region.0", NVLX_ACCESS_READ);
+    regions[1] = register_range(owner, blocks[2], 512, "region.1", NVLX_ACCESS_READ);
+    regions[2] = register_range(owner, blocks[2] + 512, 512, "region.2", NVLX_ACCESS_READ);
+    regions[3] = register_range(owner, blocks[3], lengths[3], "region.3", NVLX_ACCESS_READ);
+    for (size_t i = 0; i < 4; i++)
+        picture.known[i] =
+            (struct known){(uintptr_t)blocks[i < 2 ? i + 1 : i] + (i == 2) * 512, i == 3 ? lengths[3] : 512,
+                           seeds[i < 2 ? i + 1 : i], NVLX_ACCESS_READ, (i == 2) * 512};
+    start_follower(&follower, address);
+    static const uint32_t left[] = {3, 2, 2, 1, 0};
+    for (size_t i = 0; i < COUNT(left); i++) {
+        if (i)
+            withdraw(i - 1);
+        publish();
+        picture.mappings = left[i];
+        picture.counts_mappings = true;
+        tell(&follower, &picture);
+        await_child(&follower);
+    }
+    picture.counts_mappings = false;
+    child_end(&follower);
+    end();
+}
+
 /* ---- What goes over the wire ------------------------------------------------------------------------------- */
+
+static uint8_t body[1 << 20];
 
 /* The next message: its length, and its type. */
 static uint32_t receive(int socket, uint16_t *type) {
-    static uint8_t body[1 << 20];
     uint8_t head[NVLXI_PROTOCOL_HEADER];
     struct nvlxi_protocol_header header;
     get(socket, head, sizeof head);
@@ -377,6 +430,53 @@ static void messages_are_as_long_as_changes(void) {
     end();
 }
 
+/* A segment of the descriptor that has just come, which takes a file. */
+static struct nvlxi_protocol_file find_file(size_t length) {
+    struct nvlxi_descriptor *descriptor;
+    struct nvlxi_protocol_file file = {0};
+    OK(nvlxi_descriptor_decode((const char *)body, length, &descriptor));
+    for (size_t i = 0; i < descriptor->segment_count; i++)
+        if (descriptor->segments[i].file)
+            file = (struct nvlxi_protocol_file){descriptor->segments[i].base, descriptor->segments[i].serial};
+    nvlxi_descriptor_free(descriptor);
+    EXPECT(file.base != 0);
+    return file;
+}
+
+static bool is_silent(int socket, int timeout_ms) {
+    struct pollfd ready = {.fd = socket, .events = POLLIN};
+    return poll(&ready, 1, timeout_ms) == 0;
+}
+
+/* From the first question for files until it says that it is done, a follower's picture does not change. */
+static void who_maps_is_not_told(void) {
+    uint8_t bytes[NVLXI_PROTOCOL_SHORT_MAX];
+    uint16_t type;
+    begin();
+    register_range(owner, blocks[0], CHUNK, "chunk", NVLX_ACCESS_READ);
+    register_many(4000);
+    int socket = raw_connect(address);
+    put(socket, bytes, nvlxi_protocol_put_hello(bytes, NVLXI_PROTOCOL_SUBSCRIBER));
+    receive(socket, &type);
+    const struct nvlxi_protocol_file file = find_file(receive(socket, &type));
+    struct nvlxi_protocol_header header;
+    int fd = -1;
+    put(socket, bytes, nvlxi_protocol_put_ask(bytes, 1, &file, 1));
+    EXPECT(get_file_or_end(socket, bytes, nvlxi_protocol_put_given(bytes, 1, 1), &fd) && fd >= 0);
+    OK(nvlxi_protocol_get_header(bytes, true, &header));
+    EQUAL(NVLXI_PROTOCOL_GIVEN, header.type);
+    close(fd);
+    for (int i = 0; i < 3; i++)
+        register_range(owner, blocks[1] + (size_t)i * 512, 512, NULL, NVLX_ACCESS_READ);
+    EXPECT(is_silent(socket, 300));
+    put(socket, bytes, nvlxi_protocol_put_done(bytes));
+    EXPECT(receive(socket, &type) < 1024);
+    EQUAL(NVLXI_PROTOCOL_CHANGES, type);
+    EXPECT(is_silent(socket, 100)); /* all of them came as one */
+    close(socket);
+    end();
+}
+
 /* ---- What it costs ------------------------------------------------------------------------------------------ */
 
 static double least(double a, double b) {
@@ -428,7 +528,10 @@ int main(int argc, char **argv) {
     static const struct test tests[] = {{"pictures_agree", pictures_agree},
                                         {"batches_are_seen_whole", batches_are_seen_whole},
                                         {"the_journal_ends", the_journal_ends},
+                                        {"who_is_stopped_is_late", who_is_stopped_is_late},
+                                        {"mappings_end_with_their_regions", mappings_end_with_their_regions},
                                         {"messages_are_as_long_as_changes", messages_are_as_long_as_changes},
+                                        {"who_maps_is_not_told", who_maps_is_not_told},
                                         {"cost_goes_by_the_change", cost_goes_by_the_change},
                                         {0}};
     static const struct role roles[] = {{"follower", follower_role}, {0}};

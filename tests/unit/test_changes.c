@@ -280,15 +280,18 @@ static void wrong_changes(void) {
     withdraw(0);
     register_range(owner, blocks[2].address, 512, "added", NVLX_ACCESS_READ);
     register_range(owner, blocks[2].address + 512, 512, "also", NVLX_ACCESS_READ);
-    char *text = changes_since(since), base[32];
+    char *text = changes_since(since), base[32], end_of[32];
     snprintf(base, sizeof base, "0x%llx", (unsigned long long)(uintptr_t)blocks[1].address);
+    snprintf(end_of, sizeof end_of, "0x%llx",
+             (unsigned long long)(uintptr_t)blocks[1].address + blocks[1].length - 512);
     const char *const wrong[][2] = {{"from", "0x5"}, /* of which nothing is known */
                                     {"removed", "0x1"},
                                     {"removed", "0x2 0x2"},
                                     {"removed", "0x2 0x1"},
                                     {"removed", "0x2 0x7"}, /* is added */
                                     {"engine", "00000000000000000000000000000000"},
-                                    {"base", base}}; /* another segment lies there */
+                                    {"base", base},    /* another segment lies there, */
+                                    {"base", end_of}}; /* and ends there */
     for (size_t i = 0; i < COUNT(wrong); i++)
         expect_refused(peer, text, wrong[i][0], wrong[i][1]);
     char *taken = strdup(text), *name = strstr(taken, "\"added\"");
@@ -323,6 +326,9 @@ static void journal_ends(void) {
     free(text);
     OK(nvlxi_publisher_changes(&owner->rendezvous.publisher, generation, &text, &length, &generation));
     EXPECT(!text);
+    OK(nvlx_hold(owner));
+    EQUAL(NVLX_EBUSY, nvlxi_publisher_changes(&owner->rendezvous.publisher, since, &text, &length, &generation));
+    OK(nvlx_publish(owner, NULL));
     end();
 }
 
