@@ -156,7 +156,12 @@ static int destroy_engine(struct nvlx_engine *engine) {
     int failed, code = nvlxi_engine_check(engine);
     if (code)
         return code;
-    nvlxi_closer_stop(&engine->closer);         /* first: it answers over the connections */
+    nvlxi_transfers_finish(&engine->transfers); /* first: owners wait for them as long as there are connections */
+    DL_FOREACH(engine->peers, peer) {
+        failed = nvlxi_peer_let_go(peer);
+        code = code ? code : failed;
+    }
+    nvlxi_closer_stop(&engine->closer);         /* it answers over the connections */
     nvlxi_rendezvous_free(&engine->rendezvous); /* its thread uses all the others */
     nvlxi_transfers_free(&engine->transfers);
     nvlxi_digester_free(&engine->digester);
@@ -556,12 +561,14 @@ static int close_peer(struct nvlx_peer *peer) {
         if (!atomic_load(&peer->pins))
             break;
     }
+    code = nvlxi_peer_let_go(peer);
     nvlxi_rendezvous_leave(&engine->rendezvous, peer);
     nvlxi_closer_leave(&engine->closer, peer);
     pthread_mutex_lock(&engine->mutex);
     DL_DELETE(engine->peers, peer);
     pthread_mutex_unlock(&engine->mutex);
-    return nvlxi_peer_close(peer);
+    int failed = nvlxi_peer_close(peer);
+    return code ? code : failed;
 }
 
 int nvlx_peer_close(struct nvlx_peer *peer) {

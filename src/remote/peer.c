@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/identity.h"
+#include "base/thread.h"
 #include "base/utf8.h"
 #include "descriptor/merge.h"
 #include "remote/change.h"
@@ -234,14 +235,23 @@ static void retire_all(struct nvlx_peer *peer) {
     }
 }
 
-int nvlxi_peer_close(struct nvlx_peer *peer) {
-    struct nvlxi_remote *r = peer->remote;
-    pthread_mutex_lock(&r->mutex);
+int nvlxi_peer_let_go(struct nvlx_peer *peer) {
+    int code = 0;
+    pthread_mutex_lock(&peer->remote->mutex);
     retire_all(peer);
-    pthread_mutex_unlock(&r->mutex);
-    int code = nvlxi_mappings_close(peer, NVLXI_CLOSE_ALL);
+    pthread_mutex_unlock(&peer->remote->mutex);
+    for (uint64_t since = nvlxi_now_ns();; nvlxi_pause(since)) {
+        int failed = nvlxi_mappings_close(peer, NVLXI_CLOSE_ALL);
+        code = code ? code : failed;
+        if (!nvlxi_mappings_left(peer, NVLXI_CLOSE_ALL)) /* the closer may be closing one */
+            return code;
+    }
+}
+
+int nvlxi_peer_close(struct nvlx_peer *peer) {
+    int code = nvlxi_peer_let_go(peer);
     nvlxi_life_drop(peer->life);
-    nvlxi_peer_table_free(r, peer->table);
+    nvlxi_peer_table_free(peer->remote, peer->table);
     pthread_mutex_destroy(&peer->changing);
     free(peer);
     return code;

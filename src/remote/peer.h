@@ -94,8 +94,11 @@ int nvlxi_peer_update(struct nvlx_peer *peer, const char *text, size_t length);
 /* The same by changes alone, from a generation that it was told of before. */
 int nvlxi_peer_change(struct nvlx_peer *peer, const char *text, size_t length);
 int nvlxi_peer_find(struct nvlx_peer *peer, const char *name, uint64_t *address, uint64_t *length);
-/* Nothing pins the peer or its mappings any more. Closes them all; returns the first error, and frees the peer anyhow.
+/* Nothing pins the peer or its mappings any more, and nobody maps. Closes them all, and waits for the closer's threads
+ * that do; returns the first error. Before its connection ends: then the owner does not wait for this process any more.
  */
+int nvlxi_peer_let_go(struct nvlx_peer *peer);
+/* The same, and frees the peer anyhow. */
 int nvlxi_peer_close(struct nvlx_peer *peer);
 
 /* The peer is gone, for the reason of the last error: its mappings are retired. By whoever watches over it, once. */

@@ -84,6 +84,17 @@ void nvlxi_transfers_progress(struct nvlxi_transfers *transfers) {
     }
 }
 
+void nvlxi_transfers_finish(struct nvlxi_transfers *transfers) {
+    for (uint64_t since = nvlxi_now_ns();; nvlxi_pause(since)) {
+        nvlxi_transfers_progress(transfers);
+        pthread_mutex_lock(&transfers->mutex);
+        const uint32_t left = transfers->in_flight_count;
+        pthread_mutex_unlock(&transfers->mutex);
+        if (!left)
+            return;
+    }
+}
+
 uint64_t nvlxi_transfers_number(struct nvlxi_transfers *transfers) {
     pthread_mutex_lock(&transfers->mutex);
     const uint64_t number = transfers->number;

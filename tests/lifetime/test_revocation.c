@@ -16,10 +16,11 @@
 #define SIZE     (4 * MIB)
 #define PATH     108 /* bytes of an address */
 #define SHORT_NS (20 * INT64_C(1000000))
+#define LONG_MS  400
 
 /* ---- The reader: another process, which does what it is told ------------------------------------------- */
 
-enum order { CONNECT, MAP, HOLD, LET_GO, PREPARE, POST, MAPPINGS, FOLLOWS };
+enum order { CONNECT, MAP, HOLD, LET_GO, PREPARE, POST, MAPPINGS, FOLLOWS, CLOSE_SLOWLY, DESTROY_SLOWLY };
 
 struct reader {
     struct child child;
@@ -37,6 +38,22 @@ struct estate { /* of the reader */
 
 static struct nvlx_op op_of(const struct estate *e) {
     return make_op(NVLX_OP_READ, e->peer, e->local, e->there, SIZE);
+}
+
+/* After LONG_MS. */
+static void *let_go_late(void *unused) {
+    usleep(LONG_MS * 1000);
+    atomic_store(&faults.hold, false);
+    return unused;
+}
+
+/* What is in flight ends after LONG_MS. */
+static int destroy_slowly(struct estate *e) {
+    pthread_t thread;
+    EQUAL(0, pthread_create(&thread, NULL, let_go_late, NULL));
+    int code = nvlx_engine_destroy(e->engine);
+    pthread_join(thread, NULL);
+    return code;
 }
 
 static int64_t obey(struct estate *e, enum order order) {
@@ -66,6 +83,11 @@ static int64_t obey(struct estate *e, enum order order) {
         return (int64_t)engine_info(e->engine).mappings;
     case FOLLOWS:
         return nvlx_peer_test(e->peer);
+    case CLOSE_SLOWLY:
+        atomic_store(&faults.unmap_delay_us, LONG_MS * 1000);
+        return nvlx_peer_close(e->peer);
+    case DESTROY_SLOWLY:
+        return destroy_slowly(e);
     }
     return -1;
 }
@@ -395,6 +417,29 @@ static void mappings_outlive_nobody(void) {
     }
 }
 
+/* Who leaves is waited for until it has left: nothing of it is in flight, and it maps nothing, before its connection
+ * ends. For anything of it takes LONG_MS from the order on. */
+static void who_leaves_is_awaited(void) {
+    static const enum order orders[] = {CLOSE_SLOWLY, DESTROY_SLOWLY};
+    for (size_t i = 0; i < COUNT(orders); i++) {
+        struct reader reader;
+        int64_t answer;
+        begin();
+        start_reader(&reader);
+        if (orders[i] == DESTROY_SLOWLY)
+            EQUAL(0, tell(&reader, HOLD));
+        const double since = now_ms();
+        put(reader.child.socket, &orders[i], sizeof orders[i]);
+        usleep(LONG_MS * 1000 / 4);
+        OK(nvlx_unregister(block, PATIENCE));
+        EXPECT(now_ms() - since >= LONG_MS);
+        get(reader.child.socket, &answer, sizeof answer);
+        EQUAL(0, answer);
+        child_end(&reader.child);
+        end();
+    }
+}
+
 int main(int argc, char **argv) {
     static const struct test tests[] = {
         {"idle_readers_let_go", idle_readers_let_go},
@@ -407,6 +452,7 @@ int main(int argc, char **argv) {
         {"changes_are_seen_all_at_once", changes_are_seen_all_at_once},
         {"nobody_sees_half", nobody_sees_half},
         {"mappings_outlive_nobody", mappings_outlive_nobody},
+        {"who_leaves_is_awaited", who_leaves_is_awaited},
         {NULL, NULL}};
     static const struct role roles[] = {
         OWNER_ROLE, {"reader", reader_role}, {"dying", owner_process_role}, {NULL, NULL}};

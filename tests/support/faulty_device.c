@@ -88,6 +88,7 @@ static int faulty_map(struct nvlxi_device *device, const struct nvlxi_map *map, 
 }
 
 static int faulty_unmap(struct nvlxi_device *device, int gpu, uint64_t address) {
+    usleep((useconds_t)atomic_load(&faults.unmap_delay_us));
     int code = real->unmap(device, gpu, address), failed = fault("unmap");
     atomic_fetch_add(&faults.unmaps, 1);
     return code ? code : failed;

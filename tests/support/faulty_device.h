@@ -21,7 +21,7 @@ struct faults {
         lane; /* of the last list for the copy engines; `lanes` counts how often it is another */
     atomic_long lanes;
     atomic_ullong average; /* of the last kernel's fragments */
-    atomic_int map_delay_us, export_delay_us, list_delay_us;
+    atomic_int map_delay_us, unmap_delay_us, export_delay_us, list_delay_us;
     atomic_long lane_creates, list_allocs, list_frees;
     atomic_size_t launched; /* kernels that are recorded here, of all that were launched since it was set to 0 */
     struct launch {
