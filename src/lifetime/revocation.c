@@ -84,15 +84,19 @@ uint64_t nvlxi_revocations_wanted(struct nvlxi_revocations *revocations) {
 
 /* ---- The service thread -------------------------------------------------------------------------------- */
 
-void nvlxi_follower_tell(struct nvlxi_revocations *revocations, struct nvlxi_follower *follower, uint64_t generation) {
+bool nvlxi_follower_tell(struct nvlxi_revocations *revocations, struct nvlxi_follower *follower, uint64_t generation) {
     pthread_mutex_lock(&revocations->mutex);
-    if (!follower->told) {
+    const bool tell = generation >= revocations->wanted;
+    if (tell && !follower->told) {
         follower->released = generation;
         DL_APPEND(revocations->followers, follower);
     }
-    follower->told = generation;
-    follower->told_ns = nvlxi_now_ns();
+    if (tell) {
+        follower->told = generation;
+        follower->told_ns = nvlxi_now_ns();
+    }
     pthread_mutex_unlock(&revocations->mutex);
+    return tell;
 }
 
 bool nvlxi_follower_ask(struct nvlxi_revocations *revocations, struct nvlxi_follower *follower) {

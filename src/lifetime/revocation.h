@@ -72,8 +72,9 @@ uint64_t nvlxi_revocations_wanted(struct nvlxi_revocations *revocations);
 
 /* ---- By the service thread ----------------------------------------------------------------------------- */
 
-/* A descriptor of this generation is about to be sent to it. */
-void nvlxi_follower_tell(struct nvlxi_revocations *revocations, struct nvlxi_follower *follower, uint64_t generation);
+/* A descriptor of this generation is about to be sent to it. False: it must not be, since somebody waits for a newer
+ * one by now, or has. */
+bool nvlxi_follower_tell(struct nvlxi_revocations *revocations, struct nvlxi_follower *follower, uint64_t generation);
 /* Whether it is to be asked now for what it was told; marks it as asked. */
 bool nvlxi_follower_ask(struct nvlxi_revocations *revocations, struct nvlxi_follower *follower);
 /* It says what it holds of generations before the one it was asked for: nothing, or so much. NVLX_EFORMAT: it was not

@@ -100,9 +100,10 @@ static bool is_follower(const struct connection *c) {
     return c->state == SUBSCRIBER && c->minor >= 2;
 }
 
+/* The generation may have become unwanted in this moment: then nothing is sent. */
 static void begin_text(const struct nvlxi_server *server, struct connection *c, struct nvlxi_text *text) {
-    if (is_follower(c))
-        nvlxi_follower_tell(server->revocations, &c->follower, text->generation);
+    if (is_follower(c) && !nvlxi_follower_tell(server->revocations, &c->follower, text->generation))
+        return;
     text->users++;
     c->text = text;
     c->told = true;

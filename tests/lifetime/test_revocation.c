@@ -417,6 +417,19 @@ static void mappings_outlive_nobody(void) {
     }
 }
 
+/* Who was not waited for, since it knew nothing yet, must not be told what was withdrawn. */
+static void the_withdrawn_is_not_told(void) {
+    struct nvlxi_revocations revocations;
+    struct nvlxi_follower follower = {.pid = 1};
+    const struct nvlxi_withdrawn withdrawn = {.what = "it", .since = 1, .without = 2};
+    nvlxi_revocations_init(&revocations);
+    OK(nvlxi_revocations_wait(&revocations, &withdrawn, 0));
+    EXPECT(!nvlxi_follower_tell(&revocations, &follower, 1));
+    EXPECT(nvlxi_follower_tell(&revocations, &follower, 2));
+    nvlxi_follower_gone(&revocations, &follower);
+    nvlxi_revocations_free(&revocations);
+}
+
 /* Who leaves is waited for until it has left: nothing of it is in flight, and it maps nothing, before its connection
  * ends. For anything of it takes LONG_MS from the order on. */
 static void who_leaves_is_awaited(void) {
@@ -452,6 +465,7 @@ int main(int argc, char **argv) {
         {"changes_are_seen_all_at_once", changes_are_seen_all_at_once},
         {"nobody_sees_half", nobody_sees_half},
         {"mappings_outlive_nobody", mappings_outlive_nobody},
+        {"the_withdrawn_is_not_told", the_withdrawn_is_not_told},
         {"who_leaves_is_awaited", who_leaves_is_awaited},
         {NULL, NULL}};
     static const struct role roles[] = {
