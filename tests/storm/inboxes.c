@@ -1,0 +1,98 @@
+/* Memory of a process of a storm that others write, one at a time. SPDX-License-Identifier: Apache-2.0
+ *
+ * The owner has a copy of what must be there. A writer claims the inbox on the board, writes, and says so there; then
+ * the owner compares every byte. While it is claimed, its memory is used for nothing else: who has claimed it may have
+ * looked up its address long ago. */
+#include <inttypes.h>
+#include <string.h>
+
+#include "worker.h"
+
+static struct inbox *inbox_of(struct worker *w, const struct segment *segment) {
+    return &w->place->inboxes[segment->group - GROUPS];
+}
+
+static uint32_t epoch_of(uint64_t state) {
+    return (uint32_t)(state >> 32);
+}
+
+void inbox_open(struct worker *w, struct segment *segment) {
+    struct inbox *inbox = inbox_of(w, segment);
+    const struct region *region = &segment->regions[0];
+    if (region->state != REGION_SHARED)
+        return;
+    fill_words(segment->expected, region->length, region->stamp, 0);
+    atomic_store(&inbox->state, inbox_state(epoch_of(atomic_load(&inbox->state)) + 1, 0, 0, INBOX_OPEN));
+}
+
+void inbox_close(struct worker *w, struct segment *segment) {
+    struct inbox *inbox = inbox_of(w, segment);
+    uint_fast64_t state = atomic_load(&inbox->state);
+    if (inbox_phase(state) == INBOX_OPEN)
+        atomic_compare_exchange_strong(&inbox->state, &state, inbox_state(epoch_of(state), 0, 0, INBOX_CLOSED));
+}
+
+static bool is_abandoned(const struct worker *w, uint64_t state) {
+    return inbox_phase(state) == INBOX_CLAIMED &&
+           atomic_load(&w->board->places[inbox_writer(state)].buried) >= inbox_incarnation(state);
+}
+
+bool inbox_settled(struct worker *w, const struct segment *segment) {
+    const uint64_t state = atomic_load(&inbox_of(w, segment)->state);
+    return inbox_phase(state) != INBOX_CLAIMED || is_abandoned(w, state);
+}
+
+/* ---- Looking ------------------------------------------------------------------------------------------- */
+
+static uint64_t word_at(const uint8_t *bytes, size_t index) {
+    uint64_t word;
+    memcpy(&word, bytes + index * WORD, WORD);
+    return word;
+}
+
+/* What is there becomes what is expected. `may_be`: the bytes written may be there or not, since the writer has died.
+ * Counts one wrong word at most. */
+static void compare(struct worker *w, struct segment *segment, uint64_t state, const struct note *note, bool may_be) {
+    const struct region *region = &segment->regions[0];
+    const size_t first = atomic_load(&note->offset) / WORD, end = first + atomic_load(&note->length) / WORD;
+    const uint64_t stamp = atomic_load(&note->stamp);
+    char found[DESCRIPTION_MAX], wanted[DESCRIPTION_MAX];
+    const int code = nvlx_memcpy(w->engine, w->bytes, segment->base + region->offset, region->length);
+    if (code)
+        wrong_code(w, "nvlx_memcpy", code);
+    for (size_t i = 0; i < region->length / WORD; i++) {
+        const uint64_t old = word_at(segment->expected, i), word = word_at(w->bytes, i);
+        const bool in_range = i >= first && i < end;
+        const uint64_t want = in_range && inbox_phase(state) != INBOX_UNTOUCHED ? make_word(stamp, i) : old;
+        if (word == want || (may_be && in_range && word == old))
+            continue;
+        board_wrong(w->board,
+                    "process %u.%" PRIu32 ", %s %u, which process %u.%" PRIu32
+                    " has written from byte %zu to %zu: at byte %zu is %s, not %s",
+                    w->number, w->incarnation, "inbox", segment->group - GROUPS, inbox_writer(state),
+                    inbox_incarnation(state), first * WORD, end * WORD, i * WORD, describe_word(word, found),
+                    describe_word(want, wanted));
+        break;
+    }
+    memcpy(segment->expected, w->bytes, region->length);
+}
+
+static void look(struct worker *w, struct segment *segment) {
+    struct inbox *inbox = inbox_of(w, segment);
+    const uint64_t state = atomic_load(&inbox->state);
+    const bool dead = is_abandoned(w, state);
+    if (inbox_phase(state) != INBOX_WRITTEN && inbox_phase(state) != INBOX_UNTOUCHED && !dead)
+        return;
+    compare(w, segment, state, &inbox->notes[inbox_writer(state)], dead);
+    if (inbox_phase(state) == INBOX_WRITTEN)
+        board_count(w->place, COUNT_writes, 1);
+    atomic_store(&inbox->state, inbox_state(epoch_of(state), 0, 0, INBOX_OPEN));
+}
+
+void act_inboxes(struct worker *w) {
+    for (unsigned i = 0; i < SEGMENTS; i++) {
+        struct segment *segment = &w->segments[i];
+        if (segment->base && segment->group >= GROUPS && segment->current && segment->regions[0].state == REGION_SHARED)
+            look(w, segment);
+    }
+}
