@@ -54,9 +54,9 @@ static uint64_t read_number(const struct setting *setting, const char *text) {
 }
 
 /* Which of the names in `argument`, where '|' is between them. */
-static uint32_t read_name(const struct setting *setting, const char *text) {
+static uint64_t read_name(const struct setting *setting, const char *text) {
     const char *name = setting->argument;
-    for (uint32_t number = (uint32_t)setting->least;; number++) {
+    for (uint64_t number = (uint64_t)setting->least;; number++) {
         const size_t length = strcspn(name, "|");
         if (strlen(text) == length && !strncmp(text, name, length))
             return number;
@@ -76,7 +76,7 @@ static void set_number(struct perf_options *options, const struct setting *setti
 }
 
 static void set_name(struct perf_options *options, const struct setting *setting, const char *text) {
-    *(uint32_t *)place(options, setting) = read_name(setting, text);
+    *(uint32_t *)place(options, setting) = (uint32_t)read_name(setting, text);
 }
 
 /* Found out now, not after a long run; no file is left behind if it does not come to that. */
@@ -98,41 +98,41 @@ static void set_gpus(struct perf_options *options, const struct setting *setting
         perf_die("--%s: '%s' is not two numbers such as 0,1", setting->name, text);
 }
 
-/* Numbers with commas between them. */
-static size_t read_list(const struct setting *setting, const char *text, uint64_t *values, size_t most) {
+/* Values with commas between them. */
+static size_t read_list(const struct setting *setting, const char *text,
+                        uint64_t (*read)(const struct setting *setting, const char *text), uint64_t *values,
+                        size_t most) {
     char *copy = strdup(text), *rest = copy, *part;
     size_t count = 0;
     while (copy && (part = strsep(&rest, ","))) {
         if (count == most)
             perf_die("--%s: '%s' is one too many: at most %zu", setting->name, part, most);
-        values[count++] = read_number(setting, part);
+        values[count++] = read(setting, part);
     }
     free(copy);
     return count;
 }
 
 static void set_fragments(struct perf_options *options, const struct setting *setting, const char *text) {
-    options->fragment_count = read_list(setting, text, options->fragments, PERF_FRAGMENTS_MAX);
+    options->fragment_count = read_list(setting, text, read_number, options->fragments, PERF_FRAGMENTS_MAX);
 }
 
 static void set_budgets(struct perf_options *options, const struct setting *setting, const char *text) {
-    options->budget_count = read_list(setting, text, options->budgets, PERF_BUDGETS_MAX);
+    options->budget_count = read_list(setting, text, read_number, options->budgets, PERF_BUDGETS_MAX);
 }
 
 #define ALL_BASELINES (((1u << PERF_WAYS) - 1) & ~((1u << PERF_LOOP) - 1))
 
 /* Behind the ways' names come "all" and "none". */
 static void set_baselines(struct perf_options *options, const struct setting *setting, const char *text) {
-    char *copy = strdup(text), *rest = copy, *part;
+    uint64_t ways[PERF_WAYS];
+    const size_t count = read_list(setting, text, read_name, ways, PERF_ENTRIES(ways));
     options->baselines = 0;
-    while (copy && (part = strsep(&rest, ","))) {
-        const uint32_t way = read_name(setting, part);
-        if (way < PERF_WAYS)
-            options->baselines |= 1u << way;
+    for (size_t i = 0; i < count; i++)
+        if (ways[i] < PERF_WAYS)
+            options->baselines |= 1u << ways[i];
         else
-            options->baselines = way == PERF_WAYS ? ALL_BASELINES : 0;
-    }
-    free(copy);
+            options->baselines = ways[i] == PERF_WAYS ? ALL_BASELINES : 0;
 }
 
 /* ---- Options ---------------------------------------------------------------------------------------------- */

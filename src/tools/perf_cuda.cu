@@ -279,21 +279,16 @@ bool runs(const Kernel &kernel) {
     return kernel.shared == 0 || raw.major >= 9;
 }
 
-/* Loads the kernels, so that no launch that is timed does it. */
-void load_kernels() {
-    cudaFuncAttributes attributes;
-    for (const Kernel &kernel : kernels) {
-        MUST(cudaFuncGetAttributes(&attributes, kernel.function));
-        if (runs(kernel))
-            MUST(cudaFuncSetAttribute(kernel.function, cudaFuncAttributeMaxDynamicSharedMemorySize, kernel.shared));
-    }
-}
-
 void borrow(const perf_end *end, const perf_lent *peer) {
     MUST(cudaSetDevice(end->gpu));
     MUST(cudaDeviceGetAttribute(&raw.sms, cudaDevAttrMultiProcessorCount, end->gpu));
     MUST(cudaDeviceGetAttribute(&raw.major, cudaDevAttrComputeCapabilityMajor, end->gpu));
-    load_kernels();
+    for (const Kernel &kernel : kernels) { /* loaded now, so that no launch that is timed does it */
+        cudaFuncAttributes attributes;
+        MUST(cudaFuncGetAttributes(&attributes, kernel.function));
+        if (runs(kernel))
+            MUST(cudaFuncSetAttribute(kernel.function, cudaFuncAttributeMaxDynamicSharedMemorySize, kernel.shared));
+    }
     for (cudaStream_t &stream : raw.streams)
         MUST(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
     if (peer != nullptr)
