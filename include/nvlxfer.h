@@ -234,8 +234,8 @@ int nvlx_register(struct nvlx_engine *engine, const void *address, size_t length
  *   memory that another process still has open is undefined (NVIDIA: CUDA Runtime API, cudaIpcOpenMemHandle).
  * - A peer that dies, or whose connection ends, is not waited for any more. One that is stopped is.
  * - Peers that were made from a text (nvlx_peer_open) cannot say what they hold: agree with them by other means.
- * - A follower's transfers on the region give NVLX_ERANGE, its prepared lists NVLX_ESTALE. So do they if another region
- *   takes the place of this one.
+ * - A follower's transfers on the region give NVLX_ERANGE, its prepared lists NVLX_ESTALE. If another region takes the
+ *   place of this one, its prepared lists still do. Its transfers give NVLX_ESTALE then, if they tell a generation.
  * Errors: NVLX_ETIMEDOUT (somebody still uses it: the message says who, and for how long it has known. The region stays
  *         withdrawn: call again), NVLX_EBUSY (at once: a prepared list of this engine uses it. The region stays). */
 int nvlx_unregister(struct nvlx_region *region, int64_t timeout_ns);
@@ -259,6 +259,30 @@ int nvlx_peer_open(struct nvlx_engine *engine, const char *text, size_t length, 
  * for this peer.
  * Errors: NVLX_ENOENT (there is none). */
 int nvlx_peer_find(struct nvlx_peer *peer, const char *name, uint64_t *address, uint64_t *length);
+
+/* What is known of a region of a peer. */
+struct nvlx_region_info {
+    size_t size;
+    uint64_t address, length; /* the peer's own: see nvlx_peer_find */
+    uint64_t generation;      /* of the peer, that the region came with. 0: the peer does not tell it */
+    uint64_t peer_generation; /* of the peer, that is known: for transfer_options.generation */
+    uint32_t access;          /* NVLX_ACCESS_... */
+    char name[256];           /* "" if it has none */
+};
+
+/* Tells about the regions of a peer, one in each call, in any order. `*place` is 0 before the first call, and moves on.
+ * NVLX_ENOENT ends the list. All calls together cost as much as there are regions. Where the peer changes meanwhile,
+ * some may be missed or told twice. So compare info.peer_generation with nvlx_peer_generation, asked at the end. Where
+ * they differ, begin again. `info->size` must be sizeof *info. The struct is filled.
+ * Errors: NVLX_ENOENT (there are no more). */
+int nvlx_peer_region(struct nvlx_peer *peer, size_t *place, struct nvlx_region_info *info);
+
+/* Tells about the region of this name. `info` is as above.
+ * Errors: NVLX_ENOENT (there is none). */
+int nvlx_peer_region_by_name(struct nvlx_peer *peer, const char *name, struct nvlx_region_info *info);
+
+/* The generation of the peer that is known. It grows with every change of what the peer has registered. */
+int nvlx_peer_generation(struct nvlx_peer *peer, uint64_t *generation);
 
 /* Forgets a peer and closes its mappings. It waits for transfers in flight with this peer. No other thread may submit
  * one meanwhile. Until this call, the memory of a dead process stays allocated (measured), if the peer was made from a
@@ -329,12 +353,13 @@ struct nvlx_op {
 /* Options of a transfer. None is needed. */
 struct nvlx_transfer_options {
     size_t size;
-    uint32_t flags;     /* NVLX_NO_MAP: see Mapping ahead */
-    void *stream;       /* a CUDA stream (cudaStream_t): see Streams. NULL: no order. CUDA's stream 0 is NULL too:
-                           for that one give NVLX_STREAM_LEGACY */
-    uint32_t mechanism; /* NVLX_MECHANISM_...: see Mechanisms */
-    uint32_t max_sms;   /* see Budgets */
-    int32_t priority;   /* see Streams */
+    uint32_t flags;      /* NVLX_NO_MAP: see Mapping ahead */
+    void *stream;        /* a CUDA stream (cudaStream_t): see Streams. NULL: no order. CUDA's stream 0 is NULL too:
+                            for that one give NVLX_STREAM_LEGACY */
+    uint32_t mechanism;  /* NVLX_MECHANISM_...: see Mechanisms */
+    uint32_t max_sms;    /* see Budgets */
+    int32_t priority;    /* see Streams */
+    uint64_t generation; /* of the peer, when its addresses in the list were learned: see nvlx_transfer. 0: not known */
 };
 
 static inline void nvlx_transfer_options_init(struct nvlx_transfer_options *options) {
@@ -349,13 +374,18 @@ static inline void nvlx_transfer_options_init(struct nvlx_transfer_options *opti
  * - Ops have no order among each other. What two of them write, or one writes and another reads, ends undefined.
  * - An op may lie in adjacent regions, whatever allocations they are in.
  * - The first use of a peer's segment maps it.
+ * - A peer may withdraw a region and register another one at the same address. With options.generation, addresses do
+ *   not outlive their regions: an op on bytes of a region that came later gives NVLX_ESTALE. The generation is that of
+ *   nvlx_peer_generation, asked before nvlx_peer_find, or info.peer_generation. Of several generations give the
+ *   oldest. All ops must then be of one peer.
  * Errors: NVLX_EINVAL (an op has wrong fields; or its sides are both in this process, overlap, and are not the same),
  *         NVLX_ERANGE (an op leaves the registered regions, here or there),
  *         NVLX_EACCES (a region of the peer does not grant the direction),
  *         NVLX_ENOTSUP (the segment cannot be opened here: see Kinds of memory; or see Streams, Mechanisms),
  *         NVLX_EAGAIN (NVLX_NO_MAP is set, and a segment is not mapped),
  *         NVLX_EBUSY (see Limits; or the peer's server has as many connections as it allows),
- *         NVLX_ESTALE (the peer withdrew the segment, or is gone; or memory of this process was freed),
+ *         NVLX_ESTALE (the peer withdrew the segment, or is gone; or memory of this process was freed; or bytes came
+ *         after options.generation, or that is not known yet),
  *         NVLX_ETIMEDOUT (the peer gives no file descriptors, or changes faster than it can be mapped). */
 int nvlx_transfer(struct nvlx_engine *engine, const struct nvlx_op *ops, size_t count,
                   const struct nvlx_transfer_options *options, struct nvlx_request **request);

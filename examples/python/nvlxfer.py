@@ -121,7 +121,7 @@ _NAMES = (None, "EINVAL", "ENOMEM", "EDEVICE", "EFORK", "EAGAIN", "ETIMEDOUT", "
           "ENOENT", "EEXIST", "EFORMAT", "EVERSION", "EBACKEND", "ESTALE")  # fmt: skip
 _CLASSES = {-1: InvalidArgument, -5: Again, -6: Timeout, -7: Busy, -8: NotSupported, -9: OutOfRange, -10: AccessDenied,
             -11: NotFound, -16: Stale}  # fmt: skip
-_EINVAL, _ENOMEM, _EAGAIN, _ETIMEDOUT, _EBUSY, _ENOTSUP = -1, -2, -5, -6, -7, -8
+_EINVAL, _ENOMEM, _EAGAIN, _ETIMEDOUT, _EBUSY, _ENOTSUP, _ENOENT = -1, -2, -5, -6, -7, -8, -11
 _ANY = range(-99, 0)  # of the codes
 
 
@@ -152,6 +152,7 @@ _FUNCTIONS = dict(  # the result's type, then the arguments'
     peer_open="ipszp", peer_update="ipsz", peer_find="ipspp", peer_map="ipiqq", peer_test="ip", peer_close="ip",
     transfer="ippzpp", prepare="ippzpp", post="ippp", prepared_free="ip", test="ip", wait="ipt", request_get_info="ipp",
     request_free="ip", set_log="iipp", hold="ip", publish="ipp", peer_sync="ipqt",
+    peer_region="ippp", peer_region_by_name="ipsp", peer_generation="ipp",
 )  # fmt: skip
 
 
@@ -650,6 +651,15 @@ class RequestInfo(NamedTuple):
     error: str
 
 
+class RegionInfo(NamedTuple):
+    name: str  # "" if it has none
+    address: int
+    length: int
+    access: Access
+    generation: int  # that the region came with
+    peer_generation: int  # of the peer, that is known: for `generation` of transfers
+
+
 class EngineInfo(NamedTuple):
     segments: int
     regions: int
@@ -673,7 +683,7 @@ class _RegionOptions(ctypes.Structure):
 
 class _TransferOptions(ctypes.Structure):
     _fields_ = [("size", _SIZE), ("flags", _U32), ("stream", _P), ("mechanism", _U32), ("max_sms", _U32)]
-    _fields_ += [("priority", ctypes.c_int32)]
+    _fields_ += [("priority", ctypes.c_int32), ("generation", _U64)]
 
 
 class _ServeOptions(ctypes.Structure):
@@ -684,6 +694,11 @@ class _ServeOptions(ctypes.Structure):
 class _RequestInfo(ctypes.Structure):
     _fields_ = [("size", _SIZE), ("status", ctypes.c_int32), ("sms", _U32)]
     _fields_ += [(name, _U64) for name in RequestInfo._fields[2:-1]] + [("error", ctypes.c_char * 256)]
+
+
+class _RegionInfo(ctypes.Structure):
+    _fields_ = [("size", _SIZE), ("address", _U64), ("length", _U64), ("generation", _U64), ("peer_generation", _U64)]
+    _fields_ += [("access", _U32), ("name", ctypes.c_char * 256)]
 
 
 class _EngineInfo(ctypes.Structure):
@@ -935,8 +950,8 @@ def _joined(ops: Ops | Iterable[Ops]) -> Ops:
     return Ops(bytearray().join(part._buffer for part in parts), {peer for part in parts for peer in part._peers})
 
 
-def _options(stream: Any, no_map: bool = False, mechanism: int = 0, max_sms: int = 0, priority: int = 0) -> Any:
-    made = _filled(_TransferOptions, mechanism=mechanism, max_sms=max_sms, priority=priority)
+def _options(stream: Any, no_map: bool = False, **fields: int) -> Any:
+    made = _filled(_TransferOptions, **fields)
     made.flags, made.stream = _NO_MAP if no_map else 0, _stream(stream)
     return made
 
@@ -1124,6 +1139,33 @@ class Peer(_Owned):
         address, length = _U64(), _U64()
         _run("nvlx_peer_find", self, _text("name", name), ctypes.byref(address), ctypes.byref(length))
         return address.value, length.value
+
+    def region(self, name: str) -> RegionInfo:
+        """What is known of the peer's region of this name. NotFound: there is none."""
+        return self._region("nvlx_peer_region_by_name", _text("name", name))[1]
+
+    def regions(self) -> list[RegionInfo]:
+        """All regions of the peer, in any order, of one state of it, whatever it changes meanwhile."""
+        while True:
+            found: list[RegionInfo] = []
+            place, code = _SIZE(), 0
+            while code == 0:
+                code, info = self._region("nvlx_peer_region", ctypes.byref(place), passed=(_ENOENT,))
+                found += [info] if code == 0 else []
+            if {info.peer_generation for info in found} <= {self.generation()}:
+                return found
+
+    def _region(self, function: str, which: Any, passed: Container[int] = ()) -> tuple[int, RegionInfo]:
+        made = _RegionInfo(ctypes.sizeof(_RegionInfo))
+        code = _run(function, self, which, ctypes.byref(made), passed=passed)
+        return code, RegionInfo(made.name.decode(), made.address, made.length, Access(made.access), made.generation,
+                                made.peer_generation)  # fmt: skip
+
+    def generation(self) -> int:
+        """The peer's generation that is known. It grows with every change of what the peer has registered."""
+        generation = _U64()
+        _run("nvlx_peer_generation", self, ctypes.byref(generation))
+        return generation.value
 
     def map(self, gpu: int, address: int, length: int) -> None:
         """Maps the peer's memory there on an own GPU ahead of the first transfer."""
@@ -1407,14 +1449,16 @@ class Engine(_Object):
 
     def transfer(
         self, ops: Ops | Iterable[Ops], stream: Any = None, no_map: bool = False, *, mechanism: int = 0,
-        max_sms: int = 0, priority: int = 0,
+        max_sms: int = 0, priority: int = 0, generation: int = 0,
     ) -> Request:  # fmt: skip
         """Starts copies: all, or none if it raises. Without `stream`, one of CUDA's (PyTorch's, CuPy's, or its number),
-        the sources' content must be complete. The rest is as in struct nvlx_transfer_options."""
+        the sources' content must be complete. With the `generation` at which the peer's addresses were learned, bytes
+        that came later are Stale. The rest is as in struct nvlx_transfer_options."""
         self._sweep()
         joined = _joined(ops)
         careful = _in_main_thread()  # there, mapping is left to another thread, as Ctrl-C shall end it
-        options = _options(stream, no_map or careful, mechanism, max_sms, priority)
+        options = _options(stream, no_map or careful, mechanism=mechanism, max_sms=max_sms, priority=priority,
+                           generation=generation)  # fmt: skip
         while True:
             passed = () if no_map or not careful else (_EAGAIN,)
             made = _make(self._core.dropped.append, "nvlx_transfer", self, *joined._arguments(self),
@@ -1434,10 +1478,12 @@ class Engine(_Object):
 
     def prepare(
         self, ops: Ops | Iterable[Ops], no_map: bool = False, *, mechanism: int = 0, max_sms: int = 0,
-        priority: int = 0,
+        priority: int = 0, generation: int = 0,
     ) -> Prepared:  # fmt: skip
         """Checks and maps copies that are to be started many times."""
-        joined, options = _joined(ops), _options(None, no_map, mechanism, max_sms, priority)
+        joined = _joined(ops)
+        options = _options(None, no_map, mechanism=mechanism, max_sms=max_sms, priority=priority,
+                           generation=generation)  # fmt: skip
         return _interruptibly(lambda stop: Prepared(self, self._prepare(joined, options)), Prepared.close)
 
     def _prepare(self, ops: Ops, options: Any) -> int:

@@ -70,9 +70,9 @@ static int post(struct nvlx_prepared *prepared, const struct nvlx_transfer_optio
     if (code || (code = nvlxi_pointer_check(request, "request")) ||
         (code = nvlxi_struct_take(&known, sizeof known, options, "nvlx_transfer_options")))
         return code;
-    if (known.flags || known.mechanism || known.max_sms || known.priority)
-        return nvlxi_fail(NVLX_EINVAL,
-                          "flags, mechanism, max_sms and priority are options of nvlx_prepare, not of nvlx_post");
+    if (known.flags || known.mechanism || known.max_sms || known.priority || known.generation)
+        return nvlxi_fail(NVLX_EINVAL, "flags, mechanism, max_sms, priority and generation are options of "
+                                       "nvlx_prepare, not of nvlx_post");
     return nvlxi_post(prepared, known.stream, request);
 }
 

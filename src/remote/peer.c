@@ -95,9 +95,9 @@ uint64_t nvlxi_peer_generation(struct nvlx_peer *peer) {
     return generation;
 }
 
-/* How far the pieces from `start` on go that are as old as a generation. With the tables held for reading. */
-static uint64_t find_younger(const struct nvlxi_intervals *ranges, uint64_t start, uint64_t end, uint32_t access,
-                             uint64_t generation) {
+uint64_t nvlxi_peer_old_until(const struct nvlx_peer *peer, uint64_t start, uint64_t end, uint32_t access,
+                              uint64_t generation) {
+    const struct nvlxi_intervals *ranges = &peer->table->ranges;
     uint64_t at = start;
     for (uint32_t id = nvlxi_intervals_find(ranges, start); id && at < end; id = nvlxi_intervals_next(ranges, id)) {
         const struct nvlxi_range *piece = &ranges->piece[id];
@@ -111,7 +111,7 @@ static uint64_t find_younger(const struct nvlxi_intervals *ranges, uint64_t star
 
 int nvlxi_peer_still_has(struct nvlx_peer *peer, uint64_t start, uint64_t end, uint32_t access, uint64_t generation) {
     nvlxi_tables_read(peer->remote->context->tables);
-    const uint64_t at = find_younger(&peer->table->ranges, start, end, access, generation);
+    const uint64_t at = nvlxi_peer_old_until(peer, start, end, access, generation);
     nvlxi_tables_read_end(peer->remote->context->tables);
     return at >= end
                ? 0
@@ -211,19 +211,51 @@ int nvlxi_peer_change(struct nvlx_peer *peer, const char *text, size_t length) {
 
 /* ---- What is known ------------------------------------------------------------------------------------- */
 
-int nvlxi_peer_find(struct nvlx_peer *peer, const char *name, uint64_t *address, uint64_t *length) {
-    int code = 0;
+static void describe_region(const struct nvlxi_descriptor *d, const struct nvlxi_region_record *region,
+                            struct nvlx_region_info *info) {
+    info->address = region->address;
+    info->length = region->length;
+    info->generation = region->since;
+    info->peer_generation = d->identity.generation;
+    info->access = region->access;
+    snprintf(info->name, sizeof info->name, "%s", region->name);
+}
+
+int nvlxi_peer_region_by_name(struct nvlx_peer *peer, const char *name, struct nvlx_region_info *info) {
     nvlxi_tables_read(peer->remote->context->tables);
     const struct nvlxi_region_record *region = nvlxi_peer_table_find(peer->table, name);
-    if (region) {
-        *address = region->address;
-        *length = region->length;
-    } else {
-        code = nvlxi_fail(NVLX_ENOENT, "the peer has no region named \"%.*s\"", nvlxi_text_cut(name, NVLXI_NAME_MAX),
-                          name);
-    }
+    if (region)
+        describe_region(peer->table->descriptor, region, info);
     nvlxi_tables_read_end(peer->remote->context->tables);
-    return code;
+    return region ? 0
+                  : nvlxi_fail(NVLX_ENOENT, "the peer has no region named \"%.*s\"",
+                               nvlxi_text_cut(name, NVLXI_NAME_MAX), name);
+}
+
+int nvlxi_peer_region(struct nvlx_peer *peer, size_t *place, struct nvlx_region_info *info) {
+    nvlxi_tables_read(peer->remote->context->tables);
+    const struct nvlxi_descriptor *d = peer->table->descriptor;
+    size_t at = *place;
+    while (at < d->region_count && d->regions[at].access == NVLXI_GONE)
+        at++;
+    const bool found = at < d->region_count;
+    if (found)
+        describe_region(d, &d->regions[at], info);
+    nvlxi_tables_read_end(peer->remote->context->tables);
+    if (!found)
+        return nvlxi_fail(NVLX_ENOENT, "the peer has no region from place %zu on", *place);
+    *place = at + 1;
+    return 0;
+}
+
+int nvlxi_peer_find(struct nvlx_peer *peer, const char *name, uint64_t *address, uint64_t *length) {
+    struct nvlx_region_info info;
+    int code = nvlxi_peer_region_by_name(peer, name, &info);
+    if (code)
+        return code;
+    *address = info.address;
+    *length = info.length;
+    return 0;
 }
 
 /* Those that are open. Under the mutex. */

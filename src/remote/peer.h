@@ -94,6 +94,9 @@ int nvlxi_peer_update(struct nvlx_peer *peer, const char *text, size_t length);
 /* The same by changes alone, from a generation that it was told of before. */
 int nvlxi_peer_change(struct nvlx_peer *peer, const char *text, size_t length);
 int nvlxi_peer_find(struct nvlx_peer *peer, const char *name, uint64_t *address, uint64_t *length);
+/* Fill `info`, except for its size. The second moves *place behind the region that it finds. NVLX_ENOENT. */
+int nvlxi_peer_region_by_name(struct nvlx_peer *peer, const char *name, struct nvlx_region_info *info);
+int nvlxi_peer_region(struct nvlx_peer *peer, size_t *place, struct nvlx_region_info *info);
 /* Nothing pins the peer or its mappings any more, and nobody maps. Closes them all, and waits for the closer's threads
  * that do; returns the first error. Before its connection ends: then the owner does not wait for this process any more.
  */
@@ -109,6 +112,10 @@ const char *nvlxi_peer_why_gone(const struct nvlx_peer *peer);
 int nvlxi_peer_check(const struct nvlx_peer *peer);
 int nvlxi_peer_test(const struct nvlx_peer *peer);
 
+/* How far the pieces from `start` on go that grant an access and are as old as a generation. With the tables held for
+ * reading. */
+uint64_t nvlxi_peer_old_until(const struct nvlx_peer *peer, uint64_t start, uint64_t end, uint32_t access,
+                              uint64_t generation);
 /* Whether [start, end) is registered, grants an access, and has been since a generation: NVLX_ESTALE. */
 int nvlxi_peer_still_has(struct nvlx_peer *peer, uint64_t start, uint64_t end, uint32_t access, uint64_t generation);
 

@@ -29,6 +29,7 @@ struct nvlxi_needs {
     struct nvlx_peer **peers;
     struct nvlxi_remote_use *remote_uses; /* noted only if keeps_remote_uses is set */
     bool keeps_remote_uses;
+    uint64_t generation; /* set before the list is validated: of its one peer, that the ops are from. 0: not checked */
     size_t remote_use_count, remote_use_capacity;
     size_t use_count, use_capacity;
     size_t mapping_count, mapping_capacity;

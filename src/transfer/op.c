@@ -50,3 +50,23 @@ int nvlxi_op_fail_remote(const struct nvlx_op *op, size_t index, uint64_t where,
                       " is not in its registered regions (byte 0x%" PRIx64 " is missing)",
                       index, op->remote, op->length, where);
 }
+
+int nvlxi_op_fail_younger(const struct nvlx_op *op, size_t index, uint64_t where, uint64_t wanted, uint64_t born) {
+    return nvlxi_fail(NVLX_ESTALE,
+                      "op %zu: the peer's range 0x%" PRIx64 " + %" PRIu64 " was learned at generation %" PRIu64
+                      ", but what is at 0x%" PRIx64 " now came with generation %" PRIu64,
+                      index, op->remote, op->length, wanted, where, born);
+}
+
+int nvlxi_op_fail_unknown(size_t index, uint64_t wanted, uint64_t known) {
+    return nvlxi_fail(NVLX_ESTALE,
+                      "op %zu: of the peer generation %" PRIu64 " is known, not yet %" PRIu64
+                      ", which its address is from: nvlx_peer_sync waits for it",
+                      index, known, wanted);
+}
+
+int nvlxi_op_fail_second_peer(size_t index, uint64_t wanted) {
+    return nvlxi_fail(NVLX_EINVAL,
+                      "op %zu: generation %" PRIu64 " is of one peer, and the ops before are of another one", index,
+                      wanted);
+}

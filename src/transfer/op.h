@@ -26,4 +26,10 @@ int nvlxi_op_fail_local(const struct nvlx_op *op, size_t index, uint64_t where);
 /* NVLX_ERANGE, or NVLX_EACCES if it is `registered`: the same of the peer's. */
 int nvlxi_op_fail_remote(const struct nvlx_op *op, size_t index, uint64_t where, bool registered);
 
+/* Of a list whose addresses are those of a generation `wanted`: NVLX_ESTALE: the peer's byte `where` was born later;
+ * only an older generation is known. NVLX_EINVAL: the op is of a second peer. */
+int nvlxi_op_fail_younger(const struct nvlx_op *op, size_t index, uint64_t where, uint64_t wanted, uint64_t born);
+int nvlxi_op_fail_unknown(size_t index, uint64_t wanted, uint64_t known);
+int nvlxi_op_fail_second_peer(size_t index, uint64_t wanted);
+
 #endif

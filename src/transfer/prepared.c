@@ -168,6 +168,7 @@ int nvlxi_prepare(struct nvlxi_transfers *transfers, const struct nvlx_op *ops, 
     made->max_sms = options->max_sms ? options->max_sms : transfers->max_sms;
     made->priority = options->priority;
     made->needs.keeps_remote_uses = true;
+    made->needs.generation = options->generation;
     nvlxi_plan_init(&made->plan, take_chunk, give_chunk, made);
     nvlxi_plan_reset(&made->plan, options->mechanism ? options->mechanism : transfers->mechanism);
     int code = admit(made, ops, count, options->flags);

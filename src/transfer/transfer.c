@@ -37,6 +37,7 @@ static void renew_request(struct nvlx_request *request) {
     request->outcome = 0;
     request->error[0] = '\0';
     request->needs.use_count = request->needs.mapping_count = request->needs.peer_count = 0;
+    request->needs.generation = 0;
     request->needs.ops = NULL;
     request->prepared = NULL;
 }
@@ -369,6 +370,7 @@ static int submit(struct nvlx_request *made, struct nvlxi_validation *validation
                                        .priority = options->priority},
                              .validated = &validation->validated,
                              .stream = options->stream};
+    made->needs.generation = options->generation;
     int code = submit_by(made, &admission, &how, options->mechanism ? options->mechanism : t->mechanism);
     if (code == BY_KERNELS || (code == TOO_LONG && nvlxi_submit_can_kernels(&made->plan)))
         code = submit_by(made, &admission, &how, NVLX_MECHANISM_KERNEL);

@@ -36,8 +36,9 @@ static bool touch_again(const struct short_path *path, const struct side *side, 
                         const struct nvlxi_range *piece) {
     if (cache->known != nvlxi_intervals_born(side->ranges, (uint32_t)(piece - side->ranges->piece)))
         return false;
-    return side == &path->local ? nvlxi_validate_touch_local(path->v, cache, piece) == 0
-                                : nvlxi_validate_touch_remote(path->v, path->route, cache, piece) == 0;
+    if (side == &path->local)
+        return nvlxi_validate_touch_local(path->v, cache, piece) == 0;
+    return cache->known <= path->v->youngest && nvlxi_validate_touch_remote(path->v, path->route, cache, piece) == 0;
 }
 
 /* The slot names no piece that holds the bytes: they lie in another piece, or are the first of this list in theirs. */
@@ -212,6 +213,7 @@ int nvlxi_validate(struct nvlxi_validation *v, const struct nvlxi_registration *
     v->registration = registration;
     v->local = &registration->ranges;
     v->mechanism = mechanism;
+    v->youngest = needs->generation ? needs->generation : UINT64_MAX;
     v->needs = needs;
     v->validated.ops = needs->ops = ops;
     v->validated.count = needs->op_count = count;

@@ -53,6 +53,7 @@ struct nvlxi_validation {
     const struct nvlxi_intervals *local;
     struct nvlxi_needs *needs;
     uint32_t mechanism;                     /* that is asked for */
+    uint64_t youngest;                      /* no op may lie in a piece that was born after this */
     uint32_t pair;                          /* of the stretch that the last op is in, or NVLXI_NO_PAIR */
     uint32_t number;                        /* of the list, to tell it from others */
     struct nvlxi_range_caches *local_cache; /* [GPUs]: of the local table, the pieces on that GPU only */

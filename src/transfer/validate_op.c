@@ -261,6 +261,22 @@ struct part {
     uint32_t local_range, remote_range; /* the pieces that they begin in */
 };
 
+/* Whether the peer's bytes of an op, which is good otherwise, are as old as the list says. */
+static int validate_age(const struct nvlxi_validation *v, size_t index) {
+    const struct nvlx_op *op = &v->validated.ops[index];
+    const uint64_t end = op->remote + op->length, wanted = v->needs->generation,
+                   known = op->peer->table->descriptor->identity.generation;
+    if (v->needs->peer_count && v->needs->peers[0] != op->peer)
+        return nvlxi_op_fail_second_peer(index, wanted);
+    if (wanted > known)
+        return nvlxi_op_fail_unknown(index, wanted, known);
+    const uint64_t where = nvlxi_peer_old_until(op->peer, op->remote, end, op->opcode, wanted);
+    const struct nvlxi_intervals *ranges = &op->peer->table->ranges;
+    return where >= end ? 0
+                        : nvlxi_op_fail_younger(op, index, where, wanted,
+                                                nvlxi_intervals_born(ranges, nvlxi_intervals_find(ranges, where)));
+}
+
 /* Whether both sides of an op are registered, and grant its direction. */
 static int validate_sides(const struct nvlxi_validation *v, size_t index) {
     const struct nvlx_op *op = &v->validated.ops[index];
@@ -278,7 +294,7 @@ static int validate_sides(const struct nvlxi_validation *v, size_t index) {
     if (!nvlxi_intervals_cover(ranges, nvlxi_intervals_find(ranges, op->remote), op->remote, op->length, op->opcode,
                                &where, &registered))
         return nvlxi_op_fail_remote(op, index, where, registered);
-    return 0;
+    return v->needs->generation ? validate_age(v, index) : 0;
 }
 
 /* The part of a validated op from byte `at` to the next border. */

@@ -15,6 +15,7 @@ structs = {
     "nvlx_serve_options": n._ServeOptions,
     "nvlx_request_info": n._RequestInfo,
     "nvlx_engine_info": n._EngineInfo,
+    "nvlx_region_info": n._RegionInfo,
     "nvlx_op": n._Op,
 }
 constants = {f"NVLX_{name}": -index for index, name in enumerate(n._NAMES) if name}

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is known of a peer's regions, and addresses that outlive none of them."""
+
+import os
+import threading
+
+import nvlxfer
+from nvlxfer import Access, Backend, Engine, read
+from support import raises, run_tests
+
+NAMES = [f"w{i}" for i in range(20)]
+
+
+def pair(test):
+    address = f"@nvlxfer-test-regions-{os.getpid()}-{test}"
+    owner, reader = Engine(Backend.HOST), Engine(Backend.HOST)
+    owner.serve(address)
+    return owner, reader, reader.connect(address)
+
+
+def test_regions():
+    owner, reader, peer = pair("all")
+    with owner, reader:
+        assert peer.regions() == []
+        memory = owner.alloc(0, 100 * len(NAMES))
+        kept = [owner.register((memory + 100 * i, 100), name, Access.READ) for i, name in enumerate(NAMES)]
+        kept.append(owner.register((memory, 7), access=Access.WRITE))
+        peer.sync(owner.publish(), 30)
+        assert peer.generation() == owner.publish()
+        found = {info.name: info for info in peer.regions()}
+        assert set(found) == {*NAMES, ""} and found[""][1:4] == (memory, 7, Access.WRITE)
+        for i, name in enumerate(NAMES):
+            info = peer.region(name)
+            assert info == found[name] and info[:4] == (name, memory + 100 * i, 100, Access.READ)
+            assert peer.find(name) == (info.address, info.length) and info.peer_generation == peer.generation()
+        assert len({info.generation for info in found.values()}) == len(NAMES) + 1
+        raises(nvlxfer.NotFound, "NVLX_ENOENT", '"w20"', peer.region, "w20")
+        raises(nvlxfer.InvalidType, "NVLX_EINVAL", "name", peer.region, 3)
+
+
+def test_changing_regions():
+    owner, reader, peer = pair("changing")
+    with owner, reader:
+        memory, stop = owner.alloc(0, 4096), threading.Event()
+        whole = owner.register((memory, 4096), "stays", Access.READ)
+        peer.sync(owner.publish(), 30)
+
+        def change():
+            while not stop.is_set():
+                with owner.register((memory, 10), "comes and goes", Access.READ):
+                    owner.publish()
+
+        thread = threading.Thread(target=change)
+        thread.start()
+        for _ in range(300):
+            names = [info.name for info in peer.regions()]
+            assert names.count("stays") == 1 and names.count("comes and goes") <= 1 and len(names) <= 2, names
+        stop.set()
+        thread.join()
+        assert whole.address == memory
+
+
+def test_generation():
+    owner, reader, peer = pair("generation")
+    with owner, reader:
+        memory, mine = owner.alloc(0, 4096), reader.alloc(0, 4096)
+        reader.register((mine, 4096), access=Access.NONE)
+        old = owner.register((memory, 4096), "old", Access.READ)
+        peer.sync(owner.publish(), 30)
+        info = peer.region("old")
+        op = read(peer, mine, info.address, info.length)
+        reader.transfer(op, generation=info.peer_generation).wait(30)
+        old.close(30)
+        stranger = owner.register((memory, 4096), "stranger", Access.READ)
+        peer.sync(owner.publish(), 30)
+        for call in (reader.transfer, reader.prepare):
+            raises(nvlxfer.Stale, "NVLX_ESTALE", "op 0", call, op, generation=info.peer_generation)
+            raises(nvlxfer.InvalidType, "NVLX_EINVAL", "generation", call, op, generation="1")
+        reader.transfer(op).wait(30)
+        reader.transfer(op, generation=peer.region("stranger").generation).wait(30)
+        stranger.close(30)
+
+
+run_tests([test_regions, test_changing_regions, test_generation])
