@@ -3,102 +3,30 @@
 
 #include <inttypes.h>
 #include <stdlib.h>
-#include <utlist.h>
 
 #include "base/base.h"
 #include "base/error.h"
 #include "base/thread.h"
-#include "device/xxh64.h"
-
-#define ROUND_LEAVES 16384u /* 256 MiB: as much as keeps a GPU busy */
-#define ROUND_BYTES  ((uint64_t)ROUND_LEAVES * NVLXI_LEAF_BYTES)
-
-/* Where one round is worked on. Kept for the next, until the engine's end. */
-struct nvlxi_desk {
-    int gpu;
-    struct nvlxi_lane *lane;
-    void *digests;  /* of ROUND_LEAVES */
-    uint64_t bytes; /* of the round that was queued; 0: none */
-    struct nvlxi_desk *next;
-};
 
 struct work {
-    struct nvlxi_digester *digester;
+    struct nvlxi_registration *registration;
     const struct nvlxi_device_ops *ops;
     struct nvlxi_device *device;
     uint64_t address, end;
     struct nvlxi_allocation *extents; /* what lies there, in order of address */
     size_t count;
-    uint64_t done; /* up to this address, the digests of leaves are in `state` */
-    struct nvlxi_xxh64 state;
+    struct nvlxi_span *spans;
+    size_t span_count;
+    uint64_t value;
 };
 
-/* ---- Desks -------------------------------------------------------------------------------------------- */
-
-static void desk_free(const struct nvlxi_registration *r, struct nvlxi_desk *desk) {
-    r->context->ops->list_free(r->context->device, desk->digests);
-    r->context->ops->lane_destroy(desk->lane);
-    free(desk);
-}
-
-static int desk_make(const struct nvlxi_registration *r, int gpu, struct nvlxi_desk **desk) {
-    struct nvlxi_desk *made = calloc(1, sizeof *made);
-    if (!made)
-        return nvlxi_fail(NVLX_ENOMEM, "no memory to digest with");
-    made->gpu = gpu;
-    int code = r->context->ops->lane_create(r->context->device, gpu, 0, &made->lane);
-    if (code)
-        goto free_desk;
-    if ((code = r->context->ops->list_alloc(r->context->device, ROUND_LEAVES * sizeof(uint64_t), &made->digests)))
-        goto destroy_lane;
-    *desk = made;
-    return 0;
-destroy_lane:
-    r->context->ops->lane_destroy(made->lane);
-free_desk:
-    free(made);
-    return code;
-}
-
-static int desk_take(struct nvlxi_digester *digester, int gpu, struct nvlxi_desk **desk) {
-    struct nvlxi_desk *found;
-    pthread_mutex_lock(&digester->mutex);
-    LL_SEARCH_SCALAR(digester->desks, found, gpu, gpu);
-    if (found)
-        LL_DELETE(digester->desks, found);
-    pthread_mutex_unlock(&digester->mutex);
-    *desk = found;
-    return found ? 0 : desk_make(digester->registration, gpu, desk);
-}
-
-static int desk_wait(const struct work *work, const struct nvlxi_desk *desk) {
-    const uint64_t since = nvlxi_now_ns();
-    int code;
-    while ((code = work->ops->lane_query(desk->lane)) == NVLX_EAGAIN)
-        nvlxi_pause(since);
-    return code;
-}
-
-/* The digests of a round that failed elsewhere are written all the same. */
-static void desk_leave(const struct work *work, struct nvlxi_desk *desk) {
-    if (desk->bytes)
-        desk_wait(work, desk);
-    desk->bytes = 0;
-    pthread_mutex_lock(&work->digester->mutex);
-    LL_PREPEND(work->digester->desks, desk);
-    pthread_mutex_unlock(&work->digester->mutex);
-}
-
 void nvlxi_digester_init(struct nvlxi_digester *digester, struct nvlxi_registration *registration) {
-    *digester = (struct nvlxi_digester){.registration = registration};
-    pthread_mutex_init(&digester->mutex, NULL);
+    digester->registration = registration;
+    nvlxi_desks_init(&digester->desks, registration->context);
 }
 
 void nvlxi_digester_free(struct nvlxi_digester *digester) {
-    struct nvlxi_desk *desk, *next;
-    LL_FOREACH_SAFE(digester->desks, desk, next)
-    desk_free(digester->registration, desk);
-    pthread_mutex_destroy(&digester->mutex);
+    nvlxi_desks_free(&digester->desks);
 }
 
 /* ---- What lies there ----------------------------------------------------------------------------------- */
@@ -140,7 +68,7 @@ static int check_alive(const struct work *work) {
 }
 
 static int find_extents(struct work *work, uint64_t length) {
-    struct nvlxi_registration *r = work->digester->registration;
+    struct nvlxi_registration *r = work->registration;
     pthread_mutex_lock(&r->mutex);
     int code = check_registered(r, work->address, length);
     if (!code) {
@@ -170,90 +98,84 @@ static uint64_t same_gpu_until(const struct work *work, size_t from) {
     return nvlxi_min(end_of(&work->extents[from]), work->end);
 }
 
-/* ---- Leaves ------------------------------------------------------------------------------------------- */
+/* ---- Spans -------------------------------------------------------------------------------------------- */
 
-static int queue_round(const struct work *work, struct nvlxi_desk *desk, uint64_t from, uint64_t bytes) {
-    const struct nvlxi_leaves leaves = {.address = from, .length = bytes, .digests = desk->digests};
-    int code = work->ops->digest(desk->lane, &leaves);
-    if (!code)
-        desk->bytes = bytes;
-    return code;
-}
-
-static int end_round(struct work *work, struct nvlxi_desk *desk) {
-    const uint64_t bytes = desk->bytes;
-    int code = desk_wait(work, desk);
-    desk->bytes = 0;
-    if (code)
-        return code;
-    nvlxi_xxh64_add(&work->state, desk->digests, nvlxi_leaf_count(bytes));
-    work->done += bytes;
-    return 0;
-}
-
-/* What is not done up to `end`, by two desks in turn. */
-static int digest_on_gpu(struct work *work, int gpu, uint64_t end) {
-    struct nvlxi_desk *desks[2] = {NULL, NULL};
-    uint64_t queued = work->done;
-    int code = 0;
-    for (size_t turn = 0; work->done < end && !code; turn = 1 - turn) {
-        struct nvlxi_desk **desk = &desks[turn];
-        const uint64_t bytes = nvlxi_min(end - queued, ROUND_BYTES);
-        if (*desk && (*desk)->bytes)
-            code = end_round(work, *desk);
-        if (!code && bytes && !*desk)
-            code = desk_take(work->digester, gpu, desk);
-        if (!code && bytes && !(code = queue_round(work, *desk, queued, bytes)))
-            queued += bytes;
-    }
-    for (size_t i = 0; i < NVLXI_COUNT(desks); i++)
-        if (desks[i])
-            desk_leave(work, desks[i]);
-    return code;
-}
-
-/* One leaf. A copy ends with its allocation. */
-static int digest_on_host(struct work *work, size_t at) {
-    uint8_t leaf[NVLXI_LEAF_BYTES];
-    const uint64_t end = nvlxi_min(work->done + sizeof leaf, work->end), bytes = end - work->done;
-    for (uint64_t from = work->done, to; from < end; from = to) {
+/* One leaf, which lies in memory of two GPUs or more. A copy ends with its allocation. */
+static int fetch_leaf(void *context, const struct nvlxi_span *leaf, uint64_t *digest) {
+    const struct work *work = context;
+    uint8_t bytes[NVLXI_LEAF_BYTES];
+    size_t at = 0;
+    for (uint64_t done = 0, part; done < leaf->length; done += part) {
+        const uint64_t from = leaf->address + done;
         at = holder_of(work, at, from);
-        to = nvlxi_min(end_of(&work->extents[at]), end);
-        int code =
-            work->ops->memcpy(work->device, leaf + (from - work->done), (const void *)(uintptr_t)from, to - from);
+        part = nvlxi_min(end_of(&work->extents[at]) - from, leaf->length - done);
+        int code = work->ops->memcpy(work->device, bytes + done, (const void *)(uintptr_t)from, part);
         if (code)
             return code;
     }
-    const uint64_t digest = nvlxi_xxh64(leaf, bytes);
-    nvlxi_xxh64_add(&work->state, &digest, 1);
-    work->done = end;
+    *digest = nvlxi_xxh64(bytes, leaf->length);
     return 0;
 }
 
-static int digest_all(struct work *work) {
-    int code = 0;
-    for (size_t at = 0; work->done < work->end && !code;) {
-        at = holder_of(work, at, work->done);
-        const uint64_t until = same_gpu_until(work, at), bytes = until - work->done;
+static uint64_t end_of_span(const struct work *work) {
+    const struct nvlxi_span *span = &work->spans[work->span_count - 1];
+    return span->address + span->length;
+}
+
+/* The leaves of each GPU, and between them those that lie in memory of several. Each ends beyond another border. */
+static int make_spans(struct work *work) {
+    work->spans = malloc((2 * work->count + 2) * sizeof *work->spans);
+    if (!work->spans)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory to digest %zu allocations", work->count);
+    size_t at = 0;
+    for (uint64_t done = work->address; done < work->end; done = end_of_span(work)) {
+        at = holder_of(work, at, done);
+        const uint64_t until = same_gpu_until(work, at), bytes = until - done;
         const uint64_t cut = until == work->end ? 0 : bytes % NVLXI_LEAF_BYTES; /* of a leaf that goes on elsewhere */
-        code = bytes > cut ? digest_on_gpu(work, work->extents[at].gpu, until - cut) : digest_on_host(work, at);
+        const bool whole = bytes > cut;
+        work->spans[work->span_count++] =
+            (struct nvlxi_span){.address = done,
+                                .length = whole ? bytes - cut : nvlxi_min(NVLXI_LEAF_BYTES, work->end - done),
+                                .gpu = whole ? work->extents[at].gpu : NVLXI_BY_HOST};
     }
+    work->spans[work->span_count - 1].last = true;
+    return 0;
+}
+
+static int take_value(void *context, uint64_t value) {
+    ((struct work *)context)->value = value;
+    return 0;
+}
+
+static int digest_all(struct nvlxi_digester *digester, struct work *work) {
+    struct nvlxi_digesting digesting = {
+        .spans = work->spans, .count = work->span_count, .take = take_value, .fetch = fetch_leaf, .context = work};
+    int code = nvlxi_digesting_begin(&digesting, &digester->desks);
+    if (code)
+        return code;
+    for (uint64_t since = nvlxi_now_ns(), ended = 0; (code = nvlxi_digesting_step(&digesting)) == NVLX_EAGAIN;) {
+        if (ended != digesting.ended_rounds) /* the next one comes soon, too */
+            since = nvlxi_now_ns();
+        ended = digesting.ended_rounds;
+        nvlxi_pause(since);
+    }
+    nvlxi_digesting_end(&digesting);
     return code;
 }
 
 int nvlxi_digest(struct nvlxi_digester *digester, uint64_t address, uint64_t length, uint64_t *value) {
-    const struct nvlxi_registration *r = digester->registration;
-    struct work work = {.digester = digester,
-                        .ops = r->context->ops,
-                        .device = r->context->device,
-                        .address = address,
-                        .done = address};
-    nvlxi_xxh64_init(&work.state);
-    int code = length ? find_extents(&work, length) : 0;
-    if (!code && length)
-        code = digest_all(&work);
+    struct nvlxi_registration *r = digester->registration;
+    struct work work = {
+        .registration = r, .ops = r->context->ops, .device = r->context->device, .address = address, .end = address};
+    struct nvlxi_xxh64 nothing;
+    int code = 0;
+    nvlxi_xxh64_init(&nothing);
+    work.value = nvlxi_xxh64_value(&nothing);
+    if (length && !(code = find_extents(&work, length)) && !(code = make_spans(&work)))
+        code = digest_all(digester, &work);
     if (!code)
-        *value = nvlxi_xxh64_value(&work.state);
+        *value = work.value;
+    free(work.spans);
     free(work.extents);
     return code;
 }

@@ -2,19 +2,16 @@
  *
  * SPDX-License-Identifier: Apache-2.0
  *
- * The GPU that has the memory digests the leaves, some thousand a round; the host digests their digests while the next
- * round goes on. A leaf that lies in memory of two GPUs is fetched, and digested by the host. */
+ * A leaf that lies in memory of two GPUs is fetched, and digested by the host; all others as leaves.h has it. */
 #ifndef NVLXI_LOCAL_DIGEST_H
 #define NVLXI_LOCAL_DIGEST_H
 
-#include <pthread.h>
-
+#include "local/leaves.h"
 #include "local/registration.h"
 
 struct nvlxi_digester {
     struct nvlxi_registration *registration;
-    pthread_mutex_t mutex;
-    struct nvlxi_desk *desks; /* list: where nobody is working */
+    struct nvlxi_desks desks;
 };
 
 void nvlxi_digester_init(struct nvlxi_digester *digester, struct nvlxi_registration *registration);
