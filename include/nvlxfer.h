@@ -183,8 +183,8 @@ int nvlx_alloc(struct nvlx_engine *engine, int gpu, size_t length, const struct 
 /* Frees memory from nvlx_alloc of this engine. It first withdraws all regions in it. They may be unregistered before or
  * after. Peers that follow this engine are told at once. Own ops on it get NVLX_ERANGE from then on. Peers must have
  * closed it: nvlx_unregister, called before, tells when. Kernels that use it must have ended: the call waits for them
- * only if it is cudaMalloc memory. Errors: NVLX_EBUSY (a transfer in flight or a prepared list of this engine uses it;
- * those of others are not seen). */
+ * only if it is cudaMalloc memory. Errors: NVLX_EBUSY (a transfer in flight, an nvlx_digest or a prepared list of this
+ * engine uses it; those of others are not seen). */
 int nvlx_free(struct nvlx_engine *engine, void *address);
 
 /* Copies `length` bytes within this process, and waits for it: to fill and to check buffers. Each side is host memory
@@ -227,7 +227,7 @@ int nvlx_register(struct nvlx_engine *engine, const void *address, size_t length
 
 /* Withdraws this one registration at once, no other. It then waits at most `timeout_ns` (< 0: for ever, 0: not at all)
  * until nobody uses it, and frees the region. It works also after the memory was freed.
- * - It waits for own transfers in flight that touch bytes of the region.
+ * - It waits for own transfers and nvlx_digest in flight that touch bytes of the region.
  * - It waits for the peers that follow this engine (nvlx_connect) and know the region. Each must know that it is gone,
  *   have no transfer in flight that began before, and have closed what no region is left in.
  * - So after 0 the memory may be changed. After the last region of an allocation it may be freed. To free cudaMalloc
@@ -421,7 +421,7 @@ int nvlx_request_free(struct nvlx_request *request);
  *   in the driver, copies and launches of other threads on this GPU wait too (measured).
  *
  * For transfers in flight:
- * - nvlx_wait, nvlx_unregister: up to their timeouts. The latter waits for those of followers too.
+ * - nvlx_wait, nvlx_unregister: up to their timeouts. The latter waits for those of followers, and nvlx_digest, too.
  * - nvlx_request_free, nvlx_prepared_free, nvlx_peer_close, nvlx_engine_destroy: until those of the object end.
  * - nvlx_transfer and nvlx_post, only if the list is too long for the GPU's queues, or the program itself has filled a
  *   stream's: see Limits.
@@ -653,8 +653,8 @@ int nvlx_prepared_free(struct nvlx_prepared *prepared);
  *
  * - Bytes that were changed, moved, swapped, added or lost by mistake give another value: the chance that they do not
  *   is about 1 in 2^64. It is not cryptographic. Who wants to can make other bytes with the same value.
- * - What writes the bytes must be complete before the call. Until it returns, they must not change. Their memory must
- *   not be freed, and their regions not be unregistered.
+ * - What writes the bytes must be complete before the call. Until it returns, they must not change. nvlx_unregister
+ *   waits for it, and nvlx_free refuses.
  * - It waits for its own kernels, which take any SM that is free, and for no stream of the caller's.
  * - It takes up to two streams of each GPU, with 128 KiB of pinned memory each. More threads at a time take more. The
  *   engine keeps them for the next call.

@@ -279,12 +279,21 @@ int nvlx_alloc(struct nvlx_engine *engine, int gpu, size_t length, const struct 
     return nvlxi_attempt_end(&call, alloc_memory(engine, gpu, length, options, address));
 }
 
-static const char *user_name(enum nvlxi_user user) {
-    return user == NVLXI_A_PREPARED_LIST ? "a prepared list" : "a transfer in flight";
+static const char *users_name(uint32_t users) {
+    return users & NVLXI_A_PREPARED_LIST ? "a prepared list"
+           : users & NVLXI_A_TRANSFER    ? "a transfer in flight"
+                                         : "a digest in flight";
 }
 
-static const char *user_advice(enum nvlxi_user user) {
-    return user == NVLXI_A_PREPARED_LIST ? ": free the list first" : "";
+static const char *users_advice(uint32_t users) {
+    return users & NVLXI_A_PREPARED_LIST ? ": free the list first" : "";
+}
+
+/* An nvlxi_users_function; the context is the engine. */
+static uint32_t find_users(void *context, uint64_t address, uint64_t length) {
+    struct nvlx_engine *engine = context;
+    return nvlxi_transfers_users(&engine->transfers, address, length) |
+           (nvlxi_digester_uses(&engine->digester, address, length) ? NVLXI_A_DIGEST : 0u);
 }
 
 /* Finds an allocation to be freed, which then no other thread can. */
@@ -315,16 +324,16 @@ static void end_claim(struct nvlx_engine *engine, struct allocation *allocation,
 
 static int free_memory(struct nvlx_engine *engine, void *address) {
     struct allocation *allocation;
-    enum nvlxi_user user;
+    uint32_t users;
     int code = nvlxi_engine_check(engine);
     if (code || !address || (code = claim_allocation(engine, address, &allocation)))
         return code;
     nvlxi_transfers_progress(&engine->transfers);
     code = nvlxi_registration_forget(&engine->registration, (uint64_t)(uintptr_t)address, allocation->length,
-                                     nvlxi_transfers_user, &engine->transfers, &user);
+                                     find_users, engine, &users);
     end_claim(engine, allocation, code != 0);
     if (code)
-        return nvlxi_fail(code, "%s uses the memory at %p%s", user_name(user), address, user_advice(user));
+        return nvlxi_fail(code, "%s uses the memory at %p%s", users_name(users), address, users_advice(users));
     return engine->context.ops->free(engine->context.device, address);
 }
 
@@ -368,16 +377,19 @@ int nvlx_register(struct nvlx_engine *engine, const void *address, size_t length
     return nvlxi_attempt_end(&call, register_range(engine, address, length, options, region));
 }
 
-/* Waits for own transfers that use a region which is withdrawn. */
+/* Waits for own transfers and digests that use a region which is withdrawn. */
 static int await_own(const struct nvlx_region *region, const char *what, uint64_t deadline) {
     struct nvlxi_transfers *transfers = &region->engine->transfers;
     for (uint64_t since = nvlxi_now_ns();; nvlxi_pause(since)) {
         nvlxi_transfers_progress(transfers); /* one may be done, and nobody have asked */
-        if (!region->length || region->stale ||
-            nvlxi_transfers_user(transfers, region->address, region->length) != NVLXI_A_TRANSFER)
+        const uint32_t users = region->length && !region->stale
+                                   ? find_users(region->engine, region->address, region->length)
+                                   : NVLXI_NOBODY;
+        if (!(users & ~(uint32_t)NVLXI_A_PREPARED_LIST))
             return 0;
         if (nvlxi_now_ns() >= deadline)
-            return nvlxi_fail(NVLX_ETIMEDOUT, "%s is withdrawn, but an own transfer in flight uses it", what);
+            return nvlxi_fail(NVLX_ETIMEDOUT, "%s is withdrawn, but an own %s in flight uses it", what,
+                              users & NVLXI_A_TRANSFER ? "transfer" : "digest");
     }
 }
 
@@ -398,10 +410,10 @@ static int unregister(struct nvlx_region *region, int64_t timeout_ns) {
     char what[80];
     snprintf(what, sizeof what, "the region at 0x%" PRIx64 " of %" PRIu64 " bytes", region->address, region->length);
     nvlxi_transfers_progress(&engine->transfers);
-    code = nvlxi_registration_withdraw(&engine->registration, region, nvlxi_transfers_user, &engine->transfers);
+    code = nvlxi_registration_withdraw(&engine->registration, region, find_users, engine);
     if (code)
-        return code == NVLX_EBUSY ? nvlxi_fail(code, "%s uses %s%s", user_name(NVLXI_A_PREPARED_LIST), what,
-                                               user_advice(NVLXI_A_PREPARED_LIST))
+        return code == NVLX_EBUSY ? nvlxi_fail(code, "%s uses %s%s", users_name(NVLXI_A_PREPARED_LIST), what,
+                                               users_advice(NVLXI_A_PREPARED_LIST))
                                   : code;
     const struct nvlxi_withdrawn withdrawn = {.what = what, .since = region->since, .without = region->withdrawn};
     code = await_own(region, what, deadline);

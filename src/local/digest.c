@@ -3,13 +3,14 @@
 
 #include <inttypes.h>
 #include <stdlib.h>
+#include <utlist.h>
 
 #include "base/base.h"
 #include "base/error.h"
 #include "base/thread.h"
 
-struct work {
-    struct nvlxi_registration *registration;
+struct nvlxi_digest_work {
+    struct nvlxi_digester *digester;
     const struct nvlxi_device_ops *ops;
     struct nvlxi_device *device;
     uint64_t address, end;
@@ -18,15 +19,41 @@ struct work {
     struct nvlxi_span *spans;
     size_t span_count;
     uint64_t value;
+    struct nvlxi_digest_work *prev, *next;
 };
 
 void nvlxi_digester_init(struct nvlxi_digester *digester, struct nvlxi_registration *registration) {
-    digester->registration = registration;
+    *digester = (struct nvlxi_digester){.registration = registration};
     nvlxi_desks_init(&digester->desks, registration->context);
 }
 
 void nvlxi_digester_free(struct nvlxi_digester *digester) {
     nvlxi_desks_free(&digester->desks);
+}
+
+/* ---- Who is at work ----------------------------------------------------------------------------------- */
+
+static void enter(struct nvlxi_digest_work *work) {
+    pthread_mutex_lock(&work->digester->desks.mutex);
+    DL_APPEND(work->digester->works, work);
+    pthread_mutex_unlock(&work->digester->desks.mutex);
+}
+
+static void leave(struct nvlxi_digest_work *work) {
+    pthread_mutex_lock(&work->digester->desks.mutex);
+    DL_DELETE(work->digester->works, work); /* NOLINT(clang-analyzer-core.NullDereference): the list has it */
+    pthread_mutex_unlock(&work->digester->desks.mutex);
+}
+
+bool nvlxi_digester_uses(struct nvlxi_digester *digester, uint64_t address, uint64_t length) {
+    const struct nvlxi_digest_work *work;
+    pthread_mutex_lock(&digester->desks.mutex);
+    DL_FOREACH(digester->works, work) {
+        if (address < work->end && work->address < address + length)
+            break;
+    }
+    pthread_mutex_unlock(&digester->desks.mutex);
+    return work != NULL;
 }
 
 /* ---- What lies there ----------------------------------------------------------------------------------- */
@@ -43,7 +70,7 @@ static int check_registered(const struct nvlxi_registration *r, uint64_t address
 }
 
 /* The allocations under the range; to be freed. Under the mutex. */
-static int list_extents(const struct nvlxi_registration *r, struct work *work) {
+static int list_extents(const struct nvlxi_registration *r, struct nvlxi_digest_work *work) {
     const uint32_t first = nvlxi_intervals_search(&r->extents, work->address);
     size_t count = 0;
     for (uint32_t i = first; i && r->extents.piece[i].start < work->end; i = nvlxi_intervals_next(&r->extents, i))
@@ -56,7 +83,7 @@ static int list_extents(const struct nvlxi_registration *r, struct work *work) {
     return 0;
 }
 
-static int check_alive(const struct work *work) {
+static int check_alive(const struct nvlxi_digest_work *work) {
     int code = 0;
     for (size_t i = 0; i < work->count && !code; i++) {
         code = work->ops->alive(work->device, &work->extents[i]);
@@ -67,16 +94,19 @@ static int check_alive(const struct work *work) {
     return code;
 }
 
-static int find_extents(struct work *work, uint64_t length) {
-    struct nvlxi_registration *r = work->registration;
+/* Once it is in the list of works, who withdraws the memory waits for it. */
+static int find_extents(struct nvlxi_digest_work *work, uint64_t length) {
+    struct nvlxi_registration *r = work->digester->registration;
     pthread_mutex_lock(&r->mutex);
     int code = check_registered(r, work->address, length);
     if (!code) {
         work->end = work->address + length;
         code = list_extents(r, work);
     }
+    if (!code)
+        enter(work);
     pthread_mutex_unlock(&r->mutex);
-    return code ? code : check_alive(work);
+    return code;
 }
 
 static uint64_t end_of(const struct nvlxi_allocation *allocation) {
@@ -84,14 +114,14 @@ static uint64_t end_of(const struct nvlxi_allocation *allocation) {
 }
 
 /* The allocation that holds an address of the range, by its number: `from` or a later one. */
-static size_t holder_of(const struct work *work, size_t from, uint64_t address) {
+static size_t holder_of(const struct nvlxi_digest_work *work, size_t from, uint64_t address) {
     while (end_of(&work->extents[from]) <= address)
         from++;
     return from;
 }
 
 /* How far the range goes on in memory of the same GPU. */
-static uint64_t same_gpu_until(const struct work *work, size_t from) {
+static uint64_t same_gpu_until(const struct nvlxi_digest_work *work, size_t from) {
     const int gpu = work->extents[from].gpu;
     while (from + 1 < work->count && work->extents[from + 1].gpu == gpu)
         from++;
@@ -102,7 +132,7 @@ static uint64_t same_gpu_until(const struct work *work, size_t from) {
 
 /* One leaf, which lies in memory of two GPUs or more. A copy ends with its allocation. */
 static int fetch_leaf(void *context, const struct nvlxi_span *leaf, uint64_t *digest) {
-    const struct work *work = context;
+    const struct nvlxi_digest_work *work = context;
     uint8_t bytes[NVLXI_LEAF_BYTES];
     size_t at = 0;
     for (uint64_t done = 0, part; done < leaf->length; done += part) {
@@ -117,13 +147,13 @@ static int fetch_leaf(void *context, const struct nvlxi_span *leaf, uint64_t *di
     return 0;
 }
 
-static uint64_t end_of_span(const struct work *work) {
+static uint64_t end_of_span(const struct nvlxi_digest_work *work) {
     const struct nvlxi_span *span = &work->spans[work->span_count - 1];
     return span->address + span->length;
 }
 
 /* The leaves of each GPU, and between them those that lie in memory of several. Each ends beyond another border. */
-static int make_spans(struct work *work) {
+static int make_spans(struct nvlxi_digest_work *work) {
     work->spans = malloc((2 * work->count + 2) * sizeof *work->spans);
     if (!work->spans)
         return nvlxi_fail(NVLX_ENOMEM, "no memory to digest %zu allocations", work->count);
@@ -143,11 +173,11 @@ static int make_spans(struct work *work) {
 }
 
 static int take_value(void *context, uint64_t value) {
-    ((struct work *)context)->value = value;
+    ((struct nvlxi_digest_work *)context)->value = value;
     return 0;
 }
 
-static int digest_all(struct nvlxi_digester *digester, struct work *work) {
+static int digest_all(struct nvlxi_digester *digester, struct nvlxi_digest_work *work) {
     struct nvlxi_digesting digesting = {
         .spans = work->spans, .count = work->span_count, .take = take_value, .fetch = fetch_leaf, .context = work};
     int code = nvlxi_digesting_begin(&digesting, &digester->desks);
@@ -165,14 +195,17 @@ static int digest_all(struct nvlxi_digester *digester, struct work *work) {
 
 int nvlxi_digest(struct nvlxi_digester *digester, uint64_t address, uint64_t length, uint64_t *value) {
     struct nvlxi_registration *r = digester->registration;
-    struct work work = {
-        .registration = r, .ops = r->context->ops, .device = r->context->device, .address = address, .end = address};
+    struct nvlxi_digest_work work = {
+        .digester = digester, .ops = r->context->ops, .device = r->context->device, .address = address, .end = address};
     struct nvlxi_xxh64 nothing;
     int code = 0;
     nvlxi_xxh64_init(&nothing);
     work.value = nvlxi_xxh64_value(&nothing);
-    if (length && !(code = find_extents(&work, length)) && !(code = make_spans(&work)))
-        code = digest_all(digester, &work);
+    if (length && !(code = find_extents(&work, length))) {
+        if (!(code = check_alive(&work)) && !(code = make_spans(&work)))
+            code = digest_all(digester, &work);
+        leave(&work);
+    }
     if (!code)
         *value = work.value;
     free(work.spans);

@@ -12,12 +12,16 @@
 struct nvlxi_digester {
     struct nvlxi_registration *registration;
     struct nvlxi_desks desks;
+    struct nvlxi_digest_work *works; /* list: those that read memory now; under the mutex of the desks */
 };
 
 void nvlxi_digester_init(struct nvlxi_digester *digester, struct nvlxi_registration *registration);
 void nvlxi_digester_free(struct nvlxi_digester *digester);
 
-/* Waits for the kernels: no lock is held. The memory stays until it returns: the caller sees to it. */
+/* Waits for the kernels: no lock is held. */
 int nvlxi_digest(struct nvlxi_digester *digester, uint64_t address, uint64_t length, uint64_t *value);
+
+/* Whether a digest in flight reads any of these bytes. */
+bool nvlxi_digester_uses(struct nvlxi_digester *digester, uint64_t address, uint64_t length);
 
 #endif

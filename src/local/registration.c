@@ -264,23 +264,23 @@ static void withdraw(struct nvlxi_registration *r, struct nvlx_region *region) {
     tidy(r);
 }
 
-int nvlxi_registration_withdraw(struct nvlxi_registration *r, struct nvlx_region *region, nvlxi_user_function find_user,
-                                void *context) {
-    enum nvlxi_user user = NVLXI_NOBODY;
+int nvlxi_registration_withdraw(struct nvlxi_registration *r, struct nvlx_region *region,
+                                nvlxi_users_function find_users, void *context) {
+    uint32_t users = NVLXI_NOBODY;
     pthread_mutex_lock(&r->mutex);
     const bool first = !region->withdrawn;
     if (first && region->length && !region->stale) {
         nvlxi_intervals_approach(&r->ranges, region->address);
         nvlxi_tables_write(r->context->tables);
-        user = find_user(context, region->address, region->length);
-        if (user != NVLXI_A_PREPARED_LIST)
+        users = find_users(context, region->address, region->length);
+        if (!(users & NVLXI_A_PREPARED_LIST))
             nvlxi_region_unmap(r, region);
         nvlxi_tables_write_end(r->context->tables);
     }
-    if (first && user != NVLXI_A_PREPARED_LIST)
+    if (first && !(users & NVLXI_A_PREPARED_LIST))
         withdraw(r, region);
     pthread_mutex_unlock(&r->mutex);
-    if (user == NVLXI_A_PREPARED_LIST)
+    if (users & NVLXI_A_PREPARED_LIST)
         return NVLX_EBUSY;
     if (first)
         nvlxi_registration_tell(r);
@@ -295,17 +295,17 @@ void nvlxi_registration_free_region(struct nvlxi_registration *registration, str
 }
 
 int nvlxi_registration_forget(struct nvlxi_registration *r, uint64_t address, uint64_t length,
-                              nvlxi_user_function find_user, void *context, enum nvlxi_user *user) {
+                              nvlxi_users_function find_users, void *context, uint32_t *users) {
     size_t segments = 0;
     pthread_mutex_lock(&r->mutex);
     nvlxi_tables_write(r->context->tables);
-    *user = find_user(context, address, length);
-    if (*user == NVLXI_NOBODY)
+    *users = find_users(context, address, length);
+    if (!*users)
         segments = nvlxi_segments_retire(r, address, length);
     nvlxi_tables_write_end(r->context->tables);
     tidy(r);
     pthread_mutex_unlock(&r->mutex);
-    if (*user != NVLXI_NOBODY)
+    if (*users)
         return NVLX_EBUSY;
     if (segments) {
         nvlxi_log(NVLX_LOG_INFO, "%zu segments at 0x%" PRIx64 " are no longer used: their memory is being freed",

@@ -117,22 +117,23 @@ void nvlxi_registration_free(struct nvlxi_registration *registration);
 int nvlxi_registration_add(struct nvlxi_registration *registration, uint64_t address, uint64_t length,
                            const struct nvlx_region_options *options, struct nvlx_region **region);
 
-enum nvlxi_user { NVLXI_NOBODY, NVLXI_A_TRANSFER, NVLXI_A_PREPARED_LIST };
+/* Who uses some bytes: all of them that do, or-ed together. */
+enum nvlxi_user { NVLXI_NOBODY = 0, NVLXI_A_TRANSFER = 1, NVLXI_A_PREPARED_LIST = 2, NVLXI_A_DIGEST = 4 };
 
-/* Asked, with the tables locked for writing, who uses any of these bytes: an own transfer in flight, or, whatever is in
- * flight, a prepared list. */
-typedef enum nvlxi_user (*nvlxi_user_function)(void *context, uint64_t address, uint64_t length);
+/* Asked, with the tables locked for writing, who uses any of these bytes: own transfers and digests in flight, and
+ * prepared lists. */
+typedef uint32_t (*nvlxi_users_function)(void *context, uint64_t address, uint64_t length);
 
 /* Withdraws one region, if it is not withdrawn yet: neither own lists nor peers get it any more. NVLX_EBUSY, not
  * logged: a prepared list uses it, and it stays. */
 int nvlxi_registration_withdraw(struct nvlxi_registration *registration, struct nvlx_region *region,
-                                nvlxi_user_function find_user, void *context);
+                                nvlxi_users_function find_users, void *context);
 /* Frees a region that was withdrawn. */
 void nvlxi_registration_free_region(struct nvlxi_registration *registration, struct nvlx_region *region);
 
-/* Withdraws all regions over memory that is about to be freed, unless that has a `*user`: as remove. */
+/* Withdraws all regions over memory that is about to be freed, unless that has `*users`: NVLX_EBUSY, not logged. */
 int nvlxi_registration_forget(struct nvlxi_registration *registration, uint64_t address, uint64_t length,
-                              nvlxi_user_function find_user, void *context, enum nvlxi_user *user);
+                              nvlxi_users_function find_users, void *context, uint32_t *users);
 
 /* Makes new slots for the lookup table, unless some thread has the mutex: for transfers that found it worn. */
 void nvlxi_registration_renew(struct nvlxi_registration *registration);

@@ -120,22 +120,21 @@ uint32_t nvlxi_transfers_naming(struct nvlxi_transfers *transfers, const struct 
     return count;
 }
 
-enum nvlxi_user nvlxi_transfers_user(void *context, uint64_t address, uint64_t length) {
-    struct nvlxi_transfers *t = context;
+uint32_t nvlxi_transfers_users(struct nvlxi_transfers *t, uint64_t address, uint64_t length) {
     const struct nvlx_request *request;
     const struct nvlx_prepared *prepared;
-    enum nvlxi_user user = NVLXI_NOBODY;
+    uint32_t users = NVLXI_NOBODY;
     pthread_mutex_lock(&t->mutex);
     DL_FOREACH(t->in_flight, request) {
         if (nvlxi_needs_overlap(&request->needs, &request->plan, address, length))
-            user = NVLXI_A_TRANSFER;
+            users |= NVLXI_A_TRANSFER;
     }
     DL_FOREACH(t->prepared, prepared) {
         if (nvlxi_needs_overlap(&prepared->needs, &prepared->plan, address, length))
-            user = NVLXI_A_PREPARED_LIST;
+            users |= NVLXI_A_PREPARED_LIST;
     }
     pthread_mutex_unlock(&t->mutex);
-    return user;
+    return users;
 }
 
 /* ---- What the caller asks ---------------------------------------------------------------------------- */

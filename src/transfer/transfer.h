@@ -136,7 +136,7 @@ void nvlxi_transfers_progress(struct nvlxi_transfers *transfers);
 /* Waits until none is in flight; nobody submits any more. */
 void nvlxi_transfers_finish(struct nvlxi_transfers *transfers);
 
-/* Who uses any of these local bytes: an nvlxi_user_function; the context is the nvlxi_transfers. */
-enum nvlxi_user nvlxi_transfers_user(void *context, uint64_t address, uint64_t length);
+/* Which of them use any of these local bytes: as nvlxi_users_function. */
+uint32_t nvlxi_transfers_users(struct nvlxi_transfers *transfers, uint64_t address, uint64_t length);
 
 #endif

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/engine.h"
 #include "faulty_device.h"
 #include "support.h"
 #include "transfer/needs.h"
@@ -214,6 +215,66 @@ static void later_regions_are_free_beside_a_submitter(void) {
     end(false);
 }
 
+/* ---- Digests -------------------------------------------------------------------------------------------- */
+
+static void *digest_once(void *argument) {
+    OK(nvlx_digest(engine, memory + HALF, STEP, argument));
+    return NULL;
+}
+
+/* A digest in flight keeps the bytes that it reads, as a transfer does. */
+static void digests_keep_their_bytes(void) {
+    pthread_t thread;
+    uint64_t value, same;
+    begin(false);
+    struct nvlx_region *whole = add(memory, SIZE), *before = add(memory, HALF),
+                       *behind = add(memory + HALF + STEP, STEP), *over = add(memory + HALF - 10, 11),
+                       *last = add(memory + HALF + STEP - 1, 1);
+    OK(nvlx_digest(engine, memory + HALF, STEP, &same));
+    atomic_store(&faults.busy, true);
+    EQUAL(0, pthread_create(&thread, NULL, digest_once, &value));
+    for (const double since = now_ms(); !nvlxi_digester_uses(&engine->digester, (uintptr_t)memory, SIZE);)
+        EXPECT(now_ms() - since < 10000);
+    OK(nvlx_unregister(before, 0));
+    OK(nvlx_unregister(behind, 0));
+    REFUSED(nvlx_unregister(over, 0), NVLX_ETIMEDOUT, "an own digest in flight uses it");
+    REFUSED(nvlx_unregister(last, 0), NVLX_ETIMEDOUT, "an own digest in flight uses it");
+    REFUSED(nvlx_unregister(whole, 1000000), NVLX_ETIMEDOUT, "an own digest in flight uses it");
+    REFUSED(nvlx_free(engine, memory), NVLX_EBUSY, "a digest in flight uses the memory");
+    atomic_store(&faults.busy, false);
+    OK(nvlx_unregister(whole, PATIENCE));
+    EQUAL(0, pthread_join(thread, NULL));
+    EQUAL(same, value);
+    OK(nvlx_unregister(over, 0));
+    OK(nvlx_unregister(last, 0));
+    OK(nvlx_free(engine, memory));
+    end(false);
+}
+
+/* ---- Several users ------------------------------------------------------------------------------------- */
+
+/* A region that is withdrawn waits for a transfer, also where a list was prepared meanwhile on the same bytes, which
+ * another region has. */
+static void a_prepared_list_hides_no_transfer(void) {
+    struct nvlx_prepared *prepared;
+    begin(false);
+    struct nvlx_region *first = add(memory, SIZE);
+    struct nvlx_op op = make_op(NVLX_OP_READ, peer, memory, there, SIZE);
+    atomic_store(&faults.hold, true);
+    struct nvlx_request *request = start(engine, &op, 1);
+    REFUSED(nvlx_unregister(first, 0), NVLX_ETIMEDOUT, "an own transfer");
+    struct nvlx_region *second = add(memory, SIZE);
+    OK(nvlx_prepare(engine, &op, 1, NULL, &prepared));
+    REFUSED(nvlx_unregister(first, 0), NVLX_ETIMEDOUT, "an own transfer");
+    REFUSED(nvlx_unregister(second, 0), NVLX_EBUSY, "a prepared list");
+    atomic_store(&faults.hold, false);
+    finish(request);
+    OK(nvlx_unregister(first, 0));
+    OK(nvlx_prepared_free(prepared));
+    OK(nvlx_unregister(second, 0));
+    end(false);
+}
+
 /* A prepared list keeps the peers that it moves bytes of, and no others that it names. */
 static void ops_of_no_bytes_keep_no_peer(void) {
     char *text;
@@ -248,6 +309,8 @@ int main(int argc, char **argv) {
         {"a_private_region_beside_is_free", a_private_region_beside_is_free},
         {"later_regions_are_free_beside_a_submitter", later_regions_are_free_beside_a_submitter},
         {"ops_tell_while_there_is_no_plan", ops_tell_while_there_is_no_plan},
+        {"digests_keep_their_bytes", digests_keep_their_bytes},
+        {"a_prepared_list_hides_no_transfer", a_prepared_list_hides_no_transfer},
         {"ops_of_no_bytes_keep_no_peer", ops_of_no_bytes_keep_no_peer},
         {0}};
     static const struct role roles[] = {OWNER_ROLE, {0}};

@@ -127,7 +127,7 @@ static void faulty_lane_destroy(struct nvlxi_lane *lane) {
 }
 
 static int faulty_lane_query(struct nvlxi_lane *lane) {
-    return real->lane_query(lane);
+    return atomic_load(&faults.busy) ? NVLX_EAGAIN : real->lane_query(lane);
 }
 
 static int copy_fault(const char *name) {

@@ -13,6 +13,7 @@ struct faults {
     atomic_long fail_at; /* this one fails; 0: none. What frees something first does so, then fails */
     atomic_bool paused;  /* calls are not counted and do not fail */
     atomic_bool hold;    /* no event is seen complete */
+    atomic_bool busy;    /* no lane is seen empty */
     atomic_bool copies;  /* every copy fails */
     atomic_bool queries; /* every event says that the device failed */
     atomic_long maps, unmaps, exports, resolves, queried, kernels, loads;

@@ -195,7 +195,7 @@ static int add(const char *address, size_t length, uint32_t access, const char *
     return nvlxi_registration_add(&registration, (uint64_t)(uintptr_t)address, length, &options, region);
 }
 
-static enum nvlxi_user no_user(void *context, uint64_t address, uint64_t length) {
+static uint32_t no_user(void *context, uint64_t address, uint64_t length) {
     (void)context, (void)address, (void)length;
     return NVLXI_NOBODY;
 }
@@ -243,7 +243,7 @@ static void regions_that_can_be_told(void) {
     OK(add(memory, 10, NVLX_ACCESS_WRITE, "one", &regions[5]));
     REFUSED(add(memory, 10, NVLX_ACCESS_WRITE, "two", &more), NVLX_EBUSY, "11 regions");
     OK(nvlxi_registration_forget(&registration, (uint64_t)(uintptr_t)memory, SIZE, no_user, NULL,
-                                 &(enum nvlxi_user){0})); /* what is not told any more does not count */
+                                 &(uint32_t){0})); /* what is not told any more does not count */
     EQUAL(5, registration.told.regions);                  /* those of no bytes */
     EQUAL(0, registration.told.segments);
     memory = allocate_segment();
