@@ -266,6 +266,8 @@ struct nvlx_region_info {
     uint64_t address, length; /* the peer's own: see nvlx_peer_find */
     uint64_t generation;      /* of the peer, that the region came with. 0: the peer does not tell it */
     uint64_t peer_generation; /* of the peer, that is known: for transfer_options.generation */
+    uint64_t digest;          /* of its bytes, if the peer told it: see nvlx_region_set_digest. Else 0 */
+    uint32_t has_digest;      /* 1 if the peer told it */
     uint32_t access;          /* NVLX_ACCESS_... */
     char name[256];           /* "" if it has none */
 };
@@ -451,7 +453,8 @@ int nvlx_request_free(struct nvlx_request *request);
  * - Streams of the program: its own work takes places in their queues too. Where it has filled one, the call waits, as
  *   CUDA's calls do (measured).
  * - Descriptor: 2^20 regions in 2^18 segments, in 256 MiB of text. nvlx_register refuses what would pass them. A region
- *   counts with its name and up to 60 bytes, and each " and \ of the name twice. A segment counts with up to 310 bytes.
+ *   counts with its name and up to 60 bytes, and each " and \ of the name twice. Its digest counts with 26 bytes. A
+ *   segment counts with up to 310 bytes.
  *   Private regions (NVLX_ACCESS_NONE) do not count, nor do regions whose memory was freed: neither is told.
  * - Names: 1 to 255 bytes. Addresses to serve at: 2 to 107 bytes. Others give NVLX_EINVAL.
  * - Connections to a server: serve_options.max_connections, by default 64. More than 65,536 give NVLX_EINVAL.
@@ -662,6 +665,14 @@ int nvlx_prepared_free(struct nvlx_prepared *prepared);
  *         NVLX_ESTALE (memory in the range was freed),
  *         NVLX_ENOTSUP (the library has no kernels for the GPU). */
 int nvlx_digest(struct nvlx_engine *engine, const void *address, size_t length, uint64_t *value);
+
+/* Digests all bytes of a region, as nvlx_digest does, and tells peers: they find it in nvlx_region_info, and can check
+ * by it what they read. `*value`, unless that is NULL, is the digest. It holds until the bytes change. Then call this
+ * again: until peers know the new digest, what they read counts as damaged. nvlx_hold, before the change, and
+ * nvlx_publish make both one. A digest stays for as long as its region. Addresses of an older generation stay good.
+ * Errors: NVLX_EINVAL (also: peers are told nothing of the region), NVLX_ESTALE (it is withdrawn, or its memory was
+ *         freed), NVLX_ENOTSUP (see nvlx_digest), NVLX_EBUSY (see Limits: Descriptor). */
+int nvlx_region_set_digest(struct nvlx_region *region, uint64_t *value);
 
 /* ---- Counts ------------------------------------------------------------------------------------------ */
 

@@ -152,7 +152,7 @@ _FUNCTIONS = dict(  # the result's type, then the arguments'
     peer_open="ipszp", peer_update="ipsz", peer_find="ipspp", peer_map="ipiqq", peer_test="ip", peer_close="ip",
     transfer="ippzpp", prepare="ippzpp", post="ippp", prepared_free="ip", test="ip", wait="ipt", request_get_info="ipp",
     request_free="ip", set_log="iipp", hold="ip", publish="ipp", peer_sync="ipqt",
-    peer_region="ippp", peer_region_by_name="ipsp", peer_generation="ipp",
+    peer_region="ippp", peer_region_by_name="ipsp", peer_generation="ipp", region_set_digest="ipp",
 )  # fmt: skip
 
 
@@ -658,6 +658,7 @@ class RegionInfo(NamedTuple):
     access: Access
     generation: int  # that the region came with
     peer_generation: int  # of the peer, that is known: for `generation` of transfers
+    digest: int | None  # of its bytes, if the peer told it
 
 
 class EngineInfo(NamedTuple):
@@ -698,7 +699,7 @@ class _RequestInfo(ctypes.Structure):
 
 class _RegionInfo(ctypes.Structure):
     _fields_ = [("size", _SIZE), ("address", _U64), ("length", _U64), ("generation", _U64), ("peer_generation", _U64)]
-    _fields_ += [("access", _U32), ("name", ctypes.c_char * 256)]
+    _fields_ += [("digest", _U64), ("has_digest", _U32), ("access", _U32), ("name", ctypes.c_char * 256)]
 
 
 class _EngineInfo(ctypes.Structure):
@@ -1110,6 +1111,12 @@ class Region(_Owned):
         super().__init__(engine, handle)
         self.address, self.length, self._memory = address, length, memory
 
+    def set_digest(self) -> int:
+        """Digests the region, as `Engine.digest` does, and tells peers, until its bytes change: then call it again."""
+        value = _U64()
+        _interruptibly(lambda stop: _run("nvlx_region_set_digest", self, ctypes.byref(value)))
+        return value.value
+
     def close(self, timeout: float | None = None) -> None:
         """Unregisters: withdraws it at once, then waits until no own transfer and no process that follows uses it.
         After `timeout` seconds, or Ctrl-C, it raises: Timeout says who does. It stays withdrawn; close it again. Busy,
@@ -1159,7 +1166,7 @@ class Peer(_Owned):
         made = _RegionInfo(ctypes.sizeof(_RegionInfo))
         code = _run(function, self, which, ctypes.byref(made), passed=passed)
         return code, RegionInfo(made.name.decode(), made.address, made.length, Access(made.access), made.generation,
-                                made.peer_generation)  # fmt: skip
+                                made.peer_generation, made.digest if made.has_digest else None)  # fmt: skip
 
     def generation(self) -> int:
         """The peer's generation that is known. It grows with every change of what the peer has registered."""

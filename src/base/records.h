@@ -65,6 +65,8 @@ struct nvlxi_region_record {
     uint64_t length;
     uint32_t segment_count; /* it lies in 1, or in more adjacent ones, from `segment` on; 0 without a segment */
     uint64_t since;         /* the owner's generation that it came with; 0: not known */
+    uint64_t digest;        /* of its bytes, if the owner has told it: */
+    bool has_digest;
 };
 
 /* One contiguous copy: what a plan is made of, and what the copy kernels read. */

@@ -39,6 +39,8 @@
 //               begins where the one before ends, is of its device and kind, and both join
 //     access    what peers may do: "-", "r", "w" or "rw"
 //     since     the generation that the region came with; absent where that is not known
+//   What follows since are names, each with a colon and a value, in any order; a reader ignores those unknown to it:
+//     digest    of the region's bytes, as nvlxfer.h defines it; absent where the owner tells none
 // - Changes have the same form, and two fields more; their segments and regions are those that were added:
 //     from      the generation that these are changes of, less than "generation"
 //     removed   a string of words with one space between them: the "since" of each region that is not there any more,
@@ -361,6 +363,19 @@ int read_access(std::string_view word, const Place &place, uint32_t *access) {
     return bad_word(word, place, "\"-\", \"r\", \"w\" or \"rw\"");
 }
 
+// What may follow, in any order.
+int read_named(Words *words, const Place &place, nvlxi_region_record *region) {
+    constexpr std::string_view digest = NVLXI_FORMAT_DIGEST;
+    for (std::string_view word = words->next(); word.data() != nullptr; word = words->next()) {
+        if (word.substr(0, digest.size()) != digest)
+            continue;
+        if (const int code = read_hex_word(word.substr(digest.size()), place, &region->digest))
+            return code;
+        region->has_digest = true;
+    }
+    return NVLX_OK;
+}
+
 int read_range(const Json::Value &value, size_t index, const RegionReader &reader, nvlxi_region_record *region) {
     const auto place = [index](const char *field) { return Place{"regions", index, field}; };
     std::string_view string;
@@ -376,7 +391,8 @@ int read_range(const Json::Value &value, size_t index, const RegionReader &reade
     const std::string_view since = words.next();
     if (!since.empty() && (code = read_hex_word(since, place("since"), &region->since)) != NVLX_OK)
         return code;
-    return place_region(offset, index, reader, region);
+    code = read_named(&words, place("digest"), region);
+    return code != NVLX_OK ? code : place_region(offset, index, reader, region);
 }
 
 int read_region(const Json::Value &item, size_t index, RegionReader *reader, nvlxi_region_record *region) {

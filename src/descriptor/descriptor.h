@@ -31,9 +31,10 @@ struct nvlxi_descriptor {
 /* Writes the text, NUL-terminated; free it by free(3). NVLX_ENOMEM. */
 int nvlxi_descriptor_encode(const struct nvlxi_descriptor *descriptor, char **text, size_t *length);
 
-/* Bytes of the text, at most: a region of this name (NULL: none), a segment with this handle, and all the rest. */
+/* Bytes of the text, at most: a region of this name (NULL: none), with a digest or without, a segment with this handle,
+ * and all the rest. */
 #define NVLXI_PROCESS_ROOM 1024
-size_t nvlxi_descriptor_region_room(const char *name);
+size_t nvlxi_descriptor_region_room(const char *name, bool has_digest);
 size_t nvlxi_descriptor_segment_room(const struct nvlxi_handle *handle);
 
 /* Reads a text that is not trusted. What comes back is sound: counts bounded, no sum wraps, segments have a size and do

@@ -159,7 +159,10 @@ static void write_region(FILE *file, const struct nvlxi_region_record *region,
     else
         fprintf(file, ",\"%" PRIu32 " 0x%" PRIx64 " 0x%" PRIx64, region->segment,
                 region->address - segments[region->segment].base, region->length);
-    fprintf(file, " %s 0x%" PRIx64 "\"]", access_name(region->access), region->since);
+    fprintf(file, " %s 0x%" PRIx64, access_name(region->access), region->since);
+    if (region->has_digest)
+        fprintf(file, " " NVLXI_FORMAT_DIGEST "0x%" PRIx64, region->digest);
+    fputs("\"]", file);
 }
 
 static void write_process(FILE *file, const struct nvlxi_descriptor *descriptor) {
@@ -205,8 +208,9 @@ static void write_text(FILE *file, const struct nvlxi_descriptor *descriptor) {
 }
 
 /* The index of a segment has up to 6 digits, a number up to 18 characters. */
-size_t nvlxi_descriptor_region_room(const char *name) {
+size_t nvlxi_descriptor_region_room(const char *name, bool has_digest) {
     size_t room = sizeof ",[null,\"262143 0x0123456789abcdef 0x0123456789abcdef rw 0x0123456789abcdef\"]";
+    room += has_digest ? sizeof " " NVLXI_FORMAT_DIGEST "0x0123456789abcdef" - 1 : 0;
     for (; name && *name; name++)
         room += *name == '"' || *name == '\\' ? 2 : 1;
     return room;

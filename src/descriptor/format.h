@@ -11,7 +11,8 @@
 #define NVLXI_FORMAT_MAJOR 1u
 #define NVLXI_FORMAT_MINOR 0u
 
-#define NVLXI_FORMAT_NO_SEGMENT "-" /* in place of the index of a region's segment */
+#define NVLXI_FORMAT_DIGEST     "digest:" /* before the digest of a region's bytes */
+#define NVLXI_FORMAT_NO_SEGMENT "-"       /* in place of the index of a region's segment */
 
 struct nvlxi_format_kind {
     uint32_t kind; /* enum nvlxi_kind */

@@ -59,8 +59,15 @@ void nvlxi_journal_remove(struct nvlxi_journal *journal, uint64_t generation, ui
     append(journal, &change);
 }
 
+void nvlxi_journal_alter(struct nvlxi_journal *journal, uint64_t generation, uint64_t id) {
+    journal->altered_from = journal->altered_to ? nvlxi_min(journal->altered_from, id) : id;
+    journal->altered_to = generation;
+}
+
 size_t nvlxi_journal_after(const struct nvlxi_journal *journal, uint64_t generation) {
     if (!journal->change || generation < journal->since)
+        return SIZE_MAX;
+    if (generation >= journal->altered_from && generation < journal->altered_to)
         return SIZE_MAX;
     return journal->count - first_after(journal, generation);
 }

@@ -29,6 +29,7 @@ struct nvlxi_journal {
     struct nvlxi_change *change; /* ring of NVLXI_JOURNAL_MAX; NULL until it begins */
     size_t count;                /* that were ever made */
     uint64_t since;
+    uint64_t altered_from, altered_to; /* who knows a generation from the one on and before the other needs all */
 };
 
 /* From this generation on. False without memory: then it reaches back to nothing. */
@@ -38,6 +39,10 @@ void nvlxi_journal_free(struct nvlxi_journal *journal);
 void nvlxi_journal_add(struct nvlxi_journal *journal, uint64_t id, const struct nvlx_region *region);
 /* In this generation or a later one than any before. */
 void nvlxi_journal_remove(struct nvlxi_journal *journal, uint64_t generation, uint64_t id);
+
+/* A region that is told is another from this generation on, except for where it lies: no entry says how. Who knows it
+ * needs a whole descriptor. */
+void nvlxi_journal_alter(struct nvlxi_journal *journal, uint64_t generation, uint64_t id);
 
 /* The number of changes after a generation, the last ones of `count`; SIZE_MAX if it does not reach back so far. */
 size_t nvlxi_journal_after(const struct nvlxi_journal *journal, uint64_t generation);

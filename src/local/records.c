@@ -87,7 +87,9 @@ static void record_region(const struct nvlx_region *region, struct nvlxi_descrip
                                            .access = region->access,
                                            .address = region->address,
                                            .length = region->length,
-                                           .since = region->since};
+                                           .since = region->since,
+                                           .digest = region->digest,
+                                           .has_digest = region->has_digest};
     if (region->name) {
         record->name = *name;
         *name = stpcpy(*name, region->name->text) + 1;

@@ -183,6 +183,44 @@ unlock:
     return code;
 }
 
+/* ---- Digests ----------------------------------------------------------------------------------------- */
+
+/* What it takes in the text that peers are told. */
+static size_t digest_room(const struct nvlx_region *region) {
+    return region->has_digest ? 0
+                              : nvlxi_descriptor_region_room(NULL, true) - nvlxi_descriptor_region_room(NULL, false);
+}
+
+/* Under the mutex. */
+static int check_digest(const struct nvlxi_registration *r, const struct nvlx_region *region) {
+    if (region->withdrawn || region->stale)
+        return nvlxi_fail(NVLX_ESTALE, "the region at 0x%" PRIx64 " %s", region->address,
+                          region->withdrawn ? "is withdrawn" : "lies in memory that was freed");
+    const size_t more = digest_room(region);
+    if (!more || r->told.text + more <= r->limits.text)
+        return 0;
+    return nvlxi_fail(NVLX_EBUSY,
+                      "with one more digest, peers would be told a text of up to %zu bytes (at most %zu): unregister "
+                      "some regions",
+                      r->told.text + more, r->limits.text);
+}
+
+int nvlxi_registration_set_digest(struct nvlxi_registration *r, struct nvlx_region *region, uint64_t digest) {
+    bool news = false;
+    pthread_mutex_lock(&r->mutex);
+    int code = check_digest(r, region);
+    if (!code && (!region->has_digest || region->digest != digest)) {
+        r->told.text += digest_room(region);
+        region->has_digest = news = true;
+        region->digest = digest;
+        nvlxi_journal_alter(&r->journal, ++r->generation, region->since);
+    }
+    pthread_mutex_unlock(&r->mutex);
+    if (news)
+        nvlxi_registration_tell(r);
+    return code;
+}
+
 /* ---- Register, unregister ---------------------------------------------------------------------------- */
 
 static int check_name(const char *name) {

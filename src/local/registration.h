@@ -63,12 +63,14 @@ struct nvlx_region {
     uint64_t since;     /* the generation that it came with, */
     uint64_t withdrawn; /* and the one that does not have it any more; 0: not withdrawn */
     struct nvlx_region *next_withdrawn;
+    uint64_t digest;                /* of its bytes, if that is told */
     struct nvlxi_region_name *name; /* NULL: none */
     size_t position;                /* in the list of regions */
     uint32_t segment_count;         /* in order of address; 0 for a region of 0 bytes */
     uint8_t access;
     bool entered; /* in the list, and in the lookup table if it has bytes and is not stale */
     bool stale;   /* a segment of it is */
+    bool has_digest;
 };
 
 /* Of its own, so that a region without a name is small: there may be millions. */
@@ -128,6 +130,8 @@ typedef uint32_t (*nvlxi_users_function)(void *context, uint64_t address, uint64
  * logged: a prepared list uses it, and it stays. */
 int nvlxi_registration_withdraw(struct nvlxi_registration *registration, struct nvlx_region *region,
                                 nvlxi_users_function find_users, void *context);
+/* Tells peers the digest of a region's bytes. */
+int nvlxi_registration_set_digest(struct nvlxi_registration *registration, struct nvlx_region *region, uint64_t digest);
 /* Frees a region that was withdrawn. */
 void nvlxi_registration_free_region(struct nvlxi_registration *registration, struct nvlx_region *region);
 

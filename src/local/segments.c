@@ -240,7 +240,7 @@ void nvlxi_region_count(const struct nvlx_region *region, struct nvlxi_told *tol
     if (region->access == NVLX_ACCESS_NONE)
         return;
     told->regions++;
-    told->text += nvlxi_descriptor_region_room(region->name ? region->name->text : NULL);
+    told->text += nvlxi_descriptor_region_room(region->name ? region->name->text : NULL, region->has_digest);
     for (uint32_t i = 0; i < region->segment_count; i++) {
         const struct nvlxi_segment *segment = region->stakes[i].segment;
         if (segment->shared)

@@ -217,6 +217,8 @@ static void describe_region(const struct nvlxi_descriptor *d, const struct nvlxi
     info->length = region->length;
     info->generation = region->since;
     info->peer_generation = d->identity.generation;
+    info->digest = region->digest;
+    info->has_digest = region->has_digest;
     info->access = region->access;
     snprintf(info->name, sizeof info->name, "%s", region->name);
 }

@@ -46,7 +46,7 @@ static inline const char *compare_descriptors(const struct nvlxi_descriptor *a, 
         const struct nvlxi_region_record *x = &a->regions[i], *y = &b->regions[i];
         if (strcmp(x->name, y->name) != 0 || x->segment != y->segment || x->access != y->access ||
             x->address != y->address || x->length != y->length || x->segment_count != y->segment_count ||
-            x->since != y->since)
+            x->since != y->since || x->has_digest != y->has_digest || x->digest != y->digest)
             return "another region";
     }
     return NULL;

@@ -201,7 +201,8 @@ enum task {
     TASK_SERVE,
     TASK_WRONG,
     TASK_FILL,
-    TASK_READ
+    TASK_READ,
+    TASK_DIGEST
 };
 
 struct order {
@@ -272,6 +273,9 @@ static struct answer obey(struct estate *estate, const struct order *order) {
     case TASK_FILL:
         fill(estate->engine, *memory + order->offset, order->length, order->seed);
         break;
+    case TASK_DIGEST:
+        answer.code = nvlx_region_set_digest(estate->regions[order->region], &answer.value);
+        break;
     case TASK_EXPORT:
     case TASK_READ:
         break;
@@ -333,6 +337,13 @@ void owner_register(struct owner *owner, uint32_t region, uint32_t slot, size_t 
 int owner_unregister(struct owner *owner, uint32_t region) {
     struct order order = {.task = TASK_UNREGISTER, .region = region};
     return ask(owner, &order).code;
+}
+
+uint64_t owner_set_digest(struct owner *owner, uint32_t region) {
+    struct order order = {.task = TASK_DIGEST, .region = region};
+    struct answer answer = ask(owner, &order);
+    OK(answer.code);
+    return answer.value;
 }
 
 char *owner_export(struct owner *owner) {

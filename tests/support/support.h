@@ -68,6 +68,7 @@ int owner_free(struct owner *owner, uint32_t slot);
 void owner_register(struct owner *owner, uint32_t region, uint32_t slot, size_t offset, size_t length, uint32_t access,
                     const char *name);
 int owner_unregister(struct owner *owner, uint32_t region);
+uint64_t owner_set_digest(struct owner *owner, uint32_t region);
 char *owner_export(struct owner *owner); /* to be freed */
 int owner_serve(struct owner *owner, const char *address, uint32_t max_connections);
 /* The owner's own view of its memory. Byte `offset + i` is compared with seed_byte(seed, i). */

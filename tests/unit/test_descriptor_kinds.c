@@ -7,9 +7,12 @@ static void test_kinds(void **state) {
     static const uint32_t kinds[] = {NVLXI_KIND_VMM,  NVLXI_KIND_VMM,    NVLXI_KIND_VMM,   NVLXI_KIND_VMM,
                                      NVLXI_KIND_POOL, NVLXI_KIND_FABRIC, NVLXI_KIND_FABRIC};
     static const struct nvlxi_region_record regions[] = {
-        {"one", 0, NVLX_ACCESS_READ, 0x10ff0, 0x10, 1, 0},     {"two", 1, NVLX_ACCESS_READ_WRITE, 0x11fff, 2, 2, 0},
-        {"three", 0, NVLX_ACCESS_READ, 0x10fff, 0x1002, 3, 0}, {"all", 0, NVLX_ACCESS_READ, 0x10000, 0x3000, 3, 0},
-        {"pool", 4, NVLX_ACCESS_WRITE, 0x15000, 0x1000, 1, 0}, {"fabric", 5, NVLX_ACCESS_READ, 0x16000, 0x1001, 2, 0}};
+        {"one", 0, NVLX_ACCESS_READ, 0x10ff0, 0x10, 1, 0, 0, false},
+        {"two", 1, NVLX_ACCESS_READ_WRITE, 0x11fff, 2, 2, 0, 0, false},
+        {"three", 0, NVLX_ACCESS_READ, 0x10fff, 0x1002, 3, 0, 0, false},
+        {"all", 0, NVLX_ACCESS_READ, 0x10000, 0x3000, 3, 0, 0, false},
+        {"pool", 4, NVLX_ACCESS_WRITE, 0x15000, 0x1000, 1, 0, 0, false},
+        {"fabric", 5, NVLX_ACCESS_READ, 0x16000, 0x1001, 2, 0, 0, false}};
     struct nvlxi_descriptor *descriptor = decode_valid(KINDS);
     assert_int_equal(descriptor->segment_count, NVLXI_COUNT(kinds));
     for (size_t i = 0; i < NVLXI_COUNT(kinds); i++) {

@@ -244,7 +244,7 @@ static void regions_that_can_be_told(void) {
     REFUSED(add(memory, 10, NVLX_ACCESS_WRITE, "two", &more), NVLX_EBUSY, "11 regions");
     OK(nvlxi_registration_forget(&registration, (uint64_t)(uintptr_t)memory, SIZE, no_user, NULL,
                                  &(uint32_t){0})); /* what is not told any more does not count */
-    EQUAL(5, registration.told.regions);                  /* those of no bytes */
+    EQUAL(5, registration.told.regions);           /* those of no bytes */
     EQUAL(0, registration.told.segments);
     memory = allocate_segment();
     for (size_t i = 0; i < 5; i++)
@@ -327,12 +327,15 @@ static void the_longest_text(void) {
     memset(descriptor.identity.engine, 'c', sizeof descriptor.identity.engine - 1);
     descriptor.identity.pid = descriptor.identity.pid_namespace = UINT64_MAX;
     descriptor.identity.start_time = descriptor.identity.generation = UINT64_MAX;
-    for (int named = 0; named < 2; named++) {
+    region.since = region.digest = UINT64_MAX;
+    for (int round = 0; round < 4; round++) {
+        const bool named = round % 2;
         region.name = named ? name : "";
+        region.has_digest = round / 2;
         OK(nvlxi_descriptor_encode(&descriptor, &text, &length));
         free(text);
         EXPECT(length <= NVLXI_PROCESS_ROOM + nvlxi_descriptor_segment_room(&segment.handle) +
-                             nvlxi_descriptor_region_room(named ? name : NULL));
+                             nvlxi_descriptor_region_room(named ? name : NULL, region.has_digest));
     }
 }
 

@@ -33,9 +33,27 @@ def test_regions():
             info = peer.region(name)
             assert info == found[name] and info[:4] == (name, memory + 100 * i, 100, Access.READ)
             assert peer.find(name) == (info.address, info.length) and info.peer_generation == peer.generation()
+            assert info.digest is None
         assert len({info.generation for info in found.values()}) == len(NAMES) + 1
         raises(nvlxfer.NotFound, "NVLX_ENOENT", '"w20"', peer.region, "w20")
         raises(nvlxfer.InvalidType, "NVLX_EINVAL", "name", peer.region, 3)
+
+
+def test_digests():
+    owner, reader, peer = pair("digests")
+    with owner, reader:
+        memory = owner.alloc(0, 4096)
+        told, private = owner.register((memory, 4096), "w"), owner.register((memory, 4096), access=Access.NONE)
+        value = told.set_digest()
+        assert value == owner.digest((memory, 4096))
+        peer.sync(owner.publish(), 30)
+        assert peer.region("w").digest == value
+        owner.hold()
+        owner.memcpy(memory + 77, b"other bytes")
+        assert told.set_digest() != value and peer.region("w").digest == value
+        peer.sync(owner.publish(), 30)
+        assert peer.region("w").digest == told.set_digest()
+        raises(nvlxfer.InvalidArgument, "NVLX_EINVAL", "private", private.set_digest)
 
 
 def test_changing_regions():
@@ -81,4 +99,4 @@ def test_generation():
         stranger.close(30)
 
 
-run_tests([test_regions, test_changing_regions, test_generation])
+run_tests([test_regions, test_digests, test_changing_regions, test_generation])
