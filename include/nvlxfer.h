@@ -107,7 +107,8 @@ const char *nvlx_version(void);
     X(EFORMAT, -13, "malformed")                                                                                       \
     X(EVERSION, -14, "of a version that this library does not know")                                                   \
     X(EBACKEND, -15, "the backend cannot run here, or the peer uses another one")                                      \
-    X(ESTALE, -16, "outdated: the peer has withdrawn or replaced it, or is gone")
+    X(ESTALE, -16, "outdated: the peer has withdrawn or replaced it, or is gone")                                      \
+    X(EDIGEST, -17, "the bytes are not those that the peer's digest tells")
 
 enum {
 #define NVLX_ERROR_VALUE(name, value, text) NVLX_##name = (value),
@@ -355,7 +356,7 @@ struct nvlx_op {
 /* Options of a transfer. None is needed. */
 struct nvlx_transfer_options {
     size_t size;
-    uint32_t flags;      /* NVLX_NO_MAP: see Mapping ahead */
+    uint32_t flags;      /* NVLX_NO_MAP: see Mapping ahead. NVLX_VERIFY: see Digests */
     void *stream;        /* a CUDA stream (cudaStream_t): see Streams. NULL: no order. CUDA's stream 0 is NULL too:
                             for that one give NVLX_STREAM_LEGACY */
     uint32_t mechanism;  /* NVLX_MECHANISM_...: see Mechanisms */
@@ -393,10 +394,10 @@ int nvlx_transfer(struct nvlx_engine *engine, const struct nvlx_op *ops, size_t 
                   const struct nvlx_transfer_options *options, struct nvlx_request **request);
 
 /* Tells whether a transfer is complete. 0 means: every byte of every op is in place, and every later CUDA call of
- * either process sees it. The peer is not told: tell it by a channel of your own. A failure has its cause in
- * nvlx_last_error. After a failure, any of the ops may have been done, in part or whole. May be repeated, by any number
- * of threads.
- * Errors: NVLX_EAGAIN (not yet), else how the transfer failed. */
+ * either process sees it. With NVLX_VERIFY it also means that the digests are right. The peer is not told: tell it by a
+ * channel of your own. A failure has its cause in nvlx_last_error. After a failure, any of the ops may have been done,
+ * in part or whole. May be repeated, by any number of threads. Errors: NVLX_EAGAIN (not yet), else how the transfer
+ * failed. */
 int nvlx_test(struct nvlx_request *request);
 
 /* As nvlx_test, but waits up to `timeout_ns` (< 0: for ever).
@@ -443,8 +444,8 @@ int nvlx_request_free(struct nvlx_request *request);
 /* ---- Limits ------------------------------------------------------------------------------------------ */
 
 /* The call that reaches a limit gives NVLX_EBUSY, unless another code is named here.
- * - Requests in flight: config.max_requests, by default 4,096. Memory for lists: config.list_memory, by default 256
- *   MiB.
+ * - Requests in flight: config.max_requests, by default 4,096. At most 32 of them may be verified. Memory for lists:
+ * config.list_memory, by default 256 MiB.
  * - Behind streams: 512 copies and kernels may wait on one GPU of a process, for at most 64 streams of other GPUs. A
  *   queue of the GPU takes 1,021 (measured). A list with more copies goes by kernels, if its mechanism is auto and they
  *   can. It is accepted too if the stream has nothing to do.
@@ -673,6 +674,24 @@ int nvlx_digest(struct nvlx_engine *engine, const void *address, size_t length, 
  * Errors: NVLX_EINVAL (also: peers are told nothing of the region), NVLX_ESTALE (it is withdrawn, or its memory was
  *         freed), NVLX_ENOTSUP (see nvlx_digest), NVLX_EBUSY (see Limits: Descriptor). */
 int nvlx_region_set_digest(struct nvlx_region *region, uint64_t *value);
+
+/* In transfer_options.flags. When its bytes are in place, the transfer digests each region that it has read, where the
+ * bytes are now. It compares that with the digest that the peer told before. If one differs, the transfer ends with
+ * NVLX_EDIGEST. The message names the first such region, an op, and both digests. The bytes stay as they are.
+ * - All ops must be reads, of whole regions of which the peer has told a digest. An op may read several of them, one
+ *   behind the other. Several ops may read one together. Then its bytes may go anywhere, in pieces of 16,384 bytes. Its
+ *   last piece may be shorter. Pieces that stay together may be cut anywhere.
+ * - Where regions begin at the same address, the longest that is read counts.
+ * - What cannot be verified is refused, before the first copy. So nothing is taken for verified that was not.
+ * - No call waits for it. Whoever asks for the request (nvlx_test, nvlx_wait) drives it on, as the GPU goes on.
+ *   Work behind it in transfer_options.stream does not wait for it either: ask the request before you use the bytes.
+ * - It takes two streams and 256 KiB of pinned memory for each GPU, and for small transfers half of that. The engine
+ *   keeps them for others.
+ * Errors: those of nvlx_transfer, or NVLX_EINVAL (an op cannot be verified; the message names it),
+ *         NVLX_ENOTSUP (see nvlx_digest; or a piece goes to memory of two GPUs; nvlx_prepare gives it always). */
+enum {
+    NVLX_VERIFY = 2 /* NVLX_EDIGEST rather than wrong bytes */
+};
 
 /* ---- Counts ------------------------------------------------------------------------------------------ */
 

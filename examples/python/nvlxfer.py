@@ -117,10 +117,13 @@ class NotFound(NvlxError, LookupError): ...
 class Stale(NvlxError): ...
 
 
+class WrongDigest(NvlxError): ...
+
+
 _NAMES = (None, "EINVAL", "ENOMEM", "EDEVICE", "EFORK", "EAGAIN", "ETIMEDOUT", "EBUSY", "ENOTSUP", "ERANGE", "EACCES",
-          "ENOENT", "EEXIST", "EFORMAT", "EVERSION", "EBACKEND", "ESTALE")  # fmt: skip
+          "ENOENT", "EEXIST", "EFORMAT", "EVERSION", "EBACKEND", "ESTALE", "EDIGEST")  # fmt: skip
 _CLASSES = {-1: InvalidArgument, -5: Again, -6: Timeout, -7: Busy, -8: NotSupported, -9: OutOfRange, -10: AccessDenied,
-            -11: NotFound, -16: Stale}  # fmt: skip
+            -11: NotFound, -16: Stale, -17: WrongDigest}  # fmt: skip
 _EINVAL, _ENOMEM, _EAGAIN, _ETIMEDOUT, _EBUSY, _ENOTSUP, _ENOENT = -1, -2, -5, -6, -7, -8, -11
 _ANY = range(-99, 0)  # of the codes
 
@@ -633,7 +636,7 @@ class Alloc(enum.IntEnum):
     CUDA_MALLOC, VMM, POOL = range(3)
 
 
-_READ, _WRITE, _NO_MAP = 1, 2, 1
+_READ, _WRITE, _NO_MAP, _VERIFY = 1, 2, 1, 2
 STREAM_LEGACY, STREAM_PER_THREAD = 1, 2
 
 
@@ -951,9 +954,9 @@ def _joined(ops: Ops | Iterable[Ops]) -> Ops:
     return Ops(bytearray().join(part._buffer for part in parts), {peer for part in parts for peer in part._peers})
 
 
-def _options(stream: Any, no_map: bool = False, **fields: int) -> Any:
+def _options(stream: Any, no_map: bool = False, verify: bool = False, **fields: int) -> Any:
     made = _filled(_TransferOptions, **fields)
-    made.flags, made.stream = _NO_MAP if no_map else 0, _stream(stream)
+    made.flags, made.stream = (_NO_MAP if no_map else 0) | (_VERIFY if verify else 0), _stream(stream)
     return made
 
 
@@ -1456,15 +1459,16 @@ class Engine(_Object):
 
     def transfer(
         self, ops: Ops | Iterable[Ops], stream: Any = None, no_map: bool = False, *, mechanism: int = 0,
-        max_sms: int = 0, priority: int = 0, generation: int = 0,
+        max_sms: int = 0, priority: int = 0, generation: int = 0, verify: bool = False,
     ) -> Request:  # fmt: skip
         """Starts copies: all, or none if it raises. Without `stream`, one of CUDA's (PyTorch's, CuPy's, or its number),
         the sources' content must be complete. With the `generation` at which the peer's addresses were learned, bytes
-        that came later are Stale. The rest is as in struct nvlx_transfer_options."""
+        that came later are Stale. `verify` compares what has arrived with the digests that the peer told of its
+        regions: awaiting the request raises WrongDigest. The rest is as in struct nvlx_transfer_options."""
         self._sweep()
         joined = _joined(ops)
         careful = _in_main_thread()  # there, mapping is left to another thread, as Ctrl-C shall end it
-        options = _options(stream, no_map or careful, mechanism=mechanism, max_sms=max_sms, priority=priority,
+        options = _options(stream, no_map or careful, verify, mechanism=mechanism, max_sms=max_sms, priority=priority,
                            generation=generation)  # fmt: skip
         while True:
             passed = () if no_map or not careful else (_EAGAIN,)
@@ -1473,7 +1477,7 @@ class Engine(_Object):
             if made:
                 return Request(self, made)
             careful = _interruptibly(lambda stop: self._map(joined))
-            options.flags = _NO_MAP if careful else 0
+            options.flags &= ~(0 if careful else _NO_MAP)
 
     def _map(self, ops: Ops) -> bool:
         """Maps what a list needs, but starts nothing. False: there is no room for such a list."""

@@ -64,6 +64,7 @@ static int init_modules(struct nvlx_engine *engine, const struct nvlx_config *co
     engine->context.tables = &engine->tables;
     registration->engine = transfers->engine = engine;
     transfers->registration = registration;
+    transfers->desks = &engine->digester.desks;
     transfers->max_requests = config->max_requests ? config->max_requests : 4096;
     transfers->mechanism = config->mechanism ? config->mechanism : NVLX_MECHANISM_AUTO;
     transfers->max_sms = config->max_sms;

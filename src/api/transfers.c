@@ -18,7 +18,7 @@ static int take_transfer(const struct nvlx_engine *engine, const struct nvlx_op 
         return code;
     if (count && (code = nvlxi_pointer_check(ops, "ops")))
         return code;
-    if (known->flags & ~(uint32_t)NVLX_NO_MAP)
+    if (known->flags & ~(uint32_t)(NVLX_NO_MAP | NVLX_VERIFY))
         return nvlxi_fail(NVLX_EINVAL, "transfer flags 0x%" PRIx32 " are not known", known->flags);
     return nvlxi_mechanism_check(known->mechanism);
 }
@@ -47,6 +47,8 @@ static int prepare(struct nvlx_engine *engine, const struct nvlx_op *ops, size_t
         return code;
     if (known.stream)
         return nvlxi_fail(NVLX_EINVAL, "a stream is an option of nvlx_post, not of nvlx_prepare");
+    if (known.flags & NVLX_VERIFY)
+        return nvlxi_fail(NVLX_ENOTSUP, "NVLX_VERIFY: posts of prepared lists are not verified, nvlx_transfer is");
     return nvlxi_prepare(&engine->transfers, ops, count, &known, prepared);
 }
 

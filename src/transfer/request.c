@@ -29,6 +29,7 @@ void nvlxi_request_finish(struct nvlx_request *request) {
     DL_APPEND(t->done, request);
     t->in_flight_count--;
     pthread_mutex_unlock(&t->mutex);
+    nvlxi_request_drop_verification(request);
     nvlxi_plan_reset(&request->plan, NVLX_MECHANISM_AUTO); /* nobody looks for uses in it any more */
     nvlxi_needs_unpin(nvlxi_request_needs(request));
     if (request->prepared)
@@ -49,10 +50,24 @@ static bool poll_legs(struct nvlx_request *request) {
     }
 }
 
+/* The same, and what was to be verified is. */
+static bool poll_all(struct nvlx_request *request) {
+    if (!poll_legs(request))
+        return false;
+    if (nvlxi_likely(!request->verification) || request->outcome)
+        return true;
+    int code = nvlxi_verification_step(request->verification);
+    if (code == NVLX_EAGAIN)
+        return false;
+    if (code)
+        nvlxi_request_fail(request, code);
+    return true;
+}
+
 static void poll_request(struct nvlx_request *request) {
     if (pthread_mutex_trylock(&request->polling))
         return;
-    if (atomic_load_explicit(&request->status, memory_order_acquire) == NVLX_EAGAIN && poll_legs(request))
+    if (atomic_load_explicit(&request->status, memory_order_acquire) == NVLX_EAGAIN && poll_all(request))
         nvlxi_request_finish(request);
     pthread_mutex_unlock(&request->polling);
 }
@@ -64,7 +79,7 @@ static struct nvlx_request *find_complete(struct nvlxi_transfers *t) {
     DL_FOREACH(t->in_flight, request) {
         if (pthread_mutex_trylock(&request->polling))
             continue;
-        if (poll_legs(request)) {
+        if (poll_all(request)) {
             request->next_complete = complete;
             complete = request;
         } else {

@@ -97,6 +97,37 @@ return_validation:
     return NVLX_ENOMEM;
 }
 
+/* ---- Verification ------------------------------------------------------------------------------------- */
+
+static bool count_verified(struct nvlxi_transfers *t) {
+    if (atomic_fetch_add(&t->verified, 1) < NVLXI_VERIFIED_MAX)
+        return true;
+    atomic_fetch_sub(&t->verified, 1);
+    return false;
+}
+
+static int make_verification(struct nvlx_request *request) {
+    struct nvlxi_transfers *t = request->transfers;
+    if (!count_verified(t)) {
+        nvlxi_transfers_progress(t);
+        if (!count_verified(t))
+            return nvlxi_fail(NVLX_EBUSY, "%d verified transfers are in flight, as many as may be", NVLXI_VERIFIED_MAX);
+    }
+    request->verification = nvlxi_verification_new();
+    if (request->verification)
+        return 0;
+    atomic_fetch_sub(&t->verified, 1);
+    return NVLX_ENOMEM;
+}
+
+void nvlxi_request_drop_verification(struct nvlx_request *request) {
+    if (nvlxi_likely(!request->verification))
+        return;
+    nvlxi_verification_free(request->verification);
+    request->verification = NULL;
+    atomic_fetch_sub(&request->transfers->verified, 1);
+}
+
 void nvlxi_transfers_free(struct nvlxi_transfers *transfers) {
     struct nvlx_request *request, *next;
     struct nvlxi_validation *validation, *next_validation;
@@ -172,6 +203,9 @@ static int validate_and_enter(struct nvlxi_transfers *t, const struct nvlxi_admi
     struct nvlxi_validated *validated = &a->validation->validated;
     nvlxi_tables_read(t->context->tables);
     int code = nvlxi_validate(a->validation, t->registration, a->ops, a->count, a->plan->mechanism, a->needs);
+    if (!code && a->verification)
+        code = nvlxi_verification_plan(a->verification, &a->validation->digested, &t->registration->ranges, a->ops,
+                                       a->count);
     if (!code)
         code = a->portions ? nvlxi_plan_begin(a->plan, validated) : nvlxi_plan_all(a->plan, validated);
     if (!code)
@@ -326,12 +360,14 @@ void nvlxi_needs_drop_ops(struct nvlxi_transfers *transfers, struct nvlxi_needs 
 /* The end of a submission whose copies were issued, or failed the request. */
 static void note_issued(struct nvlx_request *request) {
     request->info.submit_ns = nvlxi_now_ns() - request->started_ns;
-    if (!request->legs.count)
+    if (!request->legs.count && !request->verification)
         nvlxi_request_finish(request);
 }
 
 /* Ends a submission: the caller gets the request, or the spares get it back. */
 static int hand_over(struct nvlx_request *made, int code, struct nvlx_request **request) {
+    if (code)
+        nvlxi_request_drop_verification(made);
     pthread_mutex_unlock(&made->polling);
     if (code) {
         nvlxi_plan_reset(&made->plan, NVLX_MECHANISM_AUTO);
@@ -342,13 +378,23 @@ static int hand_over(struct nvlx_request *made, int code, struct nvlx_request **
     return code;
 }
 
+/* What verifies is there before the first copy. */
+static int begin_and_issue(struct nvlx_request *made, struct submission *how) {
+    int code = nvlxi_verification_begin(made->verification, made->transfers->desks);
+    if (code)
+        return code;
+    if ((code = issue_plan(made, how)))
+        nvlxi_verification_end(made->verification);
+    return code;
+}
+
 static int submit_by(struct nvlx_request *made, const struct nvlxi_admission *admission, struct submission *how,
                      uint32_t mechanism) {
     nvlxi_plan_reset(&made->plan, mechanism);
     int code = nvlxi_transfer_admit(made->transfers, admission);
     if (code)
         return code;
-    if ((code = issue_plan(made, how)))
+    if ((code = made->verification ? begin_and_issue(made, how) : issue_plan(made, how)))
         leave(made);
     return code;
 }
@@ -363,6 +409,7 @@ static int submit(struct nvlx_request *made, struct nvlxi_validation *validation
                                               .plan = &made->plan,
                                               .needs = &made->needs,
                                               .validation = validation,
+                                              .verification = made->verification,
                                               .enter = enter,
                                               .holder = made};
     struct submission how = {.terms = {.plan = &made->plan,
@@ -392,7 +439,10 @@ int nvlxi_transfer_submit(struct nvlxi_transfers *transfers, const struct nvlx_o
         return code;
     pthread_mutex_lock(&made->polling);
     made->started_ns = started_ns;
-    code = submit(made, validation, ops, count, options);
+    if (options->flags & NVLX_VERIFY)
+        code = make_verification(made);
+    if (!code)
+        code = submit(made, validation, ops, count, options);
     nvlxi_transfers_return_validation(transfers, validation);
     return hand_over(made, code, request);
 }

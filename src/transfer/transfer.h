@@ -7,7 +7,8 @@
  *     IN FLIGHT  in the list of requests in flight; pins its peers and mappings, and its local bytes cannot be
  *                unregistered; its copies are being issued (of a long list, while the rest is still being planned), or
  *                are on lanes, each lane's last one followed by an event
- *     DONE       all its events were seen complete (or the device failed): status is set, nothing is held any more
+ *     DONE       all its events were seen complete (or the device failed), and what is verified was compared: status is
+ *                set, nothing is held any more
  *
  * The step to IN FLIGHT is made with the engine's `tables` still held for reading since validation, so that whoever
  * then takes them for writing sees every request that passed it. Until it leaves the list in flight, a request's plan
@@ -23,6 +24,9 @@
 
 #include "transfer/submit.h"
 #include "transfer/validate.h"
+#include "transfer/verify.h"
+
+#define NVLXI_VERIFIED_MAX 32 /* verified transfers in flight: each has lanes of its own */
 
 struct nvlxi_transfers {
     struct nvlx_engine *engine;
@@ -38,6 +42,8 @@ struct nvlxi_transfers {
     uint32_t in_flight_count, idle_count;
     uint64_t number; /* of the request that came last */
     struct nvlxi_lane_pool pool;
+    struct nvlxi_desks *desks; /* the engine's */
+    atomic_uint verified;      /* in flight */
 };
 
 struct nvlx_request {
@@ -51,8 +57,9 @@ struct nvlx_request {
     struct nvlxi_needs needs;
     struct nvlx_prepared *prepared; /* of a post: has plan and needs */
     struct nvlxi_legs legs;
-    struct nvlx_request_info info; /* what is known when it is issued; the rest when it is asked for */
-    uint64_t number;               /* in the order in which they came to be in flight; under the transfers' mutex */
+    struct nvlxi_verification *verification; /* NULL: none. Its own until it is DONE */
+    struct nvlx_request_info info;           /* what is known when it is issued; the rest when it is asked for */
+    uint64_t number; /* in the order in which they came to be in flight; under the transfers' mutex */
     uint64_t started_ns, elapsed_ns;
     struct nvlx_request *next_complete; /* of who found it so, under `polling` */
     struct nvlx_request *prev, *next;
@@ -98,7 +105,8 @@ struct nvlxi_admission {
     struct nvlxi_plan *plan;   /* the holder's, with its mechanism set */
     struct nvlxi_needs *needs; /* the holder's */
     struct nvlxi_validation *validation;
-    int (*enter)(void *holder); /* makes the holder hold what it needs */
+    struct nvlxi_verification *verification; /* to be planned; or NULL */
+    int (*enter)(void *holder);              /* makes the holder hold what it needs */
     void *holder;
 };
 
@@ -115,6 +123,8 @@ void nvlxi_needs_drop_ops(struct nvlxi_transfers *transfers, struct nvlxi_needs 
 
 /* Between transfer.c and request.c. The first failure counts; its words are those of the last error. */
 void nvlxi_request_fail(struct nvlx_request *request, int code);
+/* Frees its verification, if it has one. */
+void nvlxi_request_drop_verification(struct nvlx_request *request);
 /* IN FLIGHT -> DONE, under `polling`. */
 void nvlxi_request_finish(struct nvlx_request *request);
 /* Keeps a request that is in no list, with an empty plan, for the next transfer, or frees it. */

@@ -11,6 +11,7 @@
 #define NVLXI_TRANSFER_VALIDATE_H
 
 #include "local/registration.h"
+#include "remote/digested.h"
 #include "transfer/needs.h"
 #include "transfer/validated.h"
 
@@ -66,6 +67,7 @@ struct nvlxi_validation {
     size_t missing_count, missing_capacity;
     struct nvlxi_validated validated; /* the outcome */
     size_t remote_capacity, pair_capacity, stretch_capacity, cut_capacity;
+    struct nvlxi_digested_index digested; /* of the peer that was verified last */
     struct nvlxi_validation *next;
 };
 

@@ -128,11 +128,369 @@ static void digests_come_and_go_with_their_regions(void) {
     peers_end();
 }
 
+/* ---- Verified transfers -------------------------------------------------------------------------------- */
+
+#define LEAF (16 * KIB)
+
+static int begin_verified(const struct nvlx_op *ops, size_t count, struct nvlx_request **request) {
+    struct nvlx_transfer_options options;
+    nvlx_transfer_options_init(&options);
+    options.flags = NVLX_VERIFY;
+    return nvlx_transfer(engine, ops, count, &options, request);
+}
+
+/* How it ends: either call frees nothing that is not there. */
+static int verify(const struct nvlx_op *ops, size_t count) {
+    struct nvlx_request *request;
+    struct nvlx_request_info info = {.size = sizeof info};
+    int code = begin_verified(ops, count, &request);
+    if (code)
+        return code;
+    code = nvlx_wait(request, PATIENCE);
+    OK(nvlx_request_get_info(request, &info));
+    EXPECT(info.status == code && (info.error[0] != 0) == (code != 0));
+    EXPECT(nvlx_request_free(request) == code);
+    return code;
+}
+
+static void refuse(const struct nvlx_op *ops, size_t count, int code, const char *words) {
+    struct nvlx_request *request;
+    REFUSED(begin_verified(ops, count, &request), code, words);
+}
+
+static struct nvlx_op read_op(struct nvlx_peer *peer, size_t local, uint64_t remote, size_t length) {
+    return make_op(NVLX_OP_READ, peer, mine + local, remote, length);
+}
+
+/* Slot 0 is filled with a seed. A quarter of it each are "a" to "d", of which "d" has no digest. */
+static struct nvlx_peer *start_four(struct owner *owner, uint32_t seed, uint64_t *base) {
+    static const char *const names[] = {"a", "b", "c", "d"};
+    owner_start(owner);
+    *base = owner_alloc(owner, 0, 0, SIZE, seed);
+    for (uint32_t i = 0; i < 4; i++) {
+        owner_register(owner, i, 0, i * SIZE / 4, SIZE / 4, NVLX_ACCESS_READ_WRITE, names[i]);
+        if (i < 3)
+            owner_set_digest(owner, i);
+    }
+    return open_owner(owner);
+}
+
+static void right_bytes_pass(void) {
+    struct owner owner;
+    uint64_t base;
+    peers_begin();
+    struct nvlx_peer *peer = start_four(&owner, 3, &base);
+    const struct nvlx_op one = read_op(peer, 100, base, SIZE / 4), three = read_op(peer, 7, base, 3 * SIZE / 4),
+                         all[] = {read_op(peer, SIZE / 4, base + SIZE / 4, SIZE / 4), read_op(peer, 0, base, 0),
+                                  read_op(peer, 0, base, SIZE / 4), read_op(peer, SIZE / 2 + 5000, base, SIZE / 4)};
+    for (int twice = 0; twice < 2; twice++) {
+        OK(verify(&one, 1));
+        EQUAL(0, wrong(engine, mine + 100, SIZE / 4, 3));
+        OK(verify(&three, 1));
+        EQUAL(0, wrong(engine, mine + 7, 3 * SIZE / 4, 3));
+        OK(verify(all, COUNT(all)));
+        EQUAL(0, wrong(engine, mine + SIZE / 2 + 5000, SIZE / 4, 3));
+    }
+    OK(verify(all + 1, 1));
+    OK(verify(NULL, 0));
+    peers_end();
+    owner_end(&owner);
+}
+
+static void a_wrong_byte_is_named(void) {
+    struct owner owner;
+    uint64_t base;
+    char words[160];
+    peers_begin();
+    struct nvlx_peer *peer = start_four(&owner, 3, &base);
+    const struct nvlx_op ops[] = {read_op(peer, 0, base, SIZE / 4), read_op(peer, SIZE / 4, base + SIZE / 4, SIZE / 4),
+                                  read_op(peer, SIZE / 2, base + SIZE / 2, SIZE / 4)};
+    OK(verify(ops, COUNT(ops)));
+    owner_fill(&owner, 0, SIZE / 2 - 16, 16, 99); /* the last ones of "b" */
+    for (int twice = 0; twice < 2; twice++) {
+        REFUSED(verify(ops, COUNT(ops)), NVLX_EDIGEST, "op 1: what has arrived of the peer's region \"b\"");
+        uint64_t found;
+        OK(nvlx_digest(engine, mine + SIZE / 4, SIZE / 4, &found));
+        snprintf(words, sizeof words, "0x%" PRIx64 " + %zu has digest 0x%016" PRIx64 ", not 0x%016" PRIx64,
+                 base + SIZE / 4, SIZE / 4, found, region_by_name(peer, "b").digest);
+        REFUSED(verify(ops, COUNT(ops)), NVLX_EDIGEST, words);
+        const struct nvlx_op two = read_op(peer, 0, base, SIZE / 2);
+        REFUSED(verify(&two, 1), NVLX_EDIGEST, "op 0: what has arrived of the peer's region \"b\"");
+        OK(verify(&ops[2], 1));
+        OK(verify(&ops[0], 1));
+    }
+    owner_set_digest(&owner, 1);
+    update(peer, &owner);
+    OK(verify(ops, COUNT(ops)));
+    owner_fill(&owner, 0, 0, SIZE, 3); /* right again, except for the digest */
+    REFUSED(verify(ops, COUNT(ops)), NVLX_EDIGEST, "op 1:");
+    peers_end();
+    owner_end(&owner);
+}
+
+static void what_cannot_be_verified_is_refused(void) {
+    struct owner owner;
+    uint64_t base;
+    struct nvlx_op ops[4];
+    struct nvlx_prepared *prepared;
+    struct nvlx_request *request;
+    struct nvlx_transfer_options options;
+    peers_begin();
+    struct nvlx_peer *peer = start_four(&owner, 3, &base);
+    const size_t quarter = SIZE / 4;
+    ops[0] = read_op(peer, 0, base, quarter);
+    ops[1] = read_op(peer, quarter, base + 3 * quarter, quarter);
+    refuse(ops, 2, NVLX_EINVAL, "op 1 cannot be verified"); /* it has no digest */
+    ops[1] = read_op(peer, quarter, base + quarter, quarter - 1);
+    refuse(ops, 2, NVLX_EINVAL, "op 1 cannot be verified");
+    ops[1] = read_op(peer, quarter, base + quarter + 1, quarter - 1);
+    refuse(ops, 2, NVLX_EINVAL, "op 1 cannot be verified");
+    ops[1] = read_op(peer, quarter, base + 2 * quarter, 2 * quarter);
+    refuse(ops, 2, NVLX_EINVAL, "op 1 cannot be verified");
+    ops[1] = make_op(NVLX_OP_WRITE, peer, mine, base + quarter, quarter);
+    refuse(ops, 2, NVLX_EINVAL, "op 1 writes");
+    ops[1] = read_op(peer, quarter, base + quarter, LEAF); /* with a gap behind it */
+    ops[2] = read_op(peer, 2 * quarter, base + quarter + LEAF + 1, quarter - LEAF - 1);
+    refuse(ops, 3, NVLX_EINVAL, "op 1 cannot be verified");
+    ops[2] = read_op(peer, 2 * quarter, base + quarter + LEAF - 1, quarter - LEAF + 1); /* they overlap */
+    refuse(ops, 3, NVLX_EINVAL, "op 1 cannot be verified");
+    ops[2] = read_op(peer, 2 * quarter, base + quarter + LEAF, quarter - LEAF);
+    OK(verify(ops, 3));
+    ops[1] = read_op(peer, quarter, base + quarter, LEAF - 1); /* a leaf in two places */
+    ops[2] = read_op(peer, 2 * quarter, base + quarter + LEAF - 1, quarter - LEAF + 1);
+    refuse(ops, 3, NVLX_EINVAL, "op 2: byte 16383 of the peer's region \"b\"");
+    nvlx_transfer_options_init(&options);
+    options.flags = NVLX_VERIFY;
+    REFUSED(nvlx_prepare(engine, ops, 1, &options, &prepared), NVLX_ENOTSUP, "NVLX_VERIFY");
+    OK(nvlx_prepare(engine, ops, 1, NULL, &prepared));
+    REFUSED(nvlx_post(prepared, &options, &request), NVLX_EINVAL, "flags");
+    OK(nvlx_prepared_free(prepared));
+    EQUAL(0, engine_info(engine).requests);
+    peers_end();
+    owner_end(&owner);
+}
+
+/* Regions over each other: the longest that is read counts. */
+static void the_longest_counts(void) {
+    struct owner owner;
+    uint64_t base;
+    peers_begin();
+    start_four(&owner, 3, &base);
+    owner_register(&owner, 5, 0, 0, SIZE, NVLX_ACCESS_READ, "whole");
+    owner_register(&owner, 6, 0, 0, 1000, NVLX_ACCESS_READ, "head");
+    owner_set_digest(&owner, 5);
+    owner_set_digest(&owner, 6);
+    struct nvlx_peer *peer = open_owner(&owner);
+    owner_fill(&owner, 0, 0, 16, 99);
+    const struct nvlx_op whole = read_op(peer, 0, base, SIZE), a = read_op(peer, 0, base, SIZE / 4),
+                         head = read_op(peer, 0, base, 1000), more = read_op(peer, 0, base, 1001);
+    REFUSED(verify(&whole, 1), NVLX_EDIGEST, "\"whole\"");
+    REFUSED(verify(&a, 1), NVLX_EDIGEST, "\"a\"");
+    REFUSED(verify(&head, 1), NVLX_EDIGEST, "\"head\"");
+    refuse(&more, 1, NVLX_EINVAL, "op 0 cannot be verified");
+    peers_end();
+    owner_end(&owner);
+}
+
+/* ---- Random lists --------------------------------------------------------------------------------------- */
+
+#define REGIONS 12u
+
+struct shape { /* of the owner's regions, one behind the other in slot 0 */
+    size_t offset[REGIONS], length[REGIONS];
+};
+
+static void shuffle(struct nvlx_op *ops, size_t count, uint64_t *state) {
+    for (size_t i = count; i > 1; i--) {
+        const size_t k = next_random(state) % i;
+        const struct nvlx_op op = ops[i - 1];
+        ops[i - 1] = ops[k];
+        ops[k] = op;
+    }
+}
+
+/* A region in ops of any lengths, or in leaves that change their places. Returns how many ops there are. */
+static size_t cut_region(struct nvlx_peer *peer, char *local, uint64_t remote, size_t length, struct nvlx_op *ops,
+                         uint64_t *state) {
+    const size_t leaves = length / LEAF;
+    const bool swapped = leaves >= 2 && next_random(state) % 2;
+    size_t count = 0;
+    for (size_t at = 0, each; at < length; at += each) {
+        each = swapped ? LEAF : 1 + next_random(state) % (length / 2 + 1);
+        each = each < length - at ? each : length - at;
+        const size_t place = swapped && at / LEAF < leaves ? (leaves - 1 - at / LEAF) * LEAF : at;
+        ops[count++] = make_op(NVLX_OP_READ, peer, local + place, remote + at, each);
+    }
+    return count;
+}
+
+static void random_lists(void) {
+    enum { OPS = 512, ROUNDS = 150 };
+    struct owner owner;
+    struct shape shape;
+    struct nvlx_op ops[OPS];
+    uint64_t state = 11;
+    size_t offset = 0, found = 0, lists = 0;
+    char name[32];
+    peers_begin();
+    char *far = allocate(engine, second_gpu(), SIZE, 98);
+    register_range(engine, far, SIZE, NULL, NVLX_ACCESS_NONE);
+    owner_start(&owner);
+    const uint64_t base = owner_alloc(&owner, 0, 0, SIZE, 3);
+    for (uint32_t i = 0; i < REGIONS; i++) {
+        shape.offset[i] = offset;
+        shape.length[i] = i % 3 ? 1 + next_random(&state) % 5000 : LEAF + next_random(&state) % (3 * LEAF);
+        offset += shape.length[i] + (next_random(&state) % 2 ? next_random(&state) % 100 : 0);
+        snprintf(name, sizeof name, "region %u", i);
+        owner_register(&owner, i, 0, shape.offset[i], shape.length[i], NVLX_ACCESS_READ, name);
+        owner_set_digest(&owner, i);
+    }
+    EXPECT(offset <= SIZE);
+    struct nvlx_peer *peer = open_owner(&owner);
+    for (int round = 0; round < ROUNDS; round++) {
+        const uint32_t bad = next_random(&state) % (2 * REGIONS); /* in half of the rounds none is */
+        size_t count = 0;
+        bool has_bad = false;
+        for (uint32_t i = 0; i < REGIONS; i++) {
+            if (next_random(&state) % 3 == 0)
+                continue;
+            has_bad = has_bad || i == bad;
+            char *local = (next_random(&state) % 2 ? mine : far) + shape.offset[i];
+            count += cut_region(peer, local, base + shape.offset[i], shape.length[i], ops + count, &state);
+        }
+        shuffle(ops, count, &state);
+        const size_t at = bad < REGIONS ? shape.offset[bad] + next_random(&state) % shape.length[bad] : 0;
+        uint8_t byte;
+        owner_read(&owner, 0, at, &byte, 1);
+        uint32_t seed = 1000;
+        while (seed_byte(seed, 0) == byte)
+            seed++;
+        if (bad < REGIONS)
+            owner_fill(&owner, 0, at, 1, seed);
+        snprintf(name, sizeof name, "\"region %u\"", bad);
+        if (has_bad)
+            REFUSED(verify(ops, count), NVLX_EDIGEST, name);
+        else
+            OK(verify(ops, count));
+        found += has_bad;
+        lists++;
+        owner_fill(&owner, 0, 0, SIZE, 3);
+    }
+    printf("           %zu lists, %zu with a wrong byte\n", lists, found);
+    EXPECT(found > 20 && found < lists);
+    peers_end();
+    owner_end(&owner);
+}
+
+/* ---- Requests that are verified ------------------------------------------------------------------------- */
+
+/* Nobody waits for it, except who waits for the transfer; and what it reads stays. */
+static void verifying_holds_nobody_up(void) {
+    struct owner owner;
+    uint64_t base;
+    struct nvlx_request *request;
+    peers_begin();
+    struct nvlx_peer *peer = start_four(&owner, 3, &base);
+    char *local = allocate(engine, 0, SIZE / 4, 98);
+    struct nvlx_region *region = register_range(engine, local, SIZE / 4, NULL, NVLX_ACCESS_NONE);
+    const struct nvlx_op op = make_op(NVLX_OP_READ, peer, local, base, SIZE / 4);
+    atomic_store(&faults.busy, true);
+    OK(begin_verified(&op, 1, &request));
+    REFUSED(nvlx_wait(request, 20000000), NVLX_ETIMEDOUT, "still in flight");
+    EQUAL(0, wrong(engine, local, SIZE / 4, 3)); /* the bytes are there */
+    EXPECT(nvlx_test(request) == NVLX_EAGAIN);
+    move(engine, NVLX_OP_READ, peer, mine, base, SIZE / 4);
+    REFUSED(nvlx_unregister(region, 1000000), NVLX_ETIMEDOUT, "an own transfer in flight");
+    REFUSED(nvlx_free(engine, local), NVLX_EBUSY, "a transfer in flight");
+    atomic_store(&faults.busy, false);
+    OK(nvlx_unregister(region, PATIENCE)); /* it is driven by whoever waits */
+    OK(nvlx_test(request));
+    OK(nvlx_request_free(request));
+    OK(nvlx_free(engine, local));
+    peers_end();
+    owner_end(&owner);
+}
+
+static void so_many_at_a_time(void) {
+    struct owner owner;
+    uint64_t base;
+    struct nvlx_request *requests[NVLXI_VERIFIED_MAX], *more;
+    peers_begin();
+    struct nvlx_peer *peer = start_four(&owner, 3, &base);
+    char *room = allocate(engine, 0, (COUNT(requests) + 1) * SIZE / 4, 9);
+    register_range(engine, room, (COUNT(requests) + 1) * SIZE / 4, NULL, NVLX_ACCESS_NONE);
+    struct nvlx_op op = make_op(NVLX_OP_READ, peer, room, base, SIZE / 4);
+    for (int twice = 0; twice < 2; twice++) {
+        atomic_store(&faults.busy, true);
+        for (size_t i = 0; i < COUNT(requests); i++) {
+            op.local = room + i * SIZE / 4;
+            OK(begin_verified(&op, 1, &requests[i]));
+        }
+        op.local = room + COUNT(requests) * SIZE / 4;
+        REFUSED(begin_verified(&op, 1, &more), NVLX_EBUSY, "32 verified transfers");
+        move(engine, NVLX_OP_READ, peer, mine + SIZE / 2, base, 100);
+        atomic_store(&faults.busy, false);
+        OK(verify(&op, 1)); /* some are seen done by then, and the rest go on */
+        for (size_t i = 0; i < COUNT(requests); i++)
+            finish(requests[i]);
+    }
+    EQUAL(NVLXI_VERIFIED_MAX, atomic_load(&faults.list_allocs)); /* desks are used again */
+    peers_end();
+    owner_end(&owner);
+}
+
+/* What fails while it copies is not verified, and what fails while it digests has not arrived for sure. */
+static void failures_are_told(void) {
+    struct owner owner;
+    uint64_t base;
+    peers_begin();
+    struct nvlx_peer *peer = start_four(&owner, 3, &base);
+    const struct nvlx_op op = read_op(peer, 0, base, 3 * SIZE / 4);
+    OK(verify(&op, 1));
+    atomic_store(&faults.copies, true);
+    REFUSED(verify(&op, 1), NVLX_EDEVICE, "broke on purpose");
+    atomic_store(&faults.copies, false);
+    atomic_store(&faults.digests, true);
+    REFUSED(verify(&op, 1), NVLX_EDEVICE, "the digest broke on purpose");
+    atomic_store(&faults.digests, false);
+    OK(verify(&op, 1));
+    EQUAL(0, engine_info(engine).requests);
+    peers_end();
+    owner_end(&owner);
+}
+
+/* An engine that is a peer of its own process. */
+static void beside_oneself(void) {
+    char *text, *other;
+    size_t length;
+    struct nvlx_op op;
+    peers_begin();
+    other = allocate(engine, second_gpu(), SIZE, 4);
+    OK(nvlx_region_set_digest(register_range(engine, other, SIZE, "own", NVLX_ACCESS_READ), NULL));
+    OK(nvlx_export(engine, &text, &length));
+    struct nvlx_peer *peer = open_peer(engine, text);
+    nvlx_text_free(text);
+    op = read_op(peer, 0, find(peer, "own"), SIZE);
+    OK(verify(&op, 1));
+    fill(engine, other, 16, 5);
+    REFUSED(verify(&op, 1), NVLX_EDIGEST, "\"own\"");
+    peers_end();
+}
+
 int main(int argc, char **argv) {
     static const struct test tests[] = {
         {"peers_are_told", peers_are_told},
         {"followers_know_all", followers_know_all},
         {"digests_come_and_go_with_their_regions", digests_come_and_go_with_their_regions},
+        {"right_bytes_pass", right_bytes_pass},
+        {"a_wrong_byte_is_named", a_wrong_byte_is_named},
+        {"what_cannot_be_verified_is_refused", what_cannot_be_verified_is_refused},
+        {"the_longest_counts", the_longest_counts},
+        {"random_lists", random_lists},
+        {"verifying_holds_nobody_up", verifying_holds_nobody_up},
+        {"so_many_at_a_time", so_many_at_a_time},
+        {"failures_are_told", failures_are_told},
+        {"beside_oneself", beside_oneself},
         {0}};
     static const struct role roles[] = {OWNER_ROLE, {0}};
     return run_tests(argc, argv, tests, roles, 60);

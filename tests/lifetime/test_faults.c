@@ -65,18 +65,14 @@ static int quiet_create(struct nvlx_engine **engine) {
 }
 
 /* A transfer that the device failed is done once more. */
-static void transfer(struct nvlx_engine *engine, const struct nvlx_op *ops, size_t count, void *stream,
-                     uint32_t mechanism) {
+static void transfer_by(struct nvlx_engine *engine, const struct nvlx_op *ops, size_t count,
+                        const struct nvlx_transfer_options *options) {
     struct nvlx_request *request;
-    struct nvlx_transfer_options options;
     struct nvlx_request_info info = {.size = sizeof info};
     uint64_t bytes = 0;
     for (size_t i = 0; i < count; i++)
         bytes += ops[i].length;
-    nvlx_transfer_options_init(&options);
-    options.stream = stream;
-    options.mechanism = mechanism;
-    TRY(nvlx_transfer(engine, ops, count, &options, &request));
+    TRY(nvlx_transfer(engine, ops, count, options, &request));
     int code = HIT(nvlx_wait(request, PATIENCE));
     OK(nvlx_request_get_info(request, &info));
     EQUAL(code, info.status);
@@ -85,9 +81,18 @@ static void transfer(struct nvlx_engine *engine, const struct nvlx_op *ops, size
     EQUAL(bytes, info.engine_bytes + info.kernel_bytes);
     EQUAL(code, nvlx_request_free(request));
     if (code) {
-        OK(nvlx_transfer(engine, ops, count, &options, &request));
+        OK(nvlx_transfer(engine, ops, count, options, &request));
         finish(request);
     }
+}
+
+static void transfer(struct nvlx_engine *engine, const struct nvlx_op *ops, size_t count, void *stream,
+                     uint32_t mechanism) {
+    struct nvlx_transfer_options options;
+    nvlx_transfer_options_init(&options);
+    options.stream = stream;
+    options.mechanism = mechanism;
+    transfer_by(engine, ops, count, &options);
 }
 
 static void post(struct nvlx_engine *engine, const struct nvlx_op *ops, size_t count) {
@@ -140,6 +145,7 @@ static void be_born(struct life *life) {
     TRY(nvlx_memcpy(life->other, life->theirs, bytes, SIZE));
     life->region = add(life->engine, life->mine, "mine");
     life->theirs_region = add(life->other, life->theirs, "theirs");
+    TRY(nvlx_region_set_digest(life->theirs_region, NULL));
     TRY(nvlx_export(life->other, &text, &length));
     TRY(nvlx_peer_open(life->engine, text, length, &life->near));
     nvlx_text_free(text);
@@ -189,6 +195,21 @@ static void digest(const struct life *life) {
     TRY(nvlx_digest(life->engine, life->mine, SIZE, &first));
     TRY(nvlx_digest(life->engine, life->mine, SIZE, &again));
     EQUAL(first, again);
+}
+
+/* A region that the other engine has a digest of, in two ops. */
+static void verify(const struct life *life) {
+    const uint64_t near = find(life->near, "theirs");
+    struct nvlx_transfer_options options;
+    const struct nvlx_op ops[] = {
+        make_op(NVLX_OP_READ, life->near, (char *)life->mine + SIZE / 2, near + SIZE / 2, SIZE / 2),
+        make_op(NVLX_OP_READ, life->near, life->mine, near, SIZE / 2)};
+    nvlx_transfer_options_init(&options);
+    options.flags = NVLX_VERIFY;
+    transfer_by(life->engine, ops, COUNT(ops), &options);
+    options.stream = life->stream;
+    transfer_by(life->engine, ops, COUNT(ops), &options);
+    EQUAL(0, wrong(life->engine, life->mine, SIZE, 2));
 }
 
 static void change(struct life *life) {
@@ -243,6 +264,7 @@ static bool live(void) {
     be_born(&life);
     work(&life);
     digest(&life);
+    verify(&life);
     crowd(&life);
     change(&life);
     die(&life);

@@ -163,6 +163,8 @@ static int faulty_copy_kernel(struct nvlxi_lane *lane, const struct nvlxi_kernel
 
 static int faulty_digest(struct nvlxi_lane *lane, const struct nvlxi_leaves *leaves) {
     int code = fault("digest");
+    if (!code && atomic_load(&faults.digests))
+        code = nvlxi_fail(NVLX_EDEVICE, "the digest broke on purpose");
     return code ? code : real->digest(lane, leaves);
 }
 

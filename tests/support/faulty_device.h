@@ -15,6 +15,7 @@ struct faults {
     atomic_bool hold;    /* no event is seen complete */
     atomic_bool busy;    /* no lane is seen empty */
     atomic_bool copies;  /* every copy fails */
+    atomic_bool digests; /* every digest fails */
     atomic_bool queries; /* every event says that the device failed */
     atomic_long maps, unmaps, exports, resolves, queried, kernels, loads;
     atomic_long overlapping; /* kernels that may overlap the one before them */

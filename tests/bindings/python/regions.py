@@ -99,4 +99,33 @@ def test_generation():
         stranger.close(30)
 
 
-run_tests([test_regions, test_digests, test_changing_regions, test_generation])
+def test_verify():
+    owner, reader, peer = pair("verify")
+    with owner, reader:
+        memory, mine = owner.alloc(0, 100_000), reader.alloc(0, 100_000)
+        reader.register((mine, 100_000), access=Access.NONE)
+        owner.memcpy(memory, bytes(range(250)) * 400)
+        for name, start in (("first", 0), ("second", 50_000), ("third", 0)):
+            region = owner.register((memory + start, 50_000), name)
+            if name != "third":
+                region.set_digest()
+        peer.sync(owner.publish(), 30)
+        infos = [peer.region(name) for name in ("first", "second")]
+        both = [read(peer, mine + info.address - memory, info.address, info.length) for info in infos]
+        whole = read(peer, mine, memory, 100_000)
+        for _ in range(2):
+            reader.transfer(both, verify=True).wait(30)
+            with reader.transfer(whole, verify=True, generation=infos[0].peer_generation) as request:
+                request.wait(30)
+        owner.memcpy(memory + 99_999, b"?")
+        request = reader.transfer(both, verify=True)
+        words = 'op 1: what has arrived of the peer\'s region "second"'
+        raises(nvlxfer.WrongDigest, "NVLX_EDIGEST", words, request.wait, 30)
+        assert hex(reader.digest((mine + 50_000, 50_000)))[2:] in request.info().error
+        request.close()
+        reader.transfer(both).wait(30)
+        part = read(peer, mine, memory, 10)
+        raises(nvlxfer.InvalidArgument, "NVLX_EINVAL", "op 0 cannot be verified", reader.transfer, part, verify=True)
+
+
+run_tests([test_verify, test_regions, test_digests, test_changing_regions, test_generation])

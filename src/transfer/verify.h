@@ -1,0 +1,49 @@
+/* Verified transfers: when the bytes are in place, the digest of each region that a list has read is compared with the
+ * one that its owner tells.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * What is to be compared is planned with the list itself, from the same state of the peers' tables. The GPUs that have
+ * the bytes digest them; whoever asks for the request drives that, and never waits for it. A verification belongs to
+ * one request: PLANNED by its submitter, then BEGUN with desks of its own, before the first copy; under `polling` from
+ * then on. It keeps no memory: the request does, until it is DONE. */
+#ifndef NVLXI_TRANSFER_VERIFY_H
+#define NVLXI_TRANSFER_VERIFY_H
+
+#include "local/leaves.h"
+#include "remote/digested.h"
+
+struct nvlxi_check { /* one region */
+    uint64_t address, length, expected;
+    size_t op; /* the first that reads it */
+    char *name;
+};
+
+struct nvlxi_verification {
+    struct nvlxi_check *checks;
+    size_t check_count, check_capacity;
+    size_t checked;           /* so many are as they should be */
+    struct nvlxi_span *spans; /* where their bytes are, in this order */
+    size_t span_count, span_capacity;
+    struct nvlxi_digesting digesting;
+    bool begun;
+};
+
+struct nvlxi_verification *nvlxi_verification_new(void); /* NULL: NVLX_ENOMEM */
+void nvlxi_verification_free(struct nvlxi_verification *verification);
+
+/* Finds the regions that the ops read as a whole, alone or together: with the tables held for reading. The ops are
+ * validated. Replaces what was planned before. NVLX_EINVAL: an op cannot be verified. NVLX_ENOTSUP: a leaf lies in
+ * memory of two GPUs. */
+int nvlxi_verification_plan(struct nvlxi_verification *verification, struct nvlxi_digested_index *index,
+                            const struct nvlxi_intervals *local, const struct nvlx_op *ops, size_t count);
+
+/* Takes what it works with, without waiting; and gives it back. NVLX_ENOTSUP: a GPU has no kernels. */
+int nvlxi_verification_begin(struct nvlxi_verification *verification, struct nvlxi_desks *desks);
+void nvlxi_verification_end(struct nvlxi_verification *verification);
+
+/* The bytes are in place: goes on as far as it can without waiting. NVLX_EAGAIN (not logged): not done yet. 0: all are
+ * as they should be. NVLX_EDIGEST: some are not. Nothing reads them any more then. */
+int nvlxi_verification_step(struct nvlxi_verification *verification);
+
+#endif
