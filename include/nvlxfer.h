@@ -685,6 +685,7 @@ int nvlx_region_set_digest(struct nvlx_region *region, uint64_t *value);
  * - What cannot be verified is refused, before the first copy. So nothing is taken for verified that was not.
  * - No call waits for it. Whoever asks for the request (nvlx_test, nvlx_wait) drives it on, as the GPU goes on.
  *   Work behind it in transfer_options.stream does not wait for it either: ask the request before you use the bytes.
+ * - The first bytes are digested while the last are on their way, where copy engines bring them, and without a stream.
  * - It takes two streams and 256 KiB of pinned memory for each GPU, and for small transfers half of that. The engine
  *   keeps them for others.
  * Errors: those of nvlx_transfer, or NVLX_EINVAL (an op cannot be verified; the message names it),

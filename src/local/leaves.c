@@ -76,7 +76,8 @@ void nvlxi_desks_free(struct nvlxi_desks *desks) {
 
 /* The length of the part that begins at a place, in a round with room for so many leaves. */
 static uint64_t part_at(const struct nvlxi_digesting *work, const struct nvlxi_progress *place, uint64_t room) {
-    return nvlxi_min(work->spans[place->span].length - place->done, room * NVLXI_LEAF_BYTES);
+    const uint64_t most = room * NVLXI_LEAF_BYTES;
+    return nvlxi_min(work->spans[place->span].length - place->done, work->part ? nvlxi_min(work->part, most) : most);
 }
 
 /* Moves a place behind a part; true if a digest ends with it. */
@@ -111,7 +112,7 @@ static void fill_round(struct nvlxi_digesting *work, struct nvlxi_desk *desk) {
         const struct nvlxi_leaves leaves = {.address = span->address + work->queued.done,
                                             .length = bytes,
                                             .digests = desk->digests + (ROUND_LEAVES - room)};
-        if (span->gpu != desk->gpu)
+        if (span->gpu != desk->gpu || (work->arrived && !work->arrived(work->context, leaves.address, bytes)))
             return;
         fail(work, work->desks->context->ops->digest(desk->lane, &leaves));
         if (work->failure)
@@ -222,6 +223,10 @@ int nvlxi_digesting_step(struct nvlxi_digesting *work) {
     if (work->rounds)
         return NVLX_EAGAIN;
     return work->failure || work->ended.span == work->count ? work->failure : NVLX_EAGAIN;
+}
+
+void nvlxi_digesting_stop(struct nvlxi_digesting *work, int reason) {
+    fail(work, reason);
 }
 
 void nvlxi_digesting_end(struct nvlxi_digesting *work) {

@@ -42,7 +42,9 @@ struct nvlxi_digesting {
     size_t count;
     int (*take)(void *context, uint64_t value); /* is given the digests, in order; a failure ends the work */
     int (*fetch)(void *context, const struct nvlxi_span *leaf, uint64_t *digest); /* may wait; NULL: no leaf needs it */
+    bool (*arrived)(void *context, uint64_t address, uint64_t length); /* NULL: all is there; else what is not, waits */
     void *context;
+    uint64_t part; /* bytes that are asked for at a time, of whole leaves; 0: as many as suit */
     /* the work's own */
     struct nvlxi_desks *desks;
     struct nvlxi_desk *idle, *rounds; /* lists: rounds in the order in which they were queued */
@@ -58,6 +60,8 @@ int nvlxi_digesting_begin(struct nvlxi_digesting *work, struct nvlxi_desks *desk
 /* Goes on as far as it can without waiting. NVLX_EAGAIN (not logged): not done yet. Else 0, or the first failure;
  * nothing reads the memory any more. */
 int nvlxi_digesting_step(struct nvlxi_digesting *work);
+/* Nothing more shall be digested, for that reason. The work goes on until nothing reads the memory. */
+void nvlxi_digesting_stop(struct nvlxi_digesting *work, int reason);
 /* Gives the desks back. The work is done. */
 void nvlxi_digesting_end(struct nvlxi_digesting *work);
 

@@ -50,18 +50,20 @@ static bool poll_legs(struct nvlx_request *request) {
     }
 }
 
-/* The same, and what was to be verified is. */
-static bool poll_all(struct nvlx_request *request) {
-    if (!poll_legs(request))
-        return false;
-    if (nvlxi_likely(!request->verification) || request->outcome)
-        return true;
-    int code = nvlxi_verification_step(request->verification);
-    if (code == NVLX_EAGAIN)
-        return false;
-    if (code)
+/* True when what is to be verified of a transfer is, or was given up. */
+static bool poll_verification(struct nvlx_request *request, bool complete) {
+    if (request->outcome)
+        nvlxi_verification_stop(request->verification, request->outcome);
+    int code = nvlxi_verification_step(request->verification, complete);
+    if (code && code != NVLX_EAGAIN)
         nvlxi_request_fail(request, code);
-    return true;
+    return code != NVLX_EAGAIN;
+}
+
+/* True when all legs are complete, and what is to be verified was. */
+static bool poll_all(struct nvlx_request *request) {
+    const bool complete = poll_legs(request);
+    return nvlxi_likely(!request->verification) ? complete : poll_verification(request, complete) && complete;
 }
 
 static void poll_request(struct nvlx_request *request) {
@@ -72,14 +74,15 @@ static void poll_request(struct nvlx_request *request) {
     pthread_mutex_unlock(&request->polling);
 }
 
-/* Those that are complete, as a list by `next_complete`, each with its `polling` held. */
+/* Those that are complete, or are verified, as a list by `next_complete`, each with its `polling` held. Verifying takes
+ * launches, which may wait for who closes a mapping: not under the mutex. */
 static struct nvlx_request *find_complete(struct nvlxi_transfers *t) {
     struct nvlx_request *request, *complete = NULL;
     pthread_mutex_lock(&t->mutex);
     DL_FOREACH(t->in_flight, request) {
         if (pthread_mutex_trylock(&request->polling))
             continue;
-        if (poll_all(request)) {
+        if (request->verification || poll_legs(request)) {
             request->next_complete = complete;
             complete = request;
         } else {
@@ -94,7 +97,8 @@ void nvlxi_transfers_progress(struct nvlxi_transfers *transfers) {
     struct nvlx_request *request = find_complete(transfers), *next;
     for (; request; request = next) {
         next = request->next_complete;
-        nvlxi_request_finish(request);
+        if (!request->verification || poll_all(request))
+            nvlxi_request_finish(request);
         pthread_mutex_unlock(&request->polling);
     }
 }

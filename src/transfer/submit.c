@@ -41,6 +41,11 @@ static uint64_t engine_copies(const struct nvlxi_terms *terms, const struct nvlx
     return copies;
 }
 
+/* Places in a queue that marks take, and copies in slabs. */
+static uint64_t mark_places(const struct nvlxi_terms *terms, const struct nvlxi_group *group) {
+    return terms->marks ? 2 * (group->lists[NVLXI_BY_ENGINES].bytes / terms->marks->slab + 1) : 0;
+}
+
 /* Kernels that it takes, at most. */
 static uint64_t kernels(const struct nvlxi_plan *plan, const struct nvlxi_group *group) {
     const struct nvlxi_chunk *chunk;
@@ -243,7 +248,7 @@ int nvlxi_submit_borrow(struct nvlxi_lane_pool *pool, const struct nvlxi_terms *
     for (group = terms->plan->groups; group && !code; group = group->following) {
         const struct nvlxi_lane_key key = key_of(pool, terms, group);
         for (uint32_t lanes = engine_lanes(terms, group); lanes && !code; lanes--)
-            code = borrow_leg(pool, &key, engine_copies(terms, group), legs);
+            code = borrow_leg(pool, &key, engine_copies(terms, group) + mark_places(terms, group), legs);
         if (kernel_lanes(group) && !code)
             code = borrow_kernel_leg(pool, terms, group, &key, legs);
         legs->busy_gpu = group->gpu;
@@ -320,6 +325,119 @@ static int submit_engines(const struct nvlxi_lane_pool *pool, const struct nvlxi
     return 0;
 }
 
+/* ---- The same with marks ------------------------------------------------------------------------------ */
+
+static int add_mark(struct nvlxi_marks *marks, const struct nvlxi_mark *mark) {
+    if (marks->count == marks->capacity) {
+        const size_t capacity = marks->capacity ? 2 * marks->capacity : 16;
+        struct nvlxi_mark *grown = realloc(marks->mark, capacity * sizeof *grown);
+        if (!grown)
+            return nvlxi_fail(NVLX_ENOMEM, "no memory to mark %zu slabs of a transfer", capacity);
+        marks->mark = grown;
+        marks->capacity = capacity;
+    }
+    marks->mark[marks->count++] = *mark;
+    return 0;
+}
+
+/* What a lane was given since its last mark. */
+struct open_mark {
+    uint64_t start, end, bytes;
+};
+
+/* Ends it by an event, or with NULL by what ends the leg. */
+static int close_mark(struct nvlxi_lane_pool *pool, struct nvlxi_marks *marks, const struct nvlxi_pooled_lane *lane,
+                      struct open_mark *open) {
+    struct nvlxi_mark mark = {.start = open->start, .end = open->end};
+    int code = lane ? nvlxi_lanes_borrow_event(pool, lane->key.gpu, &mark.event) : 0;
+    if (!code && lane)
+        code = pool->context->ops->event_record(lane->lane, mark.event->event);
+    if (!code)
+        code = add_mark(marks, &mark);
+    if (code && mark.event)
+        nvlxi_lanes_return(pool, NULL, 0, mark.event);
+    *open = (struct open_mark){.start = UINT64_MAX};
+    return code;
+}
+
+/* Issues some fragments, or one in slabs. */
+static int submit_marked(struct nvlxi_lane_pool *pool, const struct nvlxi_terms *terms, const struct nvlxi_group *group,
+                         const struct nvlxi_pooled_lane *lane, const struct nvlxi_fragment *list, uint64_t count,
+                         struct open_mark *open) {
+    struct nvlxi_fragment rest = *list;
+    for (bool more = true; more;) {
+        struct nvlxi_fragment slab = rest;
+        slab.length = count > 1 ? rest.length : nvlxi_min(rest.length, terms->marks->slab);
+        int code = submit_slice(pool, group, lane->lane, count > 1 ? list : &slab, count);
+        for (uint64_t i = 0; i < count; i++) {
+            const struct nvlxi_fragment *issued = count > 1 ? &list[i] : &slab;
+            open->start = nvlxi_min(open->start, issued->destination);
+            open->end = nvlxi_max(open->end, issued->destination + issued->length);
+            open->bytes += issued->length;
+        }
+        if (!code && open->bytes >= terms->marks->slab)
+            code = close_mark(pool, terms->marks, lane, open);
+        if (code)
+            return code;
+        rest.destination += slab.length;
+        rest.source += slab.length;
+        rest.length -= slab.length;
+        more = count == 1 && rest.length;
+    }
+    return 0;
+}
+
+/* So many fragments that they are a slice, and no longer than a slab if they are more than one. */
+static uint64_t marked_slice(const struct nvlxi_fragment *list, uint64_t most, uint64_t slab) {
+    uint64_t count = 1;
+    for (uint64_t bytes = list->length; count < most && list[count].length <= slab - nvlxi_min(bytes, slab);)
+        bytes += list[count++].length;
+    return count;
+}
+
+static int submit_engines_marked(struct nvlxi_lane_pool *pool, const struct nvlxi_terms *terms,
+                                 const struct nvlxi_group *group, const struct nvlxi_leg *legs) {
+    struct open_mark open[ENGINE_LANES];
+    const uint64_t lanes = engine_lanes(terms, group);
+    int code = 0;
+    for (size_t i = 0; i < ENGINE_LANES; i++)
+        open[i] = (struct open_mark){.start = UINT64_MAX};
+    for (const struct nvlxi_chunk *chunk = group->lists[NVLXI_BY_ENGINES].first; chunk; chunk = chunk->next) {
+        const uint64_t slice = nvlxi_min(nvlxi_ceil_div(chunk->count, lanes), ENGINE_SLICE);
+        uint64_t lane = 0;
+        for (uint64_t first = 0, count; first < chunk->count && !code; first += count, lane = (lane + 1) % lanes) {
+            const struct nvlxi_fragment *list = chunk->fragment + first;
+            count = marked_slice(list, nvlxi_min(slice, chunk->count - first), terms->marks->slab);
+            code = submit_marked(pool, terms, group, legs[lane].lane, list, count, &open[lane]);
+        }
+    }
+    for (size_t i = 0; i < ENGINE_LANES && !code; i++)
+        if (open[i].bytes)
+            code = close_mark(pool, terms->marks, NULL, &open[i]);
+    return code;
+}
+
+bool nvlxi_marks_arrived(const struct nvlxi_lane_pool *pool, struct nvlxi_marks *marks, uint64_t start, uint64_t end) {
+    for (size_t i = 0; i < marks->count; i++) {
+        struct nvlxi_mark *mark = &marks->mark[i];
+        if (mark->done || end <= mark->start || mark->end <= start)
+            continue;
+        if (!mark->event || pool->context->ops->event_query(mark->event->event))
+            return false;
+        mark->done = true;
+    }
+    return true;
+}
+
+void nvlxi_marks_return(struct nvlxi_lane_pool *pool, struct nvlxi_marks *marks) {
+    for (size_t i = 0; i < marks->count; i++)
+        nvlxi_lanes_return(pool, NULL, 0, marks->mark[i].event);
+    free(marks->mark);
+    *marks = (struct nvlxi_marks){.slab = marks->slab};
+}
+
+/* ---- Kernels ------------------------------------------------------------------------------------------ */
+
 /* The next part of a list from `place` on, which moves behind it; false at the end. */
 static bool take_part(struct nvlxi_place *place, struct nvlxi_part *part) {
     while (place->chunk && place->fragment == place->chunk->count && place->chunk->next)
@@ -363,7 +481,9 @@ int nvlxi_submit_copies(struct nvlxi_lane_pool *pool, const struct nvlxi_terms *
     struct nvlxi_leg *leg = legs->leg;
     int code = 0;
     for (const struct nvlxi_group *group = terms->plan->groups; group && !code; group = group->following) {
-        code = submit_engines(pool, terms, group, leg);
+        code = terms->marks ? submit_engines_marked(pool, terms, group, leg) : submit_engines(pool, terms, group, leg);
+        if (!code && terms->marks && kernel_lanes(group)) /* kernels leave no marks, and bring anything */
+            code = add_mark(terms->marks, &(struct nvlxi_mark){.end = UINT64_MAX});
         leg += engine_lanes(terms, group);
         legs->place = (struct nvlxi_place){group->lists[NVLXI_BY_KERNEL].first, 0};
         if (!code && kernel_lanes(group))

@@ -26,12 +26,25 @@ struct nvlxi_legs {
     } place; /* of a plan in portions */
 };
 
+/* What reads bring into local memory, in the order in which it arrives on each lane: for who works on the first bytes
+ * while the last are on their way. */
+struct nvlxi_marks {
+    uint64_t slab; /* bytes between two marks of a lane; what is longer is copied in slabs */
+    struct nvlxi_mark {
+        uint64_t start, end;              /* all that it is about lies in there; more may, too */
+        struct nvlxi_pooled_event *event; /* behind it; NULL: it is there when its leg is complete */
+        bool done;
+    } * mark;
+    size_t count, capacity;
+};
+
 /* How a plan that is sealed, or has its first portion, is to be issued. */
 struct nvlxi_terms {
     const struct nvlxi_plan *plan;
     uint32_t max_sms;                  /* on each GPU; 0: as many as each group says */
     int32_t priority;                  /* as the caller has it */
     const struct nvlxi_stream *stream; /* the caller's, in whose order; NULL: none */
+    struct nvlxi_marks *marks;         /* to be made, of a list of reads without a stream; or NULL */
 };
 
 /* Borrows lanes and events: all or none. NVLX_EBUSY (not logged: see nvlxi_lanes_fail_busy): the queues are full. */
@@ -69,5 +82,10 @@ int nvlxi_submit_end(struct nvlxi_lane_pool *pool, const struct nvlxi_legs *legs
 /* Looks at the events in turn. 0: all are complete; NVLX_EAGAIN (not logged): not yet; else what the device says of the
  * leg looked at, which counts as complete: ask again. */
 int nvlxi_submit_poll(struct nvlxi_lane_pool *pool, struct nvlxi_legs *legs);
+
+/* Whether all of [start, end) that the plan brings is in place. Does not wait. */
+bool nvlxi_marks_arrived(const struct nvlxi_lane_pool *pool, struct nvlxi_marks *marks, uint64_t start, uint64_t end);
+/* Gives their events back. What they are about is complete, or was not issued. */
+void nvlxi_marks_return(struct nvlxi_lane_pool *pool, struct nvlxi_marks *marks);
 
 #endif

@@ -13,6 +13,7 @@
 
 void nvlxi_transfers_init(struct nvlxi_transfers *transfers, const struct nvlxi_context *context, size_t list_limit) {
     transfers->context = context;
+    transfers->slab = NVLXI_SLAB_BYTES;
     pthread_mutex_init(&transfers->mutex, NULL);
     nvlxi_lanes_init(&transfers->pool, context, list_limit);
 }
@@ -114,15 +115,18 @@ static int make_verification(struct nvlx_request *request) {
             return nvlxi_fail(NVLX_EBUSY, "%d verified transfers are in flight, as many as may be", NVLXI_VERIFIED_MAX);
     }
     request->verification = nvlxi_verification_new();
-    if (request->verification)
-        return 0;
-    atomic_fetch_sub(&t->verified, 1);
-    return NVLX_ENOMEM;
+    if (!request->verification) {
+        atomic_fetch_sub(&t->verified, 1);
+        return NVLX_ENOMEM;
+    }
+    request->verification->marks.slab = t->slab;
+    return 0;
 }
 
 void nvlxi_request_drop_verification(struct nvlx_request *request) {
     if (nvlxi_likely(!request->verification))
         return;
+    nvlxi_marks_return(&request->transfers->pool, &request->verification->marks);
     nvlxi_verification_free(request->verification);
     request->verification = NULL;
     atomic_fetch_sub(&request->transfers->verified, 1);
@@ -380,9 +384,12 @@ static int hand_over(struct nvlx_request *made, int code, struct nvlx_request **
 
 /* What verifies is there before the first copy. */
 static int begin_and_issue(struct nvlx_request *made, struct submission *how) {
-    int code = nvlxi_verification_begin(made->verification, made->transfers->desks);
+    struct nvlxi_transfers *t = made->transfers;
+    int code = nvlxi_verification_begin(made->verification, t->desks, &t->pool);
     if (code)
         return code;
+    made->verification->marked = !how->stream;
+    how->terms.marks = how->stream ? NULL : &made->verification->marks;
     if ((code = issue_plan(made, how)))
         nvlxi_verification_end(made->verification);
     return code;

@@ -26,7 +26,8 @@
 #include "transfer/validate.h"
 #include "transfer/verify.h"
 
-#define NVLXI_VERIFIED_MAX 32 /* verified transfers in flight: each has lanes of its own */
+#define NVLXI_VERIFIED_MAX 32                    /* verified transfers in flight: each has lanes of its own */
+#define NVLXI_SLAB_BYTES   (UINT64_C(256) << 20) /* of a verified transfer: what is digested while more arrives */
 
 struct nvlxi_transfers {
     struct nvlx_engine *engine;
@@ -44,6 +45,7 @@ struct nvlxi_transfers {
     struct nvlxi_lane_pool pool;
     struct nvlxi_desks *desks; /* the engine's */
     atomic_uint verified;      /* in flight */
+    uint64_t slab;             /* NVLXI_SLAB_BYTES, or fewer leaves for tests */
 };
 
 struct nvlx_request {

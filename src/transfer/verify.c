@@ -59,48 +59,50 @@ static int add_check(struct nvlxi_verification *v, const struct nvlxi_digested *
 }
 
 /* Some bytes of a region, from its byte `offset` on, which op `op` puts into memory of one GPU. */
-struct stretch {
+struct landing {
     uint64_t offset, address, length;
     int gpu;
     size_t op;
 };
 
 /* A leaf is in one place. */
-static int fail_cut(const struct nvlxi_check *check, const struct stretch *stretch, const struct nvlxi_span *before) {
-    const bool goes_on = before->address + before->length == stretch->address;
+static int fail_cut(const struct nvlxi_check *check, const struct landing *landing, const struct nvlxi_span *before) {
+    const bool goes_on = before->address + before->length == landing->address;
     return nvlxi_fail(goes_on ? NVLX_ENOTSUP : NVLX_EINVAL,
                       "op %zu: byte %" PRIu64 " of the peer's region \"%s\" at 0x%" PRIx64
                       " goes %s than the byte before it: that can be verified at multiples of %u bytes only",
-                      stretch->op, stretch->offset, check->name, check->address,
+                      landing->op, landing->offset, check->name, check->address,
                       goes_on ? "to another GPU" : "elsewhere in local memory", NVLXI_LEAF_BYTES);
 }
 
-static int add_span(struct nvlxi_verification *v, const struct stretch *stretch) {
-    struct nvlxi_span *before = stretch->offset ? &v->spans[v->span_count - 1] : NULL;
-    if (before && before->gpu == stretch->gpu && before->address + before->length == stretch->address) {
-        before->length += stretch->length;
-        return 0;
+static int add_span(struct nvlxi_verification *v, const struct landing *landing) {
+    if (landing->offset) {
+        struct nvlxi_span *before = &v->spans[v->span_count - 1];
+        if (before->gpu == landing->gpu && before->address + before->length == landing->address) {
+            before->length += landing->length;
+            return 0;
+        }
+        if (landing->offset % NVLXI_LEAF_BYTES)
+            return fail_cut(&v->checks[v->check_count - 1], landing, before);
     }
-    if (stretch->offset % NVLXI_LEAF_BYTES)
-        return fail_cut(&v->checks[v->check_count - 1], stretch, before);
     int code = grow(&v->spans, &v->span_capacity, v->span_count, sizeof *v->spans);
     if (!code)
         v->spans[v->span_count++] =
-            (struct nvlxi_span){.address = stretch->address, .length = stretch->length, .gpu = stretch->gpu};
+            (struct nvlxi_span){.address = landing->address, .length = landing->length, .gpu = landing->gpu};
     return code;
 }
 
 /* Adds what an op brings of the newest check's region, cut where the memory is another GPU's. */
-static int add_bytes(struct nvlxi_verification *v, const struct nvlxi_intervals *local, struct stretch stretch) {
-    const uint64_t end = stretch.address + stretch.length;
+static int add_bytes(struct nvlxi_verification *v, const struct nvlxi_intervals *local, struct landing landing) {
+    const uint64_t end = landing.address + landing.length;
     int code = 0;
-    for (uint32_t id = nvlxi_intervals_find(local, stretch.address); stretch.address < end && !code;
+    for (uint32_t id = nvlxi_intervals_find(local, landing.address); landing.address < end && !code;
          id = nvlxi_intervals_next(local, id)) {
-        stretch.length = nvlxi_min(local->piece[id].end, end) - stretch.address;
-        stretch.gpu = local->piece[id].device;
-        code = add_span(v, &stretch);
-        stretch.address += stretch.length;
-        stretch.offset += stretch.length;
+        landing.length = nvlxi_min(local->piece[id].end, end) - landing.address;
+        landing.gpu = local->piece[id].device;
+        code = add_span(v, &landing);
+        landing.address += landing.length;
+        landing.offset += landing.length;
     }
     return code;
 }
@@ -127,26 +129,26 @@ static uint64_t follow(const struct planner *p, uint64_t at, uint64_t end) {
 }
 
 /* Ops that read what they read one behind the other: by number. */
-struct run {
+struct series {
     const size_t *op;
     size_t count;
 };
 
 /* Adds a region that the ops from *first on read; *first becomes the one that reads its end, or what is behind it. */
-static int check_region(const struct planner *p, const struct nvlxi_digested *region, const struct run *run,
+static int check_region(const struct planner *p, const struct nvlxi_digested *region, const struct series *series,
                         size_t *first) {
-    const struct nvlx_op *op = &p->ops[run->op[*first]];
+    const struct nvlx_op *op = &p->ops[series->op[*first]];
     const char *name = op->peer->table->descriptor->regions[region->number].name;
     const uint64_t end = region->address + region->length;
-    int code = add_check(p->v, region, name, run->op[*first]);
+    int code = add_check(p->v, region, name, series->op[*first]);
     for (uint64_t at = region->address; at < end && !code;) {
-        op = &p->ops[run->op[*first]];
+        op = &p->ops[series->op[*first]];
         const uint64_t until = nvlxi_min(end_of(op), end);
-        const struct stretch stretch = {.offset = at - region->address,
+        const struct landing landing = {.offset = at - region->address,
                                         .address = (uint64_t)(uintptr_t)op->local + (at - op->remote),
                                         .length = until - at,
-                                        .op = run->op[*first]};
-        code = add_bytes(p->v, p->local, stretch);
+                                        .op = series->op[*first]};
+        code = add_bytes(p->v, p->local, landing);
         at = until;
         *first += end_of(op) == until;
     }
@@ -155,27 +157,27 @@ static int check_region(const struct planner *p, const struct nvlxi_digested *re
     return code;
 }
 
-/* The regions of a run, which are known to be whole. */
-static int check_run(const struct planner *p, const struct run *run) {
-    uint64_t at = p->ops[run->op[0]].remote;
+/* The regions of a series, which are known to be whole. */
+static int check_series(const struct planner *p, const struct series *series) {
+    uint64_t at = p->ops[series->op[0]].remote;
     int code = 0;
-    for (size_t first = 0; first < run->count && !code;) {
-        const uint64_t end = end_of(&p->ops[run->op[run->count - 1]]);
+    for (size_t first = 0; first < series->count && !code;) {
+        const uint64_t end = end_of(&p->ops[series->op[series->count - 1]]);
         const struct nvlxi_digested *region = nvlxi_digested_find(p->index, at, end - at);
         at += region->length;
-        code = check_region(p, region, run, &first);
+        code = check_region(p, region, series, &first);
     }
     return code;
 }
 
-static int fail_part(const struct planner *p, const struct run *run, uint64_t where) {
+static int fail_part(const struct planner *p, const struct series *series, uint64_t where) {
     size_t i = 0;
-    while (end_of(&p->ops[run->op[i]]) <= where)
+    while (end_of(&p->ops[series->op[i]]) <= where)
         i++;
     return nvlxi_fail(NVLX_EINVAL,
                       "op %zu cannot be verified: of what begins at 0x%" PRIx64
                       " the peer tells no digest, or the list does not read all of it",
-                      run->op[i], where);
+                      series->op[i], where);
 }
 
 /* ---- A list ------------------------------------------------------------------------------------------- */
@@ -192,7 +194,7 @@ static int check_whole(const struct planner *p, size_t count, size_t *parts, siz
         if ((code = nvlxi_digested_make(p->index, op->peer)))
             return code;
         if (follow(p, op->remote, end_of(op)) == end_of(op))
-            code = check_run(p, &(struct run){&i, 1});
+            code = check_series(p, &(struct series){&i, 1});
         else
             parts[(*part_count)++] = i;
     }
@@ -220,27 +222,27 @@ static int sort_parts(const struct nvlx_op *ops, size_t *parts, size_t count) {
     return 0;
 }
 
-/* The run that begins with a part. */
-static struct run run_from(const struct nvlx_op *ops, const size_t *parts, size_t count) {
-    struct run run = {parts, 1};
-    while (run.count < count) {
-        const struct nvlx_op *before = &ops[parts[run.count - 1]], *next = &ops[parts[run.count]];
+/* The series that begins with a part. */
+static struct series series_from(const struct nvlx_op *ops, const size_t *parts, size_t count) {
+    struct series series = {parts, 1};
+    while (series.count < count) {
+        const struct nvlx_op *before = &ops[parts[series.count - 1]], *next = &ops[parts[series.count]];
         if (next->peer != before->peer || next->remote != end_of(before))
             break;
-        run.count++;
+        series.count++;
     }
-    return run;
+    return series;
 }
 
 static int check_parts(const struct planner *p, const size_t *parts, size_t count) {
     int code = 0;
-    for (struct run run; count && !code; parts += run.count, count -= run.count) {
-        run = run_from(p->ops, parts, count);
-        const uint64_t start = p->ops[run.op[0]].remote, end = end_of(&p->ops[run.op[run.count - 1]]);
-        code = nvlxi_digested_make(p->index, p->ops[run.op[0]].peer);
+    for (struct series series; count && !code; parts += series.count, count -= series.count) {
+        series = series_from(p->ops, parts, count);
+        const uint64_t start = p->ops[series.op[0]].remote, end = end_of(&p->ops[series.op[series.count - 1]]);
+        code = nvlxi_digested_make(p->index, p->ops[series.op[0]].peer);
         const uint64_t where = code ? end : follow(p, start, end);
         if (!code)
-            code = where < end ? fail_part(p, &run, where) : check_run(p, &run);
+            code = where < end ? fail_part(p, &series, where) : check_series(p, &series);
     }
     return code;
 }
@@ -250,7 +252,7 @@ int nvlxi_verification_plan(struct nvlxi_verification *verification, struct nvlx
     const struct planner planner = {verification, index, local, ops};
     size_t part_count = 0;
     clear(verification);
-    size_t *parts = malloc((count + 1) * sizeof *parts);
+    size_t *parts = calloc(count + 1, sizeof *parts);
     if (!parts)
         return nvlxi_fail(NVLX_ENOMEM, "no memory to verify %zu ops", count);
     int code = check_whole(&planner, count, parts, &part_count);
@@ -289,14 +291,26 @@ static int check_kernels(const struct nvlxi_verification *v, const struct nvlxi_
     return code;
 }
 
-int nvlxi_verification_begin(struct nvlxi_verification *verification, struct nvlxi_desks *desks) {
+static bool has_arrived(void *context, uint64_t address, uint64_t length) {
+    struct nvlxi_verification *verification = context;
+    return verification->complete ||
+           (verification->marked &&
+            nvlxi_marks_arrived(verification->pool, &verification->marks, address, address + length));
+}
+
+int nvlxi_verification_begin(struct nvlxi_verification *verification, struct nvlxi_desks *desks,
+                             const struct nvlxi_lane_pool *pool) {
     int code = check_kernels(verification, desks->context);
     if (code)
         return code;
     verification->digesting = (struct nvlxi_digesting){.spans = verification->spans,
                                                        .count = verification->span_count,
                                                        .take = compare_digest,
-                                                       .context = verification};
+                                                       .arrived = has_arrived,
+                                                       .context = verification,
+                                                       .part = verification->marks.slab};
+    verification->pool = pool;
+    verification->complete = false;
     code = nvlxi_digesting_begin(&verification->digesting, desks);
     verification->begun = code == 0;
     return code;
@@ -308,6 +322,11 @@ void nvlxi_verification_end(struct nvlxi_verification *verification) {
     verification->begun = false;
 }
 
-int nvlxi_verification_step(struct nvlxi_verification *verification) {
+int nvlxi_verification_step(struct nvlxi_verification *verification, bool complete) {
+    verification->complete = complete;
     return nvlxi_digesting_step(&verification->digesting);
+}
+
+void nvlxi_verification_stop(struct nvlxi_verification *verification, int reason) {
+    nvlxi_digesting_stop(&verification->digesting, reason);
 }

@@ -4,7 +4,8 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * What is to be compared is planned with the list itself, from the same state of the peers' tables. The GPUs that have
- * the bytes digest them; whoever asks for the request drives that, and never waits for it. A verification belongs to
+ * the bytes digest them, the first while the last are on their way; whoever asks for the request drives that, and never
+ * waits for it. A verification belongs to
  * one request: PLANNED by its submitter, then BEGUN with desks of its own, before the first copy; under `polling` from
  * then on. It keeps no memory: the request does, until it is DONE. */
 #ifndef NVLXI_TRANSFER_VERIFY_H
@@ -12,6 +13,7 @@
 
 #include "local/leaves.h"
 #include "remote/digested.h"
+#include "transfer/submit.h"
 
 struct nvlxi_check { /* one region */
     uint64_t address, length, expected;
@@ -26,7 +28,10 @@ struct nvlxi_verification {
     struct nvlxi_span *spans; /* where their bytes are, in this order */
     size_t span_count, span_capacity;
     struct nvlxi_digesting digesting;
-    bool begun;
+    const struct nvlxi_lane_pool *pool;
+    struct nvlxi_marks marks;
+    bool marked;          /* the transfer leaves marks; else only its end tells that anything is in place */
+    bool begun, complete; /* complete: all bytes are in place */
 };
 
 struct nvlxi_verification *nvlxi_verification_new(void); /* NULL: NVLX_ENOMEM */
@@ -39,11 +44,14 @@ int nvlxi_verification_plan(struct nvlxi_verification *verification, struct nvlx
                             const struct nvlxi_intervals *local, const struct nvlx_op *ops, size_t count);
 
 /* Takes what it works with, without waiting; and gives it back. NVLX_ENOTSUP: a GPU has no kernels. */
-int nvlxi_verification_begin(struct nvlxi_verification *verification, struct nvlxi_desks *desks);
+int nvlxi_verification_begin(struct nvlxi_verification *verification, struct nvlxi_desks *desks,
+                             const struct nvlxi_lane_pool *pool);
 void nvlxi_verification_end(struct nvlxi_verification *verification);
 
-/* The bytes are in place: goes on as far as it can without waiting. NVLX_EAGAIN (not logged): not done yet. 0: all are
- * as they should be. NVLX_EDIGEST: some are not. Nothing reads them any more then. */
-int nvlxi_verification_step(struct nvlxi_verification *verification);
+/* Goes on as far as it can without waiting. NVLX_EAGAIN (not logged): not done yet. 0: all are as they should be.
+ * NVLX_EDIGEST: some are not. Nothing reads them any more then. `complete`: all bytes are in place. */
+int nvlxi_verification_step(struct nvlxi_verification *verification, bool complete);
+/* The transfer has failed: what is under way is to be ended, by steps. */
+void nvlxi_verification_stop(struct nvlxi_verification *verification, int reason);
 
 #endif

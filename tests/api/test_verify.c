@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "api/engine.h"
+#include "host_stream.h"
 #include "peer_support.h"
 #include "rendezvous_support.h"
 
@@ -132,10 +133,13 @@ static void digests_come_and_go_with_their_regions(void) {
 
 #define LEAF (16 * KIB)
 
+static uint32_t mechanism; /* of what is verified */
+
 static int begin_verified(const struct nvlx_op *ops, size_t count, struct nvlx_request **request) {
     struct nvlx_transfer_options options;
     nvlx_transfer_options_init(&options);
     options.flags = NVLX_VERIFY;
+    options.mechanism = mechanism;
     return nvlx_transfer(engine, ops, count, &options, request);
 }
 
@@ -368,6 +372,8 @@ static void random_lists(void) {
         if (bad < REGIONS)
             owner_fill(&owner, 0, at, 1, seed);
         snprintf(name, sizeof name, "\"region %u\"", bad);
+        mechanism = (uint32_t)round % 4;
+        engine->transfers.slab = round % 3 ? LEAF * (1 + (uint64_t)round % 5) : NVLXI_SLAB_BYTES;
         if (has_bad)
             REFUSED(verify(ops, count), NVLX_EDIGEST, name);
         else
@@ -407,6 +413,96 @@ static void verifying_holds_nobody_up(void) {
     OK(nvlx_test(request));
     OK(nvlx_request_free(request));
     OK(nvlx_free(engine, local));
+    peers_end();
+    owner_end(&owner);
+}
+
+/* The first bytes are digested while the last are on their way, region by region and within one. */
+static void the_first_are_digested_meanwhile(void) {
+    struct owner owner;
+    uint64_t base;
+    struct nvlx_request *request;
+    peers_begin();
+    engine->transfers.slab = 2 * LEAF;
+    mechanism = NVLX_MECHANISM_COPY_ENGINE;
+    struct nvlx_peer *peer = start_four(&owner, 3, &base);
+    const struct nvlx_op op = read_op(peer, 0, base, 3 * SIZE / 4); /* of 12 leaves */
+    for (int bad = 0; bad < 3; bad++) {
+        atomic_store(&faults.digested, 0);
+        atomic_store(&faults.hold_last, true);
+        OK(begin_verified(&op, 1, &request));
+        for (const double since = now_ms(); atomic_load(&faults.digested) < (bad == 1 ? 2 : 6);) {
+            EXPECT(nvlx_test(request) == NVLX_EAGAIN);
+            EXPECT(now_ms() - since < 10000);
+        }
+        for (int i = 0; i < 100; i++)
+            EXPECT(nvlx_test(request) == NVLX_EAGAIN);
+        if (bad == 2) /* a copy fails when some are digested */
+            atomic_store(&faults.queries, true);
+        atomic_store(&faults.hold_last, false);
+        if (bad == 0)
+            finish(request);
+        else
+            EXPECT(nvlx_wait(request, PATIENCE) == (bad == 1 ? NVLX_EDIGEST : NVLX_EDEVICE));
+        if (bad)
+            EXPECT(nvlx_request_free(request) == (bad == 1 ? NVLX_EDIGEST : NVLX_EDEVICE));
+        atomic_store(&faults.queries, false);
+        owner_fill(&owner, 0, 0, SIZE, bad == 0 ? 4 : 3); /* all of it is wrong in the second round */
+    }
+    OK(verify(&op, 1));
+    peers_end();
+    owner_end(&owner);
+}
+
+/* Many fragments over several lanes, each with marks of its own; and kernels, which leave none. */
+static void slabs_of_many_fragments(void) {
+    enum { PIECES = 3 * SIZE / 4 / LEAF };
+    struct owner owner;
+    uint64_t base;
+    struct nvlx_op ops[PIECES];
+    peers_begin();
+    struct nvlx_peer *peer = start_four(&owner, 3, &base);
+    for (uint64_t slab = LEAF; slab <= 8 * LEAF; slab *= 2) {
+        engine->transfers.slab = slab;
+        for (size_t i = 0; i < PIECES; i++) /* in another order here than there: nothing is joined */
+            ops[i] = read_op(peer, (i * 5 + 1) % PIECES * LEAF, base + i * LEAF, LEAF);
+        for (mechanism = NVLX_MECHANISM_AUTO; mechanism <= NVLX_MECHANISM_KERNEL; mechanism++) {
+            OK(verify(ops, PIECES));
+            owner_fill(&owner, 0, SIZE / 2, 16, 98);
+            REFUSED(verify(ops, PIECES), NVLX_EDIGEST, "\"c\"");
+            owner_fill(&owner, 0, 0, SIZE, 3);
+        }
+    }
+    mechanism = NVLX_MECHANISM_DEFAULT;
+    peers_end();
+    owner_end(&owner);
+}
+
+/* What waits for a stream is not digested before it has come. */
+static void behind_streams(void) {
+    struct owner owner;
+    struct stream stream;
+    struct nvlx_request *request;
+    struct nvlx_transfer_options options;
+    uint64_t base;
+    peers_begin();
+    open_stream(&stream);
+    struct nvlx_peer *peer = start_four(&owner, 3, &base);
+    const struct nvlx_op op = read_op(peer, 0, base, 3 * SIZE / 4);
+    nvlx_transfer_options_init(&options);
+    options.flags = NVLX_VERIFY;
+    options.stream = stream.lane;
+    for (options.mechanism = NVLX_MECHANISM_AUTO; options.mechanism <= NVLX_MECHANISM_KERNEL; options.mechanism++) {
+        fill(engine, mine, SIZE, 9);
+        stream_stands_still(&stream);
+        OK(nvlx_transfer(engine, &op, 1, &options, &request));
+        REFUSED(nvlx_wait(request, 20000000), NVLX_ETIMEDOUT, "in flight");
+        stream_goes_on(&stream);
+        finish(request);
+        stream_end(&stream);
+        EQUAL(0, wrong(engine, mine, 3 * SIZE / 4, 3));
+    }
+    close_stream(&stream);
     peers_end();
     owner_end(&owner);
 }
@@ -488,6 +584,9 @@ int main(int argc, char **argv) {
         {"the_longest_counts", the_longest_counts},
         {"random_lists", random_lists},
         {"verifying_holds_nobody_up", verifying_holds_nobody_up},
+        {"the_first_are_digested_meanwhile", the_first_are_digested_meanwhile},
+        {"slabs_of_many_fragments", slabs_of_many_fragments},
+        {"behind_streams", behind_streams},
         {"so_many_at_a_time", so_many_at_a_time},
         {"failures_are_told", failures_are_told},
         {"beside_oneself", beside_oneself},

@@ -163,6 +163,7 @@ static int faulty_copy_kernel(struct nvlxi_lane *lane, const struct nvlxi_kernel
 
 static int faulty_digest(struct nvlxi_lane *lane, const struct nvlxi_leaves *leaves) {
     int code = fault("digest");
+    atomic_fetch_add(&faults.digested, 1);
     if (!code && atomic_load(&faults.digests))
         code = nvlxi_fail(NVLX_EDEVICE, "the digest broke on purpose");
     return code ? code : real->digest(lane, leaves);
@@ -179,6 +180,7 @@ static void faulty_event_destroy(struct nvlxi_event *event) {
 
 static int faulty_event_record(struct nvlxi_lane *lane, struct nvlxi_event *event) {
     int code = fault("event_record");
+    atomic_store(&faults.last, event);
     return code ? code : real->event_record(lane, event);
 }
 
@@ -186,7 +188,7 @@ static int faulty_event_record(struct nvlxi_lane *lane, struct nvlxi_event *even
 static int faulty_event_query(struct nvlxi_event *event) {
     int code = real->event_query(event);
     atomic_fetch_add(&faults.queried, 1);
-    if (atomic_load(&faults.hold))
+    if (atomic_load(&faults.hold) || (atomic_load(&faults.hold_last) && atomic_load(&faults.last) == event))
         return NVLX_EAGAIN;
     if (code == 0 && atomic_load(&faults.queries))
         return nvlxi_fail(NVLX_EDEVICE, "the GPU has fallen off the bus on purpose");

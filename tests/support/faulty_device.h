@@ -9,16 +9,19 @@
 #include "device/device.h"
 
 struct faults {
-    atomic_long calls;   /* made so far, of those that can fail */
-    atomic_long fail_at; /* this one fails; 0: none. What frees something first does so, then fails */
-    atomic_bool paused;  /* calls are not counted and do not fail */
-    atomic_bool hold;    /* no event is seen complete */
-    atomic_bool busy;    /* no lane is seen empty */
-    atomic_bool copies;  /* every copy fails */
-    atomic_bool digests; /* every digest fails */
-    atomic_bool queries; /* every event says that the device failed */
+    atomic_long calls;     /* made so far, of those that can fail */
+    atomic_long fail_at;   /* this one fails; 0: none. What frees something first does so, then fails */
+    atomic_bool paused;    /* calls are not counted and do not fail */
+    atomic_bool hold;      /* no event is seen complete */
+    atomic_bool hold_last; /* the event that was recorded last is not seen complete */
+    atomic_bool busy;      /* no lane is seen empty */
+    atomic_bool copies;    /* every copy fails */
+    atomic_bool digests;   /* every digest fails */
+    atomic_bool queries;   /* every event says that the device failed */
     atomic_long maps, unmaps, exports, resolves, queried, kernels, loads;
-    atomic_long overlapping; /* kernels that may overlap the one before them */
+    atomic_long digested;               /* calls of digest */
+    _Atomic(struct nvlxi_event *) last; /* event that was recorded */
+    atomic_long overlapping;            /* kernels that may overlap the one before them */
     _Atomic(struct nvlxi_lane *)
         lane; /* of the last list for the copy engines; `lanes` counts how often it is another */
     atomic_long lanes;
