@@ -534,9 +534,18 @@ int nvlx_peer_test(struct nvlx_peer *peer);
  *
  * Between hold and publish nvlx_export gives NVLX_EBUSY, who connects gets the state before, or waits for the publish,
  * and nvlx_unregister of what peers may know gives NVLX_ETIMEDOUT at once. nvlx_publish without nvlx_hold only tells
- * the generation. Errors of nvlx_hold: NVLX_EBUSY (changes are held back already). */
+ * the generation. It first looks for memory that was freed, as nvlx_check does.
+ * Errors of nvlx_hold: NVLX_EBUSY (changes are held back already). */
 int nvlx_hold(struct nvlx_engine *engine);
 int nvlx_publish(struct nvlx_engine *engine, uint64_t *generation);
+
+/* Looks at all segments now, and withdraws the regions of those whose memory was freed without nvlx_unregister. The
+ * log has one warning. The regions stay, for nvlx_unregister. Own ops on them give NVLX_ERANGE. Peers are told, as of
+ * every change. Each look is a call of the driver, of about a microsecond.
+ * - nvlx_publish, nvlx_export and a server that is asked look in the same way. A server takes a tenth of its time.
+ * - nvlx_register looks only at what lies under its own range: newer memory there withdraws the older.
+ * - What a peer reads between the free and the next look, nobody can tell. nvlx_unregister, before, is the safe way. */
+int nvlx_check(struct nvlx_engine *engine);
 
 /* Waits up to `timeout_ns` (< 0: for ever) until this generation of the peer, or a newer one, is known.
  * Errors: NVLX_ETIMEDOUT (not yet known), NVLX_ESTALE (the peer is gone). */

@@ -154,7 +154,7 @@ _FUNCTIONS = dict(  # the result's type, then the arguments'
     register="ippzpp", unregister="ipt", export="ippp", text_free="vp", serve="ipsp", connect="ipstp",
     peer_open="ipszp", peer_update="ipsz", peer_find="ipspp", peer_map="ipiqq", peer_test="ip", peer_close="ip",
     transfer="ippzpp", prepare="ippzpp", post="ippp", prepared_free="ip", test="ip", wait="ipt", request_get_info="ipp",
-    request_free="ip", set_log="iipp", hold="ip", publish="ipp", peer_sync="ipqt",
+    request_free="ip", set_log="iipp", hold="ip", publish="ipp", peer_sync="ipqt", check="ip",
     peer_region="ippp", peer_region_by_name="ipsp", peer_generation="ipp", region_set_digest="ipp",
 )  # fmt: skip
 
@@ -1427,6 +1427,10 @@ class Engine(_Object):
         generation = _U64()
         _run("nvlx_publish", self, ctypes.byref(generation))
         return generation.value
+
+    def check(self) -> None:
+        """Withdraws the regions of memory that was freed before they were closed."""
+        _run("nvlx_check", self)
 
     def peer_open(self, text: str) -> Peer:
         """A peer, from the text of its Engine.export()."""

@@ -16,14 +16,31 @@ int nvlx_hold(struct nvlx_engine *engine) {
     return nvlxi_attempt_end(&call, hold(engine));
 }
 
-int nvlx_publish(struct nvlx_engine *engine, uint64_t *generation) {
+static int publish(struct nvlx_engine *engine, uint64_t *generation) {
     int code = nvlxi_engine_check(engine);
-    if (code)
+    if (code || (code = nvlxi_registration_check(&engine->registration)))
         return code;
     const uint64_t published = nvlxi_registration_publish(&engine->registration);
     if (generation)
         *generation = published;
     return 0;
+}
+
+int nvlx_publish(struct nvlx_engine *engine, uint64_t *generation) {
+    struct nvlxi_attempt call;
+    nvlxi_attempt_begin(&call);
+    return nvlxi_attempt_end(&call, publish(engine, generation));
+}
+
+static int check(struct nvlx_engine *engine) {
+    int code = nvlxi_engine_check(engine);
+    return code ? code : nvlxi_registration_check(&engine->registration);
+}
+
+int nvlx_check(struct nvlx_engine *engine) {
+    struct nvlxi_attempt call;
+    nvlxi_attempt_begin(&call);
+    return nvlxi_attempt_end(&call, check(engine));
 }
 
 static int sync_peer(struct nvlx_peer *peer, uint64_t generation, int64_t timeout_ns) {

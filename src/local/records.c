@@ -24,35 +24,42 @@ static struct nvlxi_allocation *snapshot(struct nvlxi_registration *r, uint64_t 
     return list;
 }
 
-static void mark_freed(struct nvlxi_registration *r, const struct nvlxi_allocation *allocation) {
+static void mark_freed(struct nvlxi_registration *r, const struct nvlxi_allocation *allocation,
+                       struct nvlxi_retired *retired) {
     const struct nvlxi_segment_key key = {allocation->base, allocation->serial};
     struct nvlxi_segment *segment;
     pthread_mutex_lock(&r->mutex);
     HASH_FIND(hh, r->segments, &key, sizeof key, segment);
-    bool found = segment && segment->ready && !segment->stale;
-    if (found)
-        nvlxi_segment_retire(r, segment, "its memory was freed");
+    if (segment && segment->ready && !segment->stale)
+        nvlxi_segment_retire(r, segment, retired);
     pthread_mutex_unlock(&r->mutex);
-    if (found)
-        nvlxi_registration_tell(r);
 }
 
 /* Looks at so many segments, from the one over `*at` on. */
-static int mark_all_freed(struct nvlxi_registration *r, uint64_t *at, size_t most) {
+static int look(struct nvlxi_registration *registration, uint64_t *at, size_t most) {
+    struct nvlxi_retired retired = {0};
     size_t count;
     int code = 0;
-    struct nvlxi_allocation *list = snapshot(r, at, most, &count);
+    struct nvlxi_allocation *list = snapshot(registration, at, most, &count);
     if (!list)
-        return nvlxi_fail(NVLX_ENOMEM, "no memory to export");
+        return nvlxi_fail(NVLX_ENOMEM, "no memory to look at all segments");
     for (size_t i = 0; i < count && !code; i++) {
-        code = r->context->ops->alive(r->context->device, &list[i]);
+        code = registration->context->ops->alive(registration->context->device, &list[i]);
         if (code == NVLX_ESTALE) {
-            mark_freed(r, &list[i]);
+            mark_freed(registration, &list[i], &retired);
             code = 0;
         }
     }
     free(list);
+    nvlxi_retired_log(&retired, "freed");
+    if (retired.segments)
+        nvlxi_registration_tell(registration);
     return code;
+}
+
+int nvlxi_registration_check(struct nvlxi_registration *registration) {
+    uint64_t at = 0;
+    return look(registration, &at, SIZE_MAX);
 }
 
 /* ---- Records ----------------------------------------------------------------------------------------- */
@@ -123,8 +130,7 @@ static int fail_records(struct nvlxi_descriptor *descriptor, int code) {
 
 int nvlxi_registration_records(struct nvlxi_registration *r, struct nvlxi_descriptor *descriptor) {
     struct nvlxi_descriptor made = *descriptor;
-    uint64_t at = 0;
-    int code = mark_all_freed(r, &at, SIZE_MAX);
+    int code = nvlxi_registration_check(r);
     if (code)
         return code;
     pthread_mutex_lock(&r->mutex);
@@ -236,7 +242,7 @@ static int record_changes(const struct nvlxi_registration *r, uint64_t since, st
 
 int nvlxi_registration_changes(struct nvlxi_registration *r, uint64_t since, struct nvlxi_descriptor *descriptor) {
     struct nvlxi_descriptor made = *descriptor;
-    int code = mark_all_freed(r, &r->looked, LOOKS);
+    int code = look(r, &r->looked, LOOKS);
     if (code)
         return code;
     pthread_mutex_lock(&r->mutex);

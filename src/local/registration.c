@@ -153,9 +153,10 @@ static int prepare(struct nvlxi_registration *r, struct nvlx_region *region) {
     return take_name(r, region);
 }
 
-/* Enters a region whose allocations are known; all or nothing. */
+/* Enters a region whose allocations are known; all or nothing. Peers are told also of what it was found to replace. */
 static int enter(struct nvlxi_registration *r, const struct nvlxi_extents *extents, struct nvlx_region *region) {
     pthread_mutex_lock(&r->mutex);
+    const uint64_t before = r->generation;
     nvlxi_intervals_approach(&r->ranges, region->address);
     int code = nvlxi_segments_acquire(r, extents, region);
     if (code)
@@ -176,9 +177,10 @@ static int enter(struct nvlxi_registration *r, const struct nvlxi_extents *exten
     goto unlock;
 release:
     nvlxi_segments_release(r, region);
-unlock:
+unlock:;
+    const bool changed = r->generation != before;
     pthread_mutex_unlock(&r->mutex);
-    if (!code)
+    if (changed)
         nvlxi_registration_tell(r);
     return code;
 }

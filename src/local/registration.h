@@ -158,6 +158,9 @@ uint64_t nvlxi_registration_publish(struct nvlxi_registration *registration);
 int nvlxi_registration_find(struct nvlxi_registration *registration, uint64_t base, uint64_t serial,
                             struct nvlxi_allocation *allocation);
 
+/* Looks at all segments, a call of the driver each, and retires those whose memory was freed. Tells who listens. */
+int nvlxi_registration_check(struct nvlxi_registration *registration);
+
 /* Records of all that peers may use, for encoding; free by nvlxi_registration_records_free. NVLX_EBUSY: changes are
  * held back. Identity and backend are the caller's to fill, but for the generation. */
 int nvlxi_registration_records(struct nvlxi_registration *registration, struct nvlxi_descriptor *descriptor);
@@ -176,8 +179,16 @@ int nvlxi_segments_acquire(struct nvlxi_registration *registration, const struct
                            struct nvlx_region *region);
 void nvlxi_segments_release(struct nvlxi_registration *registration, struct nvlx_region *region);
 
+struct nvlxi_retired { /* in one go, for one line of the log; starts zeroed */
+    size_t segments, regions;
+    uint64_t first; /* base */
+};
+
 /* What is exported, and what transfers may use, changes with it. */
-void nvlxi_segment_retire(struct nvlxi_registration *registration, struct nvlxi_segment *segment, const char *why);
+void nvlxi_segment_retire(struct nvlxi_registration *registration, struct nvlxi_segment *segment,
+                          struct nvlxi_retired *retired);
+/* `why`: what became of the memory. */
+void nvlxi_retired_log(const struct nvlxi_retired *retired, const char *why);
 
 /* The same for all segments under a range. With the tables locked for writing. Returns how many there were. */
 size_t nvlxi_segments_retire(struct nvlxi_registration *registration, uint64_t address, uint64_t length);

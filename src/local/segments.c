@@ -29,13 +29,22 @@ static void detach(struct nvlxi_registration *r, struct nvlxi_segment *segment) 
     }
 }
 
-void nvlxi_segment_retire(struct nvlxi_registration *registration, struct nvlxi_segment *segment, const char *why) {
+void nvlxi_segment_retire(struct nvlxi_registration *registration, struct nvlxi_segment *segment,
+                          struct nvlxi_retired *retired) {
+    if (!retired->segments++)
+        retired->first = segment->key.base;
+    retired->regions += segment->regions;
     registration->generation++;
     nvlxi_tables_write(registration->context->tables);
     detach(registration, segment);
     nvlxi_tables_write_end(registration->context->tables);
-    nvlxi_log(NVLX_LOG_WARNING, "segment 0x%" PRIx64 " of %" PRIu64 " bytes with %zu regions is no longer used: %s",
-              segment->key.base, segment->allocation.size, segment->regions, why);
+}
+
+void nvlxi_retired_log(const struct nvlxi_retired *retired, const char *why) {
+    if (retired->segments)
+        nvlxi_log(NVLX_LOG_WARNING,
+                  "%zu segments with %zu regions are no longer used, the first at 0x%" PRIx64 ": their memory was %s",
+                  retired->segments, retired->regions, retired->first, why);
 }
 
 /* The first segment that is not stale and ends after an address, if it starts before `end`; else NULL. */
@@ -79,9 +88,11 @@ static int reserve_number(struct nvlxi_registration *r, const struct nvlxi_range
  * was freed. */
 static int settle(struct nvlxi_registration *r, struct nvlxi_segment *segment) {
     const struct nvlxi_range range = {.start = segment->key.base, .end = segment->key.base + segment->allocation.size};
+    struct nvlxi_retired retired = {0};
     struct nvlxi_segment *other;
     while ((other = first_under(r, range.start, range.end)) && other->key.serial < segment->key.serial)
-        nvlxi_segment_retire(r, other, "its memory was freed and allocated anew");
+        nvlxi_segment_retire(r, other, &retired);
+    nvlxi_retired_log(&retired, "freed, and its address taken by newer memory");
     segment->stale = other != NULL;
     if (!segment->stale) {
         int code = reserve_number(r, &range);

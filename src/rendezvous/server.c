@@ -18,10 +18,12 @@
 #include "rendezvous/fd_give.h"
 #include "rendezvous/news.h"
 
-#define ACCEPT_REST_NS UINT64_C(100000000)  /* after accept found no room for a file descriptor */
-#define WHOLE_PATIENCE UINT64_C(3000000000) /* without a whole text; then followers are told that they cannot be told  \
-                                             */
+#define ACCEPT_REST_NS UINT64_C(100000000) /* after accept found no room for a file descriptor */
+#define WHOLE_PATIENCE                                                                                                 \
+    UINT64_C(3000000000) /* without a whole text; then followers are told that they cannot be told                     \
+                          */
 #define ACCEPTS_A_TURN 16
+#define LOOK_REST      10                   /* times what a look for memory that was freed took, until the next */
 #define MAPPING_NS     UINT64_C(1000000000) /* a follower that maps gets no text, unless it does not go on */
 
 enum state { STRANGER, SUBSCRIBER, FETCHER };
@@ -59,6 +61,7 @@ struct nvlxi_server {
     size_t max_connections, count;
     struct connection *connections; /* list */
     struct nvlxi_news news;
+    uint64_t look_due;   /* no look for memory that was freed before */
     uint64_t accept_due; /* nobody is let in before */
     bool accept_fails;   /* which was logged */
 };
@@ -216,6 +219,18 @@ static int give_files(struct nvlxi_server *server, struct connection *c) {
 
 /* ---- Receiving ----------------------------------------------------------------------------------------- */
 
+/* Who comes is told of no memory that was freed. A look is a call of the driver for each segment: not too often. */
+static void look_for_freed(struct nvlxi_server *server) {
+    const uint64_t begin = nvlxi_now_ns();
+    struct nvlxi_attempt looking;
+    if (begin < server->look_due)
+        return;
+    nvlxi_attempt_begin(&looking);
+    nvlxi_registration_check(server->publisher->registration);
+    nvlxi_attempt_note(&looking, NVLX_LOG_DEBUG, "cannot tell which memory was freed");
+    server->look_due = begin + LOOK_REST * (nvlxi_now_ns() - begin);
+}
+
 static int welcome(struct nvlxi_server *server, struct connection *c) {
     enum nvlxi_protocol_role role;
     int code = nvlxi_protocol_get_hello(c->in.body, &role, &c->minor);
@@ -223,6 +238,7 @@ static int welcome(struct nvlxi_server *server, struct connection *c) {
         return code;
     c->state = role == NVLXI_PROTOCOL_SUBSCRIBER ? SUBSCRIBER : FETCHER;
     c->subscribed = c->since;
+    look_for_freed(server);
     begin_sending(c, nvlxi_protocol_put_welcome(c->head, server->publisher->registration->context->identity.engine));
     return 0;
 }

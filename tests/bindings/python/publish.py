@@ -30,4 +30,16 @@ def test_swap():
         assert owner.publish() >= generation
 
 
-run_tests([test_swap])
+def test_check():
+    with Engine(Backend.HOST) as owner:
+        memory = owner.alloc(0, 4096)
+        region = owner.register((memory, 100), "w", Access.READ)
+        owner.check()
+        assert '"w"' in owner.export()
+        owner.free(memory)
+        owner.check()
+        assert '"w"' not in owner.export()
+        region.close()
+
+
+run_tests([test_swap, test_check])
