@@ -106,7 +106,8 @@ static void print_threads(pid_t pid) {
             const ssize_t length = fd < 0 ? 0 : read(fd, text, sizeof text - 1);
             if (fd >= 0)
                 close(fd);
-            fprintf(stderr, " %.*s", (int)(length > 0 ? strcspn(text, "\n") : 0), text);
+            text[length > 0 ? length : 0] = '\0';
+            fprintf(stderr, " %.*s", (int)strcspn(text, "\n"), text);
         }
         fputc('\n', stderr);
     }
