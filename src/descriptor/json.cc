@@ -109,7 +109,7 @@ int parse_whole(std::string_view text, Json::Value *root) {
 // ---- Lists that are read in portions ---------------------------------------------------------------------
 // A text that was scanned, and may be no JSON yet.
 
-constexpr size_t LONG_TEXT = 256 * 1024;
+constexpr size_t LONG_TEXT = size_t{256} * 1024;
 constexpr size_t PORTION = 4096; // items
 
 bool is_blank(char c) {

@@ -51,7 +51,7 @@ struct nvlxi_peer_table {
 
 /* Takes the descriptor, also when it fails: NVLX_ENOMEM. */
 int nvlxi_peer_table_make(struct nvlxi_remote *remote, struct nvlxi_descriptor *descriptor,
-                          struct nvlxi_peer_table **table);
+                          struct nvlxi_peer_table **made);
 void nvlxi_peer_table_free(const struct nvlxi_remote *remote, struct nvlxi_peer_table *table);
 
 /* The region of that name, or NULL. */

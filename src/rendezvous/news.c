@@ -82,7 +82,7 @@ static void make_whole(struct nvlxi_news *news, uint64_t begin) {
         atomic_store(&news->outdated, true);
     } else if (code) {
         note_failure(news, code, begin);
-    } else {
+    } else if (made) { /* as a whole text is */
         replace(&news->whole, made);
         news->newest = nvlxi_max(news->newest, made->generation);
         news->whole_outdated = false;
