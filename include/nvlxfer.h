@@ -316,8 +316,8 @@ static inline void nvlx_serve_options_init(struct nvlx_serve_options *options) {
  * socket file is removed. A socket file that a killed process left is replaced. Descriptors that are written from now
  * on name the address, those by nvlx_export too. So peers made by nvlx_peer_open can fetch file descriptors as well.
  * Changes reach peers within milliseconds, and take as much time and memory as the changes themselves. A peer gets the
- * whole descriptor when it connects, and if it missed more than 16,384 changes. Writing whole ones takes at most a tenth
- * of the time: a long one comes later. A peer that is mapping hears of changes when it is done.
+ * whole descriptor when it connects, and if it missed more than 16,384 changes. Writing whole ones takes at most a
+ * tenth of the time: a long one comes later. A peer that is mapping hears of changes when it is done.
  * Errors: NVLX_EEXIST (another engine serves there, or the path is no socket, or this engine serves already),
  *         NVLX_EACCES (the folder does not let it), NVLX_ENOENT (there is no such folder, or links form a loop),
  *         NVLX_ENOMEM (also: the disk is full, or too many files are open), NVLX_EBUSY (others lock the folder). */
