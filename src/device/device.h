@@ -197,6 +197,12 @@ struct nvlxi_device_ops {
      * failed. Does not block. */
     int (*lane_query)(struct nvlxi_lane *lane);
 
+    /* Calls `function(argument)` once, when all that is queued in the lane by now is done. It is called by a thread of
+     * the backend's, and not inside this call. It must be short, wait for nobody, and call no driver: what is queued in
+     * the lane later begins after it. It takes a place in the queue. Once the device has failed, it may never be
+     * called. After a failure it is not called. */
+    int (*lane_call)(struct nvlxi_lane *lane, void (*function)(void *argument), void *argument);
+
     /* An event belongs to a GPU. It is complete until it is recorded; recording it again replaces the old point. */
     int (*event_create)(struct nvlxi_device *device, int gpu, struct nvlxi_event **event);
     void (*event_destroy)(struct nvlxi_event *event);

@@ -5,6 +5,8 @@
 
 #include <dirent.h>
 #include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -280,6 +282,40 @@ static void an_idle_lane_has_copied(void **state) {
     desk_free(&desk);
 }
 
+struct called {
+    pthread_t by;
+    atomic_int times;
+};
+
+static void note_call(void *argument) {
+    struct called *called = argument;
+    called->by = pthread_self();
+    atomic_fetch_add(&called->times, 1);
+}
+
+/* By another thread, once, when all is done. */
+static void a_lane_calls_when_it_has_copied(void **state) {
+    (void)state;
+    const int calls = 100;
+    struct desk desk = desk_make();
+    struct nvlxi_lane *lane = make_lane(0);
+    struct nvlxi_event *event = make_event(0);
+    struct called first = {0}, many = {0};
+    slowly_to_middle(lane, &desk);
+    OK(me.ops->lane_call(lane, note_call, &first));
+    while (!atomic_load(&first.times))
+        sched_yield();
+    assert_false(pthread_equal(first.by, pthread_self()));
+    assert_int_equal(wrong(desk.middle, SMALL, SEED), 0);
+    for (int i = 0; i < calls; i++)
+        OK(me.ops->lane_call(lane, note_call, &many));
+    complete(lane, event);
+    assert_int_equal(atomic_load(&many.times) + atomic_load(&first.times), calls + 1);
+    me.ops->event_destroy(event);
+    me.ops->lane_destroy(lane);
+    desk_free(&desk);
+}
+
 /* An event that is recorded twice tells of the second time, also if the first has long come. */
 static void recording_again_replaces(void **state) {
     (void)state;
@@ -548,6 +584,7 @@ const struct contract_case lane_cases[] = {
     {"lanes leak nothing", lanes_leak_nothing},
     {"complete means copied", complete_means_copied},
     {"an idle lane has copied", an_idle_lane_has_copied},
+    {"a lane calls when it has copied", a_lane_calls_when_it_has_copied},
     {"recording again replaces", recording_again_replaces},
     {"a wait keeps its point", a_wait_keeps_its_point},
     {"a wait for nothing passes", a_wait_for_nothing_passes},

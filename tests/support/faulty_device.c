@@ -130,6 +130,13 @@ static int faulty_lane_query(struct nvlxi_lane *lane) {
     return atomic_load(&faults.busy) ? NVLX_EAGAIN : real->lane_query(lane);
 }
 
+static int faulty_lane_call(struct nvlxi_lane *lane, void (*function)(void *argument), void *argument) {
+    int code = fault("lane_call");
+    if (!code && atomic_load(&faults.silent))
+        return 0;
+    return code ? code : real->lane_call(lane, function, argument);
+}
+
 static int copy_fault(const char *name) {
     int code = fault(name);
     if (!code && atomic_load(&faults.copies))
@@ -249,6 +256,7 @@ const struct nvlxi_device_ops faulty_device = {
     .lane_create = faulty_lane_create,
     .lane_destroy = faulty_lane_destroy,
     .lane_query = faulty_lane_query,
+    .lane_call = faulty_lane_call,
     .copy = faulty_copy,
     .copy_list = faulty_copy_list,
     .copy_kernel = faulty_copy_kernel,

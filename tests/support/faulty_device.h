@@ -14,6 +14,7 @@ struct faults {
     atomic_bool paused;    /* calls are not counted and do not fail */
     atomic_bool hold;      /* no event is seen complete */
     atomic_bool hold_last; /* the event that was recorded last is not seen complete */
+    atomic_bool silent;    /* lane_call says yes, and nobody is called: as once a device has failed */
     atomic_bool busy;      /* no lane is seen empty */
     atomic_bool copies;    /* every copy fails */
     atomic_bool digests;   /* every digest fails */

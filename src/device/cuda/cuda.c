@@ -368,6 +368,7 @@ const struct nvlxi_device_ops nvlxi_device_cuda = {
     .lane_create = nvlxi_cuda_lane_create,
     .lane_destroy = nvlxi_cuda_lane_destroy,
     .lane_query = nvlxi_cuda_lane_query,
+    .lane_call = nvlxi_cuda_lane_call,
     .copy = nvlxi_cuda_copy,
     .copy_list = nvlxi_cuda_copy_list,
     .copy_kernel = nvlxi_cuda_copy_kernel,

@@ -215,6 +215,7 @@ int nvlxi_cuda_unmap(struct nvlxi_device *device, int gpu, uint64_t address);
 int nvlxi_cuda_lane_create(struct nvlxi_device *device, int gpu, int priority, struct nvlxi_lane **lane);
 void nvlxi_cuda_lane_destroy(struct nvlxi_lane *lane);
 int nvlxi_cuda_lane_query(struct nvlxi_lane *lane);
+int nvlxi_cuda_lane_call(struct nvlxi_lane *lane, void (*function)(void *argument), void *argument);
 int nvlxi_cuda_copy(struct nvlxi_lane *lane, const struct nvlxi_copy *copy);
 int nvlxi_cuda_copy_list(struct nvlxi_lane *lane, const struct nvlxi_fragment *list, size_t count, int destination_gpu,
                          int source_gpu);

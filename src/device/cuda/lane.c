@@ -173,6 +173,16 @@ int nvlxi_cuda_lane_query(struct nvlxi_lane *lane) {
     return query_outcome(error);
 }
 
+int nvlxi_cuda_lane_call(struct nvlxi_lane *lane, void (*function)(void *argument), void *argument) {
+    struct nvlxi_cuda_entry entry;
+    int code = nvlxi_cuda_enter(lane->device, lane->gpu, &entry);
+    if (code)
+        return code;
+    cudaError_t error = cudaLaunchHostFunc(lane->stream, function, argument);
+    nvlxi_cuda_leave(&entry);
+    return error ? nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "cudaLaunchHostFunc") : 0;
+}
+
 int nvlxi_cuda_lane_wait(struct nvlxi_lane *lane, struct nvlxi_event *event) {
     struct nvlxi_cuda_entry entry;
     int code = nvlxi_cuda_enter(lane->device, lane->gpu, &entry);

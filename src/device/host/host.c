@@ -139,6 +139,7 @@ const struct nvlxi_device_ops nvlxi_device_host = {
     .lane_create = nvlxi_host_lane_create,
     .lane_destroy = nvlxi_host_lane_destroy,
     .lane_query = nvlxi_host_lane_query,
+    .lane_call = nvlxi_host_lane_call,
     .copy = nvlxi_host_copy,
     .copy_list = nvlxi_host_copy_list,
     .copy_kernel = nvlxi_host_copy_kernel,

@@ -47,7 +47,7 @@ struct point {
 #define BATCH         64  /* copies of a list that are one job */
 #define PEEK_US       100 /* between two looks at a value */
 
-enum job_kind { JOB_LIST, JOB_KERNEL, JOB_DIGEST, JOB_MARK, JOB_WAIT, JOB_HOLD };
+enum job_kind { JOB_LIST, JOB_KERNEL, JOB_DIGEST, JOB_MARK, JOB_WAIT, JOB_HOLD, JOB_CALL };
 
 struct job {
     enum job_kind kind;
@@ -55,9 +55,11 @@ struct job {
     size_t count;
     struct nvlxi_part parts[NVLXI_PARTS_MAX]; /* JOB_KERNEL: their lists are the caller's until the job is done */
     uint32_t part_count;
-    struct nvlxi_leaves leaves; /* JOB_DIGEST */
-    struct point *point;        /* JOB_MARK, JOB_WAIT: held */
-    const atomic_bool *until;   /* JOB_HOLD */
+    struct nvlxi_leaves leaves;       /* JOB_DIGEST */
+    struct point *point;              /* JOB_MARK, JOB_WAIT: held */
+    const atomic_bool *until;         /* JOB_HOLD */
+    void (*function)(void *argument); /* JOB_CALL */
+    void *argument;
     STAILQ_ENTRY(job) entry;
 };
 
@@ -181,6 +183,9 @@ static void job_run(const struct job *job) {
     case JOB_HOLD:
         while (!atomic_load(job->until))
             usleep(PEEK_US);
+        break;
+    case JOB_CALL:
+        job->function(job->argument);
         break;
     }
 }
@@ -374,6 +379,16 @@ int nvlxi_host_digest(struct nvlxi_lane *lane, const struct nvlxi_leaves *leaves
     if (!job)
         return nvlxi_fail(NVLX_ENOMEM, "no memory to queue a digest of %llu bytes", (unsigned long long)leaves->length);
     job->leaves = *leaves;
+    queue(lane, job);
+    return 0;
+}
+
+int nvlxi_host_lane_call(struct nvlxi_lane *lane, void (*function)(void *argument), void *argument) {
+    struct job *job = job_make(JOB_CALL);
+    if (!job)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory to queue a call");
+    job->function = function;
+    job->argument = argument;
     queue(lane, job);
     return 0;
 }
