@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "base/base.h"
 #include "base/error.h"
 #include "base/utf8.h"
 
@@ -51,6 +52,10 @@ struct await_bytes {
 };
 
 static_assert(sizeof(struct await_bytes) == 8 && sizeof(struct nvlxi_protocol_holds) == 16, "no padding");
+static_assert(sizeof(struct nvlxi_protocol_message) == 16 && sizeof(struct nvlxi_protocol_taken) == 16, "no padding");
+static_assert(sizeof(struct nvlxi_protocol_message) + NVLXI_PROTOCOL_CHUNK + NVLXI_PROTOCOL_HEADER ==
+                  NVLXI_PROTOCOL_MESSAGE_MAX,
+              "a chunk has room");
 static_assert(sizeof(struct header_bytes) == NVLXI_PROTOCOL_HEADER, "no padding");
 static_assert(sizeof(struct greeting_bytes) == 16 && sizeof(struct refusal_bytes) == 8, "no padding");
 static_assert(sizeof(struct ask_bytes) == 8 && sizeof(struct given_bytes) == 8, "no padding");
@@ -78,6 +83,9 @@ static const struct {
     [NVLXI_PROTOCOL_GIVEN] = {"GIVEN", true, sizeof(struct given_bytes), sizeof(struct given_bytes)},
     [NVLXI_PROTOCOL_AWAIT] = {"AWAIT", true, sizeof(struct await_bytes), sizeof(struct await_bytes)},
     [NVLXI_PROTOCOL_HOLDS] = {"HOLDS", false, sizeof(struct nvlxi_protocol_holds), sizeof(struct nvlxi_protocol_holds)},
+    [NVLXI_PROTOCOL_MESSAGE] = {"MESSAGE", false, sizeof(struct nvlxi_protocol_message),
+                                sizeof(struct nvlxi_protocol_message) + NVLXI_PROTOCOL_CHUNK},
+    [NVLXI_PROTOCOL_TAKEN] = {"TAKEN", true, sizeof(struct nvlxi_protocol_taken), sizeof(struct nvlxi_protocol_taken)},
     [NVLXI_PROTOCOL_DENIED] = {"DENIED", true, sizeof(struct denied_bytes) + 1,
                                sizeof(struct denied_bytes) + NVLXI_PROTOCOL_REASON_MAX},
 };
@@ -154,6 +162,23 @@ size_t nvlxi_protocol_put_await(uint8_t *out, uint64_t generation) {
 size_t nvlxi_protocol_put_holds(uint8_t *out, const struct nvlxi_protocol_holds *holds) {
     memcpy(out + NVLXI_PROTOCOL_HEADER, holds, sizeof *holds);
     return put_header(out, NVLXI_PROTOCOL_HOLDS, sizeof *holds);
+}
+
+static size_t chunk_of(const struct nvlxi_protocol_message *message) {
+    return nvlxi_min(message->length - message->offset, NVLXI_PROTOCOL_CHUNK);
+}
+
+size_t nvlxi_protocol_put_message(uint8_t *out, const struct nvlxi_protocol_message *message, const uint8_t *bytes) {
+    const size_t count = chunk_of(message);
+    memcpy(out + NVLXI_PROTOCOL_HEADER, message, sizeof *message);
+    if (count)
+        memcpy(out + NVLXI_PROTOCOL_HEADER + sizeof *message, bytes + message->offset, count);
+    return put_header(out, NVLXI_PROTOCOL_MESSAGE, sizeof *message + count);
+}
+
+size_t nvlxi_protocol_put_taken(uint8_t *out, const struct nvlxi_protocol_taken *taken) {
+    memcpy(out + NVLXI_PROTOCOL_HEADER, taken, sizeof *taken);
+    return put_header(out, NVLXI_PROTOCOL_TAKEN, sizeof *taken);
 }
 
 size_t nvlxi_protocol_put_given(uint8_t *out, uint32_t request, size_t count) {
@@ -305,6 +330,24 @@ void nvlxi_protocol_get_await(const uint8_t *body, uint64_t *generation) {
 
 void nvlxi_protocol_get_holds(const uint8_t *body, struct nvlxi_protocol_holds *holds) {
     memcpy(holds, body, sizeof *holds);
+}
+
+int nvlxi_protocol_get_message(const uint8_t *body, size_t length, struct nvlxi_protocol_message *message,
+                               const uint8_t **chunk, size_t *count) {
+    memcpy(message, body, sizeof *message);
+    *chunk = body + sizeof *message;
+    *count = length - sizeof *message;
+    if (message->length > NVLXI_MESSAGE_MAX || (!message->number && message->length != NVLXI_PROTOCOL_ENGINE))
+        return nvlxi_fail(NVLX_EFORMAT, "message %" PRIu64 " has %" PRIu32 " bytes", message->number, message->length);
+    if (message->offset % NVLXI_PROTOCOL_CHUNK || message->offset > message->length ||
+        (message->offset && message->offset == message->length) || *count != chunk_of(message))
+        return nvlxi_fail(NVLX_EFORMAT, "a chunk of %zu bytes at %" PRIu32 " of a message of %" PRIu32, *count,
+                          message->offset, message->length);
+    return 0;
+}
+
+void nvlxi_protocol_get_taken(const uint8_t *body, struct nvlxi_protocol_taken *taken) {
+    memcpy(taken, body, sizeof *taken);
 }
 
 static int check_count(uint32_t count) {

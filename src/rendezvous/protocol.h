@@ -10,7 +10,15 @@
  * its first ASK on neither comes, so that what it maps does not change meanwhile, until it says DONE, was denied, or
  * has not gone on for a second. What it is denied since it was withdrawn comes after what tells so. AWAIT asks what the
  * subscriber still holds of generations before the one that it was told last; it answers HOLDS, as soon as that is
- * nothing, and at most once before. The next AWAIT comes after that. Of a server of minor version 0 files come to a
+ * nothing, and at most once before. The next AWAIT comes after that.
+ *
+ * A subscriber sends messages of users as MESSAGEs: number 0 tells its engine's id, then come 1, 2 and so on. Each is
+ * cut into chunks, in order, all but the last of NVLXI_PROTOCOL_CHUNK bytes, so that an ASK or HOLDS may come between.
+ * TAKEN tells how many messages the server has put into its queue for users, and how much of them users have read:
+ * their bytes, and NVLXI_MESSAGE_COST more for each. What is sent and not read is at most NVLXI_MESSAGE_WINDOW: so the
+ * server never has to stop reading.
+ *
+ * Of a server of minor version 0 files come to a
  * fetcher only: it sends FETCH and reads FILES until it has all files of the request, in order, then may send the next
  * FETCH. REFUSAL may stand in the place of any answer, and ends the connection.
  *
@@ -27,7 +35,7 @@
 
 #define NVLXI_PROTOCOL_MAGIC UINT64_C(0x315a56444e52584e)
 #define NVLXI_PROTOCOL_MAJOR 1u
-#define NVLXI_PROTOCOL_MINOR 3u /* 1: ASK, GIVEN, DENIED, DONE; 2: AWAIT, HOLDS; 3: CHANGES */
+#define NVLXI_PROTOCOL_MINOR 3u /* 1: ASK, GIVEN, DENIED, DONE; 2: AWAIT, HOLDS; 3: CHANGES, MESSAGE, TAKEN */
 
 #define NVLXI_PROTOCOL_HEADER       8u
 #define NVLXI_PROTOCOL_GREETING_MAX 256u        /* bytes of a HELLO or WELCOME of whatever minor version */
@@ -35,9 +43,15 @@
 #define NVLXI_PROTOCOL_FILES_MAX    253u        /* file descriptors that one message may carry: the kernel's limit */
 #define NVLXI_PROTOCOL_ENGINE       32u         /* digits of an engine's id */
 #define NVLXI_PROTOCOL_CHANGES_MAX  (16u << 20) /* bytes of CHANGES: what is longer goes as a whole TEXT */
-#define NVLXI_PROTOCOL_SHORT_MAX    512u        /* room for any encoded message except TEXT, CHANGES, FETCH and ASK */
+#define NVLXI_PROTOCOL_SHORT_MAX    512u        /* room for others than TEXT, CHANGES, FETCH, ASK, MESSAGE */
 #define NVLXI_PROTOCOL_FETCH_MAX    (NVLXI_PROTOCOL_HEADER + NVLXI_PROTOCOL_FILES_MAX * sizeof(struct nvlxi_protocol_file))
 #define NVLXI_PROTOCOL_ASK_MAX      (NVLXI_PROTOCOL_FETCH_MAX + 8)
+#define NVLXI_PROTOCOL_CHUNK        16384u /* bytes of a message that one MESSAGE carries */
+#define NVLXI_PROTOCOL_MESSAGE_MAX  (NVLXI_PROTOCOL_HEADER + 16u + NVLXI_PROTOCOL_CHUNK)
+
+#define NVLXI_MESSAGE_MAX    (64u << 10) /* bytes of a message; nvlxfer.h tells it, */
+#define NVLXI_MESSAGE_COST   64u         /* as these two */
+#define NVLXI_MESSAGE_WINDOW (1u << 20)
 
 enum nvlxi_protocol_type {
     NVLXI_PROTOCOL_HELLO = 1,
@@ -52,7 +66,9 @@ enum nvlxi_protocol_type {
     NVLXI_PROTOCOL_DENIED = 10,
     NVLXI_PROTOCOL_AWAIT = 11,
     NVLXI_PROTOCOL_HOLDS = 12,
-    NVLXI_PROTOCOL_CHANGES = 13 /* a descriptor's */
+    NVLXI_PROTOCOL_CHANGES = 13, /* a descriptor's */
+    NVLXI_PROTOCOL_MESSAGE = 14, /* part of a message of users */
+    NVLXI_PROTOCOL_TAKEN = 15
 };
 
 enum nvlxi_protocol_role { NVLXI_PROTOCOL_SUBSCRIBER = 1, NVLXI_PROTOCOL_FETCHER = 2 };
@@ -71,13 +87,23 @@ struct nvlxi_protocol_holds { /* of generations before this one */
     uint32_t transfers, mappings; /* in flight, and open or being opened */
 };
 
+struct nvlxi_protocol_message { /* one chunk */
+    uint64_t number;            /* of the message; 0: the sender's id */
+    uint32_t length, offset;    /* of the whole message; of the chunk in it */
+};
+
+struct nvlxi_protocol_taken {
+    uint64_t messages; /* that are in the queue, or were */
+    uint64_t read;     /* bytes of those that users have read, with what each costs */
+};
+
 struct nvlxi_protocol_refusal {
     int code;                                 /* NVLX_E... */
     char text[NVLXI_PROTOCOL_REASON_MAX + 1]; /* UTF-8 without control characters */
 };
 
 /* Each writes a whole message and returns its length. `out` has room for NVLXI_PROTOCOL_SHORT_MAX bytes, or for
- * NVLXI_PROTOCOL_FETCH_MAX or NVLXI_PROTOCOL_ASK_MAX. */
+ * NVLXI_PROTOCOL_FETCH_MAX, NVLXI_PROTOCOL_ASK_MAX or NVLXI_PROTOCOL_MESSAGE_MAX. */
 size_t nvlxi_protocol_put_hello(uint8_t *out, enum nvlxi_protocol_role role);
 size_t nvlxi_protocol_put_welcome(uint8_t *out, const char engine[NVLXI_PROTOCOL_ENGINE + 1]);
 size_t nvlxi_protocol_put_refusal(uint8_t *out, int code, const char *text); /* shortened to fit, and to plain ASCII */
@@ -89,6 +115,9 @@ size_t nvlxi_protocol_put_given(uint8_t *out, uint32_t request, size_t count);
 size_t nvlxi_protocol_put_denied(uint8_t *out, uint32_t request, int code, const char *text);
 size_t nvlxi_protocol_put_await(uint8_t *out, uint64_t generation);
 size_t nvlxi_protocol_put_holds(uint8_t *out, const struct nvlxi_protocol_holds *holds);
+/* The chunk at message->offset of these bytes, which are the whole message. */
+size_t nvlxi_protocol_put_message(uint8_t *out, const struct nvlxi_protocol_message *message, const uint8_t *bytes);
+size_t nvlxi_protocol_put_taken(uint8_t *out, const struct nvlxi_protocol_taken *taken);
 /* Only the header: the text follows. */
 size_t nvlxi_protocol_put_text(uint8_t *out, size_t length);
 size_t nvlxi_protocol_put_changes(uint8_t *out, size_t length);
@@ -108,6 +137,10 @@ int nvlxi_protocol_get_ask(const uint8_t *body, size_t length, uint32_t *request
                            size_t *count);
 void nvlxi_protocol_get_await(const uint8_t *body, uint64_t *generation);
 void nvlxi_protocol_get_holds(const uint8_t *body, struct nvlxi_protocol_holds *holds);
+/* *chunk: its bytes, `count` of them, within the body. */
+int nvlxi_protocol_get_message(const uint8_t *body, size_t length, struct nvlxi_protocol_message *message,
+                               const uint8_t **chunk, size_t *count);
+void nvlxi_protocol_get_taken(const uint8_t *body, struct nvlxi_protocol_taken *taken);
 int nvlxi_protocol_get_given(const uint8_t *body, uint32_t *request, size_t *count);
 int nvlxi_protocol_get_denied(const uint8_t *body, size_t length, uint32_t *request,
                               struct nvlxi_protocol_refusal *refusal);

@@ -17,13 +17,16 @@ static inline bool same_again(const uint8_t *message, const uint8_t *again, size
 
 /* NULL, or what is wrong. The minor version of a greeting is set to this library's: it is not told to readers. */
 static inline const char *check_body(const struct nvlxi_protocol_header *header, uint8_t *message, size_t length) {
-    static uint8_t again[NVLXI_PROTOCOL_ASK_MAX];
+    static uint8_t again[NVLXI_PROTOCOL_ASK_MAX], again_message[NVLXI_PROTOCOL_MESSAGE_MAX], whole[NVLXI_MESSAGE_MAX];
     static struct nvlxi_protocol_file files[NVLXI_PROTOCOL_FILES_MAX];
     const uint8_t *body = message + NVLXI_PROTOCOL_HEADER;
     struct nvlxi_protocol_refusal refusal;
     enum nvlxi_protocol_role role;
     char engine[NVLXI_PROTOCOL_ENGINE + 1];
     struct nvlxi_protocol_holds holds;
+    struct nvlxi_protocol_message part;
+    struct nvlxi_protocol_taken taken;
+    const uint8_t *chunk;
     uint64_t generation;
     size_t count;
     uint32_t request;
@@ -51,6 +54,18 @@ static inline const char *check_body(const struct nvlxi_protocol_header *header,
     case NVLXI_PROTOCOL_HOLDS:
         nvlxi_protocol_get_holds(body, &holds);
         return same_again(message, again, length, nvlxi_protocol_put_holds(again, &holds)) ? NULL : "HOLDS changes";
+    case NVLXI_PROTOCOL_MESSAGE:
+        if (nvlxi_protocol_get_message(body, header->length, &part, &chunk, &count))
+            return NULL;
+        if (count > NVLXI_PROTOCOL_CHUNK || part.offset + count > part.length || part.length > NVLXI_MESSAGE_MAX)
+            return "a chunk leaves its message";
+        memcpy(whole + part.offset, chunk, count);
+        return same_again(message, again_message, length, nvlxi_protocol_put_message(again_message, &part, whole))
+                   ? NULL
+                   : "MESSAGE changes";
+    case NVLXI_PROTOCOL_TAKEN:
+        nvlxi_protocol_get_taken(body, &taken);
+        return same_again(message, again, length, nvlxi_protocol_put_taken(again, &taken)) ? NULL : "TAKEN changes";
     case NVLXI_PROTOCOL_REFUSAL:
         if (nvlxi_protocol_get_refusal(body, header->length, &refusal))
             return NULL;

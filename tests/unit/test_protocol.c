@@ -78,7 +78,7 @@ static void versions(void **state) {
 static void headers(void **state) {
     (void)state;
     for (uint16_t type = 0; type < 20; type++) {
-        bool known = type >= NVLXI_PROTOCOL_HELLO && type <= NVLXI_PROTOCOL_CHANGES;
+        bool known = type >= NVLXI_PROTOCOL_HELLO && type <= NVLXI_PROTOCOL_TAKEN;
         expect_header(UINT32_MAX, type, 0, true, NVLX_EFORMAT);
         expect_header(UINT32_MAX, type, 0, false, NVLX_EFORMAT);
         expect_header(0, type, 0, true, NVLX_EFORMAT);
@@ -200,6 +200,62 @@ static void asks(void **state) {
     expect_header(8, NVLXI_PROTOCOL_DENIED, 0, true, NVLX_EFORMAT);
 }
 
+/* A message of any length in its chunks, put together again. */
+static void expect_message(uint32_t size) {
+    static uint8_t given[NVLXI_MESSAGE_MAX], got[NVLXI_MESSAGE_MAX], out[NVLXI_PROTOCOL_MESSAGE_MAX];
+    struct nvlxi_protocol_message part = {.number = UINT64_MAX - 5, .length = size}, read;
+    const uint8_t *chunk;
+    size_t count;
+    for (uint32_t i = 0; i < size; i++)
+        given[i] = (uint8_t)(i * 7 + i / 256);
+    do {
+        const size_t length = nvlxi_protocol_put_message(out, &part, given);
+        struct nvlxi_protocol_header header;
+        assert_int_equal(nvlxi_protocol_get_header(out, true, &header), NVLX_EFORMAT);
+        assert_int_equal(nvlxi_protocol_get_header(out, false, &header), 0);
+        assert_int_equal(header.length + NVLXI_PROTOCOL_HEADER, length);
+        assert_int_equal(nvlxi_protocol_get_message(out + NVLXI_PROTOCOL_HEADER, header.length, &read, &chunk, &count),
+                         0);
+        assert_memory_equal(&read, &part, sizeof read);
+        memcpy(got + read.offset, chunk, count);
+        part.offset += (uint32_t)count;
+    } while (part.offset < size);
+    assert_int_equal(part.offset, size);
+    assert_memory_equal(got, given, size);
+}
+
+static void refuse_message(uint64_t number, uint32_t length, uint32_t offset, size_t count) {
+    static uint8_t bytes[NVLXI_PROTOCOL_MESSAGE_MAX];
+    struct nvlxi_protocol_message part = {number, length, offset};
+    const uint8_t *chunk;
+    memcpy(bytes, &part, sizeof part);
+    assert_int_equal(nvlxi_protocol_get_message(bytes, sizeof part + count, &part, &chunk, &count), NVLX_EFORMAT);
+}
+
+static void messages(void **state) {
+    (void)state;
+    static const uint32_t sizes[] = {
+        0, 1, NVLXI_PROTOCOL_CHUNK - 1, NVLXI_PROTOCOL_CHUNK, NVLXI_PROTOCOL_CHUNK + 1, NVLXI_MESSAGE_MAX};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        expect_message(sizes[i]);
+    refuse_message(1, NVLXI_MESSAGE_MAX + 1, 0, NVLXI_PROTOCOL_CHUNK);
+    refuse_message(1, 10, 0, 9);
+    refuse_message(1, 10, 0, 11);
+    refuse_message(1, 10, 5, 5);
+    refuse_message(1, NVLXI_PROTOCOL_CHUNK, NVLXI_PROTOCOL_CHUNK, 0);
+    refuse_message(1, 10, UINT32_MAX - NVLXI_PROTOCOL_CHUNK + 1, 10);
+    refuse_message(1, 2 * NVLXI_PROTOCOL_CHUNK, 0, NVLXI_PROTOCOL_CHUNK - 1);
+    refuse_message(0, 31, 0, 31);
+    expect_header(15, NVLXI_PROTOCOL_MESSAGE, 0, false, NVLX_EFORMAT);
+    expect_header(17 + NVLXI_PROTOCOL_CHUNK, NVLXI_PROTOCOL_MESSAGE, 0, false, NVLX_EFORMAT);
+    const struct nvlxi_protocol_taken taken = {UINT64_MAX - 1, 5};
+    struct nvlxi_protocol_taken read;
+    assert_int_equal(header_of(true, nvlxi_protocol_put_taken(message, &taken)).type, NVLXI_PROTOCOL_TAKEN);
+    nvlxi_protocol_get_taken(body, &read);
+    assert_memory_equal(&read, &taken, sizeof read);
+    expect_header(8, NVLXI_PROTOCOL_TAKEN, 0, true, NVLX_EFORMAT);
+}
+
 /* As the fuzzer does, where there is none. */
 static void random_streams(void **state) {
     (void)state;
@@ -211,7 +267,7 @@ static void random_streams(void **state) {
             bytes[i] = (uint8_t)(rand() >> 7);
         if (length > 24) {
             bytes[0] = (uint8_t)(length - 8), bytes[1] = bytes[2] = bytes[3] = bytes[5] = bytes[6] = bytes[7] = 0;
-            bytes[4] = (uint8_t)(rand() % 14);
+            bytes[4] = (uint8_t)(rand() % 17);
             if (round % 2)
                 nvlxi_protocol_put_hello(bytes, NVLXI_PROTOCOL_FETCHER);
         }
@@ -219,8 +275,8 @@ static void random_streams(void **state) {
     }
 }
 
-static const struct CMUnitTest cases[] = {cmocka_unit_test(greetings),     cmocka_unit_test(versions),
-                                          cmocka_unit_test(headers),       cmocka_unit_test(refusals),
-                                          cmocka_unit_test(files),         cmocka_unit_test(asks),
-                                          cmocka_unit_test(random_streams)};
+static const struct CMUnitTest cases[] = {cmocka_unit_test(greetings), cmocka_unit_test(versions),
+                                          cmocka_unit_test(headers),   cmocka_unit_test(refusals),
+                                          cmocka_unit_test(files),     cmocka_unit_test(asks),
+                                          cmocka_unit_test(messages),  cmocka_unit_test(random_streams)};
 const struct program program = {.name = "protocol", .cases = cases, .count = COUNT(cases)};
