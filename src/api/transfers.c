@@ -29,7 +29,8 @@ static int transfer(struct nvlx_engine *engine, const struct nvlx_op *ops, size_
     int code = take_transfer(engine, ops, count, options, &known);
     if (code || (code = nvlxi_pointer_check(request, "request")))
         return code;
-    return nvlxi_transfer_submit(&engine->transfers, ops, count, &known, request);
+    const struct nvlxi_asked nothing = {0};
+    return nvlxi_transfer_submit(&engine->transfers, ops, count, &known, &nothing, request);
 }
 
 int nvlx_transfer(struct nvlx_engine *engine, const struct nvlx_op *ops, size_t count,
@@ -75,7 +76,8 @@ static int post(struct nvlx_prepared *prepared, const struct nvlx_transfer_optio
     if (known.flags || known.mechanism || known.max_sms || known.priority || known.generation)
         return nvlxi_fail(NVLX_EINVAL, "flags, mechanism, max_sms, priority and generation are options of "
                                        "nvlx_prepare, not of nvlx_post");
-    return nvlxi_post(prepared, known.stream, request);
+    const struct nvlxi_asked nothing = {0};
+    return nvlxi_post(prepared, known.stream, &nothing, request);
 }
 
 int nvlx_post(struct nvlx_prepared *prepared, const struct nvlx_transfer_options *options,

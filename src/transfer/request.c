@@ -19,11 +19,43 @@ void nvlxi_request_fail(struct nvlx_request *request, int code) {
 
 /* ---- IN FLIGHT -> DONE ------------------------------------------------------------------------------- */
 
+/* Under `polling`. */
+static void become_done(struct nvlx_request *request) {
+    struct nvlxi_transfers *t = request->transfers;
+    const bool event = request->asked.event;
+    if (request->outcome)
+        nvlxi_log(NVLX_LOG_ERROR, "transfer of %" PRIu64 " ops, %" PRIu64 " bytes failed: %s", request->info.ops,
+                  request->info.bytes, request->error);
+    atomic_store_explicit(&request->status, request->outcome, memory_order_release);
+    if (event)
+        t->teller.done(t->teller.context, request);
+}
+
+/* Hands the message of a transfer over; true if what becomes of it is told later. While the peer is pinned. */
+static bool deliver(struct nvlx_request *request) {
+    const struct nvlxi_teller *teller = &request->transfers->teller;
+    struct nvlxi_letter *letter = request->asked.letter;
+    if (!letter)
+        return false;
+    request->asked.letter = NULL;
+    if (request->outcome) {
+        teller->cancel(letter);
+        return false;
+    }
+    int code = teller->deliver(letter, request);
+    if (code)
+        nvlxi_request_fail(request, code);
+    return code == 0;
+}
+
 /* Under `polling`, of a request that is IN FLIGHT. */
 void nvlxi_request_finish(struct nvlx_request *request) {
     struct nvlxi_transfers *t = request->transfers;
     request->elapsed_ns = nvlxi_now_ns() - request->started_ns;
     nvlxi_submit_return(&t->pool, &request->legs);
+    if (request->notice)
+        nvlxi_notice_end(request->notice);
+    request->notice = NULL;
     pthread_mutex_lock(&t->mutex);
     DL_DELETE(t->in_flight, request);
     DL_APPEND(t->done, request);
@@ -31,13 +63,21 @@ void nvlxi_request_finish(struct nvlx_request *request) {
     pthread_mutex_unlock(&t->mutex);
     nvlxi_request_drop_verification(request);
     nvlxi_plan_reset(&request->plan, NVLX_MECHANISM_AUTO); /* nobody looks for uses in it any more */
+    request->copied = true;
+    const bool later = deliver(request);
     nvlxi_needs_unpin(nvlxi_request_needs(request));
     if (request->prepared)
         atomic_fetch_sub(&request->prepared->posts, 1);
-    if (request->outcome)
-        nvlxi_log(NVLX_LOG_ERROR, "transfer of %" PRIu64 " ops, %" PRIu64 " bytes failed: %s", request->info.ops,
-                  request->info.bytes, request->error);
-    atomic_store_explicit(&request->status, request->outcome, memory_order_release);
+    if (!later)
+        become_done(request);
+}
+
+void nvlxi_request_conclude(struct nvlx_request *request, int code) {
+    pthread_mutex_lock(&request->polling);
+    if (code)
+        nvlxi_request_fail(request, code);
+    become_done(request);
+    pthread_mutex_unlock(&request->polling);
 }
 
 /* Under `polling`; true when all legs are complete, or the device has failed. */
@@ -66,11 +106,16 @@ static bool poll_all(struct nvlx_request *request) {
     return nvlxi_likely(!request->verification) ? complete : poll_verification(request, complete) && complete;
 }
 
+bool nvlxi_request_poll(struct nvlx_request *request) {
+    if (!request->copied && poll_all(request))
+        nvlxi_request_finish(request);
+    return request->copied || request->verification;
+}
+
 static void poll_request(struct nvlx_request *request) {
     if (pthread_mutex_trylock(&request->polling))
         return;
-    if (atomic_load_explicit(&request->status, memory_order_acquire) == NVLX_EAGAIN && poll_all(request))
-        nvlxi_request_finish(request);
+    nvlxi_request_poll(request);
     pthread_mutex_unlock(&request->polling);
 }
 
@@ -199,6 +244,8 @@ int nvlxi_request_free(struct nvlx_request *request) {
     int status = nvlxi_request_wait(request, -1);
     pthread_mutex_lock(&request->polling); /* a poller that made it DONE may still hold it */
     pthread_mutex_unlock(&request->polling);
+    if (request->asked.event)
+        t->teller.forget(t->teller.context, request);
     pthread_mutex_lock(&t->mutex);
     DL_DELETE(t->done, request);
     pthread_mutex_unlock(&t->mutex);

@@ -61,8 +61,8 @@ static uint64_t queued_on(const struct nvlxi_terms *terms, int gpu) {
     uint64_t queued = 0;
     for (const struct nvlxi_group *group = terms->plan->groups; group; group = group->following)
         if (group->gpu == gpu)
-            queued += engine_copies(terms, group) * engine_lanes(terms, group) +
-                      (kernel_lanes(group) ? kernels(terms->plan, group) : 0);
+            queued += (engine_copies(terms, group) + terms->calls) * engine_lanes(terms, group) +
+                      (kernel_lanes(group) ? kernels(terms->plan, group) + terms->calls : 0);
     return queued;
 }
 
@@ -201,7 +201,7 @@ static int borrow_kernel_leg(struct nvlxi_lane_pool *pool, const struct nvlxi_te
     const struct share share = share_of(pool, terms, group);
     const struct nvlxi_leg *before = NULL;
     struct nvlxi_leg *leg = &legs->leg[legs->count];
-    const uint64_t queued = kernels(terms->plan, group);
+    const uint64_t queued = kernels(terms->plan, group) + terms->calls;
     if (share.number >= share.slots)
         before = leg_before(legs, group->gpu, share.number - share.slots);
     int code;
@@ -248,7 +248,7 @@ int nvlxi_submit_borrow(struct nvlxi_lane_pool *pool, const struct nvlxi_terms *
     for (group = terms->plan->groups; group && !code; group = group->following) {
         const struct nvlxi_lane_key key = key_of(pool, terms, group);
         for (uint32_t lanes = engine_lanes(terms, group); lanes && !code; lanes--)
-            code = borrow_leg(pool, &key, engine_copies(terms, group) + mark_places(terms, group), legs);
+            code = borrow_leg(pool, &key, engine_copies(terms, group) + mark_places(terms, group) + terms->calls, legs);
         if (kernel_lanes(group) && !code)
             code = borrow_kernel_leg(pool, terms, group, &key, legs);
         legs->busy_gpu = group->gpu;
@@ -499,25 +499,34 @@ int nvlxi_submit_more(struct nvlxi_lane_pool *pool, const struct nvlxi_terms *te
 }
 
 /* It is known now how many kernels a list that was planned meanwhile has taken. */
-static void recount(struct nvlxi_lane_pool *pool, struct nvlxi_leg *leg) {
-    if (!leg->by_kernel || leg->queued <= leg->kernels)
+static void recount(struct nvlxi_lane_pool *pool, struct nvlxi_leg *leg, bool calls) {
+    const uint32_t issued = leg->kernels + calls;
+    if (!leg->by_kernel || leg->queued <= issued)
         return;
-    nvlxi_lanes_uncount(pool, leg->lane, leg->queued - leg->kernels);
-    leg->queued = leg->kernels;
+    nvlxi_lanes_uncount(pool, leg->lane, leg->queued - issued);
+    leg->queued = issued;
+}
+
+/* Where a lane cannot call, the request is looked at now and then (notice.h): it does not fail. */
+static void queue_call(const struct nvlxi_lane_pool *pool, const struct nvlxi_leg *leg, const struct nvlxi_call *call) {
+    if (call && pool->context->ops->lane_call(leg->lane->lane, call->function, call->argument))
+        call->function(call->argument);
 }
 
 /* With a stream, the first lane beside it waits for the others, so that the stream gets one wait for all. */
-int nvlxi_submit_end(struct nvlxi_lane_pool *pool, const struct nvlxi_legs *legs, const struct nvlxi_stream *stream) {
+int nvlxi_submit_end(struct nvlxi_lane_pool *pool, const struct nvlxi_legs *legs, const struct nvlxi_stream *stream,
+                     const struct nvlxi_call *call) {
     const struct nvlxi_leg *first = first_beside(legs);
     int failure = 0;
     for (uint32_t i = legs->count; i-- > 0;) {
         struct nvlxi_leg *leg = &legs->leg[i];
-        recount(pool, leg);
+        recount(pool, leg, call != NULL);
         int code = pool->context->ops->event_record(leg->lane->lane, leg->event->event);
         leg->unrecorded = code != 0;
         if (!code && stream && !is_in_stream(leg))
             code = leg == first ? pool->context->ops->stream_wait(pool->context->device, stream, leg->event->event)
                                 : pool->context->ops->lane_wait(first->lane->lane, leg->event->event);
+        queue_call(pool, leg, call);
         failure = failure ? failure : code;
     }
     return failure;

@@ -45,6 +45,12 @@ struct nvlxi_terms {
     int32_t priority;                  /* as the caller has it */
     const struct nvlxi_stream *stream; /* the caller's, in whose order; NULL: none */
     struct nvlxi_marks *marks;         /* to be made, of a list of reads without a stream; or NULL */
+    bool calls;                        /* each lane shall call back at its end: one place more in its queue */
+};
+
+struct nvlxi_call { /* what each lane calls when it has copied */
+    void (*function)(void *argument);
+    void *argument;
 };
 
 /* Borrows lanes and events: all or none. NVLX_EBUSY (not logged: see nvlxi_lanes_fail_busy): the queues are full. */
@@ -75,9 +81,11 @@ int nvlxi_submit_follow(struct nvlxi_lane_pool *pool, const struct nvlxi_legs *l
 int nvlxi_submit_copies(struct nvlxi_lane_pool *pool, const struct nvlxi_terms *terms, struct nvlxi_legs *legs);
 int nvlxi_submit_more(struct nvlxi_lane_pool *pool, const struct nvlxi_terms *terms, struct nvlxi_legs *legs);
 
-/* Puts each leg's event behind its last copy, whatever failed before, and, unless it is NULL, the caller's stream
- * behind all of them. Returns the first failure. */
-int nvlxi_submit_end(struct nvlxi_lane_pool *pool, const struct nvlxi_legs *legs, const struct nvlxi_stream *stream);
+/* Puts each leg's event behind its last copy, whatever failed before, and behind that the call, unless it is NULL.
+ * Unless that is NULL, the caller's stream goes on behind all of the events. Returns the first failure. The function is
+ * called once for each leg, also if its lane cannot do so. */
+int nvlxi_submit_end(struct nvlxi_lane_pool *pool, const struct nvlxi_legs *legs, const struct nvlxi_stream *stream,
+                     const struct nvlxi_call *call);
 
 /* Looks at the events in turn. 0: all are complete; NVLX_EAGAIN (not logged): not yet; else what the device says of the
  * leg looked at, which counts as complete: ask again. */

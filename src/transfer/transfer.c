@@ -41,6 +41,8 @@ static void renew_request(struct nvlx_request *request) {
     request->needs.generation = 0;
     request->needs.ops = NULL;
     request->prepared = NULL;
+    request->copied = false;
+    request->asked = (struct nvlxi_asked){0};
 }
 
 void nvlxi_transfers_return_validation(struct nvlxi_transfers *t, struct nvlxi_validation *validation) {
@@ -148,6 +150,7 @@ void nvlxi_transfers_free(struct nvlxi_transfers *transfers) {
         nvlxi_validation_free(validation);
     }
     nvlxi_lanes_free(&transfers->pool);
+    nvlxi_notices_free(transfers->notices);
     pthread_mutex_destroy(&transfers->mutex);
 }
 
@@ -287,7 +290,10 @@ static void submit_all(struct nvlx_request *request, const struct submission *ho
     }
     if (failure)
         nvlxi_request_fail(request, failure);
-    if ((failure = nvlxi_submit_end(pool, &request->legs, stream)))
+    const struct nvlxi_call call = {nvlxi_notice_arrive, request->notice};
+    if (request->notice)
+        nvlxi_notice_expect(request->notice, request->legs.count);
+    if ((failure = nvlxi_submit_end(pool, &request->legs, stream, request->notice ? &call : NULL)))
         nvlxi_request_fail(request, failure);
 }
 
@@ -368,12 +374,38 @@ static void note_issued(struct nvlx_request *request) {
         nvlxi_request_finish(request);
 }
 
+static int make_notices(struct nvlxi_transfers *t, struct nvlxi_notices **notices) {
+    int code = 0;
+    pthread_mutex_lock(&t->mutex);
+    if (!t->notices)
+        code = nvlxi_notices_make(&t->notices);
+    *notices = t->notices;
+    pthread_mutex_unlock(&t->mutex);
+    return code;
+}
+
+/* Before a request is submitted. */
+static int take_asked(struct nvlx_request *request, const struct nvlxi_asked *asked) {
+    struct nvlxi_notices *notices;
+    if (!asked->event && !asked->letter)
+        return 0;
+    int code = make_notices(request->transfers, &notices);
+    if (!code)
+        code = nvlxi_notice_take(notices, request, &request->notice);
+    if (!code)
+        request->asked = *asked;
+    return code;
+}
+
 /* Ends a submission: the caller gets the request, or the spares get it back. */
 static int hand_over(struct nvlx_request *made, int code, struct nvlx_request **request) {
     if (code)
         nvlxi_request_drop_verification(made);
     pthread_mutex_unlock(&made->polling);
     if (code) {
+        if (made->notice)
+            nvlxi_notice_end(made->notice);
+        made->notice = NULL;
         nvlxi_plan_reset(&made->plan, NVLX_MECHANISM_AUTO);
         nvlxi_request_recycle(made);
     } else {
@@ -421,7 +453,8 @@ static int submit(struct nvlx_request *made, struct nvlxi_validation *validation
                                               .holder = made};
     struct submission how = {.terms = {.plan = &made->plan,
                                        .max_sms = options->max_sms ? options->max_sms : t->max_sms,
-                                       .priority = options->priority},
+                                       .priority = options->priority,
+                                       .calls = made->notice != NULL},
                              .validated = &validation->validated,
                              .stream = options->stream};
     made->needs.generation = options->generation;
@@ -437,7 +470,8 @@ static int submit(struct nvlx_request *made, struct nvlxi_validation *validation
 }
 
 int nvlxi_transfer_submit(struct nvlxi_transfers *transfers, const struct nvlx_op *ops, size_t count,
-                          const struct nvlx_transfer_options *options, struct nvlx_request **request) {
+                          const struct nvlx_transfer_options *options, const struct nvlxi_asked *asked,
+                          struct nvlx_request **request) {
     uint64_t started_ns = nvlxi_now_ns();
     struct nvlx_request *made;
     struct nvlxi_validation *validation;
@@ -448,6 +482,8 @@ int nvlxi_transfer_submit(struct nvlxi_transfers *transfers, const struct nvlx_o
     made->started_ns = started_ns;
     if (options->flags & NVLX_VERIFY)
         code = make_verification(made);
+    if (!code)
+        code = take_asked(made, asked);
     if (!code)
         code = submit(made, validation, ops, count, options);
     nvlxi_transfers_return_validation(transfers, validation);
@@ -493,16 +529,29 @@ static int check_post(const struct nvlx_prepared *prepared) {
 /* Of a request that is IN FLIGHT, so that what the peer withdraws from now on stays until it is DONE. */
 static int start_post(struct nvlx_request *made, void *stream) {
     const struct nvlx_prepared *prepared = made->prepared;
-    struct submission how = {
-        .terms = {.plan = &prepared->plan, .max_sms = prepared->max_sms, .priority = prepared->priority},
-        .stream = stream};
+    struct submission how = {.terms = {.plan = &prepared->plan,
+                                       .max_sms = prepared->max_sms,
+                                       .priority = prepared->priority,
+                                       .calls = made->notice != NULL},
+                             .stream = stream};
     int code = check_post(prepared);
     if (!code)
         code = issue_plan(made, &how);
     return code == TOO_LONG ? tell_too_long(&prepared->plan) : code;
 }
 
-int nvlxi_post(struct nvlx_prepared *prepared, void *stream, struct nvlx_request **request) {
+/* Looks what is done by now before it gives up. */
+static int enter_post(struct nvlx_request *made) {
+    int code = enter(made);
+    if (code) {
+        nvlxi_transfers_progress(made->transfers);
+        code = enter(made);
+    }
+    return code;
+}
+
+int nvlxi_post(struct nvlx_prepared *prepared, void *stream, const struct nvlxi_asked *asked,
+               struct nvlx_request **request) {
     struct nvlxi_transfers *t = prepared->transfers;
     uint64_t started_ns = nvlxi_now_ns();
     struct nvlx_request *made;
@@ -514,11 +563,9 @@ int nvlxi_post(struct nvlx_prepared *prepared, void *stream, struct nvlx_request
     made->info = prepared->info;
     made->prepared = prepared;
     atomic_fetch_add(&prepared->posts, 1);
-    code = enter(made);
-    if (code) {
-        nvlxi_transfers_progress(t);
-        code = enter(made);
-    }
+    code = take_asked(made, asked);
+    if (!code)
+        code = enter_post(made);
     if (!code && (code = start_post(made, stream)))
         leave(made);
     if (code)

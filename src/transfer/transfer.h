@@ -7,14 +7,17 @@
  *     IN FLIGHT  in the list of requests in flight; pins its peers and mappings, and its local bytes cannot be
  *                unregistered; its copies are being issued (of a long list, while the rest is still being planned), or
  *                are on lanes, each lane's last one followed by an event
- *     DONE       all its events were seen complete (or the device failed), and what is verified was compared: status is
- *                set, nothing is held any more
+ *     COPIED     all its events were seen complete, what is verified was compared, nothing is held any more, and its
+ *                message (nvlxi_asked) is on its way to the peer; not of a request without one
+ *     DONE       all its events were seen complete (or the device failed), what is verified was compared, its message
+ *                was taken (or cannot be): status is set, nothing is held any more
  *
  * The step to IN FLIGHT is made with the engine's `tables` still held for reading since validation, so that whoever
  * then takes them for writing sees every request that passed it. Until it leaves the list in flight, a request's plan
  * does not change, except while needs.ops is set. The submitter holds `polling` until all is issued;
  * then each poller takes it by trylock, so exactly one at a time looks at the events, and one of them makes the step to
- * DONE. `mutex` guards the lists. Order: tables, then mutex; polling, then mutex; who holds the mutex only tries
+ * DONE, or COPIED. Nobody needs to ask about a request that has something to tell when it is DONE: see notice.h.
+ * `mutex` guards the lists. Order: tables, then mutex; polling, then mutex; who holds the mutex only tries
  * polling. */
 #ifndef NVLXI_TRANSFER_TRANSFER_H
 #define NVLXI_TRANSFER_TRANSFER_H
@@ -22,12 +25,33 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "remote/event.h"
+#include "transfer/notice.h"
 #include "transfer/submit.h"
 #include "transfer/validate.h"
 #include "transfer/verify.h"
 
 #define NVLXI_VERIFIED_MAX 32                    /* verified transfers in flight: each has lanes of its own */
 #define NVLXI_SLAB_BYTES   (UINT64_C(256) << 20) /* of a verified transfer: what is digested while more arrives */
+
+struct nvlxi_letter;
+
+struct nvlxi_asked { /* of a transfer: what is to be told when it is complete */
+    bool event;      /* REQUEST_DONE, with `user` */
+    void *user;
+    struct nvlxi_letter *letter; /* its message, which waits in the queue of the peer (rendezvous/outbox.h); or NULL */
+};
+
+/* How it is told: set by who can. All are called under the request's `polling`, except for `forget`. */
+struct nvlxi_teller {
+    /* The bytes are in place. 0: nvlxi_request_conclude comes, by another thread, once it is known what has become of
+     * the message; or why it cannot be delivered. The letter is gone. */
+    int (*deliver)(struct nvlxi_letter *letter, struct nvlx_request *request);
+    void (*cancel)(struct nvlxi_letter *letter); /* the transfer has failed. The letter is gone */
+    void (*done)(void *context, struct nvlx_request *request);
+    void (*forget)(void *context, struct nvlx_request *request); /* it is about to be freed */
+    void *context;
+};
 
 struct nvlxi_transfers {
     struct nvlx_engine *engine;
@@ -46,6 +70,8 @@ struct nvlxi_transfers {
     struct nvlxi_desks *desks; /* the engine's */
     atomic_uint verified;      /* in flight */
     uint64_t slab;             /* NVLXI_SLAB_BYTES, or fewer leaves for tests */
+    struct nvlxi_teller teller;
+    struct nvlxi_notices *notices; /* NULL until it is needed; under the mutex */
 };
 
 struct nvlx_request {
@@ -63,6 +89,10 @@ struct nvlx_request {
     struct nvlx_request_info info;           /* what is known when it is issued; the rest when it is asked for */
     uint64_t number; /* in the order in which they came to be in flight; under the transfers' mutex */
     uint64_t started_ns, elapsed_ns;
+    struct nvlxi_asked asked;
+    struct nvlxi_notice *notice;        /* while it is IN FLIGHT, if something is to be told */
+    bool copied;                        /* COPIED; under `polling` */
+    struct nvlxi_event_node done;       /* its event */
     struct nvlx_request *next_complete; /* of who found it so, under `polling` */
     struct nvlx_request *prev, *next;
 };
@@ -87,12 +117,15 @@ void nvlxi_transfers_init(struct nvlxi_transfers *transfers, const struct nvlxi_
 /* Waits for all in flight; frees all requests and prepared lists. */
 void nvlxi_transfers_free(struct nvlxi_transfers *transfers);
 
+/* `asked` is taken over by the request; after a failure it is the caller's again. */
 int nvlxi_transfer_submit(struct nvlxi_transfers *transfers, const struct nvlx_op *ops, size_t count,
-                          const struct nvlx_transfer_options *options, struct nvlx_request **request);
+                          const struct nvlx_transfer_options *options, const struct nvlxi_asked *asked,
+                          struct nvlx_request **request);
 
 int nvlxi_prepare(struct nvlxi_transfers *transfers, const struct nvlx_op *ops, size_t count,
                   const struct nvlx_transfer_options *options, struct nvlx_prepared **prepared);
-int nvlxi_post(struct nvlx_prepared *prepared, void *stream, struct nvlx_request **request);
+int nvlxi_post(struct nvlx_prepared *prepared, void *stream, const struct nvlxi_asked *asked,
+               struct nvlx_request **request);
 void nvlxi_prepared_free(struct nvlx_prepared *prepared);
 
 /* Whether a prepared list names the peer. */
@@ -127,8 +160,13 @@ void nvlxi_needs_drop_ops(struct nvlxi_transfers *transfers, struct nvlxi_needs 
 void nvlxi_request_fail(struct nvlx_request *request, int code);
 /* Frees its verification, if it has one. */
 void nvlxi_request_drop_verification(struct nvlx_request *request);
-/* IN FLIGHT -> DONE, under `polling`. */
+/* IN FLIGHT -> DONE or COPIED, under `polling`. */
 void nvlxi_request_finish(struct nvlx_request *request);
+/* Does so if it is IN FLIGHT and complete. False: it is not complete, and what it waits for may take long. Under
+ * `polling`. */
+bool nvlxi_request_poll(struct nvlx_request *request);
+/* COPIED -> DONE. `code`: what has become of its message, in the words of the last error. */
+void nvlxi_request_conclude(struct nvlx_request *request, int code);
 /* Keeps a request that is in no list, with an empty plan, for the next transfer, or frees it. */
 void nvlxi_request_recycle(struct nvlx_request *request);
 
