@@ -5,8 +5,8 @@
  * This header is the manual. It has three parts:
  * - the introduction: what the library does, and what holds for every function,
  * - simple use: all that a first program needs, such as examples/quickstart.c,
- * - advanced use: backends, kinds of memory, users and groups, the life of a peer, streams, mechanisms, budgets,
- *   mapping ahead, prepared lists, counts, the log.
+ * - advanced use: backends, kinds of memory, users and groups, the life of a peer, messages, events, streams,
+ *   mechanisms, budgets, mapping ahead, prepared lists, counts, the log.
  *
  * Introduction
  *
@@ -54,8 +54,9 @@
  *   were built with shorter ones. From other languages: zero the struct, then set `size` and region_options.access. A
  *   size that ends inside a field gives NVLX_EINVAL.
  * - Process. The library never exits or aborts. It prints nothing to stdout and installs no signal handler.
- * - Its threads. The first nvlx_serve or nvlx_connect of an engine starts one thread, "nvlx-service". The host backend
- *   starts one worker for each lane. They block all signals, and end with nvlx_engine_destroy.
+ * - Its threads. The first nvlx_serve or nvlx_connect of an engine starts one thread, "nvlx-service". The first
+ *   transfer with a message or NVLX_DONE_EVENT starts "nvlx-notice". The host backend starts one worker for each lane.
+ *   They block all signals, and end with nvlx_engine_destroy.
  * - Fork. An object of the parent gives NVLX_EFORK in the child. The child may make an engine of its own. If CUDA was
  *   used before the fork, the cuda backend gives NVLX_EBACKEND in the child: exec or spawn such a process. The child
  *   keeps no socket of the parent open. A child made by _Fork or clone may only exec.
@@ -153,10 +154,11 @@ static inline void nvlx_config_init(struct nvlx_config *config) {
  *         NVLX_ENOTSUP (Linux is older than 4.14, or /proc does not tell who this process is). */
 int nvlx_engine_create(const struct nvlx_config *config, struct nvlx_engine **engine);
 
-/* Waits for every transfer in flight. Then frees the engine with its regions, peers, requests, prepared lists, and
- * memory from nvlx_alloc. No other thread may be inside a call on this engine. The engine is gone whatever is returned,
- * except for NVLX_EFORK. If another engine of this process has this engine as a peer, close that peer first: it uses
- * the memory directly, without a mapping. */
+/* Waits for every transfer in flight, and up to 1 s for peers to take messages. Then frees the engine with its regions,
+ * peers, requests, prepared lists, and memory from nvlx_alloc. No other thread may be inside a call on this engine. The
+ * engine is gone whatever is returned, except for NVLX_EFORK. If another engine of this process has this engine as a
+ * peer, close that peer first: it uses the memory directly, without a mapping. Errors: NVLX_ETIMEDOUT (peers have not
+ * taken all messages: the last to them may be lost). */
 int nvlx_engine_destroy(struct nvlx_engine *engine);
 
 /* ---- Memory ------------------------------------------------------------------------------------------ */
@@ -287,11 +289,13 @@ int nvlx_peer_region_by_name(struct nvlx_peer *peer, const char *name, struct nv
 /* The generation of the peer that is known. It grows with every change of what the peer has registered. */
 int nvlx_peer_generation(struct nvlx_peer *peer, uint64_t *generation);
 
-/* Forgets a peer and closes its mappings. It waits for transfers in flight with this peer. No other thread may submit
- * one meanwhile. Until this call, the memory of a dead process stays allocated (measured), if the peer was made from a
+/* Forgets a peer and closes its mappings. It waits for transfers in flight with this peer, then up to 1 s for the peer
+ * to take the messages to it. No other thread may submit one meanwhile. Events of the peer that were not read are
+ * dropped. Until this call, the memory of a dead process stays allocated (measured), if the peer was made from a
  * text. What a peer of nvlx_connect leaves behind is closed as soon as nothing of it is in flight. Memory of a pool
  * stays until this process ends: see Kinds of memory.
- * Errors: NVLX_EBUSY (a prepared list names the peer in an op that moves bytes). */
+ * Errors: NVLX_EBUSY (a prepared list names the peer in an op that moves bytes),
+ *         NVLX_ETIMEDOUT (the peer has not taken all messages: the last may be lost. It is closed all the same). */
 int nvlx_peer_close(struct nvlx_peer *peer);
 
 /* Options of a server. None is needed: see Users and groups. */
@@ -356,13 +360,16 @@ struct nvlx_op {
 /* Options of a transfer. None is needed. */
 struct nvlx_transfer_options {
     size_t size;
-    uint32_t flags;      /* NVLX_NO_MAP: see Mapping ahead. NVLX_VERIFY: see Digests */
+    uint32_t flags;      /* NVLX_NO_MAP: see Mapping ahead. NVLX_VERIFY: see Digests. NVLX_DONE_EVENT: see Events */
     void *stream;        /* a CUDA stream (cudaStream_t): see Streams. NULL: no order. CUDA's stream 0 is NULL too:
                             for that one give NVLX_STREAM_LEGACY */
     uint32_t mechanism;  /* NVLX_MECHANISM_...: see Mechanisms */
     uint32_t max_sms;    /* see Budgets */
     int32_t priority;    /* see Streams */
     uint64_t generation; /* of the peer, when its addresses in the list were learned: see nvlx_transfer. 0: not known */
+    const void *message; /* to the peer, when the transfer is complete; copied. NULL: none. See Messages */
+    size_t message_length;
+    void *user; /* with NVLX_DONE_EVENT: what the event shall carry */
 };
 
 static inline void nvlx_transfer_options_init(struct nvlx_transfer_options *options) {
@@ -394,17 +401,18 @@ int nvlx_transfer(struct nvlx_engine *engine, const struct nvlx_op *ops, size_t 
                   const struct nvlx_transfer_options *options, struct nvlx_request **request);
 
 /* Tells whether a transfer is complete. 0 means: every byte of every op is in place, and every later CUDA call of
- * either process sees it. With NVLX_VERIFY it also means that the digests are right. The peer is not told: tell it by a
- * channel of your own. A failure has its cause in nvlx_last_error. After a failure, any of the ops may have been done,
- * in part or whole. May be repeated, by any number of threads. Errors: NVLX_EAGAIN (not yet), else how the transfer
- * failed. */
+ * either process sees it. With NVLX_VERIFY it also means that the digests are right. The peer is not told, unless the
+ * transfer has a message. Then 0 also means that the peer has taken it. A failure has its cause in nvlx_last_error.
+ * After a failure, any of the ops may have been done, in part or whole. May be repeated, by any number of threads.
+ * Errors: NVLX_EAGAIN (not yet), else how the transfer failed. */
 int nvlx_test(struct nvlx_request *request);
 
 /* As nvlx_test, but waits up to `timeout_ns` (< 0: for ever).
  * Errors: NVLX_ETIMEDOUT (still in flight: wait again), else how the transfer failed. */
 int nvlx_wait(struct nvlx_request *request, int64_t timeout_ns);
 
-/* Frees a request. One in flight is not cancelled: the call waits for it.
+/* Frees a request. One in flight is not cancelled: the call waits for it, and for the peer to take its message. An
+ * event of it that was not read is dropped.
  * Errors: how the transfer failed. */
 int nvlx_request_free(struct nvlx_request *request);
 
@@ -464,7 +472,9 @@ int nvlx_request_free(struct nvlx_request *request);
  * - Open files: while this process may open only one more, its server lets nobody in.
  * - Patience: a connected peer that reads nothing for 30 s is dropped. For changes that cannot be told, memory is tried
  *   for 3 s. What changes faster than it can be mapped gives NVLX_ETIMEDOUT after 10 s.
- * - Messages: 511 bytes of nvlx_last_error, 255 of request_info.error. Longer ones are cut. */
+ * - Messages to peers: 64 KiB each. A receiver holds 1 MiB of each connection that was not read. To one peer, 4 MiB may
+ *   be under way, the receiver's 1 MiB not counted once they are taken. Each message counts with 64 bytes more.
+ * - Texts: 511 bytes of nvlx_last_error, 255 of request_info.error. Longer ones are cut. */
 
 /* ---- Backends ---------------------------------------------------------------------------------------- */
 
@@ -565,6 +575,74 @@ int nvlx_peer_sync(struct nvlx_peer *peer, uint64_t generation, int64_t timeout_
  *         peer is gone). The peer then stays as it was. */
 int nvlx_peer_update(struct nvlx_peer *peer, const char *text, size_t length);
 
+/* ---- Messages ---------------------------------------------------------------------------------------- */
+
+/* Sends bytes to the engine that serves a peer of nvlx_connect. There they are an event. `length` is 0 to 65,536 bytes,
+ * which are copied. The call waits for nobody: it queues the message. transfer_options.message sends one when the
+ * transfer is complete, without anybody asking. All ops of that transfer must be for one peer.
+ *
+ * What is promised:
+ * - Order. Messages to one peer come in the order of the calls, nvlx_transfer and nvlx_post among them. A message waits
+ *   for the transfers before it that have messages, not for others.
+ * - A transfer's message comes after its bytes: at the moment of the event, all of them are in place.
+ * - Each message comes once, or never. If one does not come, none of the later ones does.
+ * - A message is taken when the other library has put it into its queue of events. From then on only the end of that
+ *   engine loses it: not the end of the connection, nor of the sender.
+ * - A transfer with a message is complete when the message is taken. If the connection ends before that, the request
+ *   fails with NVLX_ESTALE, and says so. Its bytes are in place. The message may have come.
+ * - If a transfer fails, its message is not sent.
+ * - Of nvlx_send, 0 means that the message is queued. If the connection ends before messages are taken, the event
+ *   PEER_LOST counts them, and the log has a warning. Those are the last ones. Later calls give NVLX_ESTALE.
+ * - The other side does not read: then nothing is lost, and all else goes on. At some time calls give NVLX_EBUSY: see
+ *   Limits.
+ * Errors: NVLX_ENOTSUP (the peer was made from a text, or its library is too old),
+ *         NVLX_EBUSY (as much as is allowed is not taken yet), NVLX_ESTALE (the peer is gone). */
+int nvlx_send(struct nvlx_peer *peer, const void *message, size_t length);
+
+/* ---- Events ------------------------------------------------------------------------------------------ */
+
+enum {
+    NVLX_EVENT_PEER_LOST = 1,    /* the connection that nvlx_connect made has ended: see The life of a peer */
+    NVLX_EVENT_PEER_CHANGED = 2, /* a newer generation of a peer of nvlx_connect is known */
+    NVLX_EVENT_MESSAGE = 3,      /* a message has come */
+    NVLX_EVENT_REQUEST_DONE = 4  /* a transfer with NVLX_DONE_EVENT is complete, or has failed */
+};
+
+enum {
+    NVLX_DONE_EVENT = 4 /* flag of nvlx_transfer and nvlx_post: the request's completion is an event */
+};
+
+struct nvlx_event {
+    size_t size;
+    uint32_t kind;          /* NVLX_EVENT_... */
+    int32_t status;         /* REQUEST_DONE: as nvlx_test gives it. PEER_LOST: NVLX_ESTALE */
+    struct nvlx_peer *peer; /* PEER_LOST, PEER_CHANGED. MESSAGE: a peer of nvlx_connect that is its sender, or NULL */
+    uint64_t generation;    /* PEER_CHANGED: the newest that is known */
+    uint64_t unconfirmed;   /* PEER_LOST: how many messages of nvlx_send, the last ones, may be lost */
+    struct nvlx_request *request; /* REQUEST_DONE: still the caller's to free */
+    void *user;                   /* REQUEST_DONE: transfer_options.user */
+    const void *message;          /* MESSAGE: its bytes */
+    size_t message_length;
+    int64_t pid;      /* MESSAGE: the sender's process, as this one's PID namespace sees it */
+    char engine[40];  /* MESSAGE: the sender's engine id, 32 digits, by its own word */
+    char reason[256]; /* why a peer is lost, or a transfer has failed */
+};
+
+/* A file descriptor that is readable exactly as long as there is an event. It is for poll, epoll, libuv and asyncio.
+ * It is the same for the engine's whole life, and the engine closes it. Only wait for it: do not read or write it. */
+int nvlx_event_fd(struct nvlx_engine *engine, int *fd);
+
+/* Reads the oldest event. It never waits. `event->size` must be sizeof *event. The struct is filled.
+ * - The bytes of a message belong to the engine. They stay until the next call of nvlx_next_event on it, or its end.
+ *   Threads that share the events of an engine must agree on that.
+ * - Changes of one peer that were not read yet are one event.
+ * - An event of a peer that was closed, or of a request that was freed, is dropped. So no event names what is gone.
+ *   Another thread must not close or free it while this one works on the event.
+ * - For NVLX_DONE_EVENT nobody needs to ask, and no thread spins. The GPU calls this process when the copies are done.
+ *   What is behind them in the same stream starts after that call.
+ * Errors: NVLX_EAGAIN (there is none; it is not logged, nor nvlx_last_error's). */
+int nvlx_next_event(struct nvlx_engine *engine, struct nvlx_event *event);
+
 /* ---- Streams ----------------------------------------------------------------------------------------- */
 
 /* transfer_options.stream is a CUDA stream of the caller. The transfer takes its place in that stream's order. It
@@ -635,16 +713,15 @@ struct nvlx_prepared; /* a list that was checked and relocated once, to be poste
 
 /* Checks, maps and relocates a list once, as nvlx_transfer does, and starts nothing. It is for lists that are copied
  * again and again, such as the layout of a KV cache. Until nvlx_prepared_free, its own regions cannot be unregistered,
- * and it takes some of config.list_memory. What its peers withdraw is closed all the same. options->stream must be
- * NULL. Errors: those of nvlx_transfer. */
+ * and it takes some of config.list_memory. What its peers withdraw is closed all the same. A stream, a message and
+ * NVLX_DONE_EVENT are options of nvlx_post, not of this call. Errors: those of nvlx_transfer. */
 int nvlx_prepare(struct nvlx_engine *engine, const struct nvlx_op *ops, size_t count,
                  const struct nvlx_transfer_options *options, struct nvlx_prepared **prepared);
 
 /* Starts all copies of a prepared list. This costs a launch or a few, whatever the number of ops. `options` may name a
- * stream. Its other fields must be 0: nvlx_prepare took them. A list may be posted again before its last post is
- * complete.
- * Errors: NVLX_ESTALE (a peer withdrew bytes of the list: prepare it again; or a peer is gone),
- *         NVLX_EBUSY, NVLX_ENOTSUP (as nvlx_transfer). */
+ * stream, NVLX_DONE_EVENT, and a message. Its other fields must be 0: nvlx_prepare took them. A list may be posted
+ * again before its last post is complete. Errors: NVLX_ESTALE (a peer withdrew bytes of the list: prepare it again; or
+ * a peer is gone), NVLX_EBUSY, NVLX_ENOTSUP (as nvlx_transfer). */
 int nvlx_post(struct nvlx_prepared *prepared, const struct nvlx_transfer_options *options,
               struct nvlx_request **request);
 

@@ -81,7 +81,9 @@ static int init_modules(struct nvlx_engine *engine, const struct nvlx_config *co
     nvlxi_transfers_init(transfers, &engine->context, config->list_memory ? config->list_memory : LIST_MEMORY);
     nvlxi_revocations_init(&engine->revocations);
     nvlxi_closer_init(&engine->closer, transfers);
-    nvlxi_rendezvous_init(&engine->rendezvous, registration, remote, &engine->revocations, &engine->closer);
+    nvlxi_events_init(&engine->events);
+    nvlxi_rendezvous_init(&engine->rendezvous, registration, remote, &engine->revocations, &engine->closer,
+                          &engine->events);
     nvlxi_digester_init(&engine->digester, registration);
     return 0;
 }
@@ -158,12 +160,14 @@ static int destroy_engine(struct nvlx_engine *engine) {
     if (code)
         return code;
     nvlxi_transfers_finish(&engine->transfers); /* first: owners wait for them as long as there are connections */
+    code = nvlxi_clients_end_messages(&engine->rendezvous.clients);
     DL_FOREACH(engine->peers, peer) {
         failed = nvlxi_peer_let_go(peer);
         code = code ? code : failed;
     }
     nvlxi_closer_stop(&engine->closer);         /* it answers over the connections */
     nvlxi_rendezvous_free(&engine->rendezvous); /* its thread uses all the others */
+    nvlxi_events_clear(&engine->events);
     nvlxi_transfers_free(&engine->transfers);
     nvlxi_digester_free(&engine->digester);
     DL_FOREACH_SAFE(engine->peers, peer, next) {
@@ -174,6 +178,7 @@ static int destroy_engine(struct nvlx_engine *engine) {
     nvlxi_revocations_free(&engine->revocations);
     nvlxi_registration_free(&engine->registration);
     nvlxi_remote_free(&engine->remote);
+    nvlxi_events_free(&engine->events);
     failed = free_allocations(engine);
     engine->context.ops->close(engine->context.device);
     nvlxi_tables_destroy(&engine->tables);
@@ -575,13 +580,13 @@ static int close_peer(struct nvlx_peer *peer) {
             break;
     }
     code = nvlxi_peer_let_go(peer);
-    nvlxi_rendezvous_leave(&engine->rendezvous, peer);
+    const int untaken = nvlxi_rendezvous_leave(&engine->rendezvous, peer);
     nvlxi_closer_leave(&engine->closer, peer);
     pthread_mutex_lock(&engine->mutex);
     DL_DELETE(engine->peers, peer);
     pthread_mutex_unlock(&engine->mutex);
-    int failed = nvlxi_peer_close(peer);
-    return code ? code : failed;
+    const int failed = nvlxi_peer_close(peer);
+    return code ? code : failed ? failed : untaken;
 }
 
 int nvlx_peer_close(struct nvlx_peer *peer) {

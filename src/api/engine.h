@@ -20,6 +20,7 @@ struct nvlx_engine {
     struct nvlxi_transfers transfers;
     struct nvlxi_revocations revocations;
     struct nvlxi_closer closer;
+    struct nvlxi_events events;
     struct nvlxi_rendezvous rendezvous;
     atomic_bool exported, told; /* a text was given out; it was said that nobody waits for who has one */
     struct nvlxi_digester digester;

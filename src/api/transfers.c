@@ -5,6 +5,7 @@
 
 #include "api/abi.h"
 #include "api/engine.h"
+#include "api/messages.h"
 #include "base/error.h"
 
 /* ---- Transfers --------------------------------------------------------------------------------------- */
@@ -18,19 +19,29 @@ static int take_transfer(const struct nvlx_engine *engine, const struct nvlx_op 
         return code;
     if (count && (code = nvlxi_pointer_check(ops, "ops")))
         return code;
-    if (known->flags & ~(uint32_t)(NVLX_NO_MAP | NVLX_VERIFY))
+    if (known->flags & ~(uint32_t)(NVLX_NO_MAP | NVLX_VERIFY | NVLX_DONE_EVENT))
         return nvlxi_fail(NVLX_EINVAL, "transfer flags 0x%" PRIx32 " are not known", known->flags);
+    if (known->message_length && !known->message)
+        return nvlxi_fail(NVLX_EINVAL, "message is NULL and message_length is %zu", known->message_length);
     return nvlxi_mechanism_check(known->mechanism);
 }
 
 static int transfer(struct nvlx_engine *engine, const struct nvlx_op *ops, size_t count,
                     const struct nvlx_transfer_options *options, struct nvlx_request **request) {
     struct nvlx_transfer_options known;
+    struct nvlx_peer *peer = NULL;
+    struct nvlxi_asked asked;
     int code = take_transfer(engine, ops, count, options, &known);
     if (code || (code = nvlxi_pointer_check(request, "request")))
         return code;
-    const struct nvlxi_asked nothing = {0};
-    return nvlxi_transfer_submit(&engine->transfers, ops, count, &known, &nothing, request);
+    if (known.message && (code = nvlxi_message_peer(ops, count, &peer)))
+        return code;
+    if ((code = nvlxi_asked_make(&known, peer, &asked)))
+        return code;
+    code = nvlxi_transfer_submit(&engine->transfers, ops, count, &known, &asked, request);
+    if (code)
+        nvlxi_asked_undo(&asked);
+    return code;
 }
 
 int nvlx_transfer(struct nvlx_engine *engine, const struct nvlx_op *ops, size_t count,
@@ -46,8 +57,9 @@ static int prepare(struct nvlx_engine *engine, const struct nvlx_op *ops, size_t
     int code = take_transfer(engine, ops, count, options, &known);
     if (code || (code = nvlxi_pointer_check(prepared, "prepared")))
         return code;
-    if (known.stream)
-        return nvlxi_fail(NVLX_EINVAL, "a stream is an option of nvlx_post, not of nvlx_prepare");
+    if (known.stream || known.message || known.user || (known.flags & NVLX_DONE_EVENT))
+        return nvlxi_fail(
+            NVLX_EINVAL, "a stream, a message, NVLX_DONE_EVENT and user are options of nvlx_post, not of nvlx_prepare");
     if (known.flags & NVLX_VERIFY)
         return nvlxi_fail(NVLX_ENOTSUP, "NVLX_VERIFY: posts of prepared lists are not verified, nvlx_transfer is");
     return nvlxi_prepare(&engine->transfers, ops, count, &known, prepared);
@@ -65,6 +77,24 @@ static int check_prepared(const struct nvlx_prepared *prepared) {
     return code ? code : nvlxi_engine_check(prepared->engine);
 }
 
+static int post_asked(struct nvlx_prepared *prepared, const struct nvlx_transfer_options *options,
+                      struct nvlx_request **request) {
+    const struct nvlxi_needs *needs = &prepared->needs;
+    struct nvlxi_asked asked;
+    if (options->message_length && !options->message)
+        return nvlxi_fail(NVLX_EINVAL, "message is NULL and message_length is %zu", options->message_length);
+    if (options->message && needs->peer_count != 1)
+        return nvlxi_fail(NVLX_EINVAL, "a message goes to one peer: the prepared list moves bytes of %zu",
+                          (size_t)needs->peer_count);
+    int code = nvlxi_asked_make(options, options->message ? needs->peers[0] : NULL, &asked);
+    if (code)
+        return code;
+    code = nvlxi_post(prepared, options->stream, &asked, request);
+    if (code)
+        nvlxi_asked_undo(&asked);
+    return code;
+}
+
 static int post(struct nvlx_prepared *prepared, const struct nvlx_transfer_options *options,
                 struct nvlx_request **request) {
     struct nvlx_transfer_options known;
@@ -73,11 +103,11 @@ static int post(struct nvlx_prepared *prepared, const struct nvlx_transfer_optio
     if (code || (code = nvlxi_pointer_check(request, "request")) ||
         (code = nvlxi_struct_take(&known, sizeof known, options, "nvlx_transfer_options")))
         return code;
-    if (known.flags || known.mechanism || known.max_sms || known.priority || known.generation)
+    if (known.flags & ~(uint32_t)NVLX_DONE_EVENT || known.mechanism || known.max_sms || known.priority ||
+        known.generation)
         return nvlxi_fail(NVLX_EINVAL, "flags, mechanism, max_sms, priority and generation are options of "
                                        "nvlx_prepare, not of nvlx_post");
-    const struct nvlxi_asked nothing = {0};
-    return nvlxi_post(prepared, known.stream, &nothing, request);
+    return post_asked(prepared, &known, request);
 }
 
 int nvlx_post(struct nvlx_prepared *prepared, const struct nvlx_transfer_options *options,

@@ -17,6 +17,7 @@
 #include <stdbool.h>
 
 #include "device/context.h"
+#include "remote/event.h"
 #include "remote/life.h"
 #include "remote/table.h"
 
@@ -79,7 +80,8 @@ struct nvlx_peer {
     char reason[256];
     atomic_uint pins; /* requests in flight, and prepared lists */
     struct nvlxi_parting parting;
-    struct nvlx_peer *prev, *next; /* the engine's list */
+    struct nvlxi_event_node changed, lost; /* of a peer that is followed: in the queue of rendezvous/events.h */
+    struct nvlx_peer *prev, *next;         /* the engine's list */
 };
 
 int nvlxi_remote_init(struct nvlxi_remote *remote, const struct nvlxi_context *context);

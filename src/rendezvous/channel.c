@@ -54,12 +54,35 @@ static bool await_news(struct nvlxi_channel *channel, uint64_t at, uint64_t dead
     return true;
 }
 
+static bool is_full(int reason) {
+    return reason == EAGAIN || reason == EINTR || reason == ENOBUFS || reason == ENOMEM;
+}
+
+/* Sends what was begun, to its end. NVLX_EAGAIN (not logged): not now. Under the mutex. */
+static int send_rest(struct nvlxi_channel *channel) {
+    while (channel->rest_length && !channel->ended) {
+        ssize_t count =
+            send(channel->connection->socket, channel->rest, channel->rest_length, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (count < 0)
+            return is_full(errno) ? NVLX_EAGAIN : 0;
+        channel->rest_length -= (size_t)count;
+        memmove(channel->rest, channel->rest + count, channel->rest_length);
+    }
+    return 0;
+}
+
 /* Sends a message, if it can go at once. NVLX_EAGAIN (not logged): not now. That the other end has gone is found out by
  * the service thread. Under the mutex. */
-static int send_short(const struct nvlxi_channel *channel, const uint8_t *bytes, size_t length) {
-    if (channel->ended || send(channel->connection->socket, bytes, length, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0)
-        return 0;
-    return errno == EAGAIN || errno == EINTR || errno == ENOBUFS || errno == ENOMEM ? NVLX_EAGAIN : 0;
+static int send_message(struct nvlxi_channel *channel, const uint8_t *bytes, size_t length) {
+    int code = send_rest(channel);
+    if (code || channel->ended || !length)
+        return code;
+    ssize_t count = send(channel->connection->socket, bytes, length, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (count < 0)
+        return is_full(errno) ? NVLX_EAGAIN : 0;
+    channel->rest_length = length - (size_t)count;
+    memcpy(channel->rest, bytes + count, channel->rest_length);
+    return 0;
 }
 
 /* Asks for more, if all that was asked for has come, and there is room for it. Under the mutex. */
@@ -70,7 +93,7 @@ static int ask(struct nvlxi_request_for_files *request) {
         request->received - request->taken > ASK_MAX / 2)
         return 0;
     size_t length = nvlxi_protocol_put_ask(message, request->number, &request->wanted[request->asked], count);
-    int code = send_short(request->channel, message, length);
+    int code = send_message(request->channel, message, length);
     if (!code)
         request->asked += count;
     return code;
@@ -139,7 +162,7 @@ static void close_request(struct nvlxi_source *source) {
     DL_DELETE(channel->requests, request);
     close_stock(request);
     if (!channel->requests)
-        send_short(channel, done, nvlxi_protocol_put_done(done));
+        send_message(channel, done, nvlxi_protocol_put_done(done));
     pthread_mutex_unlock(&channel->mutex);
     free(request);
 }
@@ -237,9 +260,17 @@ bool nvlxi_channel_tell_holds(struct nvlxi_channel *channel, const struct nvlxi_
     uint8_t message[NVLXI_PROTOCOL_SHORT_MAX];
     const size_t length = nvlxi_protocol_put_holds(message, holds);
     pthread_mutex_lock(&channel->mutex);
-    int code = send_short(channel, message, length);
+    int code = send_message(channel, message, length);
     pthread_mutex_unlock(&channel->mutex);
     return code != NVLX_EAGAIN;
+}
+
+bool nvlxi_channel_send(struct nvlxi_channel *channel, const uint8_t *bytes, size_t length) {
+    pthread_mutex_lock(&channel->mutex);
+    int code = send_message(channel, bytes, length);
+    const bool whole = !channel->rest_length;
+    pthread_mutex_unlock(&channel->mutex);
+    return code != NVLX_EAGAIN && (length || whole);
 }
 
 void nvlxi_channel_end(struct nvlxi_channel *channel) {

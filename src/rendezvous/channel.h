@@ -12,7 +12,8 @@
  *               number later is closed as it comes
  *
  * The end of the connection wakes all up: no request is answered any more. `mutex` guards the list, the requests in it,
- * and the order of what is sent; messages are so short that they go whole or not at all, so nobody waits with it. */
+ * and the order of what is sent. Nobody waits with it: what cannot go at once is refused, except for the end of what
+ * has gone in part (`rest`), which goes before anything else does. */
 #ifndef NVLXI_RENDEZVOUS_CHANNEL_H
 #define NVLXI_RENDEZVOUS_CHANNEL_H
 
@@ -35,6 +36,8 @@ struct nvlxi_channel {
     struct nvlxi_request_for_files *requests; /* list */
     uint32_t last;                            /* number given out last */
     bool ended;
+    uint8_t rest[NVLXI_PROTOCOL_MESSAGE_MAX];
+    size_t rest_length;
 };
 
 void nvlxi_channel_init(struct nvlxi_channel *channel, struct nvlxi_connection *connection, struct nvlx_peer *peer);
@@ -53,6 +56,10 @@ int nvlxi_channel_given(struct nvlxi_channel *channel, const struct nvlxi_inbox 
 int nvlxi_channel_denied(struct nvlxi_channel *channel, const struct nvlxi_inbox *in);
 /* From any thread: tells the server what is held. False: it cannot be sent now, to be tried again. */
 bool nvlxi_channel_tell_holds(struct nvlxi_channel *channel, const struct nvlxi_protocol_holds *holds);
+
+/* Sends a whole message of the protocol; none, where `length` is 0. False: it cannot be sent now, or the end of one
+ * before it cannot: to be tried again once the socket is writable. */
+bool nvlxi_channel_send(struct nvlxi_channel *channel, const uint8_t *bytes, size_t length);
 
 /* The peer is gone, and knows why; the socket may be closed after that. */
 void nvlxi_channel_end(struct nvlxi_channel *channel);

@@ -10,7 +10,8 @@
 #include "base/base.h"
 #include "base/error.h"
 
-#define TEXT_NS INT64_C(10000000000) /* without a byte of the first descriptor, when its server has greeted */
+#define TEXT_NS  INT64_C(10000000000) /* without a byte of the first descriptor, when its server has greeted */
+#define DRAIN_NS INT64_C(1000000000)  /* for messages to be taken, when the peer is closed */
 
 void nvlxi_clients_init(struct nvlxi_clients *clients, struct nvlxi_remote *remote, struct nvlxi_closer *closer) {
     clients->remote = remote;
@@ -28,6 +29,7 @@ static void close_subscription(struct nvlxi_clients *clients, struct nvlxi_subsc
 }
 
 static void free_subscription(struct nvlxi_subscription *subscription) {
+    nvlxi_outbox_free(&subscription->outbox);
     nvlxi_channel_free(&subscription->channel);
     free(subscription);
 }
@@ -94,6 +96,7 @@ static int connect_and_open(struct nvlxi_clients *clients, struct nvlxi_subscrip
 
 /* Leaves a connection to the service thread. */
 static int follow(struct nvlxi_clients *clients, struct nvlxi_subscription *made) {
+    made->peer->engine = clients->transfers->engine; /* before an event can tell of it */
     made->peer->subscription = made;
     made->peer->channel = made->connection.minor >= 1 ? &made->channel : NULL;
     pthread_mutex_lock(&clients->mutex);
@@ -113,11 +116,15 @@ int nvlxi_clients_connect(struct nvlxi_clients *clients, const char *address, in
     if (code)
         goto free_made;
     nvlxi_channel_init(&made->channel, &made->connection, made->peer);
+    nvlxi_outbox_init(&made->outbox, &made->channel, clients->remote->context->identity.engine);
+    made->outbox.wake = clients->wake;
+    made->outbox.context = clients->context;
     if ((code = follow(clients, made)))
         goto close_peer;
     *peer = made->peer;
     return 0;
 close_peer:
+    nvlxi_outbox_free(&made->outbox);
     nvlxi_channel_free(&made->channel);
     nvlxi_peer_close(made->peer);
 free_made:
@@ -126,27 +133,72 @@ free_made:
     return code;
 }
 
-void nvlxi_clients_leave(struct nvlxi_clients *clients, struct nvlx_peer *peer) {
+/* What was not taken in time is given up. */
+static int end_messages(struct nvlxi_outbox *outbox, uint64_t deadline) {
+    if (nvlxi_outbox_drain(outbox, deadline))
+        return 0;
+    int code = nvlxi_fail(NVLX_ETIMEDOUT, "the peer at \"%s\" has not taken all messages to it: the last may be lost",
+                          outbox->channel->connection->address);
+    nvlxi_outbox_end(outbox);
+    return code;
+}
+
+int nvlxi_clients_end_messages(struct nvlxi_clients *clients) {
+    const uint64_t deadline = nvlxi_deadline(DRAIN_NS);
+    struct nvlxi_subscription *subscription;
+    int code = 0;
+    DL_FOREACH(clients->list, subscription) { /* which only callers' threads change */
+        int failed = end_messages(&subscription->outbox, deadline);
+        code = code ? code : failed;
+    }
+    return code;
+}
+
+int nvlxi_clients_leave(struct nvlxi_clients *clients, struct nvlx_peer *peer) {
     struct nvlxi_subscription *subscription = peer->subscription;
+    int code = end_messages(&subscription->outbox, nvlxi_deadline(DRAIN_NS));
     pthread_mutex_lock(&clients->mutex);
     while (subscription->busy)
         pthread_cond_wait(&clients->idle, &clients->mutex);
     DL_DELETE(clients->list, subscription);
     pthread_mutex_unlock(&clients->mutex);
     nvlxi_closer_leave(clients->closer, peer); /* nobody adds it any more; it may be answering over the connection */
+    nvlxi_events_drop(clients->events, &peer->changed);
+    nvlxi_events_drop(clients->events, &peer->lost);
     pthread_mutex_lock(&clients->mutex);
     close_subscription(clients, subscription);
     LL_PREPEND(clients->left, subscription);
     pthread_mutex_unlock(&clients->mutex);
     peer->subscription = NULL;
     peer->channel = NULL;
+    return code;
+}
+
+struct nvlx_peer *nvlxi_clients_find(struct nvlxi_clients *clients, const char *engine) {
+    struct nvlxi_subscription *subscription;
+    struct nvlx_peer *found = NULL;
+    pthread_mutex_lock(&clients->mutex);
+    DL_FOREACH(clients->list, subscription) {
+        if (!subscription->ended && strcmp(subscription->connection.engine, engine) == 0)
+            break;
+    }
+    if (subscription)
+        found = subscription->peer;
+    pthread_mutex_unlock(&clients->mutex);
+    return found;
 }
 
 /* ---- Called by the service thread ---------------------------------------------------------------------- */
 
 void nvlxi_clients_prepare(struct nvlxi_clients *clients) {
+    struct nvlxi_subscription *subscription;
     pthread_mutex_lock(&clients->mutex);
     free_left(clients);
+    DL_FOREACH(clients->list, subscription) {
+        const uint32_t out = atomic_load(&subscription->outbox.blocked) ? EPOLLOUT : 0;
+        if (!subscription->ended)
+            nvlxi_watch(clients->watcher, &subscription->watch, subscription->connection.socket, EPOLLIN | out);
+    }
     pthread_mutex_unlock(&clients->mutex);
 }
 
@@ -195,6 +247,8 @@ static int obey(struct nvlxi_clients *clients, struct nvlxi_subscription *subscr
         return nvlxi_channel_denied(&subscription->channel, in);
     case NVLXI_PROTOCOL_AWAIT:
         return await(clients, subscription);
+    case NVLXI_PROTOCOL_TAKEN:
+        return nvlxi_outbox_taken(&subscription->outbox, in);
     case NVLXI_PROTOCOL_REFUSAL:
         return nvlxi_connection_refused(&subscription->connection);
     default:
@@ -202,43 +256,76 @@ static int obey(struct nvlxi_clients *clients, struct nvlxi_subscription *subscr
     }
 }
 
+/* A whole message has come: what it changes is an event. */
+static int obey_and_tell(struct nvlxi_clients *clients, struct nvlxi_subscription *subscription) {
+    struct nvlx_peer *peer = subscription->peer;
+    const uint64_t before = nvlxi_peer_generation(peer);
+    int code = obey(clients, subscription);
+    const uint64_t known = nvlxi_peer_generation(peer);
+    if (known != before)
+        nvlxi_events_post(clients->events, &peer->changed, NVLX_EVENT_PEER_CHANGED, known);
+    return code;
+}
+
+/* As far as it goes without waiting: a body comes with its header, mostly. */
+static int fill_inbox(struct nvlxi_subscription *subscription) {
+    struct nvlxi_inbox *in = &subscription->connection.in;
+    size_t before;
+    int code;
+    do {
+        before = in->have;
+        code = nvlxi_inbox_fill(in, subscription->connection.socket, &subscription->files);
+    } while (code == NVLX_EAGAIN && before != in->have);
+    return code;
+}
+
 /* Busy with it, without the mutex. Returns 0 or why the connection ends. */
 static int read_more(struct nvlxi_clients *clients, struct nvlxi_subscription *subscription) {
-    struct nvlxi_inbox *in = &subscription->connection.in;
-    int code = nvlxi_inbox_fill(in, subscription->connection.socket, &subscription->files);
+    int code = fill_inbox(subscription);
     if (code == NVLX_EAGAIN)
         return 0;
     if (code == NVLX_ESTALE)
         return nvlxi_fail(code, "the peer is gone: the server at \"%s\" has closed the connection",
                           subscription->connection.address);
     if (!code)
-        code = obey(clients, subscription);
-    nvlxi_inbox_clear(in);
+        code = obey_and_tell(clients, subscription);
+    nvlxi_inbox_clear(&subscription->connection.in);
     nvlxi_connection_files_close(&subscription->files);
     return code;
 }
 
-/* Under the mutex. */
-static void end(struct nvlxi_clients *clients, struct nvlxi_subscription *subscription) {
-    nvlxi_peer_lose(subscription->peer);
-    nvlxi_closer_add(clients->closer, subscription->peer);
+/* Busy with it, without the mutex. */
+static int serve(struct nvlxi_clients *clients, struct nvlxi_subscription *subscription, uint32_t events) {
+    if (events & EPOLLOUT)
+        nvlxi_outbox_go_on(&subscription->outbox);
+    return events & ~(uint32_t)EPOLLOUT ? read_more(clients, subscription) : 0;
+}
+
+/* Under the mutex. `lost`: messages. */
+static void end(struct nvlxi_clients *clients, struct nvlxi_subscription *subscription, uint64_t lost) {
+    struct nvlx_peer *peer = subscription->peer;
+    nvlxi_peer_lose(peer);
+    nvlxi_closer_add(clients->closer, peer);
     nvlxi_channel_end(&subscription->channel);
     subscription->ended = true;
     close_subscription(clients, subscription);
+    nvlxi_events_post(clients->events, &peer->lost, NVLX_EVENT_PEER_LOST, lost);
 }
 
 void nvlxi_clients_turn(struct nvlxi_clients *clients) {
     struct nvlxi_subscription *subscription;
     pthread_mutex_lock(&clients->mutex);
     DL_FOREACH(clients->list, subscription) {
-        if (!nvlxi_watch_take(&subscription->watch) || subscription->ended)
+        const uint32_t events = nvlxi_watch_take(&subscription->watch);
+        if (!events || subscription->ended)
             continue;
         subscription->busy = true;
         pthread_mutex_unlock(&clients->mutex);
-        int code = read_more(clients, subscription);
+        int code = serve(clients, subscription, events);
+        const uint64_t lost = code ? nvlxi_outbox_end(&subscription->outbox) : 0;
         pthread_mutex_lock(&clients->mutex);
         if (code)
-            end(clients, subscription);
+            end(clients, subscription, lost);
         subscription->busy = false;
         pthread_cond_broadcast(&clients->idle);
     }

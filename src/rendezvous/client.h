@@ -6,18 +6,20 @@
  *
  *     OPEN     the service thread reads it, and applies what comes to the peer; `busy` while it is at it, without the
  *              mutex
- *     ENDED    the connection is closed, the peer is marked as gone, and knows why
+ *     ENDED    the connection is closed, the peer is marked as gone, and knows why; an event tells it
  *     (gone)   taken off the list by nvlx_peer_close, when it is not busy; freed by the service thread, whose wait may
  *              still know it
  *
  * `mutex` guards the list and all fields except connection, files and peer, which belong to the thread that is busy
- * with it, and channel, which has its own rules. Order: this mutex, then that of the channel. */
+ * with it, and channel and outbox, which have their own rules. Order: this mutex, then that of the channel. That of the
+ * outbox is never taken with this one. */
 #ifndef NVLXI_RENDEZVOUS_CLIENT_H
 #define NVLXI_RENDEZVOUS_CLIENT_H
 
 #include "lifetime/closer.h"
 #include "remote/peer.h"
-#include "rendezvous/channel.h"
+#include "rendezvous/events.h"
+#include "rendezvous/outbox.h"
 #include "rendezvous/watch.h"
 #include "transfer/transfer.h"
 
@@ -25,6 +27,7 @@ struct nvlxi_subscription {
     struct nvlxi_connection connection;
     struct nvlxi_connection_files files; /* that have come with the message on its way in */
     struct nvlxi_channel channel;
+    struct nvlxi_outbox outbox;
     struct nvlx_peer *peer;
     struct nvlxi_watch watch;
     bool busy, ended;
@@ -35,6 +38,9 @@ struct nvlxi_clients {
     struct nvlxi_remote *remote;
     struct nvlxi_transfers *transfers;
     struct nvlxi_closer *closer;
+    struct nvlxi_events *events;
+    void (*wake)(void *context); /* the service thread */
+    void *context;
     pthread_mutex_t mutex;
     pthread_cond_t idle;                    /* a subscription is not busy any more */
     struct nvlxi_subscription *list, *left; /* left: to be freed */
@@ -48,9 +54,13 @@ void nvlxi_clients_free(struct nvlxi_clients *clients);
 /* Blocks until the first descriptor is there, and leaves the peer to the service thread, which runs. */
 int nvlxi_clients_connect(struct nvlxi_clients *clients, const char *address, int64_t timeout_ns,
                           struct nvlx_peer **peer);
-/* Takes a peer that is followed back, waits until the thread is not busy with it, and closes the connection. Nothing
- * for other peers. */
-void nvlxi_clients_leave(struct nvlxi_clients *clients, struct nvlx_peer *peer);
+/* Takes a peer that is followed back, waits until the thread is not busy with it, and closes the connection. Before, it
+ * waits a moment for messages that were not taken: NVLX_ETIMEDOUT, and they are given up. */
+int nvlxi_clients_leave(struct nvlxi_clients *clients, struct nvlx_peer *peer);
+/* The same for the messages to all peers, which stay. Nothing is in flight, and nothing is sent any more. */
+int nvlxi_clients_end_messages(struct nvlxi_clients *clients);
+/* The peer that is this engine, or NULL. */
+struct nvlx_peer *nvlxi_clients_find(struct nvlxi_clients *clients, const char *engine);
 
 /* Before the service thread waits, and after. */
 void nvlxi_clients_prepare(struct nvlxi_clients *clients);

@@ -17,23 +17,45 @@
 #define HELLO_NS            UINT64_C(5000000000)
 #define STALL_NS            UINT64_C(30000000000)
 
+static void wake(const struct nvlxi_rendezvous *r) {
+    if (eventfd_write(r->wake, 1) && errno != EAGAIN)
+        nvlxi_log(NVLX_LOG_ERROR, "the service thread cannot be woken up: %s", strerror(errno));
+}
+
+static void wake_thread(void *context) {
+    wake(context);
+}
+
+static void tell_done(void *context, struct nvlx_request *request) {
+    nvlxi_events_post(context, &request->done, NVLX_EVENT_REQUEST_DONE, 0);
+}
+
+static void forget_request(void *context, struct nvlx_request *request) {
+    nvlxi_events_drop(context, &request->done);
+}
+
 void nvlxi_rendezvous_init(struct nvlxi_rendezvous *rendezvous, struct nvlxi_registration *registration,
                            struct nvlxi_remote *remote, struct nvlxi_revocations *revocations,
-                           struct nvlxi_closer *closer) {
+                           struct nvlxi_closer *closer, struct nvlxi_events *events) {
     nvlxi_publisher_init(&rendezvous->publisher, registration);
     rendezvous->revocations = revocations;
+    rendezvous->events = events;
+    nvlxi_events_listen(events, wake_thread, rendezvous);
     nvlxi_clients_init(&rendezvous->clients, remote, closer);
+    rendezvous->clients.events = events;
+    rendezvous->clients.wake = wake_thread;
+    rendezvous->clients.context = rendezvous;
+    closer->transfers->teller = (struct nvlxi_teller){.deliver = nvlxi_letter_deliver,
+                                                      .cancel = nvlxi_letter_cancel,
+                                                      .done = tell_done,
+                                                      .forget = forget_request,
+                                                      .context = events};
     nvlxi_fetcher_init(&rendezvous->fetcher);
     remote->file_server = &rendezvous->fetcher.server;
     rendezvous->clients.watcher = &rendezvous->watcher;
     atomic_init(&rendezvous->times.hello_ns, HELLO_NS);
     atomic_init(&rendezvous->times.stall_ns, STALL_NS);
     pthread_mutex_init(&rendezvous->mutex, NULL);
-}
-
-static void wake(const struct nvlxi_rendezvous *r) {
-    if (eventfd_write(r->wake, 1) && errno != EAGAIN)
-        nvlxi_log(NVLX_LOG_ERROR, "the service thread cannot be woken up: %s", strerror(errno));
 }
 
 /* ---- The thread ---------------------------------------------------------------------------------------- */
@@ -106,10 +128,6 @@ static int prepare(struct nvlxi_rendezvous *r) {
 
 /* ---- Serving ------------------------------------------------------------------------------------------- */
 
-static void ask_followers(void *context) {
-    wake(context);
-}
-
 /* The server is set before this is called first, and nothing registers any more when it ends. */
 static void on_change(void *context) {
     const struct nvlxi_rendezvous *r = context;
@@ -156,14 +174,15 @@ int nvlxi_rendezvous_serve(struct nvlxi_rendezvous *r, const char *address, cons
         filled.mode = filled.user_count || filled.group_count ? 0666 : 0600;
     code = prepare(r);
     if (!code)
-        code = nvlxi_server_open(&r->publisher, r->revocations, &r->watcher, &r->times, address, &filled, &server);
+        code = nvlxi_server_open(&r->publisher, r->revocations, r->events, &r->watcher, &r->times, address, &filled,
+                                 &server);
     if (code) {
         set_server(r, NULL);
         return code;
     }
     nvlxi_publisher_set_address(&r->publisher, address);
     set_server(r, server);
-    nvlxi_revocations_listen(r->revocations, ask_followers, r);
+    nvlxi_revocations_listen(r->revocations, wake_thread, r);
     nvlxi_registration_listen(r->publisher.registration, on_change, r);
     nvlxi_server_changed(server);
     wake(r);
@@ -180,9 +199,18 @@ int nvlxi_rendezvous_connect(struct nvlxi_rendezvous *r, const char *address, in
     return nvlxi_clients_connect(&r->clients, address, timeout_ns, peer);
 }
 
-void nvlxi_rendezvous_leave(struct nvlxi_rendezvous *rendezvous, struct nvlx_peer *peer) {
-    if (peer->subscription)
-        nvlxi_clients_leave(&rendezvous->clients, peer);
+int nvlxi_rendezvous_leave(struct nvlxi_rendezvous *rendezvous, struct nvlx_peer *peer) {
+    return peer->subscription ? nvlxi_clients_leave(&rendezvous->clients, peer) : 0;
+}
+
+int nvlxi_rendezvous_outbox(const struct nvlx_peer *peer, struct nvlxi_outbox **outbox) {
+    int code = nvlxi_peer_check(peer);
+    if (code)
+        return code;
+    if (!peer->subscription)
+        return nvlxi_fail(NVLX_ENOTSUP, "the peer was made from a text: messages go to peers of nvlx_connect");
+    *outbox = &peer->subscription->outbox;
+    return 0;
 }
 
 /* ---- The end ------------------------------------------------------------------------------------------- */

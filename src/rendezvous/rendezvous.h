@@ -16,6 +16,7 @@
 struct nvlxi_rendezvous {
     struct nvlxi_publisher publisher;
     struct nvlxi_revocations *revocations;
+    struct nvlxi_events *events;
     struct nvlxi_clients clients;
     struct nvlxi_fetcher fetcher;
     pthread_mutex_t mutex;
@@ -31,7 +32,7 @@ struct nvlxi_rendezvous {
 /* Makes no thread and no socket. Lets `remote` fetch files. */
 void nvlxi_rendezvous_init(struct nvlxi_rendezvous *rendezvous, struct nvlxi_registration *registration,
                            struct nvlxi_remote *remote, struct nvlxi_revocations *revocations,
-                           struct nvlxi_closer *closer);
+                           struct nvlxi_closer *closer, struct nvlxi_events *events);
 /* Ends the thread, which may be waiting for running kernels, and all connections; the socket file is removed. */
 void nvlxi_rendezvous_free(struct nvlxi_rendezvous *rendezvous);
 
@@ -40,7 +41,11 @@ int nvlxi_rendezvous_serve(struct nvlxi_rendezvous *rendezvous, const char *addr
                            const struct nvlx_serve_options *options);
 int nvlxi_rendezvous_connect(struct nvlxi_rendezvous *rendezvous, const char *address, int64_t timeout_ns,
                              struct nvlx_peer **peer);
-/* For any peer that is about to be closed: takes its connection away from the thread, and closes it. */
-void nvlxi_rendezvous_leave(struct nvlxi_rendezvous *rendezvous, struct nvlx_peer *peer);
+/* For any peer that is about to be closed: takes its connection away from the thread, and closes it. NVLX_ETIMEDOUT: it
+ * has not taken all messages. */
+int nvlxi_rendezvous_leave(struct nvlxi_rendezvous *rendezvous, struct nvlx_peer *peer);
+
+/* Where messages to a peer go. NVLX_ESTALE: it is gone; NVLX_ENOTSUP: it was not made by connecting. */
+int nvlxi_rendezvous_outbox(const struct nvlx_peer *peer, struct nvlxi_outbox **outbox);
 
 #endif

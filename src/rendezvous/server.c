@@ -16,13 +16,13 @@
 #include "base/log.h"
 #include "rendezvous/connection.h"
 #include "rendezvous/fd_give.h"
+#include "rendezvous/mailbox.h"
 #include "rendezvous/news.h"
 
-#define ACCEPT_REST_NS UINT64_C(100000000) /* after accept found no room for a file descriptor */
-#define WHOLE_PATIENCE                                                                                                 \
-    UINT64_C(3000000000) /* without a whole text; then followers are told that they cannot be told                     \
-                          */
+#define ACCEPT_REST_NS UINT64_C(100000000)  /* after accept found no room for a file descriptor */
+#define WHOLE_PATIENCE UINT64_C(3000000000) /* without a whole text; then followers hear that they cannot be told */
 #define ACCEPTS_A_TURN 16
+#define INPUTS_A_TURN  32
 #define LOOK_REST      10                   /* times what a look for memory that was freed took, until the next */
 #define MAPPING_NS     UINT64_C(1000000000) /* a follower that maps gets no text, unless it does not go on */
 
@@ -44,6 +44,7 @@ struct connection {
     struct nvlxi_giving giving;
     unsigned minor; /* version of the protocol that it speaks */
     struct nvlxi_follower follower;
+    struct nvlxi_mailbox mailbox;
     uint64_t mapping; /* a subscriber maps something, until then */
     int denied;       /* what it asked for, with this code; 0: nothing, or it was told */
     uint64_t denied_at;
@@ -57,6 +58,7 @@ struct nvlxi_server {
     struct nvlxi_watcher *watcher;
     struct nvlxi_publisher *publisher;
     struct nvlxi_revocations *revocations;
+    struct nvlxi_events *events;
     const struct nvlxi_server_times *times;
     size_t max_connections, count;
     struct connection *connections; /* list */
@@ -266,6 +268,8 @@ static int obey(struct nvlxi_server *server, struct connection *c) {
     }
     if (is_follower(c) && c->in.header.type == NVLXI_PROTOCOL_HOLDS)
         return take_holds(server, c);
+    if (c->state == SUBSCRIBER && c->minor >= 3 && c->in.header.type == NVLXI_PROTOCOL_MESSAGE)
+        return nvlxi_mailbox_receive(server->events, &c->mailbox, c->follower.pid, c->in.body, c->in.header.length);
     return nvlxi_fail(NVLX_EFORMAT, "a message of type %u out of turn", (unsigned)c->in.header.type);
 }
 
@@ -278,13 +282,44 @@ static bool listens(const struct connection *c) {
     return !is_giving(c) && !c->denied && (c->state != FETCHER || !is_sending(c));
 }
 
+/* What is there by now, up to a share of the turn. */
 static int take_input(struct nvlxi_server *server, struct connection *c) {
-    int code = nvlxi_inbox_fill(&c->in, c->socket, NULL);
-    if (code)
-        return code == NVLX_EAGAIN ? 0 : code;
-    code = obey(server, c);
-    nvlxi_inbox_clear(&c->in);
+    int code = 0;
+    for (int i = 0; i < INPUTS_A_TURN && listens(c) && !code; i++) {
+        const size_t before = c->in.have;
+        code = nvlxi_inbox_fill(&c->in, c->socket, NULL);
+        if (code == NVLX_EAGAIN && c->in.have == before)
+            return 0;
+        if (code == NVLX_EAGAIN) {
+            code = 0;
+        } else if (!code) {
+            code = obey(server, c);
+            nvlxi_inbox_clear(&c->in);
+        }
+    }
     return code;
+}
+
+/* What a connection that has ended has sent before: its messages are not lost. */
+static void take_rest(struct nvlxi_server *server, struct connection *c) {
+    uint64_t most = 2 * NVLXI_MESSAGE_WINDOW / NVLXI_MESSAGE_COST; /* headers and bodies */
+    for (int code = 0; (!code || code == NVLX_EAGAIN) && most > 0; most--) {
+        code = nvlxi_inbox_fill(&c->in, c->socket, NULL);
+        if (code == 0 && c->in.header.type == NVLXI_PROTOCOL_MESSAGE)
+            code = obey(server, c);
+        if (code != NVLX_EAGAIN)
+            nvlxi_inbox_clear(&c->in);
+    }
+}
+
+/* ---- Messages ------------------------------------------------------------------------------------------ */
+
+static int tell_taken(struct nvlxi_server *server, struct connection *c) {
+    struct nvlxi_protocol_taken taken;
+    if (!nvlxi_mailbox_tell(server->events, &c->mailbox, &taken))
+        return 0;
+    begin_sending(c, nvlxi_protocol_put_taken(c->head, &taken));
+    return send_more(c);
 }
 
 /* ---- Connections --------------------------------------------------------------------------------------- */
@@ -295,6 +330,7 @@ static void remove_connection(struct nvlxi_server *server, struct connection *c)
     nvlxi_follower_gone(server->revocations, &c->follower);
     nvlxi_inbox_clear(&c->in);
     nvlxi_text_drop(c->text);
+    nvlxi_mailbox_close(server->events, &c->mailbox);
     nvlxi_unwatch(server->watcher, &c->watch);
     shutdown(c->socket, SHUT_RDWR); /* a child that is about to exec may have it as well */
     nvlxi_fork_files_close(c->socket);
@@ -328,12 +364,14 @@ static uint64_t deadline_of(const struct nvlxi_server *server, const struct conn
 static int serve(struct nvlxi_server *server, struct connection *c, uint32_t events) {
     struct nvlxi_text *text;
     int code = 0;
-    if (events & EPOLLERR || (events & EPOLLHUP && !(events & EPOLLIN)))
+    if (events & (EPOLLERR | EPOLLHUP) && !(events & EPOLLIN))
         return NVLX_ESTALE;
     if (events & EPOLLIN)
         code = take_input(server, c);
     if (!code && is_sending(c))
         code = send_more(c);
+    if (!code && !is_sending(c))
+        code = tell_taken(server, c);
     if (!code && is_giving(c) && !is_sending(c))
         code = give_files(server, c);
     if (!code && !is_sending(c) && (text = find_text(server, c))) {
@@ -422,7 +460,8 @@ static void accept_some(struct nvlxi_server *server) {
 /* ---- The server ---------------------------------------------------------------------------------------- */
 
 int nvlxi_server_open(struct nvlxi_publisher *publisher, struct nvlxi_revocations *revocations,
-                      struct nvlxi_watcher *watcher, const struct nvlxi_server_times *times, const char *address,
+                      struct nvlxi_events *events, struct nvlxi_watcher *watcher,
+                      const struct nvlxi_server_times *times, const char *address,
                       const struct nvlx_serve_options *options, struct nvlxi_server **server) {
     struct nvlxi_server *made = calloc(1, sizeof *made);
     if (!made)
@@ -440,6 +479,7 @@ int nvlxi_server_open(struct nvlxi_publisher *publisher, struct nvlxi_revocation
     made->watcher = watcher;
     made->publisher = publisher;
     made->revocations = revocations;
+    made->events = events;
     made->times = times;
     made->max_connections = options->max_connections;
     nvlxi_news_init(&made->news, publisher, revocations);
@@ -483,6 +523,8 @@ void nvlxi_server_turn(struct nvlxi_server *server) {
     nvlxi_news_refresh(&server->news, &readers);
     DL_FOREACH_SAFE(server->connections, c, next) {
         int code = serve(server, c, nvlxi_watch_take(&c->watch));
+        if (code == NVLX_ESTALE && c->mailbox.sender)
+            take_rest(server, c);
         if (code)
             drop(server, c, code);
     }

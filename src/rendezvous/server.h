@@ -20,6 +20,7 @@
 #define NVLXI_RENDEZVOUS_SERVER_H
 
 #include "lifetime/revocation.h"
+#include "rendezvous/events.h"
 #include "rendezvous/listen.h"
 #include "rendezvous/publisher.h"
 #include "rendezvous/watch.h"
@@ -32,7 +33,8 @@ struct nvlxi_server_times {              /* how long who connects may take */
 
 /* Options are complete: defaults are filled in. */
 int nvlxi_server_open(struct nvlxi_publisher *publisher, struct nvlxi_revocations *revocations,
-                      struct nvlxi_watcher *watcher, const struct nvlxi_server_times *times, const char *address,
+                      struct nvlxi_events *events, struct nvlxi_watcher *watcher,
+                      const struct nvlxi_server_times *times, const char *address,
                       const struct nvlx_serve_options *options, struct nvlxi_server **server);
 void nvlxi_server_close(struct nvlxi_server *server);
 

@@ -200,8 +200,8 @@ static void bad_fields(void) {
     REFUSED(nvlx_transfer(NULL, ops, 0, NULL, &request), NVLX_EINVAL, "engine is NULL");
     struct nvlx_transfer_options options;
     nvlx_transfer_options_init(&options);
-    options.flags = 4;
-    REFUSED(nvlx_transfer(bench.engine, &good, 1, &options, &request), NVLX_EINVAL, "flags 0x4");
+    options.flags = 1u << 31;
+    REFUSED(nvlx_transfer(bench.engine, &good, 1, &options, &request), NVLX_EINVAL, "flags 0x80000000");
     nvlx_transfer_options_init(&options);
     options.mechanism = 77;
     REFUSED(nvlx_transfer(bench.engine, &good, 1, &options, &request), NVLX_EINVAL, "mechanism 77");

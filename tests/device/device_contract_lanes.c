@@ -293,7 +293,6 @@ static void note_call(void *argument) {
     atomic_fetch_add(&called->times, 1);
 }
 
-/* By another thread, once, when all is done. */
 static void a_lane_calls_when_it_has_copied(void **state) {
     (void)state;
     const int calls = 100;
