@@ -33,8 +33,11 @@ what Python adds:
 - Any thread may call. What one thread closes while others are inside calls on it, is freed when they have left; their
   later calls are refused. Closing twice is allowed.
 - Ctrl-C ends what waits: wait, connect, the first mapping of memory, close. Closing then goes on in the background.
-- `await request` polls. A cancelled one leaves the transfer alone: the request can be awaited again, and closing it
-  waits for nothing. The copies go on, so their memory must stay. Every call releases the GIL.
+- `async for event in engine.events()` tells of peers that are lost or have changed, and brings messages. Without
+  asyncio an engine is what `selectors` takes, and `next_event` reads.
+- `await request` polls nothing, if a loop ran when it was started and can watch descriptors. A cancelled one leaves the
+  transfer alone: the request can be awaited again, and closing it waits for nothing. The copies go on, so their memory
+  must stay. Every call releases the GIL.
 - When the program ends, other threads that call end too (SystemExit). Calls in flight get two seconds, transfers ten.
   Then open engines are closed, or, if something is still in flight, left to the end of the process.
 - A forked child cannot use its parent's objects: calls fail with NVLX_EFORK, and closing does nothing.
@@ -64,7 +67,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Container, Generator, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, NoReturn, TypeVar, Union
 
 Buffer = Union[bytes, bytearray, memoryview]
@@ -156,6 +159,7 @@ _FUNCTIONS = dict(  # the result's type, then the arguments'
     transfer="ippzpp", prepare="ippzpp", post="ippp", prepared_free="ip", test="ip", wait="ipt", request_get_info="ipp",
     request_free="ip", set_log="iipp", hold="ip", publish="ipp", peer_sync="ipqt", check="ip",
     peer_region="ippp", peer_region_by_name="ipsp", peer_generation="ipp", region_set_digest="ipp",
+    event_fd="ipp", next_event="ipp", send="ippz",
 )  # fmt: skip
 
 
@@ -636,7 +640,24 @@ class Alloc(enum.IntEnum):
     CUDA_MALLOC, VMM, POOL = range(3)
 
 
-_READ, _WRITE, _NO_MAP, _VERIFY = 1, 2, 1, 2
+class EventKind(enum.IntEnum):
+    PEER_LOST, PEER_CHANGED, MESSAGE = range(1, 4)
+
+
+class Event(NamedTuple):
+    """What has happened, as in struct nvlx_event. `peer` is a Peer of this engine, or None."""
+
+    kind: EventKind
+    peer: Peer | None
+    generation: int
+    unconfirmed: int
+    message: bytes
+    pid: int
+    engine: str
+    reason: str
+
+
+_READ, _WRITE, _NO_MAP, _VERIFY, _DONE_EVENT, _REQUEST_DONE = 1, 2, 1, 2, 4, 4
 STREAM_LEGACY, STREAM_PER_THREAD = 1, 2
 
 
@@ -688,6 +709,7 @@ class _RegionOptions(ctypes.Structure):
 class _TransferOptions(ctypes.Structure):
     _fields_ = [("size", _SIZE), ("flags", _U32), ("stream", _P), ("mechanism", _U32), ("max_sms", _U32)]
     _fields_ += [("priority", ctypes.c_int32), ("generation", _U64)]
+    _fields_ += [("message", _P), ("message_length", _SIZE), ("user", _P)]
 
 
 class _ServeOptions(ctypes.Structure):
@@ -707,6 +729,12 @@ class _RegionInfo(ctypes.Structure):
 
 class _EngineInfo(ctypes.Structure):
     _fields_ = [("size", _SIZE)] + [(name, _U64) for name in EngineInfo._fields]
+
+
+class _Event(ctypes.Structure):
+    _fields_ = [("size", _SIZE), ("kind", _U32), ("status", ctypes.c_int32), ("peer", _P), ("generation", _U64)]
+    _fields_ += [("unconfirmed", _U64), ("request", _P), ("user", _P), ("message", _P), ("message_length", _SIZE)]
+    _fields_ += [("pid", _I64), ("engine", ctypes.c_char * 40), ("reason", ctypes.c_char * 256)]
 
 
 class _Op(ctypes.Structure):
@@ -960,6 +988,25 @@ def _options(stream: Any, no_map: bool = False, verify: bool = False, **fields: 
     return made
 
 
+def _with_message(options: Any, message: Buffer | None) -> Any:
+    """The options, and what keeps the bytes until C has copied them."""
+    if message is None:
+        return None
+    kept, length = _message(message)
+    options.message = ctypes.cast(kept if length else ctypes.c_char_p(b""), _P)  # of no bytes is not none
+    options.message_length = length
+    return kept
+
+
+def _message(message: Buffer) -> tuple[Any, int]:
+    view = _buffer(message)
+    if view is None:
+        raise _wrong_type("message", message, "bytes, or another buffer")
+    if not view.c_contiguous:
+        raise _invalid("the message is not contiguous")
+    return (ctypes.c_char * view.nbytes).from_buffer_copy(view.cast("B") if view.nbytes else b""), view.nbytes
+
+
 def _stream(stream: Any) -> int:
     """A stream's number. CUDA's stream 0 is the legacy one, which nvlxfer.h calls 1, since its 0 stands for none."""
     if stream is None:
@@ -1057,23 +1104,25 @@ class _Object:
         if threading.get_ident() in _threads_inside(self):
             raise _error(_EBUSY, f"this thread is inside a call on the {type(self).__name__} that it would close")
 
-    def _free(self, function: str, *arguments: Any, passed: Container[int] = ()) -> None:
+    def _free(self, function: str, *arguments: Any, passed: Container[int] = ()) -> int:
         """Frees it in C, once no other thread is inside a call on it. After a failure it is as it was."""
+        code = 0
         with self._lock:
             if self.closed:
-                return
+                return code
             self._closing = True
             try:
                 _wait_for_calls(self)
                 handle, self._handle = self._handle, None  # first: nothing may use it again, whatever comes between
                 try:
-                    _run(function, handle, *arguments, also=(self._home,), passed=passed)
+                    code = _run(function, handle, *arguments, also=(self._home,), passed=passed)
                 except NvlxError:
                     self._handle = handle
                     if not self.closed:  # by its engine meanwhile
                         raise
             finally:
                 self._closing = False
+        return code
 
     def close(self) -> None:
         raise NotImplementedError
@@ -1096,10 +1145,11 @@ class _Owned(_Object):
         super().__init__(engine, handle)
         engine._owned.add(self)
 
-    def _free(self, function: str, *arguments: Any, passed: Container[int] = ()) -> None:
-        super()._free(function, *arguments, passed=passed)
+    def _free(self, function: str, *arguments: Any, passed: Container[int] = ()) -> int:
+        code = super()._free(function, *arguments, passed=passed)
         self._engine._owned.discard(self)
         self._drop()
+        return code
 
     def _drop(self) -> None:
         self._handle = None
@@ -1143,6 +1193,16 @@ class Peer(_Owned):
     """Another process, as known from its descriptor."""
 
     _instead = "Send the text of its descriptor or the address it serves at, and open a Peer there"
+
+    def __init__(self, engine: Engine, handle: int) -> None:
+        super().__init__(engine, handle)
+        self._key = handle
+        engine._peers[handle] = self
+
+    def _drop(self) -> None:
+        if self._engine._peers.get(self._key) is self:
+            del self._engine._peers[self._key]
+        super()._drop()
 
     def find(self, name: str) -> tuple[int, int]:
         """Address and length, in bytes, of the peer's region of this name. NotFound: there is none."""
@@ -1196,10 +1256,21 @@ class Peer(_Owned):
         """Raises what is wrong with a peer from `Engine.connect`: Stale, if it is gone."""
         _run("nvlx_peer_test", self)
 
+    def send(self, message: Buffer) -> None:
+        """Sends up to 64 KiB, which come as an event in the engine that serves there, in the order of the calls. Busy:
+        too much was not taken yet. Stale: the peer is gone."""
+        kept, length = _message(message)
+        _run("nvlx_send", self, kept, length)
+
     def close(self) -> None:
-        """Waits for transfers with the peer. Busy: a prepared list names it in an op that moves bytes."""
+        """Waits for transfers with the peer, and up to a second until it has taken all messages: Timeout, if it has
+        not, and it is closed all the same. Busy: a prepared list names it in an op that moves bytes."""
         if self._closable():
-            _interruptibly(lambda stop: self._free("nvlx_peer_close"))
+            _interruptibly(lambda stop: self._close())
+
+    def _close(self) -> None:
+        if self._free("nvlx_peer_close", passed=(_ETIMEDOUT,)):
+            raise _error(_ETIMEDOUT)
 
 
 class Prepared(_Owned):
@@ -1207,11 +1278,14 @@ class Prepared(_Owned):
 
     _instead = "Prepare the list in the process that posts it"
 
-    def post(self, stream: Any = None) -> Request:
-        """Starts all copies of the list."""
+    def post(self, stream: Any = None, *, message: Buffer | None = None) -> Request:
+        """Starts all copies of the list. The message comes after them."""
         self._engine._sweep()
-        options = ctypes.byref(_options(stream))
-        return Request(self._engine, _make(self._core.dropped.append, "nvlx_post", self, options))
+        options = _options(stream)
+        kept, noted = _with_message(options, message), self._engine._note(options)
+        made = _make(self._core.dropped.append, "nvlx_post", self, ctypes.byref(options))
+        del kept
+        return Request(self._engine, made, noted)
 
     def close(self) -> None:
         """Waits for its posts in flight."""
@@ -1226,8 +1300,9 @@ class Request(_Object):
     _ended = False  # and, if it failed, somebody was told
     _cancelled = False
 
-    def __init__(self, engine: Engine, handle: int) -> None:
+    def __init__(self, engine: Engine, handle: int, noted: bool = False) -> None:
         super().__init__(engine, handle)
+        self._noted = noted  # its completion is an event
         engine._core.requests.add(handle)
 
     def _ask(self, function: str, *arguments: Any, passed: int) -> bool:
@@ -1265,6 +1340,8 @@ class Request(_Object):
         pause = 0.0
         self._cancelled = False
         try:
+            if self._noted and not self.test():
+                await self._engine._hub.completion(self)
             while not self.test():
                 await asyncio.sleep(pause)
                 pause = min(1.5 * pause + 20e-6, 2e-3)
@@ -1318,6 +1395,186 @@ class Request(_Object):
         self._hand_over()
 
 
+class _Hub:
+    """Reads the events of an engine for who waits for some: loops, each by a descriptor of its own, and callers. Of
+    requests it wakes up those who await them; all else it keeps for who reads events. As nobody may, it keeps so many,
+    then reads no more: awaiting polls then, and senders are held up."""
+
+    KEPT_MAX = 1024
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = weakref.ref(engine)
+        self._lock = threading.RLock()
+        self._loops: dict[asyncio.AbstractEventLoop, list[int]] = {}  # a descriptor, and how many wait there
+        self._kept: collections.deque[Event] = collections.deque()
+        self._waiting: dict[Any, list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]]] = {}  # None: any event
+        self.full = False
+        _hubs.add(self)
+
+    def _live(self) -> Engine:
+        engine = self._engine()
+        if engine is None or engine.closed:
+            raise _invalid("the Engine is closed")
+        return engine
+
+    def fd(self) -> int:
+        fd = _I()
+        _run("nvlx_event_fd", self._live(), ctypes.byref(fd))
+        return fd.value
+
+    # ---- Loops
+
+    def join(self, loop: asyncio.AbstractEventLoop) -> None:
+        with self._lock:
+            if loop not in self._loops:
+                fd = os.dup(self.fd())  # to be taken out of the loop after the engine has closed its own
+                try:
+                    self._live()  # or it is a copy of something else by now
+                    loop.add_reader(fd, self._drain)
+                except BaseException:
+                    os.close(fd)
+                    raise
+                self._loops[loop] = [fd, 0]
+            self._loops[loop][1] += 1
+
+    def leave(self, loop: asyncio.AbstractEventLoop) -> None:
+        with self._lock:
+            entry = self._loops.get(loop)
+            if entry is None:
+                return
+            entry[1] -= 1
+            if entry[1] <= 0:
+                del self._loops[loop]
+                self._forget(loop, entry[0])
+
+    def _forget(self, loop: asyncio.AbstractEventLoop, fd: int) -> None:
+        if not loop.is_closed():
+            loop.remove_reader(fd)
+        os.close(fd)
+
+    def stop(self) -> None:
+        """In all loops: each waiter finds out why."""
+        with self._lock:
+            entries, self._loops = self._loops, {}
+            self._wake(list(self._waiting))
+        for loop, (fd, _) in entries.items():
+            try:
+                loop.call_soon_threadsafe(self._forget, loop, fd)
+            except RuntimeError:  # it is closed
+                os.close(fd)
+
+    def after_fork(self) -> None:
+        self._lock = threading.RLock()
+        for fd, _ in self._loops.values():
+            os.close(fd)
+        self._loops.clear()
+        self._waiting.clear()
+
+    # ---- Events
+
+    def _drain(self) -> None:
+        try:
+            while self._read():
+                pass
+        except (NvlxError, SystemExit):  # closed by another thread
+            self.stop()
+
+    def _read(self) -> bool:
+        """One event, if there is one, and room for it."""
+        told = _Event(ctypes.sizeof(_Event))
+        engine = self._engine()
+        with self._lock:
+            if engine is None:
+                return False
+            self.full = len(self._kept) >= self.KEPT_MAX
+            if self.full:
+                self.stop()
+                return False
+            if _run("nvlx_next_event", engine, ctypes.byref(told), passed=(_EAGAIN,)) == _EAGAIN:
+                return False
+            if told.kind == _REQUEST_DONE:
+                self._wake([told.request])
+            else:
+                self._kept.append(_event(engine, told))
+                self._wake([None])
+        return True
+
+    def _wake(self, keys: Iterable[Any]) -> None:
+        for key in keys:
+            for loop, future in self._waiting.pop(key, ()):
+                with contextlib.suppress(RuntimeError):  # the loop is closed
+                    loop.call_soon_threadsafe(_resolve, future)
+
+    def next(self) -> Event | None:
+        with self._lock:
+            while not self._kept and self._read():
+                pass
+            return self._kept.popleft() if self._kept else None
+
+    async def _wait(self, key: Any, ready: Callable[[], bool]) -> None:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        entry = (loop, future)
+        with self._lock:
+            self._waiting.setdefault(key, []).append(entry)
+        try:
+            if not ready():  # what has happened before is no news
+                await future
+        finally:
+            with self._lock:
+                entries = self._waiting.get(key, [])
+                if entry in entries:
+                    entries.remove(entry)
+                if not entries:
+                    self._waiting.pop(key, None)
+
+    async def completion(self, request: Request) -> None:
+        """Returns when the request has told that it is complete, or when nobody can tell."""
+        loop = asyncio.get_running_loop()
+        try:
+            self.join(loop)
+        except (NotImplementedError, OSError, NvlxError):  # a loop that watches no descriptors, say
+            return
+        try:
+            await self._wait(request._live(), lambda: self.full or loop not in self._loops or request.test())
+        finally:
+            self.leave(loop)
+
+    async def events(self) -> AsyncGenerator[Event, None]:
+        loop = asyncio.get_running_loop()
+        self.join(loop)
+        try:
+            while True:
+                event = self.next()
+                if event is not None:
+                    yield event
+                    continue
+                if loop not in self._loops:  # there was no room
+                    self.join(loop)
+                await self._wait(None, lambda: bool(self._kept) or loop not in self._loops)
+        except InvalidArgument:
+            with contextlib.suppress(InvalidArgument):
+                self._live()
+                raise
+        finally:
+            self.leave(loop)
+
+
+_hubs: weakref.WeakSet[_Hub] = weakref.WeakSet()
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _event(engine: Engine, told: Any) -> Event:
+    message = ctypes.string_at(told.message, told.message_length) if told.message else b""
+    engine_id, reason = told.engine.decode("ascii", "replace"), told.reason.decode("utf-8", "replace")
+    peer = engine._peers.get(told.peer)
+    return Event(EventKind(told.kind), peer, told.generation, told.unconfirmed, message, told.pid, engine_id, reason)
+
+
 def _sweep_in(loop: asyncio.AbstractEventLoop, engine: Engine, request: weakref.ref[Request], pause: float) -> None:
     """Asks now and then, in the loop, until the request is complete, and frees it if nobody holds it any more."""
     try:
@@ -1350,9 +1607,11 @@ class Engine(_Object):
             raise _error(_EBUSY, "the program is ending: there is no new Engine")
         self._lock = threading.RLock()
         self._owned: set[_Owned] = set()
+        self._peers: dict[int, Peer] = {}
         handle = _make(lambda made: _run("nvlx_engine_destroy", made), "nvlx_engine_create", ctypes.byref(config))
         self._core = _Core(handle)
         self._handle = handle
+        self._hub = _Hub(self)
         self._backend = str(_library().nvlx_backend_name(handle).decode())
         weakref.finalize(self, _collected, self._core).atexit = False  # before the finalizers of what it keeps
 
@@ -1461,25 +1720,49 @@ class Engine(_Object):
 
         return _interruptibly(lambda stop: _in_slices(slices, stop, connect), Peer.close)
 
+    def fileno(self) -> int:
+        """Readable as long as there is an event: for select, poll and selectors, which take the Engine itself."""
+        self._live()
+        return self._hub.fd()
+
+    def next_event(self) -> Event | None:
+        """The oldest event, or None. It never waits."""
+        self._live()
+        return self._hub.next()
+
+    def events(self) -> AsyncGenerator[Event, None]:
+        """What happens to peers, and messages that come, until the engine is closed: for `async for`."""
+        return self._hub.events()
+
+    def _note(self, options: Any) -> bool:
+        """Where a loop runs in this thread, a transfer shall tell it when it is complete."""
+        if asyncio._get_running_loop() is None:
+            return False
+        options.flags |= _DONE_EVENT
+        return True
+
     def transfer(
         self, ops: Ops | Iterable[Ops], stream: Any = None, no_map: bool = False, *, mechanism: int = 0,
-        max_sms: int = 0, priority: int = 0, generation: int = 0, verify: bool = False,
+        max_sms: int = 0, priority: int = 0, generation: int = 0, verify: bool = False, message: Buffer | None = None,
     ) -> Request:  # fmt: skip
         """Starts copies: all, or none if it raises. Without `stream`, one of CUDA's (PyTorch's, CuPy's, or its number),
         the sources' content must be complete. With the `generation` at which the peer's addresses were learned, bytes
         that came later are Stale. `verify` compares what has arrived with the digests that the peer told of its
-        regions: awaiting the request raises WrongDigest. The rest is as in struct nvlx_transfer_options."""
+        regions: awaiting the request raises WrongDigest. The message goes to the one peer of all ops when they are
+        complete. The rest is as in struct nvlx_transfer_options."""
         self._sweep()
         joined = _joined(ops)
         careful = _in_main_thread()  # there, mapping is left to another thread, as Ctrl-C shall end it
         options = _options(stream, no_map or careful, verify, mechanism=mechanism, max_sms=max_sms, priority=priority,
                            generation=generation)  # fmt: skip
+        kept, noted = _with_message(options, message), self._note(options)
         while True:
             passed = () if no_map or not careful else (_EAGAIN,)
             made = _make(self._core.dropped.append, "nvlx_transfer", self, *joined._arguments(self),
                          ctypes.byref(options), also=joined._peers, passed=passed)  # fmt: skip
             if made:
-                return Request(self, made)
+                del kept
+                return Request(self, made, noted)
             careful = _interruptibly(lambda stop: self._map(joined))
             options.flags &= ~(0 if careful else _NO_MAP)
 
@@ -1541,6 +1824,7 @@ class Engine(_Object):
             except BaseException:
                 self._core.give_back()
                 raise
+            self._hub.stop()
             try:
                 self._core.destroy()
             finally:
@@ -1616,6 +1900,8 @@ def _after_fork() -> None:
     """In the child, where of the threads only this one is left, and the engines are the parent's."""
     for core in _cores.values():
         core.forked = True
+    for hub in list(_hubs):
+        hub.after_fork()
     _cores.clear()
     _calls.clear()
     _log.after_fork()
