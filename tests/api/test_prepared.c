@@ -322,8 +322,8 @@ static void options_that_are_refused(void) {
     options.stream = NVLX_STREAM_LEGACY;
     REFUSED(nvlx_prepare(bench.engine, &one, 1, &options, &none), NVLX_EINVAL, "nvlx_post");
     nvlx_transfer_options_init(&options);
-    options.flags = 4;
-    REFUSED(nvlx_prepare(bench.engine, &one, 1, &options, &none), NVLX_EINVAL, "flags 0x4");
+    options.flags = 1u << 31;
+    REFUSED(nvlx_prepare(bench.engine, &one, 1, &options, &none), NVLX_EINVAL, "flags 0x80000000");
     options.flags = NVLX_NO_MAP;
     REFUSED(nvlx_prepare(bench.engine, &one, 1, &options, &none), NVLX_EAGAIN, "NVLX_NO_MAP");
     options.flags = 0, options.mechanism = 4;

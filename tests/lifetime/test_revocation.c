@@ -210,7 +210,7 @@ static void the_dead_hold_nothing(void) {
     begin();
     start_reader(&reader);
     EQUAL(0, tell(&reader, HOLD));
-    EQUAL(0, kill(reader.child.pid, SIGSTOP));
+    child_stop(&reader.child);
     REFUSED(nvlx_unregister(block, SHORT_NS), NVLX_ETIMEDOUT, "process");
     EQUAL(0, pthread_create(&thread, NULL, unregister_in_time, &waited));
     usleep(100000);
@@ -267,7 +267,7 @@ static void nobody_waits_for_nothing(void) {
     struct nvlx_region *private = register_range(owner, memory, SIZE, NULL, NVLX_ACCESS_NONE);
     struct nvlx_region *named = register_range(owner, NULL, 0, "named", NVLX_ACCESS_READ);
     start_reader(&reader);
-    EQUAL(0, kill(reader.child.pid, SIGSTOP));
+    child_stop(&reader.child);
     OK(nvlx_unregister(private, 0));
     OK(nvlx_unregister(named, 0));
     EQUAL(0, kill(reader.child.pid, SIGCONT));

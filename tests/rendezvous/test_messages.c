@@ -418,7 +418,7 @@ static void a_receiver_that_is_killed(void) {
     OK(send_number(0, 4));
     EQUAL(1, tell(READ, 0, 1));
     EXPECT(nvlxi_outbox_drain(&peer->subscription->outbox, nvlxi_deadline(PATIENCE)));
-    kill(receiver.pid, SIGSTOP);
+    child_stop(&receiver);
     for (uint32_t i = 1; i <= 10; i++)
         OK(send_number(i, 4));
     OK(write_with_message(11, 4, 0, &request));
@@ -506,7 +506,7 @@ static void closing_does_not_wait_for_ever(void) {
     struct nvlx_request *request;
     begin();
     fill_block(1);
-    kill(receiver.pid, SIGSTOP);
+    child_stop(&receiver);
     OK(send_number(0, 4));
     OK(write_with_message(1, 4, 0, &request));
     REFUSED(nvlx_peer_close(peer), NVLX_ETIMEDOUT, "has not taken");
@@ -515,7 +515,7 @@ static void closing_does_not_wait_for_ever(void) {
     kill(receiver.pid, SIGCONT);
     EQUAL(2, tell(COUNT_ALL, 0, 0)); /* they had left */
     peer = connect_to(engine, own_name());
-    kill(receiver.pid, SIGSTOP);
+    child_stop(&receiver);
     OK(write_with_message(2, 4, 0, &request));
     REFUSED(nvlx_engine_destroy(engine), NVLX_ETIMEDOUT, "has not taken");
     kill(receiver.pid, SIGCONT);

@@ -211,7 +211,7 @@ static void a_stopped_client_stops_nobody(void) {
     child_start(&other, "follower");
     say(&stopped, address), say(&other, address);
     await_child(&stopped), await_child(&other);
-    EQUAL(0, kill(stopped.pid, SIGSTOP));
+    child_stop(&stopped);
     for (int i = 0; i < 10; i++) {
         snprintf(change, sizeof change, "change-%d", i);
         register_range(engine, mine, 100, change, NVLX_ACCESS_READ);

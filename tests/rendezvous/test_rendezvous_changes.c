@@ -321,7 +321,7 @@ static void who_is_stopped_is_late(void) {
     struct child follower;
     begin();
     start_follower(&follower, address);
-    EQUAL(0, kill(follower.pid, SIGSTOP));
+    child_stop(&follower);
     for (int i = 0; i < 20000; i++) {
         struct nvlx_region *region = register_range(owner, blocks[1], 512, NULL, NVLX_ACCESS_READ);
         int code = nvlx_unregister(region, 0);

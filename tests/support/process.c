@@ -246,6 +246,12 @@ void child_kill(struct child *child) {
     child->pid = 0;
 }
 
+void child_stop(struct child *child) {
+    int status;
+    if (kill(child->pid, SIGSTOP) || waitpid(child->pid, &status, WUNTRACED) != child->pid || !WIFSTOPPED(status))
+        FAIL("cannot stop the child: %s", strerror(errno));
+}
+
 pid_t fork_child(unsigned seconds) {
     pid_t pid = fork();
     if (pid < 0)

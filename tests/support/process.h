@@ -82,6 +82,7 @@ void child_start(struct child *child, const char *role);
 void child_start_with(struct child *child, const char *role, const char *variable);
 void child_end(struct child *child);  /* closes the socket, on which a child ends; fails if it does not end well */
 void child_kill(struct child *child); /* SIGKILL, and waits until it is gone */
+void child_stop(struct child *child); /* SIGSTOP, and waits until all its threads stand still */
 
 /* This process is killed when its parent ends. Children are; who becomes another user must say it again. */
 void die_with_parent(void);
