@@ -147,14 +147,21 @@ static int find_own(const struct nvlxi_context *context, const struct nvlxi_segm
                : fail_freed(segment->base);
 }
 
+/* The same, for the copy engines of a GPU. */
+static int take_own(const struct nvlxi_context *context, const struct nvlxi_segment_record *segment, int gpu,
+                    struct nvlxi_allocation *own) {
+    int code = find_own(context, segment, own);
+    return code || own->gpu == gpu ? code : context->ops->let_use(context->device, own, gpu);
+}
+
 static int open_own(struct nvlx_peer *peer, const struct opening *opening, struct nvlxi_mapping *mapping) {
     int code = 0;
     mapping->own = calloc(opening->count, sizeof *mapping->own);
     if (!mapping->own)
         return nvlxi_fail(NVLX_ENOMEM, "no memory to map %zu segments", opening->count);
     for (; mapping->own_count < opening->count && !code; mapping->own_count++)
-        code =
-            find_own(peer->remote->context, &opening->segments[mapping->own_count], &mapping->own[mapping->own_count]);
+        code = take_own(peer->remote->context, &opening->segments[mapping->own_count], (int)mapping->key.gpu,
+                        &mapping->own[mapping->own_count]);
     mapping->address = opening->segments->base;
     mapping->memory_gpu = mapping->own[opening->count - 1].gpu;
     return code;

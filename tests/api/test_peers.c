@@ -203,6 +203,40 @@ static void killed_peers_stay_readable(void) {
 }
 
 /* Restarted under the same name: its new descriptor makes a new peer, the old one keeps the old bytes. */
+/* An engine as its own peer: nothing is mapped, and copies go from one of its GPUs to another, whatever the memory. */
+static void own_memory_of_another_gpu(void) {
+    static const uint32_t flags[] = {0, NVLX_ALLOC_VMM, NVLX_ALLOC_POOL};
+    peers_begin();
+    for (size_t i = 0; i < COUNT(flags); i++) {
+        struct nvlx_alloc_options options;
+        struct nvlx_peer *peer;
+        struct nvlx_region *region;
+        void *far;
+        char *text;
+        size_t length;
+        nvlx_alloc_options_init(&options);
+        options.flags = flags[i];
+        int code = nvlx_alloc(engine, second_gpu(), SIZE, &options, &far);
+        if (code == NVLX_ENOTSUP)
+            continue;
+        OK(code);
+        region = register_range(engine, far, SIZE, NULL, NVLX_ACCESS_READ | NVLX_ACCESS_WRITE);
+        OK(nvlx_export(engine, &text, &length));
+        OK(nvlx_peer_open(engine, text, length, &peer));
+        nvlx_text_free(text);
+        fill(engine, mine, SIZE, 3);
+        move(engine, NVLX_OP_WRITE, peer, mine, (uintptr_t)far, SIZE);
+        EQUAL(0, wrong(engine, far, SIZE, 3));
+        fill(engine, far, SIZE, 4);
+        move(engine, NVLX_OP_READ, peer, mine, (uintptr_t)far, SIZE);
+        EQUAL(0, wrong(engine, mine, SIZE, 4));
+        OK(nvlx_peer_close(peer));
+        OK(nvlx_unregister(region, 0));
+        OK(nvlx_free(engine, far));
+    }
+    peers_end();
+}
+
 static void restarted_peers_are_new_peers(void) {
     struct owner owner;
     peers_begin();
@@ -239,6 +273,7 @@ int main(int argc, char **argv) {
                                         {"sizes_do_not_change", sizes_do_not_change},
                                         {"unknown_kinds_are_named", unknown_kinds_are_named},
                                         {"killed_peers_stay_readable", killed_peers_stay_readable},
+                                        {"own_memory_of_another_gpu", own_memory_of_another_gpu},
                                         {"restarted_peers_are_new_peers", restarted_peers_are_new_peers},
                                         {0}};
     static const struct role roles[] = {OWNER_ROLE, {0}};

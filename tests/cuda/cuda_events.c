@@ -127,6 +127,7 @@ static void messages_come_after_their_bytes(int receiver_gpu) {
         for (size_t k = 0; k < WORDS; k++)
             numbers[k] = i;
         CUDA(cudaMemcpy(from, numbers, BYTES, cudaMemcpyHostToDevice));
+        CUDA(cudaDeviceSynchronize()); /* so short a copy of pageable memory may return before it is done */
         send_one(engine, peer, from, there, i, stream);
         get(receiver.socket, &seen, sizeof seen);
         EQUAL(i, seen);

@@ -318,6 +318,37 @@ static void a_copy_into_a_read_only_mapping_is_refused(void **state) {
     readable_end(&readable);
 }
 
+/* Within a process nothing is mapped: the GPU that copies must be let use what another one holds. */
+static void own_memory_is_lent_to_another_gpu(void **state) {
+    (void)state;
+    static const uint32_t kinds[] = {NVLXI_KIND_VMM, NVLXI_KIND_POOL, NVLXI_KIND_CUDA_MALLOC};
+    const int far = me.gpus - 1;
+    need_pools();
+    if (far == 0)
+        skip();
+    for (size_t i = 0; i < NVLXI_COUNT(kinds); i++) {
+        const uint64_t lent = allocate_kind(kinds[i], far, CHUNK, CHUNK), own = allocate(0, CHUNK);
+        const struct nvlxi_allocation allocation = resolve(lent);
+        const struct nvlxi_copy copy = {own, lent, CHUNK, 0, far};
+        struct nvlxi_lane *lane;
+        fill(lent, CHUNK, 5);
+        OK(me.ops->lane_create(me.device, 0, 0, &lane));
+        if (kinds[i] == NVLXI_KIND_VMM)
+            GIVES(NVLX_EDEVICE, me.ops->copy(lane, &copy));
+        for (int twice = 0; twice < 2; twice++) {
+            OK(me.ops->let_use(me.device, &allocation, 0));
+            OK(me.ops->copy(lane, &copy));
+            while (me.ops->lane_query(lane) == NVLX_EAGAIN)
+                usleep(100);
+            assert_int_equal(wrong(own, CHUNK, 5), 0);
+            fill(own, CHUNK, 6);
+        }
+        me.ops->lane_destroy(lane);
+        release(own);
+        release(lent);
+    }
+}
+
 /* The one fragment among many that goes there is enough. */
 static void a_list_into_a_read_only_mapping_is_refused(void **state) {
     (void)state;
@@ -355,6 +386,7 @@ const struct contract_case kind_cases[] = {
     {"files keep chunks of the freed and the dead", files_keep_chunks_of_the_freed_and_the_dead},
     {"pool allocations are mapped", pool_allocations_are_mapped},
     {"a copy into a read-only mapping is refused", a_copy_into_a_read_only_mapping_is_refused},
+    {"own memory is lent to another gpu", own_memory_is_lent_to_another_gpu},
     {"a list into a read-only mapping is refused", a_list_into_a_read_only_mapping_is_refused},
 };
 const size_t kind_case_count = NVLXI_COUNT(kind_cases);

@@ -62,6 +62,11 @@ static int faulty_resolve(struct nvlxi_device *device, uint64_t address, struct 
     return code ? code : real->resolve(device, address, allocation);
 }
 
+static int faulty_let_use(struct nvlxi_device *device, const struct nvlxi_allocation *allocation, int gpu) {
+    int code = fault("let_use");
+    return code ? code : real->let_use(device, allocation, gpu);
+}
+
 static int faulty_alive(struct nvlxi_device *device, const struct nvlxi_allocation *allocation) {
     int code = fault("alive");
     return code ? code : real->alive(device, allocation);
@@ -245,6 +250,7 @@ const struct nvlxi_device_ops faulty_device = {
     .memcpy = faulty_memcpy,
     .resolve = faulty_resolve,
     .alive = faulty_alive,
+    .let_use = faulty_let_use,
     .export_handle = faulty_export,
     .export_file = faulty_export_file,
     .map = faulty_map,

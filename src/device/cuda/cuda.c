@@ -357,6 +357,7 @@ const struct nvlxi_device_ops nvlxi_device_cuda = {
     .memcpy = nvlxi_cuda_memcpy,
     .resolve = nvlxi_cuda_resolve,
     .alive = nvlxi_cuda_alive,
+    .let_use = nvlxi_cuda_let_use,
     .export_handle = nvlxi_cuda_export_handle,
     .export_file = nvlxi_cuda_export_file,
     .map = nvlxi_cuda_map,

@@ -191,6 +191,8 @@ int nvlxi_cuda_pool_alloc(struct nvlxi_device *device, const struct nvlxi_alloc 
 int nvlxi_cuda_pool_free(struct nvlxi_cuda_record *record);
 int nvlxi_cuda_pool_export_handle(const struct nvlxi_allocation *allocation, struct nvlxi_handle *handle);
 int nvlxi_cuda_pool_export_file(const struct nvlxi_allocation *allocation, int *fd);
+/* A pool, own or imported, can be used by its own GPU alone, until others are allowed to. */
+int nvlxi_cuda_pool_grant(CUmemoryPool pool, int gpu);
 int nvlxi_cuda_pool_map(const struct nvlxi_map *map, uint64_t *address);
 /* Sets *found if `address` is such a mapping, and undoes one opening of it. */
 int nvlxi_cuda_pool_unmap(uint64_t address, bool *found);
@@ -205,6 +207,7 @@ int nvlxi_cuda_free(struct nvlxi_device *device, void *address);
 int nvlxi_cuda_memcpy(struct nvlxi_device *device, void *destination, const void *source, size_t length);
 int nvlxi_cuda_resolve(struct nvlxi_device *device, uint64_t address, struct nvlxi_allocation *allocation);
 int nvlxi_cuda_alive(struct nvlxi_device *device, const struct nvlxi_allocation *allocation);
+int nvlxi_cuda_let_use(struct nvlxi_device *device, const struct nvlxi_allocation *allocation, int gpu);
 int nvlxi_cuda_export_handle(struct nvlxi_device *device, const struct nvlxi_allocation *allocation,
                              struct nvlxi_handle *handle);
 int nvlxi_cuda_list_alloc(struct nvlxi_device *device, size_t size, void **memory);

@@ -237,6 +237,30 @@ int nvlxi_cuda_alive(struct nvlxi_device *device, const struct nvlxi_allocation 
     return attributes.type == CU_MEMORYTYPE_DEVICE && attributes.serial == allocation->serial ? 0 : NVLX_ESTALE;
 }
 
+/* Whoever made the chunk may have decided already. */
+static int let_use_chunk(const struct nvlxi_allocation *chunk, int gpu) {
+    const CUmemAccessDesc access = {.location = {.type = CU_MEM_LOCATION_TYPE_DEVICE, .id = gpu},
+                                    .flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE};
+    if (may_use(gpu, (const void *)(uintptr_t)chunk->base))
+        return 0;
+    CUresult error = nvlxi_cuda_driver.cuMemSetAccess(chunk->base, chunk->size, &access, 1);
+    return error ? nvlxi_cuda_driver_failure(error, NVLX_EDEVICE, "cuMemSetAccess") : 0;
+}
+
+/* Memory of cudaMalloc is open to the copy engines of all GPUs. */
+int nvlxi_cuda_let_use(struct nvlxi_device *device, const struct nvlxi_allocation *allocation, int gpu) {
+    struct nvlxi_cuda_attributes attributes;
+    struct nvlxi_cuda_entry entry;
+    if (allocation->kind == NVLXI_KIND_CUDA_MALLOC)
+        return 0;
+    int code = nvlxi_cuda_attributes(allocation->base, &attributes);
+    if (code || (code = nvlxi_cuda_enter(device, gpu, &entry)))
+        return code;
+    code = attributes.pool ? nvlxi_cuda_pool_grant(attributes.pool, gpu) : let_use_chunk(allocation, gpu);
+    nvlxi_cuda_leave(&entry);
+    return code;
+}
+
 /* ---- Export ------------------------------------------------------------------------------------------ */
 
 void nvlxi_cuda_fill_handle(struct nvlxi_handle *handle, const void *bytes, size_t length) {

@@ -178,8 +178,7 @@ static void release_pool(CUmemoryPool pool) {
     pthread_mutex_unlock(&pools_mutex);
 }
 
-/* An imported pool can be used by its own GPU alone, until others are allowed to. */
-static int grant(CUmemoryPool pool, int gpu) {
+int nvlxi_cuda_pool_grant(CUmemoryPool pool, int gpu) {
     CUmemAccessDesc access = {.location = {.type = CU_MEM_LOCATION_TYPE_DEVICE, .id = gpu},
                               .flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE};
     CUmemAccess_flags flags = CU_MEM_ACCESS_FLAGS_PROT_NONE;
@@ -187,7 +186,7 @@ static int grant(CUmemoryPool pool, int gpu) {
     if (!error && flags == CU_MEM_ACCESS_FLAGS_PROT_READWRITE)
         return 0;
     error = nvlxi_cuda_driver.cuMemPoolSetAccess(pool, &access, 1);
-    return error ? nvlxi_cuda_driver_failure(error, NVLX_EDEVICE, "cuMemPoolSetAccess of a peer's pool") : 0;
+    return error ? nvlxi_cuda_driver_failure(error, NVLX_EDEVICE, "cuMemPoolSetAccess") : 0;
 }
 
 /* ---- Allocations of other processes ------------------------------------------------------------------ */
@@ -317,7 +316,7 @@ static int publish_import(struct import *import) {
 }
 
 static int make_import(struct import *import, int gpu) {
-    int code = grant(import->pool, gpu);
+    int code = nvlxi_cuda_pool_grant(import->pool, gpu);
     if (!code)
         code = import_pointer(import);
     if (code) {
@@ -426,7 +425,7 @@ int nvlxi_cuda_pool_map(const struct nvlxi_map *map, uint64_t *address) {
     if (code)
         return code;
     if (!is_new)
-        code = grant(import->pool, map->gpu);
+        code = nvlxi_cuda_pool_grant(import->pool, map->gpu);
     if (!code && import->size < segment->size)
         code = nvlxi_fail(NVLX_EDEVICE,
                           "segment 0x%" PRIx64 " is said to have %" PRIu64 " bytes, but its handle opens %" PRIu64,

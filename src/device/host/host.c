@@ -79,7 +79,7 @@ static int host_uuid(struct nvlxi_device *device, int gpu, uint8_t uuid[NVLXI_UU
 static int host_memcpy(struct nvlxi_device *device, void *destination, const void *source, size_t length) {
     (void)device;
     const struct nvlxi_fragment fragment = {(uintptr_t)destination, (uintptr_t)source, length};
-    int code = length ? nvlxi_host_check_copies(&fragment, 1, NVLX_ERANGE) : 0;
+    int code = length ? nvlxi_host_check_copies(NVLXI_ANY_GPU, &fragment, 1, NVLX_ERANGE) : 0;
     if (code)
         return code;
     memcpy(destination, source, length);
@@ -128,6 +128,7 @@ const struct nvlxi_device_ops nvlxi_device_host = {
     .memcpy = host_memcpy,
     .resolve = nvlxi_host_resolve,
     .alive = nvlxi_host_alive,
+    .let_use = nvlxi_host_let_use,
     .export_handle = nvlxi_host_export,
     .export_file = nvlxi_host_export_file,
     .map = nvlxi_host_map,

@@ -46,9 +46,11 @@ static_assert(sizeof(struct nvlxi_host_pool_handle) == NVLXI_HANDLE_BYTES, "as l
 /* NVLX_EINVAL: there is no such GPU, or it may not be worked on. */
 int nvlxi_host_check_gpu(const struct nvlxi_device *device, int gpu);
 
-/* NVLX_EDEVICE if one of the copies goes to a mapping that may only be read; `crossing` if one crosses a border on
- * either side. */
-int nvlxi_host_check_copies(const struct nvlxi_fragment *list, size_t count, int crossing);
+#define NVLXI_ANY_GPU (-1)
+
+/* NVLX_EDEVICE if one of the copies goes to a mapping that may only be read, or uses memory that this GPU may not;
+ * `crossing` if one crosses a border on either side. */
+int nvlxi_host_check_copies(int gpu, const struct nvlxi_fragment *list, size_t count, int crossing);
 
 /* NVLX_EDEVICE if not all of the range is memory of this GPU: own memory, or what was mapped on it. */
 int nvlxi_host_check_digest(int gpu, uint64_t address, uint64_t length);
@@ -58,6 +60,7 @@ int nvlxi_host_alloc(struct nvlxi_device *device, const struct nvlxi_alloc *allo
 int nvlxi_host_free(struct nvlxi_device *device, void *address);
 int nvlxi_host_resolve(struct nvlxi_device *device, uint64_t address, struct nvlxi_allocation *allocation);
 int nvlxi_host_alive(struct nvlxi_device *device, const struct nvlxi_allocation *allocation);
+int nvlxi_host_let_use(struct nvlxi_device *device, const struct nvlxi_allocation *allocation, int gpu);
 int nvlxi_host_export(struct nvlxi_device *device, const struct nvlxi_allocation *allocation,
                       struct nvlxi_handle *handle);
 int nvlxi_host_export_file(struct nvlxi_device *device, const struct nvlxi_allocation *allocation, int *fd);

@@ -345,7 +345,7 @@ int nvlxi_host_copy_list(struct nvlxi_lane *lane, const struct nvlxi_fragment *l
                          int source_gpu) {
     (void)destination_gpu;
     (void)source_gpu;
-    int code = nvlxi_host_check_copies(list, count, NVLX_EDEVICE);
+    int code = nvlxi_host_check_copies(lane->gpu, list, count, NVLX_EDEVICE);
     for (size_t first = 0; first < count && !code; first += BATCH)
         code = queue_list(lane, list + first, nvlxi_min(BATCH, count - first));
     return code;
@@ -359,7 +359,7 @@ int nvlxi_host_copy(struct nvlxi_lane *lane, const struct nvlxi_copy *copy) {
 int nvlxi_host_copy_kernel(struct nvlxi_lane *lane, const struct nvlxi_kernel *kernel) {
     int code = 0;
     for (uint32_t i = 0; i < kernel->part_count && !code; i++)
-        code = nvlxi_host_check_copies(kernel->parts[i].list, kernel->parts[i].count, NVLX_EDEVICE);
+        code = nvlxi_host_check_copies(lane->gpu, kernel->parts[i].list, kernel->parts[i].count, NVLX_EDEVICE);
     if (code)
         return code;
     struct job *job = job_make(JOB_KERNEL);

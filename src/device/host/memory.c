@@ -220,6 +220,18 @@ static int fail_freed(const struct nvlxi_allocation *allocation) {
     return nvlxi_fail(NVLX_ESTALE, "the allocation at 0x%" PRIx64 " was freed", allocation->base);
 }
 
+int nvlxi_host_let_use(struct nvlxi_device *device, const struct nvlxi_allocation *allocation, int gpu) {
+    int code = nvlxi_host_check_gpu(device, gpu);
+    if (code)
+        return code;
+    pthread_mutex_lock(&mutex);
+    struct nvlxi_host_block *block = find_own(allocation);
+    if (block)
+        block->users |= UINT64_C(1) << gpu;
+    pthread_mutex_unlock(&mutex);
+    return block ? 0 : fail_freed(allocation);
+}
+
 int nvlxi_host_export(struct nvlxi_device *device, const struct nvlxi_allocation *allocation,
                       struct nvlxi_handle *handle) {
     (void)device;
@@ -343,7 +355,14 @@ int nvlxi_host_unmap(struct nvlxi_device *device, int gpu, uint64_t address) {
 /* Where one copy may be: a block, or the chunks of its reservation. Of host memory, any: size 0. */
 struct reach {
     uint64_t base, size;
+    bool barred; /* to this GPU */
 };
+
+/* Own chunks and memory of pools are for their own GPU, until another one is let use them. */
+static bool is_barred(const struct nvlxi_host_block *block, int gpu) {
+    return gpu != NVLXI_ANY_GPU && block->serial && block->kind->file && block->gpu != gpu &&
+           !(block->users >> gpu & 1);
+}
 
 static bool reach_holds(const struct reach *reach, uint64_t address, uint64_t length) {
     const uint64_t offset = address - reach->base;
@@ -351,22 +370,23 @@ static bool reach_holds(const struct reach *reach, uint64_t address, uint64_t le
 }
 
 /* Where a copy of these bytes may be. They may begin in host memory. Under the mutex. */
-static struct reach find_reach(uint64_t address, uint64_t length) {
+static struct reach find_reach(int gpu, uint64_t address, uint64_t length) {
     struct nvlxi_host_block key = {.base = address, .size = length};
     struct nvlxi_host_block **found = tfind(&key, &blocks, by_address);
     if (!found)
         return (struct reach){0};
     const struct nvlxi_host_block *block = *found;
-    return block->reserved ? (struct reach){block->reservation, block->reserved}
-                           : (struct reach){block->base, block->size};
+    const bool barred = is_barred(block, gpu);
+    return block->reserved ? (struct reach){block->reservation, block->reserved, barred}
+                           : (struct reach){block->base, block->size, barred};
 }
 
 /* Whether one side of a copy stays in its reach, which is looked up if it is not that of the copy before. Under the
  * mutex. */
-static bool stays(struct reach *reach, uint64_t address, uint64_t length) {
+static bool stays(int gpu, struct reach *reach, uint64_t address, uint64_t length) {
     if (reach_holds(reach, address, length))
         return true;
-    *reach = find_reach(address, length);
+    *reach = find_reach(gpu, address, length);
     return !reach->size || reach_holds(reach, address, length);
 }
 
@@ -381,19 +401,22 @@ static int fail_crossing(int code, uint64_t address, uint64_t length, const stru
                       length, address, reach->base, reach->size);
 }
 
-int nvlxi_host_check_copies(const struct nvlxi_fragment *list, size_t count, int crossing) {
+int nvlxi_host_check_copies(int gpu, const struct nvlxi_fragment *list, size_t count, int crossing) {
     struct reach to = {0}, from = {0};
     size_t i = 0;
     bool writable = true, inside_to = true, inside_from = true;
     pthread_mutex_lock(&mutex);
     for (; i < count; i++) {
         writable = !read_only || !is_read_only(&list[i]);
-        inside_to = stays(&to, list[i].destination, list[i].length);
-        inside_from = stays(&from, list[i].source, list[i].length);
-        if (!writable || !inside_to || !inside_from)
+        inside_to = stays(gpu, &to, list[i].destination, list[i].length);
+        inside_from = stays(gpu, &from, list[i].source, list[i].length);
+        if (!writable || !inside_to || !inside_from || to.barred || from.barred)
             break;
     }
     pthread_mutex_unlock(&mutex);
+    if (to.barred || from.barred)
+        return nvlxi_fail(NVLX_EDEVICE, "GPU %d may not use the memory at 0x%" PRIx64, gpu,
+                          to.barred ? list[i].destination : list[i].source);
     if (!writable)
         return nvlxi_fail(NVLX_EDEVICE, "%" PRIu64 " bytes at 0x%" PRIx64 " are in a mapping that may only be read",
                           list[i].length, list[i].destination);

@@ -19,6 +19,7 @@ struct nvlxi_host_block {
     uint64_t serial;                   /* 0: a mapping */
     const struct nvlxi_device *device; /* that allocated it */
     int fd;                            /* what export_file gives out, where the kind has files */
+    uint64_t users;                    /* bits: GPUs that may use it, of a kind that has files */
     struct nvlxi_host_block *next;     /* allocated and freed with it */
     bool inner;                        /* another one's next */
     uint64_t reservation, reserved;    /* the address space that it was put into with others; 0: none */
