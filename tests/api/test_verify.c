@@ -119,7 +119,7 @@ static void digests_come_and_go_with_their_regions(void) {
     OK(nvlx_region_set_digest(shared, &value));
     OK(nvlx_unregister(empty, 0));
     EQUAL(before.regions - 1, engine->registration.told.regions);
-    empty = register_range(engine, NULL, 0, "empty", NVLX_ACCESS_READ);
+    register_range(engine, NULL, 0, "empty", NVLX_ACCESS_READ);
     REFUSED(nvlx_register(engine, NULL, 0, NULL, &none), NVLX_EBUSY, "at most");
     OK(nvlx_unregister(shared, 0));
     shared = register_range(engine, mine, SIZE, "shared", NVLX_ACCESS_READ);

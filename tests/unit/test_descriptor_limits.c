@@ -269,7 +269,7 @@ static char *portions(size_t odd, const char *how, const char *tail) {
         at += sprintf(at, i ? "," : "");
         at += i == odd ? sprintf(at, "%s", how) : sprintf(at, "[\"a, ]%zu\\\"\", \"0 0x%zx 0x1 r\"] ", i, i % 4096);
     }
-    strcpy(at, tail);
+    stpcpy(at, tail);
     return text;
 }
 
@@ -287,8 +287,8 @@ static void test_portions(void **state) {
     char *text = portions(4095, "[\"odd\",\"1 0x1 0x2 w 0x5\"]", "],\"x\":{\"regions\":[1,2,]}}");
     struct nvlxi_descriptor *descriptor = NULL;
     expect("x", decode(text, strlen(text), &descriptor), NVLX_EFORMAT, "not strict JSON");
-    *strstr(text, "2,]") = ' ';
-    memcpy(strstr(text, "1, ,]"), "1   ]", 5);
+    char *list = strstr(text, "1,2,]");
+    list[1] = list[2] = list[3] = ' ';
     expect("all", decode(text, strlen(text), &descriptor), 0, "");
     assert_int_equal(descriptor->region_count, PORTIONS);
     for (size_t i = 0; i < PORTIONS; i++) {
