@@ -67,6 +67,7 @@ struct nvlxi_region_record {
     uint64_t since;         /* the owner's generation that it came with; 0: not known */
     uint64_t digest;        /* of its bytes, if the owner has told it: */
     bool has_digest;
+    bool suspended; /* it sleeps: it has an address and a length, and no segment */
 };
 
 /* One contiguous copy: what a plan is made of, and what the copy kernels read. */

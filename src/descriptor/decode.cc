@@ -1,16 +1,17 @@
 // JSON -> records; encode.c is the way back. SPDX-License-Identifier:
 // Apache-2.0
 //
-// The wire format, version 1.0: one JSON object in UTF-8, at most NVLXI_TEXT_MAX bytes. What encode writes has no line
+// The wire format, version 1.1: one JSON object in UTF-8, at most NVLXI_TEXT_MAX bytes. What encode writes has no line
 // breaks; here it has, to be read:
 //
-//     {"format": "nvlxfer", "version": [1, 0], "backend": "cuda",
+//     {"format": "nvlxfer", "version": [1, 1], "backend": "cuda",
 //      "process": {"boot_id": "0c2f5a9e-...", "pid": "0x7b", "pid_namespace": "0xeffffffc", "start_time": "0x1234",
 //                  "engine": "<32 digits>", "generation": "0x5", "address": "/run/model.sock"},
 //      "segments": [{"kind": "cuda_malloc", "device": "<32 digits>", "serial": "0x1", "base": "0x7f0000000000",
 //                    "size": "0x200000", "handle": "<2 to 128 digits>"},
 //                   {"kind": "vmm", ..., "file": true}, ...],
-//      "regions": [["name", "0 0x0 0x200 rw"], ...]}
+//      "regions": [["name", "0 0x0 0x200 rw"], ...],
+//      "suspended": [["name", "0x7f0000000000 0x200 rw"], ...]}
 //
 // - version: major, minor. A reader refuses another major version, and reads every minor one: it ignores fields of
 //   objects and further elements of arrays that it does not know. A change that a reader must not ignore makes a new
@@ -45,6 +46,8 @@
 //     from      the generation that these are changes of, less than "generation"
 //     removed   a string of words with one space between them: the "since" of each region that is not there any more,
 //               in hex as other numbers; absent if there is none
+// - suspended: since version 1.1, regions whose memory sleeps: as in "regions", with the words address, length, access,
+//   since. Absent if there are none. They count among the regions; to who does not know it, they were withdrawn.
 // - Keys are not repeated, and JSON is strict: no comments, nothing after the object but blanks, no control characters.
 //   No more than DEPTH_MAX levels and VALUES_MAX values (json.cc).
 #include "descriptor/descriptor.h"
@@ -376,31 +379,42 @@ int read_named(Words *words, const Place &place, nvlxi_region_record *region) {
     return NVLX_OK;
 }
 
-int read_range(const Json::Value &value, size_t index, const RegionReader &reader, nvlxi_region_record *region) {
-    const auto place = [index](const char *field) { return Place{"regions", index, field}; };
+int read_range(const Json::Value &value, const Place &where, const RegionReader &reader, nvlxi_region_record *region) {
+    const auto place = [&where](const char *field) { return Place{where.list, where.index, field}; };
+    const bool asleep = region->suspended;
     std::string_view string;
     if (!get_string(&value, &string))
-        return unexpected(&value, place("range"), "a string of segment, offset, length, access and since");
+        return unexpected(&value, place("range"),
+                          asleep ? "a string of address, length, access and since"
+                                 : "a string of segment, offset, length, access and since");
     Words words(string);
-    uint64_t offset = 0;
-    int code = read_segment_index(words.next(), place("segment"), reader.descriptor.segment_count, &region->segment);
-    if (code != NVLX_OK || (code = read_hex_word(words.next(), place("offset"), &offset)) != NVLX_OK ||
+    uint64_t at = 0, end;
+    const size_t count = reader.descriptor.segment_count;
+    int code = asleep ? NVLX_OK : read_segment_index(words.next(), place("segment"), count, &region->segment);
+    if (code != NVLX_OK || (code = read_hex_word(words.next(), place(asleep ? "address" : "offset"), &at)) != NVLX_OK ||
         (code = read_hex_word(words.next(), place("length"), &region->length)) != NVLX_OK ||
         (code = read_access(words.next(), place("access"), &region->access)) != NVLX_OK)
         return code;
     const std::string_view since = words.next();
     if (!since.empty() && (code = read_hex_word(since, place("since"), &region->since)) != NVLX_OK)
         return code;
-    code = read_named(&words, place("digest"), region);
-    return code != NVLX_OK ? code : place_region(offset, index, reader, region);
+    if ((code = read_named(&words, place("digest"), region)) != NVLX_OK)
+        return code;
+    if (!asleep)
+        return place_region(at, where.index, reader, region);
+    region->address = at;
+    region->segment = NVLXI_NO_SEGMENT;
+    return nvlxi_add(at, region->length, &end)
+               ? NVLX_OK
+               : malformed(where, ": 0x%" PRIx64 " + 0x%" PRIx64 " wraps", at, region->length);
 }
 
-int read_region(const Json::Value &item, size_t index, RegionReader *reader, nvlxi_region_record *region) {
+int read_region(const Json::Value &item, const Place &where, RegionReader *reader, nvlxi_region_record *region) {
     if (!item.isArray() || item.size() < 2)
-        return unexpected(&item, {"regions", index, nullptr}, "an array of name and range");
+        return unexpected(&item, where, "an array of name and range");
     Json::Value::const_iterator element = item.begin(); // operator[] would search
-    const int code = read_name(*element, {"regions", index, "name"}, &reader->arena, &region->name);
-    return code != NVLX_OK ? code : read_range(*++element, index, *reader, region);
+    const int code = read_name(*element, {where.list, where.index, "name"}, &reader->arena, &region->name);
+    return code != NVLX_OK ? code : read_range(*++element, where, *reader, region);
 }
 
 int index_names(nvlxi_descriptor *descriptor) {
@@ -444,25 +458,46 @@ int read_segments(const Json::Value *list, nvlxi_descriptor *descriptor) {
     return check_overlap(*descriptor);
 }
 
-// The items of the list, or of what was cut out of it. `text_size`: room for all names with their NULs, which in the
-// text have two quotes each.
-int read_regions(const Json::Value *list, const Cut &cut, size_t text_size, nvlxi_descriptor *descriptor) {
-    if (const int code = check_list(list, "regions", cut.count, NVLXI_REGIONS_MAX))
+// A region that sleeps stands behind all others.
+int take_region(const Json::Value &item, const Place &where, RegionReader *reader, nvlxi_descriptor *descriptor) {
+    nvlxi_region_record *region = &descriptor->regions[descriptor->region_count];
+    const int code = read_region(item, where, reader, region);
+    descriptor->region_count += code == NVLX_OK ? 1 : 0;
+    return code;
+}
+
+int read_sleepers(const Json::Value *list, RegionReader *reader, nvlxi_descriptor *descriptor) {
+    for (Json::ArrayIndex i = 0; list != nullptr && i < list->size(); i++) {
+        descriptor->regions[descriptor->region_count].suspended = true;
+        if (const int code = take_region((*list)[i], {"suspended", i, nullptr}, reader, descriptor))
+            return code;
+        descriptor->suspended_count++;
+    }
+    return NVLX_OK;
+}
+
+// The items of the list, or of what was cut out of it, and those that sleep, of which there may be no list.
+// `text_size`: room for all names with their NULs, which in the text have two quotes each.
+int read_regions(const Json::Value *list, const Json::Value *sleepers, const Cut &cut, size_t text_size,
+                 nvlxi_descriptor *descriptor) {
+    int code = check_list(list, "regions", cut.count, NVLXI_REGIONS_MAX);
+    if (code == NVLX_OK && sleepers != nullptr)
+        code = check_list(sleepers, "suspended", cut.count + list->size(), NVLXI_REGIONS_MAX);
+    if (code != NVLX_OK)
         return code;
-    descriptor->regions = allocate<nvlxi_region_record>(cut.count + list->size());
+    const size_t asleep = sleepers != nullptr ? sleepers->size() : 0;
+    descriptor->regions = allocate<nvlxi_region_record>(cut.count + list->size() + asleep);
     descriptor->names = allocate<char>(text_size);
     RegionReader reader = {*descriptor, find_run_ends(*descriptor), descriptor->names};
     const auto take = [descriptor, &reader](const Json::Value &item) {
-        const size_t index = descriptor->region_count;
-        const int code = read_region(item, index, &reader, &descriptor->regions[index]);
-        descriptor->region_count += code == NVLX_OK ? 1 : 0;
-        return code;
+        return take_region(item, {"regions", descriptor->region_count, nullptr}, &reader, descriptor);
     };
     for (const Json::Value &item : *list)
-        if (const int code = take(item))
+        if ((code = take(item)) != NVLX_OK)
             return code;
-    const int code = read_cut(cut, take);
-    return code != NVLX_OK ? code : index_names(descriptor);
+    if ((code = read_cut(cut, take)) != NVLX_OK || (code = read_sleepers(sleepers, &reader, descriptor)) != NVLX_OK)
+        return code;
+    return index_names(descriptor);
 }
 
 // Room for all words, of which each but the first takes 4 characters at least.
@@ -513,7 +548,7 @@ int read_text(std::string_view text, nvlxi_descriptor *descriptor) {
         (code = read_changes(root, descriptor)) != NVLX_OK ||
         (code = read_segments(member(root, "segments"), descriptor)) != NVLX_OK)
         return code;
-    return read_regions(member(root, "regions"), cut, text.size(), descriptor);
+    return read_regions(member(root, "regions"), member(root, "suspended"), cut, text.size(), descriptor);
 }
 
 } // namespace

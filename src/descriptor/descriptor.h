@@ -21,8 +21,9 @@ struct nvlxi_descriptor {
     size_t segment_count;
     struct nvlxi_region_record *regions; /* names point into memory that the descriptor owns when it was decoded */
     size_t region_count;
-    uint64_t from;     /* 0: this is all that there is; else what was added since this generation */
-    uint64_t *removed; /* then: the `since` of each region that is not there any more */
+    size_t suspended_count; /* of them, the last ones: those that sleep */
+    uint64_t from;          /* 0: this is all that there is; else what was added since this generation */
+    uint64_t *removed;      /* then: the `since` of each region that is not there any more */
     size_t removed_count;
     char *names;                     /* that memory; NULL in a descriptor to be encoded */
     struct nvlxi_name_index by_name; /* set when it was decoded */

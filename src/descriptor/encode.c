@@ -47,6 +47,9 @@ static bool has_what_kind_takes(const struct nvlxi_segment_record *segment) {
 }
 
 static bool lies_in_segments(const struct nvlxi_region_record *region, const struct nvlxi_descriptor *descriptor) {
+    uint64_t end;
+    if (region->suspended)
+        return region->segment == NVLXI_NO_SEGMENT && nvlxi_add(region->address, region->length, &end);
     if (region->segment == NVLXI_NO_SEGMENT)
         return region->length == 0 && region->segment_count == 0;
     if (region->segment >= descriptor->segment_count || region->length == 0 || region->segment_count == 0 ||
@@ -154,7 +157,9 @@ static void write_region(FILE *file, const struct nvlxi_region_record *region,
         write_string(file, region->name);
     else
         fputs("null", file);
-    if (region->segment == NVLXI_NO_SEGMENT)
+    if (region->suspended)
+        fprintf(file, ",\"0x%" PRIx64 " 0x%" PRIx64, region->address, region->length);
+    else if (region->segment == NVLXI_NO_SEGMENT)
         fputs(",\"" NVLXI_FORMAT_NO_SEGMENT " 0x0 0x0", file);
     else
         fprintf(file, ",\"%" PRIu32 " 0x%" PRIx64 " 0x%" PRIx64, region->segment,
@@ -199,9 +204,10 @@ static void write_text(FILE *file, const struct nvlxi_descriptor *descriptor) {
         fputs(i > 0 ? "," : "", file);
         write_segment(file, &descriptor->segments[i]);
     }
+    const size_t awake = descriptor->region_count - descriptor->suspended_count;
     fputs("],\"regions\":[", file);
     for (size_t i = 0; i < descriptor->region_count; i++) {
-        fputs(i > 0 ? "," : "", file);
+        fputs(i == awake ? "],\"suspended\":[" : i > 0 ? "," : "", file);
         write_region(file, &descriptor->regions[i], descriptor->segments);
     }
     fputs("]}", file);

@@ -9,7 +9,7 @@
 
 #define NVLXI_FORMAT_NAME  "nvlxfer"
 #define NVLXI_FORMAT_MAJOR 1u
-#define NVLXI_FORMAT_MINOR 0u
+#define NVLXI_FORMAT_MINOR 1u
 
 #define NVLXI_FORMAT_DIGEST     "digest:" /* before the digest of a region's bytes */
 #define NVLXI_FORMAT_NO_SEGMENT "-"       /* in place of the index of a region's segment */

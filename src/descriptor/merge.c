@@ -157,14 +157,24 @@ static void add_region(struct merge *m, const struct nvlxi_region_record *region
     }
 }
 
+/* Of those that sleep, or of all others. */
+static void add_regions(struct merge *m, bool suspended) {
+    const struct nvlxi_descriptor *known = m->known, *changes = m->changes;
+    for (size_t i = 0; i < known->region_count; i++)
+        if (known->regions[i].suspended == suspended && !is_removed(m, &known->regions[i]))
+            add_region(m, &known->regions[i], m->index);
+    for (size_t i = 0; i < changes->region_count; i++)
+        if (changes->regions[i].suspended == suspended && is_new(m, &changes->regions[i]))
+            add_region(m, &changes->regions[i], m->index + known->segment_count);
+}
+
+/* Those that sleep come last. */
 static int merge_regions(struct merge *m) {
     size_t region, twin;
-    for (size_t i = 0; i < m->known->region_count; i++)
-        if (!is_removed(m, &m->known->regions[i]))
-            add_region(m, &m->known->regions[i], m->index);
-    for (size_t i = 0; i < m->changes->region_count; i++)
-        if (is_new(m, &m->changes->regions[i]))
-            add_region(m, &m->changes->regions[i], m->index + m->known->segment_count);
+    add_regions(m, false);
+    const size_t awake = m->made->region_count;
+    add_regions(m, true);
+    m->made->suspended_count = m->made->region_count - awake;
     if (m->made->region_count > NVLXI_REGIONS_MAX)
         return nvlxi_fail(NVLX_EFORMAT, "changes: %zu regions, of at most %u", m->made->region_count,
                           NVLXI_REGIONS_MAX);
@@ -193,7 +203,7 @@ static int allocate(struct merge *m) {
         return NVLX_ENOMEM;
     *m->made = *changes;
     m->made->from = 0;
-    m->made->removed_count = m->made->segment_count = m->made->region_count = 0;
+    m->made->removed_count = m->made->segment_count = m->made->region_count = m->made->suspended_count = 0;
     m->made->removed = NULL;
     m->made->by_name = (struct nvlxi_name_index){0};
     m->made->segments = malloc((segments + 1) * sizeof *m->made->segments);

@@ -441,7 +441,8 @@ static bool make_plan(struct plan *p) {
 bool nvlxi_change_in_place(struct nvlx_peer *peer, const struct nvlxi_descriptor *changes) {
     struct nvlxi_peer_table *table = peer->table;
     struct plan plan = {.peer = peer, .table = table, .changes = changes};
-    if (table->own || !table->has_ids || changes->from != table->descriptor->identity.generation)
+    const bool asleep = table->descriptor->suspended_count || changes->suspended_count;
+    if (table->own || !table->has_ids || asleep || changes->from != table->descriptor->identity.generation)
         return false;
     const bool made = make_plan(&plan);
     if (made)

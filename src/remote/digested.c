@@ -13,7 +13,7 @@ static int compare(const void *a, const void *b) {
 }
 
 static bool is_in_index(const struct nvlxi_region_record *region) {
-    return region->has_digest && region->length && region->access != NVLXI_GONE;
+    return region->has_digest && region->length && region->access != NVLXI_GONE && !region->suspended;
 }
 
 static int fill(struct nvlxi_digested_index *index, const struct nvlxi_descriptor *d) {

@@ -32,7 +32,8 @@ static inline const char *compare_descriptors(const struct nvlxi_descriptor *a, 
     if (a->from != b->from || a->removed_count != b->removed_count ||
         (a->removed_count && memcmp(a->removed, b->removed, a->removed_count * sizeof *a->removed)))
         return "other changes";
-    if (a->segment_count != b->segment_count || a->region_count != b->region_count)
+    if (a->segment_count != b->segment_count || a->region_count != b->region_count ||
+        a->suspended_count != b->suspended_count)
         return "another number of segments or regions";
     for (size_t i = 0; i < a->segment_count; i++) {
         const struct nvlxi_segment_record *x = &a->segments[i], *y = &b->segments[i];
@@ -46,7 +47,8 @@ static inline const char *compare_descriptors(const struct nvlxi_descriptor *a, 
         const struct nvlxi_region_record *x = &a->regions[i], *y = &b->regions[i];
         if (strcmp(x->name, y->name) != 0 || x->segment != y->segment || x->access != y->access ||
             x->address != y->address || x->length != y->length || x->segment_count != y->segment_count ||
-            x->since != y->since || x->has_digest != y->has_digest || x->digest != y->digest)
+            x->since != y->since || x->has_digest != y->has_digest || x->digest != y->digest ||
+            x->suspended != y->suspended)
             return "another region";
     }
     return NULL;
@@ -80,6 +82,13 @@ static inline const char *check_region(const struct nvlxi_descriptor *d, size_t 
             return "a name twice";
     if (region->access > NVLX_ACCESS_READ_WRITE)
         return "an access that is none";
+    if (region->suspended != (index >= d->region_count - d->suspended_count))
+        return "a region that sleeps among others, or is awake among those that sleep";
+    if (region->suspended)
+        return region->segment != NVLXI_NO_SEGMENT || region->segment_count ||
+                       region->address + region->length < region->address
+                   ? "a region that sleeps, and has segments or wraps"
+                   : NULL;
     if (region->segment == NVLXI_NO_SEGMENT)
         return region->length || region->address || region->segment_count ? "bytes outside segments" : NULL;
     return check_segments(d, region);

@@ -97,22 +97,22 @@ static void test_unencodable(void **state) {
         struct nvlxi_region_record region;
         uint32_t handle_length;
         const char *words;
-    } cases[] = {{{"\xff", 0, 1, 0x1000, 1, 1, 0, 0, false}, 1, "name of regions[0]"},
-                 {{"tab\t", 0, 1, 0x1000, 1, 1, 0, 0, false}, 1, "name of regions[0]"},
-                 {{"a", 0, 4, 0x1000, 1, 1, 0, 0, false}, 1, "access 4"},
-                 {{"a", 0, 1, 0xfff, 1, 1, 0, 0, false}, 1, "regions[0] at 0xfff"},
-                 {{"a", 0, 1, 0x1100, 1, 1, 0, 0, false}, 1, "regions[0] at 0x1100"},
-                 {{"a", 0, 1, 0x1000, 0x101, 1, 0, 0, false}, 1, "0x101 bytes"},
-                 {{"a", 0, 1, 0x1000, UINT64_MAX, 1, 0, 0, false}, 1, "0xffffffffffffffff bytes"},
-                 {{"a", 0, 1, 0x1000, 0, 1, 0, 0, false}, 1, "regions[0]"},
-                 {{"a", 1, 1, 0x1000, 1, 1, 0, 0, false}, 1, "regions[0]"},
-                 {{"a", 0, 1, 0x1000, 1, 0, 0, 0, false}, 1, "regions[0]"},
-                 {{"a", 0, 1, 0x1000, 1, 2, 0, 0, false}, 1, "regions[0]"},
-                 {{"a", 0, 1, 0x1000, 1, UINT32_MAX, 0, 0, false}, 1, "regions[0]"},
-                 {{"a", NVLXI_NO_SEGMENT, 1, 0, 1, 1, 0, 0, false}, 1, "regions[0]"},
-                 {{"a", NVLXI_NO_SEGMENT, 1, 0, 0, 1, 0, 0, false}, 1, "regions[0]"},
-                 {{"a", 0, 1, 0x1000, 1, 1, 0, 0, false}, 65, "segments[0] has a handle of 65"},
-                 {{"a", 0, 1, 0x1000, 1, 1, 0, 0, false}, 0, "segments[0] of kind 1 has a handle of 0 bytes"}};
+    } cases[] = {{{"\xff", 0, 1, 0x1000, 1, 1, 0, 0, false, false}, 1, "name of regions[0]"},
+                 {{"tab\t", 0, 1, 0x1000, 1, 1, 0, 0, false, false}, 1, "name of regions[0]"},
+                 {{"a", 0, 4, 0x1000, 1, 1, 0, 0, false, false}, 1, "access 4"},
+                 {{"a", 0, 1, 0xfff, 1, 1, 0, 0, false, false}, 1, "regions[0] at 0xfff"},
+                 {{"a", 0, 1, 0x1100, 1, 1, 0, 0, false, false}, 1, "regions[0] at 0x1100"},
+                 {{"a", 0, 1, 0x1000, 0x101, 1, 0, 0, false, false}, 1, "0x101 bytes"},
+                 {{"a", 0, 1, 0x1000, UINT64_MAX, 1, 0, 0, false, false}, 1, "0xffffffffffffffff bytes"},
+                 {{"a", 0, 1, 0x1000, 0, 1, 0, 0, false, false}, 1, "regions[0]"},
+                 {{"a", 1, 1, 0x1000, 1, 1, 0, 0, false, false}, 1, "regions[0]"},
+                 {{"a", 0, 1, 0x1000, 1, 0, 0, 0, false, false}, 1, "regions[0]"},
+                 {{"a", 0, 1, 0x1000, 1, 2, 0, 0, false, false}, 1, "regions[0]"},
+                 {{"a", 0, 1, 0x1000, 1, UINT32_MAX, 0, 0, false, false}, 1, "regions[0]"},
+                 {{"a", NVLXI_NO_SEGMENT, 1, 0, 1, 1, 0, 0, false, false}, 1, "regions[0]"},
+                 {{"a", NVLXI_NO_SEGMENT, 1, 0, 0, 1, 0, 0, false, false}, 1, "regions[0]"},
+                 {{"a", 0, 1, 0x1000, 1, 1, 0, 0, false, false}, 65, "segments[0] has a handle of 65"},
+                 {{"a", 0, 1, 0x1000, 1, 1, 0, 0, false, false}, 0, "segments[0] of kind 1 has a handle of 0 bytes"}};
     for (size_t i = 0; i < NVLXI_COUNT(cases); i++) {
         struct nvlxi_region_record region = cases[i].region;
         struct nvlxi_segment_record segment = {.kind = 1, .base = 0x1000, .size = 0x100};

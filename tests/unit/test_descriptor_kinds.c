@@ -7,12 +7,12 @@ static void test_kinds(void **state) {
     static const uint32_t kinds[] = {NVLXI_KIND_VMM,  NVLXI_KIND_VMM,    NVLXI_KIND_VMM,   NVLXI_KIND_VMM,
                                      NVLXI_KIND_POOL, NVLXI_KIND_FABRIC, NVLXI_KIND_FABRIC};
     static const struct nvlxi_region_record regions[] = {
-        {"one", 0, NVLX_ACCESS_READ, 0x10ff0, 0x10, 1, 0, 0, false},
-        {"two", 1, NVLX_ACCESS_READ_WRITE, 0x11fff, 2, 2, 0, 0, false},
-        {"three", 0, NVLX_ACCESS_READ, 0x10fff, 0x1002, 3, 0, 0, false},
-        {"all", 0, NVLX_ACCESS_READ, 0x10000, 0x3000, 3, 0, 0, false},
-        {"pool", 4, NVLX_ACCESS_WRITE, 0x15000, 0x1000, 1, 0, 0, false},
-        {"fabric", 5, NVLX_ACCESS_READ, 0x16000, 0x1001, 2, 0, 0, false}};
+        {"one", 0, NVLX_ACCESS_READ, 0x10ff0, 0x10, 1, 0, 0, false, false},
+        {"two", 1, NVLX_ACCESS_READ_WRITE, 0x11fff, 2, 2, 0, 0, false, false},
+        {"three", 0, NVLX_ACCESS_READ, 0x10fff, 0x1002, 3, 0, 0, false, false},
+        {"all", 0, NVLX_ACCESS_READ, 0x10000, 0x3000, 3, 0, 0, false, false},
+        {"pool", 4, NVLX_ACCESS_WRITE, 0x15000, 0x1000, 1, 0, 0, false, false},
+        {"fabric", 5, NVLX_ACCESS_READ, 0x16000, 0x1001, 2, 0, 0, false, false}};
     struct nvlxi_descriptor *descriptor = decode_valid(KINDS);
     assert_int_equal(descriptor->segment_count, NVLXI_COUNT(kinds));
     for (size_t i = 0; i < NVLXI_COUNT(kinds); i++) {
@@ -150,7 +150,46 @@ static void test_bad_runs(void **state) {
     expect_refused_in(KINDS, changes, NVLXI_COUNT(changes), NVLX_EFORMAT);
 }
 
+#define SLEEPERS ",\"suspended\":[[\"dream\",\"0x11000 0x2000 r 0x3\"],[null,\"0x0 0x0 -\"]]}"
+#define DREAMING                                                                                                       \
+    "{\"format\":\"nvlxfer\",\"version\":[1,1],\"backend\":\"cuda\",\"process\":" PROCESS                              \
+    ",\"segments\":" KINDS_SEGMENTS ",\"regions\":" KINDS_REGIONS SLEEPERS
+
+/* Regions that sleep: with an address, and no segment. */
+static void test_sleepers(void **state) {
+    (void)state;
+    static const struct change changes[] = {
+        {SLEEPERS, ",\"suspended\":{}}", "suspended is an object: expected an array"},
+        {SLEEPERS, ",\"suspended\":null}", "suspended is null"},
+        {"[\"dream\",", "{}, [\"dream\",", "suspended[0] is an object"},
+        {"\"dream\"", "\"one\"", "name is \"one\", which is taken by regions[0]"},
+        {"\"dream\"", "7", "suspended[0].name is a number"},
+        {"\"0x11000 0x2000 r 0x3\"", "1", "suspended[0].range is a number: expected a string of address"},
+        {"0x11000 0x2000 r 0x3", "0 0x2000 r 0x3", "suspended[0].address is \"0\""},
+        {"0x11000 0x2000 r 0x3", "0x11000 2 r 0x3", "suspended[0].length is \"2\""},
+        {"0x11000 0x2000 r 0x3", "0x11000 0x2000 x 0x3", "suspended[0].access is \"x\""},
+        {"0x11000 0x2000 r 0x3", "0x11000 0x2000 r 3", "suspended[0].since is \"3\""},
+        {"0x11000 0x2000 r 0x3", "0x11000 0xffffffffffffffff r", "suspended[0]: 0x11000 + 0xffffffffffffffff wraps"}};
+    struct nvlxi_descriptor *descriptor = decode_valid(DREAMING);
+    assert_int_equal(descriptor->suspended_count, 2);
+    const struct nvlxi_region_record *dream = nvlxi_name_index_find(&descriptor->by_name, descriptor->regions, "dream");
+    assert_non_null(dream);
+    assert_true(dream->suspended);
+    assert_int_equal(dream->address, 0x11000);
+    assert_int_equal(dream->length, 0x2000);
+    assert_int_equal(dream->access, NVLX_ACCESS_READ);
+    assert_int_equal(dream->since, 3);
+    expect_round_trip(descriptor);
+    descriptor->regions[descriptor->region_count - 1].address = 1;
+    descriptor->regions[descriptor->region_count - 1].length = UINT64_MAX;
+    expect_unencodable(descriptor, "is not in its segments");
+    nvlxi_descriptor_free(descriptor);
+    expect_same(DREAMING, "0x2000 r 0x3", "0x2000 r 0x3 more");
+    expect_refused_in(DREAMING, changes, NVLXI_COUNT(changes), NVLX_EFORMAT);
+}
+
 static const struct CMUnitTest cases[] = {cmocka_unit_test(test_kinds),
+                                          cmocka_unit_test(test_sleepers),
                                           cmocka_unit_test(test_address),
                                           cmocka_unit_test(test_unencodable_kinds),
                                           cmocka_unit_test(test_unencodable_runs),
