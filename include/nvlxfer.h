@@ -5,8 +5,8 @@
  * This header is the manual. It has three parts:
  * - the introduction: what the library does, and what holds for every function,
  * - simple use: all that a first program needs, such as examples/quickstart.c,
- * - advanced use: backends, kinds of memory, users and groups, the life of a peer, messages, events, streams,
- *   mechanisms, budgets, mapping ahead, prepared lists, counts, the log.
+ * - advanced use: backends, kinds of memory, users and groups, the life of a peer, sleep, messages, events,
+ *   streams, mechanisms, budgets, mapping ahead, prepared lists, counts, the log.
  *
  * Introduction
  *
@@ -109,7 +109,8 @@ const char *nvlx_version(void);
     X(EVERSION, -14, "of a version that this library does not know")                                                   \
     X(EBACKEND, -15, "the backend cannot run here, or the peer uses another one")                                      \
     X(ESTALE, -16, "outdated: the peer has withdrawn or replaced it, or is gone")                                      \
-    X(EDIGEST, -17, "the bytes are not those that the peer's digest tells")
+    X(EDIGEST, -17, "the bytes are not those that the peer's digest tells")                                            \
+    X(ESUSPENDED, -18, "the memory sleeps: its owner has suspended it")
 
 enum {
 #define NVLX_ERROR_VALUE(name, value, text) NVLX_##name = (value),
@@ -259,7 +260,7 @@ void nvlx_text_free(char *text);
 int nvlx_peer_open(struct nvlx_engine *engine, const char *text, size_t length, struct nvlx_peer **peer);
 
 /* The address range of the peer's region of this name. The address is the peer's own: it only means something in ops
- * for this peer.
+ * for this peer. Of a region that sleeps, it is where the region was: see Sleep.
  * Errors: NVLX_ENOENT (there is none). */
 int nvlx_peer_find(struct nvlx_peer *peer, const char *name, uint64_t *address, uint64_t *length);
 
@@ -396,6 +397,7 @@ static inline void nvlx_transfer_options_init(struct nvlx_transfer_options *opti
  *         NVLX_EBUSY (see Limits; or the peer's server has as many connections as it allows),
  *         NVLX_ESTALE (the peer withdrew the segment, or is gone; or memory of this process was freed; or bytes came
  *         after options.generation, or that is not known yet),
+ *         NVLX_ESUSPENDED (memory sleeps, here or there: see Sleep),
  *         NVLX_ETIMEDOUT (the peer gives no file descriptors, or changes faster than it can be mapped). */
 int nvlx_transfer(struct nvlx_engine *engine, const struct nvlx_op *ops, size_t count,
                   const struct nvlx_transfer_options *options, struct nvlx_request **request);
@@ -423,8 +425,8 @@ int nvlx_request_free(struct nvlx_request *request);
 /* For running kernels, unrelated ones too, on cuda only:
  * - nvlx_engine_create loads the copy kernels. Loading waits for all that runs on the GPU (NVIDIA: CUDA C++ Programming
  *   Guide, Lazy Loading; measured). It does so for the GPUs of config.gpus, or for those that have a context.
- * - nvlx_register, nvlx_alloc and nvlx_peer_map load them for a GPU that got its context after the engine, once. To
- *   avoid that, name the GPU in config.gpus, or make its context before the engine.
+ * - nvlx_register, nvlx_resume, nvlx_alloc and nvlx_peer_map load them for a GPU that got its context after the
+ *   engine, once. To avoid that, name the GPU in config.gpus, or make its context before the engine.
  * - nvlx_peer_close and nvlx_engine_destroy close mappings. Closing one of cudaMalloc memory waits (measured:
  *   cudaIpcCloseMemHandle), closing one of chunks does not (measured: cuMemUnmap).
  * - nvlx_free, and nvlx_engine_destroy for what was not freed, wait for cudaMalloc memory (measured: cudaFree).
@@ -432,7 +434,8 @@ int nvlx_request_free(struct nvlx_request *request);
  *   in the driver, copies and launches of other threads on this GPU wait too (measured).
  *
  * For transfers in flight:
- * - nvlx_wait, nvlx_unregister: up to their timeouts. The latter waits for those of followers, and nvlx_digest, too.
+ * - nvlx_wait, nvlx_unregister, nvlx_suspend: up to their timeouts. The latter two wait for those of followers, and
+ *   for nvlx_digest, too.
  * - nvlx_request_free, nvlx_prepared_free, nvlx_peer_close, nvlx_engine_destroy: until those of the object end.
  * - nvlx_transfer and nvlx_post, only if the list is too long for the GPU's queues, or the program itself has filled a
  *   stream's: see Limits.
@@ -443,8 +446,8 @@ int nvlx_request_free(struct nvlx_request *request);
  * - nvlx_peer_sync: up to its timeout.
  * - nvlx_connect: up to its timeout for a server to appear. A server that is there has 1 s more to answer, then 10 s
  *   for each next byte of its descriptor.
- * - nvlx_transfer, nvlx_prepare and nvlx_peer_map, where they map: milliseconds. Where that takes file descriptors, the
- *   peer's process has 10 s to answer each question. NVLX_NO_MAP forbids it.
+ * - nvlx_transfer, nvlx_prepare, nvlx_peer_map, and nvlx_post after a sleep, where they map: milliseconds. Where
+ *   that takes file descriptors, the peer's process has 10 s to answer each question. NVLX_NO_MAP forbids it.
  * - nvlx_serve: up to 1 s while others begin to serve in the same folder, or at the same "@name".
  * - nvlx_set_log: until no thread is inside the log function that it replaces.
  * - nvlx_engine_create and nvlx_gpu_count: while the driver starts (up to seconds). */
@@ -569,11 +572,45 @@ int nvlx_peer_sync(struct nvlx_peer *peer, uint64_t generation, int64_t timeout_
  *   transfer in flight uses them any more.
  * - A prepared list that uses what the text does not list any more gives NVLX_ESTALE.
  * - Chunks are mapped again if the text changes which of them regions join, or whether any region grants writing.
- *   Prepared lists then count them as withdrawn.
+ *   Prepared lists map them again at their next post.
  * - The same generation again changes nothing.
  * Errors: those of nvlx_peer_open, or NVLX_ESTALE (the text is older than what is known, or of another engine, or the
  *         peer is gone). The peer then stays as it was. */
 int nvlx_peer_update(struct nvlx_peer *peer, const char *text, size_t length);
+
+/* ---- Sleep ------------------------------------------------------------------------------------------- */
+
+/* Memory that sleeps gives its bytes back, and keeps its names. An engine puts its weights to sleep so:
+ *
+ *     nvlx_suspend(regions, count, -1)
+ *     cuMemUnmap, cuMemRelease: the memory is free     ... later: cuMemCreate, cuMemMap, cuMemSetAccess
+ *     nvlx_resume(regions, count, NULL)
+ *
+ * nvlx_suspend withdraws the bytes of all these regions at once. It then waits at most `timeout_ns` (< 0: for ever, 0:
+ * not at all) until nobody uses them, as nvlx_unregister does. After 0 the memory may be unmapped, freed or replaced,
+ * if all regions in it sleep. Regions that sleep already are only waited for. NULL with `count` 0 does nothing.
+ * - Each region keeps its handle, its name and its place: peers find the name, at the address where it was.
+ * - Transfers on the bytes give NVLX_ESUSPENDED, here and in peers. So do posts of lists that were prepared before.
+ *   Such lists keep nothing until their next post: neither awake, nor registered.
+ * - Digests of the regions are forgotten: nvlx_region_set_digest tells them again.
+ * - nvlx_unregister works, with nobody left to wait for. nvlx_free works too.
+ * - Peers whose library is older see the regions withdrawn, then registered again.
+ *
+ * nvlx_resume tells peers the regions again, with whatever memory is there by now: of any kind, GPU and number of
+ * allocations. addresses[i] is where regions[i] is from now on. NULL in its place, or in place of `addresses`: where it
+ * was. The content must be complete, as for nvlx_register.
+ * - A list that was prepared before works again, where all its regions are where they were. The first post then checks
+ *   and maps it again, as nvlx_prepare does.
+ * - Where one was moved, the list gives NVLX_ESTALE: it is made of addresses. Find the name, and prepare again.
+ *
+ * Each call changes all of its regions, or none. All are of one engine.
+ * Errors of nvlx_suspend:
+ *         NVLX_ETIMEDOUT (somebody still uses the bytes: the message says who. They stay withdrawn: call again, or
+ *         nvlx_resume), NVLX_ESTALE (memory of a region was freed), NVLX_EBUSY (another thread resumes one).
+ * Errors of nvlx_resume: those of nvlx_register for the memory, or NVLX_EINVAL (a region does not sleep),
+ *         NVLX_ESTALE (memory was freed meanwhile), NVLX_EBUSY (also: a region is in the list twice). */
+int nvlx_suspend(struct nvlx_region *const *regions, size_t count, int64_t timeout_ns);
+int nvlx_resume(struct nvlx_region *const *regions, size_t count, void *const *addresses);
 
 /* ---- Messages ---------------------------------------------------------------------------------------- */
 
@@ -713,15 +750,19 @@ struct nvlx_prepared; /* a list that was checked and relocated once, to be poste
 
 /* Checks, maps and relocates a list once, as nvlx_transfer does, and starts nothing. It is for lists that are copied
  * again and again, such as the layout of a KV cache. Until nvlx_prepared_free, its own regions cannot be unregistered,
- * and it takes some of config.list_memory. What its peers withdraw is closed all the same. A stream, a message and
- * NVLX_DONE_EVENT are options of nvlx_post, not of this call. Errors: those of nvlx_transfer. */
+ * and it takes some of config.list_memory. It keeps a copy of the list. What its peers withdraw is closed all the same.
+ * A stream, a message and NVLX_DONE_EVENT are options of nvlx_post, not of this call. Errors: those of nvlx_transfer.
+ */
 int nvlx_prepare(struct nvlx_engine *engine, const struct nvlx_op *ops, size_t count,
                  const struct nvlx_transfer_options *options, struct nvlx_prepared **prepared);
 
 /* Starts all copies of a prepared list. This costs a launch or a few, whatever the number of ops. `options` may name a
  * stream, NVLX_DONE_EVENT, and a message. Its other fields must be 0: nvlx_prepare took them. A list may be posted
- * again before its last post is complete. Errors: NVLX_ESTALE (a peer withdrew bytes of the list: prepare it again; or
- * a peer is gone), NVLX_EBUSY, NVLX_ENOTSUP (as nvlx_transfer). */
+ * again before its last post is complete. After memory of the list slept, or has to be mapped in another way, the next
+ * post first checks and maps the list again, as nvlx_prepare does.
+ * Errors: NVLX_ESTALE (bytes of the list were withdrawn, or resumed elsewhere: prepare it again; or a peer is gone),
+ *         NVLX_ESUSPENDED (they sleep: post it when they are resumed),
+ *         others as nvlx_transfer. */
 int nvlx_post(struct nvlx_prepared *prepared, const struct nvlx_transfer_options *options,
               struct nvlx_request **request);
 
@@ -744,21 +785,22 @@ int nvlx_prepared_free(struct nvlx_prepared *prepared);
  * - Bytes that were changed, moved, swapped, added or lost by mistake give another value: the chance that they do not
  *   is about 1 in 2^64. It is not cryptographic. Who wants to can make other bytes with the same value.
  * - What writes the bytes must be complete before the call. Until it returns, they must not change. nvlx_unregister
- *   waits for it, and nvlx_free refuses.
+ *   and nvlx_suspend wait for it, and nvlx_free refuses.
  * - It waits for its own kernels, which take any SM that is free, and for no stream of the caller's.
  * - It takes up to two streams of each GPU, with 128 KiB of pinned memory each. More threads at a time take more. The
  *   engine keeps them for the next call.
  * Errors: NVLX_ERANGE (not all of the range is registered; the message tells from where on),
- *         NVLX_ESTALE (memory in the range was freed),
+ *         NVLX_ESTALE (memory in the range was freed), NVLX_ESUSPENDED (it sleeps),
  *         NVLX_ENOTSUP (the library has no kernels for the GPU). */
 int nvlx_digest(struct nvlx_engine *engine, const void *address, size_t length, uint64_t *value);
 
 /* Digests all bytes of a region, as nvlx_digest does, and tells peers: they find it in nvlx_region_info, and can check
  * by it what they read. `*value`, unless that is NULL, is the digest. It holds until the bytes change. Then call this
  * again: until peers know the new digest, what they read counts as damaged. nvlx_hold, before the change, and
- * nvlx_publish make both one. A digest stays for as long as its region. Addresses of an older generation stay good.
+ * nvlx_publish make both one. A digest stays until its region is withdrawn, or sleeps. Addresses of an older generation
+ * stay good.
  * Errors: NVLX_EINVAL (also: peers are told nothing of the region), NVLX_ESTALE (it is withdrawn, or its memory was
- *         freed), NVLX_ENOTSUP (see nvlx_digest), NVLX_EBUSY (see Limits: Descriptor). */
+ *         freed), NVLX_ESUSPENDED (it sleeps), NVLX_ENOTSUP (see nvlx_digest), NVLX_EBUSY (see Limits: Descriptor). */
 int nvlx_region_set_digest(struct nvlx_region *region, uint64_t *value);
 
 /* In transfer_options.flags. When its bytes are in place, the transfer digests each region that it has read, where the
@@ -825,8 +867,9 @@ typedef void (*nvlx_log_function)(void *context, int level, const char *message)
  * - After this call the old function is not called any more.
  * - This library never initialises glog: where messages end up is the program's choice. A forked child writes to stderr
  *   what would go to glog.
- * - Failures of calls are logged as warnings. NVLX_EBACKEND is logged at INFO. NVLX_EAGAIN, NVLX_ETIMEDOUT, NVLX_EBUSY
- *   and NVLX_ENOENT are logged at DEBUG, since programs ask for them. NVLX_EFORK is not logged. Handles never are.
+ * - Failures of calls are logged as warnings. NVLX_EBACKEND is logged at INFO. NVLX_EAGAIN, NVLX_ETIMEDOUT,
+ *   NVLX_EBUSY, NVLX_ENOENT and NVLX_ESUSPENDED are logged at DEBUG, since programs ask for them. NVLX_EFORK is not
+ *   logged. Handles never are.
  * Errors: NVLX_EBUSY (a log function itself called this). */
 int nvlx_set_log(int level, nvlx_log_function function, void *context);
 

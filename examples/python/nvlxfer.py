@@ -123,10 +123,14 @@ class Stale(NvlxError): ...
 class WrongDigest(NvlxError): ...
 
 
+class Suspended(NvlxError): ...
+
+
 _NAMES = (None, "EINVAL", "ENOMEM", "EDEVICE", "EFORK", "EAGAIN", "ETIMEDOUT", "EBUSY", "ENOTSUP", "ERANGE", "EACCES",
-          "ENOENT", "EEXIST", "EFORMAT", "EVERSION", "EBACKEND", "ESTALE", "EDIGEST")  # fmt: skip
+          "ENOENT", "EEXIST", "EFORMAT", "EVERSION", "EBACKEND", "ESTALE", "EDIGEST",
+          "ESUSPENDED")  # fmt: skip
 _CLASSES = {-1: InvalidArgument, -5: Again, -6: Timeout, -7: Busy, -8: NotSupported, -9: OutOfRange, -10: AccessDenied,
-            -11: NotFound, -16: Stale, -17: WrongDigest}  # fmt: skip
+            -11: NotFound, -16: Stale, -17: WrongDigest, -18: Suspended}  # fmt: skip
 _EINVAL, _ENOMEM, _EAGAIN, _ETIMEDOUT, _EBUSY, _ENOTSUP, _ENOENT = -1, -2, -5, -6, -7, -8, -11
 _ANY = range(-99, 0)  # of the codes
 
@@ -160,6 +164,7 @@ _FUNCTIONS = dict(  # the result's type, then the arguments'
     request_free="ip", set_log="iipp", hold="ip", publish="ipp", peer_sync="ipqt", check="ip",
     peer_region="ippp", peer_region_by_name="ipsp", peer_generation="ipp", region_set_digest="ipp",
     event_fd="ipp", next_event="ipp", send="ippz",
+    suspend="ipzt", resume="ipzp",
 )  # fmt: skip
 
 
@@ -1156,7 +1161,8 @@ class _Owned(_Object):
 
 
 class Region(_Owned):
-    """A registered byte range, `address` and `length` in bytes; it keeps its tensor alive until it is closed."""
+    """A registered byte range, `address` and `length` in bytes; it keeps its tensor alive until it is closed, or
+    resumed elsewhere."""
 
     _instead = "Send the text of Engine.export(), or the address it serves at: Peer.find tells address and length"
 
@@ -1187,6 +1193,10 @@ class Region(_Owned):
 
     def _drop(self) -> None:
         self._handle = self._memory = None
+
+
+def _handles(regions: Sequence[Region]) -> Any:
+    return (_P * len(regions))(*(region._live() for region in regions))
 
 
 class Peer(_Owned):
@@ -1690,6 +1700,36 @@ class Engine(_Object):
     def check(self) -> None:
         """Withdraws the regions of memory that was freed before they were closed."""
         _run("nvlx_check", self)
+
+    def suspend(self, regions: Iterable[Region], timeout: float | None = None) -> None:
+        """Withdraws the bytes of these regions at once, and keeps their names. Then waits until nobody uses them: their
+        memory may go. After `timeout` seconds, or Ctrl-C, it raises: Timeout says who does. They stay withdrawn."""
+        listed = self._list_regions(regions)
+        slices = _slices(_seconds(timeout), 0.1, 0.1)
+
+        def suspend(nanoseconds: int) -> int:
+            return _run("nvlx_suspend", _handles(listed), len(listed), nanoseconds, also=(self, *listed))
+
+        _interruptibly(lambda stop: _in_slices(slices, stop, suspend))
+
+    def resume(self, regions: Iterable[Region], addresses: Iterable[int | None] | None = None) -> None:
+        """Tells peers these regions again, with the memory that is there now: where they were, or at `addresses`."""
+        listed = self._list_regions(regions)
+        moved = [None] * len(listed) if addresses is None else list(addresses)
+        if len(moved) != len(listed):
+            raise _invalid(f"{len(listed)} regions have {len(moved)} addresses")
+        where = [0 if address is None else _integer("address", address) for address in moved]
+        _run("nvlx_resume", _handles(listed), len(listed), (_P * len(where))(*where), also=(self, *listed))
+        for region, address in zip(listed, where):
+            if address and address != region.address:
+                region.address, region._memory = address, None
+
+    def _list_regions(self, regions: Iterable[Region]) -> list[Region]:
+        listed = list(regions)
+        for region in listed:
+            if not isinstance(region, Region):
+                raise _wrong_type("a region", region, "what Engine.register returned")
+        return listed
 
     def peer_open(self, text: str) -> Peer:
         """A peer, from the text of its Engine.export()."""

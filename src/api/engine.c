@@ -18,6 +18,7 @@
 #include "base/identity.h"
 #include "base/log.h"
 #include "base/thread.h"
+#include "lifetime/suspension.h"
 
 #define LIST_MEMORY (256u << 20) /* bytes; where config.list_memory is 0 */
 
@@ -383,28 +384,11 @@ int nvlx_register(struct nvlx_engine *engine, const void *address, size_t length
     return nvlxi_attempt_end(&call, register_range(engine, address, length, options, region));
 }
 
-/* Waits for own transfers and digests that use a region which is withdrawn. */
-static int await_own(const struct nvlx_region *region, const char *what, uint64_t deadline) {
-    struct nvlxi_transfers *transfers = &region->engine->transfers;
-    for (uint64_t since = nvlxi_now_ns();; nvlxi_pause(since)) {
-        nvlxi_transfers_progress(transfers); /* one may be done, and nobody have asked */
-        const uint32_t users = region->length && !region->stale
-                                   ? find_users(region->engine, region->address, region->length)
-                                   : NVLXI_NOBODY;
-        if (!(users & ~(uint32_t)NVLXI_A_PREPARED_LIST))
-            return 0;
-        if (nvlxi_now_ns() >= deadline)
-            return nvlxi_fail(NVLX_ETIMEDOUT, "%s is withdrawn, but an own %s in flight uses it", what,
-                              users & NVLXI_A_TRANSFER ? "transfer" : "digest");
-    }
-}
-
 /* Peers that were made from a text cannot be asked what they hold. */
-static void tell_untracked(struct nvlx_engine *engine) {
+void nvlxi_engine_tell_untracked(struct nvlx_engine *engine) {
     if (atomic_load(&engine->exported) && !atomic_exchange(&engine->told, true))
-        nvlxi_log(NVLX_LOG_INFO,
-                  "descriptors were given out as text: nvlx_unregister does not wait for peers that were "
-                  "made from one by nvlx_peer_open");
+        nvlxi_log(NVLX_LOG_INFO, "descriptors were given out as text: nobody waits for peers that were "
+                                 "made from one by nvlx_peer_open");
 }
 
 static int unregister(struct nvlx_region *region, int64_t timeout_ns) {
@@ -421,10 +405,12 @@ static int unregister(struct nvlx_region *region, int64_t timeout_ns) {
         return code == NVLX_EBUSY ? nvlxi_fail(code, "%s uses %s%s", users_name(NVLXI_A_PREPARED_LIST), what,
                                                users_advice(NVLXI_A_PREPARED_LIST))
                                   : code;
-    const struct nvlxi_withdrawn withdrawn = {.what = what, .since = region->since, .without = region->withdrawn};
-    code = await_own(region, what, deadline);
+    const struct nvlxi_withdrawn withdrawn = {
+        .what = what, .since = region->since, .without = region->suspended ? region->suspended : region->withdrawn};
+    if (region->length && !region->stale)
+        code = nvlxi_own_wait(&engine->transfers, &engine->digester, region->address, region->length, what, deadline);
     if (region->access)
-        tell_untracked(engine);
+        nvlxi_engine_tell_untracked(engine);
     if (!code && region->access && region->length && atomic_load(&engine->registration.held))
         return nvlxi_fail(NVLX_ETIMEDOUT, "%s is withdrawn, but peers are not told before nvlx_publish", what);
     if (!code && region->access && region->length)

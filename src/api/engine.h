@@ -33,6 +33,9 @@ struct nvlx_engine {
 int nvlxi_engine_create(const struct nvlx_config *config, const struct nvlxi_device_ops *ops,
                         struct nvlx_engine **engine);
 
+/* Once: that nobody waits for peers that were made from a text, if one was given out. */
+void nvlxi_engine_tell_untracked(struct nvlx_engine *engine);
+
 /* ---- Arguments: checked before any lock ----------------------------------------------------------------- */
 
 /* Why the engine cannot be used: it is NULL, or of this process's parent. */

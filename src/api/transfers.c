@@ -79,14 +79,13 @@ static int check_prepared(const struct nvlx_prepared *prepared) {
 
 static int post_asked(struct nvlx_prepared *prepared, const struct nvlx_transfer_options *options,
                       struct nvlx_request **request) {
-    const struct nvlxi_needs *needs = &prepared->needs;
     struct nvlxi_asked asked;
     if (options->message_length && !options->message)
         return nvlxi_fail(NVLX_EINVAL, "message is NULL and message_length is %zu", options->message_length);
-    if (options->message && needs->peer_count != 1)
+    if (options->message && prepared->peer_count != 1)
         return nvlxi_fail(NVLX_EINVAL, "a message goes to one peer: the prepared list moves bytes of %zu",
-                          (size_t)needs->peer_count);
-    int code = nvlxi_asked_make(options, options->message ? needs->peers[0] : NULL, &asked);
+                          prepared->peer_count);
+    int code = nvlxi_asked_make(options, options->message ? prepared->peer : NULL, &asked);
     if (code)
         return code;
     code = nvlxi_post(prepared, options->stream, &asked, request);

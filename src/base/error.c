@@ -42,6 +42,7 @@ static int level_of(int code) {
     case NVLX_ETIMEDOUT:
     case NVLX_EBUSY:
     case NVLX_ENOENT:
+    case NVLX_ESUSPENDED:
         return NVLX_LOG_DEBUG;
     case NVLX_EBACKEND:
         return NVLX_LOG_INFO;

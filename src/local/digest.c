@@ -64,6 +64,9 @@ static int check_registered(const struct nvlxi_registration *r, uint64_t address
     if (nvlxi_intervals_cover(&r->ranges, nvlxi_intervals_find(&r->ranges, address), address, length, NVLX_ACCESS_NONE,
                               &where, &registered))
         return 0;
+    if (nvlxi_registration_sleeps(r, where))
+        return nvlxi_fail(NVLX_ESUSPENDED, "of the %" PRIu64 " bytes at 0x%" PRIx64 ", what is at 0x%" PRIx64 " sleeps",
+                          length, address, where);
     return nvlxi_fail(NVLX_ERANGE,
                       "of the %" PRIu64 " bytes at 0x%" PRIx64 ", what is at 0x%" PRIx64 " is not registered", length,
                       address, where);

@@ -11,6 +11,11 @@ bool nvlxi_journal_begin(struct nvlxi_journal *journal, uint64_t generation) {
     return journal->change != NULL;
 }
 
+void nvlxi_journal_restart(struct nvlxi_journal *journal, uint64_t generation) {
+    journal->count = 0;
+    journal->since = generation;
+}
+
 void nvlxi_journal_free(struct nvlxi_journal *journal) {
     free(journal->change);
 }

@@ -34,6 +34,8 @@ struct nvlxi_journal {
 
 /* From this generation on. False without memory: then it reaches back to nothing. */
 bool nvlxi_journal_begin(struct nvlxi_journal *journal, uint64_t generation);
+/* The same once more: nothing before reaches further, and no entry points to a region that came before. */
+void nvlxi_journal_restart(struct nvlxi_journal *journal, uint64_t generation);
 void nvlxi_journal_free(struct nvlxi_journal *journal);
 
 void nvlxi_journal_add(struct nvlxi_journal *journal, uint64_t id, const struct nvlx_region *region);

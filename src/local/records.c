@@ -96,7 +96,9 @@ static void record_region(const struct nvlx_region *region, struct nvlxi_descrip
                                            .length = region->length,
                                            .since = region->since,
                                            .digest = region->digest,
-                                           .has_digest = region->has_digest};
+                                           .has_digest = region->has_digest,
+                                           .suspended = region->suspended != 0};
+    descriptor->suspended_count += record->suspended;
     if (region->name) {
         record->name = *name;
         *name = stpcpy(*name, region->name->text) + 1;
@@ -115,8 +117,11 @@ static void fill_records(struct nvlxi_registration *r, struct nvlxi_descriptor *
             record_region(r->regions[i], descriptor, &name);
 }
 
+/* Those that sleep come last. */
 static int compare_records(const void *a, const void *b) {
     const struct nvlxi_region_record *x = a, *y = b;
+    if (x->suspended != y->suspended)
+        return x->suspended ? 1 : -1;
     return (x->address > y->address) - (x->address < y->address);
 }
 

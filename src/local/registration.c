@@ -73,22 +73,21 @@ uint64_t nvlxi_registration_publish(struct nvlxi_registration *registration) {
 
 /* ---- The lookup table -------------------------------------------------------------------------------- */
 
-/* After a change: what can be done while transfers go on. Under the mutex. */
-static void tidy(struct nvlxi_registration *r) {
+void nvlxi_registration_tidy(struct nvlxi_registration *registration) {
     struct nvlxi_slots *slots;
-    nvlxi_intervals_tidy(&r->ranges);
-    if (!nvlxi_intervals_worn(&r->ranges) || !(slots = nvlxi_intervals_new_slots(&r->ranges)))
+    nvlxi_intervals_tidy(&registration->ranges);
+    if (!nvlxi_intervals_worn(&registration->ranges) || !(slots = nvlxi_intervals_new_slots(&registration->ranges)))
         return;
-    nvlxi_tables_write(r->context->tables);
-    slots = nvlxi_intervals_swap_slots(&r->ranges, slots);
-    nvlxi_tables_write_end(r->context->tables);
+    nvlxi_tables_write(registration->context->tables);
+    slots = nvlxi_intervals_swap_slots(&registration->ranges, slots);
+    nvlxi_tables_write_end(registration->context->tables);
     free(slots);
 }
 
 void nvlxi_registration_renew(struct nvlxi_registration *registration) {
     if (pthread_mutex_trylock(&registration->mutex))
         return;
-    tidy(registration);
+    nvlxi_registration_tidy(registration);
     pthread_mutex_unlock(&registration->mutex);
 }
 
@@ -131,23 +130,24 @@ static int take_name(struct nvlxi_registration *r, struct nvlx_region *region) {
 }
 
 /* Refuses what would make the descriptor one that no peer reads. */
-static int check_limits(const struct nvlxi_registration *r, const struct nvlx_region *region) {
-    struct nvlxi_told told = r->told;
+int nvlxi_region_check_limits(const struct nvlxi_registration *registration, const struct nvlx_region *region) {
+    const struct nvlxi_told *limits = &registration->limits;
+    struct nvlxi_told told = registration->told;
     if (region->access == NVLX_ACCESS_NONE || region->stale)
         return 0;
     nvlxi_region_count(region, &told);
-    if (told.regions <= r->limits.regions && told.segments <= r->limits.segments && told.text <= r->limits.text)
+    if (told.regions <= limits->regions && told.segments <= limits->segments && told.text <= limits->text)
         return 0;
     return nvlxi_fail(
         NVLX_EBUSY,
         "peers would be told of %zu regions (at most %zu) in %zu segments (at most %zu), in a text of up to "
         "%zu bytes (at most %zu): unregister some, or make some private (NVLX_ACCESS_NONE)",
-        told.regions, r->limits.regions, told.segments, r->limits.segments, told.text, r->limits.text);
+        told.regions, limits->regions, told.segments, limits->segments, told.text, limits->text);
 }
 
 /* All that may fail. The region has its stakes. */
 static int prepare(struct nvlxi_registration *r, struct nvlx_region *region) {
-    int code = check_limits(r, region);
+    int code = nvlxi_region_check_limits(r, region);
     if (code || (code = reserve(r)) || (code = nvlxi_region_reserve(r, region)))
         return code;
     return take_name(r, region);
@@ -173,7 +173,7 @@ static int enter(struct nvlxi_registration *r, const struct nvlxi_extents *exten
         nvlxi_region_map(r, region);
         nvlxi_tables_write_end(r->context->tables);
     }
-    tidy(r);
+    nvlxi_registration_tidy(r);
     goto unlock;
 release:
     nvlxi_segments_release(r, region);
@@ -195,6 +195,9 @@ static size_t digest_room(const struct nvlx_region *region) {
 
 /* Under the mutex. */
 static int check_digest(const struct nvlxi_registration *r, const struct nvlx_region *region) {
+    if (region->suspended)
+        return nvlxi_fail(NVLX_ESUSPENDED, "the region at 0x%" PRIx64 " sleeps, and its bytes may become others",
+                          region->address);
     if (region->withdrawn || region->stale)
         return nvlxi_fail(NVLX_ESTALE, "the region at 0x%" PRIx64 " %s", region->address,
                           region->withdrawn ? "is withdrawn" : "lies in memory that was freed");
@@ -294,14 +297,16 @@ free_extents:
 /* Under the mutex. */
 static void withdraw(struct nvlxi_registration *r, struct nvlx_region *region) {
     region->withdrawn = ++r->generation;
-    if (!region->stale)
+    if (region->suspended)
+        nvlxi_region_end_sleep(r, region);
+    else if (!region->stale)
         nvlxi_region_untell(r, region);
     remove_from_list(r, region);
     LL_PREPEND2(r->withdrawn, region, next_withdrawn);
     if (region->name)
         HASH_DEL(r->names, region->name);
     nvlxi_segments_release(r, region);
-    tidy(r);
+    nvlxi_registration_tidy(r);
 }
 
 int nvlxi_registration_withdraw(struct nvlxi_registration *r, struct nvlx_region *region,
@@ -313,7 +318,7 @@ int nvlxi_registration_withdraw(struct nvlxi_registration *r, struct nvlx_region
         nvlxi_intervals_approach(&r->ranges, region->address);
         nvlxi_tables_write(r->context->tables);
         users = find_users(context, region->address, region->length);
-        if (!(users & NVLXI_A_PREPARED_LIST))
+        if (!(users & NVLXI_A_PREPARED_LIST) && !region->suspended)
             nvlxi_region_unmap(r, region);
         nvlxi_tables_write_end(r->context->tables);
     }
@@ -343,7 +348,7 @@ int nvlxi_registration_forget(struct nvlxi_registration *r, uint64_t address, ui
     if (!*users)
         segments = nvlxi_segments_retire(r, address, length);
     nvlxi_tables_write_end(r->context->tables);
-    tidy(r);
+    nvlxi_registration_tidy(r);
     pthread_mutex_unlock(&r->mutex);
     if (*users)
         return NVLX_EBUSY;
@@ -366,6 +371,7 @@ void nvlxi_registration_free(struct nvlxi_registration *r) {
         free_region(region);
     }
     free(r->regions);
+    free(r->asleep);
     free(r->by_number);
     nvlxi_intervals_free(&r->ranges);
     nvlxi_intervals_free(&r->extents);

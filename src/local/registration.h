@@ -62,15 +62,17 @@ struct nvlx_region {
     uint64_t address, length;
     uint64_t since;     /* the generation that it came with, */
     uint64_t withdrawn; /* and the one that does not have it any more; 0: not withdrawn */
+    uint64_t suspended; /* and the one from which on it sleeps: see lifetime/suspension.h; 0: it does not */
     struct nvlx_region *next_withdrawn;
     uint64_t digest;                /* of its bytes, if that is told */
     struct nvlxi_region_name *name; /* NULL: none */
     size_t position;                /* in the list of regions */
     uint32_t segment_count;         /* in order of address; 0 for a region of 0 bytes */
     uint8_t access;
-    bool entered; /* in the list, and in the lookup table if it has bytes and is not stale */
+    bool entered; /* in the list, and in the lookup table if it has bytes and is not stale; not asleep */
     bool stale;   /* a segment of it is */
     bool has_digest;
+    bool resuming;
 };
 
 /* Of its own, so that a region without a name is small: there may be millions. */
@@ -100,6 +102,8 @@ struct nvlxi_registration {
     struct nvlx_region **regions;    /* list */
     size_t region_count, capacity;
     struct nvlx_region *withdrawn; /* list: not freed yet */
+    struct nvlx_region **asleep;   /* list: suspended; changed with the tables locked for writing */
+    size_t asleep_count;
     struct nvlxi_told told, limits;
     uint64_t generation, handles_exported;
     struct nvlxi_journal journal;             /* of what peers are told */
@@ -134,6 +138,20 @@ int nvlxi_registration_withdraw(struct nvlxi_registration *registration, struct 
 int nvlxi_registration_set_digest(struct nvlxi_registration *registration, struct nvlx_region *region, uint64_t digest);
 /* Frees a region that was withdrawn. */
 void nvlxi_registration_free_region(struct nvlxi_registration *registration, struct nvlx_region *region);
+
+/* Called with the tables locked for writing, of bytes that are about to sleep: lists that use them are to be checked
+ * again. */
+typedef void (*nvlxi_upset_function)(void *context, uint64_t address, uint64_t length);
+
+/* Puts regions to sleep, those that do not sleep yet: all or none. NVLX_EINVAL, NVLX_EBUSY, NVLX_ESTALE, NVLX_ENOMEM.
+ */
+int nvlxi_registration_suspend(struct nvlxi_registration *registration, struct nvlx_region *const *regions,
+                               size_t count, nvlxi_upset_function upset, void *context);
+/* Wakes them, all or none, where they were, or at `addresses` (NULL, or one of them is NULL: where it was). */
+int nvlxi_registration_resume(struct nvlxi_registration *registration, struct nvlx_region *const *regions, size_t count,
+                              void *const *addresses);
+/* Whether a region that sleeps has this byte. With the tables held for reading, or under the mutex. */
+bool nvlxi_registration_sleeps(const struct nvlxi_registration *registration, uint64_t address);
 
 /* Withdraws all regions over memory that is about to be freed, unless that has `*users`: NVLX_EBUSY, not logged. */
 int nvlxi_registration_forget(struct nvlxi_registration *registration, uint64_t address, uint64_t length,
@@ -172,7 +190,14 @@ int nvlxi_registration_changes(struct nvlxi_registration *registration, uint64_t
                                struct nvlxi_descriptor *descriptor);
 void nvlxi_registration_records_free(struct nvlxi_descriptor *descriptor);
 
-/* ---- Between registration.c, segments.c and records.c; all under the mutex ---------------- */
+/* ---- Between registration.c, sleep.c, segments.c and records.c; all under the mutex ------- */
+
+/* After a change of the lookup table: what can be done while transfers go on. */
+void nvlxi_registration_tidy(struct nvlxi_registration *registration);
+/* NVLX_EBUSY: peers would be told more than a descriptor holds. */
+int nvlxi_region_check_limits(const struct nvlxi_registration *registration, const struct nvlx_region *region);
+/* A region that sleeps is withdrawn: it is not told any more. */
+void nvlxi_region_end_sleep(struct nvlxi_registration *registration, const struct nvlx_region *region);
 
 /* Gives the region a stake in the segments of its allocations, all or none. Lets go of the mutex meanwhile. */
 int nvlxi_segments_acquire(struct nvlxi_registration *registration, const struct nvlxi_extents *extents,
@@ -205,6 +230,9 @@ void nvlxi_region_count(const struct nvlx_region *region, struct nvlxi_told *tol
 /* Counts a region among those that are told to peers, or not any more, from the present generation on. */
 void nvlxi_region_tell(struct nvlxi_registration *registration, const struct nvlx_region *region);
 void nvlxi_region_untell(struct nvlxi_registration *registration, const struct nvlx_region *region);
+/* The same without an entry in the journal. */
+void nvlxi_region_share(struct nvlxi_registration *registration, const struct nvlx_region *region);
+void nvlxi_region_unshare(struct nvlxi_registration *registration, const struct nvlx_region *region);
 
 /* Tells who listens. Without the mutex. */
 void nvlxi_registration_tell(struct nvlxi_registration *registration);

@@ -261,15 +261,19 @@ void nvlxi_region_count(const struct nvlx_region *region, struct nvlxi_told *tol
     }
 }
 
-void nvlxi_region_tell(struct nvlxi_registration *registration, const struct nvlx_region *region) {
+void nvlxi_region_share(struct nvlxi_registration *registration, const struct nvlx_region *region) {
     nvlxi_region_count(region, &registration->told);
     for (uint32_t i = 0; region->access != NVLX_ACCESS_NONE && i < region->segment_count; i++)
         region->stakes[i].segment->shared++;
+}
+
+void nvlxi_region_tell(struct nvlxi_registration *registration, const struct nvlx_region *region) {
+    nvlxi_region_share(registration, region);
     if (region->access != NVLX_ACCESS_NONE)
         nvlxi_journal_add(&registration->journal, region->since, region);
 }
 
-void nvlxi_region_untell(struct nvlxi_registration *registration, const struct nvlx_region *region) {
+void nvlxi_region_unshare(struct nvlxi_registration *registration, const struct nvlx_region *region) {
     struct nvlxi_told *told = &registration->told, less = {0};
     for (uint32_t i = 0; region->access != NVLX_ACCESS_NONE && i < region->segment_count; i++)
         region->stakes[i].segment->shared--;
@@ -277,6 +281,10 @@ void nvlxi_region_untell(struct nvlxi_registration *registration, const struct n
     told->regions -= less.regions;
     told->segments -= less.segments;
     told->text -= less.text;
+}
+
+void nvlxi_region_untell(struct nvlxi_registration *registration, const struct nvlx_region *region) {
+    nvlxi_region_unshare(registration, region);
     if (region->access != NVLX_ACCESS_NONE)
         nvlxi_journal_remove(&registration->journal, registration->generation, region->since);
 }

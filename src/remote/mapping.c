@@ -337,6 +337,9 @@ static int run_at(struct nvlx_peer *peer, uint64_t first, uint64_t address, uint
         if (nvlxi_intervals_cover(ranges, piece, address, *stop - address, NVLX_ACCESS_NONE, &where, &registered))
             return 0;
     }
+    if (nvlxi_peer_sleeper(peer, where))
+        return nvlxi_fail(NVLX_ESUSPENDED, "the peer has suspended its range 0x%" PRIx64 " + %" PRIu64, first,
+                          end - first);
     return nvlxi_fail(NVLX_ERANGE,
                       "the peer's range 0x%" PRIx64 " + %" PRIu64 " is not in its registered regions (byte 0x%" PRIx64
                       " is missing)",

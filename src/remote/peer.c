@@ -109,13 +109,25 @@ uint64_t nvlxi_peer_old_until(const struct nvlx_peer *peer, uint64_t start, uint
     return at;
 }
 
-int nvlxi_peer_still_has(struct nvlx_peer *peer, uint64_t start, uint64_t end, uint32_t access, uint64_t generation) {
-    nvlxi_tables_read(peer->remote->context->tables);
+const struct nvlxi_region_record *nvlxi_peer_sleeper(const struct nvlx_peer *peer, uint64_t address) {
+    const struct nvlxi_descriptor *d = peer->table->descriptor;
+    for (size_t i = d->region_count - d->suspended_count; i < d->region_count; i++)
+        if (address - d->regions[i].address < d->regions[i].length)
+            return &d->regions[i];
+    return NULL;
+}
+
+int nvlxi_peer_still_has(const struct nvlx_peer *peer, uint64_t start, uint64_t end, uint32_t access,
+                         uint64_t generation) {
     const uint64_t at = nvlxi_peer_old_until(peer, start, end, access, generation);
-    nvlxi_tables_read_end(peer->remote->context->tables);
-    return at >= end
-               ? 0
-               : nvlxi_fail(NVLX_ESTALE, "the peer has withdrawn its range 0x%" PRIx64 " + %" PRIu64, at, end - at);
+    const struct nvlxi_region_record *sleeper = at < end ? nvlxi_peer_sleeper(peer, at) : NULL;
+    if (at >= end)
+        return 0;
+    if (sleeper && (sleeper->access & access) == access && sleeper->since <= nvlxi_max(generation, 1))
+        return nvlxi_fail(NVLX_ESUSPENDED, "the peer has suspended its range 0x%" PRIx64 " + %" PRIu64, at, end - at);
+    return nvlxi_fail(NVLX_ESTALE,
+                      "the peer has withdrawn its range 0x%" PRIx64 " + %" PRIu64 ", or resumed it at another address",
+                      at, end - at);
 }
 
 static int check_generation(const struct nvlxi_identity *known, const struct nvlxi_identity *offered) {

@@ -118,8 +118,12 @@ int nvlxi_peer_test(const struct nvlx_peer *peer);
  * reading. */
 uint64_t nvlxi_peer_old_until(const struct nvlx_peer *peer, uint64_t start, uint64_t end, uint32_t access,
                               uint64_t generation);
-/* Whether [start, end) is registered, grants an access, and has been since a generation: NVLX_ESTALE. */
-int nvlxi_peer_still_has(struct nvlx_peer *peer, uint64_t start, uint64_t end, uint32_t access, uint64_t generation);
+/* Whether [start, end) is registered, grants an access, and has been since a generation: NVLX_ESTALE, or
+ * NVLX_ESUSPENDED where a region as old sleeps. With the tables held for reading. */
+int nvlxi_peer_still_has(const struct nvlx_peer *peer, uint64_t start, uint64_t end, uint32_t access,
+                         uint64_t generation);
+/* A region of the peer that sleeps and has this byte, or NULL. With the tables held for reading. */
+const struct nvlxi_region_record *nvlxi_peer_sleeper(const struct nvlx_peer *peer, uint64_t address);
 
 /* The generation of the newest descriptor that is known. */
 uint64_t nvlxi_peer_generation(struct nvlx_peer *peer);

@@ -79,3 +79,10 @@ bool nvlxi_needs_overlap(const struct nvlxi_needs *needs, const struct nvlxi_pla
         return false;
     return needs->ops ? ops_touch(needs, address, length) : plan_touches(plan, address, length);
 }
+
+bool nvlxi_needs_near(const struct nvlxi_needs *needs, uint64_t address, uint64_t length) {
+    for (size_t i = 0; i < needs->use_count; i++)
+        if (overlap(address, length, needs->uses[i].start, needs->uses[i].end))
+            return true;
+    return false;
+}

@@ -47,5 +47,7 @@ void nvlxi_needs_unpin(const struct nvlxi_needs *needs);
  * set. */
 bool nvlxi_needs_overlap(const struct nvlxi_needs *needs, const struct nvlxi_plan *plan, uint64_t address,
                          uint64_t length);
+/* Whether it may do so: some use has such a byte. */
+bool nvlxi_needs_near(const struct nvlxi_needs *needs, uint64_t address, uint64_t length);
 
 #endif

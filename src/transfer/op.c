@@ -41,6 +41,12 @@ int nvlxi_op_fail_local(const struct nvlx_op *op, size_t index, uint64_t where) 
                       index, (uint64_t)(uintptr_t)op->local, op->length, where);
 }
 
+int nvlxi_op_fail_asleep(const struct nvlx_op *op, size_t index, const char *whose, uint64_t where) {
+    return nvlxi_fail(NVLX_ESUSPENDED,
+                      "op %zu, of %" PRIu64 " bytes: %s memory at 0x%" PRIx64 " is suspended: wait until it is resumed",
+                      index, op->length, whose, where);
+}
+
 int nvlxi_op_fail_remote(const struct nvlx_op *op, size_t index, uint64_t where, bool registered) {
     if (registered)
         return nvlxi_fail(NVLX_EACCES, "op %zu: the peer's region at 0x%" PRIx64 " does not grant %s", index, where,

@@ -23,6 +23,9 @@ int nvlxi_ops_check_overlap(const struct nvlx_op *ops, size_t index, size_t end)
 /* NVLX_ERANGE: the local byte `where` is not registered. */
 int nvlxi_op_fail_local(const struct nvlx_op *op, size_t index, uint64_t where);
 
+/* NVLX_ESUSPENDED: the byte `where` sleeps, of memory that is "local" or "the peer's". */
+int nvlxi_op_fail_asleep(const struct nvlx_op *op, size_t index, const char *whose, uint64_t where);
+
 /* NVLX_ERANGE, or NVLX_EACCES if it is `registered`: the same of the peer's. */
 int nvlxi_op_fail_remote(const struct nvlx_op *op, size_t index, uint64_t where, bool registered);
 

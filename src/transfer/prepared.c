@@ -4,7 +4,10 @@
  *
  * A prepared list holds what it needs, as a request in flight does, from nvlxi_prepare to nvlxi_prepared_free: its
  * local bytes cannot be unregistered, and mappings that its peers withdraw are retired, which a post reports, but not
- * closed. Its plan never changes; any number of posts may read it. It is freed when none of them is in flight. */
+ * closed. What it was planned as is a form, which never changes; any number of posts may read it. Where memory slept
+ * meanwhile, or is mapped elsewhere, the next post makes a new form from the ops, in the place of the old one. A form
+ * goes with its last user. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <utlist.h>
@@ -43,15 +46,15 @@ static void copy_chunks(const struct nvlxi_chunk *from, struct nvlxi_chunk *to) 
 }
 
 /* Moves a list for the kernel into memory that it can read: into one chunk if possible, so that it takes one launch. */
-static int join_chunks(struct nvlx_prepared *prepared, struct nvlxi_list *list) {
+static int join_chunks(struct nvlxi_form *form, struct nvlxi_list *list) {
     struct nvlxi_list joined = {0};
-    int code = take_room(&prepared->transfers->pool.lists, list->count, &joined);
+    int code = take_room(&form->transfers->pool.lists, list->count, &joined);
     if (!code)
         copy_chunks(list->first, joined.first);
     struct nvlxi_chunk *chunk = code ? joined.first : list->first, *next;
     for (; chunk; chunk = next) {
         next = chunk->next;
-        prepared->plan.give_chunk(prepared, chunk);
+        form->plan.give_chunk(form, chunk);
     }
     if (code)
         return code;
@@ -60,18 +63,18 @@ static int join_chunks(struct nvlx_prepared *prepared, struct nvlxi_list *list) 
     return 0;
 }
 
-static int join_all(struct nvlx_prepared *prepared) {
+static int join_all(struct nvlxi_form *form) {
     int code = 0;
-    for (struct nvlxi_group *group = prepared->plan.groups; group && !code; group = group->following)
+    for (struct nvlxi_group *group = form->plan.groups; group && !code; group = group->following)
         if (group->lists[NVLXI_BY_KERNEL].count)
-            code = join_chunks(prepared, &group->lists[NVLXI_BY_KERNEL]);
-    return code == NVLXI_FULL ? nvlxi_list_memory_refuse(&prepared->transfers->pool.lists, &prepared->plan) : code;
+            code = join_chunks(form, &group->lists[NVLXI_BY_KERNEL]);
+    return code == NVLXI_FULL ? nvlxi_list_memory_refuse(&form->transfers->pool.lists, &form->plan) : code;
 }
 
 /* The plan's give_chunk: those for kernels were taken by join_chunks. */
 static void give_chunk(void *context, struct nvlxi_chunk *chunk) {
-    struct nvlx_prepared *prepared = context;
-    struct nvlxi_list_memory *memory = &prepared->transfers->pool.lists;
+    const struct nvlxi_form *form = context;
+    struct nvlxi_list_memory *memory = &form->transfers->pool.lists;
     if (chunk->kernel)
         nvlxi_list_memory_return_exact(memory, chunk);
     else
@@ -80,8 +83,8 @@ static void give_chunk(void *context, struct nvlxi_chunk *chunk) {
 
 /* The plan's take_chunk: all in memory of the host, since what kernels shall read is joined later. */
 static int take_chunk(void *context, bool kernel, uint64_t count, struct nvlxi_chunk **chunk) {
-    struct nvlx_prepared *prepared = context;
-    return nvlxi_list_memory_borrow_for_host(&prepared->transfers->pool.lists, kernel, count, chunk);
+    const struct nvlxi_form *form = context;
+    return nvlxi_list_memory_borrow_for_host(&form->transfers->pool.lists, kernel, count, chunk);
 }
 
 /* A prepared list does not keep what a peer withdraws: it only must not find it freed. */
@@ -99,57 +102,81 @@ static void drop(const struct nvlxi_needs *needs) {
         atomic_fetch_sub(&needs->peers[i]->pins, 1);
 }
 
-/* With the tables held for reading. */
-static int note_known(struct nvlx_prepared *prepared) {
-    const struct nvlxi_needs *needs = &prepared->needs;
-    free(prepared->known);
-    prepared->known = calloc(nvlxi_max(needs->peer_count, 1), sizeof *prepared->known);
-    if (!prepared->known)
+/* The generation that a list was prepared for stays, whatever it became since. With the tables held for reading. */
+static int note_known(struct nvlxi_form *form) {
+    const struct nvlxi_needs *needs = &form->needs;
+    free(form->known);
+    form->known = calloc(nvlxi_max(needs->peer_count, 1), sizeof *form->known);
+    if (!form->known)
         return nvlxi_fail(NVLX_ENOMEM, "no memory for a prepared list of %zu peers", needs->peer_count);
     for (size_t i = 0; i < needs->peer_count; i++) {
-        prepared->known[i].generation = needs->peers[i]->table->descriptor->identity.generation;
-        atomic_init(&prepared->known[i].changes, atomic_load(&needs->peers[i]->changes));
+        form->known[i].generation = needs->peers[i]->table->descriptor->identity.generation;
+        for (size_t j = 0; form->older && j < form->older->needs.peer_count; j++)
+            if (form->older->needs.peers[j] == needs->peers[i])
+                form->known[i].generation = form->older->known[j].generation;
+        atomic_init(&form->known[i].changes, atomic_load(&needs->peers[i]->changes));
     }
     return 0;
 }
 
+/* Whether what the list names is as old as it was when it was prepared. With the tables held for reading. */
+static int check_age(const struct nvlxi_form *form) {
+    const struct nvlxi_needs *needs = &form->needs;
+    int code = 0;
+    for (size_t i = 0; i < needs->remote_use_count && !code; i++) {
+        const struct nvlxi_remote_use *use = &needs->remote_uses[i];
+        for (size_t j = 0; j < needs->peer_count && !code; j++)
+            if (needs->peers[j] == use->peer)
+                code = nvlxi_peer_still_has(use->peer, use->start, use->end, use->access, form->known[j].generation);
+    }
+    return code;
+}
+
 static int enter(void *holder) {
-    struct nvlx_prepared *prepared = holder;
-    struct nvlxi_transfers *t = prepared->transfers;
-    int code = note_known(prepared);
+    struct nvlxi_form *form = holder;
+    struct nvlxi_transfers *t = form->transfers;
+    int code = note_known(form);
+    if (!code && form->older)
+        code = check_age(form);
     if (code)
         return code;
     pthread_mutex_lock(&t->mutex);
-    DL_APPEND(t->prepared, prepared);
-    keep(&prepared->needs);
+    DL_APPEND(t->forms, form);
+    keep(&form->needs);
     pthread_mutex_unlock(&t->mutex);
     return 0;
 }
 
-static void leave(struct nvlx_prepared *prepared) {
-    struct nvlxi_transfers *t = prepared->transfers;
+static void leave(struct nvlxi_form *form) {
+    struct nvlxi_transfers *t = form->transfers;
     pthread_mutex_lock(&t->mutex);
-    DL_DELETE(t->prepared, prepared);
+    DL_DELETE(t->forms, form); /* NOLINT(clang-analyzer-core.NullDereference): the list has it */
     pthread_mutex_unlock(&t->mutex);
-    drop(&prepared->needs);
 }
 
-static void destroy(struct nvlx_prepared *prepared) {
-    nvlxi_plan_reset(&prepared->plan, NVLX_MECHANISM_AUTO);
-    nvlxi_needs_free(&prepared->needs);
-    free(prepared->known);
-    free(prepared);
+static void destroy(struct nvlxi_form *form) {
+    nvlxi_plan_reset(&form->plan, NVLX_MECHANISM_AUTO);
+    nvlxi_needs_free(&form->needs);
+    free(form->known);
+    free(form);
 }
 
-/* Checks and plans the list; on success the prepared list holds what it needs. */
-static int admit(struct nvlx_prepared *prepared, const struct nvlx_op *ops, size_t count, uint32_t flags) {
-    struct nvlxi_admission admission = {.ops = ops,
-                                        .count = count,
-                                        .flags = flags,
-                                        .plan = &prepared->plan,
-                                        .needs = &prepared->needs,
+void nvlxi_form_drop(struct nvlxi_form *form) {
+    if (atomic_fetch_sub(&form->users, 1) > 1)
+        return;
+    drop(&form->needs);
+    destroy(form);
+}
+
+/* Checks and plans the list; on success the form holds what it needs. */
+static int admit(const struct nvlx_prepared *prepared, struct nvlxi_form *form) {
+    struct nvlxi_admission admission = {.ops = prepared->ops,
+                                        .count = prepared->count,
+                                        .flags = prepared->flags,
+                                        .plan = &form->plan,
+                                        .needs = &form->needs,
                                         .enter = enter,
-                                        .holder = prepared};
+                                        .holder = form};
     int code = nvlxi_transfers_take(prepared->transfers, NULL, &admission.validation);
     if (code)
         return code;
@@ -158,49 +185,162 @@ static int admit(struct nvlx_prepared *prepared, const struct nvlx_op *ops, size
     return code;
 }
 
+/* A form that is in the list of all, and not the prepared list's yet. */
+static int make_form(struct nvlx_prepared *prepared, const struct nvlxi_form *older, struct nvlxi_form **form) {
+    struct nvlxi_form *made = calloc(1, sizeof *made);
+    if (!made)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for a prepared list");
+    made->transfers = prepared->transfers;
+    made->prepared = prepared;
+    made->older = older;
+    made->needs.keeps_remote_uses = true;
+    made->needs.generation = prepared->generation;
+    atomic_init(&made->users, 1);
+    nvlxi_plan_init(&made->plan, take_chunk, give_chunk, made);
+    nvlxi_plan_reset(&made->plan, prepared->mechanism);
+    int code = admit(prepared, made);
+    if (code) {
+        destroy(made);
+        return code;
+    }
+    if ((code = join_all(made))) {
+        leave(made);
+        nvlxi_form_drop(made);
+        return code;
+    }
+    made->older = NULL;
+    nvlxi_needs_drop_ops(prepared->transfers, &made->needs);
+    nvlxi_submit_describe(&prepared->transfers->pool, &made->plan, prepared->count, prepared->max_sms, &made->info);
+    *form = made;
+    return 0;
+}
+
 int nvlxi_prepare(struct nvlxi_transfers *transfers, const struct nvlx_op *ops, size_t count,
                   const struct nvlx_transfer_options *options, struct nvlx_prepared **prepared) {
     struct nvlx_prepared *made = calloc(1, sizeof *made);
-    if (!made)
-        return nvlxi_fail(NVLX_ENOMEM, "no memory for a prepared list");
+    if (!made || !(made->ops = calloc(nvlxi_max(count, 1), sizeof *ops))) {
+        free(made);
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for a prepared list of %zu ops", count);
+    }
+    if (count)
+        memcpy(made->ops, ops, count * sizeof *ops);
     made->engine = transfers->engine;
     made->transfers = transfers;
+    made->count = count;
+    made->flags = options->flags;
+    made->mechanism = options->mechanism ? options->mechanism : transfers->mechanism;
     made->max_sms = options->max_sms ? options->max_sms : transfers->max_sms;
     made->priority = options->priority;
-    made->needs.keeps_remote_uses = true;
-    made->needs.generation = options->generation;
-    nvlxi_plan_init(&made->plan, take_chunk, give_chunk, made);
-    nvlxi_plan_reset(&made->plan, options->mechanism ? options->mechanism : transfers->mechanism);
-    int code = admit(made, ops, count, options->flags);
-    if (code)
-        goto destroy_made;
-    if ((code = join_all(made)))
-        goto leave_list;
-    nvlxi_needs_drop_ops(transfers, &made->needs);
-    nvlxi_submit_describe(&transfers->pool, &made->plan, count, made->max_sms, &made->info);
+    made->generation = options->generation;
+    int code = make_form(made, NULL, &made->form);
+    if (code) {
+        free(made->ops);
+        free(made);
+        return code;
+    }
+    made->peer_count = made->form->needs.peer_count;
+    made->peer = made->peer_count ? made->form->needs.peers[0] : NULL;
     *prepared = made;
     return 0;
-leave_list:
-    leave(made);
-destroy_made:
-    destroy(made);
+}
+
+/* ---- Posts ---------------------------------------------------------------------------------------------- */
+
+/* The peer's table was replaced since the list was found good: what the list names must be in the new one, and no
+ * younger than the list. */
+static int check_again(const struct nvlxi_form *form, size_t index) {
+    const struct nvlxi_needs *needs = &form->needs;
+    const struct nvlxi_context *context = form->transfers->context;
+    struct nvlx_peer *peer = needs->peers[index];
+    const uint64_t changes = atomic_load(&peer->changes);
+    int code = 0;
+    nvlxi_tables_read(context->tables);
+    for (size_t i = 0; i < needs->remote_use_count && !code; i++) {
+        const struct nvlxi_remote_use *use = &needs->remote_uses[i];
+        if (use->peer == peer)
+            code = nvlxi_peer_still_has(peer, use->start, use->end, use->access, form->known[index].generation);
+    }
+    nvlxi_tables_read_end(context->tables);
+    if (!code)
+        atomic_store(&form->known[index].changes, changes);
     return code;
+}
+
+int nvlxi_form_check(const struct nvlxi_form *form) {
+    const struct nvlxi_needs *needs = &form->needs;
+    int code = 0;
+    for (size_t i = 0; i < needs->peer_count && !code; i++) {
+        code = nvlxi_peer_check(needs->peers[i]);
+        if (!code && atomic_load(&needs->peers[i]->changes) != atomic_load(&form->known[i].changes))
+            code = check_again(form, i);
+    }
+    if (!code && atomic_load(&form->upset))
+        return NVLXI_OUTDATED;
+    for (size_t i = 0; i < needs->mapping_count && !code; i++) {
+        if (atomic_load(&needs->mappings[i]->retired))
+            code = NVLXI_OUTDATED;
+        else if (needs->mappings[i]->own)
+            code = nvlxi_mapping_check(form->transfers->context, needs->mappings[i]);
+    }
+    return code;
+}
+
+/* What is not registered any more, here or there, is as good as withdrawn: the list was good. */
+static int judge(int code) {
+    char words[256];
+    if (code != NVLX_ERANGE && code != NVLX_EACCES)
+        return code;
+    snprintf(words, sizeof words, "%s", nvlx_last_error());
+    return nvlxi_fail(NVLX_ESTALE, "memory of the prepared list was withdrawn, or resumed at another address: %s",
+                      words);
+}
+
+/* Gives the plan of an outdated form back, if nobody has it in flight: nobody will post it any more, nor look at it. */
+static bool hollow_out(const struct nvlx_prepared *prepared, struct nvlxi_form *outdated) {
+    struct nvlxi_transfers *t = prepared->transfers;
+    pthread_mutex_lock(&t->mutex);
+    const bool idle = prepared->form == outdated && atomic_load(&outdated->users) == 2;
+    if (idle)
+        atomic_store(&outdated->upset, true);
+    pthread_mutex_unlock(&t->mutex);
+    if (idle)
+        nvlxi_plan_reset(&outdated->plan, prepared->mechanism);
+    return idle;
+}
+
+int nvlxi_prepared_renew(struct nvlx_prepared *prepared, struct nvlxi_form *older) {
+    struct nvlxi_transfers *t = prepared->transfers;
+    struct nvlxi_form *form, *before;
+    int code = make_form(prepared, older, &form);
+    if (code == NVLX_EBUSY && hollow_out(prepared, older))
+        code = make_form(prepared, older, &form);
+    if (code)
+        return judge(code);
+    pthread_mutex_lock(&t->mutex);
+    before = prepared->form;
+    prepared->form = form;
+    pthread_mutex_unlock(&t->mutex);
+    leave(before);
+    nvlxi_form_drop(before);
+    return 0;
 }
 
 void nvlxi_prepared_free(struct nvlx_prepared *prepared) {
     for (uint64_t since = nvlxi_now_ns(); atomic_load(&prepared->posts); nvlxi_pause(since))
         nvlxi_transfers_progress(prepared->transfers);
-    leave(prepared);
-    destroy(prepared);
+    leave(prepared->form);
+    nvlxi_form_drop(prepared->form);
+    free(prepared->ops);
+    free(prepared);
 }
 
 bool nvlxi_prepared_names(struct nvlxi_transfers *transfers, const struct nvlx_peer *peer) {
-    const struct nvlx_prepared *prepared;
+    const struct nvlxi_form *form;
     bool named = false;
     pthread_mutex_lock(&transfers->mutex);
-    DL_FOREACH(transfers->prepared, prepared) {
-        for (size_t i = 0; i < prepared->needs.peer_count; i++)
-            named = named || prepared->needs.peers[i] == peer;
+    DL_FOREACH(transfers->forms, form) {
+        for (size_t i = 0; i < form->needs.peer_count; i++)
+            named = named || form->needs.peers[i] == peer;
     }
     pthread_mutex_unlock(&transfers->mutex);
     return named;

@@ -66,8 +66,11 @@ void nvlxi_request_finish(struct nvlx_request *request) {
     request->copied = true;
     const bool later = deliver(request);
     nvlxi_needs_unpin(nvlxi_request_needs(request));
-    if (request->prepared)
+    if (request->prepared) {
+        nvlxi_form_drop(request->form);
+        request->form = NULL;
         atomic_fetch_sub(&request->prepared->posts, 1);
+    }
     if (!later)
         become_done(request);
 }
@@ -184,21 +187,36 @@ uint32_t nvlxi_transfers_naming(struct nvlxi_transfers *transfers, const struct 
     return count;
 }
 
+static bool touches(const struct nvlx_request *request, uint64_t address, uint64_t length) {
+    const struct nvlxi_plan *plan = request->form ? &request->form->plan : &request->plan;
+    return nvlxi_needs_overlap(nvlxi_request_needs(request), plan, address, length);
+}
+
 uint32_t nvlxi_transfers_users(struct nvlxi_transfers *t, uint64_t address, uint64_t length) {
     const struct nvlx_request *request;
-    const struct nvlx_prepared *prepared;
+    const struct nvlxi_form *form;
     uint32_t users = NVLXI_NOBODY;
     pthread_mutex_lock(&t->mutex);
     DL_FOREACH(t->in_flight, request) {
-        if (nvlxi_needs_overlap(&request->needs, &request->plan, address, length))
+        if (touches(request, address, length))
             users |= NVLXI_A_TRANSFER;
     }
-    DL_FOREACH(t->prepared, prepared) {
-        if (nvlxi_needs_overlap(&prepared->needs, &prepared->plan, address, length))
+    DL_FOREACH(t->forms, form) {
+        if (!atomic_load(&form->upset) && nvlxi_needs_overlap(&form->needs, &form->plan, address, length))
             users |= NVLXI_A_PREPARED_LIST;
     }
     pthread_mutex_unlock(&t->mutex);
     return users;
+}
+
+void nvlxi_transfers_upset(struct nvlxi_transfers *transfers, uint64_t address, uint64_t length) {
+    struct nvlxi_form *form;
+    pthread_mutex_lock(&transfers->mutex);
+    DL_FOREACH(transfers->forms, form) {
+        if (!atomic_load(&form->upset) && nvlxi_needs_near(&form->needs, address, length))
+            atomic_store(&form->upset, true);
+    }
+    pthread_mutex_unlock(&transfers->mutex);
 }
 
 /* ---- What the caller asks ---------------------------------------------------------------------------- */

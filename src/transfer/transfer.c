@@ -43,6 +43,7 @@ static void renew_request(struct nvlx_request *request) {
     request->prepared = NULL;
     request->copied = false;
     request->asked = (struct nvlxi_asked){0};
+    request->form = NULL;
 }
 
 void nvlxi_transfers_return_validation(struct nvlxi_transfers *t, struct nvlxi_validation *validation) {
@@ -141,8 +142,8 @@ void nvlxi_transfers_free(struct nvlxi_transfers *transfers) {
         nvlxi_request_free(transfers->in_flight);
     while (transfers->done)
         nvlxi_request_free(transfers->done);
-    while (transfers->prepared)
-        nvlxi_prepared_free(transfers->prepared);
+    while (transfers->forms)
+        nvlxi_prepared_free(transfers->forms->prepared);
     LL_FOREACH_SAFE(transfers->idle, request, next) {
         destroy_request(request);
     }
@@ -157,7 +158,7 @@ void nvlxi_transfers_free(struct nvlxi_transfers *transfers) {
 /* ---- VALIDATED -> IN FLIGHT -------------------------------------------------------------------------- */
 
 const struct nvlxi_needs *nvlxi_request_needs(const struct nvlx_request *request) {
-    return request->prepared ? &request->prepared->needs : &request->needs;
+    return request->form ? &request->form->needs : &request->needs;
 }
 
 /* Pins what the request needs and enters it in the list. With the tables held for reading, if it needs anything. */
@@ -170,6 +171,10 @@ static int enter(void *holder) {
         t->in_flight_count++;
         DL_APPEND(t->in_flight, request);
         request->number = ++t->number;
+        if (request->prepared) {
+            request->form = request->prepared->form;
+            atomic_fetch_add(&request->form->users, 1);
+        }
         nvlxi_needs_pin(nvlxi_request_needs(request));
         if (request->plan.sealed)
             request->needs.ops = NULL;
@@ -490,54 +495,20 @@ int nvlxi_transfer_submit(struct nvlxi_transfers *transfers, const struct nvlx_o
     return hand_over(made, code, request);
 }
 
-/* The peer's table was replaced since the list was found good: what the list names must be in the new one, and no
- * younger than the list. */
-static int check_again(const struct nvlx_prepared *prepared, size_t index) {
-    const struct nvlxi_needs *needs = &prepared->needs;
-    struct nvlx_peer *peer = needs->peers[index];
-    const uint64_t changes = atomic_load(&peer->changes);
-    int code = 0;
-    for (size_t i = 0; i < needs->remote_use_count && !code; i++) {
-        const struct nvlxi_remote_use *use = &needs->remote_uses[i];
-        if (use->peer == peer)
-            code = nvlxi_peer_still_has(peer, use->start, use->end, use->access, prepared->known[index].generation);
-    }
-    if (!code)
-        atomic_store(&prepared->known[index].changes, changes);
-    return code;
-}
-
-/* What a prepared list names must still be there: nothing is sent to who is gone. */
-static int check_post(const struct nvlx_prepared *prepared) {
-    const struct nvlxi_needs *needs = &prepared->needs;
-    int code = 0;
-    for (size_t i = 0; i < needs->peer_count && !code; i++) {
-        code = nvlxi_peer_check(needs->peers[i]);
-        if (!code && atomic_load(&needs->peers[i]->changes) != atomic_load(&prepared->known[i].changes))
-            code = check_again(prepared, i);
-    }
-    for (size_t i = 0; i < needs->mapping_count && !code; i++) {
-        if (atomic_load(&needs->mappings[i]->retired))
-            code = nvlxi_fail(NVLX_ESTALE, "the peer has withdrawn segment 0x%" PRIx64 " of the prepared list",
-                              needs->mappings[i]->key.base);
-        else if (needs->mappings[i]->own)
-            code = nvlxi_mapping_check(prepared->transfers->context, needs->mappings[i]);
-    }
-    return code;
-}
-
 /* Of a request that is IN FLIGHT, so that what the peer withdraws from now on stays until it is DONE. */
 static int start_post(struct nvlx_request *made, void *stream) {
     const struct nvlx_prepared *prepared = made->prepared;
-    struct submission how = {.terms = {.plan = &prepared->plan,
+    const struct nvlxi_form *form = made->form;
+    struct submission how = {.terms = {.plan = &form->plan,
                                        .max_sms = prepared->max_sms,
                                        .priority = prepared->priority,
                                        .calls = made->notice != NULL},
                              .stream = stream};
-    int code = check_post(prepared);
+    int code = nvlxi_form_check(form);
+    made->info = form->info;
     if (!code)
         code = issue_plan(made, &how);
-    return code == TOO_LONG ? tell_too_long(&prepared->plan) : code;
+    return code == TOO_LONG ? tell_too_long(&form->plan) : code;
 }
 
 /* Looks what is done by now before it gives up. */
@@ -546,6 +517,32 @@ static int enter_post(struct nvlx_request *made) {
     if (code) {
         nvlxi_transfers_progress(made->transfers);
         code = enter(made);
+    }
+    return code;
+}
+
+/* One try. NVLXI_OUTDATED: `*outdated` is the form, to be dropped. */
+static int try_post(struct nvlx_request *made, void *stream, struct nvlxi_form **outdated) {
+    int code = enter_post(made);
+    if (code || !(code = start_post(made, stream)))
+        return code;
+    leave(made);
+    *outdated = made->form;
+    made->form = NULL;
+    if (code != NVLXI_OUTDATED)
+        nvlxi_form_drop(*outdated);
+    return code;
+}
+
+static int post(struct nvlx_request *made, void *stream) {
+    struct nvlxi_patience patience = {0};
+    struct nvlxi_form *outdated = NULL;
+    int code;
+    while ((code = try_post(made, stream, &outdated)) == NVLXI_OUTDATED) {
+        code = nvlxi_prepared_renew(made->prepared, outdated);
+        nvlxi_form_drop(outdated);
+        if (code || (code = nvlxi_mapping_try_again(&patience)))
+            break;
     }
     return code;
 }
@@ -560,14 +557,11 @@ int nvlxi_post(struct nvlx_prepared *prepared, void *stream, const struct nvlxi_
         return code;
     pthread_mutex_lock(&made->polling);
     made->started_ns = started_ns;
-    made->info = prepared->info;
     made->prepared = prepared;
     atomic_fetch_add(&prepared->posts, 1);
     code = take_asked(made, asked);
     if (!code)
-        code = enter_post(made);
-    if (!code && (code = start_post(made, stream)))
-        leave(made);
+        code = post(made, stream);
     if (code)
         atomic_fetch_sub(&prepared->posts, 1);
     else

@@ -62,7 +62,7 @@ struct nvlxi_transfers {
     pthread_mutex_t mutex;
     struct nvlx_request *in_flight, *done; /* lists of what the caller has not freed */
     struct nvlx_request *idle;             /* freed, kept for the next */
-    struct nvlx_prepared *prepared;        /* list */
+    struct nvlxi_form *forms;              /* list: of prepared lists */
     struct nvlxi_validation *validations;  /* idle scratch memory */
     uint32_t in_flight_count, idle_count;
     uint64_t number; /* of the request that came last */
@@ -83,7 +83,8 @@ struct nvlx_request {
     char error[256];
     struct nvlxi_plan plan; /* of a transfer */
     struct nvlxi_needs needs;
-    struct nvlx_prepared *prepared; /* of a post: has plan and needs */
+    struct nvlx_prepared *prepared; /* of a post, with */
+    struct nvlxi_form *form;        /* the form that it posts: has plan and needs */
     struct nvlxi_legs legs;
     struct nvlxi_verification *verification; /* NULL: none. Its own until it is DONE */
     struct nvlx_request_info info;           /* what is known when it is issued; the rest when it is asked for */
@@ -97,20 +98,35 @@ struct nvlx_request {
     struct nvlx_request *prev, *next;
 };
 
-struct nvlx_prepared {
-    struct nvlx_engine *engine;
+/* What a prepared list became when it was checked last. It never changes; posts in flight keep it. */
+struct nvlxi_form {
     struct nvlxi_transfers *transfers;
+    struct nvlx_prepared *prepared;
     struct nvlxi_plan plan; /* the kernels' lists lie in one chunk each */
     struct nvlxi_needs needs;
     struct nvlx_request_info info;
-    uint32_t max_sms;
-    int32_t priority;
-    atomic_uint posts; /* in flight */
+    const struct nvlxi_form *older; /* while it is made: the form that it shall replace, or NULL */
+    atomic_uint users;              /* the prepared list, and posts in flight */
+    atomic_bool upset;              /* own bytes of it have slept: it keeps none, and is not posted any more */
     struct nvlxi_known {
         uint64_t generation;          /* that the list was validated against, */
         atomic_uint_fast64_t changes; /* and how the peer's table had changed when the list was found good last */
     } * known;                        /* [peers] */
-    struct nvlx_prepared *prev, *next;
+    struct nvlxi_form *prev, *next;
+};
+
+struct nvlx_prepared {
+    struct nvlx_engine *engine;
+    struct nvlxi_transfers *transfers;
+    struct nvlx_op *ops; /* the caller's, copied */
+    size_t count;
+    size_t peer_count;      /* that they name */
+    struct nvlx_peer *peer; /* the first */
+    uint64_t generation;    /* of its one peer, that the ops are from; 0: not checked */
+    uint32_t flags, mechanism, max_sms;
+    int32_t priority;
+    struct nvlxi_form *form; /* the newest; under the transfers' mutex */
+    atomic_uint posts;       /* in flight */
 };
 
 void nvlxi_transfers_init(struct nvlxi_transfers *transfers, const struct nvlxi_context *context, size_t list_limit);
@@ -127,6 +143,14 @@ int nvlxi_prepare(struct nvlxi_transfers *transfers, const struct nvlx_op *ops, 
 int nvlxi_post(struct nvlx_prepared *prepared, void *stream, const struct nvlxi_asked *asked,
                struct nvlx_request **request);
 void nvlxi_prepared_free(struct nvlx_prepared *prepared);
+#define NVLXI_OUTDATED 5 /* beside the codes of errors */
+/* What a list names must still be there for a post: nothing is sent to who is gone. NVLXI_OUTDATED, not logged: it is
+ * there, but elsewhere, or was away meanwhile. */
+int nvlxi_form_check(const struct nvlxi_form *form);
+/* Checks, maps and plans the list once more, since `older`, which the caller has, does not fit any more. NVLX_ESTALE:
+ * what it names is not what it was prepared for; NVLX_ESUSPENDED: yet. */
+int nvlxi_prepared_renew(struct nvlx_prepared *prepared, struct nvlxi_form *older);
+void nvlxi_form_drop(struct nvlxi_form *form);
 
 /* Whether a prepared list names the peer. */
 bool nvlxi_prepared_names(struct nvlxi_transfers *transfers, const struct nvlx_peer *peer);
@@ -151,7 +175,7 @@ int nvlxi_transfer_admit(struct nvlxi_transfers *transfers, const struct nvlxi_a
 int nvlxi_transfers_take(struct nvlxi_transfers *transfers, struct nvlx_request **request,
                          struct nvlxi_validation **validation);
 void nvlxi_transfers_return_validation(struct nvlxi_transfers *transfers, struct nvlxi_validation *validation);
-/* Those of a request, or of the prepared list that it posts. */
+/* Those of a request, or of the form that it posts. */
 const struct nvlxi_needs *nvlxi_request_needs(const struct nvlx_request *request);
 /* The plan is whole: from now on it tells what the list uses, and not the caller's ops, which may go. */
 void nvlxi_needs_drop_ops(struct nvlxi_transfers *transfers, struct nvlxi_needs *needs);
@@ -188,5 +212,7 @@ void nvlxi_transfers_finish(struct nvlxi_transfers *transfers);
 
 /* Which of them use any of these local bytes: as nvlxi_users_function. */
 uint32_t nvlxi_transfers_users(struct nvlxi_transfers *transfers, uint64_t address, uint64_t length);
+/* Marks the forms that may use any of these local bytes. With the tables locked for writing. */
+void nvlxi_transfers_upset(struct nvlxi_transfers *transfers, uint64_t address, uint64_t length);
 
 #endif

@@ -277,6 +277,14 @@ static int validate_age(const struct nvlxi_validation *v, size_t index) {
                                                 nvlxi_intervals_born(ranges, nvlxi_intervals_find(ranges, where)));
 }
 
+/* A region that sleeps is told before what is missing, and what it does not grant even so. */
+static int fail_remote(const struct nvlx_op *op, size_t index, uint64_t where, bool registered) {
+    const struct nvlxi_region_record *sleeper = nvlxi_peer_sleeper(op->peer, where);
+    if (sleeper && (sleeper->access & op->opcode))
+        return nvlxi_op_fail_asleep(op, index, "the peer's", where);
+    return nvlxi_op_fail_remote(op, index, where, registered || sleeper);
+}
+
 /* Whether both sides of an op are registered, and grant its direction. */
 static int validate_sides(const struct nvlxi_validation *v, size_t index) {
     const struct nvlx_op *op = &v->validated.ops[index];
@@ -290,10 +298,11 @@ static int validate_sides(const struct nvlxi_validation *v, size_t index) {
         return nvlxi_fail(NVLX_ESTALE, "op %zu: %s", index, gone);
     if (!nvlxi_intervals_cover(local, nvlxi_intervals_find(local, address), address, op->length, NVLX_ACCESS_NONE,
                                &where, &registered))
-        return nvlxi_op_fail_local(op, index, where);
+        return nvlxi_registration_sleeps(v->registration, where) ? nvlxi_op_fail_asleep(op, index, "local", where)
+                                                                 : nvlxi_op_fail_local(op, index, where);
     if (!nvlxi_intervals_cover(ranges, nvlxi_intervals_find(ranges, op->remote), op->remote, op->length, op->opcode,
                                &where, &registered))
-        return nvlxi_op_fail_remote(op, index, where, registered);
+        return fail_remote(op, index, where, registered);
     return v->needs->generation ? validate_age(v, index) : 0;
 }
 

@@ -24,6 +24,7 @@ struct known { /* what the owner has by a name */
     uint64_t address, length;
     uint32_t seed, access;
     uint64_t offset; /* in what the seed filled */
+    bool asleep;
 };
 
 struct picture {
@@ -54,7 +55,8 @@ static void read_bytes(const struct estate *e, const struct known *known) {
 static void refuse_bytes(const struct estate *e, const struct known *known) {
     struct nvlx_request *request;
     const struct nvlx_op op = make_op(NVLX_OP_READ, e->peer, e->local, known->address, 1);
-    EXPECT(nvlx_transfer(e->engine, &op, 1, NULL, &request) != 0);
+    const bool grants = known->access & NVLX_ACCESS_READ;
+    EQUAL(grants ? NVLX_ESUSPENDED : NVLX_EACCES, nvlx_transfer(e->engine, &op, 1, NULL, &request));
 }
 
 /* All is as the owner has it. */
@@ -69,7 +71,7 @@ static void expect_picture(const struct estate *e, const struct picture *picture
         if (code == 0 && known->address)
             EXPECT(address == known->address && length == known->length);
         EQUAL(known->address != 0, code == 0);
-        if (known->address && known->access & NVLX_ACCESS_READ)
+        if (known->address && !known->asleep && known->access & NVLX_ACCESS_READ)
             read_bytes(e, known);
         else if (known->access)
             refuse_bytes(e, known);
@@ -129,7 +131,8 @@ static uint32_t seeds[BLOCKS];
 static struct nvlx_region *regions[NAMES];
 static struct nvlx_region *waiting[1000]; /* withdrawn while changes were held back */
 static size_t waiting_count;
-static bool held;
+static bool held, sleepy;
+static size_t home[NAMES]; /* the block of each */
 static struct picture picture;
 static uint64_t state = 5;
 
@@ -163,6 +166,9 @@ static void publish(void) {
     held = false;
     while (waiting_count)
         OK(nvlx_unregister(waiting[--waiting_count], -1));
+    for (size_t i = 0; i < NAMES; i++)
+        if (picture.known[i].asleep)
+            OK(nvlx_suspend(&regions[i], 1, -1));
 }
 
 static void add(size_t i) {
@@ -172,7 +178,8 @@ static void add(size_t i) {
     char name[32];
     snprintf(name, sizeof name, "region.%zu", i);
     regions[i] = register_range(owner, blocks[block] + start, length, name, access);
-    picture.known[i] = (struct known){(uintptr_t)blocks[block] + start, length, seeds[block], access, start};
+    picture.known[i] = (struct known){(uintptr_t)blocks[block] + start, length, seeds[block], access, start, false};
+    home[i] = block;
 }
 
 /* An op may lie in any region that grants its direction: so nothing is known of what is not read where others lie. */
@@ -194,9 +201,44 @@ static void replace_block(size_t block) {
     allocate_block(block);
 }
 
+/* All that is awake in a block; once peers have let go of it, other memory may take its place. */
+static void put_to_sleep(size_t block) {
+    struct nvlx_region *list[NAMES];
+    size_t count = 0;
+    for (size_t i = 0; i < NAMES; i++)
+        if (regions[i] && home[i] == block && !picture.known[i].asleep) {
+            picture.known[i].asleep = true;
+            list[count++] = regions[i];
+        }
+    int code = nvlx_suspend(list, count, held ? 0 : -1);
+    EXPECT(code == 0 || (held && code == NVLX_ETIMEDOUT));
+    if (held || below(2))
+        return;
+    OK(nvlx_free(owner, blocks[block]));
+    allocate_block(block);
+}
+
+static void wake(size_t block) {
+    struct nvlx_region *list[NAMES];
+    void *addresses[NAMES];
+    size_t count = 0;
+    for (size_t i = 0; i < NAMES; i++)
+        if (picture.known[i].asleep && home[i] == block) {
+            struct known *known = &picture.known[i];
+            addresses[count] = blocks[block] + known->offset;
+            known->address = (uintptr_t)addresses[count];
+            known->seed = seeds[block];
+            known->asleep = false;
+            list[count++] = regions[i];
+        }
+    OK(nvlx_resume(list, count, addresses));
+}
+
 static void change_something(void) {
     const size_t i = below(NAMES);
-    if (!held && !below(30))
+    if (sleepy && !below(15))
+        below(2) ? put_to_sleep(below(BLOCKS)) : wake(below(BLOCKS));
+    else if (!held && !below(30))
         replace_block(below(BLOCKS));
     else if (regions[i])
         withdraw(i);
@@ -222,7 +264,8 @@ static void tell(struct child *child, const struct picture *told) {
     struct picture sent = *told;
     sent.names = true;
     for (size_t i = 0; i < NAMES; i++)
-        if (sent.known[i].address && !(sent.known[i].access & NVLX_ACCESS_READ) && is_shared(i))
+        if (sent.known[i].address && (sent.known[i].asleep || !(sent.known[i].access & NVLX_ACCESS_READ)) &&
+            is_shared(i))
             sent.known[i].access = NVLX_ACCESS_NONE; /* another region may grant it */
     put(child->socket, &sent, sizeof sent);
 }
@@ -258,6 +301,13 @@ static void pictures_agree(void) {
     for (size_t i = 0; i < FOLLOWERS; i++)
         child_end(&followers[i]);
     end();
+}
+
+/* Changes before, between and after sleep, which the journal does not tell. */
+static void pictures_of_sleepers_agree(void) {
+    sleepy = true;
+    pictures_agree();
+    sleepy = false;
 }
 
 static void batches_are_seen_whole(void) {
@@ -345,9 +395,12 @@ static void mappings_end_with_their_regions(void) {
     regions[2] = register_range(owner, blocks[2] + 512, 512, "region.2", NVLX_ACCESS_READ);
     regions[3] = register_range(owner, blocks[3], lengths[3], "region.3", NVLX_ACCESS_READ);
     for (size_t i = 0; i < 4; i++)
-        picture.known[i] =
-            (struct known){(uintptr_t)blocks[i < 2 ? i + 1 : i] + (i == 2) * 512, i == 3 ? lengths[3] : 512,
-                           seeds[i < 2 ? i + 1 : i], NVLX_ACCESS_READ, (i == 2) * 512};
+        picture.known[i] = (struct known){(uintptr_t)blocks[i < 2 ? i + 1 : i] + (i == 2) * 512,
+                                          i == 3 ? lengths[3] : 512,
+                                          seeds[i < 2 ? i + 1 : i],
+                                          NVLX_ACCESS_READ,
+                                          (i == 2) * 512,
+                                          false};
     start_follower(&follower, address);
     static const uint32_t left[] = {3, 2, 2, 1, 0};
     for (size_t i = 0; i < COUNT(left); i++) {
@@ -526,6 +579,7 @@ static void cost_goes_by_the_change(void) {
 
 int main(int argc, char **argv) {
     static const struct test tests[] = {{"pictures_agree", pictures_agree},
+                                        {"pictures_of_sleepers_agree", pictures_of_sleepers_agree},
                                         {"batches_are_seen_whole", batches_are_seen_whole},
                                         {"the_journal_ends", the_journal_ends},
                                         {"who_is_stopped_is_late", who_is_stopped_is_late},

@@ -5,7 +5,7 @@
  * Usage: test_changes [ROUNDS SEED]
  *
  * An owner registers, withdraws and frees at random, memory of all kinds. A follower, to which it seems to be another
- * process, is told what changed since it was told last. */
+ * process, is told what changed since it was told last; or all, where memory slept or woke since then. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,7 +28,9 @@ static struct {
 } blocks[BLOCKS];
 static struct nvlx_region *regions[REGIONS];
 static char names[REGIONS][32]; /* "": none, or not taken */
-static size_t in_place, all;    /* how often each way was taken */
+static bool sleepy;             /* regions sleep and wake, too */
+static size_t in_place, all;    /* how often each way was taken, */
+static size_t wholes;           /* and how often neither */
 
 static size_t below(size_t limit) {
     return limit ? next_random(&state) % limit : 0;
@@ -76,9 +78,47 @@ static void add_region(size_t i) {
         regions[i] = NULL;
 }
 
+static void put_to_sleep(void) {
+    struct nvlx_region *list[REGIONS];
+    size_t count = 0;
+    for (size_t i = 0; i < REGIONS; i++)
+        if (regions[i] && !regions[i]->stale && !below(4))
+            list[count++] = regions[i];
+    OK(nvlx_suspend(list, count, -1));
+}
+
+static bool is_there(uint64_t address, uint64_t length) {
+    for (size_t i = 0; i < BLOCKS; i++)
+        if (blocks[i].address && address - (uintptr_t)blocks[i].address <= blocks[i].length &&
+            length <= blocks[i].length - (address - (uintptr_t)blocks[i].address))
+            return true;
+    return false;
+}
+
+/* Where they were, or elsewhere. */
+static void wake(void) {
+    struct nvlx_region *list[REGIONS];
+    void *addresses[REGIONS];
+    const bool everybody = below(2);
+    size_t count = 0;
+    for (size_t i = 0; i < REGIONS; i++) {
+        if (!regions[i] || !regions[i]->suspended || (!everybody && below(2)))
+            continue;
+        void *moved = blocks[below(BLOCKS)].address;
+        const bool stays = is_there(regions[i]->address, regions[i]->length),
+                   moves = is_there((uintptr_t)moved, regions[i]->length);
+        list[count] = regions[i];
+        addresses[count] = moves && (!stays || !below(3)) ? moved : NULL;
+        count += stays || moves || !regions[i]->length;
+    }
+    OK(nvlx_resume(list, count, addresses));
+}
+
 static void change_something(void) {
     const size_t i = below(REGIONS), block = below(BLOCKS);
-    if (!below(12) && blocks[block].address)
+    if (sleepy && !below(50))
+        below(2) ? put_to_sleep() : wake();
+    else if (!below(12) && blocks[block].address)
         free_block(block);
     else if (regions[i] && below(2))
         withdraw(i);
@@ -95,13 +135,17 @@ static char *foreign(char *text) {
     return other;
 }
 
-static struct nvlx_peer *open_whole(void) {
+static char *whole(void) {
     char *text;
     size_t length;
     uint64_t generation;
-    struct nvlx_peer *peer;
     OK(nvlxi_publisher_text(&owner->rendezvous.publisher, &text, &length, &generation));
-    text = foreign(text);
+    return foreign(text);
+}
+
+static struct nvlx_peer *open_whole(void) {
+    struct nvlx_peer *peer;
+    char *text = whole();
     OK(nvlx_peer_open(reader, text, strlen(text), &peer));
     free(text);
     return peer;
@@ -143,7 +187,7 @@ static void expect_same_names(const struct nvlxi_peer_table *a, const struct nvl
         EXPECT(!x == !y);
         if (x && y)
             EXPECT(x->address == y->address && x->length == y->length && x->access == y->access &&
-                   x->since == y->since && !strcmp(x->name, name));
+                   x->since == y->since && x->suspended == y->suspended && !strcmp(x->name, name));
     }
 }
 
@@ -152,24 +196,42 @@ static void expect_whole(const struct nvlx_peer *peer) {
     const struct nvlxi_peer_table *a = peer->table, *b = fresh->table;
     EQUAL(b->descriptor->identity.generation, a->descriptor->identity.generation);
     EXPECT(a->has_ids && b->has_ids);
+    EQUAL(b->descriptor->suspended_count, a->descriptor->suspended_count);
+    for (size_t i = 1; i <= a->descriptor->suspended_count; i++)
+        EXPECT(a->descriptor->regions[a->descriptor->region_count - i].suspended);
     expect_same_pieces(a, b);
     expect_same_names(a, b);
     OK(nvlx_peer_close(fresh));
 }
 
+/* All, if something slept or woke. */
 static char *changes_since(uint64_t since) {
     char *text;
     size_t length;
     uint64_t generation;
-    OK(nvlxi_publisher_changes(&owner->rendezvous.publisher, since, &text, &length, &generation));
+    int code = nvlxi_publisher_changes(&owner->rendezvous.publisher, since, &text, &length, &generation);
+    if (code && sleepy) {
+        EQUAL(NVLX_EAGAIN, code);
+        return whole();
+    }
+    OK(code);
     return text ? foreign(text) : NULL;
+}
+
+static bool is_whole(const char *text) {
+    return !strstr(text, "\"from\":");
+}
+
+static void take(struct nvlx_peer *peer, const char *text) {
+    OK(is_whole(text) ? nvlx_peer_update(peer, text, strlen(text)) : nvlxi_peer_change(peer, text, strlen(text)));
 }
 
 static void tell(struct nvlx_peer *peer, const char *text) {
     const struct nvlxi_peer_table *before = peer->table;
-    OK(nvlxi_peer_change(peer, text, strlen(text)));
+    take(peer, text);
     in_place += peer->table == before;
     all++;
+    wholes += is_whole(text);
 }
 
 static void begin(void) {
@@ -197,7 +259,7 @@ static void end(void) {
 static void as_the_whole(void) {
     begin();
     struct nvlx_peer *peer = open_whole(), *late = open_whole();
-    in_place = all = 0;
+    in_place = all = wholes = 0;
     for (int round = 0; round < rounds; round++) {
         const size_t count = below(4) ? 1 + below(3) : below(200);
         const uint64_t since = nvlxi_peer_generation(peer);
@@ -207,28 +269,35 @@ static void as_the_whole(void) {
         if (!text)
             continue;
         tell(peer, text);
-        OK(nvlxi_peer_change(peer, text, strlen(text))); /* tells nothing new */
+        take(peer, text); /* tells nothing new */
         free(text);
         expect_whole(peer);
         if (below(20))
             continue;
         const uint64_t told = nvlxi_peer_generation(late);
         if (below(2) && (text = changes_since(told))) {
-            OK(nvlxi_peer_change(late, text, strlen(text)));
+            take(late, text);
             free(text);
         }
         change_something();
         if ((text = changes_since(told))) {
-            OK(nvlxi_peer_change(late, text, strlen(text)));
+            take(late, text);
             free(text);
         }
         expect_whole(late);
     }
-    fprintf(stderr, "%zu of %zu in place\n", in_place, all);
-    EXPECT(in_place > all / 4 && in_place < all);
+    fprintf(stderr, "%zu of %zu in place, %zu told whole\n", in_place, all, wholes);
+    EXPECT(in_place > all / (sleepy ? 16 : 4) && in_place + wholes < all);
+    EXPECT(sleepy ? wholes > all / 50 : wholes == 0);
     OK(nvlx_peer_close(peer));
     OK(nvlx_peer_close(late));
     end();
+}
+
+static void as_the_whole_with_sleepers(void) {
+    sleepy = true;
+    as_the_whole();
+    sleepy = false;
 }
 
 /* Nothing is looked at twice: as many regions come and go as there is room for, and more. */
@@ -334,16 +403,16 @@ static void journal_ends(void) {
 }
 
 int main(int argc, char **argv) {
-    static const struct test tests[] = {{"as_the_whole", as_the_whole},
-                                        {"room_ends", room_ends},
-                                        {"wrong_changes", wrong_changes},
-                                        {"journal_ends", journal_ends},
-                                        {0}};
+    static const struct test tests[] = {
+        {"as_the_whole", as_the_whole}, {"as_the_whole_with_sleepers", as_the_whole_with_sleepers},
+        {"room_ends", room_ends},       {"wrong_changes", wrong_changes},
+        {"journal_ends", journal_ends}, {0}};
     static const struct role roles[] = {{0}};
     if (argc == 3) {
         rounds = atoi(argv[1]);
         state = strtoull(argv[2], NULL, 0);
         as_the_whole();
+        as_the_whole_with_sleepers();
         return 0;
     }
     return run_tests(argc, argv, tests, roles, 60);

@@ -119,7 +119,7 @@ static void refusals(void **state) {
     assert_int_equal(nvlxi_protocol_get_refusal(body, length, &refusal), NVLX_EFORMAT);
     length = header_of(true, nvlxi_protocol_put_refusal(message, NVLX_EACCES, "")).length;
     assert_int_equal(nvlxi_protocol_get_refusal(body, length, &refusal), 0);
-    static const int wrong[] = {0, 1, -18, -1000, INT32_MIN, INT32_MAX};
+    static const int wrong[] = {0, 1, -19, -1000, INT32_MIN, INT32_MAX};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         length = (uint32_t)nvlxi_protocol_put_refusal(message, wrong[i], "why") - NVLXI_PROTOCOL_HEADER;
         assert_int_equal(nvlxi_protocol_get_refusal(body, length, &refusal), NVLX_EFORMAT);

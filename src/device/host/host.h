@@ -55,6 +55,13 @@ int nvlxi_host_check_copies(int gpu, const struct nvlxi_fragment *list, size_t c
 /* NVLX_EDEVICE if not all of the range is memory of this GPU: own memory, or what was mapped on it. */
 int nvlxi_host_check_digest(int gpu, uint64_t address, uint64_t length);
 
+struct nvlxi_host_block;
+/* What programs do with CUDA's driver themselves, and tests here: memory of NVLXI_KIND_VMM gives its chunks back, and
+ * keeps its addresses (cuMemUnmap, cuMemRelease); then new ones are put there (cuMemCreate, cuMemMap). NULL: there is
+ * no such memory. What sleeps is not freed by the device's end: wake it before. */
+struct nvlxi_host_block *nvlxi_host_put_to_sleep(void *address);
+int nvlxi_host_wake(struct nvlxi_host_block *sleeping);
+
 /* The slots of nvlxi_device_ops, as device.h describes them. */
 int nvlxi_host_alloc(struct nvlxi_device *device, const struct nvlxi_alloc *alloc, void **address);
 int nvlxi_host_free(struct nvlxi_device *device, void *address);

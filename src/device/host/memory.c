@@ -179,6 +179,31 @@ int nvlxi_host_free(struct nvlxi_device *device, void *address) {
     return 0;
 }
 
+/* The first block of memory that nvlxi_host_alloc returned, if it is made of chunks. Under the mutex. */
+static struct nvlxi_host_block *find_chunks(const void *address) {
+    struct nvlxi_host_block *block = find_block((uintptr_t)address);
+    return block && block->serial && block->kind == &nvlxi_host_vmm && block->base == (uintptr_t)address ? block : NULL;
+}
+
+struct nvlxi_host_block *nvlxi_host_put_to_sleep(void *address) {
+    pthread_mutex_lock(&mutex);
+    struct nvlxi_host_block *first = find_chunks(address);
+    if (first)
+        leave_own(first, NULL);
+    pthread_mutex_unlock(&mutex);
+    return first && nvlxi_host_vmm_empty(first) ? first : NULL;
+}
+
+int nvlxi_host_wake(struct nvlxi_host_block *sleeping) {
+    int code = nvlxi_host_vmm_fill(sleeping);
+    if (code)
+        return code;
+    pthread_mutex_lock(&mutex);
+    const bool entered = enter_own(sleeping);
+    pthread_mutex_unlock(&mutex);
+    return entered ? 0 : nvlxi_fail(NVLX_ENOMEM, "no memory to keep a block of GPU %d", sleeping->gpu);
+}
+
 int nvlxi_host_resolve(struct nvlxi_device *device, uint64_t address, struct nvlxi_allocation *allocation) {
     (void)device;
     struct nvlxi_allocation found = {.kind = NVLXI_KIND_UNKNOWN};

@@ -44,6 +44,10 @@ struct nvlxi_host_kind {
     int (*open)(const struct nvlxi_map *map, struct nvlxi_host_block *block);
 };
 
+/* Takes the chunks out of a reservation, and puts new ones of the same sizes into it: see nvlxi_host_put_to_sleep. */
+bool nvlxi_host_vmm_empty(struct nvlxi_host_block *first);
+int nvlxi_host_vmm_fill(struct nvlxi_host_block *first);
+
 extern const struct nvlxi_host_kind nvlxi_host_legacy, nvlxi_host_vmm, nvlxi_host_pool;
 
 /* More than any allocation has: what a GPU does not have is told from what there is no address space for. */

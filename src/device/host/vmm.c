@@ -102,6 +102,29 @@ static void destroy(struct nvlxi_host_block *first) {
     reservation_free(nvlxi_container_of(first, struct reservation, chunks));
 }
 
+bool nvlxi_host_vmm_empty(struct nvlxi_host_block *first) {
+    struct reservation *reservation = nvlxi_container_of(first, struct reservation, chunks);
+    const void *address = mmap(nvlxi_host_pointer(reservation->base), reservation->size, PROT_NONE,
+                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    for (size_t i = 0; i < reservation->count; i++) {
+        close(reservation->chunks[i].fd);
+        reservation->chunks[i].fd = -1;
+    }
+    return address != MAP_FAILED;
+}
+
+int nvlxi_host_vmm_fill(struct nvlxi_host_block *first) {
+    struct reservation *reservation = nvlxi_container_of(first, struct reservation, chunks);
+    for (size_t i = 0; i < reservation->count; i++) {
+        struct nvlxi_host_block *chunk = &reservation->chunks[i];
+        chunk->serial = nvlxi_host_new_serial();
+        chunk->fd = nvlxi_host_file_make(chunk->size);
+        if (chunk->fd < 0 || place(chunk->fd, chunk->base, chunk->size, PROT_READ | PROT_WRITE))
+            return nvlxi_host_file_failure(chunk->gpu, chunk->size, errno);
+    }
+    return 0;
+}
+
 /* ---- Mappings ---------------------------------------------------------------------------------------- */
 
 static int check_segment(const struct nvlxi_segment_record *segment) {
