@@ -132,7 +132,7 @@ struct nvlxi_device_ops {
     int (*resolve)(struct nvlxi_device *device, uint64_t address, struct nvlxi_allocation *allocation);
     /* Whether `allocation` is still what resolve found: 0, or NVLX_ESTALE (not logged) once it was freed. */
     int (*alive)(struct nvlxi_device *device, const struct nvlxi_allocation *allocation);
-    /* Lets another GPU of this process copy from and to the allocation: chunks and pools must be told so. */
+    /* Lets another GPU of this process copy from and to the allocation. Pools must be told so; chunks may have to. */
     int (*let_use)(struct nvlxi_device *device, const struct nvlxi_allocation *allocation, int gpu);
     /* A handle by which another process can open the allocation; of length 0 if the file descriptor is all it takes.
      * The same handle every time. */

@@ -145,9 +145,11 @@ static int make_room(struct nvlxi_peer_table *table) {
     table->built = count;
     table->region_room = nvlxi_max(count, nvlxi_min(count + count / 8 + SPARE, NVLXI_REGIONS_MAX));
     struct nvlxi_region_record *regions = realloc(d->regions, (table->region_room + 1) * sizeof *regions);
-    d->regions = regions ? regions : d->regions;
+    if (regions)
+        d->regions = regions;
     struct nvlxi_segment_record *segments = realloc(d->segments, table->runs.segment_room * sizeof *segments);
-    d->segments = segments ? segments : d->segments;
+    if (segments)
+        d->segments = segments;
     table->recent.entry = malloc((table->region_room - count + 1) * sizeof *table->recent.entry);
     return regions && segments && table->recent.entry ? 0 : NVLX_ENOMEM;
 }

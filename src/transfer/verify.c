@@ -54,7 +54,9 @@ static int add_check(struct nvlxi_verification *v, const struct nvlxi_digested *
     char *copy = strdup(name);
     if (!copy)
         return nvlxi_fail(NVLX_ENOMEM, "no memory for the name of a region");
-    v->checks[v->check_count++] = (struct nvlxi_check){region->address, region->length, region->digest, op, copy};
+    struct nvlxi_check *check = &v->checks[v->check_count++];
+    *check = (struct nvlxi_check){region->address, region->length, region->digest, .op = op};
+    check->name = copy;
     return 0;
 }
 

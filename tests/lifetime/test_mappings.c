@@ -251,7 +251,7 @@ static void memory_is_replaced(void) {
     free(text);
     update(mapped, &owner);
     expect_read(mapped, find(mapped, "new"), 0, SIZE, 2);
-    EQUAL(1, engine_info(engine).mappings);
+    expect_mappings(engine, 1);
     EQUAL(1, atomic_load(&faults.unmaps));
     refuse_read(late, w, 10, NVLX_ESTALE, "freed");
     update(late, &owner);
