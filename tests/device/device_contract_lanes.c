@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #ifdef NVLXI_WITH_CUDA
-#include "../cuda/cuda_stream.h"
+#include "cuda_stream.h"
 #endif
 
 /* ---- Helpers ----------------------------------------------------------------------------------------- */
