@@ -18,7 +18,7 @@ bad() {
 expect() {
     local code=0 wanted=$1 pattern=$2
     shift 2
-    timeout 30 "$perf" "$@" >"$work/output" 2>&1 || code=$?
+    timeout 120 "$perf" "$@" >"$work/output" 2>&1 || code=$?
     if ((code != wanted)) || ! grep -qe "$pattern" "$work/output"; then
         bad "nvlx_perf $*: exit code $code, expected $wanted and '$pattern' in:"
         cat "$work/output"
