@@ -704,6 +704,8 @@ int nvlx_next_event(struct nvlx_engine *engine, struct nvlx_event *event);
  * - Kernels copy between processes, and within one GPU.
  * - Kernels do not copy between two GPUs within one process: only copy engines do. Kernels would need peer access
  *   (NVIDIA: CUDA C++ Programming Guide, Peer-to-Peer Memory Access), which this library does not enable.
+ * - Within one process, the first transfer to or from chunks or a pool of another GPU gives its own GPU access to them
+ *   (cuMemSetAccess, cuMemPoolSetAccess). It takes no access away.
  * - Kernels are built for certain architectures. On a GPU of another one only copy engines copy.
  * - Beside a kernel that fills the GPU, copy kernels hardly move, unless their priority is more urgent (measured). Copy
  *   engines do. */
