@@ -20,6 +20,7 @@
 struct nvlxi_device; /* a backend's state for one engine */
 struct nvlxi_lane;   /* an ordered queue of copies on one GPU */
 struct nvlxi_event;  /* a point in a lane or a caller's stream */
+struct nvlxi_link;   /* a way from one GPU to another that is held open */
 
 /* What lies under a pointer. */
 struct nvlxi_allocation {
@@ -160,6 +161,13 @@ struct nvlxi_device_ops {
      * freed them or has died; of POOL, only until the exporter frees. */
     int (*map)(struct nvlxi_device *device, const struct nvlxi_map *map, uint64_t *address);
     int (*unmap)(struct nvlxi_device *device, int gpu, uint64_t address);
+
+    /* Holds the way from `gpu` to the GPU with this UUID, so that map stays cheap while nothing of that GPU is mapped.
+     * CUDA makes the way with the first mapping and gives it up with the last, which costs the next one up to 10 ms.
+     * NULL: there is none to hold, as to a GPU that this process does not see, to `gpu` itself, or to one without
+     * memory for it. Each link is undone by unlink. Neither fails, or waits for kernels. */
+    struct nvlxi_link *(*link)(struct nvlxi_device *device, int gpu, const uint8_t uuid[NVLXI_UUID_BYTES]);
+    void (*unlink)(struct nvlxi_device *device, struct nvlxi_link *link);
 
     /* Loads the kernels for a GPU that has none yet, as `open` does for those named and those with an active
      * context. May wait until all that runs on the GPU is over. A GPU for which there are none goes without. */

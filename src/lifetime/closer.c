@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/thread.h"
+#include "remote/link.h"
 
 #define NAP_NS     100000u  /* between two looks at what is in flight, at first; */
 #define NAP_MAX_NS 1000000u /* then longer, up to this */
@@ -176,7 +177,7 @@ static void enlist(struct nvlxi_closer *closer, struct nvlx_peer *peer, bool wai
 
 void nvlxi_closer_add(struct nvlxi_closer *closer, struct nvlx_peer *peer) {
     const bool waits = nvlxi_mappings_left(peer, NVLXI_CLOSE_WAITING) > 0;
-    if (!waits && !nvlxi_mappings_left(peer, NVLXI_CLOSE_AT_ONCE))
+    if (!waits && !nvlxi_mappings_left(peer, NVLXI_CLOSE_AT_ONCE) && !nvlxi_peer_is_left(peer))
         return;
     pthread_mutex_lock(&closer->mutex);
     enlist(closer, peer, waits);

@@ -8,6 +8,7 @@
 #include <utlist.h>
 
 #include "base/error.h"
+#include "remote/link.h"
 
 #define MAP_TRIES       32 /* to map what changes meanwhile, at least ... */
 #define MAP_PATIENCE_NS INT64_C(10000000000)
@@ -83,6 +84,8 @@ int nvlxi_mappings_close(struct nvlx_peer *peer, enum nvlxi_closing kinds) {
         peer->closing[waits]--;
         pthread_mutex_unlock(&peer->remote->mutex);
     }
+    if (atomic_load(&peer->gone) && !nvlxi_mappings_left(peer, NVLXI_CLOSE_ALL))
+        nvlxi_peer_unlink(peer);
     return code;
 }
 
@@ -194,6 +197,8 @@ static int open_mapping(struct nvlx_peer *peer, const struct opening *opening, s
     code = r->context->ops->map(r->context->device, &map, &mapping->address);
     if (map.files)
         r->file_server->close(r->file_server, map.files);
+    if (!code)
+        nvlxi_peer_link(peer, map.gpu, opening->segments->device);
     return code;
 }
 

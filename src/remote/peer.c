@@ -12,6 +12,7 @@
 #include "base/utf8.h"
 #include "descriptor/merge.h"
 #include "remote/change.h"
+#include "remote/link.h"
 #include "remote/mapping.h"
 
 int nvlxi_remote_init(struct nvlxi_remote *r, const struct nvlxi_context *context) {
@@ -290,8 +291,10 @@ int nvlxi_peer_let_go(struct nvlx_peer *peer) {
         int failed = nvlxi_mappings_close(peer, NVLXI_CLOSE_ALL);
         code = code ? code : failed;
         if (!nvlxi_mappings_left(peer, NVLXI_CLOSE_ALL)) /* the closer may be closing one */
-            return code;
+            break;
     }
+    nvlxi_peer_unlink(peer);
+    return code;
 }
 
 int nvlxi_peer_close(struct nvlx_peer *peer) {

@@ -70,6 +70,7 @@ struct nvlx_peer {
     struct nvlxi_peer_table *table;
     struct nvlxi_mapping *mappings; /* PENDING and READY: hash set by key */
     struct nvlxi_mapping *retired;  /* list */
+    struct nvlxi_peer_link *links;  /* list: see link.h */
     uint32_t closing[2];            /* mappings that are being closed: at once, and those that may wait */
     atomic_uint_fast64_t changes;   /* how often the table changed: before anything that it had is closed */
     bool same_process;

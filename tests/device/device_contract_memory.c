@@ -203,6 +203,38 @@ static void each_gpu_has_its_mapping(void **state) {
     unmap(1, one);
 }
 
+/* Milliseconds that one mapping of the record takes. */
+static double time_of_mapping(int gpu, const struct nvlxi_segment_record *record) {
+    const double began = now_ms();
+    const uint64_t mapped = map(gpu, record);
+    const double took = now_ms() - began;
+    unmap(gpu, mapped);
+    return took;
+}
+
+/* Two of the same way are two, to be given back in any order. */
+static void links_are_held_between_gpus(void **state) {
+    (void)state;
+    need_two_gpus();
+    const uint8_t nobody[NVLXI_UUID_BYTES] = "no such GPU";
+    uint8_t uuid[2][NVLXI_UUID_BYTES];
+    struct nvlxi_segment_record record = peer_segment(MIB, 5);
+    for (int gpu = 0; gpu < 2; gpu++)
+        OK(me.ops->uuid(me.device, gpu, uuid[gpu]));
+    assert_null(me.ops->link(me.device, 0, uuid[0]));
+    assert_null(me.ops->link(me.device, 0, nobody));
+    time_of_mapping(1, &record);
+    const double without = time_of_mapping(1, &record);
+    struct nvlxi_link *first = me.ops->link(me.device, 1, uuid[0]), *second = me.ops->link(me.device, 1, uuid[0]);
+    assert_true(first && second);
+    const double with = time_of_mapping(1, &record);
+    me.ops->unlink(me.device, first);
+    const double still = time_of_mapping(1, &record);
+    me.ops->unlink(me.device, second);
+    print_message("mapping: %.3f ms; with two links %.3f, with one %.3f, with none %.3f\n", without, with, still,
+                  time_of_mapping(1, &record));
+}
+
 static void bad_handles_are_refused(void **state) {
     (void)state;
     struct nvlxi_segment_record record = peer_segment(MIB, 5), bad = record;
@@ -344,6 +376,7 @@ const struct contract_case memory_cases[] = {
     {"peer reads and writes", peer_reads_and_writes},
     {"openings are counted", openings_are_counted},
     {"each gpu has its mapping", each_gpu_has_its_mapping},
+    {"links are held between gpus", links_are_held_between_gpus},
     {"bad handles are refused", bad_handles_are_refused},
     {"own handle is refused", own_handle_is_refused},
     {"mapping is not shared on", mapping_is_not_shared_on},

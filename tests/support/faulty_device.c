@@ -104,6 +104,17 @@ static int faulty_limits(struct nvlxi_device *device, int gpu, struct nvlxi_gpu_
     return code ? code : real->limits(device, gpu, limits);
 }
 
+static struct nvlxi_link *faulty_link(struct nvlxi_device *device, int gpu, const uint8_t uuid[NVLXI_UUID_BYTES]) {
+    struct nvlxi_link *link = real->link(device, gpu, uuid);
+    atomic_fetch_add(&faults.links, link != NULL);
+    return link;
+}
+
+static void faulty_unlink(struct nvlxi_device *device, struct nvlxi_link *link) {
+    atomic_fetch_add(&faults.unlinks, 1);
+    real->unlink(device, link);
+}
+
 static void faulty_load(struct nvlxi_device *device, int gpu) {
     atomic_fetch_add(&faults.loads, 1);
     real->load(device, gpu);
@@ -255,6 +266,8 @@ const struct nvlxi_device_ops faulty_device = {
     .export_file = faulty_export_file,
     .map = faulty_map,
     .unmap = faulty_unmap,
+    .link = faulty_link,
+    .unlink = faulty_unlink,
     .load = faulty_load,
     .limits = faulty_limits,
     .list_alloc = faulty_list_alloc,

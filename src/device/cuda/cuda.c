@@ -305,6 +305,7 @@ static void cuda_close(struct nvlxi_device *device) {
     for (int ordinal = 0; ordinal < device->gpu_count; ordinal++)
         if (device->gpus[ordinal].context)
             nvlxi_cuda_driver.cuDevicePrimaryCtxRelease(device->gpus[ordinal].handle);
+    pthread_mutex_destroy(&device->links_mutex);
     pthread_mutex_destroy(&device->mutex);
     free(device);
 }
@@ -319,6 +320,7 @@ static int cuda_open(const int *gpus, size_t gpu_count, struct nvlxi_device **de
     made->gpu_count = count;
     made->only_listed = gpus != NULL;
     pthread_mutex_init(&made->mutex, NULL);
+    pthread_mutex_init(&made->links_mutex, NULL);
     code = nvlxi_identity_make(&made->identity);
     if (!code)
         code = open_gpus(made, gpus, gpu_count);
@@ -362,6 +364,8 @@ const struct nvlxi_device_ops nvlxi_device_cuda = {
     .export_file = nvlxi_cuda_export_file,
     .map = nvlxi_cuda_map,
     .unmap = nvlxi_cuda_unmap,
+    .link = nvlxi_cuda_link,
+    .unlink = nvlxi_cuda_unlink,
     .load = nvlxi_cuda_load,
     .limits = cuda_limits,
     .list_alloc = nvlxi_cuda_list_alloc,

@@ -1,7 +1,7 @@
 /* Inside the cuda backend: what its files share. cuda.c has the device and its contexts, device/cuda/memory.c
  * allocations and mappings of every kind, of which device/cuda/vmm.c does the chunks and device/cuda/pool.c the pools,
  * device/cuda/lane.c lanes and events, device/cuda/kernel.c the launches of the kernels in copy.cu,
- * device/cuda/digest.c that of the one in digest.cu.
+ * device/cuda/digest.c that of the one in digest.cu, device/cuda/link.c the links between GPUs.
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef NVLXI_DEVICE_CUDA_CUDA_H
@@ -50,6 +50,8 @@ struct nvlxi_device {
     int gpu_count;
     pthread_mutex_t mutex;
     struct nvlxi_cuda_record *records; /* by address */
+    pthread_mutex_t links_mutex;
+    struct nvlxi_link *links; /* list */
     struct nvlxi_cuda_gpu gpus[];
 };
 
@@ -182,6 +184,8 @@ int nvlxi_cuda_vmm_alloc(struct nvlxi_device *device, const struct nvlxi_alloc *
 int nvlxi_cuda_vmm_export_fabric(const struct nvlxi_allocation *allocation, struct nvlxi_handle *handle);
 int nvlxi_cuda_vmm_export_file(const struct nvlxi_allocation *allocation, int *fd);
 int nvlxi_cuda_vmm_map(struct nvlxi_device *device, const struct nvlxi_map *map, uint64_t *address);
+/* Maps a chunk, as small as can be, of GPU `other` on `gpu`, whose context is current. */
+int nvlxi_cuda_vmm_reach(int gpu, int other, struct nvlxi_cuda_record **record);
 /* Unmaps the chunks of a record that was taken, and frees it. */
 int nvlxi_cuda_vmm_drop(struct nvlxi_cuda_record *record);
 
@@ -215,6 +219,8 @@ void nvlxi_cuda_list_free(struct nvlxi_device *device, void *memory);
 int nvlxi_cuda_export_file(struct nvlxi_device *device, const struct nvlxi_allocation *allocation, int *fd);
 int nvlxi_cuda_map(struct nvlxi_device *device, const struct nvlxi_map *map, uint64_t *address);
 int nvlxi_cuda_unmap(struct nvlxi_device *device, int gpu, uint64_t address);
+struct nvlxi_link *nvlxi_cuda_link(struct nvlxi_device *device, int gpu, const uint8_t uuid[NVLXI_UUID_BYTES]);
+void nvlxi_cuda_unlink(struct nvlxi_device *device, struct nvlxi_link *link);
 int nvlxi_cuda_lane_create(struct nvlxi_device *device, int gpu, int priority, struct nvlxi_lane **lane);
 void nvlxi_cuda_lane_destroy(struct nvlxi_lane *lane);
 int nvlxi_cuda_lane_query(struct nvlxi_lane *lane);

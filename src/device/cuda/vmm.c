@@ -110,8 +110,9 @@ int nvlxi_cuda_vmm_drop(struct nvlxi_cuda_record *record) {
 
 /* ---- Making them ------------------------------------------------------------------------------------- */
 
-static int make_chunks(struct nvlxi_cuda_record *record, uint64_t chunk) {
-    const CUmemAllocationProp properties = properties_on(record->gpu);
+/* Chunks on GPU `owner`, for the record's. */
+static int make_chunks(struct nvlxi_cuda_record *record, int owner, uint64_t chunk) {
+    const CUmemAllocationProp properties = properties_on(owner);
     while (record->mapped < record->reserved) {
         const uint64_t size = nvlxi_min(chunk, record->reserved - record->mapped);
         CUmemGenericAllocationHandle handle;
@@ -146,12 +147,22 @@ int nvlxi_cuda_vmm_alloc(struct nvlxi_device *device, const struct nvlxi_alloc *
         return nvlxi_fail(NVLX_EDEVICE, "GPU %d does not have %zu bytes", alloc->gpu, alloc->length);
     if ((code = reserve(alloc->gpu, size, (size_t)((size - 1) / chunk + 1), unit, &record)))
         return code;
-    if ((code = make_chunks(record, chunk)) || (code = nvlxi_cuda_record_add(device, record))) {
+    if ((code = make_chunks(record, alloc->gpu, chunk)) || (code = nvlxi_cuda_record_add(device, record))) {
         nvlxi_cuda_vmm_drop(record);
         return code;
     }
     *address = (void *)(uintptr_t)record->address;
     return 0;
+}
+
+int nvlxi_cuda_vmm_reach(int gpu, int other, struct nvlxi_cuda_record **record) {
+    size_t unit;
+    int code = granularity(other, &unit);
+    if (code || (code = reserve(gpu, unit, 1, unit, record)))
+        return code;
+    if ((code = make_chunks(*record, other, unit)))
+        nvlxi_cuda_vmm_drop(*record);
+    return code;
 }
 
 /* ---- Sharing them ------------------------------------------------------------------------------------ */

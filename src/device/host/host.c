@@ -76,6 +76,28 @@ static int host_uuid(struct nvlxi_device *device, int gpu, uint8_t uuid[NVLXI_UU
     return 0;
 }
 
+struct nvlxi_link {
+    int gpu, other;
+};
+
+/* Opening is as cheap without. What is made here shows who forgets it. */
+static struct nvlxi_link *host_link(struct nvlxi_device *device, int gpu, const uint8_t uuid[NVLXI_UUID_BYTES]) {
+    uint8_t own[NVLXI_UUID_BYTES];
+    int other = -1;
+    for (int i = 0; other < 0 && i < device->gpus; i++)
+        if (!host_uuid(device, i, own) && !memcmp(own, uuid, sizeof own))
+            other = i;
+    struct nvlxi_link *made = other < 0 || other == gpu ? NULL : malloc(sizeof *made);
+    if (made)
+        *made = (struct nvlxi_link){gpu, other};
+    return made;
+}
+
+static void host_unlink(struct nvlxi_device *device, struct nvlxi_link *link) {
+    (void)device;
+    free(link);
+}
+
 static int host_memcpy(struct nvlxi_device *device, void *destination, const void *source, size_t length) {
     (void)device;
     const struct nvlxi_fragment fragment = {(uintptr_t)destination, (uintptr_t)source, length};
@@ -133,6 +155,8 @@ const struct nvlxi_device_ops nvlxi_device_host = {
     .export_file = nvlxi_host_export_file,
     .map = nvlxi_host_map,
     .unmap = nvlxi_host_unmap,
+    .link = host_link,
+    .unlink = host_unlink,
     .load = host_load,
     .limits = host_limits,
     .list_alloc = host_list_alloc,
