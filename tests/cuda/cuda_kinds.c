@@ -1,45 +1,17 @@
 /* Kinds of GPU memory in one process: chunks as PyTorch's expandable segments map them, pools, what nvlx_alloc makes of
  * each kind, and what is refused with which remedy.
  * SPDX-License-Identifier: Apache-2.0 */
-#include <cuda.h>
-#include <cudaTypedefs.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "cuda_chunks.h"
 #include "cuda_support.h"
 
 #define CHUNK       (20 * MIB)
 #define CHUNKS      4
 #define RESERVATION (1024 * MIB)
 #define WORD        sizeof(uint32_t)
-
-#define DRIVER(call) driver_at(__LINE__, (call), #call)
-
-static struct {
-    PFN_cuMemCreate_v10020 create;
-    PFN_cuMemRelease_v10020 release;
-    PFN_cuMemAddressReserve_v10020 reserve;
-    PFN_cuMemAddressFree_v10020 address_free;
-    PFN_cuMemMap_v10020 map;
-    PFN_cuMemUnmap_v10020 unmap;
-    PFN_cuMemSetAccess_v10020 set_access;
-} driver;
-
-static void driver_at(int line, CUresult error, const char *call) {
-    if (error)
-        fail_at(__FILE__, line, "%s: %d", call, (int)error);
-}
-
-static void load_driver(void) {
-    driver_function("cuMemCreate", 10020, (void **)&driver.create);
-    driver_function("cuMemRelease", 10020, (void **)&driver.release);
-    driver_function("cuMemAddressReserve", 10020, (void **)&driver.reserve);
-    driver_function("cuMemAddressFree", 10020, (void **)&driver.address_free);
-    driver_function("cuMemMap", 10020, (void **)&driver.map);
-    driver_function("cuMemUnmap", 10020, (void **)&driver.unmap);
-    driver_function("cuMemSetAccess", 10020, (void **)&driver.set_access);
-}
 
 static struct nvlx_region *register_at(struct nvlx_engine *engine, uint64_t address, size_t length, const char *name) {
     struct nvlx_region_options options;

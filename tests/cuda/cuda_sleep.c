@@ -1,13 +1,12 @@
 /* What an engine's sleep mode does: the physical chunks of virtual-memory management are released, and others come to
  * the same addresses, while a reader in another process goes on with the rest. Prints how long each step takes.
  * Usage: cuda_sleep [GIB [CYCLES]], by default 8 GiB, 20 times. SPDX-License-Identifier: Apache-2.0 */
-#include <cuda.h>
-#include <cudaTypedefs.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "cuda_chunks.h"
 #include "cuda_support.h"
 
 #define CHUNK     (128 * MIB)
@@ -15,31 +14,6 @@
 #define REST_SEED 1000
 #define SECONDS   600 /* the watchdog, for more cycles than ctest runs */
 #define TOLERANCE (64 * MIB)
-
-#define DRIVER(call) driver_at(__LINE__, (call), #call)
-
-static struct {
-    PFN_cuMemCreate_v10020 create;
-    PFN_cuMemRelease_v10020 release;
-    PFN_cuMemAddressReserve_v10020 reserve;
-    PFN_cuMemMap_v10020 map;
-    PFN_cuMemUnmap_v10020 unmap;
-    PFN_cuMemSetAccess_v10020 set_access;
-} driver;
-
-static void driver_at(int line, CUresult error, const char *call) {
-    if (error)
-        fail_at(__FILE__, line, "%s: %d", call, (int)error);
-}
-
-static void load_driver(void) {
-    driver_function("cuMemCreate", 10020, (void **)&driver.create);
-    driver_function("cuMemRelease", 10020, (void **)&driver.release);
-    driver_function("cuMemAddressReserve", 10020, (void **)&driver.reserve);
-    driver_function("cuMemMap", 10020, (void **)&driver.map);
-    driver_function("cuMemUnmap", 10020, (void **)&driver.unmap);
-    driver_function("cuMemSetAccess", 10020, (void **)&driver.set_access);
-}
 
 /* ---- The reader: another process, on the last GPU ------------------------------------------------------- */
 
