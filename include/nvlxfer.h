@@ -296,7 +296,8 @@ int nvlx_peer_generation(struct nvlx_peer *peer, uint64_t *generation);
  * text. What a peer of nvlx_connect leaves behind is closed as soon as nothing of it is in flight. Memory of a pool
  * stays until this process ends: see Kinds of memory.
  * Errors: NVLX_EBUSY (a prepared list names the peer in an op that moves bytes),
- *         NVLX_ETIMEDOUT (the peer has not taken all messages: the last may be lost. It is closed all the same). */
+ *         NVLX_ETIMEDOUT (the peer has not taken all messages: the last may be lost. It is closed all the same),
+ *         NVLX_EDEVICE (CUDA failed to close a mapping. The peer is closed all the same). */
 int nvlx_peer_close(struct nvlx_peer *peer);
 
 /* Options of a server. None is needed: see Users and groups. */

@@ -131,7 +131,7 @@ _NAMES = (None, "EINVAL", "ENOMEM", "EDEVICE", "EFORK", "EAGAIN", "ETIMEDOUT", "
           "ESUSPENDED")  # fmt: skip
 _CLASSES = {-1: InvalidArgument, -5: Again, -6: Timeout, -7: Busy, -8: NotSupported, -9: OutOfRange, -10: AccessDenied,
             -11: NotFound, -16: Stale, -17: WrongDigest, -18: Suspended}  # fmt: skip
-_EINVAL, _ENOMEM, _EAGAIN, _ETIMEDOUT, _EBUSY, _ENOTSUP, _ENOENT = -1, -2, -5, -6, -7, -8, -11
+_EINVAL, _ENOMEM, _EDEVICE, _EAGAIN, _ETIMEDOUT, _EBUSY, _ENOTSUP, _ENOENT = -1, -2, -3, -5, -6, -7, -8, -11
 _ANY = range(-99, 0)  # of the codes
 
 
@@ -1274,13 +1274,15 @@ class Peer(_Owned):
 
     def close(self) -> None:
         """Waits for transfers with the peer, and up to a second until it has taken all messages: Timeout, if it has
-        not, and it is closed all the same. Busy: a prepared list names it in an op that moves bytes."""
+        not, and it is closed all the same, as where CUDA fails to close a mapping. Busy: a prepared list names it in an
+        op that moves bytes."""
         if self._closable():
             _interruptibly(lambda stop: self._close())
 
     def _close(self) -> None:
-        if self._free("nvlx_peer_close", passed=(_ETIMEDOUT,)):
-            raise _error(_ETIMEDOUT)
+        code = self._free("nvlx_peer_close", passed=(_ETIMEDOUT, _EDEVICE))
+        if code:
+            raise _error(code)
 
 
 class Prepared(_Owned):

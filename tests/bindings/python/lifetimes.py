@@ -40,6 +40,27 @@ def test_dropped():
     assert not nvlxfer._cores
 
 
+def test_peer_that_closes_badly():
+    """The driver fails to close a mapping: the peer is closed all the same, and not closed again."""
+    engine, address, peer = itself(4096)
+    library, closed = nvlxfer._library(), []
+    real = library.nvlx_peer_close
+
+    def fails(handle):
+        closed.append(real(handle))
+        return -3  # NVLX_EDEVICE
+
+    library.nvlx_peer_close = fails
+    try:
+        raises(nvlxfer.NvlxError, "NVLX_EDEVICE", "", peer.close)
+        assert peer.closed and closed == [0]
+        peer.close()
+        assert closed == [0]
+    finally:
+        library.nvlx_peer_close = real
+    engine.close()
+
+
 def test_fork():
     engine, address, peer = itself(4096)
     sys.stdout.flush()
@@ -59,4 +80,4 @@ def test_leaving():
         assert (left.returncode, left.stdout, left.stderr) == (3, b"[True, True, True, True]\n", b""), left
 
 
-run_tests([test_dropped, test_fork, test_leaving])
+run_tests([test_dropped, test_peer_that_closes_badly, test_fork, test_leaving])
