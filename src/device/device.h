@@ -83,9 +83,17 @@ struct nvlxi_kernel {
 };
 
 /* Memory to be digested, leaf by leaf: the last may be shorter. */
+struct nvlxi_digest_span {
+    uint64_t address, length; /* length > 0 */
+};
+
+/* What one kernel digests: leaves of many spans side by side. */
 struct nvlxi_leaves {
-    uint64_t address, length; /* > 0, at most 2^40 */
-    uint64_t *digests;        /* in memory from list_alloc: the XXH64 of each leaf */
+    const struct nvlxi_digest_span *spans;
+    uint32_t span_count;               /* > 0, of together at most 2^26 leaves */
+    uint64_t *digests;                 /* in memory from list_alloc: the XXH64 of each leaf, span after span */
+    struct nvlxi_digest_span *scratch; /* likewise: one for each leaf, the backend's until the kernel is complete. Not
+                                          used for a single span */
 };
 
 #define NVLXI_LEAF_BYTES (16u << 10) /* nvlxfer.h tells it */
@@ -198,9 +206,10 @@ struct nvlxi_device_ops {
      * destination that is mapped read-only may cost the GPU's context, and a fragment that crosses a border may be
      * refused or copied: the caller sees to it that there is none. */
     int (*copy_kernel)(struct nvlxi_lane *lane, const struct nvlxi_kernel *kernel);
-    /* Queues the kernel that digests memory of the lane's GPU, whatever borders it crosses. The digests are written
-     * until it is complete. NVLX_ENOTSUP: the GPU has no kernels. Memory that is not all there, or of another GPU, may
-     * be refused (NVLX_EDEVICE), or cost the GPU's context: the caller sees to it that there is none. */
+    /* Queues the kernel that digests memory of the lane's GPU, whatever borders it crosses. The spans are read before
+     * the call returns. The digests are written until it is complete. NVLX_ENOTSUP: the GPU has no kernels. Memory that
+     * is not all there, or of another GPU, may be refused (NVLX_EDEVICE: the message names it), or cost the GPU's
+     * context: the caller sees to it that there is none. */
     int (*digest)(struct nvlxi_lane *lane, const struct nvlxi_leaves *leaves);
 
     /* 0: everything queued in the lane by now is done; NVLX_EAGAIN (not logged): not yet; NVLX_EDEVICE: the device

@@ -9,37 +9,40 @@
 #include "base/thread.h"
 
 #define ROUND_LEAVES 16384u /* 256 MiB: as much as keeps a GPU busy */
-#define ROUND_PARTS  64u    /* spans that it has bytes of: each takes a place in the queue of the lane */
-#define ROUND_BYTES  ((uint64_t)ROUND_LEAVES * NVLXI_LEAF_BYTES)
 
 struct nvlxi_desk {
     int gpu;
     struct nvlxi_lane *lane;
-    uint64_t *digests; /* of ROUND_LEAVES */
-    uint32_t parts;    /* of the round that was queued */
+    struct nvlxi_paper { /* in memory from list_alloc */
+        struct nvlxi_digest_span scratch[ROUND_LEAVES];
+        uint64_t digests[ROUND_LEAVES];
+    } * paper;
+    uint32_t part_count; /* of the round that was queued */
     struct nvlxi_desk *next;
+    struct nvlxi_digest_span parts[ROUND_LEAVES]; /* each of a span: no round has more than leaves */
 };
 
 /* ---- Desks -------------------------------------------------------------------------------------------- */
 
 static void desk_free(const struct nvlxi_context *context, struct nvlxi_desk *desk) {
-    context->ops->list_free(context->device, desk->digests);
+    context->ops->list_free(context->device, desk->paper);
     context->ops->lane_destroy(desk->lane);
     free(desk);
 }
 
 static int desk_make(const struct nvlxi_context *context, int gpu, struct nvlxi_desk **desk) {
-    void *digests;
-    struct nvlxi_desk *made = calloc(1, sizeof *made);
+    void *paper;
+    struct nvlxi_desk *made = malloc(sizeof *made);
     if (!made)
         return nvlxi_fail(NVLX_ENOMEM, "no memory to digest with");
     made->gpu = gpu;
+    made->part_count = 0;
     int code = context->ops->lane_create(context->device, gpu, 0, &made->lane);
     if (code)
         goto free_desk;
-    if ((code = context->ops->list_alloc(context->device, ROUND_LEAVES * sizeof(uint64_t), &digests)))
+    if ((code = context->ops->list_alloc(context->device, sizeof *made->paper, &paper)))
         goto destroy_lane;
-    made->digests = digests;
+    made->paper = paper;
     *desk = made;
     return 0;
 destroy_lane:
@@ -72,12 +75,14 @@ void nvlxi_desks_free(struct nvlxi_desks *desks) {
     pthread_mutex_destroy(&desks->mutex);
 }
 
-/* ---- Rounds: their parts are the same when they are queued and when they end ---------------------------- */
+/* ---- Rounds ------------------------------------------------------------------------------------------- */
 
-/* The length of the part that begins at a place, in a round with room for so many leaves. */
-static uint64_t part_at(const struct nvlxi_digesting *work, const struct nvlxi_progress *place, uint64_t room) {
-    const uint64_t most = room * NVLXI_LEAF_BYTES;
-    return nvlxi_min(work->spans[place->span].length - place->done, work->part ? nvlxi_min(work->part, most) : most);
+/* The part that is queued next, in a round with room for so many leaves. */
+static struct nvlxi_digest_span next_part(const struct nvlxi_digesting *work, uint64_t room) {
+    const struct nvlxi_span *span = &work->spans[work->queued.span];
+    const uint64_t most = room * NVLXI_LEAF_BYTES, left = span->length - work->queued.done;
+    return (struct nvlxi_digest_span){.address = span->address + work->queued.done,
+                                      .length = nvlxi_min(left, work->part ? nvlxi_min(work->part, most) : most)};
 }
 
 /* Moves a place behind a part; true if a digest ends with it. */
@@ -103,40 +108,33 @@ static void add(struct nvlxi_digesting *work, const uint64_t *digests, size_t co
     nvlxi_xxh64_init(&work->state);
 }
 
-/* Queues a round from what is next, on the GPU of the desk. */
-static void fill_round(struct nvlxi_digesting *work, struct nvlxi_desk *desk) {
-    uint64_t room = ROUND_LEAVES;
-    while (room && desk->parts < ROUND_PARTS && work->queued.span < work->count && !work->failure) {
-        const struct nvlxi_span *span = &work->spans[work->queued.span];
-        const uint64_t bytes = part_at(work, &work->queued, room);
-        const struct nvlxi_leaves leaves = {.address = span->address + work->queued.done,
-                                            .length = bytes,
-                                            .digests = desk->digests + (ROUND_LEAVES - room)};
-        if (span->gpu != desk->gpu || (work->arrived && !work->arrived(work->context, leaves.address, bytes)))
+/* Takes parts for a round from what is next, on the GPU of the desk. */
+static void choose_parts(struct nvlxi_digesting *work, struct nvlxi_desk *desk) {
+    for (uint64_t room = ROUND_LEAVES; room && work->queued.span < work->count;) {
+        const struct nvlxi_digest_span part = next_part(work, room);
+        if (work->spans[work->queued.span].gpu != desk->gpu ||
+            (work->arrived && !work->arrived(work->context, part.address, part.length)))
             return;
-        fail(work, work->desks->context->ops->digest(desk->lane, &leaves));
-        if (work->failure)
-            return;
-        desk->parts++;
-        room -= nvlxi_leaf_count(bytes);
-        advance(work, &work->queued, bytes);
+        desk->parts[desk->part_count++] = part;
+        room -= nvlxi_leaf_count(part.length);
+        advance(work, &work->queued, part.length);
     }
 }
 
 /* The oldest round is done, or failed. */
 static void end_round(struct nvlxi_digesting *work, int code) {
     struct nvlxi_desk *desk = work->rounds;
-    uint64_t room = ROUND_LEAVES;
+    const uint64_t *digests = desk->paper->digests;
     LL_DELETE(work->rounds, desk);
     LL_PREPEND(work->idle, desk);
     work->ended_rounds++;
     fail(work, code);
-    for (; desk->parts && !work->failure; desk->parts--) {
-        const uint64_t bytes = part_at(work, &work->ended, room), count = nvlxi_leaf_count(bytes);
-        add(work, desk->digests + (ROUND_LEAVES - room), count, advance(work, &work->ended, bytes));
-        room -= count;
+    for (uint32_t i = 0; i < desk->part_count && !work->failure; i++) {
+        const uint64_t bytes = desk->parts[i].length, count = nvlxi_leaf_count(bytes);
+        add(work, digests, count, advance(work, &work->ended, bytes));
+        digests += count;
     }
-    desk->parts = 0;
+    desk->part_count = 0;
 }
 
 /* The next leaf is the host's: it is its turn when all before it have ended. */
@@ -164,9 +162,14 @@ static bool begin_round(struct nvlxi_digesting *work) {
     LL_SEARCH_SCALAR(work->idle, desk, gpu, gpu);
     if (!desk)
         return false;
-    fill_round(work, desk);
-    if (!desk->parts)
+    choose_parts(work, desk);
+    if (!desk->part_count)
         return false;
+    const struct nvlxi_leaves leaves = {.spans = desk->parts,
+                                        .span_count = desk->part_count,
+                                        .digests = desk->paper->digests,
+                                        .scratch = desk->paper->scratch};
+    fail(work, work->desks->context->ops->digest(desk->lane, &leaves));
     LL_DELETE(work->idle, desk);
     LL_APPEND(work->rounds, desk);
     return true;
@@ -182,13 +185,11 @@ static bool has_desk(const struct nvlxi_digesting *work, int gpu) {
 
 /* Two where there is more than a round on the GPU: one is worked on while the other one ends. */
 static int take_desks(struct nvlxi_digesting *work, int gpu) {
-    uint64_t bytes = 0, parts = 0;
-    for (size_t i = 0; i < work->count; i++) {
-        bytes += work->spans[i].gpu == gpu ? work->spans[i].length + NVLXI_LEAF_BYTES : 0;
-        parts += work->spans[i].gpu == gpu;
-    }
+    uint64_t leaves = 0;
     int code = 0;
-    for (int left = bytes > ROUND_BYTES || parts > ROUND_PARTS ? 2 : 1; left && !code; left--) {
+    for (size_t i = 0; i < work->count; i++)
+        leaves += work->spans[i].gpu == gpu ? nvlxi_leaf_count(work->spans[i].length) : 0;
+    for (int left = leaves > ROUND_LEAVES ? 2 : 1; left && !code; left--) {
         struct nvlxi_desk *desk;
         code = desk_take(work->desks, gpu, &desk);
         if (!code)

@@ -431,7 +431,7 @@ static void the_first_are_digested_meanwhile(void) {
         atomic_store(&faults.digested, 0);
         atomic_store(&faults.hold_last, true);
         OK(begin_verified(&op, 1, &request));
-        for (const double since = now_ms(); atomic_load(&faults.digested) < (bad == 1 ? 2 : 6);) {
+        for (const double since = now_ms(); atomic_load(&faults.digested) < (bad == 1 ? 4 : 12);) {
             EXPECT(nvlx_test(request) == NVLX_EAGAIN);
             EXPECT(now_ms() - since < 10000);
         }

@@ -186,7 +186,9 @@ static int faulty_copy_kernel(struct nvlxi_lane *lane, const struct nvlxi_kernel
 
 static int faulty_digest(struct nvlxi_lane *lane, const struct nvlxi_leaves *leaves) {
     int code = fault("digest");
-    atomic_fetch_add(&faults.digested, 1);
+    for (uint32_t i = 0; i < leaves->span_count; i++)
+        atomic_fetch_add(&faults.digested, (long)nvlxi_leaf_count(leaves->spans[i].length));
+    atomic_fetch_add(&faults.digests_queued, 1);
     if (!code && atomic_load(&faults.digests))
         code = nvlxi_fail(NVLX_EDEVICE, "the digest broke on purpose");
     return code ? code : real->digest(lane, leaves);

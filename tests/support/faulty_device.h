@@ -20,10 +20,10 @@ struct faults {
     atomic_bool digests;   /* every digest fails */
     atomic_bool queries;   /* every event says that the device failed */
     atomic_long maps, unmaps, exports, resolves, queried, kernels, loads;
-    atomic_long links, unlinks;         /* that gave a link, and undid one */
-    atomic_long digested;               /* calls of digest */
-    _Atomic(struct nvlxi_event *) last; /* event that was recorded */
-    atomic_long overlapping;            /* kernels that may overlap the one before them */
+    atomic_long links, unlinks;           /* that gave a link, and undid one */
+    atomic_long digests_queued, digested; /* calls of digest; leaves that they were given */
+    _Atomic(struct nvlxi_event *) last;   /* event that was recorded */
+    atomic_long overlapping;              /* kernels that may overlap the one before them */
     _Atomic(struct nvlxi_lane *)
         lane; /* of the last list for the copy engines; `lanes` counts how often it is another */
     atomic_long lanes;

@@ -8,10 +8,12 @@
 
 #define BLOCK_LEAVES (NVLXI_DIGEST_BLOCK_THREADS / NVLXI_LEAF_THREADS)
 
+_Static_assert(sizeof(struct nvlxi_digest_span) == 16, "the kernel loads it at once");
+
 static CUresult launch(CUfunction function, const struct nvlxi_leaves *leaves, cudaStream_t stream) {
-    struct nvlxi_leaves argument = *leaves;
+    struct nvlxi_leaf_list argument = nvlxi_leaf_list_make(leaves);
     void *arguments[] = {&argument};
-    const uint64_t blocks = (nvlxi_leaf_count(leaves->length) + BLOCK_LEAVES - 1) / BLOCK_LEAVES;
+    const uint64_t blocks = (argument.count + BLOCK_LEAVES - 1) / BLOCK_LEAVES;
     const CUlaunchConfig config = {.gridDimX = (unsigned)blocks,
                                    .gridDimY = 1,
                                    .gridDimZ = 1,

@@ -64,14 +64,26 @@ __device__ __forceinline__ uint64_t run_lane_by_alignment(uint64_t lane, uint64_
     return run_lane<uint8_t>(lane, address, stripes);
 }
 
+// Where a leaf is; of no length behind the last. Those of a warp read the list, which lies in pinned host memory, as
+// one line.
+__device__ __forceinline__ nvlxi_digest_span find_leaf(const nvlxi_leaf_list &leaves, uint64_t number) {
+    if (number >= leaves.count)
+        return {0, 0};
+    if (leaves.list) {
+        const ulonglong2 leaf = __ldg(reinterpret_cast<const ulonglong2 *>(leaves.list + number));
+        return {leaf.x, leaf.y};
+    }
+    const uint64_t offset = number * NVLXI_LEAF_BYTES, behind = leaves.span.length - offset;
+    return {leaves.span.address + offset, behind < NVLXI_LEAF_BYTES ? behind : NVLXI_LEAF_BYTES};
+}
+
 // All threads of a warp stay to the end, with leaves or without: they pass their lanes to each other.
-__global__ void __launch_bounds__(NVLXI_DIGEST_BLOCK_THREADS) digest_leaves(const nvlxi_leaves leaves) {
+__global__ void __launch_bounds__(NVLXI_DIGEST_BLOCK_THREADS) digest_leaves(const nvlxi_leaf_list leaves) {
     const uint64_t thread = uint64_t(blockIdx.x) * NVLXI_DIGEST_BLOCK_THREADS + threadIdx.x;
-    const uint64_t offset = thread / NVLXI_LEAF_THREADS * NVLXI_LEAF_BYTES;
-    const uint64_t behind = offset < leaves.length ? leaves.length - offset : 0;
-    const uint32_t length = behind < NVLXI_LEAF_BYTES ? uint32_t(behind) : NVLXI_LEAF_BYTES;
+    const nvlxi_digest_span leaf = find_leaf(leaves, thread / NVLXI_LEAF_THREADS);
+    const uint64_t first = leaf.address;
+    const uint32_t length = uint32_t(leaf.length);
     const uint32_t number = thread % NVLXI_LEAF_THREADS, stripes = length / NVLXI_XXH64_STRIPE;
-    const uint64_t first = leaves.address + offset;
     const uint64_t lane = run_lane_by_alignment(nvlxi_xxh64_begin(number), first + number * sizeof(uint64_t), stripes);
     const uint64_t a = __shfl_sync(full, lane, 0, NVLXI_LEAF_THREADS);
     const uint64_t b = __shfl_sync(full, lane, 1, NVLXI_LEAF_THREADS);

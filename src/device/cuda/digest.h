@@ -7,13 +7,13 @@
 #include <cuda_runtime_api.h>
 #include <stdint.h>
 
-#include "device/device.h"
+#include "device/leaf_list.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-/* Its only argument is a struct nvlxi_leaves. Each leaf takes so many threads of a block. */
+/* Its only argument is a struct nvlxi_leaf_list. Each leaf takes so many threads of a block. */
 #define NVLXI_LEAF_THREADS         4u
 #define NVLXI_DIGEST_BLOCK_THREADS 128u
 

@@ -52,8 +52,8 @@ int nvlxi_host_check_gpu(const struct nvlxi_device *device, int gpu);
  * `crossing` if one crosses a border on either side. */
 int nvlxi_host_check_copies(int gpu, const struct nvlxi_fragment *list, size_t count, int crossing);
 
-/* NVLX_EDEVICE if not all of the range is memory of this GPU: own memory, or what was mapped on it. */
-int nvlxi_host_check_digest(int gpu, uint64_t address, uint64_t length);
+/* NVLX_EDEVICE if a span is not all memory of this GPU: own memory, or what was mapped on it. */
+int nvlxi_host_check_digest(int gpu, const struct nvlxi_digest_span *spans, size_t count);
 
 struct nvlxi_host_block;
 /* What programs do with CUDA's driver themselves, and tests here: memory of NVLXI_KIND_VMM gives its chunks back, and

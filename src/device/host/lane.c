@@ -33,6 +33,7 @@
 #include "base/error.h"
 #include "base/thread.h"
 #include "device/host/memory.h"
+#include "device/leaf_list.h"
 #include "device/xxh64.h"
 
 struct point {
@@ -55,7 +56,7 @@ struct job {
     size_t count;
     struct nvlxi_part parts[NVLXI_PARTS_MAX]; /* JOB_KERNEL: their lists are the caller's until the job is done */
     uint32_t part_count;
-    struct nvlxi_leaves leaves;       /* JOB_DIGEST */
+    struct nvlxi_leaf_list leaves;    /* JOB_DIGEST: in the caller's memory until the job is done */
     struct point *point;              /* JOB_MARK, JOB_WAIT: held */
     const atomic_bool *until;         /* JOB_HOLD */
     void (*function)(void *argument); /* JOB_CALL */
@@ -156,10 +157,15 @@ static void copy_fragments(const struct nvlxi_fragment *list, size_t count) {
         memmove(nvlxi_host_pointer(list[i].destination), nvlxi_host_pointer(list[i].source), list[i].length);
 }
 
-static void digest_leaves(const struct nvlxi_leaves *leaves) {
-    const char *bytes = (const char *)(uintptr_t)leaves->address;
-    for (uint64_t i = 0, done = 0; done < leaves->length; i++, done += NVLXI_LEAF_BYTES)
-        leaves->digests[i] = nvlxi_xxh64(bytes + done, nvlxi_min(NVLXI_LEAF_BYTES, leaves->length - done));
+static void digest_leaves(const struct nvlxi_leaf_list *leaves) {
+    for (uint64_t i = 0, offset = 0; i < leaves->count; i++, offset += NVLXI_LEAF_BYTES) {
+        const struct nvlxi_digest_span whole = leaves->span;
+        const struct nvlxi_digest_span leaf =
+            leaves->list ? leaves->list[i]
+                         : (struct nvlxi_digest_span){whole.address + offset,
+                                                      nvlxi_min(NVLXI_LEAF_BYTES, whole.length - offset)};
+        leaves->digests[i] = nvlxi_xxh64(nvlxi_host_pointer(leaf.address), leaf.length);
+    }
 }
 
 static void job_run(const struct job *job) {
@@ -372,13 +378,13 @@ int nvlxi_host_copy_kernel(struct nvlxi_lane *lane, const struct nvlxi_kernel *k
 }
 
 int nvlxi_host_digest(struct nvlxi_lane *lane, const struct nvlxi_leaves *leaves) {
-    int code = nvlxi_host_check_digest(lane->gpu, leaves->address, leaves->length);
+    int code = nvlxi_host_check_digest(lane->gpu, leaves->spans, leaves->span_count);
     if (code)
         return code;
     struct job *job = job_make(JOB_DIGEST);
     if (!job)
-        return nvlxi_fail(NVLX_ENOMEM, "no memory to queue a digest of %llu bytes", (unsigned long long)leaves->length);
-    job->leaves = *leaves;
+        return nvlxi_fail(NVLX_ENOMEM, "no memory to queue a digest of %u spans", (unsigned)leaves->span_count);
+    job->leaves = nvlxi_leaf_list_make(leaves);
     queue(lane, job);
     return 0;
 }

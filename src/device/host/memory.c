@@ -452,12 +452,27 @@ int nvlxi_host_check_copies(int gpu, const struct nvlxi_fragment *list, size_t c
 
 /* ---- What digests may touch ---------------------------------------------------------------------------- */
 
-int nvlxi_host_check_digest(int gpu, uint64_t address, uint64_t length) {
+/* How far memory of a GPU goes on from `address`, which is returned if there is none. Under the mutex. */
+static uint64_t follow(int gpu, uint64_t address, uint64_t length) {
     uint64_t at = address;
     const struct nvlxi_host_block *block;
-    pthread_mutex_lock(&mutex);
     while (at - address < length && (block = find_block(at)) && block->gpu == gpu)
         at = block->base + block->size;
+    return at;
+}
+
+int nvlxi_host_check_digest(int gpu, const struct nvlxi_digest_span *spans, size_t count) {
+    uint64_t at = 0;
+    size_t i = 0;
+    pthread_mutex_lock(&mutex);
+    while (i < count && spans[i].length &&
+           (at = follow(gpu, spans[i].address, spans[i].length)) - spans[i].address >= spans[i].length)
+        i++;
     pthread_mutex_unlock(&mutex);
-    return at - address < length ? nvlxi_fail(NVLX_EDEVICE, "0x%" PRIx64 " is not memory of GPU %d", at, gpu) : 0;
+    if (i == count)
+        return 0;
+    return nvlxi_fail(NVLX_EDEVICE,
+                      "of span %zu, %" PRIu64 " bytes at 0x%" PRIx64 ", what is at 0x%" PRIx64
+                      " is not memory of GPU %d",
+                      i, spans[i].length, spans[i].address, spans[i].length ? at : spans[i].address, gpu);
 }
