@@ -327,7 +327,8 @@ static int submit_engines(const struct nvlxi_lane_pool *pool, const struct nvlxi
 
 /* ---- The same with marks ------------------------------------------------------------------------------ */
 
-static int add_mark(struct nvlxi_marks *marks, const struct nvlxi_mark *mark) {
+/* A mark that is not over yet: more is issued before it. *number is its own. */
+static int open_mark(struct nvlxi_marks *marks, size_t *number) {
     if (marks->count == marks->capacity) {
         const size_t capacity = marks->capacity ? 2 * marks->capacity : 16;
         struct nvlxi_mark *grown = realloc(marks->mark, capacity * sizeof *grown);
@@ -336,55 +337,63 @@ static int add_mark(struct nvlxi_marks *marks, const struct nvlxi_mark *mark) {
         marks->mark = grown;
         marks->capacity = capacity;
     }
-    marks->mark[marks->count++] = *mark;
+    *number = marks->count;
+    marks->mark[marks->count++] = (struct nvlxi_mark){0};
     return 0;
 }
 
-/* What a lane was given since its last mark. */
-struct open_mark {
-    uint64_t start, end, bytes;
+/* A lane, and what it was given since its last mark. */
+struct marked_lane {
+    const struct nvlxi_pooled_lane *lane;
+    uint64_t bytes;
+    size_t mark; /* that comes behind them, if they are any */
 };
 
-/* Ends it by an event, or with NULL by what ends the leg. */
-static int close_mark(struct nvlxi_lane_pool *pool, struct nvlxi_marks *marks, const struct nvlxi_pooled_lane *lane,
-                      struct open_mark *open) {
-    struct nvlxi_mark mark = {.start = open->start, .end = open->end};
-    int code = lane ? nvlxi_lanes_borrow_event(pool, lane->key.gpu, &mark.event) : 0;
-    if (!code && lane)
-        code = pool->context->ops->event_record(lane->lane, mark.event->event);
-    if (!code)
-        code = add_mark(marks, &mark);
-    if (code && mark.event)
-        nvlxi_lanes_return(pool, NULL, 0, mark.event);
-    *open = (struct open_mark){.start = UINT64_MAX};
+/* Behind what the lane was given. What comes after the last one ends with the leg. */
+static int close_mark(struct nvlxi_lane_pool *pool, struct nvlxi_marks *marks, struct marked_lane *to) {
+    struct nvlxi_pooled_event *event;
+    int code = nvlxi_lanes_borrow_event(pool, to->lane->key.gpu, &event);
+    if (code)
+        return code;
+    code = pool->context->ops->event_record(to->lane->lane, event->event);
+    if (code)
+        nvlxi_lanes_return(pool, NULL, 0, event);
+    else
+        marks->mark[to->mark].event = event;
+    to->bytes = 0;
     return code;
 }
 
+/* Issues some fragments, and notes that they come with the lane's next mark. */
+static int submit_noted(struct nvlxi_lane_pool *pool, struct nvlxi_marks *marks, const struct nvlxi_group *group,
+                        struct marked_lane *to, const struct nvlxi_fragment *list, uint64_t count) {
+    int code = to->bytes ? 0 : open_mark(marks, &to->mark);
+    for (uint64_t i = 0; i < count && !code; i++) {
+        code =
+            nvlxi_arrivals_add(&marks->arrivals, list[i].destination, list[i].destination + list[i].length, to->mark);
+        to->bytes += list[i].length;
+    }
+    if (!code)
+        code = submit_slice(pool, group, to->lane->lane, list, count);
+    return !code && to->bytes >= marks->slab ? close_mark(pool, marks, to) : code;
+}
+
 /* Issues some fragments, or one in slabs. */
-static int submit_marked(struct nvlxi_lane_pool *pool, const struct nvlxi_terms *terms, const struct nvlxi_group *group,
-                         const struct nvlxi_pooled_lane *lane, const struct nvlxi_fragment *list, uint64_t count,
-                         struct open_mark *open) {
+static int submit_marked(struct nvlxi_lane_pool *pool, struct nvlxi_marks *marks, const struct nvlxi_group *group,
+                         struct marked_lane *to, const struct nvlxi_fragment *list, uint64_t count) {
     struct nvlxi_fragment rest = *list;
-    for (bool more = true; more;) {
+    int code = 0;
+    if (count > 1)
+        return submit_noted(pool, marks, group, to, list, count);
+    while (rest.length && !code) {
         struct nvlxi_fragment slab = rest;
-        slab.length = count > 1 ? rest.length : nvlxi_min(rest.length, terms->marks->slab);
-        int code = submit_slice(pool, group, lane->lane, count > 1 ? list : &slab, count);
-        for (uint64_t i = 0; i < count; i++) {
-            const struct nvlxi_fragment *issued = count > 1 ? &list[i] : &slab;
-            open->start = nvlxi_min(open->start, issued->destination);
-            open->end = nvlxi_max(open->end, issued->destination + issued->length);
-            open->bytes += issued->length;
-        }
-        if (!code && open->bytes >= terms->marks->slab)
-            code = close_mark(pool, terms->marks, lane, open);
-        if (code)
-            return code;
+        slab.length = nvlxi_min(rest.length, marks->slab);
+        code = submit_noted(pool, marks, group, to, &slab, 1);
         rest.destination += slab.length;
         rest.source += slab.length;
         rest.length -= slab.length;
-        more = count == 1 && rest.length;
     }
-    return 0;
+    return code;
 }
 
 /* So many fragments that they are a slice, and no longer than a slab if they are more than one. */
@@ -395,44 +404,47 @@ static uint64_t marked_slice(const struct nvlxi_fragment *list, uint64_t most, u
     return count;
 }
 
-static int submit_engines_marked(struct nvlxi_lane_pool *pool, const struct nvlxi_terms *terms,
-                                 const struct nvlxi_group *group, const struct nvlxi_leg *legs) {
-    struct open_mark open[ENGINE_LANES];
-    const uint64_t lanes = engine_lanes(terms, group);
+static int submit_engines_marked(struct nvlxi_lane_pool *pool, struct nvlxi_marks *marks,
+                                 const struct nvlxi_group *group, const struct nvlxi_leg *legs, uint64_t lanes) {
+    struct marked_lane to[ENGINE_LANES] = {0};
     int code = 0;
-    for (size_t i = 0; i < ENGINE_LANES; i++)
-        open[i] = (struct open_mark){.start = UINT64_MAX};
-    for (const struct nvlxi_chunk *chunk = group->lists[NVLXI_BY_ENGINES].first; chunk; chunk = chunk->next) {
+    for (uint64_t i = 0; i < lanes; i++)
+        to[i].lane = legs[i].lane;
+    for (const struct nvlxi_chunk *chunk = lanes ? group->lists[NVLXI_BY_ENGINES].first : NULL; chunk;
+         chunk = chunk->next) {
         const uint64_t slice = nvlxi_min(nvlxi_ceil_div(chunk->count, lanes), ENGINE_SLICE);
         uint64_t lane = 0;
         for (uint64_t first = 0, count; first < chunk->count && !code; first += count, lane = (lane + 1) % lanes) {
             const struct nvlxi_fragment *list = chunk->fragment + first;
-            count = marked_slice(list, nvlxi_min(slice, chunk->count - first), terms->marks->slab);
-            code = submit_marked(pool, terms, group, legs[lane].lane, list, count, &open[lane]);
+            count = marked_slice(list, nvlxi_min(slice, chunk->count - first), marks->slab);
+            code = submit_marked(pool, marks, group, &to[lane], list, count);
         }
     }
-    for (size_t i = 0; i < ENGINE_LANES && !code; i++)
-        if (open[i].bytes)
-            code = close_mark(pool, terms->marks, NULL, &open[i]);
     return code;
 }
 
+struct looker {
+    const struct nvlxi_lane_pool *pool;
+    struct nvlxi_marks *marks;
+};
+
+static bool is_done(void *context, size_t number) {
+    const struct looker *looker = context;
+    struct nvlxi_mark *mark = &looker->marks->mark[number];
+    if (!mark->done)
+        mark->done = mark->event && looker->pool->context->ops->event_query(mark->event->event) == 0;
+    return mark->done;
+}
+
 bool nvlxi_marks_arrived(const struct nvlxi_lane_pool *pool, struct nvlxi_marks *marks, uint64_t start, uint64_t end) {
-    for (size_t i = 0; i < marks->count; i++) {
-        struct nvlxi_mark *mark = &marks->mark[i];
-        if (mark->done || end <= mark->start || mark->end <= start)
-            continue;
-        if (!mark->event || pool->context->ops->event_query(mark->event->event))
-            return false;
-        mark->done = true;
-    }
-    return true;
+    return !marks->partial && nvlxi_arrivals_seen(&marks->arrivals, start, end, is_done, &(struct looker){pool, marks});
 }
 
 void nvlxi_marks_return(struct nvlxi_lane_pool *pool, struct nvlxi_marks *marks) {
     for (size_t i = 0; i < marks->count; i++)
         nvlxi_lanes_return(pool, NULL, 0, marks->mark[i].event);
     free(marks->mark);
+    nvlxi_arrivals_free(&marks->arrivals);
     *marks = (struct nvlxi_marks){.slab = marks->slab};
 }
 
@@ -481,10 +493,12 @@ int nvlxi_submit_copies(struct nvlxi_lane_pool *pool, const struct nvlxi_terms *
     struct nvlxi_leg *leg = legs->leg;
     int code = 0;
     for (const struct nvlxi_group *group = terms->plan->groups; group && !code; group = group->following) {
-        code = terms->marks ? submit_engines_marked(pool, terms, group, leg) : submit_engines(pool, terms, group, leg);
-        if (!code && terms->marks && kernel_lanes(group)) /* kernels leave no marks, and bring anything */
-            code = add_mark(terms->marks, &(struct nvlxi_mark){.end = UINT64_MAX});
-        leg += engine_lanes(terms, group);
+        const uint32_t engines = engine_lanes(terms, group);
+        code = terms->marks ? submit_engines_marked(pool, terms->marks, group, leg, engines)
+                            : submit_engines(pool, terms, group, leg);
+        if (terms->marks && kernel_lanes(group))
+            terms->marks->partial = true; /* kernels leave none */
+        leg += engines;
         legs->place = (struct nvlxi_place){group->lists[NVLXI_BY_KERNEL].first, 0};
         if (!code && kernel_lanes(group))
             code = submit_kernels(pool, group, leg, share_of(pool, terms, group).sms, &legs->place);

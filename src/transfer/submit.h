@@ -4,6 +4,7 @@
 #ifndef NVLXI_TRANSFER_SUBMIT_H
 #define NVLXI_TRANSFER_SUBMIT_H
 
+#include "local/arrivals.h"
 #include "transfer/lanes.h"
 #include "transfer/plan.h"
 
@@ -31,11 +32,12 @@ struct nvlxi_legs {
 struct nvlxi_marks {
     uint64_t slab; /* bytes between two marks of a lane; what is longer is copied in slabs */
     struct nvlxi_mark {
-        uint64_t start, end;              /* all that it is about lies in there; more may, too */
         struct nvlxi_pooled_event *event; /* behind it; NULL: it is there when its leg is complete */
         bool done;
     } * mark;
     size_t count, capacity;
+    struct nvlxi_arrivals arrivals; /* what comes with each */
+    bool partial;                   /* more comes, of which there are no marks */
 };
 
 /* How a plan that is sealed, or has its first portion, is to be issued. */

@@ -1,0 +1,166 @@
+/* Verified transfers of many regions, small or spread. SPDX-License-Identifier: Apache-2.0 */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "peer_support.h"
+
+#include "api/engine.h"
+
+#define LEAF         (16 * KIB)
+#define REGIONS_MANY 2560u
+
+static int begin_verified(const struct nvlx_op *ops, size_t count, uint32_t mechanism, struct nvlx_request **request) {
+    struct nvlx_transfer_options options;
+    nvlx_transfer_options_init(&options);
+    options.flags = NVLX_VERIFY;
+    options.mechanism = mechanism;
+    return nvlx_transfer(engine, ops, count, &options, request);
+}
+
+static int verify(const struct nvlx_op *ops, size_t count, uint32_t mechanism) {
+    struct nvlx_request *request;
+    OK(begin_verified(ops, count, mechanism, &request));
+    int code = nvlx_wait(request, PATIENCE);
+    EXPECT(nvlx_request_free(request) == code);
+    return code;
+}
+
+/* An engine that is a peer of its own process: regions with digests, one behind the other, and a place for each. */
+struct many {
+    struct nvlx_peer *peer;
+    char *source, *local;
+    size_t size; /* of either */
+    size_t offset[REGIONS_MANY], length[REGIONS_MANY];
+    struct nvlx_op ops[REGIONS_MANY];
+    uint32_t count;
+};
+
+/* Many of one byte, some across leaves; odd addresses and lengths. */
+static size_t any_length(uint32_t i, uint64_t *state) {
+    if (i % 40 == 7)
+        return LEAF + next_random(state) % (2 * LEAF);
+    return i % 4 == 0 ? 1 : 1 + next_random(state) % (i % 4 == 1 ? 100 : 4000);
+}
+
+static void many_begin(struct many *many, uint32_t count, size_t fixed) {
+    uint64_t state = 5;
+    char name[16], *text;
+    size_t length;
+    *many = (struct many){.count = count};
+    peers_begin();
+    for (uint32_t i = 0; i < count; i++) {
+        many->offset[i] = many->size;
+        many->length[i] = fixed ? fixed : any_length(i, &state);
+        many->size += many->length[i];
+    }
+    many->source = allocate(engine, 0, many->size, 3);
+    many->local = allocate(engine, 0, many->size, 99);
+    register_range(engine, many->local, many->size, NULL, NVLX_ACCESS_NONE);
+    for (uint32_t i = 0; i < count; i++) {
+        snprintf(name, sizeof name, "%" PRIu32, i);
+        OK(nvlx_region_set_digest(
+            register_range(engine, many->source + many->offset[i], many->length[i], name, NVLX_ACCESS_READ), NULL));
+    }
+    OK(nvlx_export(engine, &text, &length));
+    many->peer = open_peer(engine, text);
+    nvlx_text_free(text);
+}
+
+/* Region i goes to the (i * step)-th place; each is as long as it must be. */
+static void place(struct many *many, uint32_t step) {
+    static size_t at[REGIONS_MANY];
+    const uint64_t base = find(many->peer, "0");
+    size_t next = 0;
+    for (uint32_t turn = 0; turn < many->count; turn++)
+        for (uint32_t i = step == 1 ? turn : 0; i < many->count; i++)
+            if ((uint64_t)i * step % many->count == turn) {
+                at[i] = next;
+                next += many->length[i];
+                break;
+            }
+    for (uint32_t i = 0; i < many->count; i++)
+        many->ops[i] = make_op(NVLX_OP_READ, many->peer, many->local + at[i], base + many->offset[i], many->length[i]);
+}
+
+static void turn_over(const struct many *many, size_t offset) {
+    uint8_t byte;
+    OK(nvlx_memcpy(engine, &byte, many->source + offset, 1));
+    byte = (uint8_t)~byte;
+    OK(nvlx_memcpy(engine, many->source + offset, &byte, 1));
+}
+
+static void expect_named(const struct many *many, uint32_t bad, size_t byte, uint32_t mechanism) {
+    char words[80];
+    snprintf(words, sizeof words, "op %" PRIu32 ": what has arrived of the peer's region \"%" PRIu32 "\"", bad, bad);
+    turn_over(many, many->offset[bad] + byte);
+    REFUSED(verify(many->ops, many->count, mechanism), NVLX_EDIGEST, words);
+    turn_over(many, many->offset[bad] + byte);
+}
+
+static void a_wrong_byte_in_any_is_named(void) {
+    static const uint32_t steps[] = {1, 7, 1281};
+    static struct many many;
+    uint64_t state = 17;
+    many_begin(&many, REGIONS_MANY, 0);
+    for (size_t i = 0; i < COUNT(steps); i++) {
+        place(&many, steps[i]);
+        for (uint32_t mechanism = NVLX_MECHANISM_AUTO; mechanism <= NVLX_MECHANISM_KERNEL; mechanism++) {
+            OK(verify(many.ops, many.count, mechanism));
+            expect_named(&many, 0, 0, mechanism);
+            expect_named(&many, many.count - 1, many.length[many.count - 1] - 1, mechanism);
+            for (int times = 0; times < 15; times++) {
+                const uint32_t bad = next_random(&state) % many.count;
+                expect_named(&many, bad, next_random(&state) % many.length[bad], mechanism);
+            }
+            engine->transfers.slab = LEAF * (1 + next_random(&state) % 50);
+        }
+        engine->transfers.slab = NVLXI_SLAB_BYTES;
+    }
+    peers_end();
+}
+
+/* As many leaves as go into one are digested by one launch, of however many regions. */
+static void many_take_one_launch(void) {
+    static struct many many;
+    many_begin(&many, REGIONS_MANY, 0);
+    place(&many, 7);
+    long before = atomic_load(&faults.digests_queued);
+    OK(verify(many.ops, many.count, NVLX_MECHANISM_KERNEL));
+    EQUAL(1, atomic_load(&faults.digests_queued) - before);
+    peers_end();
+}
+
+/* What is still on its way is in other places, if between them. */
+static void spread_ones_are_digested_meanwhile(void) {
+    enum { REGIONS = 12, LATE = 2 };
+    static struct many many;
+    struct nvlx_request *request;
+    many_begin(&many, REGIONS, LEAF);
+    place(&many, 5);
+    engine->transfers.slab = (REGIONS - LATE) / 2 * LEAF;
+    const long before = atomic_load(&faults.digested);
+    atomic_store(&faults.hold_last, true); /* with it come the last two */
+    OK(begin_verified(many.ops, REGIONS, NVLX_MECHANISM_COPY_ENGINE, &request));
+    for (const double since = now_ms(); atomic_load(&faults.digested) - before < REGIONS - LATE;) {
+        EXPECT(nvlx_test(request) == NVLX_EAGAIN);
+        EXPECT(now_ms() - since < 10000);
+    }
+    for (int i = 0; i < 100; i++)
+        EXPECT(nvlx_test(request) == NVLX_EAGAIN);
+    EQUAL(REGIONS - LATE, atomic_load(&faults.digested) - before);
+    atomic_store(&faults.hold_last, false);
+    finish(request);
+    EQUAL(REGIONS, atomic_load(&faults.digested) - before);
+    peers_end();
+}
+
+int main(int argc, char **argv) {
+    static const struct test tests[] = {{"a_wrong_byte_in_any_is_named", a_wrong_byte_in_any_is_named},
+                                        {"many_take_one_launch", many_take_one_launch},
+                                        {"spread_ones_are_digested_meanwhile", spread_ones_are_digested_meanwhile},
+                                        {0}};
+    static const struct role roles[] = {{0}};
+    return run_tests(argc, argv, tests, roles, 60);
+}
