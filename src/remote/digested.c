@@ -2,6 +2,8 @@
 #include "remote/digested.h"
 
 #include <stdlib.h>
+#include <string.h>
+#include <utlist.h>
 
 #include "base/error.h"
 
@@ -12,54 +14,135 @@ static int compare(const void *a, const void *b) {
     return (x->length > y->length) - (x->length < y->length);
 }
 
+/* ---- Indexes ------------------------------------------------------------------------------------------ */
+
 static bool is_in_index(const struct nvlxi_region_record *region) {
     return region->has_digest && region->length && region->access != NVLXI_GONE && !region->suspended;
 }
 
-static int fill(struct nvlxi_digested_index *index, const struct nvlxi_descriptor *d) {
-    size_t count = 0;
-    for (size_t i = 0; i < d->region_count; i++)
+static int make_room(struct nvlxi_digested_index *index, const struct nvlxi_descriptor *d) {
+    size_t count = 0, bytes = 0;
+    for (size_t i = 0; i < d->region_count; i++) {
         count += is_in_index(&d->regions[i]);
+        bytes += is_in_index(&d->regions[i]) ? strlen(d->regions[i].name) + 1 : 0;
+    }
     index->list = malloc((count + 1) * sizeof *index->list);
-    if (!index->list)
-        return nvlxi_fail(NVLX_ENOMEM, "no memory for a list of %zu digests", count);
+    index->names = malloc(bytes + 1);
+    return index->list && index->names ? 0 : nvlxi_fail(NVLX_ENOMEM, "no memory for a list of %zu digests", count);
+}
+
+static void fill(struct nvlxi_digested_index *index, const struct nvlxi_descriptor *d) {
+    char *name = index->names;
     for (size_t i = 0; i < d->region_count; i++) {
         const struct nvlxi_region_record *region = &d->regions[i];
-        if (is_in_index(region))
-            index->list[index->count++] = (struct nvlxi_digested){region->address, region->length, region->digest, i};
+        if (!is_in_index(region))
+            continue;
+        index->list[index->count++] = (struct nvlxi_digested){region->address, region->length, region->digest, name};
+        name = stpcpy(name, region->name) + 1;
     }
     qsort(index->list, index->count, sizeof *index->list, compare);
+}
+
+void nvlxi_digested_hold(struct nvlxi_digested_index *index) {
+    atomic_fetch_add(&index->holders, 1);
+}
+
+void nvlxi_digested_drop(struct nvlxi_digested_index *index) {
+    if (atomic_fetch_sub(&index->holders, 1) != 1)
+        return;
+    free(index->list);
+    free(index->names);
+    free(index);
+}
+
+static int make(const struct nvlx_peer *peer, uint64_t changes, struct nvlxi_digested_index **index) {
+    struct nvlxi_digested_index *made = malloc(sizeof *made);
+    if (!made)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for a list of digests");
+    *made = (struct nvlxi_digested_index){
+        .holders = 1, .peer = peer, .version = peer->table->ranges.version, .changes = changes};
+    int code = make_room(made, peer->table->descriptor);
+    if (code) {
+        nvlxi_digested_drop(made);
+        return code;
+    }
+    fill(made, peer->table->descriptor);
+    *index = made;
     return 0;
 }
 
-int nvlxi_digested_make(struct nvlxi_digested_index *index, const struct nvlx_peer *peer) {
-    const uint64_t version = peer->table->ranges.version, changes = atomic_load(&peer->changes);
-    if (index->version == version && index->changes == changes)
-        return 0;
-    nvlxi_digested_free(index);
-    int code = fill(index, peer->table->descriptor);
+/* ---- Shelves ------------------------------------------------------------------------------------------ */
+
+static void take_off(struct nvlxi_digested_shelf *shelf, struct nvlxi_digested_index *index) {
+    LL_DELETE(shelf->latest, index);
+    nvlxi_digested_drop(index);
+}
+
+/* The one that was not used for the longest time goes, if the shelf is full. */
+static void make_place(struct nvlxi_digested_shelf *shelf) {
+    struct nvlxi_digested_index *last = shelf->latest;
+    int count = last != NULL;
+    for (; last && last->next; last = last->next)
+        count++;
+    if (count >= NVLXI_SHELF_MAX)
+        take_off(shelf, last);
+}
+
+int nvlxi_digested_get(struct nvlxi_digested_shelf *shelf, const struct nvlx_peer *peer,
+                       struct nvlxi_digested_index **index) {
+    const uint64_t changes = atomic_load(&peer->changes);
+    struct nvlxi_digested_index *found;
+    int code = 0;
+    LL_SEARCH_SCALAR(shelf->latest, found, peer, peer);
+    if (found && found->version == peer->table->ranges.version && found->changes == changes) {
+        LL_DELETE(shelf->latest, found);
+    } else {
+        if (found)
+            take_off(shelf, found);
+        else
+            make_place(shelf);
+        code = make(peer, changes, &found);
+    }
     if (code)
         return code;
-    index->version = version;
-    index->changes = changes;
+    LL_PREPEND(shelf->latest, found);
+    *index = found;
     return 0;
 }
 
-void nvlxi_digested_free(struct nvlxi_digested_index *index) {
-    free(index->list);
-    *index = (struct nvlxi_digested_index){0};
+void nvlxi_digested_shelf_free(struct nvlxi_digested_shelf *shelf) {
+    while (shelf->latest)
+        take_off(shelf, shelf->latest);
 }
 
-const struct nvlxi_digested *nvlxi_digested_find(const struct nvlxi_digested_index *index, uint64_t address,
-                                                 uint64_t most) {
-    const struct nvlxi_digested wanted = {.address = address, .length = most};
-    size_t from = 0, to = index->count; /* those before `from` are not beyond what is wanted, those from `to` on are */
+/* ---- Finding ------------------------------------------------------------------------------------------ */
+
+static bool is_beyond(const struct nvlxi_digested *region, uint64_t address, uint64_t most) {
+    return region->address > address || (region->address == address && region->length > most);
+}
+
+/* Whether those before a place are not beyond what is wanted, and those from it on are. */
+static bool is_place(const struct nvlxi_digested_index *index, size_t place, uint64_t address, uint64_t most) {
+    return place <= index->count && (!place || !is_beyond(&index->list[place - 1], address, most)) &&
+           (place == index->count || is_beyond(&index->list[place], address, most));
+}
+
+static size_t search(const struct nvlxi_digested_index *index, uint64_t address, uint64_t most) {
+    size_t from = 0, to = index->count;
     while (from < to) {
         const size_t middle = from + (to - from) / 2;
-        if (compare(&index->list[middle], &wanted) <= 0)
-            from = middle + 1;
-        else
+        if (is_beyond(&index->list[middle], address, most))
             to = middle;
+        else
+            from = middle + 1;
     }
-    return from && index->list[from - 1].address == address ? &index->list[from - 1] : NULL;
+    return from;
+}
+
+const struct nvlxi_digested *nvlxi_digested_find(struct nvlxi_digested_index *index, uint64_t address, uint64_t most) {
+    if (is_place(index, index->near + 1, address, most))
+        index->near++;
+    else if (!is_place(index, index->near, address, most))
+        index->near = search(index, address, most);
+    return index->near && index->list[index->near - 1].address == address ? &index->list[index->near - 1] : NULL;
 }

@@ -244,6 +244,6 @@ void nvlxi_validation_free(struct nvlxi_validation *v) {
     free(v->validated.stretches);
     free(v->validated.cuts);
     nvlxi_borders_free(&v->validated.borders);
-    nvlxi_digested_free(&v->digested);
+    nvlxi_digested_shelf_free(&v->digested);
     free(v);
 }

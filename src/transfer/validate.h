@@ -67,7 +67,7 @@ struct nvlxi_validation {
     size_t missing_count, missing_capacity;
     struct nvlxi_validated validated; /* the outcome */
     size_t remote_capacity, pair_capacity, stretch_capacity, cut_capacity;
-    struct nvlxi_digested_index digested; /* of the peer that was verified last */
+    struct nvlxi_digested_shelf digested; /* of peers that were verified */
     struct nvlxi_validation *next;
 };
 

@@ -3,7 +3,6 @@
 
 #include <inttypes.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/error.h"
 
@@ -16,9 +15,9 @@ struct nvlxi_verification *nvlxi_verification_new(void) {
 
 /* Forgets what was planned. */
 static void clear(struct nvlxi_verification *verification) {
-    while (verification->check_count)
-        free(verification->checks[--verification->check_count].name);
-    verification->span_count = verification->checked = 0;
+    while (verification->index_count)
+        nvlxi_digested_drop(verification->indexes[--verification->index_count]);
+    verification->check_count = verification->span_count = verification->checked = 0;
 }
 
 void nvlxi_verification_free(struct nvlxi_verification *verification) {
@@ -26,6 +25,7 @@ void nvlxi_verification_free(struct nvlxi_verification *verification) {
         return;
     nvlxi_verification_end(verification);
     clear(verification);
+    free(verification->indexes);
     free(verification->checks);
     free(verification->spans);
     free(verification);
@@ -47,17 +47,11 @@ static int grow(void *array, size_t *capacity, size_t count, size_t size) {
     return 0;
 }
 
-static int add_check(struct nvlxi_verification *v, const struct nvlxi_digested *region, const char *name, size_t op) {
+static int add_check(struct nvlxi_verification *v, const struct nvlxi_digested *region, size_t op) {
     int code = grow(&v->checks, &v->check_capacity, v->check_count, sizeof *v->checks);
-    if (code)
-        return code;
-    char *copy = strdup(name);
-    if (!copy)
-        return nvlxi_fail(NVLX_ENOMEM, "no memory for the name of a region");
-    struct nvlxi_check *check = &v->checks[v->check_count++];
-    *check = (struct nvlxi_check){region->address, region->length, region->digest, .op = op};
-    check->name = copy;
-    return 0;
+    if (!code)
+        v->checks[v->check_count++] = (struct nvlxi_check){region, op};
+    return code;
 }
 
 /* Some bytes of a region, from its byte `offset` on, which op `op` puts into memory of one GPU. */
@@ -73,7 +67,7 @@ static int fail_cut(const struct nvlxi_check *check, const struct landing *landi
     return nvlxi_fail(goes_on ? NVLX_ENOTSUP : NVLX_EINVAL,
                       "op %zu: byte %" PRIu64 " of the peer's region \"%s\" at 0x%" PRIx64
                       " goes %s than the byte before it: that can be verified at multiples of %u bytes only",
-                      landing->op, landing->offset, check->name, check->address,
+                      landing->op, landing->offset, check->region->name, check->region->address,
                       goes_on ? "to another GPU" : "elsewhere in local memory", NVLXI_LEAF_BYTES);
 }
 
@@ -113,10 +107,35 @@ static int add_bytes(struct nvlxi_verification *v, const struct nvlxi_intervals 
 
 struct planner {
     struct nvlxi_verification *v;
-    struct nvlxi_digested_index *index; /* of the peer of the ops that are looked at */
+    struct nvlxi_digested_shelf *shelf;
+    const struct nvlx_peer *peer; /* of the ops that are looked at */
+    struct nvlxi_digested_index *index;
     const struct nvlxi_intervals *local;
     const struct nvlx_op *ops;
 };
+
+/* The verification holds each index once. */
+static int hold(struct nvlxi_verification *v, struct nvlxi_digested_index *index) {
+    for (size_t i = 0; i < v->index_count; i++)
+        if (v->indexes[i] == index)
+            return 0;
+    int code = grow(&v->indexes, &v->index_capacity, v->index_count, sizeof *v->indexes);
+    if (code)
+        return code;
+    nvlxi_digested_hold(index);
+    v->indexes[v->index_count++] = index;
+    return 0;
+}
+
+static int turn_to(struct planner *p, const struct nvlx_peer *peer) {
+    if (p->peer == peer)
+        return 0;
+    int code = nvlxi_digested_get(p->shelf, peer, &p->index);
+    if (!code)
+        code = hold(p->v, p->index);
+    p->peer = code ? NULL : peer;
+    return code;
+}
 
 static uint64_t end_of(const struct nvlx_op *op) {
     return op->remote + op->length;
@@ -130,26 +149,39 @@ static uint64_t follow(const struct planner *p, uint64_t at, uint64_t end) {
     return at;
 }
 
-/* Ops that read what they read one behind the other: by number. */
+/* An op that reads no region as a whole, or one of a series. */
+struct part {
+    const struct nvlx_peer *peer;
+    uint64_t remote;
+    size_t op;
+};
+
+/* Ops that read what they read one behind the other. */
 struct series {
-    const size_t *op;
+    const struct part *part;
     size_t count;
 };
+
+static const struct nvlx_op *op_of(const struct planner *p, const struct series *series, size_t i) {
+    return &p->ops[series->part[i].op];
+}
+
+static uint64_t end_of_series(const struct planner *p, const struct series *series) {
+    return end_of(op_of(p, series, series->count - 1));
+}
 
 /* Adds a region that the ops from *first on read; *first becomes the one that reads its end, or what is behind it. */
 static int check_region(const struct planner *p, const struct nvlxi_digested *region, const struct series *series,
                         size_t *first) {
-    const struct nvlx_op *op = &p->ops[series->op[*first]];
-    const char *name = op->peer->table->descriptor->regions[region->number].name;
     const uint64_t end = region->address + region->length;
-    int code = add_check(p->v, region, name, series->op[*first]);
+    int code = add_check(p->v, region, series->part[*first].op);
     for (uint64_t at = region->address; at < end && !code;) {
-        op = &p->ops[series->op[*first]];
+        const struct nvlx_op *op = op_of(p, series, *first);
         const uint64_t until = nvlxi_min(end_of(op), end);
         const struct landing landing = {.offset = at - region->address,
                                         .address = (uint64_t)(uintptr_t)op->local + (at - op->remote),
                                         .length = until - at,
-                                        .op = series->op[*first]};
+                                        .op = series->part[*first].op};
         code = add_bytes(p->v, p->local, landing);
         at = until;
         *first += end_of(op) == until;
@@ -161,10 +193,10 @@ static int check_region(const struct planner *p, const struct nvlxi_digested *re
 
 /* The regions of a series, which are known to be whole. */
 static int check_series(const struct planner *p, const struct series *series) {
-    uint64_t at = p->ops[series->op[0]].remote;
+    const uint64_t end = end_of_series(p, series);
+    uint64_t at = series->part[0].remote;
     int code = 0;
     for (size_t first = 0; first < series->count && !code;) {
-        const uint64_t end = end_of(&p->ops[series->op[series->count - 1]]);
         const struct nvlxi_digested *region = nvlxi_digested_find(p->index, at, end - at);
         at += region->length;
         code = check_region(p, region, series, &first);
@@ -174,95 +206,122 @@ static int check_series(const struct planner *p, const struct series *series) {
 
 static int fail_part(const struct planner *p, const struct series *series, uint64_t where) {
     size_t i = 0;
-    while (end_of(&p->ops[series->op[i]]) <= where)
+    while (end_of(op_of(p, series, i)) <= where)
         i++;
     return nvlxi_fail(NVLX_EINVAL,
                       "op %zu cannot be verified: of what begins at 0x%" PRIx64
                       " the peer tells no digest, or the list does not read all of it",
-                      series->op[i], where);
+                      series->part[i].op, where);
 }
 
 /* ---- A list ------------------------------------------------------------------------------------------- */
 
 /* Plans the ops that read whole regions on their own; all others are left as parts. */
-static int check_whole(const struct planner *p, size_t count, size_t *parts, size_t *part_count) {
+static int check_whole(struct planner *p, size_t count, struct part *parts, size_t *part_count) {
     int code = 0;
     for (size_t i = 0; i < count && !code; i++) {
         const struct nvlx_op *op = &p->ops[i];
+        const struct part part = {op->peer, op->remote, i};
         if (!op->length)
             continue;
         if (op->opcode != NVLX_OP_READ)
             return nvlxi_fail(NVLX_EINVAL, "op %zu writes: only what reads bring can be verified", i);
-        if ((code = nvlxi_digested_make(p->index, op->peer)))
+        if ((code = turn_to(p, op->peer)))
             return code;
         if (follow(p, op->remote, end_of(op)) == end_of(op))
-            code = check_series(p, &(struct series){&i, 1});
+            code = check_series(p, &(struct series){&part, 1});
         else
-            parts[(*part_count)++] = i;
+            parts[(*part_count)++] = part;
     }
     return code;
 }
 
-/* The parts are sorted through pointers to their ops, which is as good as their numbers. */
-static int compare_places(const void *a, const void *b) {
-    const struct nvlx_op *const *x = a, *const *y = b;
-    if ((*x)->peer != (*y)->peer)
-        return (uintptr_t)(*x)->peer < (uintptr_t)(*y)->peer ? -1 : 1;
-    return ((*x)->remote > (*y)->remote) - ((*x)->remote < (*y)->remote);
+static uint64_t place_of(const struct part *part, bool by_peer) {
+    return by_peer ? (uintptr_t)part->peer : part->remote;
 }
 
-static int sort_parts(const struct nvlx_op *ops, size_t *parts, size_t count) {
-    const struct nvlx_op **sorted = malloc((count + 1) * sizeof *sorted);
-    if (!sorted)
-        return nvlxi_fail(NVLX_ENOMEM, "no memory to verify %zu ops", count);
+/* Puts parts in the order of one byte of their places; those that are alike there stay in order. */
+static void sort_by_byte(const struct part *from, struct part *to, size_t count, bool by_peer, unsigned shift) {
+    size_t next[257] = {0};
     for (size_t i = 0; i < count; i++)
-        sorted[i] = &ops[parts[i]];
-    qsort(sorted, count, sizeof *sorted, compare_places);
+        next[(place_of(&from[i], by_peer) >> shift & 0xff) + 1]++;
+    for (size_t i = 1; i < NVLXI_COUNT(next); i++)
+        next[i] += next[i - 1];
     for (size_t i = 0; i < count; i++)
-        parts[i] = (size_t)(sorted[i] - ops);
-    free(sorted);
-    return 0;
+        to[next[place_of(&from[i], by_peer) >> shift & 0xff]++] = from[i];
+}
+
+/* Which bits are not the same in all. */
+static uint64_t different_bits(const struct part *parts, size_t count, bool by_peer) {
+    uint64_t bits = 0;
+    for (size_t i = 1; i < count; i++)
+        bits |= place_of(&parts[i], by_peer) ^ place_of(&parts[0], by_peer);
+    return bits;
+}
+
+static bool are_in_order(const struct part *parts, size_t count) {
+    for (size_t i = 1; i < count; i++)
+        if (parts[i].peer != parts[i - 1].peer ? (uintptr_t)parts[i].peer < (uintptr_t)parts[i - 1].peer
+                                               : parts[i].remote < parts[i - 1].remote)
+            return false;
+    return true;
+}
+
+/* By peer, then by address. *parts becomes `spare`, or stays. */
+static void sort_parts(struct part **parts, struct part *spare, size_t count) {
+    if (are_in_order(*parts, count))
+        return;
+    for (int by_peer = 0; by_peer <= 1; by_peer++) {
+        const uint64_t bits = different_bits(*parts, count, by_peer);
+        for (unsigned shift = 0; shift < 64; shift += 8) {
+            struct part *sorted = spare;
+            if (!(bits >> shift & 0xff))
+                continue;
+            sort_by_byte(*parts, sorted, count, by_peer, shift);
+            spare = *parts;
+            *parts = sorted;
+        }
+    }
 }
 
 /* The series that begins with a part. */
-static struct series series_from(const struct nvlx_op *ops, const size_t *parts, size_t count) {
+static struct series series_from(const struct nvlx_op *ops, const struct part *parts, size_t count) {
     struct series series = {parts, 1};
     while (series.count < count) {
-        const struct nvlx_op *before = &ops[parts[series.count - 1]], *next = &ops[parts[series.count]];
-        if (next->peer != before->peer || next->remote != end_of(before))
+        const struct part *before = &parts[series.count - 1], *next = &parts[series.count];
+        if (next->peer != before->peer || next->remote != end_of(&ops[before->op]))
             break;
         series.count++;
     }
     return series;
 }
 
-static int check_parts(const struct planner *p, const size_t *parts, size_t count) {
+static int check_parts(struct planner *p, const struct part *parts, size_t count) {
     int code = 0;
     for (struct series series; count && !code; parts += series.count, count -= series.count) {
         series = series_from(p->ops, parts, count);
-        const uint64_t start = p->ops[series.op[0]].remote, end = end_of(&p->ops[series.op[series.count - 1]]);
-        code = nvlxi_digested_make(p->index, p->ops[series.op[0]].peer);
-        const uint64_t where = code ? end : follow(p, start, end);
-        if (!code)
-            code = where < end ? fail_part(p, &series, where) : check_series(p, &series);
+        if ((code = turn_to(p, parts->peer)))
+            break;
+        const uint64_t end = end_of_series(p, &series), where = follow(p, parts->remote, end);
+        code = where < end ? fail_part(p, &series, where) : check_series(p, &series);
     }
     return code;
 }
 
-int nvlxi_verification_plan(struct nvlxi_verification *verification, struct nvlxi_digested_index *index,
+int nvlxi_verification_plan(struct nvlxi_verification *verification, struct nvlxi_digested_shelf *shelf,
                             const struct nvlxi_intervals *local, const struct nvlx_op *ops, size_t count) {
-    const struct planner planner = {verification, index, local, ops};
+    struct planner planner = {.v = verification, .shelf = shelf, .local = local, .ops = ops};
     size_t part_count = 0;
     clear(verification);
-    size_t *parts = calloc(count + 1, sizeof *parts);
-    if (!parts)
+    struct part *room = malloc((2 * count + 1) * sizeof *room), *parts = room;
+    if (!room)
         return nvlxi_fail(NVLX_ENOMEM, "no memory to verify %zu ops", count);
     int code = check_whole(&planner, count, parts, &part_count);
-    if (!code)
-        code = sort_parts(ops, parts, part_count);
-    if (!code)
+    if (!code) {
+        sort_parts(&parts, room + count, part_count);
         code = check_parts(&planner, parts, part_count);
-    free(parts);
+    }
+    free(room);
     return code;
 }
 
@@ -271,12 +330,13 @@ int nvlxi_verification_plan(struct nvlxi_verification *verification, struct nvlx
 static int compare_digest(void *context, uint64_t value) {
     struct nvlxi_verification *verification = context;
     const struct nvlxi_check *check = &verification->checks[verification->checked++];
-    if (value == check->expected)
+    const struct nvlxi_digested *region = check->region;
+    if (value == region->digest)
         return 0;
     return nvlxi_fail(NVLX_EDIGEST,
                       "op %zu: what has arrived of the peer's region \"%s\" at 0x%" PRIx64 " + %" PRIu64
                       " has digest 0x%016" PRIx64 ", not 0x%016" PRIx64,
-                      check->op, check->name, check->address, check->length, value, check->expected);
+                      check->op, region->name, region->address, region->length, value, region->digest);
 }
 
 static int check_kernels(const struct nvlxi_verification *v, const struct nvlxi_context *context) {

@@ -15,13 +15,14 @@
 #include "remote/digested.h"
 #include "transfer/submit.h"
 
-struct nvlxi_check { /* one region */
-    uint64_t address, length, expected;
-    size_t op; /* the first that reads it */
-    char *name;
+struct nvlxi_check {
+    const struct nvlxi_digested *region; /* in an index that is held */
+    size_t op;                           /* the first that reads it */
 };
 
 struct nvlxi_verification {
+    struct nvlxi_digested_index **indexes; /* of the peers that are read: held */
+    size_t index_count, index_capacity;
     struct nvlxi_check *checks;
     size_t check_count, check_capacity;
     size_t checked;           /* so many are as they should be */
@@ -40,7 +41,7 @@ void nvlxi_verification_free(struct nvlxi_verification *verification);
 /* Finds the regions that the ops read as a whole, alone or together: with the tables held for reading. The ops are
  * validated. Replaces what was planned before. NVLX_EINVAL: an op cannot be verified. NVLX_ENOTSUP: a leaf lies in
  * memory of two GPUs. */
-int nvlxi_verification_plan(struct nvlxi_verification *verification, struct nvlxi_digested_index *index,
+int nvlxi_verification_plan(struct nvlxi_verification *verification, struct nvlxi_digested_shelf *shelf,
                             const struct nvlxi_intervals *local, const struct nvlx_op *ops, size_t count);
 
 /* Takes what it works with, without waiting; and gives it back. NVLX_ENOTSUP: a GPU has no kernels. */

@@ -121,6 +121,79 @@ static void a_wrong_byte_in_any_is_named(void) {
     peers_end();
 }
 
+/* Ops of two peers in turn, which are the same process: each has its own regions. */
+static void peers_in_turn(void) {
+    static struct many many;
+    char *text;
+    size_t length;
+    many_begin(&many, REGIONS_MANY, 0);
+    OK(nvlx_export(engine, &text, &length));
+    struct nvlx_peer *other = open_peer(engine, text);
+    nvlx_text_free(text);
+    place(&many, 7);
+    for (uint32_t i = 1; i < many.count; i += 2)
+        many.ops[i].peer = other;
+    OK(verify(many.ops, many.count, NVLX_MECHANISM_AUTO));
+    expect_named(&many, 1000, 0, NVLX_MECHANISM_AUTO);
+    expect_named(&many, 1001, 0, NVLX_MECHANISM_AUTO);
+    peers_end();
+}
+
+/* The peer's table may change meanwhile, and others may be verified: the region has the name that it had. */
+static void the_name_stays(void) {
+    enum { REGIONS = 12 };
+    static struct many many;
+    struct nvlx_request *request;
+    char *text;
+    size_t length;
+    many_begin(&many, REGIONS, LEAF);
+    place(&many, 1);
+    turn_over(&many, many.offset[8]);
+    atomic_store(&faults.hold, true);
+    OK(begin_verified(many.ops, 9, NVLX_MECHANISM_COPY_ENGINE, &request));
+    OK(nvlx_region_set_digest(register_range(engine, many.source, LEAF, "other", NVLX_ACCESS_READ), NULL));
+    OK(nvlx_export(engine, &text, &length));
+    OK(nvlx_peer_update(many.peer, text, length));
+    nvlx_text_free(text);
+    atomic_store(&faults.hold, false);
+    OK(verify(many.ops + 9, 3, NVLX_MECHANISM_COPY_ENGINE));
+    REFUSED(nvlx_wait(request, PATIENCE), NVLX_EDIGEST, "op 8: what has arrived of the peer's region \"8\"");
+    EXPECT(nvlx_request_free(request) == NVLX_EDIGEST);
+    peers_end();
+}
+
+/* Parts of regions, in any order. */
+static void parts_in_any_order(void) {
+    enum { REGIONS = 600, PARTS = 4 };
+    static struct many many;
+    static struct nvlx_op parts[REGIONS * PARTS];
+    uint64_t state = 3;
+    char words[80];
+    many_begin(&many, REGIONS, LEAF + 1001);
+    place(&many, 7);
+    for (size_t i = 0; i < COUNT(parts); i++) {
+        const struct nvlx_op *whole = &many.ops[i / PARTS];
+        const size_t each = whole->length / PARTS, offset = i % PARTS * each;
+        parts[i] = make_op(NVLX_OP_READ, many.peer, (char *)whole->local + offset, whole->remote + offset,
+                           i % PARTS == PARTS - 1 ? whole->length - offset : each);
+    }
+    for (size_t i = COUNT(parts); i > 1; i--) {
+        const size_t k = next_random(&state) % i;
+        const struct nvlx_op op = parts[i - 1];
+        parts[i - 1] = parts[k];
+        parts[k] = op;
+    }
+    OK(verify(parts, COUNT(parts), NVLX_MECHANISM_AUTO));
+    for (uint32_t bad = 0; bad < REGIONS; bad += 57) {
+        snprintf(words, sizeof words, "what has arrived of the peer's region \"%" PRIu32 "\"", bad);
+        const size_t at = many.offset[bad] + next_random(&state) % many.length[bad];
+        turn_over(&many, at);
+        REFUSED(verify(parts, COUNT(parts), NVLX_MECHANISM_AUTO), NVLX_EDIGEST, words);
+        turn_over(&many, at);
+    }
+    peers_end();
+}
+
 /* As many leaves as go into one are digested by one launch, of however many regions. */
 static void many_take_one_launch(void) {
     static struct many many;
@@ -158,6 +231,9 @@ static void spread_ones_are_digested_meanwhile(void) {
 
 int main(int argc, char **argv) {
     static const struct test tests[] = {{"a_wrong_byte_in_any_is_named", a_wrong_byte_in_any_is_named},
+                                        {"peers_in_turn", peers_in_turn},
+                                        {"the_name_stays", the_name_stays},
+                                        {"parts_in_any_order", parts_in_any_order},
                                         {"many_take_one_launch", many_take_one_launch},
                                         {"spread_ones_are_digested_meanwhile", spread_ones_are_digested_meanwhile},
                                         {0}};
