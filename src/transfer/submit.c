@@ -46,15 +46,31 @@ static uint64_t mark_places(const struct nvlxi_terms *terms, const struct nvlxi_
     return terms->marks ? 2 * (group->lists[NVLXI_BY_ENGINES].bytes / terms->marks->slab + 1) : 0;
 }
 
-/* Kernels that it takes, at most. */
-static uint64_t kernels(const struct nvlxi_plan *plan, const struct nvlxi_group *group) {
+/* The length of what is on the kernel's list by now, on average. */
+static uint64_t average_length(const struct nvlxi_group *group) {
+    uint64_t count = 0;
+    for (const struct nvlxi_chunk *chunk = group->lists[NVLXI_BY_KERNEL].first; chunk; chunk = chunk->next)
+        count += chunk->count;
+    return count ? (group->bytes - group->lists[NVLXI_BY_ENGINES].bytes) / count : 0;
+}
+
+/* Fragments of a kernel, so that a mark comes behind about a slab. */
+static uint64_t kernel_slab(const struct nvlxi_terms *terms, const struct nvlxi_group *group) {
+    return terms->marks ? nvlxi_max(terms->marks->slab / nvlxi_max(average_length(group), 1), 1) : UINT64_MAX;
+}
+
+/* Places in a queue that its kernels take, at most, and the marks behind them. */
+static uint64_t kernels(const struct nvlxi_terms *terms, const struct nvlxi_group *group) {
+    const struct nvlxi_plan *plan = terms->plan;
     const struct nvlxi_chunk *chunk;
     uint64_t chunks = 0;
     for (chunk = group->lists[NVLXI_BY_KERNEL].first; chunk; chunk = chunk->next)
         chunks++;
     for (chunk = plan->spare; chunk; chunk = chunk->next)
         chunks++;
-    return nvlxi_ceil_div(chunks, NVLXI_PARTS_MAX) + (plan->sealed ? 0 : PORTIONS_MAX);
+    const uint64_t count = nvlxi_ceil_div(chunks, NVLXI_PARTS_MAX) + (plan->sealed ? 0 : PORTIONS_MAX);
+    return terms->marks ? 2 * (count + nvlxi_ceil_div(group->lists[NVLXI_BY_KERNEL].count, kernel_slab(terms, group)))
+                        : count;
 }
 
 static uint64_t queued_on(const struct nvlxi_terms *terms, int gpu) {
@@ -62,7 +78,7 @@ static uint64_t queued_on(const struct nvlxi_terms *terms, int gpu) {
     for (const struct nvlxi_group *group = terms->plan->groups; group; group = group->following)
         if (group->gpu == gpu)
             queued += (engine_copies(terms, group) + terms->calls) * engine_lanes(terms, group) +
-                      (kernel_lanes(group) ? kernels(terms->plan, group) + terms->calls : 0);
+                      (kernel_lanes(group) ? kernels(terms, group) + terms->calls : 0);
     return queued;
 }
 
@@ -201,7 +217,7 @@ static int borrow_kernel_leg(struct nvlxi_lane_pool *pool, const struct nvlxi_te
     const struct share share = share_of(pool, terms, group);
     const struct nvlxi_leg *before = NULL;
     struct nvlxi_leg *leg = &legs->leg[legs->count];
-    const uint64_t queued = kernels(terms->plan, group) + terms->calls;
+    const uint64_t queued = kernels(terms, group) + terms->calls;
     if (share.number >= share.slots)
         before = leg_before(legs, group->gpu, share.number - share.slots);
     int code;
@@ -364,15 +380,23 @@ static int close_mark(struct nvlxi_lane_pool *pool, struct nvlxi_marks *marks, s
     return code;
 }
 
-/* Issues some fragments, and notes that they come with the lane's next mark. */
+/* Notes that fragments come with the lane's next mark. */
+static int note(struct nvlxi_marks *marks, struct marked_lane *to, const struct nvlxi_fragment *list, uint64_t count) {
+    int code = 0;
+    for (uint64_t i = 0; i < count && !code; i++) {
+        const uint64_t start = list[i].destination;
+        code = nvlxi_arrivals_add(&marks->arrivals, start, start + list[i].length, to->mark);
+        to->bytes += list[i].length;
+    }
+    return code;
+}
+
+/* Issues some fragments, which come with the lane's next mark. */
 static int submit_noted(struct nvlxi_lane_pool *pool, struct nvlxi_marks *marks, const struct nvlxi_group *group,
                         struct marked_lane *to, const struct nvlxi_fragment *list, uint64_t count) {
     int code = to->bytes ? 0 : open_mark(marks, &to->mark);
-    for (uint64_t i = 0; i < count && !code; i++) {
-        code =
-            nvlxi_arrivals_add(&marks->arrivals, list[i].destination, list[i].destination + list[i].length, to->mark);
-        to->bytes += list[i].length;
-    }
+    if (!code)
+        code = note(marks, to, list, count);
     if (!code)
         code = submit_slice(pool, group, to->lane->lane, list, count);
     return !code && to->bytes >= marks->slab ? close_mark(pool, marks, to) : code;
@@ -437,7 +461,7 @@ static bool is_done(void *context, size_t number) {
 }
 
 bool nvlxi_marks_arrived(const struct nvlxi_lane_pool *pool, struct nvlxi_marks *marks, uint64_t start, uint64_t end) {
-    return !marks->partial && nvlxi_arrivals_seen(&marks->arrivals, start, end, is_done, &(struct looker){pool, marks});
+    return nvlxi_arrivals_seen(&marks->arrivals, start, end, is_done, &(struct looker){pool, marks});
 }
 
 void nvlxi_marks_return(struct nvlxi_lane_pool *pool, struct nvlxi_marks *marks) {
@@ -450,42 +474,54 @@ void nvlxi_marks_return(struct nvlxi_lane_pool *pool, struct nvlxi_marks *marks)
 
 /* ---- Kernels ------------------------------------------------------------------------------------------ */
 
-/* The next part of a list from `place` on, which moves behind it; false at the end. */
-static bool take_part(struct nvlxi_place *place, struct nvlxi_part *part) {
+/* The next part of a list from `place` on, which moves behind it, of `most` fragments; false at the end. */
+static bool take_part(struct nvlxi_place *place, uint64_t most, struct nvlxi_part *part) {
     while (place->chunk && place->fragment == place->chunk->count && place->chunk->next)
         *place = (struct nvlxi_place){place->chunk->next, 0};
     if (!place->chunk || place->fragment == place->chunk->count)
         return false;
-    *part = (struct nvlxi_part){place->chunk->fragment + place->fragment, place->chunk->count - place->fragment};
-    place->fragment = place->chunk->count;
+    const uint32_t count = (uint32_t)nvlxi_min(place->chunk->count - place->fragment, most);
+    *part = (struct nvlxi_part){place->chunk->fragment + place->fragment, count};
+    place->fragment += count;
     return true;
 }
 
-/* The length of what is on the kernel's list by now, on average. */
-static uint64_t average_length(const struct nvlxi_group *group) {
-    uint64_t count = 0;
-    for (const struct nvlxi_chunk *chunk = group->lists[NVLXI_BY_KERNEL].first; chunk; chunk = chunk->next)
-        count += chunk->count;
-    return count ? (group->bytes - group->lists[NVLXI_BY_ENGINES].bytes) / count : 0;
+/* Behind a kernel: what it has copied. */
+static int mark_kernel(struct nvlxi_lane_pool *pool, struct nvlxi_marks *marks, struct nvlxi_leg *leg,
+                       const struct nvlxi_kernel *kernel) {
+    struct marked_lane to = {.lane = leg->lane};
+    int code = open_mark(marks, &to.mark);
+    for (uint32_t i = 0; i < kernel->part_count && !code; i++)
+        code = note(marks, &to, kernel->parts[i].list, kernel->parts[i].count);
+    if (!code)
+        code = close_mark(pool, marks, &to);
+    leg->issued++;
+    return code;
 }
 
-/* Issues the kernel's list from `place` on. Gives one kernel as many chunks as it takes. Where the caller sets no
- * budget of SMs (0), the next one may begin while it ends. */
-static int submit_kernels(const struct nvlxi_lane_pool *pool, const struct nvlxi_group *group, struct nvlxi_leg *leg,
-                          uint32_t sms, struct nvlxi_place *place) {
+/* Issues the kernel's list from `place` on. Gives one kernel as many chunks as it takes, or a slab. Where the caller
+ * sets no budget of SMs (0), and no mark comes between, the next one may begin while it ends. */
+static int submit_kernels(struct nvlxi_lane_pool *pool, const struct nvlxi_terms *terms,
+                          const struct nvlxi_group *group, struct nvlxi_leg *leg, struct nvlxi_place *place) {
     struct nvlxi_part parts[NVLXI_PARTS_MAX];
+    const uint32_t sms = share_of(pool, terms, group).sms;
     struct nvlxi_kernel kernel = {.parts = parts, .sms = sms ? sms : group->sms, .average = average_length(group)};
     for (;;) {
-        kernel.part_count = 0;
-        while (kernel.part_count < NVLXI_PARTS_MAX && take_part(place, &parts[kernel.part_count]))
-            kernel.part_count++;
+        uint64_t room = kernel_slab(terms, group);
+        for (kernel.part_count = 0; kernel.part_count < NVLXI_PARTS_MAX && room; kernel.part_count++) {
+            if (!take_part(place, room, &parts[kernel.part_count]))
+                break;
+            room -= parts[kernel.part_count].count;
+        }
         if (!kernel.part_count)
             return 0;
-        kernel.overlaps = leg->kernels > 0 && !sms;
+        kernel.overlaps = leg->issued > 0 && !sms && !terms->marks;
         int code = pool->context->ops->copy_kernel(leg->lane->lane, &kernel);
+        leg->issued += code == 0;
+        if (!code && terms->marks)
+            code = mark_kernel(pool, terms->marks, leg, &kernel);
         if (code)
             return code;
-        leg->kernels++;
     }
 }
 
@@ -496,25 +532,22 @@ int nvlxi_submit_copies(struct nvlxi_lane_pool *pool, const struct nvlxi_terms *
         const uint32_t engines = engine_lanes(terms, group);
         code = terms->marks ? submit_engines_marked(pool, terms->marks, group, leg, engines)
                             : submit_engines(pool, terms, group, leg);
-        if (terms->marks && kernel_lanes(group))
-            terms->marks->partial = true; /* kernels leave none */
         leg += engines;
         legs->place = (struct nvlxi_place){group->lists[NVLXI_BY_KERNEL].first, 0};
         if (!code && kernel_lanes(group))
-            code = submit_kernels(pool, group, leg, share_of(pool, terms, group).sms, &legs->place);
+            code = submit_kernels(pool, terms, group, leg, &legs->place);
         leg += kernel_lanes(group);
     }
     return code;
 }
 
 int nvlxi_submit_more(struct nvlxi_lane_pool *pool, const struct nvlxi_terms *terms, struct nvlxi_legs *legs) {
-    const struct nvlxi_group *group = terms->plan->groups;
-    return submit_kernels(pool, group, legs->leg, share_of(pool, terms, group).sms, &legs->place);
+    return submit_kernels(pool, terms, terms->plan->groups, legs->leg, &legs->place);
 }
 
 /* It is known now how many kernels a list that was planned meanwhile has taken. */
 static void recount(struct nvlxi_lane_pool *pool, struct nvlxi_leg *leg, bool calls) {
-    const uint32_t issued = leg->kernels + calls;
+    const uint32_t issued = leg->issued + calls;
     if (!leg->by_kernel || leg->queued <= issued)
         return;
     nvlxi_lanes_uncount(pool, leg->lane, leg->queued - issued);

@@ -11,10 +11,10 @@
 struct nvlxi_leg {
     struct nvlxi_pooled_lane *lane;
     struct nvlxi_pooled_event *event;
-    uint32_t queued;  /* copies and kernels that it may issue: counted in the lane */
-    uint32_t kernels; /* that were issued */
-    bool by_kernel;   /* it carries a kernel's list */
-    bool unrecorded;  /* the device refused to record the event: the leg is complete when its lane is empty */
+    uint32_t queued; /* copies and kernels that it may issue: counted in the lane */
+    uint32_t issued; /* kernels, and marks behind them */
+    bool by_kernel;  /* it carries a kernel's list */
+    bool unrecorded; /* the device refused to record the event: the leg is complete when its lane is empty */
 };
 
 struct nvlxi_legs {
@@ -37,7 +37,6 @@ struct nvlxi_marks {
     } * mark;
     size_t count, capacity;
     struct nvlxi_arrivals arrivals; /* what comes with each */
-    bool partial;                   /* more comes, of which there are no marks */
 };
 
 /* How a plan that is sealed, or has its first portion, is to be issued. */
