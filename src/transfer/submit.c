@@ -343,68 +343,20 @@ static int submit_engines(const struct nvlxi_lane_pool *pool, const struct nvlxi
 
 /* ---- The same with marks ------------------------------------------------------------------------------ */
 
-/* A mark that is not over yet: more is issued before it. *number is its own. */
-static int open_mark(struct nvlxi_marks *marks, size_t *number) {
-    if (marks->count == marks->capacity) {
-        const size_t capacity = marks->capacity ? 2 * marks->capacity : 16;
-        struct nvlxi_mark *grown = realloc(marks->mark, capacity * sizeof *grown);
-        if (!grown)
-            return nvlxi_fail(NVLX_ENOMEM, "no memory to mark %zu slabs of a transfer", capacity);
-        marks->mark = grown;
-        marks->capacity = capacity;
-    }
-    *number = marks->count;
-    marks->mark[marks->count++] = (struct nvlxi_mark){0};
-    return 0;
-}
-
-/* A lane, and what it was given since its last mark. */
-struct marked_lane {
-    const struct nvlxi_pooled_lane *lane;
-    uint64_t bytes;
-    size_t mark; /* that comes behind them, if they are any */
-};
-
-/* Behind what the lane was given. What comes after the last one ends with the leg. */
-static int close_mark(struct nvlxi_lane_pool *pool, struct nvlxi_marks *marks, struct marked_lane *to) {
-    struct nvlxi_pooled_event *event;
-    int code = nvlxi_lanes_borrow_event(pool, to->lane->key.gpu, &event);
-    if (code)
-        return code;
-    code = pool->context->ops->event_record(to->lane->lane, event->event);
-    if (code)
-        nvlxi_lanes_return(pool, NULL, 0, event);
-    else
-        marks->mark[to->mark].event = event;
-    to->bytes = 0;
-    return code;
-}
-
-/* Notes that fragments come with the lane's next mark. */
-static int note(struct nvlxi_marks *marks, struct marked_lane *to, const struct nvlxi_fragment *list, uint64_t count) {
-    int code = 0;
-    for (uint64_t i = 0; i < count && !code; i++) {
-        const uint64_t start = list[i].destination;
-        code = nvlxi_arrivals_add(&marks->arrivals, start, start + list[i].length, to->mark);
-        to->bytes += list[i].length;
-    }
-    return code;
-}
-
 /* Issues some fragments, which come with the lane's next mark. */
 static int submit_noted(struct nvlxi_lane_pool *pool, struct nvlxi_marks *marks, const struct nvlxi_group *group,
-                        struct marked_lane *to, const struct nvlxi_fragment *list, uint64_t count) {
-    int code = to->bytes ? 0 : open_mark(marks, &to->mark);
+                        struct nvlxi_marked_lane *to, const struct nvlxi_fragment *list, uint64_t count) {
+    int code = to->bytes ? 0 : nvlxi_marks_open(marks, to);
     if (!code)
-        code = note(marks, to, list, count);
+        code = nvlxi_marks_note(marks, to, list, count);
     if (!code)
         code = submit_slice(pool, group, to->lane->lane, list, count);
-    return !code && to->bytes >= marks->slab ? close_mark(pool, marks, to) : code;
+    return !code && to->bytes >= marks->slab ? nvlxi_marks_close(pool, marks, to) : code;
 }
 
 /* Issues some fragments, or one in slabs. */
 static int submit_marked(struct nvlxi_lane_pool *pool, struct nvlxi_marks *marks, const struct nvlxi_group *group,
-                         struct marked_lane *to, const struct nvlxi_fragment *list, uint64_t count) {
+                         struct nvlxi_marked_lane *to, const struct nvlxi_fragment *list, uint64_t count) {
     struct nvlxi_fragment rest = *list;
     int code = 0;
     if (count > 1)
@@ -430,7 +382,7 @@ static uint64_t marked_slice(const struct nvlxi_fragment *list, uint64_t most, u
 
 static int submit_engines_marked(struct nvlxi_lane_pool *pool, struct nvlxi_marks *marks,
                                  const struct nvlxi_group *group, const struct nvlxi_leg *legs, uint64_t lanes) {
-    struct marked_lane to[ENGINE_LANES] = {0};
+    struct nvlxi_marked_lane to[ENGINE_LANES] = {0};
     int code = 0;
     for (uint64_t i = 0; i < lanes; i++)
         to[i].lane = legs[i].lane;
@@ -445,31 +397,6 @@ static int submit_engines_marked(struct nvlxi_lane_pool *pool, struct nvlxi_mark
         }
     }
     return code;
-}
-
-struct looker {
-    const struct nvlxi_lane_pool *pool;
-    struct nvlxi_marks *marks;
-};
-
-static bool is_done(void *context, size_t number) {
-    const struct looker *looker = context;
-    struct nvlxi_mark *mark = &looker->marks->mark[number];
-    if (!mark->done)
-        mark->done = mark->event && looker->pool->context->ops->event_query(mark->event->event) == 0;
-    return mark->done;
-}
-
-bool nvlxi_marks_arrived(const struct nvlxi_lane_pool *pool, struct nvlxi_marks *marks, uint64_t start, uint64_t end) {
-    return nvlxi_arrivals_seen(&marks->arrivals, start, end, is_done, &(struct looker){pool, marks});
-}
-
-void nvlxi_marks_return(struct nvlxi_lane_pool *pool, struct nvlxi_marks *marks) {
-    for (size_t i = 0; i < marks->count; i++)
-        nvlxi_lanes_return(pool, NULL, 0, marks->mark[i].event);
-    free(marks->mark);
-    nvlxi_arrivals_free(&marks->arrivals);
-    *marks = (struct nvlxi_marks){.slab = marks->slab};
 }
 
 /* ---- Kernels ------------------------------------------------------------------------------------------ */
@@ -489,12 +416,12 @@ static bool take_part(struct nvlxi_place *place, uint64_t most, struct nvlxi_par
 /* Behind a kernel: what it has copied. */
 static int mark_kernel(struct nvlxi_lane_pool *pool, struct nvlxi_marks *marks, struct nvlxi_leg *leg,
                        const struct nvlxi_kernel *kernel) {
-    struct marked_lane to = {.lane = leg->lane};
-    int code = open_mark(marks, &to.mark);
+    struct nvlxi_marked_lane to = {.lane = leg->lane};
+    int code = nvlxi_marks_open(marks, &to);
     for (uint32_t i = 0; i < kernel->part_count && !code; i++)
-        code = note(marks, &to, kernel->parts[i].list, kernel->parts[i].count);
+        code = nvlxi_marks_note(marks, &to, kernel->parts[i].list, kernel->parts[i].count);
     if (!code)
-        code = close_mark(pool, marks, &to);
+        code = nvlxi_marks_close(pool, marks, &to);
     leg->issued++;
     return code;
 }

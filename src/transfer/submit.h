@@ -4,8 +4,8 @@
 #ifndef NVLXI_TRANSFER_SUBMIT_H
 #define NVLXI_TRANSFER_SUBMIT_H
 
-#include "local/arrivals.h"
 #include "transfer/lanes.h"
+#include "transfer/marks.h"
 #include "transfer/plan.h"
 
 struct nvlxi_leg {
@@ -25,18 +25,6 @@ struct nvlxi_legs {
         const struct nvlxi_chunk *chunk;
         uint32_t fragment;
     } place; /* of a plan in portions */
-};
-
-/* What reads bring into local memory, in the order in which it arrives on each lane: for who works on the first bytes
- * while the last are on their way. */
-struct nvlxi_marks {
-    uint64_t slab; /* bytes between two marks of a lane; what is longer is copied in slabs */
-    struct nvlxi_mark {
-        struct nvlxi_pooled_event *event; /* behind it; NULL: it is there when its leg is complete */
-        bool done;
-    } * mark;
-    size_t count, capacity;
-    struct nvlxi_arrivals arrivals; /* what comes with each */
 };
 
 /* How a plan that is sealed, or has its first portion, is to be issued. */
@@ -91,10 +79,5 @@ int nvlxi_submit_end(struct nvlxi_lane_pool *pool, const struct nvlxi_legs *legs
 /* Looks at the events in turn. 0: all are complete; NVLX_EAGAIN (not logged): not yet; else what the device says of the
  * leg looked at, which counts as complete: ask again. */
 int nvlxi_submit_poll(struct nvlxi_lane_pool *pool, struct nvlxi_legs *legs);
-
-/* Whether all of [start, end) that the plan brings is in place. Does not wait. */
-bool nvlxi_marks_arrived(const struct nvlxi_lane_pool *pool, struct nvlxi_marks *marks, uint64_t start, uint64_t end);
-/* Gives their events back. What they are about is complete, or was not issued. */
-void nvlxi_marks_return(struct nvlxi_lane_pool *pool, struct nvlxi_marks *marks);
 
 #endif
