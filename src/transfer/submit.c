@@ -54,23 +54,32 @@ static uint64_t average_length(const struct nvlxi_group *group) {
     return count ? (group->bytes - group->lists[NVLXI_BY_ENGINES].bytes) / count : 0;
 }
 
-/* Fragments of a kernel, so that a mark comes behind about a slab. */
-static uint64_t kernel_slab(const struct nvlxi_terms *terms, const struct nvlxi_group *group) {
-    return terms->marks ? nvlxi_max(terms->marks->slab / nvlxi_max(average_length(group), 1), 1) : UINT64_MAX;
+/* Fragments of a kernel, so that a mark comes behind about a slab; 0: there are no marks. */
+static uint32_t marked_kernel(const struct nvlxi_terms *terms, const struct nvlxi_group *group) {
+    const uint64_t slab = terms->marks ? terms->marks->slab / nvlxi_max(average_length(group), 1) : 0;
+    return terms->marks ? (uint32_t)nvlxi_max(nvlxi_min(slab, UINT32_MAX), 1) : 0;
 }
 
-/* Places in a queue that its kernels take, at most, and the marks behind them. */
-static uint64_t kernels(const struct nvlxi_terms *terms, const struct nvlxi_group *group) {
-    const struct nvlxi_plan *plan = terms->plan;
-    const struct nvlxi_chunk *chunk;
-    uint64_t chunks = 0;
-    for (chunk = group->lists[NVLXI_BY_KERNEL].first; chunk; chunk = chunk->next)
-        chunks++;
-    for (chunk = plan->spare; chunk; chunk = chunk->next)
-        chunks++;
-    const uint64_t count = nvlxi_ceil_div(chunks, NVLXI_PARTS_MAX) + (plan->sealed ? 0 : PORTIONS_MAX);
-    return terms->marks ? 2 * (count + nvlxi_ceil_div(group->lists[NVLXI_BY_KERNEL].count, kernel_slab(terms, group)))
-                        : count;
+struct room { /* in chunks for a kernel's list, those included that a plan has in reserve */
+    uint64_t chunks, fragments;
+};
+
+static struct room room_of(const struct nvlxi_plan *plan, const struct nvlxi_group *group) {
+    const struct nvlxi_chunk *const lists[] = {group->lists[NVLXI_BY_KERNEL].first, plan->spare};
+    struct room room = {0};
+    for (size_t i = 0; i < NVLXI_COUNT(lists); i++)
+        for (const struct nvlxi_chunk *chunk = lists[i]; chunk; chunk = chunk->next) {
+            room.chunks++;
+            room.fragments += chunk->capacity;
+        }
+    return room;
+}
+
+/* Places in a queue that its kernels take, at most, and the marks behind them: each is of so many fragments. */
+static uint64_t kernels(const struct nvlxi_plan *plan, const struct nvlxi_group *group, uint32_t marked) {
+    const struct room room = room_of(plan, group);
+    const uint64_t count = nvlxi_ceil_div(room.chunks, NVLXI_PARTS_MAX) + (plan->sealed ? 0 : PORTIONS_MAX);
+    return marked ? 2 * (count + nvlxi_ceil_div(room.fragments, marked)) : count;
 }
 
 static uint64_t queued_on(const struct nvlxi_terms *terms, int gpu) {
@@ -78,7 +87,7 @@ static uint64_t queued_on(const struct nvlxi_terms *terms, int gpu) {
     for (const struct nvlxi_group *group = terms->plan->groups; group; group = group->following)
         if (group->gpu == gpu)
             queued += (engine_copies(terms, group) + terms->calls) * engine_lanes(terms, group) +
-                      (kernel_lanes(group) ? kernels(terms, group) + terms->calls : 0);
+                      (kernel_lanes(group) ? kernels(terms->plan, group, 0) + terms->calls : 0);
     return queued;
 }
 
@@ -217,7 +226,8 @@ static int borrow_kernel_leg(struct nvlxi_lane_pool *pool, const struct nvlxi_te
     const struct share share = share_of(pool, terms, group);
     const struct nvlxi_leg *before = NULL;
     struct nvlxi_leg *leg = &legs->leg[legs->count];
-    const uint64_t queued = kernels(terms, group) + terms->calls;
+    const uint32_t marked = marked_kernel(terms, group);
+    const uint64_t queued = kernels(terms->plan, group, marked) + terms->calls;
     if (share.number >= share.slots)
         before = leg_before(legs, group->gpu, share.number - share.slots);
     int code;
@@ -229,6 +239,7 @@ static int borrow_kernel_leg(struct nvlxi_lane_pool *pool, const struct nvlxi_te
         code = borrow_leg(pool, key, queued, legs);
     }
     leg->by_kernel = true;
+    leg->marked = marked;
     return code;
 }
 
@@ -434,7 +445,7 @@ static int submit_kernels(struct nvlxi_lane_pool *pool, const struct nvlxi_terms
     const uint32_t sms = share_of(pool, terms, group).sms;
     struct nvlxi_kernel kernel = {.parts = parts, .sms = sms ? sms : group->sms, .average = average_length(group)};
     for (;;) {
-        uint64_t room = kernel_slab(terms, group);
+        uint64_t room = leg->marked ? leg->marked : UINT64_MAX;
         for (kernel.part_count = 0; kernel.part_count < NVLXI_PARTS_MAX && room; kernel.part_count++) {
             if (!take_part(place, room, &parts[kernel.part_count]))
                 break;

@@ -13,6 +13,7 @@ struct nvlxi_leg {
     struct nvlxi_pooled_event *event;
     uint32_t queued; /* copies and kernels that it may issue: counted in the lane */
     uint32_t issued; /* kernels, and marks behind them */
+    uint32_t marked; /* fragments between two marks of a kernel's list; 0: it leaves none */
     bool by_kernel;  /* it carries a kernel's list */
     bool unrecorded; /* the device refused to record the event: the leg is complete when its lane is empty */
 };

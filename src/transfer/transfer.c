@@ -449,7 +449,7 @@ static int submit(struct nvlx_request *made, struct nvlxi_validation *validation
     const struct nvlxi_admission admission = {.ops = ops,
                                               .count = count,
                                               .flags = options->flags,
-                                              .portions = !made->verification, /* marks are counted before */
+                                              .portions = true,
                                               .plan = &made->plan,
                                               .needs = &made->needs,
                                               .validation = validation,

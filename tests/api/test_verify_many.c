@@ -197,10 +197,16 @@ static void parts_in_any_order(void) {
 /* As many leaves as go into one are digested by one launch, of however many regions. */
 static void many_take_one_launch(void) {
     static struct many many;
+    struct nvlx_request *request;
     many_begin(&many, REGIONS_MANY, 0);
     place(&many, 7);
-    long before = atomic_load(&faults.digests_queued);
-    OK(verify(many.ops, many.count, NVLX_MECHANISM_KERNEL));
+    const long before = atomic_load(&faults.digests_queued);
+    atomic_store(&faults.hold, true); /* until all have come */
+    OK(begin_verified(many.ops, many.count, NVLX_MECHANISM_AUTO, &request));
+    REFUSED(nvlx_wait(request, 20000000), NVLX_ETIMEDOUT, "in flight");
+    EQUAL(0, atomic_load(&faults.digests_queued) - before);
+    atomic_store(&faults.hold, false);
+    finish(request);
     EQUAL(1, atomic_load(&faults.digests_queued) - before);
     peers_end();
 }
