@@ -70,6 +70,11 @@ bool nvlxi_arrivals_seen(struct nvlxi_arrivals *arrivals, uint64_t start, uint64
     return true;
 }
 
+void nvlxi_arrivals_clear(struct nvlxi_arrivals *arrivals) {
+    arrivals->count = 0;
+    arrivals->ordered = false;
+}
+
 void nvlxi_arrivals_free(struct nvlxi_arrivals *arrivals) {
     free(arrivals->list);
     *arrivals = (struct nvlxi_arrivals){0};

@@ -25,6 +25,8 @@ int nvlxi_arrivals_add(struct nvlxi_arrivals *arrivals, uint64_t start, uint64_t
 /* Whether `seen` says so of each mark that some of [start, end) comes with. */
 bool nvlxi_arrivals_seen(struct nvlxi_arrivals *arrivals, uint64_t start, uint64_t end,
                          bool (*seen)(void *context, size_t mark), void *context);
+/* Forgets all, and keeps the memory. */
+void nvlxi_arrivals_clear(struct nvlxi_arrivals *arrivals);
 void nvlxi_arrivals_free(struct nvlxi_arrivals *arrivals);
 
 #endif

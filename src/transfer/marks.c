@@ -64,7 +64,11 @@ bool nvlxi_marks_arrived(const struct nvlxi_lane_pool *pool, struct nvlxi_marks 
 void nvlxi_marks_return(struct nvlxi_lane_pool *pool, struct nvlxi_marks *marks) {
     for (size_t i = 0; i < marks->count; i++)
         nvlxi_lanes_return(pool, NULL, 0, marks->mark[i].event);
+    marks->count = 0;
+    nvlxi_arrivals_clear(&marks->arrivals);
+}
+
+void nvlxi_marks_free(struct nvlxi_marks *marks) {
     free(marks->mark);
     nvlxi_arrivals_free(&marks->arrivals);
-    *marks = (struct nvlxi_marks){.slab = marks->slab};
 }

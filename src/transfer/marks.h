@@ -36,7 +36,9 @@ int nvlxi_marks_close(struct nvlxi_lane_pool *pool, struct nvlxi_marks *marks, s
 
 /* Whether all of [start, end) that the list brings is in place. Does not wait. */
 bool nvlxi_marks_arrived(const struct nvlxi_lane_pool *pool, struct nvlxi_marks *marks, uint64_t start, uint64_t end);
-/* Gives their events back. What they are about is complete, or was not issued. */
+/* Gives their events back, and keeps the memory. What they are about is complete, or was not issued. */
 void nvlxi_marks_return(struct nvlxi_lane_pool *pool, struct nvlxi_marks *marks);
+/* Their events have been given back. */
+void nvlxi_marks_free(struct nvlxi_marks *marks);
 
 #endif

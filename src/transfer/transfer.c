@@ -110,6 +110,15 @@ static bool count_verified(struct nvlxi_transfers *t) {
     return false;
 }
 
+static struct nvlxi_verification *take_verification(struct nvlxi_transfers *t) {
+    pthread_mutex_lock(&t->mutex);
+    struct nvlxi_verification *idle = t->verifications;
+    if (idle)
+        LL_DELETE(t->verifications, idle);
+    pthread_mutex_unlock(&t->mutex);
+    return idle ? idle : nvlxi_verification_new();
+}
+
 static int make_verification(struct nvlx_request *request) {
     struct nvlxi_transfers *t = request->transfers;
     if (!count_verified(t)) {
@@ -117,7 +126,7 @@ static int make_verification(struct nvlx_request *request) {
         if (!count_verified(t))
             return nvlxi_fail(NVLX_EBUSY, "%d verified transfers are in flight, as many as may be", NVLXI_VERIFIED_MAX);
     }
-    request->verification = nvlxi_verification_new();
+    request->verification = take_verification(t);
     if (!request->verification) {
         atomic_fetch_sub(&t->verified, 1);
         return NVLX_ENOMEM;
@@ -127,17 +136,23 @@ static int make_verification(struct nvlx_request *request) {
 }
 
 void nvlxi_request_drop_verification(struct nvlx_request *request) {
-    if (nvlxi_likely(!request->verification))
+    struct nvlxi_transfers *t = request->transfers;
+    struct nvlxi_verification *dropped = request->verification;
+    if (nvlxi_likely(!dropped))
         return;
-    nvlxi_marks_return(&request->transfers->pool, &request->verification->marks);
-    nvlxi_verification_free(request->verification);
+    nvlxi_marks_return(&t->pool, &dropped->marks);
+    nvlxi_verification_clear(dropped);
     request->verification = NULL;
-    atomic_fetch_sub(&request->transfers->verified, 1);
+    pthread_mutex_lock(&t->mutex);
+    LL_PREPEND(t->verifications, dropped);
+    pthread_mutex_unlock(&t->mutex);
+    atomic_fetch_sub(&t->verified, 1);
 }
 
 void nvlxi_transfers_free(struct nvlxi_transfers *transfers) {
     struct nvlx_request *request, *next;
     struct nvlxi_validation *validation, *next_validation;
+    struct nvlxi_verification *verification, *next_verification;
     while (transfers->in_flight)
         nvlxi_request_free(transfers->in_flight);
     while (transfers->done)
@@ -149,6 +164,9 @@ void nvlxi_transfers_free(struct nvlxi_transfers *transfers) {
     }
     LL_FOREACH_SAFE(transfers->validations, validation, next_validation) {
         nvlxi_validation_free(validation);
+    }
+    LL_FOREACH_SAFE(transfers->verifications, verification, next_verification) {
+        nvlxi_verification_free(verification);
     }
     nvlxi_lanes_free(&transfers->pool);
     nvlxi_notices_free(transfers->notices);

@@ -60,10 +60,11 @@ struct nvlxi_transfers {
     uint32_t max_requests;
     uint32_t mechanism, max_sms; /* of transfers that do not say; max_sms 0: as the plan's groups say */
     pthread_mutex_t mutex;
-    struct nvlx_request *in_flight, *done; /* lists of what the caller has not freed */
-    struct nvlx_request *idle;             /* freed, kept for the next */
-    struct nvlxi_form *forms;              /* list: of prepared lists */
-    struct nvlxi_validation *validations;  /* idle scratch memory */
+    struct nvlx_request *in_flight, *done;    /* lists of what the caller has not freed */
+    struct nvlx_request *idle;                /* freed, kept for the next */
+    struct nvlxi_form *forms;                 /* list: of prepared lists */
+    struct nvlxi_validation *validations;     /* idle scratch memory */
+    struct nvlxi_verification *verifications; /* idle */
     uint32_t in_flight_count, idle_count;
     uint64_t number; /* of the request that came last */
     struct nvlxi_lane_pool pool;

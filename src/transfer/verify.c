@@ -14,20 +14,24 @@ struct nvlxi_verification *nvlxi_verification_new(void) {
 }
 
 /* Forgets what was planned. */
-static void clear(struct nvlxi_verification *verification) {
+static void forget(struct nvlxi_verification *verification) {
     while (verification->index_count)
         nvlxi_digested_drop(verification->indexes[--verification->index_count]);
     verification->check_count = verification->span_count = verification->checked = 0;
 }
 
-void nvlxi_verification_free(struct nvlxi_verification *verification) {
-    if (!verification)
-        return;
+void nvlxi_verification_clear(struct nvlxi_verification *verification) {
     nvlxi_verification_end(verification);
-    clear(verification);
+    forget(verification);
+}
+
+void nvlxi_verification_free(struct nvlxi_verification *verification) {
+    nvlxi_verification_clear(verification);
+    nvlxi_marks_free(&verification->marks);
     free(verification->indexes);
     free(verification->checks);
     free(verification->spans);
+    free(verification->parts);
     free(verification);
 }
 
@@ -150,7 +154,7 @@ static uint64_t follow(const struct planner *p, uint64_t at, uint64_t end) {
 }
 
 /* An op that reads no region as a whole, or one of a series. */
-struct part {
+struct nvlxi_verified_part {
     const struct nvlx_peer *peer;
     uint64_t remote;
     size_t op;
@@ -158,7 +162,7 @@ struct part {
 
 /* Ops that read what they read one behind the other. */
 struct series {
-    const struct part *part;
+    const struct nvlxi_verified_part *part;
     size_t count;
 };
 
@@ -217,11 +221,11 @@ static int fail_part(const struct planner *p, const struct series *series, uint6
 /* ---- A list ------------------------------------------------------------------------------------------- */
 
 /* Plans the ops that read whole regions on their own; all others are left as parts. */
-static int check_whole(struct planner *p, size_t count, struct part *parts, size_t *part_count) {
+static int check_whole(struct planner *p, size_t count, struct nvlxi_verified_part *parts, size_t *part_count) {
     int code = 0;
     for (size_t i = 0; i < count && !code; i++) {
         const struct nvlx_op *op = &p->ops[i];
-        const struct part part = {op->peer, op->remote, i};
+        const struct nvlxi_verified_part part = {op->peer, op->remote, i};
         if (!op->length)
             continue;
         if (op->opcode != NVLX_OP_READ)
@@ -236,12 +240,13 @@ static int check_whole(struct planner *p, size_t count, struct part *parts, size
     return code;
 }
 
-static uint64_t place_of(const struct part *part, bool by_peer) {
+static uint64_t place_of(const struct nvlxi_verified_part *part, bool by_peer) {
     return by_peer ? (uintptr_t)part->peer : part->remote;
 }
 
 /* Puts parts in the order of one byte of their places; those that are alike there stay in order. */
-static void sort_by_byte(const struct part *from, struct part *to, size_t count, bool by_peer, unsigned shift) {
+static void sort_by_byte(const struct nvlxi_verified_part *from, struct nvlxi_verified_part *to, size_t count,
+                         bool by_peer, unsigned shift) {
     size_t next[257] = {0};
     for (size_t i = 0; i < count; i++)
         next[(place_of(&from[i], by_peer) >> shift & 0xff) + 1]++;
@@ -252,14 +257,14 @@ static void sort_by_byte(const struct part *from, struct part *to, size_t count,
 }
 
 /* Which bits are not the same in all. */
-static uint64_t different_bits(const struct part *parts, size_t count, bool by_peer) {
+static uint64_t different_bits(const struct nvlxi_verified_part *parts, size_t count, bool by_peer) {
     uint64_t bits = 0;
     for (size_t i = 1; i < count; i++)
         bits |= place_of(&parts[i], by_peer) ^ place_of(&parts[0], by_peer);
     return bits;
 }
 
-static bool are_in_order(const struct part *parts, size_t count) {
+static bool are_in_order(const struct nvlxi_verified_part *parts, size_t count) {
     for (size_t i = 1; i < count; i++)
         if (parts[i].peer != parts[i - 1].peer ? (uintptr_t)parts[i].peer < (uintptr_t)parts[i - 1].peer
                                                : parts[i].remote < parts[i - 1].remote)
@@ -268,13 +273,13 @@ static bool are_in_order(const struct part *parts, size_t count) {
 }
 
 /* By peer, then by address. *parts becomes `spare`, or stays. */
-static void sort_parts(struct part **parts, struct part *spare, size_t count) {
+static void sort_parts(struct nvlxi_verified_part **parts, struct nvlxi_verified_part *spare, size_t count) {
     if (are_in_order(*parts, count))
         return;
     for (int by_peer = 0; by_peer <= 1; by_peer++) {
         const uint64_t bits = different_bits(*parts, count, by_peer);
         for (unsigned shift = 0; shift < 64; shift += 8) {
-            struct part *sorted = spare;
+            struct nvlxi_verified_part *sorted = spare;
             if (!(bits >> shift & 0xff))
                 continue;
             sort_by_byte(*parts, sorted, count, by_peer, shift);
@@ -285,10 +290,10 @@ static void sort_parts(struct part **parts, struct part *spare, size_t count) {
 }
 
 /* The series that begins with a part. */
-static struct series series_from(const struct nvlx_op *ops, const struct part *parts, size_t count) {
+static struct series series_from(const struct nvlx_op *ops, const struct nvlxi_verified_part *parts, size_t count) {
     struct series series = {parts, 1};
     while (series.count < count) {
-        const struct part *before = &parts[series.count - 1], *next = &parts[series.count];
+        const struct nvlxi_verified_part *before = &parts[series.count - 1], *next = &parts[series.count];
         if (next->peer != before->peer || next->remote != end_of(&ops[before->op]))
             break;
         series.count++;
@@ -296,7 +301,7 @@ static struct series series_from(const struct nvlx_op *ops, const struct part *p
     return series;
 }
 
-static int check_parts(struct planner *p, const struct part *parts, size_t count) {
+static int check_parts(struct planner *p, const struct nvlxi_verified_part *parts, size_t count) {
     int code = 0;
     for (struct series series; count && !code; parts += series.count, count -= series.count) {
         series = series_from(p->ops, parts, count);
@@ -308,21 +313,32 @@ static int check_parts(struct planner *p, const struct part *parts, size_t count
     return code;
 }
 
+/* Room for the parts of so many ops, twice. */
+static int reserve_parts(struct nvlxi_verification *v, size_t count) {
+    if (v->part_capacity >= 2 * count)
+        return 0;
+    free(v->parts);
+    v->part_capacity = 0;
+    v->parts = malloc(2 * count * sizeof *v->parts);
+    if (!v->parts)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory to verify %zu ops", count);
+    v->part_capacity = 2 * count;
+    return 0;
+}
+
 int nvlxi_verification_plan(struct nvlxi_verification *verification, struct nvlxi_digested_shelf *shelf,
                             const struct nvlxi_intervals *local, const struct nvlx_op *ops, size_t count) {
     struct planner planner = {.v = verification, .shelf = shelf, .local = local, .ops = ops};
     size_t part_count = 0;
-    clear(verification);
-    struct part *room = malloc((2 * count + 1) * sizeof *room), *parts = room;
-    if (!room)
-        return nvlxi_fail(NVLX_ENOMEM, "no memory to verify %zu ops", count);
-    int code = check_whole(&planner, count, parts, &part_count);
-    if (!code) {
-        sort_parts(&parts, room + count, part_count);
-        code = check_parts(&planner, parts, part_count);
-    }
-    free(room);
-    return code;
+    forget(verification);
+    int code = reserve_parts(verification, count);
+    if (code)
+        return code;
+    struct nvlxi_verified_part *parts = verification->parts;
+    if ((code = check_whole(&planner, count, parts, &part_count)))
+        return code;
+    sort_parts(&parts, verification->parts + count, part_count);
+    return check_parts(&planner, parts, part_count);
 }
 
 /* ---- The work ----------------------------------------------------------------------------------------- */

@@ -7,7 +7,7 @@
  * the bytes digest them, the first while the last are on their way; whoever asks for the request drives that, and never
  * waits for it. A verification belongs to
  * one request: PLANNED by its submitter, then BEGUN with desks of its own, before the first copy; under `polling` from
- * then on. It keeps no memory: the request does, until it is DONE. */
+ * then on. It keeps no memory: the request does, until it is DONE. Then it serves another. */
 #ifndef NVLXI_TRANSFER_VERIFY_H
 #define NVLXI_TRANSFER_VERIFY_H
 
@@ -28,14 +28,19 @@ struct nvlxi_verification {
     size_t checked;           /* so many are as they should be */
     struct nvlxi_span *spans; /* where their bytes are, in this order */
     size_t span_count, span_capacity;
+    struct nvlxi_verified_part *parts; /* scratch memory of planning */
+    size_t part_capacity;
     struct nvlxi_digesting digesting;
     const struct nvlxi_lane_pool *pool;
     struct nvlxi_marks marks;
-    bool marked;          /* the transfer leaves marks; else only its end tells that anything is in place */
-    bool begun, complete; /* complete: all bytes are in place */
+    bool marked;                     /* the transfer leaves marks; else only its end tells that anything is in place */
+    bool begun, complete;            /* complete: all bytes are in place */
+    struct nvlxi_verification *next; /* of those that are idle */
 };
 
 struct nvlxi_verification *nvlxi_verification_new(void); /* NULL: NVLX_ENOMEM */
+/* Gives all back that it has, except its memory: for the next one. */
+void nvlxi_verification_clear(struct nvlxi_verification *verification);
 void nvlxi_verification_free(struct nvlxi_verification *verification);
 
 /* Finds the regions that the ops read as a whole, alone or together: with the tables held for reading. The ops are
