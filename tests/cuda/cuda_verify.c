@@ -115,16 +115,23 @@ static void cut(struct pull *pull, uint32_t count, bool spread) {
     pull->count = count;
 }
 
-/* Returns how it ended; *ms becomes the time until that was seen. */
-static int run(const struct pull *pull, bool verify, double *ms) {
+struct times {
+    double submit_us, ms; /* until the call returned, and until the end was seen */
+};
+
+/* Returns how it ended. */
+static int run(const struct pull *pull, bool verify, struct times *times) {
+    struct nvlx_request_info info = {.size = sizeof info};
     struct nvlx_transfer_options options;
     struct nvlx_request *request;
     nvlx_transfer_options_init(&options);
     options.flags = verify ? NVLX_VERIFY : 0;
-    *ms = now_ms();
+    times->ms = now_ms();
     OK(nvlx_transfer(pull->engine, pull->ops, pull->count, &options, &request));
     int code = nvlx_wait(request, GPU_PATIENCE);
-    *ms = now_ms() - *ms;
+    times->ms = now_ms() - times->ms;
+    OK(nvlx_request_get_info(request, &info));
+    times->submit_us = (double)info.submit_ns / 1e3;
     EXPECT(nvlx_request_free(request) == code);
     return code;
 }
@@ -133,46 +140,47 @@ static int run(const struct pull *pull, bool verify, double *ms) {
 static void expect_named(struct pull *pull, struct child *owner, uint32_t bad, uint64_t byte) {
     const uint64_t base = find(pull->peer, "0/1"), offset = pull->ops[bad].remote - base + byte;
     char words[128], name[32];
-    double ms;
+    struct times times;
     region_name(name, pull->count, bad);
     snprintf(words, sizeof words, "op %" PRIu32 ": what has arrived of the peer's region \"%s\"", bad, name);
     turn_over(owner, offset);
-    OK(run(pull, false, &ms));
-    REFUSED(run(pull, true, &ms), NVLX_EDIGEST, words);
+    OK(run(pull, false, &times));
+    REFUSED(run(pull, true, &times), NVLX_EDIGEST, words);
     turn_over(owner, offset);
 }
 
 static void expect_found(struct pull *pull, struct child *owner) {
     const uint32_t last = pull->count - 1;
     const uint64_t length = pull->ops[0].length;
-    double ms;
-    OK(run(pull, true, &ms));
+    struct times times;
+    OK(run(pull, true, &times));
     expect_named(pull, owner, 0, 0);
     expect_named(pull, owner, last / 2, length - 1);
     expect_named(pull, owner, last / 3 * 2, length / 2 + 1);
     expect_named(pull, owner, last, length - 1);
-    OK(run(pull, true, &ms));
+    OK(run(pull, true, &times));
 }
 
 static int compare(const void *a, const void *b) {
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
+    const struct times *x = a, *y = b;
+    return (x->ms > y->ms) - (x->ms < y->ms);
 }
 
 /* In turn, so that both see the same machine. */
 static void measure(const struct pull *pull, bool spread) {
-    double plain[TIMES], verified[TIMES];
+    struct times plain[TIMES], verified[TIMES];
     for (int i = 0; i < TIMES; i++) {
         OK(run(pull, false, &plain[i]));
         OK(run(pull, true, &verified[i]));
     }
     qsort(plain, TIMES, sizeof *plain, compare);
     qsort(verified, TIMES, sizeof *verified, compare);
-    const double bytes = (double)pull->count * (double)pull->ops[0].length, a = plain[TIMES / 2],
-                 b = verified[TIMES / 2];
-    printf("%5" PRIu32 " regions of %8.1f MiB, %s: %8.3f ms (%5.1f GB/s), verified %8.3f ms: %+5.1f %%\n", pull->count,
-           (double)pull->ops[0].length / (double)MIB, spread ? "spread  " : "in order", a, bytes / a / 1e6, b,
-           100 * (b / a - 1));
+    const double bytes = (double)pull->count * (double)pull->ops[0].length;
+    const struct times a = plain[TIMES / 2], b = verified[TIMES / 2];
+    printf("%5" PRIu32 " regions of %8.1f MiB, %s: %8.3f ms (%5.1f GB/s), verified %8.3f ms: %+5.1f %%; submit %6.1f "
+           "and %6.1f us\n",
+           pull->count, (double)pull->ops[0].length / (double)MIB, spread ? "spread  " : "in order", a.ms,
+           bytes / a.ms / 1e6, b.ms, 100 * (b.ms / a.ms - 1), a.submit_us, b.submit_us);
 }
 
 int main(int argc, char **argv) {
