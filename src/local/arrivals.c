@@ -20,7 +20,8 @@ int nvlxi_arrivals_add(struct nvlxi_arrivals *arrivals, uint64_t start, uint64_t
         arrivals->list = grown;
         arrivals->capacity = capacity;
     }
-    arrivals->list[arrivals->count++] = (struct nvlxi_arriving){.start = start, .end = end, .mark = mark};
+    last = &arrivals->list[arrivals->count++];
+    *last = (struct nvlxi_arriving){start, end, 0, mark}; /* NOLINT(clang-analyzer-core.NullDereference): it has room */
     arrivals->ordered = false;
     return 0;
 }
