@@ -65,6 +65,9 @@ void nvlxi_intervals_approach(struct nvlxi_intervals *ranges, uint64_t address);
  * changes. Lookups may go on meanwhile. NVLX_ENOMEM leaves the table as it was. */
 int nvlxi_intervals_reserve(struct nvlxi_intervals *ranges, uint64_t start, uint64_t end, uint32_t count);
 
+/* A number for `version`: no table of this process has it. */
+uint64_t nvlxi_intervals_new_version(void);
+
 /* Inserts a range, in which there is no border. `border`: there is one where it starts, to whatever adjoins below; all
  * ranges that start there say the same. The owner of the range becomes that of the new pieces, and of the one that
  * starts where the range does. Returns the id of that. */
@@ -161,6 +164,5 @@ bool nvlxi_intervals_cover(const struct nvlxi_intervals *ranges, uint32_t piece,
 /* A store of no pieces. NVLX_ENOMEM, not logged. */
 int nvlxi_store_init(uint32_t capacity, struct nvlxi_store *store);
 void nvlxi_store_free(struct nvlxi_store *store);
-uint64_t nvlxi_intervals_new_version(void);
 
 #endif

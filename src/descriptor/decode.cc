@@ -42,7 +42,11 @@
 //     since     the generation that the region came with; absent where that is not known
 //   What follows since are names, each with a colon and a value, in any order; a reader ignores those unknown to it:
 //     digest    of the region's bytes, as nvlxfer.h defines it; absent where the owner tells none
-// - Changes have the same form, and two fields more; their segments and regions are those that were added:
+// - Changes have the same form, and two fields more; their segments and regions are those that were added, or are
+// others
+//   than before. A region of a later generation than "from" was added. One as old as it or older, which must have a
+//   "since", is known by that, keeps name, length and access, and is now as told here: asleep or awake, in these
+//   segments, with this digest or none:
 //     from      the generation that these are changes of, less than "generation"
 //     removed   a string of words with one space between them: the "since" of each region that is not there any more,
 //               in hex as other numbers; absent if there is none

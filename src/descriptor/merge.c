@@ -13,13 +13,18 @@ struct source { /* a segment of one of both */
     uint32_t *index; /* where it is in what is made */
 };
 
+struct listed { /* a region of the changes */
+    uint64_t id;
+    const struct nvlxi_region_record *record;
+};
+
 struct merge {
     const struct nvlxi_descriptor *known, *changes;
     struct nvlxi_descriptor *made;
-    uint64_t *removed; /* in order */
-    uint64_t *added;   /* the `since` of all that are, in order */
-    uint32_t *uses;    /* [known segments]: regions that stay in it */
-    uint32_t *index;   /* [known segments, then those of the changes] */
+    uint64_t *removed;     /* in order */
+    struct listed *listed; /* in order */
+    uint32_t *uses;        /* [known segments]: regions that stay in it as they are */
+    uint32_t *index;       /* [known segments, then those of the changes] */
     struct source *sources;
     size_t source_count;
     char *name; /* where the next one goes */
@@ -30,6 +35,11 @@ bool nvlxi_segment_same(const struct nvlxi_segment_record *a, const struct nvlxi
            !memcmp(a->device, b->device, sizeof a->device);
 }
 
+bool nvlxi_region_same(const struct nvlxi_region_record *known, const struct nvlxi_region_record *altered) {
+    return known->access == altered->access && known->length == altered->length && !strcmp(known->name, altered->name);
+}
+
+/* Also for the ids of what is listed. */
 static int compare_numbers(const void *a, const void *b) {
     const uint64_t *x = a, *y = b;
     return (*x > *y) - (*x < *y);
@@ -43,17 +53,26 @@ static bool is_removed(const struct merge *m, const struct nvlxi_region_record *
     return region->access == NVLXI_GONE || (region->since && has(m->removed, m->changes->removed_count, region->since));
 }
 
-/* Changes that begin before what is known may tell of what is known already. */
-static bool is_new(const struct merge *m, const struct nvlxi_region_record *added) {
-    return added->since > m->known->identity.generation;
+/* What the changes tell of a region that is known; NULL: nothing. */
+static const struct nvlxi_region_record *find_listed(const struct merge *m, const struct nvlxi_region_record *known) {
+    const struct listed *found =
+        bsearch(&known->since, m->listed, m->changes->region_count, sizeof *m->listed, compare_numbers);
+    return found ? found->record : NULL;
+}
+
+/* Whether a region is in what is made just as it is known. */
+static bool stays(const struct merge *m, const struct nvlxi_region_record *known) {
+    return !is_removed(m, known) && !find_listed(m, known);
 }
 
 /* ---- What is said ---------------------------------------------------------------------------------------- */
 
-static bool ascends(uint64_t *numbers, size_t count) {
-    qsort(numbers, count, sizeof *numbers, compare_numbers);
-    for (size_t i = 1; i < count; i++)
-        if (numbers[i] == numbers[i - 1])
+/* Whether each number, of every so many bytes, is there once. */
+static bool ascends(void *numbers, size_t count, size_t size) {
+    const char *at = numbers;
+    qsort(numbers, count, size, compare_numbers);
+    for (size_t i = 1; i < count; i++, at += size)
+        if (!compare_numbers(at, at + size))
             return false;
     return true;
 }
@@ -64,17 +83,37 @@ static int check_ids(struct merge *m) {
     if (c->removed_count)
         memcpy(m->removed, c->removed, c->removed_count * sizeof *m->removed);
     for (size_t i = 0; i < c->region_count; i++)
-        m->added[i] = c->regions[i].since;
-    if (!ascends(m->removed, c->removed_count) || !ascends(m->added, c->region_count))
-        return nvlxi_fail(NVLX_EFORMAT, "changes: a region is removed or added twice");
+        m->listed[i] = (struct listed){c->regions[i].since, &c->regions[i]};
+    if (!ascends(m->removed, c->removed_count, sizeof *m->removed) ||
+        !ascends(m->listed, c->region_count, sizeof *m->listed))
+        return nvlxi_fail(NVLX_EFORMAT, "changes: a region is removed or told twice");
     for (size_t i = 0; i < c->region_count; i++)
-        if (m->added[i] <= c->from || m->added[i] > c->identity.generation ||
-            has(m->removed, c->removed_count, m->added[i]))
+        if (!m->listed[i].id || m->listed[i].id > c->identity.generation ||
+            has(m->removed, c->removed_count, m->listed[i].id))
             return nvlxi_fail(NVLX_EFORMAT,
                               "changes from generation %" PRIu64 " to %" PRIu64 ": a region of generation %" PRIu64
-                              " is added",
-                              c->from, c->identity.generation, m->added[i]);
+                              " is told",
+                              c->from, c->identity.generation, m->listed[i].id);
     return 0;
+}
+
+/* What was told before must be known, and only differ in what may become another. */
+static int check_altered(const struct merge *m) {
+    size_t expected = 0, found = 0;
+    while (expected < m->changes->region_count && m->listed[expected].id <= m->changes->from)
+        expected++;
+    for (size_t i = 0; i < m->known->region_count && m->changes->region_count; i++) {
+        const struct nvlxi_region_record *known = &m->known->regions[i];
+        const struct nvlxi_region_record *listed = known->access == NVLXI_GONE ? NULL : find_listed(m, known);
+        if (listed && !nvlxi_region_same(known, listed))
+            return nvlxi_fail(NVLX_EFORMAT,
+                              "changes: the region of generation %" PRIu64 " has another name, length or access",
+                              listed->since);
+        found += listed && listed->since <= m->changes->from;
+    }
+    return found == expected
+               ? 0
+               : nvlxi_fail(NVLX_EFORMAT, "changes: of %zu regions that are altered, %zu are there", expected, found);
 }
 
 /* What was known when the changes began must be there, if nothing has changed since. */
@@ -95,7 +134,7 @@ static int count_uses(const struct merge *m) {
     for (size_t i = 0; i < m->known->region_count; i++) {
         const struct nvlxi_region_record *region = &m->known->regions[i];
         found += region->access != NVLXI_GONE && is_removed(m, region) && region->since <= m->changes->from;
-        if (!region->segment_count || is_removed(m, region))
+        if (!region->segment_count || !stays(m, region))
             continue;
         m->uses[region->segment]++;
         m->uses[region->segment + region->segment_count]--;
@@ -161,10 +200,10 @@ static void add_region(struct merge *m, const struct nvlxi_region_record *region
 static void add_regions(struct merge *m, bool suspended) {
     const struct nvlxi_descriptor *known = m->known, *changes = m->changes;
     for (size_t i = 0; i < known->region_count; i++)
-        if (known->regions[i].suspended == suspended && !is_removed(m, &known->regions[i]))
+        if (known->regions[i].suspended == suspended && stays(m, &known->regions[i]))
             add_region(m, &known->regions[i], m->index);
     for (size_t i = 0; i < changes->region_count; i++)
-        if (changes->regions[i].suspended == suspended && is_new(m, &changes->regions[i]))
+        if (changes->regions[i].suspended == suspended)
             add_region(m, &changes->regions[i], m->index + known->segment_count);
 }
 
@@ -195,11 +234,11 @@ static int allocate(struct merge *m) {
     const struct nvlxi_descriptor *known = m->known, *changes = m->changes;
     const size_t segments = known->segment_count + changes->segment_count;
     m->removed = malloc((changes->removed_count + 1) * sizeof *m->removed);
-    m->added = malloc((changes->region_count + 1) * sizeof *m->added);
+    m->listed = malloc((changes->region_count + 1) * sizeof *m->listed);
     m->uses = calloc(known->segment_count + 1, sizeof *m->uses);
     m->index = calloc(segments + 1, sizeof *m->index);
     m->sources = malloc((segments + 1) * sizeof *m->sources);
-    if (!m->removed || !m->added || !m->uses || !m->index || !m->sources || !(m->made = calloc(1, sizeof *m->made)))
+    if (!m->removed || !m->listed || !m->uses || !m->index || !m->sources || !(m->made = calloc(1, sizeof *m->made)))
         return NVLX_ENOMEM;
     *m->made = *changes;
     m->made->from = 0;
@@ -216,7 +255,8 @@ int nvlxi_descriptor_merge(const struct nvlxi_descriptor *known, const struct nv
                            struct nvlxi_descriptor **made) {
     struct merge m = {.known = known, .changes = changes};
     int code = allocate(&m);
-    if (!code && !(code = check_ids(&m)) && !(code = count_uses(&m)) && !(code = merge_segments(&m)))
+    if (!code && !(code = check_ids(&m)) && !(code = check_altered(&m)) && !(code = count_uses(&m)) &&
+        !(code = merge_segments(&m)))
         code = merge_regions(&m);
     if (code == NVLX_ENOMEM)
         nvlxi_fail(code, "no memory for the changes of %zu regions", known->region_count);
@@ -225,7 +265,7 @@ int nvlxi_descriptor_merge(const struct nvlxi_descriptor *known, const struct nv
     else
         *made = m.made;
     free(m.removed);
-    free(m.added);
+    free(m.listed);
     free(m.uses);
     free(m.index);
     free(m.sources);

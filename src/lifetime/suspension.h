@@ -34,8 +34,9 @@
  * - A region that was resumed where it was keeps `since`: a list that was prepared before finds bytes as old as it
  *   knows, and is planned again at its next post (transfer/prepared.c). Elsewhere it gets a new `since`: such a list is
  *   of another address, and stale.
- * - No follower is told by changes that a region sleeps or wakes: its id, which is `since`, may stay. The journal
- * begins again (local/journal.h), so that each follower gets a whole descriptor, and changes from there on. */
+ * - A follower is told by changes (local/journal.h) that a region sleeps, or is back. Its id, which is `since`, stays
+ *   where the address does, and so do its name and its place in the peer's table. Where one change tells both, it never
+ *   knew generation g; nvlx_suspend had not given 0, so that the memory is the one that it knows. */
 #ifndef NVLXI_LIFETIME_SUSPENSION_H
 #define NVLXI_LIFETIME_SUSPENSION_H
 

@@ -4,16 +4,12 @@
 #include <stdlib.h>
 
 #include "base/base.h"
+#include "local/registration.h"
 
 bool nvlxi_journal_begin(struct nvlxi_journal *journal, uint64_t generation) {
     journal->change = calloc(NVLXI_JOURNAL_MAX, sizeof *journal->change);
     journal->since = generation;
     return journal->change != NULL;
-}
-
-void nvlxi_journal_restart(struct nvlxi_journal *journal, uint64_t generation) {
-    journal->count = 0;
-    journal->since = generation;
 }
 
 void nvlxi_journal_free(struct nvlxi_journal *journal) {
@@ -35,10 +31,31 @@ static void append(struct nvlxi_journal *journal, const struct nvlxi_change *cha
     *place = *change;
 }
 
-void nvlxi_journal_add(struct nvlxi_journal *journal, uint64_t id, const struct nvlx_region *region) {
-    const struct nvlxi_change change = {.generation = id, .region = id, .added = region};
-    if (journal->change)
-        append(journal, &change);
+/* What was told of a region is told by a later entry, which is about to come. */
+static void supersede(const struct nvlxi_journal *journal, struct nvlx_region *region) {
+    if (region->entry && journal->count - (region->entry - 1) <= NVLXI_JOURNAL_MAX) {
+        struct nvlxi_change *change = at(journal, region->entry - 1);
+        change->id = 0;
+        change->told = NULL;
+    }
+    region->entry = 0;
+}
+
+void nvlxi_journal_tell(struct nvlxi_journal *journal, uint64_t generation, struct nvlx_region *region) {
+    const struct nvlxi_change change = {.generation = generation, .id = region->since, .told = region};
+    if (!journal->change)
+        return;
+    supersede(journal, region);
+    append(journal, &change);
+    region->entry = journal->count;
+}
+
+void nvlxi_journal_remove(struct nvlxi_journal *journal, uint64_t generation, struct nvlx_region *region) {
+    const struct nvlxi_change change = {.generation = generation, .id = region->since};
+    if (!journal->change)
+        return;
+    supersede(journal, region);
+    append(journal, &change);
 }
 
 /* The first change after a generation, by halving. */
@@ -54,25 +71,8 @@ static size_t first_after(const struct nvlxi_journal *journal, uint64_t generati
     return first;
 }
 
-void nvlxi_journal_remove(struct nvlxi_journal *journal, uint64_t generation, uint64_t id) {
-    const struct nvlxi_change change = {.generation = generation, .region = id};
-    if (!journal->change)
-        return;
-    const size_t first = first_after(journal, id - 1);
-    if (first < journal->count && at(journal, first)->region == id)
-        at(journal, first)->added = NULL;
-    append(journal, &change);
-}
-
-void nvlxi_journal_alter(struct nvlxi_journal *journal, uint64_t generation, uint64_t id) {
-    journal->altered_from = journal->altered_to ? nvlxi_min(journal->altered_from, id) : id;
-    journal->altered_to = generation;
-}
-
 size_t nvlxi_journal_after(const struct nvlxi_journal *journal, uint64_t generation) {
     if (!journal->change || generation < journal->since)
-        return SIZE_MAX;
-    if (generation >= journal->altered_from && generation < journal->altered_to)
         return SIZE_MAX;
     return journal->count - first_after(journal, generation);
 }

@@ -85,12 +85,17 @@ static int allocate_records(const struct nvlxi_registration *r, struct nvlxi_des
     return descriptor->segments && descriptor->regions && descriptor->names ? 0 : NVLX_ENOMEM;
 }
 
+/* A region that is being resumed has segments already, and is still told as one that sleeps. */
+static uint32_t count_segments(const struct nvlx_region *region) {
+    return region->suspended ? 0 : region->segment_count;
+}
+
 static void record_region(const struct nvlx_region *region, struct nvlxi_descriptor *descriptor, char **name) {
     struct nvlxi_region_record *record = &descriptor->regions[descriptor->region_count++];
     *record = (struct nvlxi_region_record){.name = descriptor->names,
-                                           .segment = region->segment_count ? region->stakes[0].segment->index
-                                                                            : NVLXI_NO_SEGMENT,
-                                           .segment_count = region->segment_count,
+                                           .segment = count_segments(region) ? region->stakes[0].segment->index
+                                                                             : NVLXI_NO_SEGMENT,
+                                           .segment_count = count_segments(region),
                                            .access = region->access,
                                            .address = region->address,
                                            .length = region->length,
@@ -169,17 +174,21 @@ struct changed {
     size_t first, end; /* of the journal */
 };
 
+static bool is_gone(const struct nvlxi_change *change) {
+    return change->id && !change->told;
+}
+
 static int allocate_changes(const struct nvlxi_registration *r, struct changed *changed,
                             struct nvlxi_descriptor *descriptor) {
     size_t regions = 0, removed = 0, segments = 0, names = 1;
     for (size_t i = changed->first; i < changed->end; i++) {
         const struct nvlxi_change *change = nvlxi_journal_change(&r->journal, i);
-        removed += change->region < change->generation;
-        if (!change->added)
+        removed += is_gone(change);
+        if (!change->told)
             continue;
         regions++;
-        segments += change->added->segment_count;
-        names += change->added->name ? strlen(change->added->name->text) + 1 : 0;
+        segments += count_segments(change->told);
+        names += change->told->name ? strlen(change->told->name->text) + 1 : 0;
     }
     changed->segments = malloc((segments + 1) * sizeof(*changed->segments));
     descriptor->segments = malloc((segments + 1) * sizeof *descriptor->segments);
@@ -196,13 +205,13 @@ static int compare_segments(const void *a, const void *b) {
     return ((*x)->key.base > (*y)->key.base) - ((*x)->key.base < (*y)->key.base);
 }
 
-/* Lists the segments of the regions that came, each once, in order of address. */
+/* Lists the segments of the regions that are told, each once, in order of address. */
 static void collect_segments(const struct nvlxi_registration *r, struct changed *changed,
                              struct nvlxi_descriptor *descriptor) {
     for (int pass = 0; pass < 2; pass++)
         for (size_t i = changed->first; i < changed->end; i++) {
-            const struct nvlx_region *region = nvlxi_journal_change(&r->journal, i)->added;
-            for (uint32_t j = 0; region && j < region->segment_count; j++) {
+            const struct nvlx_region *region = nvlxi_journal_change(&r->journal, i)->told;
+            for (uint32_t j = 0; region && j < count_segments(region); j++) {
                 struct nvlxi_segment *segment = region->stakes[j].segment;
                 if (pass == 1 && segment->index == NOT_YET)
                     changed->segments[changed->segment_count++] = segment;
@@ -214,28 +223,45 @@ static void collect_segments(const struct nvlxi_registration *r, struct changed 
         record_segment(changed->segments[i], descriptor);
 }
 
+/* Those that sleep come last. */
 static void fill_changes(const struct nvlxi_registration *r, struct changed *changed,
                          struct nvlxi_descriptor *descriptor) {
     char *name = descriptor->names;
     *name++ = '\0'; /* the empty name */
     collect_segments(r, changed, descriptor);
+    for (int asleep = 0; asleep < 2; asleep++)
+        for (size_t i = changed->first; i < changed->end; i++) {
+            const struct nvlxi_change *change = nvlxi_journal_change(&r->journal, i);
+            if (change->told && (change->told->suspended != 0) == asleep)
+                record_region(change->told, descriptor, &name);
+            if (is_gone(change) && !asleep)
+                descriptor->removed[descriptor->removed_count++] = change->id;
+        }
+}
+
+/* Whether a region that was told before is told as another. */
+static bool has_altered(const struct nvlxi_registration *r, const struct changed *changed, uint64_t since) {
     for (size_t i = changed->first; i < changed->end; i++) {
         const struct nvlxi_change *change = nvlxi_journal_change(&r->journal, i);
-        if (change->added)
-            record_region(change->added, descriptor, &name);
-        if (change->region < change->generation)
-            descriptor->removed[descriptor->removed_count++] = change->region;
+        if (change->told && change->id <= since)
+            return true;
     }
+    return false;
 }
 
 /* Under the mutex. */
-static int record_changes(const struct nvlxi_registration *r, uint64_t since, struct nvlxi_descriptor *descriptor) {
+static int record_changes(const struct nvlxi_registration *r, uint64_t since, bool *alters,
+                          struct nvlxi_descriptor *descriptor) {
     const size_t count = nvlxi_journal_after(&r->journal, since);
     struct changed changed = {.first = r->journal.count - count, .end = r->journal.count};
     if (atomic_load(&r->held))
         return NVLX_EBUSY;
     if (count == SIZE_MAX)
         return NVLX_EAGAIN;
+    const bool altered = has_altered(r, &changed, since);
+    if (altered && !*alters)
+        return NVLX_EAGAIN;
+    *alters = altered;
     int code = allocate_changes(r, &changed, descriptor);
     if (!code)
         fill_changes(r, &changed, descriptor);
@@ -245,13 +271,14 @@ static int record_changes(const struct nvlxi_registration *r, uint64_t since, st
     return code;
 }
 
-int nvlxi_registration_changes(struct nvlxi_registration *r, uint64_t since, struct nvlxi_descriptor *descriptor) {
+int nvlxi_registration_changes(struct nvlxi_registration *r, uint64_t since, bool *alters,
+                               struct nvlxi_descriptor *descriptor) {
     struct nvlxi_descriptor made = *descriptor;
     int code = look(r, &r->looked, LOOKS);
     if (code)
         return code;
     pthread_mutex_lock(&r->mutex);
-    code = record_changes(r, since, &made);
+    code = record_changes(r, since, alters, &made);
     pthread_mutex_unlock(&r->mutex);
     if (code)
         return fail_records(&made, code);

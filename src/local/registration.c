@@ -218,7 +218,7 @@ int nvlxi_registration_set_digest(struct nvlxi_registration *r, struct nvlx_regi
         r->told.text += digest_room(region);
         region->has_digest = news = true;
         region->digest = digest;
-        nvlxi_journal_alter(&r->journal, ++r->generation, region->since);
+        nvlxi_journal_tell(&r->journal, ++r->generation, region);
     }
     pthread_mutex_unlock(&r->mutex);
     if (news)

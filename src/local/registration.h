@@ -67,6 +67,7 @@ struct nvlx_region {
     uint64_t digest;                /* of its bytes, if that is told */
     struct nvlxi_region_name *name; /* NULL: none */
     size_t position;                /* in the list of regions */
+    size_t entry;                   /* 1 + the number of its entry in the journal; 0: it has none */
     uint32_t segment_count;         /* in order of address; 0 for a region of 0 bytes */
     uint8_t access;
     bool entered; /* in the list, and in the lookup table if it has bytes and is not stale; not asleep */
@@ -184,9 +185,10 @@ int nvlxi_registration_check(struct nvlxi_registration *registration);
 int nvlxi_registration_records(struct nvlxi_registration *registration, struct nvlxi_descriptor *descriptor);
 /* What has changed since a generation that peers were told: descriptor->from is that, and what is removed is also what
  * came and went since then. Asks the driver of some segments whether they live, and looks at nothing else that has not
- * changed. NVLX_EAGAIN, not logged: that is too long ago, all of it is to be told. Else as nvlxi_registration_records.
- */
-int nvlxi_registration_changes(struct nvlxi_registration *registration, uint64_t since,
+ * changed. `*alters`: whether it may tell of a region that was told before that it is another; becomes whether it does.
+ * NVLX_EAGAIN, not logged: that is too long ago, or it must not tell so: all of it is to be told. Else as
+ * nvlxi_registration_records. */
+int nvlxi_registration_changes(struct nvlxi_registration *registration, uint64_t since, bool *alters,
                                struct nvlxi_descriptor *descriptor);
 void nvlxi_registration_records_free(struct nvlxi_descriptor *descriptor);
 
@@ -197,7 +199,7 @@ void nvlxi_registration_tidy(struct nvlxi_registration *registration);
 /* NVLX_EBUSY: peers would be told more than a descriptor holds. */
 int nvlxi_region_check_limits(const struct nvlxi_registration *registration, const struct nvlx_region *region);
 /* A region that sleeps is withdrawn: it is not told any more. */
-void nvlxi_region_end_sleep(struct nvlxi_registration *registration, const struct nvlx_region *region);
+void nvlxi_region_end_sleep(struct nvlxi_registration *registration, struct nvlx_region *region);
 
 /* Gives the region a stake in the segments of its allocations, all or none. Lets go of the mutex meanwhile. */
 int nvlxi_segments_acquire(struct nvlxi_registration *registration, const struct nvlxi_extents *extents,
@@ -228,8 +230,8 @@ void nvlxi_region_unmap(struct nvlxi_registration *registration, const struct nv
 /* Adds what a region adds to what peers are told: itself, and those of its segments in which nothing else is shared. */
 void nvlxi_region_count(const struct nvlx_region *region, struct nvlxi_told *told);
 /* Counts a region among those that are told to peers, or not any more, from the present generation on. */
-void nvlxi_region_tell(struct nvlxi_registration *registration, const struct nvlx_region *region);
-void nvlxi_region_untell(struct nvlxi_registration *registration, const struct nvlx_region *region);
+void nvlxi_region_tell(struct nvlxi_registration *registration, struct nvlx_region *region);
+void nvlxi_region_untell(struct nvlxi_registration *registration, struct nvlx_region *region);
 /* The same without an entry in the journal. */
 void nvlxi_region_share(struct nvlxi_registration *registration, const struct nvlx_region *region);
 void nvlxi_region_unshare(struct nvlxi_registration *registration, const struct nvlx_region *region);

@@ -267,10 +267,10 @@ void nvlxi_region_share(struct nvlxi_registration *registration, const struct nv
         region->stakes[i].segment->shared++;
 }
 
-void nvlxi_region_tell(struct nvlxi_registration *registration, const struct nvlx_region *region) {
+void nvlxi_region_tell(struct nvlxi_registration *registration, struct nvlx_region *region) {
     nvlxi_region_share(registration, region);
     if (region->access != NVLX_ACCESS_NONE)
-        nvlxi_journal_add(&registration->journal, region->since, region);
+        nvlxi_journal_tell(&registration->journal, region->since, region);
 }
 
 void nvlxi_region_unshare(struct nvlxi_registration *registration, const struct nvlx_region *region) {
@@ -283,8 +283,8 @@ void nvlxi_region_unshare(struct nvlxi_registration *registration, const struct 
     told->text -= less.text;
 }
 
-void nvlxi_region_untell(struct nvlxi_registration *registration, const struct nvlx_region *region) {
+void nvlxi_region_untell(struct nvlxi_registration *registration, struct nvlx_region *region) {
     nvlxi_region_unshare(registration, region);
     if (region->access != NVLX_ACCESS_NONE)
-        nvlxi_journal_remove(&registration->journal, registration->generation, region->since);
+        nvlxi_journal_remove(&registration->journal, registration->generation, region);
 }

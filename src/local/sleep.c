@@ -1,8 +1,7 @@
 /* Regions that sleep and wake: the states are in lifetime/suspension.h. SPDX-License-Identifier: Apache-2.0
  *
- * Both begin the journal of changes again, so that each follower is told all there is, once. An entry could not tell
- * them: a region that sleeps keeps its id, by which prepared lists know its age. Whole engines sleep, and rarely: then
- * most of the descriptor has changed. That a sleeping region is withdrawn has an entry, as for any other. */
+ * Each has an entry in the journal of changes. A region that sleeps, or wakes where it was, is told as another, and
+ * keeps its id, by which prepared lists know its age. One that wakes elsewhere goes, and comes with a new id. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -86,6 +85,8 @@ static void put_to_sleep(struct nvlxi_registration *r, struct nvlx_region *regio
     drop_stakes(r, region);
     region->has_digest = false; /* who knows what it wakes up with */
     tell_asleep(r, region);
+    if (region->access != NVLX_ACCESS_NONE)
+        nvlxi_journal_tell(&r->journal, r->generation, region);
 }
 
 /* Under the mutex. */
@@ -112,7 +113,6 @@ int nvlxi_registration_suspend(struct nvlxi_registration *registration, struct n
         for (size_t i = 0; i < count; i++)
             if (!regions[i]->suspended)
                 put_to_sleep(registration, regions[i], upset, context);
-        nvlxi_journal_restart(&registration->journal, registration->generation);
         nvlxi_registration_tidy(registration);
     }
     pthread_mutex_unlock(&registration->mutex);
@@ -132,10 +132,10 @@ static void leave_sleepers(struct nvlxi_registration *r) {
     nvlxi_tables_write_end(r->context->tables);
 }
 
-void nvlxi_region_end_sleep(struct nvlxi_registration *registration, const struct nvlx_region *region) {
+void nvlxi_region_end_sleep(struct nvlxi_registration *registration, struct nvlx_region *region) {
     untell_asleep(registration, region);
     if (region->access != NVLX_ACCESS_NONE)
-        nvlxi_journal_remove(&registration->journal, registration->generation, region->since);
+        nvlxi_journal_remove(&registration->journal, registration->generation, region);
     leave_sleepers(registration);
 }
 
@@ -239,17 +239,29 @@ static int wake_all(struct nvlxi_registration *r, struct waking *waking, size_t 
     return code;
 }
 
+/* One that has moved gets a new id, which no other has. */
+static void tell_awake(struct nvlxi_registration *r, struct nvlx_region *region, bool moved) {
+    const bool told = region->access != NVLX_ACCESS_NONE;
+    if (moved) {
+        r->generation++;
+        if (told)
+            nvlxi_journal_remove(&r->journal, r->generation, region);
+        region->since = r->generation;
+    }
+    if (told)
+        nvlxi_journal_tell(&r->journal, r->generation, region);
+}
+
 /* Under the mutex. */
 static void finish(struct nvlxi_registration *r, const struct waking *waking, size_t count) {
     leave_sleepers(r);
+    r->generation++;
     for (size_t i = 0; i < count; i++) {
         struct nvlx_region *region = waking[i].region;
         region->suspended = 0;
         region->entered = true;
-        if (region->address != waking[i].address)
-            region->since = ++r->generation; /* an id, which no other has */
+        tell_awake(r, region, region->address != waking[i].address);
     }
-    nvlxi_journal_restart(&r->journal, ++r->generation);
 }
 
 static int resume(struct nvlxi_registration *r, struct waking *waking, size_t count) {

@@ -13,10 +13,14 @@ struct step { /* what a region that goes or comes does to its run */
     bool unjoins; /* it may have been what joined segments of the run */
 };
 
-struct place { /* of a region that comes */
+#define ADDED UINT32_MAX
+
+struct place { /* of a region that the changes tell */
     uint64_t start, end;
+    uint32_t at;           /* that of the region which becomes this one, or ADDED */
     uint32_t segment, run; /* in the table as it will be */
     uint16_t device;
+    bool leaves, comes;
 };
 
 struct new_run {
@@ -29,14 +33,17 @@ struct plan {
     struct nvlxi_peer_table *table;
     const struct nvlxi_descriptor *changes;
     uint64_t *removed;    /* ids, in order */
-    uint32_t *gone;       /* places of the regions that go */
+    uint64_t *told;       /* likewise */
+    uint64_t *left;       /* likewise: what is removed, and what leaves */
+    uint32_t *gone;       /* places of the regions that are removed */
     struct step *steps;   /* in order of runs, one for each, once they are summed up */
-    struct place *places; /* [regions that come] */
+    struct place *places; /* [regions of the changes] */
     struct place *order;  /* the same in order of address: scratch */
     struct new_run *runs;
     uint32_t *run_of; /* [segments of the changes]: new run, from 1 on; 0: none yet */
     struct nvlxi_names *names;
-    size_t gone_count, step_count, run_count, segment_count;
+    size_t gone_count, left_count, step_count, run_count, segment_count, added_count, range_count;
+    bool woken; /* a region comes to where it was before, or may have been */
 };
 
 /* ---- What goes ------------------------------------------------------------------------------------------- */
@@ -46,8 +53,21 @@ static int compare_numbers(const void *a, const void *b) {
     return (*x > *y) - (*x < *y);
 }
 
+static bool has(const uint64_t *sorted, size_t count, uint64_t number) {
+    return bsearch(&number, sorted, count, sizeof *sorted, compare_numbers) != NULL;
+}
+
 static bool is_removed(const struct plan *p, uint64_t id) {
-    return bsearch(&id, p->removed, p->changes->removed_count, sizeof id, compare_numbers) != NULL;
+    return has(p->removed, p->changes->removed_count, id);
+}
+
+/* Puts numbers in order; whether each is there once. */
+static bool ascends(uint64_t *numbers, size_t count) {
+    qsort(numbers, count, sizeof *numbers, compare_numbers);
+    for (size_t i = 1; i < count; i++)
+        if (numbers[i] == numbers[i - 1])
+            return false;
+    return true;
 }
 
 /* NULL: there is none. */
@@ -72,22 +92,32 @@ static bool is_alone(const struct nvlxi_peer_table *table, const struct nvlxi_re
            nvlxi_intervals_lone(&table->ranges, id);
 }
 
+static bool has_bytes(const struct nvlxi_region_record *region) {
+    return region->length && !region->suspended;
+}
+
+/* A region's bytes leave the table. */
+static bool leave(struct plan *p, const struct nvlxi_region_record *region) {
+    if (!is_alone(p->table, region))
+        return false;
+    p->left[p->left_count++] = region->since;
+    add_step(p, p->table->runs.of_segment[region->segment], region, -1);
+    return true;
+}
+
 static bool plan_removals(struct plan *p) {
     const struct nvlxi_descriptor *c = p->changes;
     if (c->removed_count)
         memcpy(p->removed, c->removed, c->removed_count * sizeof *p->removed);
-    qsort(p->removed, c->removed_count, sizeof *p->removed, compare_numbers);
+    if (!ascends(p->removed, c->removed_count))
+        return false;
     for (size_t i = 0; i < c->removed_count; i++) {
         const struct nvlxi_region_record *region = find_by_id(p->table, p->removed[i]);
-        if (i && p->removed[i] == p->removed[i - 1])
-            return false;
         if (!region && p->removed[i] > c->from) /* it came and went */
             continue;
-        if (!region || (region->length && !is_alone(p->table, region)))
+        if (!region || (has_bytes(region) && !leave(p, region)))
             return false;
         p->gone[p->gone_count++] = (uint32_t)(region - p->table->descriptor->regions);
-        if (region->length)
-            add_step(p, p->table->runs.of_segment[region->segment], region, -1);
     }
     return true;
 }
@@ -113,16 +143,23 @@ static bool find_segment(const struct nvlxi_peer_table *table, const struct nvlx
     return nvlxi_segment_same(&segments[first], segment);
 }
 
+/* Whether a region of the changes lies in these segments of the table, which are of one run. */
+static bool lies_in(const struct plan *p, const struct nvlxi_region_record *region, uint32_t first) {
+    const struct nvlxi_run *run = &p->table->runs.run[p->table->runs.of_segment[first]];
+    if (region->segment_count > run->first + run->count - first)
+        return false;
+    for (uint32_t i = 0; i < region->segment_count; i++)
+        if (!nvlxi_segment_same(&p->table->descriptor->segments[first + i], &p->changes->segments[region->segment + i]))
+            return false;
+    return true;
+}
+
 /* A region in a run that is there. */
 static bool place_in_old(struct plan *p, const struct nvlxi_region_record *region, uint32_t first,
                          struct place *place) {
-    const struct nvlxi_runs *runs = &p->table->runs;
-    const uint32_t run = runs->of_segment[first];
-    if (region->segment_count > runs->run[run].first + runs->run[run].count - first)
+    const uint32_t run = p->table->runs.of_segment[first];
+    if (!lies_in(p, region, first))
         return false;
-    for (uint32_t i = 1; i < region->segment_count; i++)
-        if (!nvlxi_segment_same(&p->table->descriptor->segments[first + i], &p->changes->segments[region->segment + i]))
-            return false;
     place->segment = first;
     place->run = run;
     add_step(p, run, region, 1);
@@ -165,29 +202,54 @@ static bool place_in_new(struct plan *p, const struct nvlxi_region_record *regio
     return true;
 }
 
-static bool place_region(struct plan *p, const struct nvlxi_region_record *region, struct place *place) {
+/* A region's bytes come to the table. */
+static bool come(struct plan *p, const struct nvlxi_region_record *region, struct place *place) {
     uint32_t segment;
-    *place = (struct place){.start = region->address, .end = region->address + region->length};
-    place->segment = NVLXI_NO_SEGMENT;
-    if (!region->length)
-        return true;
     const struct nvlxi_segment_record *first = &p->changes->segments[region->segment];
+    place->comes = true;
     place->device = nvlxi_remote_device(p->peer->remote, first->device);
+    p->range_count++;
+    p->woken = p->woken || place->at != ADDED;
     return find_segment(p->table, first, &segment) ? place_in_old(p, region, segment, place)
                                                    : place_in_new(p, region, place);
 }
 
-static bool plan_additions(struct plan *p) {
+/* A region that is known becomes another. */
+static bool plan_alteration(struct plan *p, const struct nvlxi_region_record *known,
+                            const struct nvlxi_region_record *region, struct place *place) {
+    if (!nvlxi_region_same(known, region))
+        return false;
+    place->at = (uint32_t)(known - p->table->descriptor->regions);
+    if (has_bytes(known) && has_bytes(region) && known->address == region->address &&
+        known->segment_count == region->segment_count && lies_in(p, region, known->segment)) {
+        place->segment = known->segment;
+        return true;
+    }
+    place->leaves = has_bytes(known);
+    return (!place->leaves || leave(p, known)) && (!has_bytes(region) || come(p, region, place));
+}
+
+static bool plan_addition(struct plan *p, const struct nvlxi_region_record *region, struct place *place) {
+    const struct nvlxi_region_record *other = region->name[0] ? nvlxi_peer_table_find(p->table, region->name) : NULL;
+    p->added_count++;
+    return region->since > p->changes->from && (!other || is_removed(p, other->since)) &&
+           (!has_bytes(region) || come(p, region, place));
+}
+
+static bool plan_regions(struct plan *p) {
     const struct nvlxi_descriptor *c = p->changes;
-    uint64_t last = c->from;
+    for (size_t i = 0; i < c->region_count; i++)
+        p->told[i] = c->regions[i].since;
+    if (!ascends(p->told, c->region_count) || (c->region_count && !p->told[0]))
+        return false;
     for (size_t i = 0; i < c->region_count; i++) {
-        const struct nvlxi_region_record *region = &c->regions[i];
-        const struct nvlxi_region_record *other =
-            region->name[0] ? nvlxi_peer_table_find(p->table, region->name) : NULL;
-        if (region->since <= last || region->since > c->identity.generation || is_removed(p, region->since) ||
-            (other && !is_removed(p, other->since)) || !place_region(p, region, &p->places[i]))
+        const struct nvlxi_region_record *region = &c->regions[i], *known = find_by_id(p->table, region->since);
+        struct place *place = &p->places[i];
+        *place = (struct place){.start = region->address, .end = region->address + region->length, .at = ADDED};
+        place->segment = NVLXI_NO_SEGMENT;
+        if (region->since > c->identity.generation || is_removed(p, region->since) ||
+            !(known ? plan_alteration(p, known, region, place) : plan_addition(p, region, place)))
             return false;
-        last = region->since;
     }
     return true;
 }
@@ -261,18 +323,18 @@ static int compare_places(const void *a, const void *b) {
     return (x->start > y->start) - (x->start < y->start);
 }
 
-/* Whether regions that come lie where only regions are that go. */
+/* Whether regions that come lie where only regions are that leave. */
 static bool regions_have_place(const struct plan *p) {
     const struct nvlxi_intervals *ranges = &p->table->ranges;
     size_t count = 0;
     for (size_t i = 0; i < p->changes->region_count; i++) {
         const struct place *place = &p->places[i];
-        if (place->segment == NVLXI_NO_SEGMENT)
+        if (!place->comes)
             continue;
         p->order[count++] = *place;
         for (uint32_t id = nvlxi_intervals_search(ranges, place->start); id && ranges->piece[id].start < place->end;
              id = nvlxi_intervals_next(ranges, id))
-            if (!is_removed(p, nvlxi_intervals_born(ranges, id)) || !nvlxi_intervals_lone(ranges, id))
+            if (!has(p->left, p->left_count, nvlxi_intervals_born(ranges, id)) || !nvlxi_intervals_lone(ranges, id))
                 return false;
     }
     qsort(p->order, count, sizeof *p->order, compare_places);
@@ -284,11 +346,10 @@ static bool regions_have_place(const struct plan *p) {
 
 static bool has_room(const struct plan *p) {
     const struct nvlxi_peer_table *table = p->table;
-    const size_t added = p->changes->region_count;
-    return table->descriptor->region_count + added <= table->region_room &&
+    return table->descriptor->region_count + p->added_count <= table->region_room &&
            table->runs.count + p->run_count <= table->runs.room &&
            table->descriptor->segment_count + p->segment_count <= table->runs.segment_room &&
-           1 + (uint64_t)table->ranges.count + 4 * (uint64_t)added <= table->ranges.store.capacity;
+           1 + (uint64_t)table->ranges.count + 4 * (uint64_t)p->range_count <= table->ranges.store.capacity;
 }
 
 /* ---- Doing it ---------------------------------------------------------------------------------------------- */
@@ -304,12 +365,23 @@ static void remove_regions(const struct plan *p) {
     for (size_t i = 0; i < p->gone_count; i++) {
         struct nvlxi_region_record *region = &regions[p->gone[i]];
         const struct nvlxi_range range = range_of(region);
-        if (region->length)
+        if (has_bytes(region))
             nvlxi_intervals_remove(&table->ranges, &range);
+        if (region->suspended)
+            nvlxi_peer_table_wake(table, p->gone[i]);
         if (region->name[0] && p->gone[i] >= table->built)
             nvlxi_name_index_remove(&table->recent, regions, p->gone[i]);
         nvlxi_order_remove(&table->by_id, region->since);
         region->access = NVLXI_GONE;
+    }
+}
+
+static void take_out_ranges(const struct plan *p) {
+    for (size_t i = 0; i < p->changes->region_count; i++) {
+        if (!p->places[i].leaves)
+            continue;
+        const struct nvlxi_range range = range_of(&p->table->descriptor->regions[p->places[i].at]);
+        nvlxi_intervals_remove(&p->table->ranges, &range);
     }
 }
 
@@ -365,23 +437,45 @@ static void add_range(struct nvlxi_peer_table *table, const struct nvlxi_region_
     nvlxi_intervals_set_born(&table->ranges, id, region->since);
 }
 
-static void add_regions(const struct plan *p) {
-    struct nvlxi_peer_table *table = p->table;
+/* A region at the end of the list, which is as if it were awake. */
+static size_t add_region(struct nvlxi_peer_table *table, const struct nvlxi_region_record *added, char **name) {
     struct nvlxi_descriptor *d = table->descriptor;
+    const size_t at = d->region_count++;
+    struct nvlxi_region_record *region = &d->regions[at];
+    *region = (struct nvlxi_region_record){.name = *name, .since = added->since};
+    *name = stpcpy(*name, added->name) + 1;
+    nvlxi_order_insert(&table->by_id, region->since, (uint32_t)at + 1);
+    if (region->name[0])
+        nvlxi_name_index_insert(&table->recent, d->regions, at);
+    return at;
+}
+
+/* Makes the region at a place of the table the one that the changes tell. */
+static void set_region(struct nvlxi_peer_table *table, size_t at, const struct nvlxi_region_record *told,
+                       const struct place *place) {
+    struct nvlxi_region_record *region = &table->descriptor->regions[at];
+    if (region->suspended && !told->suspended)
+        nvlxi_peer_table_wake(table, at);
+    const bool slept = region->suspended;
+    const char *name = region->name;
+    *region = *told;
+    region->name = name;
+    region->segment = place->segment;
+    if (told->suspended && !slept)
+        nvlxi_peer_table_sleep(table, at);
+    if (place->comes)
+        add_range(table, region, place);
+}
+
+static void set_regions(const struct plan *p) {
     char *name = p->names->text;
     for (size_t i = 0; i < p->changes->region_count; i++) {
-        const size_t at = d->region_count++;
-        struct nvlxi_region_record *region = &d->regions[at];
-        *region = p->changes->regions[i];
-        region->segment = p->places[i].segment;
-        region->name = name;
-        name = stpcpy(name, p->changes->regions[i].name) + 1;
-        nvlxi_order_insert(&table->by_id, region->since, (uint32_t)at + 1);
-        if (region->name[0])
-            nvlxi_name_index_insert(&table->recent, d->regions, at);
-        if (region->length)
-            add_range(table, region, &p->places[i]);
+        const struct nvlxi_region_record *told = &p->changes->regions[i];
+        const struct place *place = &p->places[i];
+        set_region(p->table, place->at == ADDED ? add_region(p->table, told, &name) : place->at, told, place);
     }
+    if (p->woken) /* what is known of pieces by their birth may be of before */
+        p->table->ranges.version = nvlxi_intervals_new_version();
 }
 
 static void commit(const struct plan *p) {
@@ -389,9 +483,10 @@ static void commit(const struct plan *p) {
     pthread_mutex_lock(&r->mutex);
     nvlxi_tables_write(r->context->tables);
     remove_regions(p);
+    take_out_ranges(p);
     change_runs(p);
     add_runs(p);
-    add_regions(p);
+    set_regions(p);
     p->table->descriptor->identity.generation = p->changes->identity.generation;
     atomic_fetch_add(&p->peer->changes, 1);
     nvlxi_tables_write_end(r->context->tables);
@@ -409,14 +504,17 @@ static bool allocate(struct plan *p) {
     for (size_t i = 0; i < c->region_count; i++)
         names += strlen(c->regions[i].name) + 1;
     p->removed = malloc((c->removed_count + 1) * sizeof *p->removed);
+    p->told = malloc((c->region_count + 1) * sizeof *p->told);
+    p->left = malloc((steps + 1) * sizeof *p->left);
     p->gone = malloc((c->removed_count + 1) * sizeof *p->gone);
-    p->steps = malloc((steps + 1) * sizeof *p->steps);
+    p->steps = malloc((steps + c->region_count + 1) * sizeof *p->steps);
     p->places = malloc((c->region_count + 1) * sizeof *p->places);
     p->order = malloc((c->region_count + 1) * sizeof *p->order);
     p->runs = malloc((c->region_count + 1) * sizeof *p->runs);
     p->run_of = calloc(c->segment_count + 1, sizeof *p->run_of);
     p->names = malloc(sizeof *p->names + names + 1);
-    return p->removed && p->gone && p->steps && p->places && p->order && p->runs && p->run_of && p->names;
+    return p->removed && p->told && p->left && p->gone && p->steps && p->places && p->order && p->runs && p->run_of &&
+           p->names;
 }
 
 /* Other slots, where changes have worn these out. */
@@ -432,17 +530,17 @@ static void renew_slots(const struct nvlx_peer *peer) {
 }
 
 static bool make_plan(struct plan *p) {
-    if (!allocate(p) || !plan_removals(p) || !plan_additions(p))
+    if (!allocate(p) || !plan_removals(p) || !plan_regions(p))
         return false;
     sum_up(p);
+    qsort(p->left, p->left_count, sizeof *p->left, compare_numbers);
     return has_room(p) && runs_stay(p) && runs_have_place(p) && regions_have_place(p);
 }
 
 bool nvlxi_change_in_place(struct nvlx_peer *peer, const struct nvlxi_descriptor *changes) {
     struct nvlxi_peer_table *table = peer->table;
     struct plan plan = {.peer = peer, .table = table, .changes = changes};
-    const bool asleep = table->descriptor->suspended_count || changes->suspended_count;
-    if (table->own || !table->has_ids || asleep || changes->from != table->descriptor->identity.generation)
+    if (table->own || !table->has_ids || changes->from != table->descriptor->identity.generation)
         return false;
     const bool made = make_plan(&plan);
     if (made)
@@ -450,6 +548,8 @@ bool nvlxi_change_in_place(struct nvlx_peer *peer, const struct nvlxi_descriptor
     else
         free(plan.names);
     free(plan.removed);
+    free(plan.told);
+    free(plan.left);
     free(plan.gone);
     free(plan.steps);
     free(plan.places);

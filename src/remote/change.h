@@ -5,9 +5,9 @@
  * Only changes of the plain kind are made so: whatever is unusual, wrong, or has no room left takes the long way
  * (descriptor/merge.h), which tells what is wrong. Plain is:
  * - the changes begin at the generation that is known, and the memory is not of this very process;
- * - no region sleeps: those stand behind all others (descriptor.h);
- * - what is removed and what is added shares no byte with another region that stays or comes;
- * - what is added lies in one run that is there, or in segments that are all new and make up one run;
+ * - what leaves its place and what comes to one shares no byte with another region that stays or comes. A region leaves
+ *   when it is removed, falls asleep, or lies in other segments than before; it comes when it is added, wakes, or does;
+ * - what comes lies in one run that is there, or in segments that are all new and make up one run;
  * - a run that stays does not change: neither which of its segments are joined, nor whether it may be written. */
 #ifndef NVLXI_REMOTE_CHANGE_H
 #define NVLXI_REMOTE_CHANGE_H

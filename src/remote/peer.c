@@ -111,10 +111,12 @@ uint64_t nvlxi_peer_old_until(const struct nvlx_peer *peer, uint64_t start, uint
 }
 
 const struct nvlxi_region_record *nvlxi_peer_sleeper(const struct nvlx_peer *peer, uint64_t address) {
-    const struct nvlxi_descriptor *d = peer->table->descriptor;
-    for (size_t i = d->region_count - d->suspended_count; i < d->region_count; i++)
-        if (address - d->regions[i].address < d->regions[i].length)
-            return &d->regions[i];
+    const struct nvlxi_peer_table *table = peer->table;
+    for (size_t i = 0; i < table->sleeper_count; i++) {
+        const struct nvlxi_region_record *region = &table->descriptor->regions[table->sleepers[i]];
+        if (address - region->address < region->length)
+            return region;
+    }
     return NULL;
 }
 

@@ -151,7 +151,28 @@ static int make_room(struct nvlxi_peer_table *table) {
     if (segments)
         d->segments = segments;
     table->recent.entry = malloc((table->region_room - count + 1) * sizeof *table->recent.entry);
-    return regions && segments && table->recent.entry ? 0 : NVLX_ENOMEM;
+    table->sleepers = malloc((table->region_room + 1) * sizeof *table->sleepers);
+    table->sleeper_of = malloc((table->region_room + 1) * sizeof *table->sleeper_of);
+    return regions && segments && table->recent.entry && table->sleepers && table->sleeper_of ? 0 : NVLX_ENOMEM;
+}
+
+void nvlxi_peer_table_sleep(struct nvlxi_peer_table *table, size_t place) {
+    table->descriptor->regions[place].suspended = true;
+    table->sleeper_of[place] = (uint32_t)table->sleeper_count;
+    table->sleepers[table->sleeper_count++] = (uint32_t)place;
+}
+
+void nvlxi_peer_table_wake(struct nvlxi_peer_table *table, size_t place) {
+    const uint32_t last = table->sleepers[--table->sleeper_count];
+    table->sleepers[table->sleeper_of[place]] = last;
+    table->sleeper_of[last] = table->sleeper_of[place];
+    table->descriptor->regions[place].suspended = false;
+}
+
+static void list_sleepers(struct nvlxi_peer_table *table) {
+    const struct nvlxi_descriptor *d = table->descriptor;
+    for (size_t i = d->region_count - d->suspended_count; i < d->region_count; i++)
+        nvlxi_peer_table_sleep(table, i);
 }
 
 const struct nvlxi_region_record *nvlxi_peer_table_find(const struct nvlxi_peer_table *table, const char *name) {
@@ -176,6 +197,8 @@ void nvlxi_peer_table_free(const struct nvlxi_remote *r, struct nvlxi_peer_table
     nvlxi_intervals_free(&table->ranges);
     nvlxi_order_free(&table->by_id);
     nvlxi_name_index_free(&table->recent);
+    free(table->sleepers);
+    free(table->sleeper_of);
     nvlxi_descriptor_free(table->descriptor);
     free(table);
 }
@@ -198,6 +221,7 @@ int nvlxi_peer_table_make(struct nvlxi_remote *r, struct nvlxi_descriptor *descr
         nvlxi_peer_table_free(r, table);
         return code;
     }
+    list_sleepers(table);
     *made = table;
     return 0;
 }

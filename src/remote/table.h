@@ -5,12 +5,15 @@
  * It is made of a whole descriptor, with room for some more regions, segments and runs, and takes changes in place
  * (change.h) as long as that lasts. What is added stands behind what was there; what is removed keeps its place until
  * another table is made: a region is NVLXI_GONE, a run is not found any more, and its segments belong to nothing. A
- * region of the descriptor that the table was made of is found by `by_name`, one that came later by `recent`.
+ * region of the descriptor that the table was made of is found by `by_name`, one that came later by `recent`. One that
+ * becomes another, since it sleeps, wakes or has another digest, keeps its place.
  *
  * Invariants:
  * - ids (`since` of regions) are unique and no later than the generation, or the table takes no changes in place;
  * - a piece of `ranges` that one region alone lies over is born with its id, so that no two pieces of that place ever
- *   have the same birth; as long as it lives, its run does not change;
+ *   have the same birth, except one whose region slept and woke: then `ranges` has another version. As long as it
+ *   lives, its run does not change;
+ * - `sleepers` has the places of all regions that sleep, and no other;
  * - a run that has no region is only there where the descriptor has such a segment. */
 #ifndef NVLXI_REMOTE_TABLE_H
 #define NVLXI_REMOTE_TABLE_H
@@ -46,13 +49,20 @@ struct nvlxi_peer_table {
     struct nvlxi_order by_id;       /* places of regions, from 1 on, by their ids */
     struct nvlxi_name_index recent; /* those from `built` on that are there */
     struct nvlxi_names *names;      /* list */
-    size_t built, region_room;      /* regions that it was made of; and that there is room for */
+    uint32_t *sleepers;             /* in any order */
+    uint32_t *sleeper_of;           /* [regions]: its place in that list, if it sleeps */
+    size_t sleeper_count;
+    size_t built, region_room; /* regions that it was made of; and that there is room for */
 };
 
 /* Takes the descriptor, also when it fails: NVLX_ENOMEM. */
 int nvlxi_peer_table_make(struct nvlxi_remote *remote, struct nvlxi_descriptor *descriptor,
                           struct nvlxi_peer_table **made);
 void nvlxi_peer_table_free(const struct nvlxi_remote *remote, struct nvlxi_peer_table *table);
+
+/* A region of the table falls asleep, or wakes: notes it in its record and in the list. */
+void nvlxi_peer_table_sleep(struct nvlxi_peer_table *table, size_t place);
+void nvlxi_peer_table_wake(struct nvlxi_peer_table *table, size_t place);
 
 /* The region of that name, or NULL. */
 const struct nvlxi_region_record *nvlxi_peer_table_find(const struct nvlxi_peer_table *table, const char *name);

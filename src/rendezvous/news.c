@@ -44,21 +44,26 @@ bool nvlxi_news_changed(struct nvlxi_news *news) {
 
 /* ---- Texts --------------------------------------------------------------------------------------------- */
 
-/* The whole, or what has changed since a generation. *made becomes NULL if that is nothing. */
-static int make_text(const struct nvlxi_news *news, uint64_t from, struct nvlxi_text **made) {
+/* The whole, or what has changed since a generation. *made becomes NULL if that is nothing. NVLX_EAGAIN, not logged: it
+ * takes the whole. */
+static int make_text(const struct nvlxi_news *news, uint64_t from, bool alters, struct nvlxi_text **made) {
     struct nvlxi_text *text = calloc(1, sizeof *text);
     *made = NULL;
     if (!text)
         return nvlxi_fail(NVLX_ENOMEM, "no memory for a descriptor to send");
     text->begun = nvlxi_now_ns();
     text->from = from;
+    text->alters = alters;
     text->users = 1;
-    int code = from ? nvlxi_publisher_changes(news->publisher, from, &text->bytes, &text->length, &text->generation)
+    int code = from ? nvlxi_publisher_changes(news->publisher, from, &text->alters, &text->bytes, &text->length,
+                                              &text->generation)
                     : nvlxi_publisher_text(news->publisher, &text->bytes, &text->length, &text->generation);
-    if (code || !text->bytes)
-        free(text);
-    else
+    if (!code && from && text->length > NVLXI_PROTOCOL_CHANGES_MAX)
+        code = NVLX_EAGAIN;
+    if (!code && text->bytes)
         *made = text;
+    else
+        nvlxi_text_drop(text);
     return code;
 }
 
@@ -77,7 +82,7 @@ static bool is_held(const struct nvlxi_news *news) {
 
 static void make_whole(struct nvlxi_news *news, uint64_t begin) {
     struct nvlxi_text *made;
-    int code = make_text(news, 0, &made);
+    int code = make_text(news, 0, false, &made);
     if (code && is_held(news)) {
         atomic_store(&news->outdated, true);
     } else if (code) {
@@ -139,13 +144,13 @@ bool nvlxi_news_has_all_before(const struct nvlxi_news *news, uint64_t moment) {
     return news->looked > moment || !atomic_load(&news->outdated);
 }
 
-struct nvlxi_text *nvlxi_news_since(struct nvlxi_news *news, uint64_t generation, bool *whole) {
+struct nvlxi_text *nvlxi_news_since(struct nvlxi_news *news, uint64_t generation, bool alters, bool *whole) {
     const struct nvlxi_text *known = news->changes;
     struct nvlxi_text *made;
-    if (known && known->from == generation && known->generation >= news->newest)
+    if (known && known->from == generation && known->generation >= news->newest && (alters || !known->alters))
         return news->changes;
     const uint64_t begin = nvlxi_now_ns();
-    int code = make_text(news, generation, &made);
+    int code = make_text(news, generation, alters, &made);
     news->spent += nvlxi_now_ns() - begin;
     *whole = code && !is_held(news);
     if (code || !made)

@@ -6,7 +6,8 @@
  *
  *     whole     the descriptor. For who knows nothing yet, cannot read changes, or knows what the journal
  *               (local/journal.h) does not reach back to. To make it takes as long as there are regions
- *     changes   from one generation to the newest. For all others. To make them takes as long as they are
+ *     changes   from one generation to the newest. For all others. To make them takes as long as they are. Changes that
+ *               alter a region which was told before are for who understands them (protocol.h); others need the whole
  *
  * `outdated` is set by whoever changes something; it is taken back when a turn begins that looks at how things are:
  * then `newest` is the generation that all are to know, and a whole text that was made before is outdated. Neither kind
@@ -27,6 +28,7 @@ struct nvlxi_text {
     size_t length;
     uint64_t begun; /* when making it began: it has all that was registered before */
     uint64_t from;  /* 0: whole */
+    bool alters;    /* changes that not everybody understands */
     uint64_t generation;
     unsigned users;
 };
@@ -66,8 +68,8 @@ void nvlxi_news_refresh(struct nvlxi_news *news, const struct nvlxi_readers *rea
 bool nvlxi_news_whole_is_newest(const struct nvlxi_news *news);
 /* Whether all that changed before a moment is in `newest`. */
 bool nvlxi_news_has_all_before(const struct nvlxi_news *news, uint64_t moment);
-/* What has changed since a generation. NULL, with *whole set: that takes a whole text; else there is nothing to be told
- * now. */
-struct nvlxi_text *nvlxi_news_since(struct nvlxi_news *news, uint64_t generation, bool *whole);
+/* What has changed since a generation. `alters`: for who understands changes that do. NULL, with *whole set: that takes
+ * a whole text; else there is nothing to be told now. */
+struct nvlxi_text *nvlxi_news_since(struct nvlxi_news *news, uint64_t generation, bool alters, bool *whole);
 
 #endif

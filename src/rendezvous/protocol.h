@@ -5,7 +5,9 @@
  * A stream of messages, each a header and a body, in the byte order of the node. Who connects sends HELLO, who serves
  * answers WELCOME. Then a subscriber reads: TEXT, and CHANGES after every change,
  * or another TEXT; of a server or to a client of a minor version before 3 always TEXT. CHANGES have the form of a
- * descriptor (descriptor/decode.cc), and are from a generation that it was told of before. It may send ASK, and gets
+ * descriptor (descriptor/decode.cc), and are from a generation that it was told of before. To a client of a minor
+ * version before 4 they tell only which regions came and went. Since 4 they also tell of regions that it was told of
+ * that they are others: that they sleep or woke, or have another digest. It may send ASK, and gets
  * for each, in order, GIVEN until it has all files of the request, or DENIED in the place of those that are left. From
  * its first ASK on neither comes, so that what it maps does not change meanwhile, until it says DONE, was denied, or
  * has not gone on for a second. What it is denied since it was withdrawn comes after what tells so. AWAIT asks what the
@@ -35,7 +37,9 @@
 
 #define NVLXI_PROTOCOL_MAGIC UINT64_C(0x315a56444e52584e)
 #define NVLXI_PROTOCOL_MAJOR 1u
-#define NVLXI_PROTOCOL_MINOR 3u /* 1: ASK, GIVEN, DENIED, DONE; 2: AWAIT, HOLDS; 3: CHANGES, MESSAGE, TAKEN */
+#define NVLXI_PROTOCOL_MINOR                                                                                           \
+    4u /* 1: ASK, GIVEN, DENIED, DONE; 2: AWAIT, HOLDS; 3: CHANGES, MESSAGE, TAKEN;                                    \
+          4: CHANGES that alter a region */
 
 #define NVLXI_PROTOCOL_HEADER       8u
 #define NVLXI_PROTOCOL_GREETING_MAX 256u        /* bytes of a HELLO or WELCOME of whatever minor version */

@@ -40,10 +40,10 @@ int nvlxi_publisher_text(struct nvlxi_publisher *publisher, char **text, size_t 
     return encode(publisher, &descriptor, text, length);
 }
 
-int nvlxi_publisher_changes(struct nvlxi_publisher *publisher, uint64_t since, char **text, size_t *length,
-                            uint64_t *generation) {
+int nvlxi_publisher_changes(struct nvlxi_publisher *publisher, uint64_t since, bool *alters, char **text,
+                            size_t *length, uint64_t *generation) {
     struct nvlxi_descriptor descriptor = {.identity = publisher->registration->context->identity};
-    int code = nvlxi_registration_changes(publisher->registration, since, &descriptor);
+    int code = nvlxi_registration_changes(publisher->registration, since, alters, &descriptor);
     if (code)
         return code;
     *text = NULL;

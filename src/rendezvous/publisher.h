@@ -22,8 +22,8 @@ void nvlxi_publisher_set_address(struct nvlxi_publisher *publisher, const char *
 int nvlxi_publisher_text(struct nvlxi_publisher *publisher, char **text, size_t *length, uint64_t *generation);
 
 /* The same of what has changed since a generation that was told. *text becomes NULL if that is the present one.
- * NVLX_EAGAIN, not logged: that is too long ago. */
-int nvlxi_publisher_changes(struct nvlxi_publisher *publisher, uint64_t since, char **text, size_t *length,
-                            uint64_t *generation);
+ * `alters`, and NVLX_EAGAIN, not logged: as nvlxi_registration_changes. */
+int nvlxi_publisher_changes(struct nvlxi_publisher *publisher, uint64_t since, bool *alters, char **text,
+                            size_t *length, uint64_t *generation);
 
 #endif

@@ -142,7 +142,7 @@ static struct nvlxi_text *find_text(struct nvlxi_server *server, struct connecti
     if (c->state != SUBSCRIBER || !is_late(server, c) || (c->told && nvlxi_now_ns() < c->mapping))
         return NULL;
     if (takes_changes(c))
-        text = nvlxi_news_since(&server->news, c->generation, &c->behind);
+        text = nvlxi_news_since(&server->news, c->generation, c->minor >= 4, &c->behind);
     if (!takes_changes(c) && is_late(server, c) && is_new_enough(server, c))
         text = server->news.whole;
     return text && text->generation >= nvlxi_revocations_wanted(server->revocations) ? text : NULL;

@@ -4,8 +4,9 @@
  *
  * Usage: test_changes [ROUNDS SEED]
  *
- * An owner registers, withdraws and frees at random, memory of all kinds. A follower, to which it seems to be another
- * process, is told what changed since it was told last; or all, where memory slept or woke since then. */
+ * An owner registers, withdraws and frees at random, memory of all kinds; regions sleep, wake and get digests. A
+ * follower, to which it seems to be another process, is told what changed since it was told last. */
+#define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,8 +30,9 @@ static struct {
 static struct nvlx_region *regions[REGIONS];
 static char names[REGIONS][32]; /* "": none, or not taken */
 static bool sleepy;             /* regions sleep and wake, too */
-static size_t in_place, all;    /* how often each way was taken, */
-static size_t wholes;           /* and how often neither */
+static size_t in_place, all;    /* how often each way was taken */
+static bool older;              /* changes are for who does not understand those that alter regions, */
+static size_t wholes;           /* and is told all there is, so often */
 
 static size_t below(size_t limit) {
     return limit ? next_random(&state) % limit : 0;
@@ -114,10 +116,18 @@ static void wake(void) {
     OK(nvlx_resume(list, count, addresses));
 }
 
+/* Of whatever bytes: nobody reads them. */
+static void set_digest(size_t i) {
+    if (regions[i] && regions[i]->access && !regions[i]->stale && !regions[i]->suspended)
+        OK(nvlxi_registration_set_digest(&owner->registration, regions[i], below(3)));
+}
+
 static void change_something(void) {
     const size_t i = below(REGIONS), block = below(BLOCKS);
     if (sleepy && !below(50))
         below(2) ? put_to_sleep() : wake();
+    else if (sleepy && !below(4))
+        set_digest(i);
     else if (!below(12) && blocks[block].address)
         free_block(block);
     else if (regions[i] && below(2))
@@ -179,15 +189,46 @@ static void expect_same_pieces(const struct nvlxi_peer_table *a, const struct nv
     EXPECT(!x && !y);
 }
 
+static void expect_same_region(const struct nvlxi_region_record *x, const struct nvlxi_region_record *y) {
+    EXPECT(x->address == y->address && x->length == y->length && x->access == y->access && x->since == y->since);
+    EXPECT(x->suspended == y->suspended && x->has_digest == y->has_digest && x->digest == y->digest);
+    EXPECT(x->segment_count == y->segment_count && !strcmp(x->name, y->name));
+    EXPECT((x->segment == NVLXI_NO_SEGMENT) == (y->segment == NVLXI_NO_SEGMENT));
+}
+
+static const struct nvlxi_region_record *by_id(const struct nvlxi_peer_table *table, uint64_t id) {
+    const uint32_t place = nvlxi_order_floor(&table->by_id, id);
+    return place ? &table->descriptor->regions[place - 1] : NULL;
+}
+
 static void expect_same_names(const struct nvlxi_peer_table *a, const struct nvlxi_peer_table *b) {
     char name[32];
     for (size_t i = 0; i < 800; i++) {
         snprintf(name, sizeof name, "%s%zu", i < 400 ? "layer." : "", i % 400);
         const struct nvlxi_region_record *x = nvlxi_peer_table_find(a, name), *y = nvlxi_peer_table_find(b, name);
         EXPECT(!x == !y);
+        EXPECT(!x || !strcmp(x->name, name));
         if (x && y)
-            EXPECT(x->address == y->address && x->length == y->length && x->access == y->access &&
-                   x->since == y->since && x->suspended == y->suspended && !strcmp(x->name, name));
+            expect_same_region(x, y);
+    }
+}
+
+/* Each region of a fresh table is in the other; those that sleep are listed, each once. */
+static void expect_same_regions(const struct nvlxi_peer_table *a, const struct nvlxi_peer_table *b) {
+    size_t count = 0;
+    for (size_t i = 0; i < b->descriptor->region_count; i++) {
+        const struct nvlxi_region_record *x = by_id(a, b->descriptor->regions[i].since);
+        EXPECT(x && x->access != NVLXI_GONE);
+        if (x)
+            expect_same_region(x, &b->descriptor->regions[i]);
+    }
+    for (size_t i = 0; i < a->descriptor->region_count; i++)
+        count += a->descriptor->regions[i].access != NVLXI_GONE;
+    EQUAL(b->descriptor->region_count, count);
+    EQUAL(b->descriptor->suspended_count, a->sleeper_count);
+    for (size_t i = 0; i < a->sleeper_count; i++) {
+        const struct nvlxi_region_record *region = &a->descriptor->regions[a->sleepers[i]];
+        EXPECT(region->suspended && a->sleeper_of[a->sleepers[i]] == i && region->access != NVLXI_GONE);
     }
 }
 
@@ -196,21 +237,21 @@ static void expect_whole(const struct nvlx_peer *peer) {
     const struct nvlxi_peer_table *a = peer->table, *b = fresh->table;
     EQUAL(b->descriptor->identity.generation, a->descriptor->identity.generation);
     EXPECT(a->has_ids && b->has_ids);
-    EQUAL(b->descriptor->suspended_count, a->descriptor->suspended_count);
-    for (size_t i = 1; i <= a->descriptor->suspended_count; i++)
-        EXPECT(a->descriptor->regions[a->descriptor->region_count - i].suspended);
+    expect_same_regions(a, b);
     expect_same_pieces(a, b);
     expect_same_names(a, b);
     OK(nvlx_peer_close(fresh));
 }
 
-/* All, if something slept or woke. */
+/* All, for an older one, if a region that was told before is another. */
 static char *changes_since(uint64_t since) {
     char *text;
     size_t length;
     uint64_t generation;
-    int code = nvlxi_publisher_changes(&owner->rendezvous.publisher, since, &text, &length, &generation);
-    if (code && sleepy) {
+    bool alters = !older;
+    int code = nvlxi_publisher_changes(&owner->rendezvous.publisher, since, &alters, &text, &length, &generation);
+    EXPECT(!alters || (!older && sleepy));
+    if (code && older) {
         EQUAL(NVLX_EAGAIN, code);
         return whole();
     }
@@ -288,7 +329,7 @@ static void as_the_whole(void) {
     }
     fprintf(stderr, "%zu of %zu in place, %zu told whole\n", in_place, all, wholes);
     EXPECT(in_place > all / (sleepy ? 16 : 4) && in_place + wholes < all);
-    EXPECT(sleepy ? wholes > all / 50 : wholes == 0);
+    EXPECT(older ? wholes > all / 50 : wholes == 0);
     OK(nvlx_peer_close(peer));
     OK(nvlx_peer_close(late));
     end();
@@ -298,6 +339,12 @@ static void as_the_whole_with_sleepers(void) {
     sleepy = true;
     as_the_whole();
     sleepy = false;
+}
+
+static void as_the_whole_for_an_older_one(void) {
+    older = true;
+    as_the_whole_with_sleepers();
+    older = false;
 }
 
 /* Nothing is looked at twice: as many regions come and go as there is room for, and more. */
@@ -378,6 +425,49 @@ static void wrong_changes(void) {
     end();
 }
 
+static char *replaced(const char *text, const char *part, const char *by) {
+    const char *at = strstr(text, part);
+    char *made;
+    EXPECT(at != NULL);
+    if (asprintf(&made, "%.*s%s%s", (int)(at - text), text, by, at + strlen(part)) < 0)
+        FAIL("no memory for a text");
+    return made;
+}
+
+/* The same of a region that was told of before, and is another. */
+static void wrong_alterations(void) {
+    char *text;
+    begin();
+    sleepy = true;
+    for (int asleep = 0; asleep < 2; asleep++) {
+        struct nvlx_region *region = register_range(owner, blocks[1].address, 512, "alters", NVLX_ACCESS_READ);
+        struct nvlx_peer *peer = open_whole();
+        const uint64_t since = nvlxi_peer_generation(peer);
+        OK(asleep ? nvlx_suspend(&region, 1, -1) : nvlx_region_set_digest(region, NULL));
+        text = changes_since(since);
+        static const char *const wrong[][2] = {{"\"alters\"", "\"others\""},
+                                               {"0x200 ", "0x201 "},
+                                               {" r ", " w "},
+                                               {" r 0x", " r 0x1"}, /* another id */
+                                               {" r 0x", " r 0x0 "}};
+        for (size_t i = 0; i < COUNT(wrong); i++) {
+            char *other = replaced(text, wrong[i][0], wrong[i][1]);
+            EQUAL(NVLX_EFORMAT, nvlxi_peer_change(peer, other, strlen(other)));
+            EQUAL(since, nvlxi_peer_generation(peer));
+            free(other);
+        }
+        const struct nvlxi_peer_table *table = peer->table;
+        tell(peer, text);
+        EXPECT(peer->table == table);
+        expect_whole(peer);
+        free(text);
+        OK(nvlx_peer_close(peer));
+        OK(nvlx_unregister(region, -1));
+    }
+    sleepy = false;
+    end();
+}
+
 /* The journal ends somewhere: beyond it, there is nothing but the whole. */
 static void journal_ends(void) {
     begin();
@@ -390,29 +480,37 @@ static void journal_ends(void) {
         OK(nvlx_unregister(register_range(owner, blocks[0].address, 512, "x", NVLX_ACCESS_READ), -1));
     }
     uint64_t generation;
-    EQUAL(NVLX_EAGAIN, nvlxi_publisher_changes(&owner->rendezvous.publisher, since, &text, &length, &generation));
-    OK(nvlxi_publisher_changes(&owner->rendezvous.publisher, since + 2, &text, &length, &generation));
+    bool alters = true;
+    EQUAL(NVLX_EAGAIN,
+          nvlxi_publisher_changes(&owner->rendezvous.publisher, since, &alters, &text, &length, &generation));
+    OK(nvlxi_publisher_changes(&owner->rendezvous.publisher, since + 2, &alters, &text, &length, &generation));
     EQUAL(owner->registration.generation, generation);
     free(text);
-    OK(nvlxi_publisher_changes(&owner->rendezvous.publisher, generation, &text, &length, &generation));
+    OK(nvlxi_publisher_changes(&owner->rendezvous.publisher, generation, &alters, &text, &length, &generation));
     EXPECT(!text);
     OK(nvlx_hold(owner));
-    EQUAL(NVLX_EBUSY, nvlxi_publisher_changes(&owner->rendezvous.publisher, since, &text, &length, &generation));
+    EQUAL(NVLX_EBUSY,
+          nvlxi_publisher_changes(&owner->rendezvous.publisher, since, &alters, &text, &length, &generation));
     OK(nvlx_publish(owner, NULL));
     end();
 }
 
 int main(int argc, char **argv) {
-    static const struct test tests[] = {
-        {"as_the_whole", as_the_whole}, {"as_the_whole_with_sleepers", as_the_whole_with_sleepers},
-        {"room_ends", room_ends},       {"wrong_changes", wrong_changes},
-        {"journal_ends", journal_ends}, {0}};
+    static const struct test tests[] = {{"as_the_whole", as_the_whole},
+                                        {"as_the_whole_with_sleepers", as_the_whole_with_sleepers},
+                                        {"as_the_whole_for_an_older_one", as_the_whole_for_an_older_one},
+                                        {"room_ends", room_ends},
+                                        {"wrong_changes", wrong_changes},
+                                        {"wrong_alterations", wrong_alterations},
+                                        {"journal_ends", journal_ends},
+                                        {0}};
     static const struct role roles[] = {{0}};
     if (argc == 3) {
         rounds = atoi(argv[1]);
         state = strtoull(argv[2], NULL, 0);
         as_the_whole();
         as_the_whole_with_sleepers();
+        as_the_whole_for_an_older_one();
         return 0;
     }
     return run_tests(argc, argv, tests, roles, 60);

@@ -8,8 +8,7 @@
 #include <unistd.h>
 
 #include "descriptor/descriptor.h"
-#include "rendezvous/protocol.h"
-#include "rendezvous_support.h"
+#include "subscriber.h"
 #include "support.h"
 
 #define BLOCKS    8
@@ -303,7 +302,7 @@ static void pictures_agree(void) {
     end();
 }
 
-/* Changes before, between and after sleep, which the journal does not tell. */
+/* Some of the changes are that memory sleeps, wakes, and moves. */
 static void pictures_of_sleepers_agree(void) {
     sleepy = true;
     pictures_agree();
@@ -421,28 +420,14 @@ static void mappings_end_with_their_regions(void) {
 
 static uint8_t body[1 << 20];
 
-/* The next message: its length, and its type. */
 static uint32_t receive(int socket, uint16_t *type) {
-    uint8_t head[NVLXI_PROTOCOL_HEADER];
-    struct nvlxi_protocol_header header;
-    get(socket, head, sizeof head);
-    OK(nvlxi_protocol_get_header(head, true, &header));
-    EXPECT(header.length <= sizeof body);
-    get(socket, body, header.length);
-    *type = header.type;
-    return header.length;
+    return receive_message(socket, body, sizeof body, type);
 }
 
 /* A subscriber that has its first descriptor. */
-static int subscribe(uint16_t minor) {
-    uint8_t bytes[NVLXI_PROTOCOL_SHORT_MAX];
+static int subscribe_and_read(uint16_t minor) {
     uint16_t type;
-    int socket = raw_connect(address);
-    const size_t length = nvlxi_protocol_put_hello(bytes, NVLXI_PROTOCOL_SUBSCRIBER);
-    memcpy(bytes + NVLXI_PROTOCOL_HEADER + 10, &minor, sizeof minor);
-    put(socket, bytes, length);
-    receive(socket, &type);
-    EQUAL(NVLXI_PROTOCOL_WELCOME, type);
+    int socket = subscribe(address, minor, body, sizeof body);
     EXPECT(receive(socket, &type) > 100000);
     EQUAL(NVLXI_PROTOCOL_TEXT, type);
     return socket;
@@ -461,7 +446,7 @@ static void messages_are_as_long_as_changes(void) {
     uint16_t type;
     begin();
     register_many(4000);
-    const int older = subscribe(2), newer = subscribe(3);
+    const int older = subscribe_and_read(2), newer = subscribe_and_read(3);
     for (int i = 0; i < 10; i++) {
         struct nvlx_region *region = register_range(owner, blocks[1], 512, "new", NVLX_ACCESS_READ);
         EXPECT(receive(newer, &type) < 1024);

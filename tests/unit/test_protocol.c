@@ -61,7 +61,7 @@ static void versions(void **state) {
     version = NVLXI_PROTOCOL_MAJOR + 1;
     memcpy(message + NVLXI_PROTOCOL_HEADER + 8, &version, 2);
     assert_int_equal(nvlxi_protocol_get_hello(body, &role, &minor), NVLX_EVERSION);
-    assert_non_null(strstr(nvlx_last_error(), "version 2.8"));
+    assert_non_null(strstr(nvlx_last_error(), "version 2.9"));
     message[NVLXI_PROTOCOL_HEADER] ^= 1;
     assert_int_equal(nvlxi_protocol_get_hello(body, &role, &minor), NVLX_EFORMAT);
     for (uint32_t wrong = 0; wrong < 100; wrong = wrong ? 2 * wrong : 3) {
