@@ -9,7 +9,7 @@
 
 #include "base/base.h"
 #include "base/utf8.h"
-#include "descriptor/descriptor.h"
+#include "descriptor/merge.h"
 #include "nvlxfer.h"
 
 static inline bool same_identity(const struct nvlxi_identity *a, const struct nvlxi_identity *b) {
@@ -154,6 +154,39 @@ static inline const char *check_text(const char *text, size_t length) {
     nvlxi_descriptor_free(second);
     free(again);
     nvlxi_descriptor_free(first);
+    return wrong;
+}
+
+/* What changes make of what is known, if they fit to it, must be sound, and survive as any other. */
+static inline const char *check_merge(const struct nvlxi_descriptor *known, const struct nvlxi_descriptor *changes) {
+    struct nvlxi_descriptor *made = NULL;
+    char *text = NULL;
+    size_t length;
+    if (known->from || !changes->from || changes->from > known->identity.generation ||
+        changes->identity.generation <= known->identity.generation || nvlxi_descriptor_merge(known, changes, &made))
+        return NULL;
+    const char *wrong = made->from || made->removed_count ? "what is made is changes" : check_sound(made);
+    if (!wrong && nvlxi_descriptor_encode(made, &text, &length))
+        wrong = "what is made cannot be encoded";
+    if (!wrong)
+        wrong = check_text(text, length);
+    free(text);
+    nvlxi_descriptor_free(made);
+    return wrong;
+}
+
+/* Two texts with a NUL between, which no text has: what is known, and changes. */
+static inline const char *check_texts(const char *text, size_t length) {
+    struct nvlxi_descriptor *known = NULL, *changes = NULL;
+    const char *end = memchr(text, 0, length), *wrong = NULL;
+    if (!end)
+        return check_text(text, length);
+    const size_t first = (size_t)(end - text);
+    if (!nvlxi_descriptor_decode(text, first, &known) &&
+        !nvlxi_descriptor_decode(end + 1, length - first - 1, &changes))
+        wrong = check_merge(known, changes);
+    nvlxi_descriptor_free(known);
+    nvlxi_descriptor_free(changes);
     return wrong;
 }
 
