@@ -274,6 +274,8 @@ struct nvlx_region_info {
     uint32_t has_digest;      /* 1 if the peer told it */
     uint32_t access;          /* NVLX_ACCESS_... */
     char name[256];           /* "" if it has none */
+    uint32_t suspended;       /* 1 if it sleeps: ops give NVLX_ESUSPENDED until the peer resumes it. See Sleep */
+    uint32_t reserved;        /* 0 */
 };
 
 /* Tells about the regions of a peer, one in each call, in any order. `*place` is 0 before the first call, and moves on.
@@ -592,7 +594,8 @@ int nvlx_peer_update(struct nvlx_peer *peer, const char *text, size_t length);
  * nvlx_suspend withdraws the bytes of all these regions at once. It then waits at most `timeout_ns` (< 0: for ever, 0:
  * not at all) until nobody uses them, as nvlx_unregister does. After 0 the memory may be unmapped, freed or replaced,
  * if all regions in it sleep. Regions that sleep already are only waited for. NULL with `count` 0 does nothing.
- * - Each region keeps its handle, its name and its place: peers find the name, at the address where it was.
+ * - Each region keeps its handle, its name and its place: peers find the name, at the address where it was. Their
+ *   nvlx_region_info tells that it sleeps.
  * - Transfers on the bytes give NVLX_ESUSPENDED, here and in peers. So do posts of lists that were prepared before.
  *   Such lists keep nothing until their next post: neither awake, nor registered.
  * - Digests of the regions are forgotten: nvlx_region_set_digest tells them again.

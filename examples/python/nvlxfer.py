@@ -688,6 +688,7 @@ class RegionInfo(NamedTuple):
     generation: int  # that the region came with
     peer_generation: int  # of the peer, that is known: for `generation` of transfers
     digest: int | None  # of its bytes, if the peer told it
+    suspended: bool  # it sleeps, until the peer resumes it
 
 
 class EngineInfo(NamedTuple):
@@ -730,6 +731,7 @@ class _RequestInfo(ctypes.Structure):
 class _RegionInfo(ctypes.Structure):
     _fields_ = [("size", _SIZE), ("address", _U64), ("length", _U64), ("generation", _U64), ("peer_generation", _U64)]
     _fields_ += [("digest", _U64), ("has_digest", _U32), ("access", _U32), ("name", ctypes.c_char * 256)]
+    _fields_ += [("suspended", _U32), ("reserved", _U32)]
 
 
 class _EngineInfo(ctypes.Structure):
@@ -1239,7 +1241,8 @@ class Peer(_Owned):
         made = _RegionInfo(ctypes.sizeof(_RegionInfo))
         code = _run(function, self, which, ctypes.byref(made), passed=passed)
         return code, RegionInfo(made.name.decode(), made.address, made.length, Access(made.access), made.generation,
-                                made.peer_generation, made.digest if made.has_digest else None)  # fmt: skip
+                                made.peer_generation, made.digest if made.has_digest else None,
+                                made.suspended != 0)  # fmt: skip
 
     def generation(self) -> int:
         """The peer's generation that is known. It grows with every change of what the peer has registered."""

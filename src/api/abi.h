@@ -11,8 +11,11 @@
  * NVLX_ENOTSUP. */
 int nvlxi_struct_take(void *known, size_t known_size, const void *given, const char *name);
 
-/* Gives as much of `made` as the caller's struct has room for; what begins at `tail`, an array, whole or not at all.
- * NVLX_EINVAL. */
-int nvlxi_struct_give(void *given, const void *made, size_t made_size, size_t tail, const char *name);
+struct nvlxi_array { /* in a struct: bytes from one to before the other */
+    size_t from, to;
+};
+
+/* Gives as much of `made` as the caller's struct has room for; an array whole, or not at all. NVLX_EINVAL. */
+int nvlxi_struct_give(void *given, const void *made, size_t made_size, struct nvlxi_array array, const char *name);
 
 #endif

@@ -213,7 +213,7 @@ int nvlx_engine_get_info(struct nvlx_engine *engine, struct nvlx_engine_info *in
     pthread_mutex_lock(&engine->transfers.mutex);
     made.requests = engine->transfers.in_flight_count;
     pthread_mutex_unlock(&engine->transfers.mutex);
-    return nvlxi_struct_give(info, &made, sizeof made, sizeof made, "nvlx_engine_info");
+    return nvlxi_struct_give(info, &made, sizeof made, (struct nvlxi_array){0}, "nvlx_engine_info");
 }
 
 /* ---- Memory ------------------------------------------------------------------------------------------ */

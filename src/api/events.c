@@ -18,12 +18,13 @@ static int next_event(struct nvlx_engine *engine, struct nvlx_event *event) {
         return code;
     /* before an event is read, which else were lost */
     const struct nvlx_event empty = {0};
-    if ((code = nvlxi_struct_give(event, &empty, sizeof empty, offsetof(struct nvlx_event, reason), "nvlx_event")) ||
+    const struct nvlxi_array reason = {offsetof(struct nvlx_event, reason), sizeof made};
+    if ((code = nvlxi_struct_give(event, &empty, sizeof empty, reason, "nvlx_event")) ||
         (code = nvlxi_events_next(&engine->events, &made)))
         return code;
     if (made.kind == NVLX_EVENT_MESSAGE)
         made.peer = nvlxi_clients_find(&engine->rendezvous.clients, made.engine);
-    return nvlxi_struct_give(event, &made, sizeof made, offsetof(struct nvlx_event, reason), "nvlx_event");
+    return nvlxi_struct_give(event, &made, sizeof made, reason, "nvlx_event");
 }
 
 int nvlx_next_event(struct nvlx_engine *engine, struct nvlx_event *event) {

@@ -8,7 +8,9 @@ static int check_peer(const struct nvlx_peer *peer) {
 }
 
 static int give_info(const struct nvlx_region_info *made, struct nvlx_region_info *info) {
-    return nvlxi_struct_give(info, made, sizeof *made, offsetof(struct nvlx_region_info, name), "nvlx_region_info");
+    const size_t from = offsetof(struct nvlx_region_info, name);
+    const struct nvlxi_array name = {from, from + sizeof made->name};
+    return nvlxi_struct_give(info, made, sizeof *made, name, "nvlx_region_info");
 }
 
 static int region_at(struct nvlx_peer *peer, size_t *place, struct nvlx_region_info *info) {

@@ -152,7 +152,8 @@ static int request_info(struct nvlx_request *request, struct nvlx_request_info *
     if (code)
         return code;
     nvlxi_request_info(request, &made);
-    return nvlxi_struct_give(info, &made, sizeof made, offsetof(struct nvlx_request_info, error), "nvlx_request_info");
+    const struct nvlxi_array error = {offsetof(struct nvlx_request_info, error), sizeof made};
+    return nvlxi_struct_give(info, &made, sizeof made, error, "nvlx_request_info");
 }
 
 int nvlx_request_get_info(struct nvlx_request *request, struct nvlx_request_info *info) {

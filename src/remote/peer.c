@@ -235,6 +235,7 @@ static void describe_region(const struct nvlxi_descriptor *d, const struct nvlxi
     info->digest = region->digest;
     info->has_digest = region->has_digest;
     info->access = region->access;
+    info->suspended = region->suspended;
     snprintf(info->name, sizeof info->name, "%s", region->name);
 }
 

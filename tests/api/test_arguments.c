@@ -177,7 +177,7 @@ static void texts_are_filled_whole(void) {
     OK(nvlx_transfer(engine, NULL, 0, NULL, &request));
     memset(&info, 77, sizeof info);
     for (info.size = sizeof info - 8; info.size > offsetof(struct nvlx_request_info, error); info.size -= 8)
-        REFUSED(nvlx_request_get_info(request, &info), NVLX_EINVAL, "inside its last field");
+        REFUSED(nvlx_request_get_info(request, &info), NVLX_EINVAL, "inside an array");
     EQUAL(77, info.error[0]);
     OK(nvlx_request_get_info(request, &info)); /* an older caller's, which ends before */
     EQUAL(77, info.error[0]);

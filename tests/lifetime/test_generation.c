@@ -79,6 +79,13 @@ static void arguments_are_checked(void) {
     OK(nvlx_peer_region(peer, &place, &info));
     EQUAL(SIZE, info.length);
     EQUAL(0, info.peer_generation);
+    info = (struct nvlx_region_info){.size = offsetof(struct nvlx_region_info, suspended), .suspended = 7};
+    place = 0;
+    OK(nvlx_peer_region(peer, &place, &info)); /* of one that is younger */
+    EXPECT(info.name[0] && info.suspended == 7);
+    info.size -= sizeof(size_t);
+    place = 0;
+    REFUSED(nvlx_peer_region(peer, &place, &info), NVLX_EINVAL, "ends inside an array");
     peers_end();
     owner_end(&owner);
 }

@@ -122,11 +122,11 @@ static void digests_are_forgotten(void) {
     REFUSED(nvlx_region_set_digest(weights, &value), NVLX_ESUSPENDED, "sleeps");
     REFUSED(nvlx_region_set_digest(empty, &value), NVLX_ESUSPENDED, "sleeps");
     info = known(peer);
-    EXPECT(!info.has_digest && info.generation == generation);
+    EXPECT(!info.has_digest && info.generation == generation && info.suspended == 1);
     replace_chunks(2);
     OK(nvlx_resume(both, 2, NULL));
     info = known(peer);
-    EXPECT(!info.has_digest && info.generation == generation);
+    EXPECT(!info.has_digest && info.generation == generation && info.suspended == 0);
     EQUAL(told, owner->registration.told.text);
     OK(nvlx_region_set_digest(weights, &value));
     info = known(peer);

@@ -33,7 +33,7 @@ def test_regions():
             info = peer.region(name)
             assert info == found[name] and info[:4] == (name, memory + 100 * i, 100, Access.READ)
             assert peer.find(name) == (info.address, info.length) and info.peer_generation == peer.generation()
-            assert info.digest is None
+            assert info.digest is None and not info.suspended
         assert len({info.generation for info in found.values()}) == len(NAMES) + 1
         raises(nvlxfer.NotFound, "NVLX_ENOENT", '"w20"', peer.region, "w20")
         raises(nvlxfer.InvalidType, "NVLX_EINVAL", "name", peer.region, 3)

@@ -23,10 +23,12 @@ def test_sleep():
             raises(nvlxfer.Suspended, "NVLX_ESUSPENDED", "suspended", prepared.post)
             raises(nvlxfer.Suspended, "NVLX_ESUSPENDED", "op 0", reader.transfer, read(peer, mine, memory, 10))
             raises(nvlxfer.Suspended, "NVLX_ESUSPENDED", "sleeps", owner.digest, (memory, 4096))
-            assert peer.find("w") == (memory, 4096)
+            assert peer.find("w") == (memory, 4096) and peer.region("w").suspended
+            assert all(info.suspended for info in peer.regions())
             owner.memcpy(memory, pattern(version, 4096))  # of the sleeper's memory, which the owner kept here
             owner.resume([region, rest])
             peer.sync(owner.publish(), 30)
+            assert not any(info.suspended for info in peer.regions())
             prepared.post().wait(30)
             assert content(reader, mine, 4096) == pattern(version, 4096)
         owner.suspend([region, rest], 30)
