@@ -236,7 +236,8 @@ int nvlx_register(struct nvlx_engine *engine, const void *address, size_t length
  *   have no transfer in flight that began before, and have closed what no region is left in.
  * - So after 0 the memory may be changed. After the last region of an allocation it may be freed. To free cudaMalloc
  *   memory that another process still has open is undefined (NVIDIA: CUDA Runtime API, cudaIpcOpenMemHandle).
- * - A peer that dies, or whose connection ends, is not waited for any more. One that is stopped is.
+ * - A peer that dies is not waited for any more. One that is stopped is, also when it was cut off (see Limits). A peer
+ *   whose connection ends first lets its transfers end, and closes its mappings. Until then it is waited for.
  * - Peers that were made from a text (nvlx_peer_open) cannot say what they hold: agree with them by other means.
  * - A follower's transfers on the region give NVLX_ERANGE, its prepared lists NVLX_ESTALE. If another region takes the
  *   place of this one, its prepared lists still do. Its transfers give NVLX_ESTALE then, if they tell a generation.
@@ -478,7 +479,8 @@ int nvlx_request_free(struct nvlx_request *request);
  * - File descriptors on their way to peers: half of RLIMIT_NOFILE. The kernel counts those of all processes of the
  *   user. Where others have used it up, the server waits.
  * - Open files: while this process may open only one more, its server lets nobody in.
- * - Patience: a connected peer that reads nothing for 30 s is dropped. For changes that cannot be told, memory is tried
+ * - Patience: a connected peer that reads nothing for 30 s is cut off. It stays a connection, and nvlx_unregister waits
+ *   for it, until it has closed its mappings or its process ends. For changes that cannot be told, memory is tried
  *   for 3 s. What changes faster than it can be mapped gives NVLX_ETIMEDOUT after 10 s.
  * - Messages to peers: 64 KiB each. A receiver holds 1 MiB of each connection that was not read. To one peer, 4 MiB may
  *   be under way, the receiver's 1 MiB not counted once they are taken. Each message counts with 64 bytes more.

@@ -44,6 +44,10 @@ static const struct nvlxi_follower *find_holder(const struct nvlxi_revocations *
 static int tell_holder(const struct nvlxi_follower *holder, const struct nvlxi_withdrawn *withdrawn) {
     const double ms = (double)(nvlxi_now_ns() - holder->told_ns) / 1e6;
     char holds[96] = "has not said yet that it let go of it";
+    if (holder->cut_off)
+        return nvlxi_fail(NVLX_ETIMEDOUT,
+                          "%s is withdrawn, but process %d, whose connection was ended, has not closed what it maps",
+                          withdrawn->what, (int)holder->pid);
     if (holder->told < withdrawn->without)
         return nvlxi_fail(NVLX_ETIMEDOUT,
                           "%s is withdrawn, but process %d does not know yet: it has read nothing for %.0f ms",
@@ -126,6 +130,12 @@ int nvlxi_follower_answers(struct nvlxi_revocations *revocations, struct nvlxi_f
     pthread_mutex_unlock(&revocations->mutex);
     return code ? nvlxi_fail(code, "a peer lets go of generation %" PRIu64 ", which it was not asked for", generation)
                 : 0;
+}
+
+void nvlxi_follower_cut_off(struct nvlxi_revocations *revocations, struct nvlxi_follower *follower) {
+    pthread_mutex_lock(&revocations->mutex);
+    follower->cut_off = true;
+    pthread_mutex_unlock(&revocations->mutex);
 }
 
 void nvlxi_follower_gone(struct nvlxi_revocations *revocations, struct nvlxi_follower *follower) {

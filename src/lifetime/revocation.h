@@ -8,7 +8,7 @@
  *     WITHDRAWN    by nvlx_unregister: own lists and new descriptors do not have it any more. Peers that know an older
  *                  generation may still use it
  *     FREE         no own transfer uses its bytes, and every follower has RELEASED the generation, or is gone. The
- * region is freed
+ *                  region is freed
  *
  * A follower is a peer that is connected, as the owner's server sees it:
  *
@@ -16,8 +16,15 @@
  *     TOLD         a descriptor is on its way to it: of generation `told`
  *     RELEASED     says that nothing of it is in flight that began before generation `released`, and that it has closed
  *                  all mappings which that generation does not have
- *     (gone)       its connection has ended: by its death, by its close, or since it does not read. Nothing of it
- * counts any more, since its process has ended, or closes those mappings by itself
+ *     CUT OFF      the owner has ended its half of the connection, since the follower did not read, or said what is not
+ *                  proper. It is neither told nor asked anything any more; what it was told before may still be mapped
+ *     (gone)       its half of the connection has ended: by its death, or by its close, before which it has closed all
+ *                  mappings. Nothing of it counts any more
+ *
+ * A follower that ends the connection by itself, since it has no memory for a table or cannot read what it is told,
+ * does so like one that is CUT OFF, and like one whose owner has died: the peer is lost, so that nothing new is mapped;
+ * what is mapped is closed when nothing in flight uses it; then its half ends (rendezvous/client.h). So the end of a
+ * connection, which the kernel tells also of a process that is killed, is an answer like any other.
  *
  * Invariants: nobody is told a generation older than what is wanted, who knows an older one or none: whoever has waited
  * for it would not know of that follower; released <= told; a NEW follower that is told generation g has released g.
@@ -40,6 +47,7 @@ struct nvlxi_follower { /* part of a server's connection; starts zeroed */
     uint64_t told_ns;             /* when it was told `told` */
     uint32_t transfers, mappings; /* what it said that it still holds; 0, 0: nothing said */
     bool asked;                   /* and has not answered */
+    bool cut_off;
     struct nvlxi_follower *prev, *next;
 };
 
@@ -81,6 +89,8 @@ bool nvlxi_follower_ask(struct nvlxi_revocations *revocations, struct nvlxi_foll
  * asked, or is not told so much. */
 int nvlxi_follower_answers(struct nvlxi_revocations *revocations, struct nvlxi_follower *follower, uint64_t generation,
                            uint32_t transfers, uint32_t mappings);
+/* Its process is not known to have let go of anything. */
+void nvlxi_follower_cut_off(struct nvlxi_revocations *revocations, struct nvlxi_follower *follower);
 void nvlxi_follower_gone(struct nvlxi_revocations *revocations, struct nvlxi_follower *follower);
 
 #endif

@@ -301,15 +301,30 @@ static int serve(struct nvlxi_clients *clients, struct nvlxi_subscription *subsc
     return events & ~(uint32_t)EPOLLOUT ? read_more(clients, subscription) : 0;
 }
 
-/* Under the mutex. `lost`: messages. */
-static void end(struct nvlxi_clients *clients, struct nvlxi_subscription *subscription, uint64_t lost) {
+/* Nothing of a peer that is gone is in flight or mapped any more: its owner may know, by the connection's end. */
+static bool note_let_go(void *context, uint64_t generation, uint32_t transfers, uint32_t mappings) {
+    struct nvlxi_subscription *subscription = context;
+    (void)generation;
+    if (transfers || mappings)
+        return true;
+    atomic_store(&subscription->let_go, true);
+    subscription->outbox.wake(subscription->outbox.context);
+    return true;
+}
+
+/* Busy with it, without the mutex. */
+static void end(struct nvlxi_clients *clients, struct nvlxi_subscription *subscription) {
     struct nvlx_peer *peer = subscription->peer;
+    const uint64_t lost = nvlxi_outbox_end(&subscription->outbox);
+    pthread_mutex_lock(&clients->mutex);
     nvlxi_peer_lose(peer);
     nvlxi_closer_add(clients->closer, peer);
     nvlxi_channel_end(&subscription->channel);
     subscription->ended = true;
-    close_subscription(clients, subscription);
+    nvlxi_unwatch(clients->watcher, &subscription->watch);
     nvlxi_events_post(clients->events, &peer->lost, NVLX_EVENT_PEER_LOST, lost);
+    pthread_mutex_unlock(&clients->mutex);
+    nvlxi_closer_ask(clients->closer, peer, 0, note_let_go, subscription);
 }
 
 void nvlxi_clients_turn(struct nvlxi_clients *clients) {
@@ -317,15 +332,15 @@ void nvlxi_clients_turn(struct nvlxi_clients *clients) {
     pthread_mutex_lock(&clients->mutex);
     DL_FOREACH(clients->list, subscription) {
         const uint32_t events = nvlxi_watch_take(&subscription->watch);
+        if (atomic_load(&subscription->let_go))
+            close_subscription(clients, subscription);
         if (!events || subscription->ended)
             continue;
         subscription->busy = true;
         pthread_mutex_unlock(&clients->mutex);
-        int code = serve(clients, subscription, events);
-        const uint64_t lost = code ? nvlxi_outbox_end(&subscription->outbox) : 0;
+        if (serve(clients, subscription, events))
+            end(clients, subscription);
         pthread_mutex_lock(&clients->mutex);
-        if (code)
-            end(clients, subscription, lost);
         subscription->busy = false;
         pthread_cond_broadcast(&clients->idle);
     }

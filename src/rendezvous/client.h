@@ -6,7 +6,9 @@
  *
  *     OPEN     the service thread reads it, and applies what comes to the peer; `busy` while it is at it, without the
  *              mutex
- *     ENDED    the connection is closed, the peer is marked as gone, and knows why; an event tells it
+ *     ENDING   the other end has closed, or said what cannot be understood or kept. The peer is marked as gone, and
+ * knows why; an event tells it. Nothing is read any more. The connection is kept, so that its owner goes on waiting,
+ * until nothing of the peer is in flight or mapped (`let_go`, set by the closer) ENDED    the connection is closed
  *     (gone)   taken off the list by nvlx_peer_close, when it is not busy; freed by the service thread, whose wait may
  *              still know it
  *
@@ -30,7 +32,8 @@ struct nvlxi_subscription {
     struct nvlxi_outbox outbox;
     struct nvlx_peer *peer;
     struct nvlxi_watch watch;
-    bool busy, ended;
+    bool busy, ended; /* ended: ENDING or ENDED */
+    atomic_bool let_go;
     struct nvlxi_subscription *prev, *next;
 };
 

@@ -26,7 +26,7 @@
 #define LOOK_REST      10                   /* times what a look for memory that was freed took, until the next */
 #define MAPPING_NS     UINT64_C(1000000000) /* a follower that maps gets no text, unless it does not go on */
 
-enum state { STRANGER, SUBSCRIBER, FETCHER };
+enum state { STRANGER, SUBSCRIBER, FETCHER, CUT_OFF };
 
 struct connection {
     int socket;
@@ -38,7 +38,7 @@ struct connection {
     size_t head_length, sent;               /* sent: of both */
     struct nvlxi_text *text;                /* ... then the text, or NULL */
     uint64_t subscribed;                    /* when its HELLO came */
-    bool told;                              /* a text was begun: of this generation */
+    bool told, knows;                       /* a text was begun: of this generation; one was sent */
     uint64_t generation;
     bool behind; /* what has changed since is not known any more: it takes a whole text */
     struct nvlxi_giving giving;
@@ -95,6 +95,7 @@ static int send_more(struct connection *c) {
         c->sent += (size_t)count;
         c->since = nvlxi_now_ns();
     }
+    c->knows = c->knows || c->text;
     nvlxi_text_drop(c->text);
     c->text = NULL;
     return 0;
@@ -345,10 +346,38 @@ static void send_reason(int socket, int code) {
         nvlxi_log(NVLX_LOG_DEBUG, "a client did not take the reason why it is refused: %s", strerror(errno));
 }
 
+/* A follower may map what it was told of: it is waited for until its own half of the connection ends. The other one's
+ * end tells it to let go. */
+static void cut_off(struct nvlxi_server *server, struct connection *c) {
+    nvlxi_follower_cut_off(server->revocations, &c->follower);
+    shutdown(c->socket, SHUT_WR);
+    nvlxi_inbox_clear(&c->in);
+    nvlxi_text_drop(c->text);
+    nvlxi_mailbox_close(server->events, &c->mailbox);
+    c->text = NULL;
+    c->head_length = c->sent = 0;
+    c->giving = (struct nvlxi_giving){0};
+    c->denied = 0;
+    c->mapping = 0;
+    c->state = CUT_OFF;
+}
+
 static void drop(struct nvlxi_server *server, struct connection *c, int code) {
     if (code != NVLX_ESTALE && !is_sending(c))
         send_reason(c->socket, code);
-    remove_connection(server, c);
+    if (code != NVLX_ESTALE && is_follower(c) && c->knows)
+        cut_off(server, c);
+    else
+        remove_connection(server, c);
+}
+
+/* What comes from one that is cut off is read, so that its end is seen. NVLX_ESTALE, not logged: this is it. */
+static int drop_input(const struct connection *c, uint32_t events) {
+    char ignored[4096];
+    ssize_t count = 1;
+    for (int i = 0; i < INPUTS_A_TURN && events && count > 0; i++)
+        count = recv(c->socket, ignored, sizeof ignored, MSG_DONTWAIT);
+    return count > 0 || (count < 0 && (errno == EAGAIN || errno == EINTR)) ? 0 : NVLX_ESTALE;
 }
 
 static uint64_t patience_with(const struct nvlxi_server *server, const struct connection *c) {
@@ -358,12 +387,14 @@ static uint64_t patience_with(const struct nvlxi_server *server, const struct co
 /* When it will be dropped unless it makes progress. */
 static uint64_t deadline_of(const struct nvlxi_server *server, const struct connection *c) {
     bool is_due = c->state != SUBSCRIBER || is_sending(c) || is_giving(c);
-    return is_due ? c->since + patience_with(server, c) : UINT64_MAX;
+    return is_due && c->state != CUT_OFF ? c->since + patience_with(server, c) : UINT64_MAX;
 }
 
 static int serve(struct nvlxi_server *server, struct connection *c, uint32_t events) {
     struct nvlxi_text *text;
     int code = 0;
+    if (c->state == CUT_OFF)
+        return drop_input(c, events);
     if (events & (EPOLLERR | EPOLLHUP) && !(events & EPOLLIN))
         return NVLX_ESTALE;
     if (events & EPOLLIN)

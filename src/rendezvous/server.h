@@ -10,8 +10,10 @@
  *   other: the next is not read before all files of the one before are sent, or denied (fd_give.h). From ASK to DONE
  *   it is `mapping`: it gets no text, at most for 1 s without progress.
  * - FETCHER: sends one FETCH at a time. The next is not read before all its files are sent.
- * - (gone): closed by its end, by a message that is not proper, or since it stalled: 30 s without progress where
- *   something is to be sent or, from a fetcher, to be received.
+ * - CUT OFF: a follower (lifetime/revocation.h) that has its first descriptor, and sent a message that is not proper,
+ * or stalled. Its half of the connection is waited for; what comes over it is dropped.
+ * - (gone): closed by its end; or, of all others, by a message that is not proper, or since it stalled: 30 s without
+ *   progress where something is to be sent or, from a fetcher, to be received.
  *
  * Invariants: a message is begun only when the one before is sent whole, so that a slow reader skips to the newest
  * text; a subscriber hears that something was withdrawn before it is denied for that; `text` is held once for the
