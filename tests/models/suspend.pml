@@ -3,12 +3,15 @@
  *
  * nvlx_suspend is a revocation that keeps the name: how it asks followers is in revocation.pml, and here one message with
  * its answer. Generation 1 tells the region with its bytes, 2 that it sleeps, 3 that it is back: with other memory, at the
- * same address, for which the driver may even give the same serial. What the code does under one lock is one step.
+ * same address, for which the driver may even give the same serial. Each is told by CHANGES in the table that there is,
+ * where the region keeps its id, or by a whole TEXT, which makes another table. Where nvlx_suspend did not wait until
+ * the follower knew, one change tells all: then the memory is as it was. What the code does under one lock is one step.
  *
  * Shown: no copy, of the follower or of the owner, runs on bytes that are away, or on those of before when others are
- * there; nobody waits for ever; a list that was prepared before works again after nvlx_resume. */
+ * there; what lists keep of the table is not used when it is of before; nobody waits for ever; a list that was prepared
+ * before works again after nvlx_resume. */
 
-mtype = { TEXT, AWAIT };
+mtype = { TEXT, CHANGES, AWAIT };
 mtype = { ABSENT, PENDING, READY, RETIRED, CLOSING };
 
 /* ---- The owner */
@@ -25,6 +28,7 @@ chan up = [1] of { byte };
 
 /* ---- The follower. One mapping at a time: its key, base and serial, is the same before and after. */
 byte known = 1;
+byte version = 1;   /* of the ranges of its table */
 #define SLEEPS (known == 2)
 mtype state = ABSENT;
 byte mapped;        /* which physical memory was opened; 0: none */
@@ -50,6 +54,14 @@ bool worked;        /* a post after nvlx_resume */
 #define HELD ((flying && flying <= before) || (flying_post && flying_post <= before) || LEFT)
 #endif
 
+/* nvlxi_news_since, or the whole */
+inline tell(g) {
+    if
+    :: down!TEXT(g)
+    :: down!CHANGES(g)
+    fi
+}
+
 proctype Owner() {
     byte answer;
     /* nvlxi_registration_suspend, with the tables locked for writing */
@@ -57,7 +69,11 @@ proctype Owner() {
 #ifndef BROKEN_OWN
     own_flying == 0; /* nvlxi_own_wait */
 #endif
-    down!TEXT(2); down!AWAIT(2);
+    if
+    :: tell(2)
+    :: goto resume /* NVLX_ETIMEDOUT: the follower is not told before it is resumed */
+    fi;
+    down!AWAIT(2);
 #ifndef BROKEN_WAIT
     up?answer; /* nvlxi_revocations_wait */
     assert(answer == 2);
@@ -65,9 +81,9 @@ proctype Owner() {
     /* nvlx_suspend gives 0: the memory goes, and comes back as another */
     memory = 0;
     memory = 2;
-    /* nvlxi_registration_resume */
+resume: /* nvlxi_registration_resume */
     atomic { sleeping = false; generation = 3 }
-    down!TEXT(3);
+    tell(3);
     over = true
 }
 
@@ -99,7 +115,13 @@ proctype Service() {
     bool held;
 end:
     do
-    :: atomic { down?TEXT(g) -> known = g; /* swap_table: of generation 2 no run has the bytes */
+    :: atomic { down?TEXT(g) -> known = g; version++; /* swap_table: of generation 2 no run has the bytes */
+            if :: RETIRES -> state = RETIRED :: else fi }
+    :: atomic { down?CHANGES(g) -> /* commit: the region leaves its place in generation 2, and comes back in 3 */
+#ifndef BROKEN_VERSION
+            if :: known == 2 && g == 3 -> version++ :: else fi;
+#endif
+            known = g;
             if :: RETIRES -> state = RETIRED :: else fi }
     :: atomic { down?AWAIT(g) -> before = number }
         held = HELD;
@@ -119,14 +141,16 @@ end:
 
 /* nvlx_transfer, some times. No copy of the follower sees other memory than is there. */
 proctype Submitter() {
-    byte tries = 0, uses;
+    byte tries = 0, uses, cached, cached_version; /* struct nvlxi_range_cache, of the route */
     do
     :: tries < 4 ->
         tries++;
         atomic {
             if
             :: SLEEPS -> goto next /* NVLX_ESUSPENDED */
-            :: !SLEEPS && state == READY -> number++; flying = number; pins++; uses = memory; goto fly
+            :: !SLEEPS && state == READY -> number++; flying = number; pins++; uses = memory;
+                if :: cached_version == version :: else -> cached = mapped; cached_version = version fi;
+                goto fly
             :: !SLEEPS && state != READY -> skip
             fi
         }
@@ -135,7 +159,7 @@ proctype Submitter() {
         atomic { if :: SLEEPS -> state = RETIRED :: else -> state = READY fi }
         goto next;
     fly:
-        assert(RIGHT);
+        assert(RIGHT && cached == mapped);
         flying = 0;
         pins--;
     next:
