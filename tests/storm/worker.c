@@ -141,6 +141,7 @@ static void begin_engine(struct worker *w) {
     (void)name;
     serve_address(w->board, w->number, address);
     begin_lists(w);
+    begin_inboxes(w);
     atomic_store(&w->place->incarnation, w->incarnation);
     OK(nvlx_serve(w->engine, address, NULL));
     atomic_store(&w->place->serving, w->incarnation);

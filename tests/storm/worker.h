@@ -142,6 +142,7 @@ void forget_memory(struct worker *w);
 
 /* inboxes.c */
 void act_inboxes(struct worker *w);
+void begin_inboxes(struct worker *w);
 /* Its region is shared; is about to be withdrawn. */
 void inbox_open(struct worker *w, struct segment *segment);
 void inbox_close(struct worker *w, struct segment *segment);
