@@ -411,9 +411,10 @@ static int unregister(struct nvlx_region *region, int64_t timeout_ns) {
         code = nvlxi_own_wait(&engine->transfers, &engine->digester, region->address, region->length, what, deadline);
     if (region->access)
         nvlxi_engine_tell_untracked(engine);
-    if (!code && region->access && region->length && atomic_load(&engine->registration.held))
+    const bool followed = region->access && region->length && !region->asleep;
+    if (!code && followed && atomic_load(&engine->registration.held))
         return nvlxi_fail(NVLX_ETIMEDOUT, "%s is withdrawn, but peers are not told before nvlx_publish", what);
-    if (!code && region->access && region->length)
+    if (!code && followed)
         code = nvlxi_revocations_wait(&engine->revocations, &withdrawn, deadline);
     if (code)
         return code;

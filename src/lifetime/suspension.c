@@ -29,7 +29,7 @@ static void upset_lists(void *context, uint64_t address, uint64_t length) {
 static struct nvlxi_withdrawn content_of(struct nvlx_region *const *regions, size_t count, const char *what) {
     struct nvlxi_withdrawn content = {.what = what, .since = UINT64_MAX};
     for (size_t i = 0; i < count; i++) {
-        if (!regions[i]->access || !regions[i]->length)
+        if (!regions[i]->access || !regions[i]->length || regions[i]->asleep)
             continue;
         content.since = nvlxi_min(content.since, regions[i]->since);
         content.without = nvlxi_max(content.without, regions[i]->suspended);
@@ -54,5 +54,8 @@ int nvlxi_suspend(const struct nvlxi_suspension *s, struct nvlx_region *const *r
         return 0;
     if (atomic_load(&s->registration->held))
         return nvlxi_fail(NVLX_ETIMEDOUT, "%s is withdrawn, but peers are not told before nvlx_publish", what);
-    return nvlxi_revocations_wait(s->revocations, &content, deadline);
+    if ((code = nvlxi_revocations_wait(s->revocations, &content, deadline)))
+        return code;
+    nvlxi_registration_note_asleep(s->registration, regions, count, content.without);
+    return 0;
 }

@@ -10,8 +10,8 @@
  *                  one that sleeps, so peers have a record of it and no bytes. Peers that know an older generation
  *                  may still use the bytes, and so may own transfers and digests in flight
  *     ASLEEP       SUSPENDED, and no own transfer or digest uses its bytes, and every follower has RELEASED g, or is
- *                  gone: nvlx_suspend gives 0, and the memory may go. Nothing notes this state: who asks again waits
- *                  again
+ *                  gone: nvlx_suspend gives 0, and the memory may go. `asleep` notes this state. Who asks again must
+ *                  not wait again: a follower that is told later that the region is there, and sleeps, holds nothing
  *     RESUMING     SUSPENDED, and `resuming` is set: nvlx_resume asks the driver what lies there now, without a lock
  *
  *     REGISTERED -> SUSPENDED    all regions of the call in one step, with the tables locked for writing, or none

@@ -74,6 +74,7 @@ struct nvlx_region {
     bool stale;   /* a segment of it is */
     bool has_digest;
     bool resuming;
+    bool asleep; /* it sleeps, and nobody uses its bytes any more */
 };
 
 /* Of its own, so that a region without a name is small: there may be millions. */
@@ -148,6 +149,9 @@ typedef void (*nvlxi_upset_function)(void *context, uint64_t address, uint64_t l
  */
 int nvlxi_registration_suspend(struct nvlxi_registration *registration, struct nvlx_region *const *regions,
                                size_t count, nvlxi_upset_function upset, void *context);
+/* Nobody uses the bytes any more of those that sleep since this generation, or since an older one. */
+void nvlxi_registration_note_asleep(struct nvlxi_registration *registration, struct nvlx_region *const *regions,
+                                    size_t count, uint64_t generation);
 /* Wakes them, all or none, where they were, or at `addresses` (NULL, or one of them is NULL: where it was). */
 int nvlxi_registration_resume(struct nvlxi_registration *registration, struct nvlx_region *const *regions, size_t count,
                               void *const *addresses);

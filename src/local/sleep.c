@@ -80,6 +80,7 @@ static void put_to_sleep(struct nvlxi_registration *r, struct nvlx_region *regio
     r->asleep[r->asleep_count++] = region;
     nvlxi_tables_write_end(r->context->tables);
     region->suspended = r->generation;
+    region->asleep = false;
     region->entered = false;
     nvlxi_region_unshare(r, region);
     drop_stakes(r, region);
@@ -119,6 +120,15 @@ int nvlxi_registration_suspend(struct nvlxi_registration *registration, struct n
     if (!code && awake)
         nvlxi_registration_tell(registration);
     return code;
+}
+
+void nvlxi_registration_note_asleep(struct nvlxi_registration *registration, struct nvlx_region *const *regions,
+                                    size_t count, uint64_t generation) {
+    pthread_mutex_lock(&registration->mutex);
+    for (size_t i = 0; i < count; i++)
+        if (regions[i]->suspended && regions[i]->suspended <= generation)
+            regions[i]->asleep = true;
+    pthread_mutex_unlock(&registration->mutex);
 }
 
 /* Takes those that are being resumed, or withdrawn, out of the list. Under the mutex. */
@@ -259,6 +269,7 @@ static void finish(struct nvlxi_registration *r, const struct waking *waking, si
     for (size_t i = 0; i < count; i++) {
         struct nvlx_region *region = waking[i].region;
         region->suspended = 0;
+        region->asleep = false;
         region->entered = true;
         tell_awake(r, region, region->address != waking[i].address);
     }

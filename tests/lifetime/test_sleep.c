@@ -338,6 +338,30 @@ static void the_dead_hold_nothing(void) {
     end();
 }
 
+/* A follower that hears of a region only when that is asleep holds nothing of it: nobody waits for it. Whether it hears
+ * of it before is a matter of microseconds, so it is tried until it has not. */
+static void late_followers_hold_nothing(void) {
+    struct child reader;
+    bool unknown = false;
+    begin();
+    start_reader(&reader);
+    EQUAL(1, tell(&reader, READ));
+    EQUAL(0, kill(reader.pid, SIGSTOP));
+    for (int i = 0; i < 1000 && !unknown; i++) {
+        struct nvlx_region *late = register_range(owner, rest, 4096, NULL, NVLX_ACCESS_READ);
+        unknown = nvlx_suspend(&late, 1, 0) == 0;
+        usleep(20000); /* it is told by now, and does not answer */
+        if (unknown) {
+            OK(nvlx_suspend(&late, 1, 0));
+            OK(nvlx_unregister(late, 0));
+        }
+    }
+    EXPECT(unknown);
+    EQUAL(0, kill(reader.pid, SIGCONT));
+    child_end(&reader);
+    end();
+}
+
 static void sleeper_role(int socket) {
     char path[PATH] = "", go;
     begin();
@@ -438,6 +462,7 @@ int main(int argc, char **argv) {
                                         {"transfers_are_awaited", transfers_are_awaited},
                                         {"who_gives_up_resumes", who_gives_up_resumes},
                                         {"the_dead_hold_nothing", the_dead_hold_nothing},
+                                        {"late_followers_hold_nothing", late_followers_hold_nothing},
                                         {"owners_die_asleep", owners_die_asleep},
                                         {"while_changes_are_held", while_changes_are_held},
                                         {"all_or_nothing", all_or_nothing},
