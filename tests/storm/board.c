@@ -49,17 +49,54 @@ struct record *board_record(struct board *board, uint64_t stamp) {
     return atomic_load(&record->stamp) == stamp ? record : NULL;
 }
 
-void board_enter(struct board *board, uint64_t stamp, uint64_t address, uint64_t length, bool chunks) {
+void board_enter(struct board *board, uint64_t stamp, const struct entry *entry) {
     struct record *record = slot_of(board, stamp);
     atomic_store(&record->stamp, 0);
-    atomic_store(&record->address, address);
-    atomic_store(&record->length, length);
-    atomic_store(&record->chunks, chunks);
+    atomic_store(&record->address, entry->address);
+    atomic_store(&record->length, entry->length);
+    atomic_store(&record->born, entry->born);
     atomic_store(&record->generation, 0);
+    atomic_store(&record->digest, entry->digest);
+    atomic_store(&record->registered, entry->registered);
     atomic_store(&record->withdrawn, 0);
     atomic_store(&record->released, 0);
-    atomic_store(&record->registered, now_ns());
+    atomic_store(&record->suspended, 0);
+    atomic_store(&record->gone, 0);
+    atomic_store(&record->next, 0);
+    atomic_store(&record->freed, 0);
     atomic_store(&record->stamp, stamp);
+}
+
+struct record *board_follow(struct board *board, uint64_t stamp) {
+    struct record *record = board_record(board, stamp);
+    while (record && !atomic_load(&record->gone) && atomic_load(&record->next))
+        record = board_record(board, atomic_load(&record->next));
+    return record && !atomic_load(&record->gone) ? record : NULL;
+}
+
+/* "-": not yet. */
+static const char *age(uint64_t then, uint64_t now, char text[32]) {
+    if (then)
+        snprintf(text, 32, "%+.3f", ((double)now - (double)then) / 1e6);
+    return then ? text : "-";
+}
+
+const char *describe_history(struct board *board, uint64_t stamp, uint64_t now, char text[HISTORY_MAX]) {
+    const struct record *r = board_record(board, stamp);
+    char times[5][32];
+    if (!r) {
+        snprintf(text, HISTORY_MAX, "content %" PRIu32 " (nothing is known of it)", stamp_number(stamp));
+        return text;
+    }
+    snprintf(text, HISTORY_MAX,
+             "content %" PRIu32 " (0x%" PRIx64 " + %" PRIu64 ", generation above %" PRIu64 ", told by %" PRIu64
+             ", freed %" PRIu64 ", digest %d; ms ago: registered %s, withdrawn %s, suspended %s, gone %s, released %s)",
+             stamp_number(stamp), (uint64_t)atomic_load(&r->address), (uint64_t)atomic_load(&r->length),
+             (uint64_t)atomic_load(&r->born), (uint64_t)atomic_load(&r->generation), (uint64_t)atomic_load(&r->freed),
+             (int)atomic_load(&r->digest), age(atomic_load(&r->registered), now, times[0]),
+             age(atomic_load(&r->withdrawn), now, times[1]), age(atomic_load(&r->suspended), now, times[2]),
+             age(atomic_load(&r->gone), now, times[3]), age(atomic_load(&r->released), now, times[4]));
+    return text;
 }
 
 bool board_doomed(const struct board *board, unsigned process, uint32_t incarnation) {
@@ -78,7 +115,7 @@ void board_count(struct place *place, enum counter counter, uint64_t more) {
 /* ---- What is wrong ------------------------------------------------------------------------------------- */
 
 void board_wrong(struct board *board, const char *format, ...) {
-    char text[1024];
+    char text[2048];
     const uint64_t before = atomic_fetch_add(&board->wrong, 1);
     if (before >= WRONG_SHOWN)
         return;

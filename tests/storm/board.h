@@ -30,12 +30,26 @@
 
 typedef atomic_uint_fast64_t shared_number;
 
-struct record { /* of one content, under which it was registered once */
+/* Of the content of a region. A region that sleeps and wakes has another content then, `next`. */
+struct record {
     shared_number stamp;
     shared_number address, length;
-    shared_number generation; /* of the descriptor that tells it */
-    atomic_bool chunks;       /* of virtual-memory management: what is registered beside it may have it mapped again */
-    shared_number registered, withdrawn, released;
+    shared_number born;       /* the generation that was known before it was registered there: its own is a later one */
+    shared_number generation; /* the one by which it was told, or a later one */
+    shared_number digest;     /* enum told_digest */
+    shared_number registered; /* when its region was registered there first: it may have slept since */
+    shared_number withdrawn, released; /* it may be read no more; nobody reads it any more */
+    shared_number suspended;           /* the region sleeps, or did, with its name and place */
+    shared_number gone;                /* the region has left its name or place */
+    shared_number next;                /* stamp of the content that the region woke up with there */
+    shared_number freed;               /* the generation since which peers know that its memory was freed */
+};
+
+enum told_digest { DIGEST_NONE, DIGEST_RIGHT, DIGEST_WRONG };
+
+struct entry { /* what board_enter notes */
+    uint64_t address, length, born, registered;
+    enum told_digest digest;
 };
 
 /* An inbox is written by one process at a time, which claims it. */
@@ -79,7 +93,22 @@ static inline uint32_t inbox_incarnation(uint64_t state) {
     X(unregisters, "unregistered")                                                                                     \
     X(waits, "unregister waits")                                                                                       \
     X(swaps, "swaps")                                                                                                  \
+    X(suspends, "suspended")                                                                                           \
+    X(sleepers, "asleep")                                                                                              \
+    X(resumes, "resumed")                                                                                              \
+    X(renewals, "with other memory")                                                                                   \
+    X(moves, "at another place")                                                                                       \
+    X(awakened, "posts after sleep")                                                                                   \
+    X(frees, "freed unasked")                                                                                          \
+    X(messages, "messages")                                                                                            \
+    X(receipts, "taken for sure")                                                                                      \
+    X(arrivals, "behind bytes")                                                                                        \
+    X(digests, "digests told")                                                                                         \
+    X(verified, "reads by digest")                                                                                     \
+    X(damaged, "found damaged")                                                                                        \
+    X(generations, "calls with a generation")                                                                          \
     X(syncs, "syncs")                                                                                                  \
+    X(waited, "waits for a generation")                                                                                \
     X(maps, "looks at others' maps")                                                                                   \
     X(same_places, "same places")                                                                                      \
     X(refusals, "refusals")
@@ -95,7 +124,10 @@ struct place { /* of one process */
     atomic_int pid;
     shared_number incarnation, serving, doomed;
     shared_number buried, buried_at;
-    shared_number numbers; /* of contents, so far: those of all incarnations */
+    shared_number numbers;   /* of contents, so far: those of all incarnations */
+    shared_number links;     /* that it has made, so far */
+    shared_number published; /* 16 bits of the incarnation, and the newest generation that it has published */
+    shared_number taken[PROCESSES_MAX]; /* receipts of messages to each process: see messages.c */
     shared_number steps;
     shared_number slowest;        /* unregister that waited, in ns */
     atomic_int action;            /* what it is doing: an index of the list of actions */
@@ -127,7 +159,13 @@ uint64_t now_ns(void);
 
 /* NULL: it was never registered, or so long ago that its record was used again. */
 struct record *board_record(struct board *board, uint64_t stamp);
-void board_enter(struct board *board, uint64_t stamp, uint64_t address, uint64_t length, bool chunks);
+void board_enter(struct board *board, uint64_t stamp, const struct entry *entry);
+/* All that is known of it, the times in ms before `now`; in a buffer of the caller's. */
+#define HISTORY_MAX 320
+const char *describe_history(struct board *board, uint64_t stamp, uint64_t now, char text[HISTORY_MAX]);
+/* Of the content that its region has by now, if that slept and woke where it was. NULL: the region has left its name or
+ * place, or nobody can tell. */
+struct record *board_follow(struct board *board, uint64_t stamp);
 
 /* Whether this incarnation of the process has ended, or may be about to. */
 bool board_doomed(const struct board *board, unsigned process, uint32_t incarnation);

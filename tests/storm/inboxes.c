@@ -76,11 +76,11 @@ static void compare(struct worker *w, struct segment *segment, uint64_t state, c
         if (word == want || (may_be && in_range && word == old))
             continue;
         board_wrong(w->board,
-                    "process %u.%" PRIu32 ", %s %u, which process %u.%" PRIu32
-                    " has written from byte %zu to %zu: at byte %zu is %s, not %s",
-                    w->number, w->incarnation, "inbox", segment->group - GROUPS, inbox_writer(state),
-                    inbox_incarnation(state), first * WORD, end * WORD, i * WORD, describe_word(word, found),
-                    describe_word(want, wanted));
+                    "process %u.%" PRIu32 ", step %" PRIu64 ", inbox %u of content %" PRIu32 " (state %016" PRIx64
+                    "), which process %u.%" PRIu32 " has written from byte %zu to %zu: at byte %zu is %s, not %s",
+                    w->number, w->incarnation, w->step, segment->group - GROUPS, stamp_number(region->stamp), state,
+                    inbox_writer(state), inbox_incarnation(state), first * WORD, end * WORD, i * WORD,
+                    describe_word(word, found), describe_word(want, wanted));
         break;
     }
     memcpy(segment->expected, w->bytes, region->length);
@@ -96,6 +96,37 @@ static void look(struct worker *w, struct segment *segment) {
     if (inbox_phase(state) == INBOX_WRITTEN)
         board_count(w->place, COUNT_writes, 1);
     atomic_store(&inbox->state, inbox_state(epoch_of(state), 0, 0, INBOX_OPEN));
+}
+
+/* Only while nothing has changed since: whose write the inbox holds. */
+static bool holds(const struct worker *w, const struct segment *segment, unsigned writer, uint32_t incarnation,
+                  const struct written *written) {
+    const struct inbox *inbox = &w->place->inboxes[written->inbox];
+    const uint64_t state = atomic_load(&inbox->state);
+    return segment && segment->regions[0].state == REGION_SHARED && segment->regions[0].stamp == written->content &&
+           (inbox_phase(state) == INBOX_CLAIMED || inbox_phase(state) == INBOX_WRITTEN) &&
+           inbox_writer(state) == writer && inbox_incarnation(state) == (incarnation & 0xffff) &&
+           atomic_load(&inbox->notes[writer].stamp) == written->stamp;
+}
+
+void check_arrived(struct worker *w, unsigned writer, uint32_t incarnation, const struct written *written) {
+    const struct segment *segment = find_current(w, GROUPS + written->inbox % INBOXES);
+    char found[DESCRIPTION_MAX];
+    if (written->inbox >= INBOXES || !holds(w, segment, writer, incarnation, written))
+        return;
+    const int code =
+        nvlx_memcpy(w->engine, w->bytes, segment->base + segment->regions[0].offset + written->offset, written->length);
+    if (code)
+        wrong_code(w, "nvlx_memcpy", code);
+    const size_t count = written->length / WORD,
+                 other = find_other(w->bytes, count, written->stamp, written->offset / WORD);
+    board_count(w->place, COUNT_arrivals, 1);
+    if (other < count)
+        board_wrong(w->board,
+                    "process %u.%" PRIu32 ", step %" PRIu64 ": a message says that process %u.%" PRIu32
+                    " has written inbox %u, %" PRIu64 " bytes from %" PRIu64 " on, but after %zu is %s",
+                    w->number, w->incarnation, w->step, writer, incarnation, written->inbox, written->length,
+                    written->offset, other * WORD, describe_word(word_at(w->bytes, other), found));
 }
 
 void act_inboxes(struct worker *w) {

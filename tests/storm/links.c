@@ -18,8 +18,8 @@ struct link *draw_link(struct worker *w) {
 
 /* ---- Names --------------------------------------------------------------------------------------------- */
 
-static bool is_shared(const struct record *record, uint64_t stamp) {
-    return atomic_load(&record->stamp) == stamp && !atomic_load(&record->withdrawn);
+static bool has_place(const struct record *record, uint64_t stamp) {
+    return atomic_load(&record->stamp) == stamp && !atomic_load(&record->gone);
 }
 
 /* What is registered, if the peer has already told it to this process. */
@@ -38,6 +38,7 @@ static struct record *find_known(struct worker *w, const struct link *link, unsi
 int find_name(struct worker *w, struct link *link, unsigned name, uint64_t *address, uint64_t *length,
               uint64_t *known) {
     char text[16];
+    char history[HISTORY_MAX];
     uint64_t stamp;
     region_name(name, text);
     const struct record *record = find_known(w, link, name, &stamp);
@@ -45,15 +46,15 @@ int find_name(struct worker *w, struct link *link, unsigned name, uint64_t *addr
     if (code && code != NVLX_ENOENT)
         wrong_code(w, "nvlx_peer_find", code);
     *known = 0;
-    if (!record || !is_shared(record, stamp))
+    if (!record || !has_place(record, stamp))
         return code;
-    *known = stamp;
+    *known = stamp; /* it may sleep, with its name and place */
     if (code || *address != atomic_load(&record->address) || *length != atomic_load(&record->length))
         board_wrong(w->board,
-                    "process %u.%" PRIu32 ": \"%s\" of process %u.%" PRIu32 " is known since generation %" PRIu64
-                    ", but nvlx_peer_find gives %d, 0x%" PRIx64 " + %" PRIu64,
-                    w->number, w->incarnation, text, link->process, link->incarnation,
-                    (uint64_t)atomic_load(&record->generation), code, code ? 0 : *address, code ? 0 : *length);
+                    "process %u.%" PRIu32 ", step %" PRIu64 ": \"%s\" of process %u.%" PRIu32
+                    " is known, but nvlx_peer_find gives %d, 0x%" PRIx64 " + %" PRIu64 ": %s",
+                    w->number, w->incarnation, w->step, text, link->process, link->incarnation, code,
+                    code ? 0 : *address, code ? 0 : *length, describe_history(w->board, stamp, now_ns(), history));
     return code;
 }
 
@@ -80,7 +81,9 @@ static bool identify(struct worker *w, struct link *link, uint32_t before) {
 static void close_link(struct worker *w, struct link *link) {
     release_link(w, link);
     const int code = nvlx_peer_close(link->peer);
-    if (code)
+    if (code == 0)
+        note_taken(w, link->process, receipt_of(link));
+    else if (code != NVLX_ETIMEDOUT || !link->sent)
         wrong_code(w, "nvlx_peer_close", code);
     link->peer = NULL;
 }
@@ -97,7 +100,7 @@ void act_connect(struct worker *w) {
     if (link->peer)
         return;
     serve_address(w->board, process, address);
-    link->process = process;
+    *link = (struct link){.process = process, .id = (uint32_t)(atomic_fetch_add(&w->place->links, 1) + 1)};
     const int code = nvlx_connect(w->engine, address, timeout, &link->peer);
     if (code == 0) {
         board_count(w->place, COUNT_connects, 1);
@@ -141,8 +144,31 @@ void act_map(struct worker *w) {
     move.process = move.link->process;
     move.incarnation = move.link->incarnation;
     const int code = nvlx_peer_map(move.link->peer, w->board->gpus[draw(w, 2)], move.address, move.length);
-    if (code && !may_fail(w, &move, code))
+    if (code && !may_fail(w, &move, 0, code))
         wrong_code(w, "nvlx_peer_map", code);
+}
+
+/* What a peer has published becomes known; what it has not, does not. */
+void act_sync(struct worker *w) {
+    struct link *link = draw_link(w);
+    uint64_t known;
+    if (!link)
+        return;
+    const uint64_t published = atomic_load(&w->board->places[link->process].published);
+    if (published >> 48 != (link->incarnation & 0xffff))
+        return;
+    const uint64_t generation = published & ((UINT64_C(1) << 48) - 1);
+    int code = nvlx_peer_sync(link->peer, generation, 20 * SECOND_NS);
+    if (code && (code != NVLX_ESTALE || !board_doomed(w->board, link->process, link->incarnation)))
+        wrong_code(w, "nvlx_peer_sync", code);
+    if (code)
+        return;
+    if ((code = nvlx_peer_generation(link->peer, &known)) || known < generation)
+        wrong_code(w, "nvlx_peer_generation, after nvlx_peer_sync,", code);
+    code = nvlx_peer_sync(link->peer, known + (UINT64_C(1) << 40), 0);
+    if (code != NVLX_ETIMEDOUT && code != NVLX_ESTALE)
+        wrong_code(w, "nvlx_peer_sync for what is to come", code);
+    board_count(w->place, COUNT_waited, 1);
 }
 
 void end_links(struct worker *w) {

@@ -5,7 +5,7 @@
 #include "support.h"
 #include "worker.h"
 
-static struct list *draw_list(struct worker *w, enum list_state state) {
+struct list *draw_list(struct worker *w, enum list_state state) {
     const unsigned first = (unsigned)draw(w, LISTS);
     for (unsigned i = 0; i < LISTS; i++) {
         struct list *list = &w->lists[(first + i) % LISTS];
@@ -61,24 +61,26 @@ static bool begin_moves(struct worker *w, struct list *list) {
 static void print_moves(struct worker *w, const struct list *list) {
     for (size_t i = 0; i < list->count; i++) {
         const struct move *move = &list->moves[i];
-        const struct record *record = move->known[0] ? board_record(w->board, move->known[0]) : NULL;
+        char history[HISTORY_MAX];
         fprintf(stderr,
-                "    op %zu: %s name %u of process %u.%" PRIu32 ", 0x%" PRIx64 " + %" PRIu64
-                "%s; known: content %" PRIu32 " of 0x%" PRIx64 " + %" PRIu64 ", generation %" PRIu64 "\n",
+                "    op %zu: %s name %u of process %u.%" PRIu32 ", 0x%" PRIx64 " + %" PRIu64 "%s; generations %" PRIu64
+                ", %" PRIu64 ", %" PRIu64 "; known: %s\n",
                 i, move->write ? "writes" : "reads", move->name, move->process, move->incarnation, move->address,
-                move->length, move->spans ? " into the next one" : "", stamp_number(move->known[0]),
-                record ? (uint64_t)atomic_load(&record->address) : 0,
-                record ? (uint64_t)atomic_load(&record->length) : 0,
-                record ? (uint64_t)atomic_load(&record->generation) : 0);
+                move->length, move->spans ? " into the next one" : "", list->options.generation, move->asked,
+                move->seen,
+                move->known[0] ? describe_history(w->board, move->known[0], list->submitted_at, history) : "nothing");
     }
 }
 
-/* A call was refused: nothing was done. */
-static void check_refusal(struct worker *w, struct list *list, const char *call, int code) {
-    bool right = false;
+/* Its message was one too many. */
+static bool is_too_much(const struct list *list, int code) {
+    return code == NVLX_EBUSY && list->receipt && is_full(list->moves[0].link);
+}
+
+void check_refusal(struct worker *w, struct list *list, const char *call, int code) {
+    bool right = is_too_much(list, code);
     for (size_t i = 0; i < list->count; i++)
-        right = right || may_fail(w, &list->moves[i], code) ||
-                (list->prepared && code == NVLX_ESTALE && may_be_outdated(w, &list->moves[i]));
+        right = right || may_fail(w, &list->moves[i], list->options.generation, code);
     if (right) {
         board_count(w->place, COUNT_refusals, 1);
     } else {
@@ -86,30 +88,65 @@ static void check_refusal(struct worker *w, struct list *list, const char *call,
         print_moves(w, list);
     }
     settle_all(w, list, false);
+    list->receipt = 0;
 }
 
 /* ---- Completing ---------------------------------------------------------------------------------------- */
 
+/* A message whose connection has ended is the only thing that may fail: the bytes are in place all the same. */
+static void check_status(struct worker *w, const struct list *list, int code) {
+    const struct move *move = &list->moves[0];
+    if (list->options.flags == NVLX_VERIFY)
+        check_verified(w, list, code);
+    else if (code &&
+             !(code == NVLX_ESTALE && list->receipt && board_doomed(w->board, move->process, move->incarnation)))
+        wrong_code(w, "nvlx_wait", code);
+    if (!code && list->receipt)
+        note_taken(w, move->process, list->receipt);
+}
+
+/* Whoever waits for others reads its events, for which others may wait. */
+static int wait_for(struct worker *w, struct list *list, int64_t timeout) {
+    int code;
+    while ((code = nvlx_wait(list->request, timeout == FOR_EVER ? 20000000 : timeout)) == NVLX_ETIMEDOUT &&
+           timeout == FOR_EVER)
+        drain_events(w);
+    return code;
+}
+
 /* Returns whether it is complete. */
 static bool complete(struct worker *w, struct list *list, int64_t timeout) {
-    int code = nvlx_wait(list->request, timeout);
-    if (code == NVLX_ETIMEDOUT && timeout != FOR_EVER)
+    int code = wait_for(w, list, timeout);
+    if (code == NVLX_ETIMEDOUT)
         return false;
-    if (code)
-        wrong_code(w, "nvlx_wait", code);
+    check_status(w, list, code);
     for (size_t i = 0; i < list->count; i++)
         check_move(w, list, &list->moves[i]);
-    if ((code = nvlx_request_free(list->request)))
-        wrong_code(w, "nvlx_request_free", code);
+    if (nvlx_request_free(list->request) != code)
+        wrong_code(w, "nvlx_request_free, after another code of nvlx_wait,", code);
     list->request = NULL;
+    list->receipt = 0;
     list->state = list->prepared ? LIST_PREPARED : LIST_EMPTY;
     return true;
 }
 
-static void in_flight(struct worker *w, struct list *list) {
+void in_flight(struct worker *w, struct list *list) {
     list->state = LIST_IN_FLIGHT;
     if (chance(w, 30))
         complete(w, list, FOR_EVER);
+}
+
+static bool names_self(const struct worker *w, const struct list *list) {
+    for (size_t i = 0; i < list->count; i++)
+        if (list->moves[i].process == w->number)
+            return true;
+    return false;
+}
+
+void complete_own(struct worker *w) {
+    for (unsigned i = 0; i < LISTS; i++)
+        if (w->lists[i].state == LIST_IN_FLIGHT && names_self(w, &w->lists[i]))
+            complete(w, &w->lists[i], FOR_EVER);
 }
 
 void act_complete(struct worker *w) {
@@ -121,30 +158,64 @@ void act_complete(struct worker *w) {
 
 /* ---- One call ------------------------------------------------------------------------------------------ */
 
+void begin_call(struct list *list) {
+    for (size_t i = 0; i < list->count; i++)
+        if (nvlx_peer_generation(list->moves[i].link->peer, &list->moves[i].seen))
+            list->moves[i].seen = 0;
+    list->receipt = 0;
+    list->submitted_at = now_ns();
+}
+
+/* Of what it looked up, if that was of one peer. */
+static uint64_t oldest_generation(const struct list *list) {
+    uint64_t oldest = UINT64_MAX;
+    for (size_t i = 0; i < list->count; i++) {
+        if (list->moves[i].link != list->moves[0].link)
+            return 0;
+        if (list->moves[i].asked < oldest)
+            oldest = list->moves[i].asked;
+    }
+    return oldest;
+}
+
 /* Kernels do not copy within one process. */
-static void draw_options(struct worker *w, const struct list *list, struct nvlx_transfer_options *options) {
+static void draw_options(struct worker *w, struct list *list) {
     static const uint32_t mechanisms[] = {NVLX_MECHANISM_DEFAULT, NVLX_MECHANISM_AUTO, NVLX_MECHANISM_COPY_ENGINE,
                                           NVLX_MECHANISM_KERNEL};
+    struct nvlx_transfer_options *options = &list->options;
     nvlx_transfer_options_init(options);
     options->mechanism = mechanisms[draw(w, COUNT(mechanisms))];
-    for (size_t i = 0; i < list->count; i++)
-        if (list->moves[i].process == w->number)
-            options->mechanism = NVLX_MECHANISM_DEFAULT;
+    if (names_self(w, list))
+        options->mechanism = NVLX_MECHANISM_DEFAULT;
+    if (chance(w, 30))
+        options->generation = oldest_generation(list);
+}
+
+static void draw_message(struct worker *w, struct list *list, struct nvlx_transfer_options *options) {
+    options->message_length = chance(w, 25) ? write_letter(w, list) : 0;
+    options->message = options->message_length ? w->letter : NULL;
+}
+
+static void note_started(struct worker *w, struct list *list, const struct nvlx_transfer_options *options) {
+    if (options->message)
+        note_sent(list->moves[0].link, options->message_length, false);
+    board_count(w->place, COUNT_generations, list->options.generation != 0);
+    in_flight(w, list);
 }
 
 void act_transfer(struct worker *w) {
     struct list *list = draw_list(w, LIST_EMPTY);
-    struct nvlx_transfer_options options;
     struct nvlx_op ops[MOVES];
     if (!list || !choose_moves(w, list, ops) || !begin_moves(w, list))
         return;
-    draw_options(w, list, &options);
-    options.flags = chance(w, 10) ? NVLX_NO_MAP : 0;
-    list->submitted_at = now_ns();
-    const int code = nvlx_transfer(w->engine, ops, list->count, &options, &list->request);
+    draw_options(w, list);
+    begin_call(list);
+    list->options.flags = chance(w, 10) ? NVLX_NO_MAP : 0;
+    draw_message(w, list, &list->options);
+    const int code = nvlx_transfer(w->engine, ops, list->count, &list->options, &list->request);
     if (code == 0)
-        in_flight(w, list);
-    else if (code == NVLX_EAGAIN && options.flags == NVLX_NO_MAP)
+        note_started(w, list, &list->options);
+    else if (code == NVLX_EAGAIN && list->options.flags == NVLX_NO_MAP)
         settle_all(w, list, false);
     else
         check_refusal(w, list, "nvlx_transfer", code);
@@ -153,21 +224,13 @@ void act_transfer(struct worker *w) {
 /* ---- Prepared lists ------------------------------------------------------------------------------------ */
 
 /* Not of this process's own memory, which could then not be unregistered. */
-static bool names_self(const struct worker *w, const struct list *list) {
-    for (size_t i = 0; i < list->count; i++)
-        if (list->moves[i].process == w->number)
-            return true;
-    return false;
-}
-
 void act_prepare(struct worker *w) {
     struct list *list = draw_list(w, LIST_EMPTY);
-    struct nvlx_transfer_options options;
     struct nvlx_op ops[MOVES];
     if (!list || !choose_moves(w, list, ops) || names_self(w, list))
         return;
-    draw_options(w, list, &options);
-    const int code = nvlx_prepare(w->engine, ops, list->count, &options, &list->prepared);
+    draw_options(w, list);
+    const int code = nvlx_prepare(w->engine, ops, list->count, &list->options, &list->prepared);
     if (code) {
         list->prepared = NULL;
         check_refusal(w, list, "nvlx_prepare", code);
@@ -185,20 +248,35 @@ static void unprepare(struct worker *w, struct list *list) {
     list->state = LIST_EMPTY;
 }
 
-/* One that is outdated is not kept for long. */
+static void note_post(struct worker *w, struct list *list) {
+    board_count(w->place, COUNT_posts, 1);
+    for (size_t i = 0; i < list->count; i++) {
+        const uint64_t known = list->moves[i].known[0];
+        const struct record *record = known ? board_record(w->board, known) : NULL;
+        if (record && atomic_load(&record->next)) {
+            board_count(w->place, COUNT_awakened, 1);
+            return;
+        }
+    }
+}
+
+/* One that is outdated is not kept for long, one that sleeps is. */
 void act_post(struct worker *w) {
     struct list *list = draw_list(w, LIST_PREPARED);
+    struct nvlx_transfer_options options;
     if (!list || !begin_moves(w, list))
         return;
-    list->submitted_at = now_ns();
-    const int code = nvlx_post(list->prepared, NULL, &list->request);
+    nvlx_transfer_options_init(&options);
+    begin_call(list);
+    draw_message(w, list, &options);
+    const int code = nvlx_post(list->prepared, &options, &list->request);
     if (code == 0) {
-        board_count(w->place, COUNT_posts, 1);
-        in_flight(w, list);
+        note_post(w, list);
+        note_started(w, list, &options);
         return;
     }
     check_refusal(w, list, "nvlx_post", code);
-    if (chance(w, 70))
+    if (chance(w, code == NVLX_ESUSPENDED ? 10 : 70))
         unprepare(w, list);
 }
 

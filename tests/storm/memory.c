@@ -39,7 +39,7 @@ void act_inspect(struct worker *w) {
         return;
     for (unsigned i = 0; i < segment->count; i++) {
         const struct region *region = &segment->regions[i];
-        if (region->state == REGION_SHARED || region->state == REGION_WITHDRAWN)
+        if (region->state == REGION_SHARED || region->state == REGION_WITHDRAWN || region->state == REGION_SUSPENDED)
             check_own(w, segment, region->offset, region->length, region->stamp, 0, "a region");
         else
             check_own(w, segment, region->offset, region->length, make_stamp(w->number, w->incarnation, 0),
@@ -50,13 +50,15 @@ void act_inspect(struct worker *w) {
 /* ---- Who maps it --------------------------------------------------------------------------------------- */
 
 struct map { /* a line of /proc/<pid>/maps */
-    uint64_t start, end, inode;
+    uint64_t start, end;
+    uint64_t inode; /* of one device: another file system's file may have the same number */
+    char device[16];
 };
 
 static bool next_map(FILE *maps, struct map *map) {
-    char line[512], device[16];
+    char line[512];
     while (fgets(line, sizeof line, maps))
-        if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %*s %*s %15s %" SCNu64, &map->start, &map->end, device,
+        if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %*s %*s %15s %" SCNu64, &map->start, &map->end, map->device,
                    &map->inode) == 4)
             return true;
     return false;
@@ -69,40 +71,42 @@ static FILE *open_maps(int pid) {
     return fopen(path, "re");
 }
 
-/* The file under the begin of what was shared; 0: there is none. */
-static uint64_t inode_at(int pid, uint64_t address) {
+/* The file under the begin of what was shared. Returns whether there is one. */
+static bool map_at(int pid, uint64_t address, struct map *map) {
     FILE *maps = open_maps(pid);
-    struct map map;
-    uint64_t found = 0;
-    while (maps && !found && next_map(maps, &map))
-        found = address >= map.start && address < map.end ? map.inode : 0;
+    bool found = false;
+    while (maps && !found && next_map(maps, map))
+        found = address >= map->start && address < map->end;
     if (maps)
         fclose(maps);
-    return found;
+    return found && map->inode;
 }
 
-static bool has_mapped(int pid, uint64_t inode) {
+static bool has_mapped(int pid, const struct map *file) {
     FILE *maps = open_maps(pid);
     struct map map;
     bool found = false;
     while (maps && !found && next_map(maps, &map))
-        found = map.inode == inode;
+        found = map.inode == file->inode && strcmp(map.device, file->device) == 0;
     if (maps)
         fclose(maps);
     return found;
 }
 
 void check_unmapped(struct worker *w, const struct segment *segment) {
-    const uint64_t inode = inode_at(atomic_load(&w->place->pid), (uintptr_t)segment->base + segment->start);
+    struct map file;
     board_count(w->place, COUNT_maps, 1);
+    if (!map_at(atomic_load(&w->place->pid), (uintptr_t)segment->base + segment->start, &file))
+        return;
     for (unsigned i = 0; i < w->board->processes; i++) {
         const struct place *place = &w->board->places[i];
         const uint32_t incarnation = (uint32_t)atomic_load(&place->incarnation);
-        if (i != w->number && inode && has_mapped(atomic_load(&place->pid), inode) &&
-            atomic_load(&place->doomed) >> LIFE_SHIFT < incarnation >> LIFE_SHIFT)
+        if (i != w->number && has_mapped(atomic_load(&place->pid), &file) && !board_doomed(w->board, i, incarnation))
             board_wrong(w->board,
-                        "process %u.%" PRIu32
-                        ": nvlx_unregister has given 0 for all of group %u, and process %u.%" PRIu32 " still maps it",
-                        w->number, w->incarnation, segment->group, i, incarnation);
+                        "process %u.%" PRIu32 ", step %" PRIu64
+                        ": nobody was to use group %u any more, and process %u.%" PRIu32 " still maps it (0x%" PRIx64
+                        ", file %s %" PRIu64 ")",
+                        w->number, w->incarnation, w->step, segment->group, i, incarnation,
+                        (uint64_t)(uintptr_t)segment->base, file.device, file.inode);
     }
 }

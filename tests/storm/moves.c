@@ -56,6 +56,8 @@ bool choose_move(struct worker *w, struct move *move, bool write) {
     if (!link)
         return false;
     *move = (struct move){.write = write, .link = link, .process = link->process, .incarnation = link->incarnation};
+    if (nvlx_peer_generation(link->peer, &move->asked))
+        return false;
     move->name = (unsigned)(write ? REGIONS + draw(w, INBOXES) : draw(w, REGIONS));
     if (find_name(w, link, move->name, &address, &length, &move->known[0]) || (write && !move->known[0]))
         return false;
@@ -116,28 +118,38 @@ void fill_local(struct worker *w, struct move *move) {
 /* ---- Judging ------------------------------------------------------------------------------------------- */
 
 static bool is_gone(struct worker *w, uint64_t known) {
+    return !known || !board_follow(w->board, known);
+}
+
+/* Whether it sleeps, or has slept since. */
+static bool has_slept(struct worker *w, uint64_t known) {
     const struct record *record = known ? board_record(w->board, known) : NULL;
-    return !record || atomic_load(&record->withdrawn);
+    return !record || atomic_load(&record->suspended);
 }
 
-bool may_be_outdated(struct worker *w, const struct move *move) {
-    for (int i = 0; i < 2; i++) {
-        const struct record *record = move->known[i] ? board_record(w->board, move->known[i]) : NULL;
-        if (record && atomic_load(&record->chunks))
-            return true;
-    }
-    return false;
+/* Whether it may have come after this generation; 0: nobody asks. */
+static bool is_younger(struct worker *w, uint64_t known, uint64_t generation) {
+    const struct record *record = known ? board_record(w->board, known) : NULL;
+    const uint64_t told = record ? atomic_load(&record->generation) : 0;
+    return generation && (!told || told > generation);
 }
 
-bool may_fail(struct worker *w, const struct move *move, int code) {
+bool may_fail(struct worker *w, const struct move *move, uint64_t generation, int code) {
     const bool doomed = board_doomed(w->board, move->process, move->incarnation);
-    const bool gone = is_gone(w, move->known[0]) || (move->spans && is_gone(w, move->known[1]));
+    bool gone = false, slept = false, younger = false;
+    for (int i = 0; i <= move->spans; i++) {
+        gone = gone || is_gone(w, move->known[i]);
+        slept = slept || has_slept(w, move->known[i]);
+        younger = younger || is_younger(w, move->known[i], generation);
+    }
     switch (code) {
     case NVLX_ERANGE:
     case NVLX_EACCES:
         return gone;
+    case NVLX_ESUSPENDED:
+        return slept;
     case NVLX_ESTALE:
-        return gone || doomed;
+        return gone || doomed || younger;
     case NVLX_EDEVICE: /* the driver may hear of it first */
         return w->board->cuda && (gone || doomed);
     default:
@@ -152,17 +164,38 @@ struct reading { /* of the bytes of one op */
 };
 
 static void tell_wrong(const struct reading *r, uint64_t address, uint64_t word, const char *why) {
-    const struct move *move = r->move;
-    char found[DESCRIPTION_MAX], wanted[DESCRIPTION_MAX] = "what it cannot tell";
-    const struct record *known = move->known[0] ? board_record(r->w->board, move->known[0]) : NULL;
-    if (known)
-        describe_word(make_word(move->known[0], (address - atomic_load(&known->address)) / WORD), wanted);
+    const struct move *m = r->move;
+    const struct nvlx_transfer_options *options = &r->list->options;
+    const uint64_t now = now_ns(), at = r->list->submitted_at;
+    char found[DESCRIPTION_MAX], history[HISTORY_MAX], known[2][HISTORY_MAX] = {"nothing", "nothing"};
+    for (int i = 0; i < 2; i++)
+        if (m->known[i])
+            describe_history(r->w->board, m->known[i], at, known[i]);
     board_wrong(r->w->board,
-                "process %u.%" PRIu32 ", step %" PRIu64 " read %s region %u of process %u.%" PRIu32 " at 0x%" PRIx64
-                " + %" PRIu64 "%s; at 0x%" PRIx64 " is 0x%016" PRIx64 ", %s: %s; expected: %s",
-                r->w->number, r->w->incarnation, r->w->step, move->spans ? "over the end of" : "from", move->name,
-                move->process, move->incarnation, move->address, move->length,
-                r->list->prepared ? " by a prepared list" : "", address, word, describe_word(word, found), why, wanted);
+                "process %u.%" PRIu32 ", step %" PRIu64 ", op %td of %zu, reads %s region %u of process %u.%" PRIu32
+                " (doomed %" PRIu64 "): 0x%" PRIx64 " + %" PRIu64 " by %s (mechanism %u, flags %u, generation %" PRIu64
+                "%s), submitted %.3f ms ago; the peer's generation was %" PRIu64 " before it looked, %" PRIu64
+                " before the call.\n    At 0x%" PRIx64 " is 0x%016" PRIx64 ", %s: %s.\n    That is %s.\n    Known: %s\n"
+                "    and %s",
+                r->w->number, r->w->incarnation, r->w->step, m - r->list->moves, r->list->count,
+                m->spans ? "over the end of" : "from", m->name, m->process, m->incarnation,
+                (uint64_t)atomic_load(&r->w->board->places[m->process].doomed), m->address, m->length,
+                r->list->prepared ? "nvlx_post" : "nvlx_transfer", options->mechanism, options->flags,
+                options->generation, r->list->receipt ? ", a message" : "", ((double)now - (double)at) / 1e6, m->asked,
+                m->seen, address, word, describe_word(word, found), why,
+                describe_history(r->w->board, read_word(word).stamp, at, history), known[0], known[1]);
+}
+
+/* Whether there was another content before that which it knew. */
+static bool is_older(const struct reading *r, struct word word, uint64_t address) {
+    for (int i = 0; i <= r->move->spans; i++) {
+        const uint64_t stamp = r->move->known[i];
+        const struct record *known = stamp ? board_record(r->w->board, stamp) : NULL;
+        if (known && stamp_number(word.stamp) < stamp_number(stamp) &&
+            address - atomic_load(&known->address) < atomic_load(&known->length))
+            return true;
+    }
+    return false;
 }
 
 /* Why this content may not be read there and then; NULL: it may. */
@@ -181,11 +214,11 @@ static const char *judge(const struct reading *r, struct word word, uint64_t add
         return "nvlx_unregister had given 0 for it before the call";
     if (r->list->prepared && atomic_load(&record->registered) > r->list->prepared_at)
         return "younger than the prepared list";
-    const struct record *known = move->known[0] ? board_record(r->w->board, move->known[0]) : NULL;
-    if (known && stamp_number(word.stamp) < stamp_number(move->known[0]) && address >= atomic_load(&known->address) &&
-        address < atomic_load(&known->address) + atomic_load(&known->length))
-        return "older than what was known";
-    return NULL;
+    if (r->list->options.generation && r->list->options.generation <= atomic_load(&record->born))
+        return "younger than the generation of the call";
+    if (atomic_load(&record->freed) && atomic_load(&record->freed) <= move->seen)
+        return "freed memory, and it knew";
+    return is_older(r, word, address) ? "older than what was known" : NULL;
 }
 
 /* Words from `address` on, which is a multiple of WORD in the content. Returns whether all are right. */

@@ -8,30 +8,57 @@
 
 #include "worker.h"
 
-static uint64_t nothing(const struct worker *w) {
+uint64_t nothing(const struct worker *w) {
     return make_stamp(w->number, w->incarnation, 0);
 }
 
-static unsigned name_of(const struct segment *segment, unsigned index) {
+unsigned name_of(const struct segment *segment, unsigned index) {
     return segment->group < GROUPS ? segment->group * REGIONS_PER_GROUP + index : REGIONS + segment->group - GROUPS;
 }
 
-static bool is_inbox(const struct segment *segment) {
+bool is_inbox(const struct segment *segment) {
     return segment->group >= GROUPS;
 }
 
-static struct segment *find_current(struct worker *w, unsigned group) {
+struct segment *find_current(struct worker *w, unsigned group) {
     for (unsigned i = 0; i < SEGMENTS; i++)
         if (w->segments[i].base && w->segments[i].current && w->segments[i].group == group)
             return &w->segments[i];
     return NULL;
 }
 
-static struct segment *draw_current(struct worker *w) {
+struct segment *draw_current(struct worker *w) {
     return find_current(w, (unsigned)draw(w, GROUPS + INBOXES));
 }
 
 /* ---- Registering --------------------------------------------------------------------------------------- */
+
+struct record *record_of(struct worker *w, const struct region *region) {
+    return board_record(w->board, region->stamp);
+}
+
+void enter_content(struct worker *w, const struct segment *segment, struct region *region) {
+    const struct entry entry = {(uintptr_t)segment->base + region->offset, region->length, region->born,
+                                region->registered, segment->digest};
+    region->stamp = new_stamp(w);
+    board_enter(w->board, region->stamp, &entry);
+}
+
+static void refuse_share(struct worker *w, const struct segment *segment, struct region *region, int code) {
+    wrong_code(w, "nvlx_register", code);
+    region->state = REGION_NONE;
+    fill_own(w, segment, region->offset, region->length, nothing(w), region->offset / WORD);
+}
+
+/* The digest is right, or of other bytes, which nobody sees: changes are held back meanwhile. */
+static void tell_digest(struct worker *w, const struct segment *segment, const struct region *region) {
+    const int code = nvlx_region_set_digest(region->handle, NULL);
+    if (code)
+        wrong_code(w, "nvlx_region_set_digest", code);
+    if (segment->digest == DIGEST_WRONG)
+        fill_own(w, segment, region->offset, region->length, region->stamp, 0);
+    board_count(w->place, COUNT_digests, 1);
+}
 
 /* Its generation is told by `tell`. */
 static void share(struct worker *w, struct segment *segment, unsigned index) {
@@ -42,36 +69,46 @@ static void share(struct worker *w, struct segment *segment, unsigned index) {
     region_name(name_of(segment, index), name);
     options.name = name;
     options.access = is_inbox(segment) ? NVLX_ACCESS_WRITE : NVLX_ACCESS_READ;
-    region->stamp = new_stamp(w);
-    fill_own(w, segment, region->offset, region->length, region->stamp, 0);
-    board_enter(w->board, region->stamp, (uintptr_t)segment->base + region->offset, region->length,
-                segment->kind == NVLX_ALLOC_VMM);
+    region->born = w->told;
+    region->registered = now_ns();
+    enter_content(w, segment, region);
+    if (segment->digest != DIGEST_WRONG)
+        fill_own(w, segment, region->offset, region->length, region->stamp, 0);
     const int code =
         nvlx_register(w->engine, segment->base + region->offset, region->length, &options, &region->handle);
     if (code) {
-        wrong_code(w, "nvlx_register", code);
-        region->state = REGION_NONE;
-        fill_own(w, segment, region->offset, region->length, nothing(w), region->offset / WORD);
+        refuse_share(w, segment, region, code);
         return;
     }
+    if (segment->digest)
+        tell_digest(w, segment, region);
     region->state = REGION_SHARED;
     region->asked_at = 0;
     atomic_store(&w->place->current[name_of(segment, index)], region->stamp);
     board_count(w->place, COUNT_registers, 1);
 }
 
-/* Since which generation peers can know what was shared. */
-static void tell(struct worker *w, struct segment *segment) {
-    uint64_t generation;
-    const int code = nvlx_publish(w->engine, &generation);
-    if (code) {
+static void hold(struct worker *w) {
+    const int code = nvlx_hold(w->engine);
+    if (code)
+        wrong_code(w, "nvlx_hold", code);
+    w->held = true;
+}
+
+void publish(struct worker *w) {
+    const int code = nvlx_publish(w->engine, &w->told);
+    if (code)
         wrong_code(w, "nvlx_publish", code);
-        return;
-    }
+    w->held = false;
+    atomic_store(&w->place->published, (uint64_t)(w->incarnation & 0xffff) << 48 | w->told);
+}
+
+void tell(struct worker *w, struct segment *segment) {
+    publish(w);
     for (unsigned i = 0; i < segment->count; i++) {
-        struct record *record = board_record(w->board, segment->regions[i].stamp);
+        struct record *record = record_of(w, &segment->regions[i]);
         if (segment->regions[i].state == REGION_SHARED && record && !atomic_load(&record->generation))
-            atomic_store(&record->generation, generation);
+            atomic_store(&record->generation, w->told);
     }
     if (is_inbox(segment))
         inbox_open(w, segment);
@@ -105,13 +142,14 @@ static void carve(struct worker *w, struct segment *segment) {
 }
 
 /* Returns whether there was room. */
-static bool allocate_segment(struct worker *w, struct segment *segment) {
+bool allocate_segment(struct worker *w, struct segment *segment) {
     struct nvlx_alloc_options options;
     void *base;
     nvlx_alloc_options_init(&options);
     options.flags = segment->kind;
     options.chunk_length = segment->kind == NVLX_ALLOC_VMM ? w->sizes.chunk : 0;
-    const int code = nvlx_alloc(w->engine, segment->gpu, segment->length, &options, &base);
+    const int code =
+        nvlx_alloc(segment->foreign ? w->stranger : w->engine, segment->gpu, segment->length, &options, &base);
     if (code) {
         if (code != NVLX_EDEVICE || !w->board->cuda) /* the GPU is full */
             wrong_code(w, "nvlx_alloc", code);
@@ -120,6 +158,15 @@ static bool allocate_segment(struct worker *w, struct segment *segment) {
     segment->base = base;
     fill_own(w, segment, segment->start, segment->end - segment->start, nothing(w), segment->start / WORD);
     return true;
+}
+
+/* What of other engines is freed while peers have it open: CUDA does not define that for cudaMalloc memory. */
+static void draw_manner(struct worker *w, struct segment *segment) {
+    const uint64_t digest = draw(w, 100);
+    segment->foreign = chance(w, 25) && (!w->board->cuda || segment->kind == NVLX_ALLOC_VMM);
+    if (!is_inbox(segment))
+        segment->digest = digest < 30 ? DIGEST_RIGHT : digest < 36 ? DIGEST_WRONG : DIGEST_NONE;
+    segment->foreign = segment->foreign && !is_inbox(segment);
 }
 
 static struct segment *make_segment(struct worker *w, unsigned group) {
@@ -131,6 +178,7 @@ static struct segment *make_segment(struct worker *w, unsigned group) {
         return NULL;
     *made = (struct segment){.group = group, .kind = kinds[draw(w, COUNT(kinds))]};
     made->gpu = w->board->gpus[draw(w, 2)];
+    draw_manner(w, made);
     carve(w, made);
     if (!allocate_segment(w, made))
         return NULL;
@@ -139,7 +187,13 @@ static struct segment *make_segment(struct worker *w, unsigned group) {
     return made;
 }
 
+static void hold_for_digest(struct worker *w, const struct segment *segment) {
+    if (segment->digest == DIGEST_WRONG && !w->held)
+        hold(w);
+}
+
 static void share_all(struct worker *w, struct segment *segment) {
+    hold_for_digest(w, segment);
     for (unsigned i = 0; i < segment->count; i++)
         share(w, segment, i);
     tell(w, segment);
@@ -159,6 +213,7 @@ void act_renew(struct worker *w) {
         return;
     for (unsigned i = 0; i < segment->count; i++) {
         if (segment->regions[i].state == REGION_RELEASED) {
+            hold_for_digest(w, segment);
             share(w, segment, i);
             tell(w, segment);
             return;
@@ -168,27 +223,29 @@ void act_renew(struct worker *w) {
 
 /* ---- Withdrawing --------------------------------------------------------------------------------------- */
 
-static void note_withdrawn(struct worker *w, struct segment *segment, unsigned index) {
+void note_withdrawn(struct worker *w, struct segment *segment, unsigned index) {
     struct region *region = &segment->regions[index];
-    struct record *record = board_record(w->board, region->stamp);
-    if (region->state != REGION_SHARED)
-        return;
-    region->asked_at = now_ns();
+    struct record *record = record_of(w, region);
+    const uint64_t now = now_ns();
+    if (record && !atomic_load(&record->withdrawn))
+        atomic_store(&record->withdrawn, now);
     if (record)
-        atomic_store(&record->withdrawn, region->asked_at);
+        atomic_store(&record->gone, now);
+    region->asked_at = now;
     atomic_store(&w->place->current[name_of(segment, index)], 0);
     if (is_inbox(segment))
         inbox_close(w, segment);
 }
 
-static void note_released(struct worker *w, struct segment *segment, struct region *region) {
-    struct record *record = board_record(w->board, region->stamp);
+void note_released(struct worker *w, struct segment *segment, struct region *region) {
+    struct record *record = record_of(w, region);
     const uint64_t now = now_ns(), took = now - region->asked_at;
-    if (record)
+    if (record && !atomic_load(&record->released))
         atomic_store(&record->released, now);
     region->state = REGION_RELEASED;
     region->handle = NULL;
-    fill_own(w, segment, region->offset, region->length, nothing(w), region->offset / WORD);
+    if (segment->base)
+        fill_own(w, segment, region->offset, region->length, nothing(w), region->offset / WORD);
     board_count(w->place, COUNT_unregisters, 1);
     if (took > atomic_load(&w->place->slowest))
         atomic_store(&w->place->slowest, took);
@@ -197,9 +254,11 @@ static void note_released(struct worker *w, struct segment *segment, struct regi
 /* Once more, if it was before. */
 static void withdraw(struct worker *w, struct segment *segment, unsigned index, int64_t timeout) {
     struct region *region = &segment->regions[index];
-    if (region->state != REGION_SHARED && region->state != REGION_WITHDRAWN)
+    const bool asleep = region->state == REGION_ASLEEP;
+    if (region->state == REGION_NONE || region->state == REGION_RELEASED)
         return;
-    note_withdrawn(w, segment, index);
+    if (region->state != REGION_WITHDRAWN)
+        note_withdrawn(w, segment, index);
     region->state = REGION_WITHDRAWN;
     const int code = nvlx_unregister(region->handle, timeout);
     if (code == 0) {
@@ -207,7 +266,9 @@ static void withdraw(struct worker *w, struct segment *segment, unsigned index, 
         return;
     }
     board_count(w->place, COUNT_waits, 1);
-    if (code != NVLX_ETIMEDOUT || timeout == FOR_EVER || now_ns() - region->asked_at > (uint64_t)HANG_NS)
+    if (asleep)
+        wrong_code(w, "nvlx_unregister of what sleeps", code);
+    else if (code != NVLX_ETIMEDOUT || timeout == FOR_EVER || now_ns() - region->asked_at > (uint64_t)HANG_NS)
         wrong_code(w, "nvlx_unregister", code);
 }
 
@@ -233,24 +294,27 @@ void act_withdraw_all(struct worker *w) {
 
 static bool is_released(struct worker *w, const struct segment *segment) {
     for (unsigned i = 0; i < segment->count; i++)
-        if (segment->regions[i].state == REGION_SHARED || segment->regions[i].state == REGION_WITHDRAWN)
+        if (segment->regions[i].state != REGION_NONE && segment->regions[i].state != REGION_RELEASED)
             return false;
     return !is_inbox(segment) || inbox_settled(w, segment);
 }
 
-static void free_segment(struct worker *w, struct segment *segment) {
-    check_own(w, segment, segment->start, segment->end - segment->start, nothing(w), segment->start / WORD,
-              "released memory");
-    if (!w->board->cuda && segment->kind != NVLX_ALLOC_POOL && chance(w, 25))
-        check_unmapped(w, segment);
-    const int code = nvlx_free(w->engine, segment->base);
+void give_memory_back(struct worker *w, struct segment *segment) {
+    const int code = nvlx_free(segment->foreign ? w->stranger : w->engine, segment->base);
     if (code)
         wrong_code(w, "nvlx_free", code);
     segment->base = NULL;
 }
 
-/* Another segment of the same size, at once: so most often it lies where the one lay that was freed. */
-static void take_again(struct worker *w, struct segment *segment, const void *before) {
+void free_segment(struct worker *w, struct segment *segment) {
+    check_own(w, segment, segment->start, segment->end - segment->start, nothing(w), segment->start / WORD,
+              "released memory");
+    if (!w->board->cuda && segment->kind != NVLX_ALLOC_POOL && chance(w, 25))
+        check_unmapped(w, segment);
+    give_memory_back(w, segment);
+}
+
+void take_again(struct worker *w, struct segment *segment, const void *before) {
     for (unsigned i = 0; i < segment->count; i++)
         segment->regions[i].state = REGION_NONE;
     segment->current = true;
@@ -316,13 +380,9 @@ void forget_memory(struct worker *w) {
 /* Weights are replaced: other memory under the same names, which peers see all at once. */
 void act_swap(struct worker *w) {
     struct segment *old = find_current(w, (unsigned)draw(w, GROUPS)), *made;
-    int code;
     if (!old)
         return;
-    if ((code = nvlx_hold(w->engine))) {
-        wrong_code(w, "nvlx_hold", code);
-        return;
-    }
+    hold(w);
     for (unsigned i = 0; i < old->count; i++)
         withdraw(w, old, i, 0);
     old->current = false;
@@ -332,7 +392,7 @@ void act_swap(struct worker *w) {
     if (made)
         tell(w, made);
     else
-        nvlx_publish(w->engine, NULL);
+        publish(w);
     board_count(w->place, COUNT_swaps, 1);
     if (chance(w, 50))
         withdraw_all(w, old, FOR_EVER);

@@ -216,12 +216,11 @@ static void print_counts(const struct judge *judge, uint64_t left) {
 int main(int argc, char **argv) {
     static const struct role roles[] = {{"process", worker_role}, {NULL, NULL}};
     struct judge judge = {.kills = 0};
-    setenv("NVLX_LOG_LEVEL", "0", 0); /* refusals are what it is made of */
     begin_process(argc, argv, roles, 0);
     const struct options options = parse(argc, argv);
     judge.board = make_board(&options, &judge.file);
     judge.random = hash_of(options.seed, UINT64_MAX);
-    judge.kill_pause = (options.cuda ? 1200 : sanitized() ? 500 : 130) * MS;
+    judge.kill_pause = (options.cuda ? 1200 : sanitized() ? 500 : 170) * MS;
     judge.stop_pause = (options.cuda ? 3000 : 300) * MS;
     judge.hang = (uint64_t)HANG_NS + 30 * (uint64_t)SECOND_NS;
     const struct left before = look_around(judge.board);

@@ -83,11 +83,14 @@ static const struct action actions[] = {
     {"inspect", 10, act_inspect},    {"inboxes", 100, act_inboxes},
     {"connect", 60, act_connect},    {"part", 6, act_part},
     {"test peers", 30, act_test},    {"map ahead", 10, act_map},
-    {"transfer", 400, act_transfer}, {"prepare", 30, act_prepare},
-    {"post", 120, act_post},         {"free a prepared list", 12, act_unprepare},
-    {"complete", 300, act_complete}, {"pause", 20, act_pause},
+    {"transfer", 700, act_transfer}, {"prepare", 60, act_prepare},
+    {"post", 300, act_post},         {"free a prepared list", 12, act_unprepare},
+    {"complete", 500, act_complete}, {"pause", 20, act_pause},
     {"stop", 2, act_stop},           {"crash", 1, act_crash},
-    {"restart", 1, act_restart},
+    {"restart", 1, act_restart},     {"suspend", 40, act_suspend},
+    {"resume", 120, act_resume},     {"free unasked", 8, act_free},
+    {"send", 40, act_send},          {"events", 60, act_events},
+    {"verify", 60, act_verify},      {"sync", 20, act_sync},
 };
 
 const char *action_name(int action) {
@@ -136,6 +139,11 @@ static void begin_engine(struct worker *w) {
     config.gpu_count = w->board->gpus[0] == w->board->gpus[1] ? 1 : 2;
     config.backend = w->board->cuda ? NVLX_BACKEND_CUDA : NVLX_BACKEND_HOST;
     OK(nvlx_engine_create(&config, &w->engine));
+    OK(nvlx_engine_create(&config, &w->stranger));
+    w->told = 0;
+    w->held = false;
+    memset(w->inbound, 0, sizeof w->inbound);
+    memset(w->checked, 0, sizeof w->checked);
     snprintf(text, sizeof text, "%" PRIu32, w->incarnation);
     name = register_range(w->engine, NULL, 0, text, NVLX_ACCESS_READ); /* by which a peer knows whom it has reached */
     (void)name;
@@ -162,6 +170,13 @@ static void let_go(struct worker *w) {
                     w->number, w->incarnation, info.mappings, info.requests, info.regions);
 }
 
+static bool has_sent(const struct worker *w) {
+    bool sent = false;
+    for (unsigned i = 0; i < w->board->processes; i++)
+        sent = sent || (w->links[i].peer && w->links[i].sent);
+    return sent;
+}
+
 /* `abrupt`: with all that it has, what is in flight too. */
 static void end_engine(struct worker *w, bool abrupt) {
     atomic_store(&w->place->doomed, w->incarnation);
@@ -169,9 +184,11 @@ static void end_engine(struct worker *w, bool abrupt) {
         forget_memory(w);
     else
         let_go(w);
-    const int code = nvlx_engine_destroy(w->engine);
-    if (code)
+    int code = nvlx_engine_destroy(w->engine);
+    if (code && !(code == NVLX_ETIMEDOUT && has_sent(w)))
         wrong_code(w, "nvlx_engine_destroy", code);
+    if ((code = nvlx_engine_destroy(w->stranger)))
+        wrong_code(w, "nvlx_engine_destroy of what only allocates", code);
     atomic_store(&w->place->buried_at, now_ns());
     atomic_store(&w->place->buried, w->incarnation);
     memset(w->links, 0, sizeof w->links);
@@ -216,12 +233,20 @@ static void compare_holdings(struct worker *w, const struct holdings *before) {
             w->number, w->incarnation, now.fds, now.threads, now.maps, before->fds, before->threads, before->maps);
 }
 
+static void drop_line(void *context, int level, const char *message) {
+    (void)context;
+    (void)level;
+    (void)message;
+}
+
 void worker_role(int socket) {
     static struct worker worker;
     struct worker *w = &worker;
     struct beginning beginning;
     int file;
     watchdog(0); /* the judge's is enough */
+    if (!getenv("NVLX_LOG_LEVEL"))
+        nvlx_set_log(NVLX_LOG_ERROR, drop_line, NULL); /* refusals are what a storm is made of */
     if (!get_file_or_end(socket, &beginning, sizeof beginning, &file))
         return;
     w->board = board_open(file);
@@ -232,6 +257,7 @@ void worker_role(int socket) {
     atomic_store(&w->place->pid, getpid());
     w->sizes = w->board->cuda ? cuda_sizes : host_sizes;
     w->bytes = take_memory(w->sizes.tensor_unit * w->sizes.tensor_units * REGIONS_PER_GROUP);
+    w->letter = take_memory(LETTER_MOST);
     w->poison = take_memory(scratch_stride(w));
     fill_words(w->poison, scratch_stride(w) / WORD * WORD, make_stamp(w->number, w->incarnation, 0), 0);
     const struct holdings before = holdings();
@@ -242,4 +268,5 @@ void worker_role(int socket) {
     compare_holdings(w, &before);
     free(w->bytes);
     free(w->poison);
+    free(w->letter);
 }
