@@ -22,8 +22,8 @@
 #include "judge.h"
 #include "worker.h"
 
-#define MS            UINT64_C(1000000)
-#define GPU_MEMORY_MS 10000 /* in which that of ended processes is free again */
+#define MS       UINT64_C(1000000)
+#define FREED_MS 10000 /* in which GPU memory of ended processes is free again, and others in /dev/shm have ended */
 
 struct options {
     unsigned processes, seconds;
@@ -136,18 +136,20 @@ static struct left look_around(const struct board *board) {
     return left;
 }
 
-static bool same_gpus(const struct left *a, const struct left *b) {
-    return a->gpu_mib[0] == b->gpu_mib[0] && a->gpu_mib[1] == b->gpu_mib[1];
+static bool is_as_before(const struct left *now, const struct left *before) {
+    return now->gpu_mib[0] == before->gpu_mib[0] && now->gpu_mib[1] == before->gpu_mib[1] &&
+           now->shared_memory == before->shared_memory;
 }
 
-/* Returns how many things are. */
-static uint64_t find_leftovers(struct board *board, const struct left *before) {
+/* Returns how many things are. `at_end`: what there was when it looked last. */
+static uint64_t find_leftovers(struct board *board, const struct left *before, struct left *at_end) {
     const uint64_t already = atomic_load(&board->wrong);
     struct left now = look_around(board);
-    for (uint64_t since = now_ns(); !same_gpus(&now, before) && now_ns() - since < GPU_MEMORY_MS * MS;) {
+    for (uint64_t since = now_ns(); !is_as_before(&now, before) && now_ns() - since < FREED_MS * MS;) {
         usleep(100000);
         now = look_around(board);
     }
+    *at_end = now;
     if (now.files != before->files)
         board_wrong(board, "the judge has %zu files open, %zu before", now.files, before->files);
     if (now.shared_memory != before->shared_memory)
@@ -192,25 +194,33 @@ static uint64_t slowest_of(const struct board *board) {
     return slowest;
 }
 
-static void print_counts(const struct judge *judge, uint64_t left) {
+static uint64_t steps_of(const struct board *board) {
+    uint64_t steps = 0;
+    for (unsigned i = 0; i < board->processes; i++)
+        steps += atomic_load(&board->places[i].steps);
+    return steps;
+}
+
+/* One line. */
+static void print_counts(const struct judge *judge, uint64_t left, const struct left *before, const struct left *now) {
     static const char *const names[] = {
 #define COUNTER_TEXT(name, text) text,
         COUNTERS(COUNTER_TEXT)
 #undef COUNTER_TEXT
     };
     const struct board *board = judge->board;
-    uint64_t steps = 0;
-    for (unsigned i = 0; i < board->processes; i++)
-        steps += atomic_load(&board->places[i].steps);
-    printf("%" PRIu64 " lives, %" PRIu64 " steps", judge->lives, steps);
+    printf("storm: seed %" PRIu64 ": %" PRIu64 " kills, %" PRIu64 " stops, %" PRIu64 " lives, %" PRIu64
+           " steps, %" PRIu64 " verified transfers",
+           board->seed, judge->kills + judge->crashes, judge->stops, judge->lives, steps_of(board),
+           sum_of(board, COUNT_reads) + sum_of(board, COUNT_writes));
     for (int i = 0; i < COUNTERS_END; i++)
         printf(", %" PRIu64 " %s", sum_of(board, (enum counter)i), names[i]);
-    printf("; the slowest unregister took %" PRIu64 " ms\n", slowest_of(board) / MS);
-    printf("storm: seed %" PRIu64 ": %" PRIu64 " kills, %" PRIu64 " stops, %" PRIu64 " verified transfers; %" PRIu64
-           " wrong, %" PRIu64 " hangs, %" PRIu64 " left\n",
-           board->seed, judge->kills + judge->crashes, judge->stops,
-           sum_of(board, COUNT_reads) + sum_of(board, COUNT_writes), (uint64_t)atomic_load(&board->wrong), judge->hangs,
-           left);
+    printf("; the slowest unregister took %" PRIu64 " ms", slowest_of(board) / MS);
+    for (int i = 0; i < 2 && board->cuda; i++)
+        printf("; of GPU %d %" PRIu64 " MiB were used before, %" PRIu64 " MiB at the end", board->gpus[i],
+               before->gpu_mib[i], now->gpu_mib[i]);
+    printf("; %" PRIu64 " wrong, %" PRIu64 " hangs, %" PRIu64 " left\n", (uint64_t)atomic_load(&board->wrong),
+           judge->hangs, left);
 }
 
 int main(int argc, char **argv) {
@@ -220,15 +230,16 @@ int main(int argc, char **argv) {
     const struct options options = parse(argc, argv);
     judge.board = make_board(&options, &judge.file);
     judge.random = hash_of(options.seed, UINT64_MAX);
-    judge.kill_pause = (options.cuda ? 1200 : sanitized() ? 500 : 170) * MS;
+    judge.kill_pause = (options.cuda ? 1200 : sanitized() ? 500 : 140) * MS;
     judge.stop_pause = (options.cuda ? 3000 : 300) * MS;
     judge.hang = (uint64_t)HANG_NS + 30 * (uint64_t)SECOND_NS;
     const struct left before = look_around(judge.board);
+    struct left at_end;
     judge_begin(&judge);
     judge_run(&judge, now_ns() + options.seconds * 1000 * MS);
     judge_end(&judge);
-    const uint64_t left = find_leftovers(judge.board, &before);
+    const uint64_t left = find_leftovers(judge.board, &before, &at_end);
     rmdir(judge.board->folder);
-    print_counts(&judge, left);
+    print_counts(&judge, left, &before, &at_end);
     return atomic_load(&judge.board->wrong) ? 1 : 0;
 }
