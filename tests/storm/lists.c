@@ -187,7 +187,7 @@ static void draw_options(struct worker *w, struct list *list) {
     options->mechanism = mechanisms[draw(w, COUNT(mechanisms))];
     if (names_self(w, list))
         options->mechanism = NVLX_MECHANISM_DEFAULT;
-    if (chance(w, 30))
+    if (chance(w, 50))
         options->generation = oldest_generation(list);
 }
 

@@ -50,11 +50,22 @@ static void note_write(struct worker *w, struct move *move) {
     atomic_store(&note->length, move->length);
 }
 
+/* Where another region may lie by now. */
+static bool take_kept(struct worker *w, struct move *move, const struct link *link) {
+    const struct move *kept = &w->kept[link->process];
+    if (!kept->length || kept->incarnation != link->incarnation || !chance(w, 15))
+        return false;
+    *move = *kept;
+    return true;
+}
+
 bool choose_move(struct worker *w, struct move *move, bool write) {
     struct link *link = draw_link(w);
     uint64_t address, length;
     if (!link)
         return false;
+    if (!write && take_kept(w, move, link))
+        return true;
     *move = (struct move){.write = write, .link = link, .process = link->process, .incarnation = link->incarnation};
     if (nvlx_peer_generation(link->peer, &move->asked))
         return false;
@@ -65,6 +76,8 @@ bool choose_move(struct worker *w, struct move *move, bool write) {
     if (write || !chance(w, 30) || !span_next(w, move, address + length))
         set_range(w, move, address, address + length);
     move->offset = move->address - address;
+    if (!write && chance(w, 10))
+        w->kept[link->process] = *move;
     return true;
 }
 
@@ -146,8 +159,8 @@ bool may_fail(struct worker *w, const struct move *move, uint64_t generation, in
     case NVLX_ERANGE:
     case NVLX_EACCES:
         return gone;
-    case NVLX_ESUSPENDED:
-        return slept;
+    case NVLX_ESUSPENDED: /* or what lies there by now does */
+        return slept || gone;
     case NVLX_ESTALE:
         return gone || doomed || younger;
     case NVLX_EDEVICE: /* the driver may hear of it first */

@@ -230,7 +230,7 @@ int main(int argc, char **argv) {
     const struct options options = parse(argc, argv);
     judge.board = make_board(&options, &judge.file);
     judge.random = hash_of(options.seed, UINT64_MAX);
-    judge.kill_pause = (options.cuda ? 1200 : sanitized() ? 500 : 140) * MS;
+    judge.kill_pause = (options.cuda ? 1200 : sanitized() ? 500 : 190) * MS;
     judge.stop_pause = (options.cuda ? 3000 : 300) * MS;
     judge.hang = (uint64_t)HANG_NS + 30 * (uint64_t)SECOND_NS;
     const struct left before = look_around(judge.board);

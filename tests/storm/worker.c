@@ -144,6 +144,7 @@ static void begin_engine(struct worker *w) {
     w->held = false;
     memset(w->inbound, 0, sizeof w->inbound);
     memset(w->checked, 0, sizeof w->checked);
+    memset(w->kept, 0, sizeof w->kept);
     snprintf(text, sizeof text, "%" PRIu32, w->incarnation);
     name = register_range(w->engine, NULL, 0, text, NVLX_ACCESS_READ); /* by which a peer knows whom it has reached */
     (void)name;

@@ -117,6 +117,7 @@ struct worker {
     struct segment segments[SEGMENTS];
     struct link links[PROCESSES_MAX];
     struct list lists[LISTS];
+    struct move kept[PROCESSES_MAX];  /* a read of each that was looked up long ago */
     uint8_t *bytes, *poison, *letter; /* host memory: the longest segment, one op, one message */
 };
 
