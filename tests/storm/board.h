@@ -99,6 +99,7 @@ static inline uint32_t inbox_incarnation(uint64_t state) {
     X(renewals, "with other memory")                                                                                   \
     X(moves, "at another place")                                                                                       \
     X(awakened, "posts after sleep")                                                                                   \
+    X(naps, "naps of lists")                                                                                           \
     X(frees, "freed unasked")                                                                                          \
     X(messages, "messages")                                                                                            \
     X(receipts, "taken for sure")                                                                                      \

@@ -280,6 +280,29 @@ void act_post(struct worker *w) {
         unprepare(w, list);
 }
 
+/* The memory of a list of its own sleeps for a moment: it cannot be posted meanwhile, and can be afterwards. */
+void act_nap(struct worker *w) {
+    struct list *list = draw_list(w, LIST_PREPARED);
+    bool right = false;
+    int code;
+    if (!list)
+        return;
+    if ((code = nvlx_suspend(&list->region, 1, FOR_EVER)))
+        wrong_code(w, "nvlx_suspend", code);
+    if ((code = nvlx_post(list->prepared, NULL, &list->request)) == 0) {
+        nvlx_wait(list->request, FOR_EVER);
+        nvlx_request_free(list->request);
+    }
+    for (size_t i = 0; i < list->count; i++)
+        right = right || code == NVLX_ESUSPENDED || may_fail(w, &list->moves[i], list->options.generation, code);
+    if (!right)
+        wrong_code(w, "nvlx_post, while the list's own memory sleeps,", code);
+    if ((code = nvlx_resume(&list->region, 1, NULL)))
+        wrong_code(w, "nvlx_resume", code);
+    list->request = NULL;
+    board_count(w->place, COUNT_naps, 1);
+}
+
 void act_unprepare(struct worker *w) {
     struct list *list = draw_list(w, LIST_PREPARED);
     if (list)

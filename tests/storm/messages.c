@@ -211,7 +211,7 @@ static void check_receipt(struct worker *w, unsigned sender, uint64_t receipt) {
 
 void drain_events(struct worker *w) {
     struct nvlx_event event = {.size = sizeof event};
-    uint64_t receipts[PROCESSES_MAX];
+    uint64_t receipts[PROCESSES_MAX] = {0};
     int code;
     for (unsigned i = 0; i < w->board->processes; i++)
         receipts[i] = atomic_load(&w->board->places[i].taken[w->number]);

@@ -150,7 +150,7 @@ static bool is_younger(struct worker *w, uint64_t known, uint64_t generation) {
 bool may_fail(struct worker *w, const struct move *move, uint64_t generation, int code) {
     const bool doomed = board_doomed(w->board, move->process, move->incarnation);
     bool gone = false, slept = false, younger = false;
-    for (int i = 0; i <= move->spans; i++) {
+    for (int i = 0; i < (move->spans ? 2 : 1); i++) {
         gone = gone || is_gone(w, move->known[i]);
         slept = slept || has_slept(w, move->known[i]);
         younger = younger || is_younger(w, move->known[i], generation);
@@ -201,7 +201,7 @@ static void tell_wrong(const struct reading *r, uint64_t address, uint64_t word,
 
 /* Whether there was another content before that which it knew. */
 static bool is_older(const struct reading *r, struct word word, uint64_t address) {
-    for (int i = 0; i <= r->move->spans; i++) {
+    for (int i = 0; i < (r->move->spans ? 2 : 1); i++) {
         const uint64_t stamp = r->move->known[i];
         const struct record *known = stamp ? board_record(r->w->board, stamp) : NULL;
         if (known && stamp_number(word.stamp) < stamp_number(stamp) &&

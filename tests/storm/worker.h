@@ -249,6 +249,7 @@ void complete_own(struct worker *w);
 void act_transfer(struct worker *w);
 void act_prepare(struct worker *w);
 void act_post(struct worker *w);
+void act_nap(struct worker *w);
 void act_unprepare(struct worker *w);
 void act_complete(struct worker *w);
 void begin_lists(struct worker *w);
