@@ -182,10 +182,11 @@ static void many_ask_at_once(void) {
 
 static atomic_bool stop;
 
+/* Its op is carried out once at least, however late the thread comes to run. */
 static void *keep_busy(void *busy) {
-    while (!atomic_load(&stop)) {
+    for (int code = NVLX_EBUSY; code || !atomic_load(&stop);) {
         struct nvlx_request *request;
-        int code = nvlx_transfer(bench.engine, busy, 1, NULL, &request);
+        code = nvlx_transfer(bench.engine, busy, 1, NULL, &request);
         if (code == 0)
             OK(nvlx_request_free(request));
         else
