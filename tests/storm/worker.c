@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "crash.h"
 #include "support.h"
 
 /* ---- Chance -------------------------------------------------------------------------------------------- */
@@ -271,6 +272,7 @@ void worker_role(int socket) {
     w->incarnation = beginning.incarnation;
     w->place = &w->board->places[w->number];
     atomic_store(&w->place->pid, getpid());
+    tell_crashes(w);
     w->sizes = w->board->cuda ? cuda_sizes : host_sizes;
     w->bytes = take_memory(w->sizes.tensor_unit * w->sizes.tensor_units * REGIONS_PER_GROUP);
     w->letter = take_memory(LETTER_MOST);
