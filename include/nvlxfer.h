@@ -56,7 +56,7 @@
  * - Process. The library never exits or aborts. It prints nothing to stdout and installs no signal handler.
  * - Its threads. The first nvlx_serve or nvlx_connect of an engine starts one thread, "nvlx-service". The first
  *   transfer with a message or NVLX_DONE_EVENT starts "nvlx-notice". The host backend starts one worker for each lane.
- *   They block all signals, and end with nvlx_engine_destroy.
+ *   They block all signals, except those of a crash, and end with nvlx_engine_destroy.
  * - Fork. An object of the parent gives NVLX_EFORK in the child. The child may make an engine of its own. If CUDA was
  *   used before the fork, the cuda backend gives NVLX_EBACKEND in the child: exec or spawn such a process. The child
  *   keeps no socket of the parent open. A child made by _Fork or clone may only exec.

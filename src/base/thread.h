@@ -7,7 +7,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Starts a thread that gets no signals: they are for the program's own threads. Returns an errno value. */
+/* Starts a thread that gets no signals that are sent: they are for the program's own threads. Those of its own crash it
+ * does get. Returns an errno value. */
 int nvlxi_thread_start(pthread_t *thread, void *(*run)(void *argument), void *argument);
 
 /* A condition that nvlxi_cond_wait can wait for: its time is that of nvlxi_now_ns. */

@@ -1,6 +1,7 @@
 /* A process that may not have more: files of some size, address space, file descriptors. It is told so, in the words of
  * host memory where that is what is short, and goes on. On the host backend. SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -77,6 +78,49 @@ static void signals_of_the_program_stay(void) {
     EQUAL(1, sigismember(&set, SIGXFSZ));
     EQUAL(0, pthread_sigmask(SIG_BLOCK, NULL, &set));
     EQUAL(1, sigismember(&set, SIGXFSZ));
+    OK(nvlx_engine_destroy(engine));
+}
+
+/* The signals that a thread of this process blocks: bit n - 1 is signal n. */
+static uint64_t blocked_by(const char *task) {
+    char path[300], line[128];
+    uint64_t blocked = 0;
+    snprintf(path, sizeof path, "/proc/self/task/%s/status", task);
+    FILE *file = fopen(path, "re");
+    EXPECT(file != NULL);
+    while (fgets(line, sizeof line, file))
+        if (!strncmp(line, "SigBlk:", 7))
+            blocked = strtoull(line + 7, NULL, 16);
+    fclose(file);
+    return blocked;
+}
+
+/* The library's threads get no signals that are sent to the process. A crash in one is the program's to see. */
+static void threads_block_what_is_sent(void) {
+    char address[64], own[16];
+    size_t seen = 0;
+    snprintf(address, sizeof address, "@nvlxfer-resources-%d", (int)getpid());
+    snprintf(own, sizeof own, "%d", (int)getpid());
+    engine = make_engine(0);
+    OK(nvlx_serve(engine, address, NULL));
+    DIR *tasks = opendir("/proc/self/task");
+    EXPECT(tasks != NULL);
+    for (const struct dirent *task; (task = readdir(tasks));) {
+        if (task->d_name[0] == '.' || !strcmp(task->d_name, own))
+            continue;
+        uint64_t blocked = UINT64_MAX; /* as pthread_create starts it, for a moment */
+        for (int i = 0; i < 1000 && blocked >> (SIGSEGV - 1) & 1; i++) {
+            usleep(1000);
+            blocked = blocked_by(task->d_name);
+        }
+        EQUAL(1, blocked >> (SIGTERM - 1) & 1);
+        EQUAL(1, blocked >> (SIGALRM - 1) & 1);
+        EQUAL(0, blocked >> (SIGSEGV - 1) & 1);
+        EQUAL(0, blocked >> (SIGABRT - 1) & 1);
+        seen++;
+    }
+    closedir(tasks);
+    EQUAL(1, seen);
     OK(nvlx_engine_destroy(engine));
 }
 
@@ -161,6 +205,7 @@ static void file_descriptors_run_out(void) {
 int main(int argc, char **argv) {
     static const struct test tests[] = {{"files_of_a_limited_size", files_of_a_limited_size},
                                         {"signals_of_the_program_stay", signals_of_the_program_stay},
+                                        {"threads_block_what_is_sent", threads_block_what_is_sent},
                                         {"pools_in_a_file_that_may_not_be", pools_in_a_file_that_may_not_be},
                                         {"address_space_runs_out", address_space_runs_out},
                                         {"file_descriptors_run_out", file_descriptors_run_out},
