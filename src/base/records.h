@@ -76,4 +76,17 @@ struct nvlxi_fragment {
     uint64_t length;
 };
 
+/* Equal fragments at equal distances on both sides: one 2D copy. The rows of a source may overlap. */
+struct nvlxi_rows {
+    uint64_t destination, source;             /* of the first row */
+    uint64_t length;                          /* of a row, > 0 */
+    uint64_t count;                           /* of rows, > 0 */
+    uint64_t destination_pitch, source_pitch; /* from one row to the next */
+};
+
+/* From the first byte of the first row to the last byte of the last one. */
+static inline uint64_t nvlxi_rows_span(const struct nvlxi_rows *rows, uint64_t pitch) {
+    return (rows->count - 1) * pitch + rows->length;
+}
+
 #endif

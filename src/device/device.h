@@ -65,19 +65,24 @@ struct nvlxi_copy {
     int source_gpu;
 };
 
+/* What one copy of rows may be, with copy engines. The pitch is cudaDevAttrMaxPitch. So many rows were measured. */
+#define NVLXI_PITCH_MAX ((UINT64_C(1) << 31) - 1)
+#define NVLXI_ROWS_MAX  (UINT64_C(1) << 20)
+
 /* As many lists as one kernel takes. */
 #define NVLXI_PARTS_MAX 16
 
 struct nvlxi_part {
-    const struct nvlxi_fragment *list; /* in memory from list_alloc */
-    uint32_t count;                    /* may be 0 */
+    const struct nvlxi_fragment *list; /* in memory from list_alloc; or rows, each in the room of two fragments */
+    uint32_t count;                    /* of fragments, or of rows; may be 0 */
 };
 
 struct nvlxi_kernel {
     const struct nvlxi_part *parts;
-    uint32_t part_count; /* 1 to NVLXI_PARTS_MAX, of together less than 2^31 fragments */
+    uint32_t part_count; /* 1 to NVLXI_PARTS_MAX, of together less than 2^31 fragments or rows */
+    bool rows;           /* the lists are of struct nvlxi_rows */
     uint32_t sms;        /* that it may take, at most */
-    uint64_t average;    /* length of the fragments, about: for how many warps each is */
+    uint64_t average;    /* bytes of a fragment, or of all rows of one, about: for how many warps each is */
     bool overlaps;       /* may begin, and take as many SMs again, before the kernel before it in the lane ends; ends
                             after it all the same */
 };
@@ -201,6 +206,11 @@ struct nvlxi_device_ops {
     /* Queues many copies for the copy engines, in any order among each other. The list is read before the call returns.
      * When it fails, as it does where copy would, some may have been queued. */
     int (*copy_list)(struct nvlxi_lane *lane, const struct nvlxi_fragment *list, size_t count, int destination_gpu,
+                     int source_gpu);
+    /* The same of rows: one copy each. NVLX_EDEVICE also for a pitch that is shorter than the row, or longer than
+     * NVLXI_PITCH_MAX. More than NVLXI_ROWS_MAX rows may be refused, and what crosses a border only between rows: the
+     * caller sees to it that there is none. */
+    int (*copy_rows)(struct nvlxi_lane *lane, const struct nvlxi_rows *list, size_t count, int destination_gpu,
                      int source_gpu);
     /* Queues the copy kernel. Its lists are read until it is complete, the array of parts before the call returns. A
      * destination that is mapped read-only may cost the GPU's context, and a fragment that crosses a border may be

@@ -28,7 +28,7 @@ static const struct {
 } parts[] = {
     {memory_cases, &memory_case_count}, {kind_cases, &kind_case_count},     {refusal_cases, &refusal_case_count},
     {lane_cases, &lane_case_count},     {kernel_cases, &kernel_case_count}, {border_cases, &border_case_count},
-    {digest_cases, &digest_case_count},
+    {digest_cases, &digest_case_count}, {rows_cases, &rows_case_count},
 };
 
 /* ---- Helpers ----------------------------------------------------------------------------------------- */

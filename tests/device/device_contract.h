@@ -11,9 +11,9 @@ struct contract_case {
     CMUnitTestFunction function;
 };
 extern const struct contract_case memory_cases[], kind_cases[], refusal_cases[], lane_cases[], kernel_cases[],
-    border_cases[], digest_cases[];
+    border_cases[], digest_cases[], rows_cases[];
 extern const size_t memory_case_count, kind_case_count, refusal_case_count, lane_case_count, kernel_case_count,
-    border_case_count, digest_case_count;
+    border_case_count, digest_case_count, rows_case_count;
 
 /* Why this backend's verdict may differ in this respect; NULL: it must not. */
 const char *difference(const char *what);

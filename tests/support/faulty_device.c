@@ -173,6 +173,13 @@ static int faulty_copy_list(struct nvlxi_lane *lane, const struct nvlxi_fragment
     return code ? code : real->copy_list(lane, list, count, destination_gpu, source_gpu);
 }
 
+static int faulty_copy_rows(struct nvlxi_lane *lane, const struct nvlxi_rows *list, size_t count, int destination_gpu,
+                            int source_gpu) {
+    int code = copy_fault("copy_rows");
+    atomic_fetch_add(&faults.rows, 1);
+    return code ? code : real->copy_rows(lane, list, count, destination_gpu, source_gpu);
+}
+
 static int faulty_copy_kernel(struct nvlxi_lane *lane, const struct nvlxi_kernel *kernel) {
     int code = copy_fault("copy_kernel");
     atomic_fetch_add(&faults.kernels, 1);
@@ -280,6 +287,7 @@ const struct nvlxi_device_ops faulty_device = {
     .lane_call = faulty_lane_call,
     .copy = faulty_copy,
     .copy_list = faulty_copy_list,
+    .copy_rows = faulty_copy_rows,
     .copy_kernel = faulty_copy_kernel,
     .digest = faulty_digest,
     .event_create = faulty_event_create,

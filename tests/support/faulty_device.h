@@ -20,6 +20,7 @@ struct faults {
     atomic_bool digests;   /* every digest fails */
     atomic_bool queries;   /* every event says that the device failed */
     atomic_long maps, unmaps, exports, resolves, queried, kernels, loads;
+    atomic_long rows;                     /* calls of copy_rows */
     atomic_long links, unlinks;           /* that gave a link, and undid one */
     atomic_long digests_queued, digested; /* calls of digest; leaves that they were given */
     _Atomic(struct nvlxi_event *) last;   /* event that was recorded */

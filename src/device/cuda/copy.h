@@ -24,10 +24,11 @@ struct nvlxi_cuda_lists {
     uint32_t count;                /* of all */
 };
 
-/* The kernels in one context, as CUfunction. The second argument of both is a uint32_t. */
+/* The kernels in one context, as CUfunction. The second argument of all is a uint32_t. */
 struct nvlxi_cuda_kernels {
     struct CUfunc_st *by_warps;  /* a warp a fragment; how many a warp takes at a time, 32 at most */
     struct CUfunc_st *in_slices; /* a warp a slice of a fragment; into how many each is cut */
+    struct CUfunc_st *rows;      /* the same of rows: the lists are of struct nvlxi_rows */
     bool overlap;                /* they can: compiled for compute capability 9.0 or later */
 };
 

@@ -376,6 +376,7 @@ const struct nvlxi_device_ops nvlxi_device_cuda = {
     .lane_call = nvlxi_cuda_lane_call,
     .copy = nvlxi_cuda_copy,
     .copy_list = nvlxi_cuda_copy_list,
+    .copy_rows = nvlxi_cuda_copy_rows,
     .copy_kernel = nvlxi_cuda_copy_kernel,
     .digest = nvlxi_cuda_digest,
     .event_create = nvlxi_cuda_event_create,

@@ -228,6 +228,8 @@ int nvlxi_cuda_lane_call(struct nvlxi_lane *lane, void (*function)(void *argumen
 int nvlxi_cuda_copy(struct nvlxi_lane *lane, const struct nvlxi_copy *copy);
 int nvlxi_cuda_copy_list(struct nvlxi_lane *lane, const struct nvlxi_fragment *list, size_t count, int destination_gpu,
                          int source_gpu);
+int nvlxi_cuda_copy_rows(struct nvlxi_lane *lane, const struct nvlxi_rows *list, size_t count, int destination_gpu,
+                         int source_gpu);
 int nvlxi_cuda_copy_kernel(struct nvlxi_lane *lane, const struct nvlxi_kernel *kernel);
 int nvlxi_cuda_digest(struct nvlxi_lane *lane, const struct nvlxi_leaves *leaves);
 int nvlxi_cuda_event_create(struct nvlxi_device *device, int gpu, struct nvlxi_event **event);

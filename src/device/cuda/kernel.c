@@ -77,13 +77,16 @@ int nvlxi_cuda_copy_kernel(struct nvlxi_lane *lane, const struct nvlxi_kernel *k
     if (!lists.count)
         return 0;
     const uint32_t slices = slices_for(kernel, lists.count, sms);
+    const bool in_slices = slices > 1 || kernel->rows;
     const struct grid grid =
-        slices > 1 ? spread((uint64_t)lists.count * slices, sms, slices) : spread_by_warps(lists.count, sms);
+        in_slices ? spread((uint64_t)lists.count * slices, sms, slices) : spread_by_warps(lists.count, sms);
     int code = nvlxi_cuda_enter(lane->device, lane->gpu, &entry);
     if (code)
         return code;
-    CUresult error = launch(slices > 1 ? gpu->kernels.in_slices : gpu->kernels.by_warps, &grid, &lists,
-                            kernel->overlaps && gpu->kernels.overlap, lane->stream);
+    CUresult error = launch(kernel->rows ? gpu->kernels.rows
+                            : in_slices  ? gpu->kernels.in_slices
+                                         : gpu->kernels.by_warps,
+                            &grid, &lists, kernel->overlaps && gpu->kernels.overlap, lane->stream);
     nvlxi_cuda_leave(&entry);
     return error ? nvlxi_cuda_driver_failure(error, NVLX_EDEVICE, "launching the copy kernel") : 0;
 }

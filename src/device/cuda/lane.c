@@ -98,6 +98,46 @@ int nvlxi_cuda_copy(struct nvlxi_lane *lane, const struct nvlxi_copy *copy) {
     return nvlxi_cuda_copy_list(lane, &fragment, 1, copy->destination_gpu, copy->source_gpu);
 }
 
+static void *pointer_to(uint64_t address) {
+    return (void *)(uintptr_t)address;
+}
+
+/* Between two GPUs of this process, which have no peer access to each other: as cudaMemcpyPeerAsync for fragments. */
+static cudaError_t copy_rows_between(const struct nvlxi_lane *lane, const struct nvlxi_rows *rows, int destination_gpu,
+                                     int source_gpu) {
+    struct cudaMemcpy3DPeerParms parameters = {
+        .dstDevice = destination_gpu,
+        .dstPtr = {.ptr = pointer_to(rows->destination),
+                   .pitch = rows->destination_pitch,
+                   .xsize = rows->length,
+                   .ysize = rows->count},
+        .srcDevice = source_gpu,
+        .srcPtr = {.ptr = pointer_to(rows->source),
+                   .pitch = rows->source_pitch,
+                   .xsize = rows->length,
+                   .ysize = rows->count},
+        .extent = {.width = rows->length, .height = rows->count, .depth = 1},
+    };
+    return cudaMemcpy3DPeerAsync(&parameters, lane->stream);
+}
+
+int nvlxi_cuda_copy_rows(struct nvlxi_lane *lane, const struct nvlxi_rows *list, size_t count, int destination_gpu,
+                         int source_gpu) {
+    struct nvlxi_cuda_entry entry;
+    cudaError_t error = cudaSuccess;
+    int code = nvlxi_cuda_enter(lane->device, lane->gpu, &entry);
+    if (code)
+        return code;
+    for (const struct nvlxi_rows *rows = list; rows < list + count && !error; rows++)
+        error =
+            destination_gpu == source_gpu
+                ? cudaMemcpy2DAsync(pointer_to(rows->destination), rows->destination_pitch, pointer_to(rows->source),
+                                    rows->source_pitch, rows->length, rows->count, cudaMemcpyDefault, lane->stream)
+                : copy_rows_between(lane, rows, destination_gpu, source_gpu);
+    nvlxi_cuda_leave(&entry);
+    return error ? nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "issuing copies of rows") : 0;
+}
+
 int nvlxi_cuda_event_create(struct nvlxi_device *device, int gpu, struct nvlxi_event **event) {
     struct nvlxi_cuda_entry entry;
     struct nvlxi_event *made = malloc(sizeof *made);

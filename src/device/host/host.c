@@ -167,6 +167,7 @@ const struct nvlxi_device_ops nvlxi_device_host = {
     .lane_call = nvlxi_host_lane_call,
     .copy = nvlxi_host_copy,
     .copy_list = nvlxi_host_copy_list,
+    .copy_rows = nvlxi_host_copy_rows,
     .copy_kernel = nvlxi_host_copy_kernel,
     .digest = nvlxi_host_digest,
     .event_create = nvlxi_host_event_create,

@@ -52,6 +52,11 @@ int nvlxi_host_check_gpu(const struct nvlxi_device *device, int gpu);
  * `crossing` if one crosses a border on either side. */
 int nvlxi_host_check_copies(int gpu, const struct nvlxi_fragment *list, size_t count, int crossing);
 
+/* The same of rows, with all that lies between them. NVLX_EDEVICE. */
+int nvlxi_host_check_rows(int gpu, const struct nvlxi_rows *rows);
+/* NVLX_EDEVICE if copy engines do not take such rows: see copy_rows in device.h. */
+int nvlxi_host_check_form(const struct nvlxi_rows *rows);
+
 /* NVLX_EDEVICE if a span is not all memory of this GPU: own memory, or what was mapped on it. */
 int nvlxi_host_check_digest(int gpu, const struct nvlxi_digest_span *spans, size_t count);
 
@@ -80,6 +85,8 @@ int nvlxi_host_lane_query(struct nvlxi_lane *lane);
 int nvlxi_host_lane_call(struct nvlxi_lane *lane, void (*function)(void *argument), void *argument);
 int nvlxi_host_copy(struct nvlxi_lane *lane, const struct nvlxi_copy *copy);
 int nvlxi_host_copy_list(struct nvlxi_lane *lane, const struct nvlxi_fragment *list, size_t count, int destination_gpu,
+                         int source_gpu);
+int nvlxi_host_copy_rows(struct nvlxi_lane *lane, const struct nvlxi_rows *list, size_t count, int destination_gpu,
                          int source_gpu);
 int nvlxi_host_copy_kernel(struct nvlxi_lane *lane, const struct nvlxi_kernel *kernel);
 int nvlxi_host_digest(struct nvlxi_lane *lane, const struct nvlxi_leaves *leaves);

@@ -48,14 +48,16 @@ struct point {
 #define BATCH         64  /* copies of a list that are one job */
 #define PEEK_US       100 /* between two looks at a value */
 
-enum job_kind { JOB_LIST, JOB_KERNEL, JOB_DIGEST, JOB_MARK, JOB_WAIT, JOB_HOLD, JOB_CALL };
+enum job_kind { JOB_LIST, JOB_ROWS, JOB_KERNEL, JOB_DIGEST, JOB_MARK, JOB_WAIT, JOB_HOLD, JOB_CALL };
 
 struct job {
     enum job_kind kind;
     struct nvlxi_fragment *list; /* JOB_LIST: its own */
     size_t count;
+    struct nvlxi_rows rows;                   /* JOB_ROWS */
     struct nvlxi_part parts[NVLXI_PARTS_MAX]; /* JOB_KERNEL: their lists are the caller's until the job is done */
     uint32_t part_count;
+    bool of_rows;                     /* JOB_KERNEL: the lists are */
     struct nvlxi_leaf_list leaves;    /* JOB_DIGEST: in the caller's memory until the job is done */
     struct point *point;              /* JOB_MARK, JOB_WAIT: held */
     const atomic_bool *until;         /* JOB_HOLD */
@@ -157,6 +159,23 @@ static void copy_fragments(const struct nvlxi_fragment *list, size_t count) {
         memmove(nvlxi_host_pointer(list[i].destination), nvlxi_host_pointer(list[i].source), list[i].length);
 }
 
+static void copy_rows(const struct nvlxi_rows *rows) {
+    for (uint64_t i = 0; i < rows->count; i++)
+        memmove(nvlxi_host_pointer(rows->destination + i * rows->destination_pitch),
+                nvlxi_host_pointer(rows->source + i * rows->source_pitch), rows->length);
+}
+
+static const struct nvlxi_rows *rows_of(const struct nvlxi_part *part) {
+    return (const void *)part->list;
+}
+
+static void copy_part(const struct nvlxi_part *part, bool of_rows) {
+    if (!of_rows)
+        copy_fragments(part->list, part->count);
+    for (uint32_t i = 0; of_rows && i < part->count; i++)
+        copy_rows(&rows_of(part)[i]);
+}
+
 static void digest_leaves(const struct nvlxi_leaf_list *leaves) {
     for (uint64_t i = 0, offset = 0; i < leaves->count; i++, offset += NVLXI_LEAF_BYTES) {
         const struct nvlxi_digest_span whole = leaves->span;
@@ -175,7 +194,10 @@ static void job_run(const struct job *job) {
         break;
     case JOB_KERNEL:
         for (uint32_t i = 0; i < job->part_count; i++)
-            copy_fragments(job->parts[i].list, job->parts[i].count);
+            copy_part(&job->parts[i], job->of_rows);
+        break;
+    case JOB_ROWS:
+        copy_rows(&job->rows);
         break;
     case JOB_DIGEST:
         digest_leaves(&job->leaves);
@@ -362,10 +384,41 @@ int nvlxi_host_copy(struct nvlxi_lane *lane, const struct nvlxi_copy *copy) {
     return nvlxi_host_copy_list(lane, &fragment, 1, copy->destination_gpu, copy->source_gpu);
 }
 
+static int queue_rows(struct nvlxi_lane *lane, const struct nvlxi_rows *rows) {
+    struct job *job = job_make(JOB_ROWS);
+    if (!job)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory to queue a copy of rows");
+    job->rows = *rows;
+    queue(lane, job);
+    return 0;
+}
+
+int nvlxi_host_copy_rows(struct nvlxi_lane *lane, const struct nvlxi_rows *list, size_t count, int destination_gpu,
+                         int source_gpu) {
+    int code = 0;
+    (void)destination_gpu;
+    (void)source_gpu;
+    for (size_t i = 0; i < count && !code; i++) {
+        code = nvlxi_host_check_form(&list[i]);
+        if (!code)
+            code = nvlxi_host_check_rows(lane->gpu, &list[i]);
+        if (!code)
+            code = queue_rows(lane, &list[i]);
+    }
+    return code;
+}
+
+static int check_part(int gpu, const struct nvlxi_part *part, bool of_rows) {
+    int code = of_rows ? 0 : nvlxi_host_check_copies(gpu, part->list, part->count, NVLX_EDEVICE);
+    for (uint32_t i = 0; of_rows && i < part->count && !code; i++)
+        code = nvlxi_host_check_rows(gpu, &rows_of(part)[i]);
+    return code;
+}
+
 int nvlxi_host_copy_kernel(struct nvlxi_lane *lane, const struct nvlxi_kernel *kernel) {
     int code = 0;
     for (uint32_t i = 0; i < kernel->part_count && !code; i++)
-        code = nvlxi_host_check_copies(lane->gpu, kernel->parts[i].list, kernel->parts[i].count, NVLX_EDEVICE);
+        code = check_part(lane->gpu, &kernel->parts[i], kernel->rows);
     if (code)
         return code;
     struct job *job = job_make(JOB_KERNEL);
@@ -373,6 +426,7 @@ int nvlxi_host_copy_kernel(struct nvlxi_lane *lane, const struct nvlxi_kernel *k
         return nvlxi_fail(NVLX_ENOMEM, "no memory to queue a kernel of %u lists", (unsigned)kernel->part_count);
     memcpy(job->parts, kernel->parts, kernel->part_count * sizeof *kernel->parts);
     job->part_count = kernel->part_count;
+    job->of_rows = kernel->rows;
     queue(lane, job);
     return 0;
 }

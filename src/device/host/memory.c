@@ -415,39 +415,85 @@ static bool stays(int gpu, struct reach *reach, uint64_t address, uint64_t lengt
     return !reach->size || reach_holds(reach, address, length);
 }
 
-static bool is_read_only(const struct nvlxi_fragment *copy) {
-    struct nvlxi_host_block key = {.base = copy->destination, .size = copy->length};
+struct span { /* one side of a copy */
+    uint64_t address, length;
+};
+
+struct reaches { /* of both sides, and what is wrong with them */
+    struct reach to, from;
+    bool locked, outside_to, outside_from;
+};
+
+static bool is_read_only(const struct span *span) {
+    struct nvlxi_host_block key = {.base = span->address, .size = span->length};
     return tfind(&key, &read_only, by_address) != NULL;
 }
 
-static int fail_crossing(int code, uint64_t address, uint64_t length, const struct reach *reach) {
+static int fail_crossing(int code, const struct span *span, const struct reach *reach) {
     return nvlxi_fail(code,
                       "%" PRIu64 " bytes at 0x%" PRIx64 " leave their allocation, which is 0x%" PRIx64 " + %" PRIu64,
-                      length, address, reach->base, reach->size);
+                      span->length, span->address, reach->base, reach->size);
+}
+
+/* Whether a copy may be. Under the mutex. */
+static bool stays_inside(int gpu, struct reaches *reaches, const struct span *to, const struct span *from) {
+    reaches->locked = read_only && is_read_only(to);
+    reaches->outside_to = !stays(gpu, &reaches->to, to->address, to->length);
+    reaches->outside_from = !stays(gpu, &reaches->from, from->address, from->length);
+    return !reaches->locked && !reaches->outside_to && !reaches->outside_from && !reaches->to.barred &&
+           !reaches->from.barred;
+}
+
+static int fail_copy(int gpu, const struct reaches *reaches, const struct span *to, const struct span *from,
+                     int crossing) {
+    if (reaches->to.barred || reaches->from.barred)
+        return nvlxi_fail(NVLX_EDEVICE, "GPU %d may not use the memory at 0x%" PRIx64, gpu,
+                          reaches->to.barred ? to->address : from->address);
+    if (reaches->locked)
+        return nvlxi_fail(NVLX_EDEVICE, "%" PRIu64 " bytes at 0x%" PRIx64 " are in a mapping that may only be read",
+                          to->length, to->address);
+    return reaches->outside_to ? fail_crossing(crossing, to, &reaches->to)
+                               : fail_crossing(crossing, from, &reaches->from);
 }
 
 int nvlxi_host_check_copies(int gpu, const struct nvlxi_fragment *list, size_t count, int crossing) {
-    struct reach to = {0}, from = {0};
-    size_t i = 0;
-    bool writable = true, inside_to = true, inside_from = true;
+    struct reaches reaches = {0};
+    struct span to, from;
+    bool good = true;
     pthread_mutex_lock(&mutex);
-    for (; i < count; i++) {
-        writable = !read_only || !is_read_only(&list[i]);
-        inside_to = stays(gpu, &to, list[i].destination, list[i].length);
-        inside_from = stays(gpu, &from, list[i].source, list[i].length);
-        if (!writable || !inside_to || !inside_from || to.barred || from.barred)
-            break;
+    for (size_t i = 0; i < count && good; i++) {
+        to = (struct span){list[i].destination, list[i].length};
+        from = (struct span){list[i].source, list[i].length};
+        good = stays_inside(gpu, &reaches, &to, &from);
     }
     pthread_mutex_unlock(&mutex);
-    if (to.barred || from.barred)
-        return nvlxi_fail(NVLX_EDEVICE, "GPU %d may not use the memory at 0x%" PRIx64, gpu,
-                          to.barred ? list[i].destination : list[i].source);
-    if (!writable)
-        return nvlxi_fail(NVLX_EDEVICE, "%" PRIu64 " bytes at 0x%" PRIx64 " are in a mapping that may only be read",
-                          list[i].length, list[i].destination);
-    if (!inside_to)
-        return fail_crossing(crossing, list[i].destination, list[i].length, &to);
-    return inside_from ? 0 : fail_crossing(crossing, list[i].source, list[i].length, &from);
+    return good ? 0 : fail_copy(gpu, &reaches, &to, &from, crossing);
+}
+
+static bool has_legal_form(const struct nvlxi_rows *rows) {
+    const uint64_t low = nvlxi_min(rows->destination_pitch, rows->source_pitch),
+                   high = nvlxi_max(rows->destination_pitch, rows->source_pitch);
+    return rows->length && rows->count && rows->count <= NVLXI_ROWS_MAX &&
+           (rows->count == 1 || (low >= rows->length && high <= NVLXI_PITCH_MAX));
+}
+
+int nvlxi_host_check_form(const struct nvlxi_rows *rows) {
+    return has_legal_form(rows) ? 0
+                                : nvlxi_fail(NVLX_EDEVICE,
+                                             "%" PRIu64 " rows of %" PRIu64 " bytes with pitches %" PRIu64
+                                             " and %" PRIu64 " are not for one copy by an engine",
+                                             rows->count, rows->length, rows->destination_pitch, rows->source_pitch);
+}
+
+/* As a copy of all from the first byte to the last, on either side. */
+int nvlxi_host_check_rows(int gpu, const struct nvlxi_rows *rows) {
+    const struct span to = {rows->destination, nvlxi_rows_span(rows, rows->destination_pitch)},
+                      from = {rows->source, nvlxi_rows_span(rows, rows->source_pitch)};
+    struct reaches reaches = {0};
+    pthread_mutex_lock(&mutex);
+    const bool good = stays_inside(gpu, &reaches, &to, &from);
+    pthread_mutex_unlock(&mutex);
+    return good ? 0 : fail_copy(gpu, &reaches, &to, &from, NVLX_EDEVICE);
 }
 
 /* ---- What digests may touch ---------------------------------------------------------------------------- */
