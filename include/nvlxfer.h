@@ -6,7 +6,7 @@
  * - the introduction: what the library does, and what holds for every function,
  * - simple use: all that a first program needs, such as examples/quickstart.c,
  * - advanced use: backends, kinds of memory, users and groups, the life of a peer, sleep, messages, events,
- *   streams, mechanisms, budgets, mapping ahead, prepared lists, counts, the log.
+ *   streams, rows, mechanisms, budgets, mapping ahead, prepared lists, counts, the log.
  *
  * Introduction
  *
@@ -352,14 +352,18 @@ enum {
     NVLX_OP_WRITE = 2 /* from `local` to the peer's `remote` */
 };
 
+enum {
+    NVLX_OP_ROWS = 1 /* flag of an op: see Rows */
+};
+
 struct nvlx_op {
-    uint32_t opcode; /* NVLX_OP_... */
-    uint32_t flags;  /* must be 0 */
+    uint32_t opcode; /* NVLX_OP_READ or NVLX_OP_WRITE */
+    uint32_t flags;  /* NVLX_OP_ROWS, or 0 */
     struct nvlx_peer *peer;
     void *local;     /* registered in this engine */
     uint64_t remote; /* an address of the peer: what nvlx_peer_find gave, plus an offset */
     uint64_t length; /* bytes. An op of 0 bytes is accepted and moves nothing, whatever its addresses */
-    uint64_t arg;    /* must be 0 */
+    uint64_t arg;    /* with NVLX_OP_ROWS: the address of a struct nvlx_rows. Else 0 */
 };
 
 /* Options of a transfer. None is needed. */
@@ -705,6 +709,32 @@ int nvlx_next_event(struct nvlx_engine *engine, struct nvlx_event *event);
  * CUDA's two default streams are these values (NVIDIA: CUDA Runtime API, cudaStreamLegacy, cudaStreamPerThread): */
 #define NVLX_STREAM_LEGACY     ((void *)0x1)
 #define NVLX_STREAM_PER_THREAD ((void *)0x2)
+
+/* ---- Rows -------------------------------------------------------------------------------------------- */
+
+/* An op with NVLX_OP_ROWS copies many rows of equal length, such as a slice of each head or layer. The first row begins
+ * at `local` and at `remote`, and op.length is the bytes of one row. op.arg is (uint64_t)(uintptr_t) of this struct,
+ * which is read during the call, and may be gone after it: */
+struct nvlx_rows {
+    uint64_t count;        /* rows. 0 moves nothing, whatever the rest is */
+    uint64_t local_pitch;  /* bytes from the start of one row to the start of the next, here */
+    uint64_t remote_pitch; /* the same in the peer's memory */
+};
+/* - Addresses, lengths and pitches are in bytes, and may be odd. Multiples of 16 are faster.
+ * - Only the rows must be registered, not what lies between them. That is neither read nor written. Rows may lie in
+ *   any number of regions and allocations, and cross them as any op may. They are on one GPU or several.
+ * - Checking costs as much as there are borders of regions under the rows, not as there are rows.
+ * - Rows that are read may overlap: their pitch may be shorter than a row, or 0. Rows that are written may not. A pitch
+ *   does not matter where `count` is 1.
+ * - Where both sides are in this process, no byte that is read may be one that is written, unless all rows stay where
+ *   they are.
+ * - Copy engines carry 2 MiB and more, of rows of 4 KiB and more 8 MiB and more. From 128 bytes a row on, that is as
+ *   fast as a contiguous copy (measured). Kernels carry the rest, where they can.
+ * - Where copy engines carry all, rows that overlap or lie 2 GiB apart take more copies. More than 65,536 of them for
+ *   one op give NVLX_ENOTSUP.
+ * - NVLX_VERIFY takes no rows (NVLX_EINVAL). In request_info, what one engine copy or one warp carries is a fragment.
+ * Errors of nvlx_transfer and nvlx_prepare for such ops: NVLX_EINVAL (op.arg is 0; rows that are written overlap; the
+ *         last row lies beyond 2^64; the message has the values). Of others, the message names the row. */
 
 /* ---- Mechanisms -------------------------------------------------------------------------------------- */
 

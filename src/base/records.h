@@ -84,6 +84,10 @@ struct nvlxi_rows {
     uint64_t destination_pitch, source_pitch; /* from one row to the next */
 };
 
+/* What one copy by an engine may be. The pitch is cudaDevAttrMaxPitch. So many rows were measured. */
+#define NVLXI_PITCH_MAX ((UINT64_C(1) << 31) - 1)
+#define NVLXI_ROWS_MAX  (UINT64_C(1) << 20)
+
 /* From the first byte of the first row to the last byte of the last one. */
 static inline uint64_t nvlxi_rows_span(const struct nvlxi_rows *rows, uint64_t pitch) {
     return (rows->count - 1) * pitch + rows->length;

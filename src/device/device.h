@@ -65,10 +65,6 @@ struct nvlxi_copy {
     int source_gpu;
 };
 
-/* What one copy of rows may be, with copy engines. The pitch is cudaDevAttrMaxPitch. So many rows were measured. */
-#define NVLXI_PITCH_MAX ((UINT64_C(1) << 31) - 1)
-#define NVLXI_ROWS_MAX  (UINT64_C(1) << 20)
-
 /* As many lists as one kernel takes. */
 #define NVLXI_PARTS_MAX 16
 
@@ -207,9 +203,9 @@ struct nvlxi_device_ops {
      * When it fails, as it does where copy would, some may have been queued. */
     int (*copy_list)(struct nvlxi_lane *lane, const struct nvlxi_fragment *list, size_t count, int destination_gpu,
                      int source_gpu);
-    /* The same of rows: one copy each. NVLX_EDEVICE also for a pitch that is shorter than the row, or longer than
-     * NVLXI_PITCH_MAX. More than NVLXI_ROWS_MAX rows may be refused, and what crosses a border only between rows: the
-     * caller sees to it that there is none. */
+    /* The same of rows: one copy each. NVLX_EDEVICE also for a pitch that is shorter than the row. More than
+     * NVLXI_ROWS_MAX rows, a pitch of more than NVLXI_PITCH_MAX, and what crosses a border between rows may be refused:
+     * the caller sees to it that there is none. (CUDA 13.0 copies wrong bytes of 2^32 rows, measured.) */
     int (*copy_rows)(struct nvlxi_lane *lane, const struct nvlxi_rows *list, size_t count, int destination_gpu,
                      int source_gpu);
     /* Queues the copy kernel. Its lists are read until it is complete, the array of parts before the call returns. A

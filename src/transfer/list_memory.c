@@ -215,17 +215,23 @@ static size_t taken_by_others(struct nvlxi_list_memory *memory, size_t own) {
 /* One list ends with short chunks where there are no others; of several, each but the last may have begun a long one.
  * The end of a block that is shorter than the shortest chunk is of no use to them. */
 int nvlxi_list_memory_refuse(struct nvlxi_list_memory *memory, const struct nvlxi_plan *plan) {
-    const uint64_t in_block = NVLXI_BLOCK_BYTES / bytes_of(chunk_sizes[0]), pieces = plan->fragments[NVLXI_BY_KERNEL];
-    uint64_t units = 0, lists = 0;
+    const uint64_t in_block = NVLXI_BLOCK_BYTES / bytes_of(chunk_sizes[0]),
+                   pieces = plan->fragments[NVLXI_BY_KERNEL] + plan->fragments[NVLXI_ROWS_BY_KERNEL];
+    uint64_t units = 0, lists = 0, room = 0;
     size_t own = 0;
     for (const struct nvlxi_group *group = plan->groups; group; group = group->following) {
-        const struct nvlxi_list *list = &group->lists[NVLXI_BY_KERNEL];
-        units += units_of(list->count);
-        lists += list->count > 0;
-        own += own_bytes(list);
+        for (int way = 0; way < NVLXI_WAYS; way++) {
+            const struct nvlxi_list *list = &group->lists[way];
+            if (way == NVLXI_BY_ENGINES || way == NVLXI_ROWS_BY_ENGINES)
+                continue;
+            units += units_of(list->count);
+            lists += list->count > 0;
+            room += list->count;
+            own += own_bytes(list);
+        }
     }
     if (lists == 1)
-        units = nvlxi_ceil_div(pieces, chunk_sizes[0]);
+        units = nvlxi_ceil_div(room, chunk_sizes[0]);
     const uint64_t needed = units / in_block * NVLXI_BLOCK_BYTES + units % in_block * bytes_of(chunk_sizes[0]);
     if (needed > memory->limit)
         return nvlxi_fail(

@@ -3,6 +3,8 @@
 
 #include <stdlib.h>
 
+#include "transfer/op.h"
+
 void nvlxi_needs_free(struct nvlxi_needs *needs) {
     free(needs->uses);
     free(needs->mappings);
@@ -34,11 +36,11 @@ static bool overlap(uint64_t address, uint64_t length, uint64_t start, uint64_t 
 static bool ops_touch(const struct nvlxi_needs *needs, uint64_t address, uint64_t length) {
     for (size_t i = 0; i < needs->op_count; i++) {
         const struct nvlx_op *op = &needs->ops[i];
-        const uint64_t local = (uint64_t)(uintptr_t)op->local;
-        if (!op->length)
+        if (!nvlxi_op_moves(op))
             continue;
-        if (overlap(address, length, local, local + op->length) ||
-            (op->peer->same_process && overlap(address, length, op->remote, op->remote + op->length)))
+        const struct nvlxi_side local = nvlxi_op_local(op), remote = nvlxi_op_remote(op);
+        if (nvlxi_side_touches(&local, address, length) ||
+            (op->peer->same_process && nvlxi_side_touches(&remote, address, length)))
             return true;
     }
     return false;
@@ -55,11 +57,22 @@ static bool chunk_touches(const struct nvlxi_chunk *chunk, uint64_t address, uin
     return false;
 }
 
+static bool rows_touch(const struct nvlxi_chunk *chunk, uint64_t address, uint64_t length) {
+    const struct nvlxi_rows *rows = (const void *)chunk->fragment;
+    for (uint32_t i = 0; i < chunk->count / 2; i++) {
+        const struct nvlxi_side to = nvlxi_destination_of(&rows[i]), from = nvlxi_source_of(&rows[i]);
+        if (nvlxi_side_touches(&to, address, length) || nvlxi_side_touches(&from, address, length))
+            return true;
+    }
+    return false;
+}
+
 static bool plan_touches(const struct nvlxi_plan *plan, uint64_t address, uint64_t length) {
     for (const struct nvlxi_group *group = plan->groups; group; group = group->following)
         for (int way = 0; way < NVLXI_WAYS; way++)
             for (const struct nvlxi_chunk *chunk = group->lists[way].first; chunk; chunk = chunk->next)
-                if (chunk_touches(chunk, address, length))
+                if (way < NVLXI_ROWS_BY_KERNEL ? chunk_touches(chunk, address, length)
+                                               : rows_touch(chunk, address, length))
                     return true;
     return false;
 }

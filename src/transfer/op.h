@@ -9,8 +9,26 @@
 #include <stdint.h>
 
 #include "nvlxfer.h"
+#include "transfer/rows/rows.h"
 
-/* NVLX_EINVAL: its opcode, flags or arg. */
+static inline const struct nvlx_rows *nvlxi_op_rows(const struct nvlx_op *op) {
+    return (const struct nvlx_rows *)(uintptr_t)op->arg;
+}
+
+/* Of a checked op: whether it moves any bytes. */
+static inline bool nvlxi_op_moves(const struct nvlx_op *op) {
+    return op->length && (!(op->flags & NVLX_OP_ROWS) || nvlxi_op_rows(op)->count);
+}
+
+/* Its sides, if it does. */
+struct nvlxi_side nvlxi_op_local(const struct nvlx_op *op);
+struct nvlxi_side nvlxi_op_remote(const struct nvlx_op *op);
+
+/* A row of an op with rows, or `length` bytes from its start on, as an op: its arg is the number of the row. Only for
+ * the functions below, which name the row. */
+struct nvlx_op nvlxi_op_row(const struct nvlx_op *op, uint64_t row, uint64_t length);
+
+/* NVLX_EINVAL: its opcode, flags or arg, or its rows. */
 int nvlxi_op_check(const struct nvlx_op *op, size_t index);
 
 /* NVLX_EINVAL: its peer is none of the engine's. */
@@ -19,6 +37,9 @@ int nvlxi_op_fail_foreign(const struct nvlx_op *op, size_t index);
 /* Of ops whose peer is this very process, from `index` on up to `end`: NVLX_EINVAL if the sides of one overlap and are
  * not the same. */
 int nvlxi_ops_check_overlap(const struct nvlx_op *ops, size_t index, size_t end);
+
+/* The same of one op with rows, which moves some. */
+int nvlxi_op_check_rows_overlap(const struct nvlx_op *op, size_t index);
 
 /* NVLX_ERANGE: the local byte `where` is not registered. */
 int nvlxi_op_fail_local(const struct nvlx_op *op, size_t index, uint64_t where);

@@ -119,7 +119,7 @@ static uint64_t count_last(const struct nvlxi_list *list) {
     return list->last ? (uint64_t)(list->next - list->last->fragment) : 0;
 }
 
-static int add_chunk(struct nvlxi_plan *plan, struct nvlxi_list *list, bool kernel) {
+int nvlxi_plan_add_chunk(struct nvlxi_plan *plan, struct nvlxi_list *list, bool kernel) {
     uint64_t in_last = count_last(list);
     struct nvlxi_chunk *chunk = kernel ? plan->spare : NULL;
     int code = 0;
@@ -136,18 +136,17 @@ static int add_chunk(struct nvlxi_plan *plan, struct nvlxi_list *list, bool kern
     return 0;
 }
 
-/* The length of the pieces into which the kernel's fragments are cut. */
-static uint64_t piece_of(uint64_t length) {
+uint64_t nvlxi_plan_piece(uint64_t length) {
     return nvlxi_min(nvlxi_max(length / PIECES / PIECE * PIECE, PIECE), PIECE_MAX);
 }
 
 /* Puts a fragment into a list; into the kernel's in pieces. */
 static int put(struct nvlxi_plan *plan, struct nvlxi_group *group, enum nvlxi_way way, struct nvlxi_fragment fragment) {
     struct nvlxi_list *list = &group->lists[way];
-    const uint64_t piece = way == NVLXI_BY_KERNEL ? piece_of(fragment.length) : UINT64_MAX;
+    const uint64_t piece = way == NVLXI_BY_KERNEL ? nvlxi_plan_piece(fragment.length) : UINT64_MAX;
     while (fragment.length) {
         uint64_t length = nvlxi_min(fragment.length, piece);
-        int code = list->next == list->limit ? add_chunk(plan, list, way == NVLXI_BY_KERNEL) : 0;
+        int code = list->next == list->limit ? nvlxi_plan_add_chunk(plan, list, way == NVLXI_BY_KERNEL) : 0;
         if (code)
             return code;
         *list->next++ = (struct nvlxi_fragment){fragment.destination, fragment.source, length};
@@ -236,7 +235,7 @@ static void close_list(struct nvlxi_list *list) {
     }
 }
 
-/* What never left the plan's own chunk goes to the engines. */
+/* What never left the plan's own chunk goes to the engines, if there is any. */
 static void close_group(struct nvlxi_plan *plan, struct nvlxi_group *group) {
     struct nvlxi_list *lists = group->lists;
     bool engines = is_inline(plan, group);
@@ -244,7 +243,8 @@ static void close_group(struct nvlxi_plan *plan, struct nvlxi_group *group) {
         close_list(&lists[way]);
     lists[NVLXI_BY_KERNEL].bytes = group->bytes - lists[NVLXI_BY_ENGINES].bytes;
     if (engines) {
-        lists[NVLXI_BY_ENGINES] = lists[NVLXI_BY_KERNEL];
+        if (lists[NVLXI_BY_KERNEL].count)
+            lists[NVLXI_BY_ENGINES] = lists[NVLXI_BY_KERNEL];
         lists[NVLXI_BY_KERNEL] = (struct nvlxi_list){0};
     }
 }
@@ -255,10 +255,10 @@ int nvlxi_plan_seal(struct nvlxi_plan *plan) {
         if (code)
             return code;
         close_group(plan, group);
-        plan->bytes += group->bytes;
         for (int way = 0; way < NVLXI_WAYS; way++) {
-            plan->fragments[way] += group->lists[way].count;
+            plan->fragments[way] += group->lists[way].count / (way < NVLXI_ROWS_BY_KERNEL ? 1 : 2);
             plan->way_bytes[way] += group->lists[way].bytes;
+            plan->bytes += group->lists[way].bytes;
         }
     }
     plan->sealed = true;
@@ -377,15 +377,14 @@ static int plan_stretch(struct nvlxi_plan *plan, struct nvlxi_validated *valid, 
     return 0;
 }
 
-/* Plans the one op of a stretch without a pair. */
+/* Plans the one op of a stretch without a pair: it is cut, or is rows. */
 static int plan_cuts(struct nvlxi_plan *plan, struct nvlxi_validated *valid, size_t end) {
     int code = 0;
     for (; valid->cut < valid->cut_count && !code; valid->cut++) {
         const struct nvlxi_cut *cut = &valid->cuts[valid->cut];
         if (cut->op >= end)
             break;
-        code = nvlxi_plan_add(plan, valid->pairs[cut->pair].group, cut->fragment.destination, cut->fragment.source,
-                              cut->fragment.length);
+        code = nvlxi_plan_add_rows(plan, valid->pairs[cut->pair].group, &cut->rows);
     }
     valid->planned = end;
     return code;

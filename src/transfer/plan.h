@@ -8,6 +8,9 @@
  * rules in plan.c: copy engines carry what is large (they beat the kernel, and take no SMs) or few, the kernel carries
  * the rest, cut into pieces that a warp copies in little time.
  *
+ * Rows (records.h) have lists of their own, in the same chunks: each takes the room of two fragments. What is rows is
+ * in rows/plan.c.
+ *
  * Lists are made of chunks, whose memory comes from the caller: a list of any length needs no large block. The first
  * few fragments of a plan lie in the plan itself, since most plans have no more. */
 #ifndef NVLXI_TRANSFER_PLAN_H
@@ -31,13 +34,13 @@ struct nvlxi_chunk {
 typedef int (*nvlxi_take_chunk)(void *context, bool kernel, uint64_t count, struct nvlxi_chunk **chunk);
 typedef void (*nvlxi_give_chunk)(void *context, struct nvlxi_chunk *chunk);
 
-enum nvlxi_way { NVLXI_BY_KERNEL, NVLXI_BY_ENGINES, NVLXI_WAYS };
+enum nvlxi_way { NVLXI_BY_KERNEL, NVLXI_BY_ENGINES, NVLXI_ROWS_BY_KERNEL, NVLXI_ROWS_BY_ENGINES, NVLXI_WAYS };
 
 struct nvlxi_list {
     struct nvlxi_fragment *next, *limit; /* where the next fragment goes, and where the chunk ends */
     struct nvlxi_chunk *first, *last;
-    uint64_t count; /* of fragments; set by nvlxi_plan_seal, before that without the last chunk's */
-    uint64_t bytes; /* of the kernel's list set by nvlxi_plan_seal */
+    uint64_t count; /* of fragments, twice that of rows; set by nvlxi_plan_seal, before that without the last chunk's */
+    uint64_t bytes; /* of the kernel's fragments set by nvlxi_plan_seal */
 };
 
 struct nvlxi_group {
@@ -47,7 +50,7 @@ struct nvlxi_group {
     uint16_t opcode;            /* NVLX_OP_... */
     uint32_t sms;               /* with which kernels fill the link */
     bool kernels;               /* they may carry it */
-    uint64_t bytes;             /* of all its ops */
+    uint64_t bytes;             /* of all its fragments, not of its rows */
     struct nvlxi_fragment open; /* length 0: none */
     struct nvlxi_list lists[NVLXI_WAYS];
     struct nvlxi_group *following;
@@ -58,9 +61,9 @@ struct nvlxi_group {
 struct nvlxi_plan {
     struct nvlxi_group *groups; /* list */
     uint32_t group_count;
-    uint32_t mechanism; /* NVLX_MECHANISM_... */
-    uint64_t bytes;     /* of all ops; set by nvlxi_plan_seal, as are the two below */
-    uint64_t fragments[NVLXI_WAYS];
+    uint32_t mechanism;             /* NVLX_MECHANISM_... */
+    uint64_t bytes;                 /* of all ops; set by nvlxi_plan_seal, as are the two below */
+    uint64_t fragments[NVLXI_WAYS]; /* or rows */
     uint64_t way_bytes[NVLXI_WAYS];
     bool sealed;
     struct nvlxi_borders *borders; /* of the list that is being planned; NULL: there are none */
@@ -91,8 +94,28 @@ struct nvlxi_group *nvlxi_plan_group(struct nvlxi_plan *plan, int gpu, int remot
 int nvlxi_plan_add(struct nvlxi_plan *plan, struct nvlxi_group *group, uint64_t destination, uint64_t source,
                    uint64_t length);
 
+/* Adds rows, none of which is cut by a border, nor what lies between them. Fails as nvlxi_plan_add. */
+int nvlxi_plan_add_rows(struct nvlxi_plan *plan, struct nvlxi_group *group, const struct nvlxi_rows *rows);
+
+/* So many copies by engines rows take, at least, if kernels shall not carry them. */
+uint64_t nvlxi_plan_copies(const struct nvlxi_rows *rows);
+
 /* Places what is open and counts, after the last fragment. Fails only as take_chunk does. */
 int nvlxi_plan_seal(struct nvlxi_plan *plan);
+
+/* ---- Between plan.c and rows/plan.c ---------------------------------------------------------------------- */
+
+/* Appends a chunk to a list, for its next fragment. As take_chunk. */
+int nvlxi_plan_add_chunk(struct nvlxi_plan *plan, struct nvlxi_list *list, bool kernel);
+/* The length of the pieces into which what the kernel carries is cut. */
+uint64_t nvlxi_plan_piece(uint64_t length);
+
+/* ---- Validated ops -------------------------------------------------------------------------------------- */
+
+/* Of a sealed plan: what engines carry, fragments and rows. */
+static inline uint64_t nvlxi_plan_engine_copies(const struct nvlxi_plan *plan) {
+    return plan->fragments[NVLXI_BY_ENGINES] + plan->fragments[NVLXI_ROWS_BY_ENGINES];
+}
 
 /* Plans what is validated, up to the end, and seals. NVLX_ENOMEM, or as take_chunk fails. */
 int nvlxi_plan_all(struct nvlxi_plan *plan, struct nvlxi_validated *validated);

@@ -14,16 +14,19 @@
 
 #include "base/error.h"
 #include "base/thread.h"
+#include "transfer/op.h"
 #include "transfer/transfer.h"
 
-/* Appends chunks with room for `count` fragments: one, if there is one so long. */
-static int take_room(struct nvlxi_list_memory *memory, uint64_t count, struct nvlxi_list *list) {
+/* Appends chunks with room for `count` fragments: one, if there is one so long. What takes `unit` of them lies in one.
+ */
+static int take_room(struct nvlxi_list_memory *memory, uint64_t count, uint32_t unit, struct nvlxi_list *list) {
     uint64_t room = 0;
     while (room < count) {
         struct nvlxi_chunk *chunk;
         int code = nvlxi_list_memory_borrow_exact(memory, count - room, &chunk);
         if (code)
             return code;
+        chunk->capacity -= chunk->capacity % unit;
         room += chunk->capacity;
         nvlxi_list_append(list, chunk);
     }
@@ -46,9 +49,9 @@ static void copy_chunks(const struct nvlxi_chunk *from, struct nvlxi_chunk *to) 
 }
 
 /* Moves a list for the kernel into memory that it can read: into one chunk if possible, so that it takes one launch. */
-static int join_chunks(struct nvlxi_form *form, struct nvlxi_list *list) {
+static int join_chunks(struct nvlxi_form *form, struct nvlxi_list *list, uint32_t unit) {
     struct nvlxi_list joined = {0};
-    int code = take_room(&form->transfers->pool.lists, list->count, &joined);
+    int code = take_room(&form->transfers->pool.lists, list->count, unit, &joined);
     if (!code)
         copy_chunks(list->first, joined.first);
     struct nvlxi_chunk *chunk = code ? joined.first : list->first, *next;
@@ -65,9 +68,12 @@ static int join_chunks(struct nvlxi_form *form, struct nvlxi_list *list) {
 
 static int join_all(struct nvlxi_form *form) {
     int code = 0;
-    for (struct nvlxi_group *group = form->plan.groups; group && !code; group = group->following)
+    for (struct nvlxi_group *group = form->plan.groups; group && !code; group = group->following) {
         if (group->lists[NVLXI_BY_KERNEL].count)
-            code = join_chunks(form, &group->lists[NVLXI_BY_KERNEL]);
+            code = join_chunks(form, &group->lists[NVLXI_BY_KERNEL], 1);
+        if (!code && group->lists[NVLXI_ROWS_BY_KERNEL].count)
+            code = join_chunks(form, &group->lists[NVLXI_ROWS_BY_KERNEL], 2);
+    }
     return code == NVLXI_FULL ? nvlxi_list_memory_refuse(&form->transfers->pool.lists, &form->plan) : code;
 }
 
@@ -215,15 +221,32 @@ static int make_form(struct nvlx_prepared *prepared, const struct nvlxi_form *ol
     return 0;
 }
 
+/* The ops and their rows, copied into one block: the caller's may go. */
+static struct nvlx_op *copy_ops(const struct nvlx_op *ops, size_t count) {
+    size_t rectangles = 0;
+    for (size_t i = 0; i < count; i++)
+        rectangles += ops[i].flags == NVLX_OP_ROWS && ops[i].arg;
+    struct nvlx_op *copy = malloc(nvlxi_max(count, 1) * sizeof *ops + rectangles * sizeof(struct nvlx_rows));
+    struct nvlx_rows *rows = copy ? (void *)(copy + count) : NULL;
+    if (!copy)
+        return NULL;
+    for (size_t i = 0; i < count; i++) {
+        copy[i] = ops[i];
+        if (ops[i].flags == NVLX_OP_ROWS && ops[i].arg) {
+            *rows = *nvlxi_op_rows(&ops[i]);
+            copy[i].arg = (uint64_t)(uintptr_t)rows++;
+        }
+    }
+    return copy;
+}
+
 int nvlxi_prepare(struct nvlxi_transfers *transfers, const struct nvlx_op *ops, size_t count,
                   const struct nvlx_transfer_options *options, struct nvlx_prepared **prepared) {
     struct nvlx_prepared *made = calloc(1, sizeof *made);
-    if (!made || !(made->ops = calloc(nvlxi_max(count, 1), sizeof *ops))) {
+    if (!made || count > SIZE_MAX / 2 / sizeof *ops || !(made->ops = copy_ops(ops, count))) {
         free(made);
         return nvlxi_fail(NVLX_ENOMEM, "no memory for a prepared list of %zu ops", count);
     }
-    if (count)
-        memcpy(made->ops, ops, count * sizeof *ops);
     made->engine = transfers->engine;
     made->transfers = transfers;
     made->count = count;

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "base/error.h"
+#include "transfer/rows/submit.h"
 
 #define ENGINE_LANES  4  /* over which a list for the copy engines is spread: they then fill the link from 1 MiB on, */
 #define ENGINE_COPIES 8  /* if each has so many copies: with fewer, issuing to one more takes longer than it gains */
@@ -17,23 +18,28 @@ static bool goes_into_stream(const struct nvlxi_terms *terms, const struct nvlxi
     return terms->stream && terms->stream->gpu == group->gpu;
 }
 
+/* Copies of rows by engines: each takes the room of two fragments. */
+static uint64_t engine_rows(const struct nvlxi_group *group) {
+    return group->lists[NVLXI_ROWS_BY_ENGINES].count / 2;
+}
+
 static uint32_t engine_lanes(const struct nvlxi_terms *terms, const struct nvlxi_group *group) {
-    const uint64_t count = group->lists[NVLXI_BY_ENGINES].count,
+    const uint64_t count = group->lists[NVLXI_BY_ENGINES].count + engine_rows(group),
                    most = goes_into_stream(terms, group) ? 1 : ENGINE_LANES;
     return count ? (uint32_t)nvlxi_min(nvlxi_max(count / ENGINE_COPIES, 1), most) : 0;
 }
 
 static uint32_t kernel_lanes(const struct nvlxi_group *group) {
-    return group->lists[NVLXI_BY_KERNEL].first ? 1 : 0;
+    return group->lists[NVLXI_BY_KERNEL].first || group->lists[NVLXI_ROWS_BY_KERNEL].first ? 1 : 0;
 }
 
 /* Copies that the fullest of its lanes gets. Slices are dealt out within each chunk, so a little more than its share.
  */
 static uint64_t engine_copies(const struct nvlxi_terms *terms, const struct nvlxi_group *group) {
-    const uint64_t lanes = engine_lanes(terms, group), count = group->lists[NVLXI_BY_ENGINES].count;
-    uint64_t copies = 0;
-    if (count <= ENGINE_COPIES)
-        return count;
+    const uint64_t lanes = engine_lanes(terms, group), rows = engine_rows(group);
+    uint64_t copies = lanes ? nvlxi_rows_share(rows, lanes) : 0;
+    if (group->lists[NVLXI_BY_ENGINES].count + rows <= ENGINE_COPIES)
+        return group->lists[NVLXI_BY_ENGINES].count + rows;
     for (const struct nvlxi_chunk *chunk = group->lists[NVLXI_BY_ENGINES].first; chunk; chunk = chunk->next) {
         const uint64_t slice = nvlxi_min(nvlxi_ceil_div(chunk->count, lanes), ENGINE_SLICE);
         copies += nvlxi_min(nvlxi_ceil_div(nvlxi_ceil_div(chunk->count, slice), lanes) * slice, chunk->count);
@@ -78,7 +84,8 @@ static struct room room_of(const struct nvlxi_plan *plan, const struct nvlxi_gro
 /* Places in a queue that its kernels take, at most, and the marks behind them: each is of so many fragments. */
 static uint64_t kernels(const struct nvlxi_plan *plan, const struct nvlxi_group *group, uint32_t marked) {
     const struct room room = room_of(plan, group);
-    const uint64_t count = nvlxi_ceil_div(room.chunks, NVLXI_PARTS_MAX) + (plan->sealed ? 0 : PORTIONS_MAX);
+    const uint64_t count =
+        nvlxi_ceil_div(room.chunks, NVLXI_PARTS_MAX) + nvlxi_rows_kernels(group) + (plan->sealed ? 0 : PORTIONS_MAX);
     return marked ? 2 * (count + nvlxi_ceil_div(room.fragments, marked)) : count;
 }
 
@@ -113,7 +120,7 @@ static bool suits_kernels(const struct nvlxi_group *group) {
             if ((chunk->fragment[i].destination ^ chunk->fragment[i].source) % 4 &&
                 chunk->fragment[i].length > UNALIGNED_MAX)
                 return false;
-    return true;
+    return nvlxi_rows_suit_kernels(group);
 }
 
 bool nvlxi_submit_can_kernels(const struct nvlxi_plan *plan) {
@@ -185,10 +192,10 @@ void nvlxi_submit_describe(const struct nvlxi_lane_pool *pool, const struct nvlx
                            uint32_t max_sms, struct nvlx_request_info *info) {
     info->ops = ops;
     info->bytes = plan->bytes;
-    info->engine_bytes = plan->way_bytes[NVLXI_BY_ENGINES];
-    info->engine_fragments = plan->fragments[NVLXI_BY_ENGINES];
-    info->kernel_bytes = plan->way_bytes[NVLXI_BY_KERNEL];
-    info->kernel_fragments = plan->fragments[NVLXI_BY_KERNEL];
+    info->engine_bytes = plan->way_bytes[NVLXI_BY_ENGINES] + plan->way_bytes[NVLXI_ROWS_BY_ENGINES];
+    info->engine_fragments = nvlxi_plan_engine_copies(plan);
+    info->kernel_bytes = plan->way_bytes[NVLXI_BY_KERNEL] + plan->way_bytes[NVLXI_ROWS_BY_KERNEL];
+    info->kernel_fragments = plan->fragments[NVLXI_BY_KERNEL] + plan->fragments[NVLXI_ROWS_BY_KERNEL];
     info->sms = info->kernel_fragments ? sms_of(pool, plan, max_sms) : 0;
 }
 
@@ -412,8 +419,7 @@ static int submit_engines_marked(struct nvlxi_lane_pool *pool, struct nvlxi_mark
 
 /* ---- Kernels ------------------------------------------------------------------------------------------ */
 
-/* The next part of a list from `place` on, which moves behind it, of `most` fragments; false at the end. */
-static bool take_part(struct nvlxi_place *place, uint64_t most, struct nvlxi_part *part) {
+bool nvlxi_submit_take_part(struct nvlxi_place *place, uint64_t most, struct nvlxi_part *part) {
     while (place->chunk && place->fragment == place->chunk->count && place->chunk->next)
         *place = (struct nvlxi_place){place->chunk->next, 0};
     if (!place->chunk || place->fragment == place->chunk->count)
@@ -447,7 +453,7 @@ static int submit_kernels(struct nvlxi_lane_pool *pool, const struct nvlxi_terms
     for (;;) {
         uint64_t room = leg->marked ? leg->marked : UINT64_MAX;
         for (kernel.part_count = 0; kernel.part_count < NVLXI_PARTS_MAX && room; kernel.part_count++) {
-            if (!take_part(place, room, &parts[kernel.part_count]))
+            if (!nvlxi_submit_take_part(place, room, &parts[kernel.part_count]))
                 break;
             room -= parts[kernel.part_count].count;
         }
@@ -470,10 +476,14 @@ int nvlxi_submit_copies(struct nvlxi_lane_pool *pool, const struct nvlxi_terms *
         const uint32_t engines = engine_lanes(terms, group);
         code = terms->marks ? submit_engines_marked(pool, terms->marks, group, leg, engines)
                             : submit_engines(pool, terms, group, leg);
+        if (!code)
+            code = nvlxi_rows_submit_engines(pool, group, leg, engines);
         leg += engines;
         legs->place = (struct nvlxi_place){group->lists[NVLXI_BY_KERNEL].first, 0};
         if (!code && kernel_lanes(group))
             code = submit_kernels(pool, terms, group, leg, &legs->place);
+        if (!code && kernel_lanes(group))
+            code = nvlxi_rows_submit_kernels(pool, group, leg, share_of(pool, terms, group).sms);
         leg += kernel_lanes(group);
     }
     return code;

@@ -81,4 +81,8 @@ int nvlxi_submit_end(struct nvlxi_lane_pool *pool, const struct nvlxi_legs *legs
  * leg looked at, which counts as complete: ask again. */
 int nvlxi_submit_poll(struct nvlxi_lane_pool *pool, struct nvlxi_legs *legs);
 
+/* Between submit.c and rows/submit.c. The next part of a list from `place` on, which moves behind it, of `most`
+ * fragments; false at the end. */
+bool nvlxi_submit_take_part(struct nvlxi_place *place, uint64_t most, struct nvlxi_part *part);
+
 #endif

@@ -344,7 +344,7 @@ static int drop_done_stream(struct nvlxi_lane_pool *pool, struct nvlxi_terms *te
  * of the engines do, which may hold up others (lanes.h), if the list can still be planned for them: BY_KERNELS. */
 static int choose_order(struct nvlxi_lane_pool *pool, struct submission *how) {
     struct nvlxi_terms *terms = &how->terms;
-    const bool by_engines = terms->plan->fragments[NVLXI_BY_ENGINES] > 0, wide = nvlxi_submit_is_wide(terms->plan);
+    const bool by_engines = nvlxi_plan_engine_copies(terms->plan) > 0, wide = nvlxi_submit_is_wide(terms->plan);
     if (nvlxi_submit_is_long(terms))
         return drop_done_stream(pool, terms);
     if (!by_engines && !wide)
@@ -360,7 +360,7 @@ static int tell_too_long(const struct nvlxi_plan *plan) {
     return nvlxi_fail(NVLX_EBUSY,
                       "a list of %" PRIu64 " copies for the copy engines is too long to wait for a stream (%d copies "
                       "and kernels may, on each GPU): split it, or start it when the stream has come so far",
-                      plan->fragments[NVLXI_BY_ENGINES], NVLXI_ORDERED_DEPTH);
+                      nvlxi_plan_engine_copies(plan), NVLXI_ORDERED_DEPTH);
 }
 
 /* Fails only before the first copy; what goes wrong later fails the request. TOO_LONG, to wait for the stream, and

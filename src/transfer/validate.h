@@ -83,6 +83,35 @@ void nvlxi_validation_free(struct nvlxi_validation *v);
 /* Validates one op, whatever it is; *route becomes the route of its end. */
 int nvlxi_validate_op(struct nvlxi_validation *v, size_t index, struct nvlxi_route **route);
 
+/* One op with NVLX_OP_ROWS, which is checked as nvlxi_op_check does, and of a peer of the engine: as the above. In
+ * rows/validate.c. */
+int nvlxi_validate_rows(struct nvlxi_validation *v, size_t index, struct nvlxi_route **route);
+
+/* Both sides of an op, or of its part between two borders. */
+struct nvlxi_op_part {
+    uint64_t local, remote;
+    uint64_t local_length, remote_length;
+    uint32_t local_range, remote_range; /* the pieces that they begin in */
+};
+
+/* Whether the op's peer is there; whether a side is registered, and grants the direction. Of rows, for each: see
+ * nvlxi_op_row. */
+int nvlxi_validate_alive(const struct nvlx_op *op, size_t index);
+int nvlxi_validate_local(const struct nvlxi_validation *v, const struct nvlx_op *op, size_t index);
+int nvlxi_validate_remote(const struct nvlxi_validation *v, const struct nvlx_op *op, size_t index);
+
+/* Finds a part's route and mapping offset, or NVLXI_UNMAPPED. Notes what it uses. */
+int nvlxi_validate_part(struct nvlxi_validation *v, const struct nvlx_op *op, const struct nvlxi_op_part *part,
+                        struct nvlxi_route **route, uint64_t *offset);
+/* Validates the parts of op `index`, or of a row of it, and notes all of them as cuts if it is `cut`. */
+int nvlxi_validate_parts(struct nvlxi_validation *v, const struct nvlx_op *op, size_t index, bool cut,
+                         struct nvlxi_route **route);
+
+/* Notes rows that are validated, or a part of an op that is cut. Lets the op be a stretch; of one that moves nothing
+ * too. */
+int nvlxi_note_cut(struct nvlxi_validation *v, size_t index, const struct nvlxi_rows *rows, uint32_t pair);
+int nvlxi_note_nothing(struct nvlxi_validation *v, size_t index);
+
 /* Lets op `index` begin a stretch, if the one before it is not of this pair. */
 int nvlxi_stretch_begin(struct nvlxi_validation *v, size_t index, uint32_t pair);
 

@@ -255,15 +255,8 @@ int nvlxi_validate_touch_remote(struct nvlxi_validation *v, struct nvlxi_route *
 
 /* ---- The op ------------------------------------------------------------------------------------------ */
 
-/* Both sides of an op, or of its part between two borders. */
-struct part {
-    uint64_t local, remote, length;
-    uint32_t local_range, remote_range; /* the pieces that they begin in */
-};
-
 /* Whether the peer's bytes of an op, which is good otherwise, are as old as the list says. */
-static int validate_age(const struct nvlxi_validation *v, size_t index) {
-    const struct nvlx_op *op = &v->validated.ops[index];
+static int validate_age(const struct nvlxi_validation *v, const struct nvlx_op *op, size_t index) {
     const uint64_t end = op->remote + op->length, wanted = v->needs->generation,
                    known = op->peer->table->descriptor->identity.generation;
     if (v->needs->peer_count && v->needs->peers[0] != op->peer)
@@ -285,50 +278,65 @@ static int fail_remote(const struct nvlx_op *op, size_t index, uint64_t where, b
     return nvlxi_op_fail_remote(op, index, where, registered || sleeper);
 }
 
-/* Whether both sides of an op are registered, and grant its direction. */
-static int validate_sides(const struct nvlxi_validation *v, size_t index) {
-    const struct nvlx_op *op = &v->validated.ops[index];
-    /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): that there is a peer was validated */
-    const struct nvlxi_intervals *local = v->local, *ranges = &op->peer->table->ranges;
-    const uint64_t address = (uint64_t)(uintptr_t)op->local;
+int nvlxi_validate_alive(const struct nvlx_op *op, size_t index) {
     const char *gone = nvlxi_peer_why_gone(op->peer);
+    return gone ? nvlxi_fail(NVLX_ESTALE, "op %zu: %s", index, gone) : 0;
+}
+
+int nvlxi_validate_local(const struct nvlxi_validation *v, const struct nvlx_op *op, size_t index) {
+    const struct nvlxi_intervals *local = v->local;
+    const uint64_t address = (uint64_t)(uintptr_t)op->local;
     uint64_t where;
     bool registered;
-    if (gone)
-        return nvlxi_fail(NVLX_ESTALE, "op %zu: %s", index, gone);
-    if (!nvlxi_intervals_cover(local, nvlxi_intervals_find(local, address), address, op->length, NVLX_ACCESS_NONE,
-                               &where, &registered))
-        return nvlxi_registration_sleeps(v->registration, where) ? nvlxi_op_fail_asleep(op, index, "local", where)
-                                                                 : nvlxi_op_fail_local(op, index, where);
+    if (nvlxi_intervals_cover(local, nvlxi_intervals_find(local, address), address, op->length, NVLX_ACCESS_NONE,
+                              &where, &registered))
+        return 0;
+    return nvlxi_registration_sleeps(v->registration, where) ? nvlxi_op_fail_asleep(op, index, "local", where)
+                                                             : nvlxi_op_fail_local(op, index, where);
+}
+
+int nvlxi_validate_remote(const struct nvlxi_validation *v, const struct nvlx_op *op, size_t index) {
+    /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): that there is a peer was validated */
+    const struct nvlxi_intervals *ranges = &op->peer->table->ranges;
+    uint64_t where;
+    bool registered;
     if (!nvlxi_intervals_cover(ranges, nvlxi_intervals_find(ranges, op->remote), op->remote, op->length, op->opcode,
                                &where, &registered))
         return fail_remote(op, index, where, registered);
-    return v->needs->generation ? validate_age(v, index) : 0;
+    return v->needs->generation ? validate_age(v, op, index) : 0;
+}
+
+/* Whether both sides of an op are registered, and grant its direction. */
+static int validate_sides(const struct nvlxi_validation *v, const struct nvlx_op *op, size_t index) {
+    int code = nvlxi_validate_alive(op, index);
+    if (!code)
+        code = nvlxi_validate_local(v, op, index);
+    return code ? code : nvlxi_validate_remote(v, op, index);
 }
 
 /* The part of a validated op from byte `at` to the next border. */
-static struct part part_of(const struct nvlxi_validation *v, const struct nvlx_op *op, uint64_t at) {
+static struct nvlxi_op_part part_of(const struct nvlxi_validation *v, const struct nvlx_op *op, uint64_t at) {
     const struct nvlxi_intervals *local = v->local, *ranges = &op->peer->table->ranges;
-    struct part part = {.local = (uint64_t)(uintptr_t)op->local + at, .remote = op->remote + at};
+    struct nvlxi_op_part part = {.local = (uint64_t)(uintptr_t)op->local + at, .remote = op->remote + at};
     part.local_range = nvlxi_intervals_find(local, part.local);
     part.remote_range = nvlxi_intervals_find(ranges, part.remote);
     const uint64_t left = op->length - at,
                    local_length = nvlxi_intervals_reach(local, part.local_range, part.local + left) - part.local,
                    remote_length = nvlxi_intervals_reach(ranges, part.remote_range, part.remote + left) - part.remote;
-    part.length = nvlxi_min(local_length, remote_length);
+    part.local_length = part.remote_length = nvlxi_min(local_length, remote_length);
     return part;
 }
 
 /* Notes what the short path may know of the peer's piece that a part lies in. */
-static int know_remote(struct nvlxi_validation *v, const struct nvlx_op *op, const struct part *part,
+static int know_remote(struct nvlxi_validation *v, const struct nvlx_op *op, const struct nvlxi_op_part *part,
                        struct nvlxi_route *route, uint64_t offset) {
     const struct nvlxi_intervals *ranges = &op->peer->table->ranges;
     const struct nvlxi_range *remote = &ranges->piece[part->remote_range];
     struct nvlxi_range_cache *cache = &route->cache[op->opcode - 1].piece[part->remote_range];
     if (cache->size)
         return 0;
-    if (!(remote->access & op->opcode) || !nvlxi_range_holds(remote, part->remote, part->length))
-        return use_remote(v->needs, op->peer, part->remote, part->remote + part->length, op->opcode);
+    if (!(remote->access & op->opcode) || !nvlxi_range_holds(remote, part->remote, part->remote_length))
+        return use_remote(v->needs, op->peer, part->remote, part->remote + part->remote_length, op->opcode);
     int code = use_remote(v->needs, op->peer, remote->start, remote->end, op->opcode);
     if (code)
         return code;
@@ -337,17 +345,17 @@ static int know_remote(struct nvlxi_validation *v, const struct nvlx_op *op, con
     return touch(v, cache, remote);
 }
 
-/* Finds a part's route and mapping offset. If the peer is this process, notes its side as used local memory too. */
-static int validate_part(struct nvlxi_validation *v, const struct nvlx_op *op, const struct part *part,
-                         struct nvlxi_route **route, uint64_t *offset) {
+/* If the peer is this process, its side is used local memory too. */
+int nvlxi_validate_part(struct nvlxi_validation *v, const struct nvlx_op *op, const struct nvlxi_op_part *part,
+                        struct nvlxi_route **route, uint64_t *offset) {
     const struct nvlxi_range *remote = &op->peer->table->ranges.piece[part->remote_range];
     const int gpu = v->local->piece[part->local_range].device;
-    int code = use_local(v, part->local_range, part->local + part->length);
+    int code = use_local(v, part->local_range, part->local + part->local_length);
     if (code || (code = find_route(v, op->peer, gpu, remote->device, route)) ||
         (code = use_run(v, *route, remote->owner, offset)) || *offset == NVLXI_UNMAPPED)
         return code;
     if (op->peer->same_process)
-        code = use(v->needs, remote->start, nvlxi_max(remote->end, part->remote + part->length));
+        code = use(v->needs, remote->start, nvlxi_max(remote->end, part->remote + part->remote_length));
     if (!code && (*route)->pair[op->opcode - 1] == NVLXI_NO_PAIR)
         code = find_pair(v, *route, remote, op->opcode);
     return code ? code : know_remote(v, op, part, *route, *offset);
@@ -368,24 +376,58 @@ int nvlxi_stretch_begin(struct nvlxi_validation *v, size_t index, uint32_t pair)
     return code;
 }
 
-/* Notes a part of an op that is cut: such an op is a stretch. */
-static int note_cut(struct nvlxi_validation *v, size_t index, const struct part *part, uint64_t mapped, uint32_t pair) {
+/* Ends the stretch before an op, and lets it be one without a pair. */
+static int stand_alone(struct nvlxi_validation *v, size_t index) {
+    int code = nvlxi_stretch_begin(v, index, NVLXI_NO_PAIR);
+    return code ? code : add_stretch(v, index + 1, NVLXI_NO_PAIR);
+}
+
+int nvlxi_note_nothing(struct nvlxi_validation *v, size_t index) {
+    return stand_alone(v, index);
+}
+
+int nvlxi_note_cut(struct nvlxi_validation *v, size_t index, const struct nvlxi_rows *rows, uint32_t pair) {
     struct nvlxi_validated *validated = &v->validated;
     const bool first = !validated->cut_count || validated->cuts[validated->cut_count - 1].op != index;
-    const bool read = validated->pairs[pair].opcode == NVLX_OP_READ;
-    const struct nvlxi_cut cut = {.op = index,
-                                  .pair = pair,
-                                  .fragment = {read ? part->local : mapped, read ? mapped : part->local, part->length}};
+    const struct nvlxi_cut cut = {.op = index, .pair = pair, .rows = *rows};
     int code = add(&validated->cuts, &validated->cut_count, &v->cut_capacity, &cut, sizeof cut);
-    if (!code && first && !(code = nvlxi_stretch_begin(v, index, NVLXI_NO_PAIR)))
-        code = add_stretch(v, index + 1, NVLXI_NO_PAIR);
+    return code || !first ? code : stand_alone(v, index);
+}
+
+static int note_part(struct nvlxi_validation *v, size_t index, const struct nvlxi_op_part *part, uint64_t mapped,
+                     uint32_t pair) {
+    const bool read = v->validated.pairs[pair].opcode == NVLX_OP_READ;
+    const struct nvlxi_rows one = {.destination = read ? part->local : mapped,
+                                   .source = read ? mapped : part->local,
+                                   .length = part->local_length,
+                                   .count = 1};
+    return nvlxi_note_cut(v, index, &one, pair);
+}
+
+int nvlxi_validate_parts(struct nvlxi_validation *v, const struct nvlx_op *op, size_t index, bool cut,
+                         struct nvlxi_route **route) {
+    struct nvlxi_op_part part;
+    int code = 0;
+    for (uint64_t at = 0; at < op->length && !code; at += part.local_length) {
+        uint64_t offset = NVLXI_UNMAPPED;
+        part = part_of(v, op, at);
+        code = nvlxi_validate_part(v, op, &part, route, &offset);
+        if (code || offset == NVLXI_UNMAPPED)
+            continue;
+        const uint32_t pair = (*route)->pair[op->opcode - 1];
+        if (cut || part.local_length < op->length) {
+            code = note_part(v, index, &part, part.remote + offset, pair);
+        } else {
+            v->validated.remote[index] = op->remote + offset;
+            code = nvlxi_stretch_begin(v, index, pair);
+        }
+    }
     return code;
 }
 
 int nvlxi_validate_op(struct nvlxi_validation *v, size_t index, struct nvlxi_route **route) {
     struct nvlxi_validated *validated = &v->validated;
     const struct nvlx_op *op = &validated->ops[index];
-    struct part part;
     int code = nvlxi_op_check(op, index);
     if (!code && (!op->peer || op->peer->engine != v->registration->engine))
         code = nvlxi_op_fail_foreign(op, index);
@@ -393,21 +435,9 @@ int nvlxi_validate_op(struct nvlxi_validation *v, size_t index, struct nvlxi_rou
         return code;
     validated->longest |= op->length - 1;
     validated->remote[index] = 0;
-    if (op->length && !(code = validate_sides(v, index)) && op->peer->same_process)
+    if (op->flags & NVLX_OP_ROWS)
+        return nvlxi_validate_rows(v, index, route);
+    if (op->length && !(code = validate_sides(v, op, index)) && op->peer->same_process)
         code = nvlxi_ops_check_overlap(validated->ops, index, index + 1);
-    for (uint64_t at = 0; at < op->length && !code; at += part.length) {
-        uint64_t offset = NVLXI_UNMAPPED;
-        part = part_of(v, op, at);
-        code = validate_part(v, op, &part, route, &offset);
-        if (code || offset == NVLXI_UNMAPPED)
-            continue;
-        const uint32_t pair = (*route)->pair[op->opcode - 1];
-        if (part.length < op->length) {
-            code = note_cut(v, index, &part, part.remote + offset, pair);
-        } else {
-            validated->remote[index] = op->remote + offset;
-            code = nvlxi_stretch_begin(v, index, pair);
-        }
-    }
-    return code;
+    return code ? code : nvlxi_validate_parts(v, op, index, false, route);
 }

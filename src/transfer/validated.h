@@ -27,14 +27,14 @@ struct nvlxi_validated {
     size_t pair_count;
     struct nvlxi_stretch {
         size_t end;    /* of the stretch: it begins where the one before ends */
-        uint32_t pair; /* index; NVLXI_NO_PAIR: one op that is cut, after ops of 0 bytes */
+        uint32_t pair; /* index; NVLXI_NO_PAIR: one op that is cut or is rows, after ops of 0 bytes */
     } * stretches;
     size_t stretch_count;
-    struct nvlxi_cut { /* what lies between two borders of an op that crosses some */
+    struct nvlxi_cut { /* what lies between two borders of an op that crosses some, or is rows */
         size_t op;
         uint32_t pair;
-        struct nvlxi_fragment fragment;
-    } * cuts; /* of all those ops, in order */
+        struct nvlxi_rows rows; /* of one: a fragment */
+    } * cuts;                   /* of all those ops, in order */
     size_t cut_count;
     struct nvlxi_borders borders;
     uint64_t longest; /* all (length - 1) or-ed together: an upper bound of the longest, less than twice too large. An

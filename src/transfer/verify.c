@@ -229,6 +229,8 @@ static int check_whole(struct planner *p, size_t count, struct nvlxi_verified_pa
         const struct nvlxi_verified_part part = {op->peer, op->remote, i};
         if (!op->length)
             continue;
+        if (op->flags & NVLX_OP_ROWS)
+            return nvlxi_fail(NVLX_EINVAL, "op %zu has rows: only ops without NVLX_OP_ROWS can be verified", i);
         if (op->opcode != NVLX_OP_READ)
             return nvlxi_fail(NVLX_EINVAL, "op %zu writes: only what reads bring can be verified", i);
         if ((code = turn_to(p, op->peer)))

@@ -126,13 +126,12 @@ static void rows_of_a_wrong_form_are_refused(void **state) {
     (void)state;
     struct desk desk = desk_make();
     const struct nvlxi_rows good = {desk.to, desk.from, 512, 20, 1024, 2048};
-    struct nvlxi_rows wrong_forms[4];
+    struct nvlxi_rows wrong_forms[3];
     for (size_t i = 0; i < NVLXI_COUNT(wrong_forms); i++)
         wrong_forms[i] = good;
     wrong_forms[0].destination_pitch = 511;
     wrong_forms[1].source_pitch = 511;
-    wrong_forms[2].source_pitch = NVLXI_PITCH_MAX + 1;
-    wrong_forms[3].source_pitch = 0;
+    wrong_forms[2].source_pitch = 0;
     begin(&desk);
     for (size_t i = 0; i < NVLXI_COUNT(wrong_forms); i++)
         GIVES(NVLX_EDEVICE, me.ops->copy_rows(desk.lane, &wrong_forms[i], 1, 0, 0));

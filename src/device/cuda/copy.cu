@@ -246,7 +246,7 @@ __device__ __forceinline__ nvlxi_rows assemble(uint64_t word) {
 }
 
 // Rows, or slices of them, go to as many warps. The next are on their way while some are copied.
-__global__ void __launch_bounds__(block_threads_max) copy_rows(const nvlxi_cuda_lists lists, uint32_t slices) {
+__global__ void __launch_bounds__(block_threads_max) copy_by_rows(const nvlxi_cuda_lists lists, uint32_t slices) {
     const uint32_t block_warps = blockDim.x / warp_threads, all = lists.count * slices;
     const uint32_t step = gridDim.x * block_warps;
     uint32_t part = 0, i = blockIdx.x * block_warps + threadIdx.x / warp_threads;
@@ -283,7 +283,7 @@ cudaError_t load(const void *kernel, cudaFunction_t *loaded, bool *overlap) {
 cudaError_t nvlxi_cuda_load_kernels(nvlxi_cuda_kernels *kernels) {
     const void *by_warps = reinterpret_cast<const void *>(copy_by_warps);
     const void *in_slices = reinterpret_cast<const void *>(copy_in_slices);
-    const void *rows = reinterpret_cast<const void *>(copy_rows);
+    const void *rows = reinterpret_cast<const void *>(copy_by_rows);
     cudaError_t error = load(by_warps, &kernels->by_warps, &kernels->overlap);
     if (!error)
         error = load(in_slices, &kernels->in_slices, &kernels->overlap);

@@ -159,7 +159,7 @@ static void copy_fragments(const struct nvlxi_fragment *list, size_t count) {
         memmove(nvlxi_host_pointer(list[i].destination), nvlxi_host_pointer(list[i].source), list[i].length);
 }
 
-static void copy_rows(const struct nvlxi_rows *rows) {
+static void move_rows(const struct nvlxi_rows *rows) {
     for (uint64_t i = 0; i < rows->count; i++)
         memmove(nvlxi_host_pointer(rows->destination + i * rows->destination_pitch),
                 nvlxi_host_pointer(rows->source + i * rows->source_pitch), rows->length);
@@ -173,7 +173,7 @@ static void copy_part(const struct nvlxi_part *part, bool of_rows) {
     if (!of_rows)
         copy_fragments(part->list, part->count);
     for (uint32_t i = 0; of_rows && i < part->count; i++)
-        copy_rows(&rows_of(part)[i]);
+        move_rows(&rows_of(part)[i]);
 }
 
 static void digest_leaves(const struct nvlxi_leaf_list *leaves) {
@@ -197,7 +197,7 @@ static void job_run(const struct job *job) {
             copy_part(&job->parts[i], job->of_rows);
         break;
     case JOB_ROWS:
-        copy_rows(&job->rows);
+        move_rows(&job->rows);
         break;
     case JOB_DIGEST:
         digest_leaves(&job->leaves);

@@ -1,0 +1,63 @@
+/* Issues copies of rows. SPDX-License-Identifier: Apache-2.0 */
+#include "transfer/rows/submit.h"
+
+#define UNALIGNED_MAX (64u << 10) /* bytes of all rows, as of a fragment in submit.c */
+
+static const struct nvlxi_rows *rows_in(const struct nvlxi_chunk *chunk) {
+    return (const void *)chunk->fragment;
+}
+
+int nvlxi_rows_submit_engines(const struct nvlxi_lane_pool *pool, const struct nvlxi_group *group,
+                              const struct nvlxi_leg *legs, uint32_t lanes) {
+    const bool read = group->opcode == NVLX_OP_READ;
+    const int to = read ? group->gpu : group->remote_gpu, from = read ? group->remote_gpu : group->gpu;
+    uint32_t lane = 0;
+    int code = 0;
+    for (const struct nvlxi_chunk *chunk = group->lists[NVLXI_ROWS_BY_ENGINES].first; chunk; chunk = chunk->next) {
+        for (uint32_t i = 0; i < chunk->count / 2 && !code; i++, lane = (lane + 1) % lanes)
+            code = pool->context->ops->copy_rows(legs[lane].lane->lane, &rows_in(chunk)[i], 1, to, from);
+    }
+    return code;
+}
+
+uint64_t nvlxi_rows_kernels(const struct nvlxi_group *group) {
+    uint64_t chunks = 0;
+    for (const struct nvlxi_chunk *chunk = group->lists[NVLXI_ROWS_BY_KERNEL].first; chunk; chunk = chunk->next)
+        chunks++;
+    return nvlxi_ceil_div(chunks, NVLXI_PARTS_MAX);
+}
+
+int nvlxi_rows_submit_kernels(const struct nvlxi_lane_pool *pool, const struct nvlxi_group *group,
+                              struct nvlxi_leg *leg, uint32_t sms) {
+    const struct nvlxi_list *list = &group->lists[NVLXI_ROWS_BY_KERNEL];
+    struct nvlxi_part parts[NVLXI_PARTS_MAX];
+    struct nvlxi_kernel kernel = {.parts = parts,
+                                  .rows = true,
+                                  .sms = sms ? sms : group->sms,
+                                  .average = list->count ? list->bytes / (list->count / 2) : 0};
+    struct nvlxi_place place = {list->first, 0};
+    for (int code = 0; !code; leg->issued++) {
+        kernel.part_count = 0;
+        while (kernel.part_count < NVLXI_PARTS_MAX &&
+               nvlxi_submit_take_part(&place, UINT64_MAX, &parts[kernel.part_count]))
+            parts[kernel.part_count++].count /= 2;
+        if (!kernel.part_count)
+            return 0;
+        kernel.overlaps = leg->issued > 0 && !sms;
+        if ((code = pool->context->ops->copy_kernel(leg->lane->lane, &kernel)))
+            return code;
+    }
+    return 0;
+}
+
+bool nvlxi_rows_suit_kernels(const struct nvlxi_group *group) {
+    for (const struct nvlxi_chunk *chunk = group->lists[NVLXI_ROWS_BY_ENGINES].first; chunk; chunk = chunk->next) {
+        for (uint32_t i = 0; i < chunk->count / 2; i++) {
+            const struct nvlxi_rows *rows = &rows_in(chunk)[i];
+            if (((rows->destination ^ rows->source) | rows->destination_pitch | rows->source_pitch) % 4 &&
+                rows->count * rows->length > UNALIGNED_MAX)
+                return false;
+        }
+    }
+    return true;
+}
