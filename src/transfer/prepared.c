@@ -183,10 +183,20 @@ static int admit(const struct nvlx_prepared *prepared, struct nvlxi_form *form) 
                                         .needs = &form->needs,
                                         .enter = enter,
                                         .holder = form};
+    struct nvlxi_admission shaped;
     int code = nvlxi_transfers_take(prepared->transfers, NULL, &admission.validation);
     if (code)
         return code;
-    code = nvlxi_transfer_admit(prepared->transfers, &admission);
+    shaped = admission;
+    if (prepared->shape.count) {
+        shaped.ops = prepared->shape.ops;
+        shaped.count = prepared->shape.count;
+    }
+    code = nvlxi_transfer_admit(prepared->transfers, &shaped);
+    if (prepared->shape.count && nvlxi_shape_misfits(code)) {
+        nvlxi_plan_reset(&form->plan, prepared->mechanism);
+        code = nvlxi_transfer_admit(prepared->transfers, &admission);
+    }
     nvlxi_transfers_return_validation(prepared->transfers, admission.validation);
     return code;
 }
@@ -240,6 +250,12 @@ static struct nvlx_op *copy_ops(const struct nvlx_op *ops, size_t count) {
     return copy;
 }
 
+static void free_list(struct nvlx_prepared *prepared) {
+    nvlxi_shape_free(&prepared->shape);
+    free(prepared->ops);
+    free(prepared);
+}
+
 int nvlxi_prepare(struct nvlxi_transfers *transfers, const struct nvlx_op *ops, size_t count,
                   const struct nvlx_transfer_options *options, struct nvlx_prepared **prepared) {
     struct nvlx_prepared *made = calloc(1, sizeof *made);
@@ -255,10 +271,11 @@ int nvlxi_prepare(struct nvlxi_transfers *transfers, const struct nvlx_op *ops, 
     made->max_sms = options->max_sms ? options->max_sms : transfers->max_sms;
     made->priority = options->priority;
     made->generation = options->generation;
+    if (!nvlxi_shape_find(&made->shape, made->ops, count, made->mechanism, true))
+        nvlxi_shape_free(&made->shape);
     int code = make_form(made, NULL, &made->form);
     if (code) {
-        free(made->ops);
-        free(made);
+        free_list(made);
         return code;
     }
     made->peer_count = made->form->needs.peer_count;
@@ -353,8 +370,7 @@ void nvlxi_prepared_free(struct nvlx_prepared *prepared) {
         nvlxi_transfers_progress(prepared->transfers);
     leave(prepared->form);
     nvlxi_form_drop(prepared->form);
-    free(prepared->ops);
-    free(prepared);
+    free_list(prepared);
 }
 
 bool nvlxi_prepared_names(struct nvlxi_transfers *transfers, const struct nvlx_peer *peer) {

@@ -461,6 +461,27 @@ static int submit_by(struct nvlx_request *made, const struct nvlxi_admission *ad
     return code;
 }
 
+static int submit_list(struct nvlx_request *made, const struct nvlxi_admission *admission, struct submission *how,
+                       uint32_t mechanism) {
+    int code = submit_by(made, admission, how, mechanism);
+    if (code == BY_KERNELS || (code == TOO_LONG && nvlxi_submit_can_kernels(&made->plan)))
+        code = submit_by(made, admission, how, NVLX_MECHANISM_KERNEL);
+    return code;
+}
+
+/* A list in which many ops lie as rows do is submitted as these rows, unless that is refused. */
+static int submit_shape(struct nvlx_request *made, const struct nvlxi_admission *admission, struct submission *how,
+                        uint32_t mechanism) {
+    struct nvlxi_shape *shape = &admission->validation->shape;
+    struct nvlxi_admission shaped = *admission;
+    if (made->verification || !nvlxi_shape_find(shape, admission->ops, admission->count, mechanism, false))
+        return submit_list(made, admission, how, mechanism);
+    shaped.ops = shape->ops;
+    shaped.count = shape->count;
+    int code = submit_list(made, &shaped, how, mechanism);
+    return nvlxi_shape_misfits(code) ? submit_list(made, admission, how, mechanism) : code;
+}
+
 static int submit(struct nvlx_request *made, struct nvlxi_validation *validation, const struct nvlx_op *ops,
                   size_t count, const struct nvlx_transfer_options *options) {
     struct nvlxi_transfers *t = made->transfers;
@@ -481,9 +502,7 @@ static int submit(struct nvlx_request *made, struct nvlxi_validation *validation
                              .validated = &validation->validated,
                              .stream = options->stream};
     made->needs.generation = options->generation;
-    int code = submit_by(made, &admission, &how, options->mechanism ? options->mechanism : t->mechanism);
-    if (code == BY_KERNELS || (code == TOO_LONG && nvlxi_submit_can_kernels(&made->plan)))
-        code = submit_by(made, &admission, &how, NVLX_MECHANISM_KERNEL);
+    int code = submit_shape(made, &admission, &how, options->mechanism ? options->mechanism : t->mechanism);
     if (code)
         return code == TOO_LONG ? tell_too_long(&made->plan) : code;
     nvlxi_needs_drop_ops(t, &made->needs);

@@ -121,9 +121,10 @@ struct nvlx_prepared {
     struct nvlxi_transfers *transfers;
     struct nvlx_op *ops; /* the caller's, copied */
     size_t count;
-    size_t peer_count;      /* that they name */
-    struct nvlx_peer *peer; /* the first */
-    uint64_t generation;    /* of its one peer, that the ops are from; 0: not checked */
+    struct nvlxi_shape shape; /* the same as rows; of no ops: there are none */
+    size_t peer_count;        /* that they name */
+    struct nvlx_peer *peer;   /* the first */
+    uint64_t generation;      /* of its one peer, that the ops are from; 0: not checked */
     uint32_t flags, mechanism, max_sms;
     int32_t priority;
     struct nvlxi_form *form; /* the newest; under the transfers' mutex */

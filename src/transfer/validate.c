@@ -245,5 +245,6 @@ void nvlxi_validation_free(struct nvlxi_validation *v) {
     free(v->validated.cuts);
     nvlxi_borders_free(&v->validated.borders);
     nvlxi_digested_shelf_free(&v->digested);
+    nvlxi_shape_free(&v->shape);
     free(v);
 }

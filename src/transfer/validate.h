@@ -13,6 +13,7 @@
 #include "local/registration.h"
 #include "remote/digested.h"
 #include "transfer/needs.h"
+#include "transfer/rows/shape.h"
 #include "transfer/validated.h"
 
 struct nvlxi_missing { /* a mapping that must be opened first */
@@ -66,6 +67,7 @@ struct nvlxi_validation {
     struct nvlxi_missing *missing;
     size_t missing_count, missing_capacity;
     struct nvlxi_validated validated; /* the outcome */
+    struct nvlxi_shape shape;         /* what is validated in the place of the caller's list, if that has rows */
     size_t remote_capacity, pair_capacity, stretch_capacity, cut_capacity;
     struct nvlxi_digested_shelf digested; /* of peers that were verified */
     struct nvlxi_validation *next;

@@ -543,6 +543,52 @@ static void rows_within_a_process(void) {
     OK(nvlx_engine_destroy(engine));
 }
 
+/* Ops that lie as rows do are one copy, unless one of them is refused; the message is the op's. */
+static void flat_lists_are_rows(void) {
+    enum { MANY = 4096, WIDTH = 512 };
+    static struct nvlx_op list[MANY];
+    struct nvlx_request_info info = {.size = sizeof info};
+    struct nvlx_prepared *prepared;
+    struct nvlx_request *request;
+    begin_simply();
+    const size_t size = 2 * MANY * WIDTH;
+    char *large = allocate(engine, 0, size, 1);
+    register_range(engine, large, size, NULL, NVLX_ACCESS_NONE);
+    owner_alloc(&owner, 1, 0, size + BYTES, 3); /* what is behind is not registered, whatever adjoins */
+    owner_register(&owner, 1, 1, 0, size, NVLX_ACCESS_READ, "large");
+    char *text = owner_export(&owner);
+    OK(nvlx_peer_update(peer, text, strlen(text)));
+    free(text);
+    const uint64_t there = find(peer, "large");
+    for (size_t i = 0; i < MANY; i++)
+        list[i] = make_op(NVLX_OP_READ, peer, large + i * 2 * WIDTH, there + i * 2 * WIDTH, WIDTH);
+    for (int way = 0; way < 2; way++) {
+        fill(engine, large, size, 1);
+        if (way == 0)
+            OK(nvlx_transfer(engine, list, MANY, NULL, &request));
+        else
+            OK(nvlx_prepare(engine, list, MANY, NULL, &prepared));
+        if (way == 1)
+            OK(nvlx_post(prepared, NULL, &request));
+        OK(nvlx_request_get_info(request, &info));
+        EQUAL(MANY, info.ops);
+        EQUAL(1, info.engine_fragments);
+        EQUAL(0, info.sms);
+        finish(request);
+        EQUAL(0, wrong(engine, large, WIDTH, 3));
+    }
+    uint8_t *got = malloc(size);
+    EXPECT(got != NULL);
+    OK(nvlx_memcpy(engine, got, large, size));
+    for (size_t i = 0; i < size; i++)
+        EQUAL(seed_byte(i % (2 * WIDTH) < WIDTH ? 3 : 1, i), got[i]);
+    free(got);
+    for (size_t i = 0; i < MANY; i++)
+        list[i].remote += size - (MANY / 2 + 1) * 2 * WIDTH;
+    REFUSED(nvlx_transfer(engine, list, MANY, NULL, &request), NVLX_ERANGE, "op 2049: the peer's range");
+    end_simply();
+}
+
 /* ---- The program ---------------------------------------------------------------------------------------- */
 
 static size_t lists = LISTS_BY_DEFAULT;
@@ -559,6 +605,7 @@ int main(int argc, char **argv) {
                                         {"many_rectangles_are_copied", many_rectangles_are_copied},
                                         {"only_rows_are_used", only_rows_are_used},
                                         {"rows_within_a_process", rows_within_a_process},
+                                        {"flat_lists_are_rows", flat_lists_are_rows},
                                         {"random_lists", random_lists},
                                         {0}};
     static const struct role roles[] = {OWNER_ROLE, {0}};

@@ -2,10 +2,11 @@
  *
  * SPDX-License-Identifier: Apache-2.0
  *
- * The program runs itself under callgrind, which counts the instructions of nvlxi_validate and nvlxi_plan_all,
- * with lists of different length; the difference is what a fragment costs. The lists go over 160 regions on each side,
- * on the host backend, and every op is checked. They are random, or each op continues the one before it on both sides.
- * The lines "N instructions per joined op" and "N instructions per fragment" tell; more than the limit fails. */
+ * The program runs itself under callgrind, which counts the instructions of nvlxi_shape_find, nvlxi_validate and
+ * nvlxi_plan_all, with lists of different length; the difference is what a fragment costs. The lists go over 160
+ * regions on each side, on the host backend, and every op is checked. They are random, or each op continues the one
+ * before it on both sides. The lines "N instructions per joined op" and "N instructions per fragment" tell; more than
+ * the limit fails. */
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -141,6 +142,8 @@ static int run_list(size_t count, bool joined) {
     for (int round = 0; round < (getenv("BENCH_PLAN_ONCE") ? 1 : 50); round++) {
         nvlxi_plan_reset(&plan, NVLX_MECHANISM_AUTO);
         uint64_t since = nvlxi_now_ns();
+        if (nvlxi_shape_find(&scratch->shape, ops, count, NVLX_MECHANISM_AUTO, false))
+            exit(1);
         check(nvlxi_validate(scratch, &bench.registration, ops, count, NVLX_MECHANISM_AUTO, &needs), "check_ops");
         checked = nvlxi_min(checked, nvlxi_now_ns() - since);
         check(nvlxi_plan_all(&plan, &scratch->validated), "plan_all");
@@ -165,7 +168,8 @@ static double count_instructions(size_t count, bool joined) {
     self[length] = '\0';
     snprintf(command, sizeof command,
              "BENCH_PLAN_ONCE=1 valgrind --tool=callgrind --callgrind-out-file=/dev/null "
-             "--toggle-collect=nvlxi_validate --toggle-collect=nvlxi_plan_all '%s' %zu%s 2>&1",
+             "--toggle-collect=nvlxi_shape_find --toggle-collect=nvlxi_validate --toggle-collect=nvlxi_plan_all '%s' "
+             "%zu%s 2>&1",
              self, count, joined ? " joined" : "");
     FILE *output = popen(command, "r");
     if (!output)

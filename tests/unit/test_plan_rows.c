@@ -5,6 +5,7 @@
 
 #include "plan_support.h"
 #include "transfer/rows/rows.h"
+#include "transfer/rows/shape.h"
 
 /* ---- Which bytes are theirs ------------------------------------------------------------------------------ */
 
@@ -213,6 +214,96 @@ static void failures_are_passed_on(void) {
     }
 }
 
+/* ---- Rows in lists of ops ---------------------------------------------------------------------------------- */
+
+#define LIST 4096
+
+static struct nvlx_op list[LIST];
+
+static struct nvlx_op plain(uint64_t local, uint64_t remote, uint64_t length) {
+    return (struct nvlx_op){.opcode = NVLX_OP_READ,
+                            .peer = (struct nvlx_peer *)&plan,
+                            .local = (void *)(uintptr_t)local,
+                            .remote = remote,
+                            .length = length};
+}
+
+static void fill_list(uint64_t length, uint64_t local_pitch, uint64_t remote_pitch) {
+    for (uint64_t i = 0; i < LIST; i++)
+        list[i] = plain(LOCAL + i * local_pitch, REMOTE + i * remote_pitch, length);
+}
+
+/* That a shape moves the ops' bytes, in their order, by so many ops. */
+static void expect_shape(const struct nvlxi_shape *shape, size_t ops) {
+    size_t at = 0;
+    EQUAL(ops, shape->count);
+    for (size_t i = 0; i < shape->count; i++) {
+        const struct nvlx_op *op = &shape->ops[i];
+        const struct nvlx_rows *rows = (const struct nvlx_rows *)(uintptr_t)op->arg, one = {1, 0, 0};
+        rows = op->flags ? rows : &one;
+        for (uint64_t row = 0; row < rows->count; row++, at++) {
+            EXPECT(at < LIST && op->opcode == list[at].opcode && op->peer == list[at].peer);
+            EQUAL(list[at].length, op->length);
+            EXPECT((char *)list[at].local == (char *)op->local + row * rows->local_pitch);
+            EQUAL(list[at].remote, op->remote + row * rows->remote_pitch);
+        }
+    }
+    EQUAL(LIST, at);
+}
+
+static void ops_at_equal_distances_are_rows(void) {
+    struct nvlxi_shape shape = {0};
+    for (int thorough = 0; thorough < 2; thorough++) {
+        fill_list(400, 1024, 2048);
+        EXPECT(nvlxi_shape_find(&shape, list, LIST, NVLX_MECHANISM_AUTO, thorough));
+        expect_shape(&shape, 1);
+        list[2050].length--; /* both parts are less than 1 MiB */
+        EXPECT(!nvlxi_shape_find(&shape, list, LIST, NVLX_MECHANISM_AUTO, thorough));
+        EXPECT(nvlxi_shape_find(&shape, list, LIST, NVLX_MECHANISM_COPY_ENGINE, thorough));
+        expect_shape(&shape, 3);
+        list[2050].length++;
+        list[3000].remote++;
+        EXPECT(nvlxi_shape_find(&shape, list, LIST, NVLX_MECHANISM_AUTO, thorough) == thorough);
+        list[2000].opcode = NVLX_OP_WRITE;
+        EXPECT(nvlxi_shape_find(&shape, list, LIST, NVLX_MECHANISM_COPY_ENGINE, thorough));
+        expect_shape(&shape, 5);
+    }
+    nvlxi_shape_free(&shape);
+}
+
+static void other_ops_are_not(void) {
+    static const uint64_t pitches[][2] = {{512, 512}, {511, 1024}, {1024, 511}, {0, 512}, {-(uint64_t)1024, 1024}};
+    struct nvlxi_shape shape = {0};
+    for (size_t i = 0; i < COUNT(pitches); i++) {
+        fill_list(512, pitches[i][0], pitches[i][1]);
+        EXPECT(!nvlxi_shape_find(&shape, list, LIST, NVLX_MECHANISM_COPY_ENGINE, true));
+        EXPECT(!nvlxi_shape_find(&shape, list, LIST, NVLX_MECHANISM_COPY_ENGINE, false));
+    }
+    fill_list(0, 1024, 1024);
+    EXPECT(!nvlxi_shape_find(&shape, list, LIST, NVLX_MECHANISM_COPY_ENGINE, true));
+    EXPECT(!nvlxi_shape_find(&shape, list, 0, NVLX_MECHANISM_COPY_ENGINE, true));
+    nvlxi_shape_free(&shape);
+}
+
+/* Runs of any length, whatever lies between them. */
+static void runs_are_found_at_random(void) {
+    struct nvlxi_shape shape = {0};
+    for (int round = 0; round < 300; round++) {
+        size_t ops = 0;
+        for (size_t i = 0; i < LIST;) {
+            const uint64_t local = LOCAL + (below(1 << 20) << 20), remote = REMOTE + (below(1 << 20) << 20);
+            const size_t run = nvlxi_min(1 + below(30), LIST - i);
+            for (size_t row = 0; row < run; row++)
+                list[i + row] = plain(local + row * 700, remote + row * 600, 512);
+            ops += run < 8 ? run : 1;
+            i += run;
+        }
+        EXPECT(nvlxi_shape_find(&shape, list, LIST, NVLX_MECHANISM_COPY_ENGINE, true));
+        expect_shape(&shape, ops);
+    }
+    nvlxi_shape_free(&shape);
+}
+
 int main(int argc, char **argv) {
     static const struct test tests[] = {{"sides_know_their_bytes", sides_know_their_bytes},
                                         {"rows_end_where_they_end", rows_end_where_they_end},
@@ -222,6 +313,9 @@ int main(int argc, char **argv) {
                                         {"what_engines_do_not_take_is_cut", what_engines_do_not_take_is_cut},
                                         {"rows_and_fragments_do_not_meet", rows_and_fragments_do_not_meet},
                                         {"failures_are_passed_on", failures_are_passed_on},
+                                        {"ops_at_equal_distances_are_rows", ops_at_equal_distances_are_rows},
+                                        {"other_ops_are_not", other_ops_are_not},
+                                        {"runs_are_found_at_random", runs_are_found_at_random},
                                         {0}};
     return run_tests(argc, argv, tests, NULL, 30);
 }
