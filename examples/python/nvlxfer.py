@@ -72,6 +72,7 @@ from typing import Any, NamedTuple, NoReturn, TypeVar, Union
 
 Buffer = Union[bytes, bytearray, memoryview]
 Numbers = Any  # an int, or a buffer of 64-bit integers: array.array("Q"), a memoryview, a NumPy array
+Rows = Any  # (count, local pitch, remote pitch): each as Numbers
 Memory = Any  # (address, length), or a tensor: an object with __cuda_array_interface__ or __dlpack__
 _Result = TypeVar("_Result")
 
@@ -662,7 +663,7 @@ class Event(NamedTuple):
     reason: str
 
 
-_READ, _WRITE, _NO_MAP, _VERIFY, _DONE_EVENT, _REQUEST_DONE = 1, 2, 1, 2, 4, 4
+_READ, _WRITE, _ROWS, _NO_MAP, _VERIFY, _DONE_EVENT, _REQUEST_DONE = 1, 2, 1, 1, 2, 4, 4
 STREAM_LEGACY, STREAM_PER_THREAD = 1, 2
 
 
@@ -747,6 +748,10 @@ class _Event(ctypes.Structure):
 class _Op(ctypes.Structure):
     _fields_ = [("opcode", _U32), ("flags", _U32), ("peer", _P), ("local", _P), ("remote", _U64), ("length", _U64)]
     _fields_ += [("arg", _U64)]
+
+
+class _Rows(ctypes.Structure):
+    _fields_ = [("count", _U64), ("local_pitch", _U64), ("remote_pitch", _U64)]
 
 
 @functools.cache
@@ -922,9 +927,10 @@ def _host(what: str, data: int | Buffer, written: bool) -> tuple[Any, int | None
 class Ops:
     """Copies in the library's own layout. They name peers of this process, so they cannot be sent to another."""
 
-    def __init__(self, buffer: bytearray, peers: set[Peer]) -> None:
+    def __init__(self, buffer: bytearray, peers: set[Peer], rows: tuple[array.array[int], ...] = ()) -> None:
         self._buffer = buffer
         self._peers = peers
+        self._rows = rows  # what the ops point to
 
     def __len__(self) -> int:
         return len(self._buffer) // ctypes.sizeof(_Op)
@@ -936,32 +942,59 @@ class Ops:
         return (ctypes.c_char * len(self._buffer)).from_buffer(self._buffer), len(self)
 
 
-def read(peer: Peer, local: Numbers, remote: Numbers, length: Numbers) -> Ops:
+def read(peer: Peer, local: Numbers, remote: Numbers, length: Numbers, rows: Rows | None = None) -> Ops:
     """Copies from the peer's address `remote` to the own address `local`, `length` bytes. Buffers of 64-bit integers,
-    such as array.array("Q") or NumPy's uint64 arrays, give as many ops at once; an int beside them holds for each."""
-    return _ops(_READ, peer, local, remote, length)
+    such as array.array("Q") or NumPy's uint64 arrays, give as many ops at once; an int beside them holds for each.
+    With rows=(count, local pitch, remote pitch), integers or buffers too, each op is so many rows of `length` bytes."""
+    return _ops(_READ, peer, local, remote, length, rows)
 
 
-def write(peer: Peer, local: Numbers, remote: Numbers, length: Numbers) -> Ops:
+def write(peer: Peer, local: Numbers, remote: Numbers, length: Numbers, rows: Rows | None = None) -> Ops:
     """Copies from the own address `local` to the peer's address `remote`; otherwise as `read`."""
-    return _ops(_WRITE, peer, local, remote, length)
+    return _ops(_WRITE, peer, local, remote, length, rows)
 
 
-def _ops(opcode: int, peer: Peer, local: Numbers, remote: Numbers, length: Numbers) -> Ops:
+def _ops(opcode: int, peer: Peer, local: Numbers, remote: Numbers, length: Numbers, rows: Rows | None) -> Ops:
     if not isinstance(peer, Peer):
         raise _wrong_type("peer", peer, "a Peer")
     columns = [_column("local", local), _column("remote", remote), _column("length", length)]
-    counts = {len(column) for column in columns if not isinstance(column, int)}
-    if not counts:
+    pitches = _pitches(rows)
+    counts = {len(column) for column in columns + pitches if not isinstance(column, int)}
+    if not counts and not pitches:
         return Ops(bytearray(_Op(opcode, 0, peer._live(), *columns)), {peer})
     if len(counts) > 1:
-        raise _invalid(f"local, remote and length have different numbers of entries: {sorted(counts)}")
-    count = counts.pop()
-    buffer = bytearray(bytes(_Op(opcode, 0, peer._live())) * count)
-    words, width = memoryview(buffer).cast("Q"), ctypes.sizeof(_Op) // 8
-    for place, column in zip((2, 3, 4), columns):  # local, remote, length
+        what = "local, remote, length and rows" if pitches else "local, remote and length"
+        raise _invalid(f"{what} have different numbers of entries: {sorted(counts)}")
+    count = counts.pop() if counts else 1
+    buffer = bytearray(bytes(_Op(opcode, _ROWS if pitches else 0, peer._live())) * count)
+    words = memoryview(buffer).cast("Q")
+    if not pitches:
+        _put_columns(words, _Op, 2, columns)  # local, remote, length
+        return Ops(buffer, {peer})
+    table = array.array("Q", bytes(ctypes.sizeof(_Rows) * count))
+    start = table.buffer_info()[0]
+    places = range(start, start + ctypes.sizeof(_Rows) * count, ctypes.sizeof(_Rows))
+    _put_columns(words, _Op, 2, columns + [memoryview(array.array("Q", places))])  # and arg
+    _put_columns(memoryview(table), _Rows, 0, pitches)
+    return Ops(buffer, {peer}, (table,))
+
+
+def _put_columns(words: memoryview, struct: type[ctypes.Structure], first: int, columns: list[Any]) -> None:
+    """Puts columns into the words of structs, from their word `first` on."""
+    width = ctypes.sizeof(struct) // 8
+    count = len(words) // width
+    for place, column in enumerate(columns, first):
         words[place::width] = memoryview(array.array("Q", [column]) * count) if isinstance(column, int) else column
-    return Ops(buffer, {peer})
+
+
+def _pitches(rows: Rows | None) -> list[int | memoryview]:
+    if rows is None:
+        return []
+    try:
+        count, here, there = rows
+    except (TypeError, ValueError):
+        raise _wrong_type("rows", rows, "(count, local pitch, remote pitch)") from None
+    return [_column("count", count), _column("local pitch", here), _column("remote pitch", there)]
 
 
 def _column(what: str, column: Numbers) -> int | memoryview:
@@ -986,7 +1019,8 @@ def _joined(ops: Ops | Iterable[Ops]) -> Ops:
     for index, part in enumerate(parts):
         if not isinstance(part, Ops):
             raise _wrong_type(f"ops[{index}]", part, "what read and write give")
-    return Ops(bytearray().join(part._buffer for part in parts), {peer for part in parts for peer in part._peers})
+    rows = tuple(table for part in parts for table in part._rows)
+    return Ops(bytearray().join(part._buffer for part in parts), {peer for part in parts for peer in part._peers}, rows)
 
 
 def _options(stream: Any, no_map: bool = False, verify: bool = False, **fields: int) -> Any:
@@ -1816,7 +1850,7 @@ class Engine(_Object):
         try:
             self._unprepare(self._prepare(ops, _options(None, mechanism=Mechanism.COPY_ENGINE)))
             return True
-        except Busy:
+        except (Busy, NotSupported):  # rows that copy engines do not take
             return False
 
     def prepare(

@@ -24,7 +24,7 @@ python3 "$here/layout.py" "$root/include/nvlxfer.h" >"$work/layout.c"
     "$NVLX_LIBRARY" -Wl,-rpath,"$(dirname "$NVLX_LIBRARY")"
 export NVLX_WATCH=$work/watch.so
 
-for program in binding publish regions sleep words tensors digest lifetimes await events log interrupt threads end; do
+for program in binding rows publish regions sleep words tensors digest lifetimes await events log interrupt threads end; do
     timeout 120 python3 -W error::ResourceWarning "$here/$program.py"
 done
 

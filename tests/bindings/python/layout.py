@@ -17,6 +17,7 @@ structs = {
     "nvlx_engine_info": n._EngineInfo,
     "nvlx_region_info": n._RegionInfo,
     "nvlx_op": n._Op,
+    "nvlx_rows": n._Rows,
     "nvlx_event": n._Event,
 }
 constants = {f"NVLX_{name}": -index for index, name in enumerate(n._NAMES) if name}
@@ -27,7 +28,7 @@ constants.update(NVLX_ALLOC_VMM=n.Alloc.VMM, NVLX_ALLOC_POOL=n.Alloc.POOL, NVLX_
 constants.update(NVLX_VERIFY=n._VERIFY)
 constants.update({f"NVLX_EVENT_{value.name}": value for value in n.EventKind})
 constants.update(NVLX_EVENT_REQUEST_DONE=n._REQUEST_DONE, NVLX_DONE_EVENT=n._DONE_EVENT)
-constants.update(NVLX_OP_READ=n._READ, NVLX_OP_WRITE=n._WRITE)
+constants.update(NVLX_OP_READ=n._READ, NVLX_OP_WRITE=n._WRITE, NVLX_OP_ROWS=n._ROWS)
 constants.update({"(uintptr_t)NVLX_STREAM_LEGACY": n.STREAM_LEGACY})
 constants.update({"(uintptr_t)NVLX_STREAM_PER_THREAD": n.STREAM_PER_THREAD})
 equal = {name: int(value) for name, value in constants.items()}
