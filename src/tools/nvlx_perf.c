@@ -19,9 +19,9 @@
 
 /* ---- Values ----------------------------------------------------------------------------------------------- */
 
-const char *const perf_way_names[] = {"call", "prepared", "loop", "batch", "batch4", "staged", "kernel"};
+const char *const perf_way_names[] = {"call", "prepared", "rows", "loop", "batch", "batch4", "staged", "kernel", "2d"};
 const char *const perf_op_names[] = {[NVLX_OP_READ] = "read", [NVLX_OP_WRITE] = "write"};
-const char *const perf_pattern_names[] = {"scattered", "contiguous", "mixed"};
+const char *const perf_pattern_names[] = {"scattered", "contiguous", "mixed", "rows"};
 const char *const perf_mechanism_names[] = {"default", "auto", "copy_engine", "kernel"};
 
 struct setting {
@@ -117,6 +117,21 @@ static void set_fragments(struct perf_options *options, const struct setting *se
     options->fragment_count = read_list(setting, text, read_number, options->fragments, PERF_FRAGMENTS_MAX);
 }
 
+/* rows:WIDTH:PITCH */
+static void set_shape(struct perf_options *options, const struct setting *setting, const char *text) {
+    const char *width = strncmp(text, "rows:", 5) ? NULL : text + 5, *pitch = width ? strchr(width, ':') : NULL;
+    char *copy = pitch ? strndup(width, (size_t)(pitch - width)) : NULL;
+    if (!copy)
+        perf_die("--%s: '%s' is not rows:WIDTH:PITCH such as rows:1K:2K", setting->name, text);
+    options->fragments[0] = read_number(setting, copy);
+    options->fragment_count = 1;
+    options->pitch = read_number(setting, pitch + 1);
+    options->pattern = PERF_IN_ROWS;
+    free(copy);
+    if (options->pitch < options->fragments[0])
+        perf_die("--%s: '%s': the pitch is shorter than a row", setting->name, text);
+}
+
 static void set_budgets(struct perf_options *options, const struct setting *setting, const char *text) {
     options->budget_count = read_list(setting, text, read_number, options->budgets, PERF_BUDGETS_MAX);
 }
@@ -154,6 +169,10 @@ static const struct setting settings[] = {
      "at random slots (default); one after the other on both sides; scattered, "
      "of a quarter to twice the size",
      set_name, AT(pattern)},
+    {"shape", "rows:WIDTH:PITCH",
+     "fragments of WIDTH bytes, one every PITCH bytes on both sides, instead of a pattern; measures also one op with "
+     "rows, and one cudaMemcpy2DAsync (2d)",
+     set_shape, AT(pitch), SIZES},
     {.doc = "Our side: one call of nvlx_transfer a round; the array of ops is written right before it, untimed"},
     {"mechanism", "default|auto|copy_engine|kernel", "Default: the library's", set_name, AT(mechanism)},
     {"max-sms", "N,...", "SMs that the library may take, 0 for its default; each value is measured", set_budgets,
@@ -167,10 +186,11 @@ static const struct setting settings[] = {
     {"submit", NULL, "prints also what submitting costs the CPU: the time in the call", set_flag, AT(submit)},
     {"verify", NULL, "moves each list once more in each way and checks every byte on both sides", set_flag, AT(verify)},
     {.doc = "Compared with (host: a memcpy each, as loop; no other)"},
-    {"baseline", "loop|batch|batch4|staged|kernel|all|none",
+    {"baseline", "loop|batch|batch4|staged|kernel|2d|all|none",
      "some with commas between. loop: a cudaMemcpyPeerAsync "
      "each; batch, batch4: cudaMemcpyBatchAsync on one stream, on four; staged: gather kernel on the owner's GPU, one "
-     "copy, scatter kernel; kernel: the best plain copy kernel, the list already on the GPU. Default: all",
+     "copy, scatter kernel; kernel: the best plain copy kernel, the list already on the GPU; 2d: see --shape. Default: "
+     "all",
      set_baselines, AT(baselines), PERF_LOOP},
     {.doc = "Instead of the table of rates"},
     {"latency", NULL,
@@ -266,6 +286,9 @@ static void read_options(struct perf_options *options, int argc, char **argv) {
     argp_parse(&argp, argc, argv, 0, NULL, options);
     if (options->bidirectional && options->regions > 1 && options->regions % 2)
         perf_die("--regions: %" PRIu64 " cannot be halved, which --bidirectional does", options->regions);
+    if (options->pitch &&
+        (options->regions > 1 || options->latency || options->fragment_count != 1 || options->pattern != PERF_IN_ROWS))
+        perf_die("--shape: it says what a list is: not with --regions, --latency, --fragment or --pattern");
     if (options->plot && options->latency)
         perf_die("--plot: '%s' draws the table of rates, which --latency replaces", options->plot);
 }

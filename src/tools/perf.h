@@ -58,13 +58,25 @@ void perf_progress_end(void);
 
 enum { PERF_FRAGMENTS_MAX = 32, PERF_BUDGETS_MAX = 6 };
 
-/* The ways to move a list: two of ours, then the raw ones that they are compared with. */
-enum perf_way { PERF_CALL, PERF_PREPARED, PERF_LOOP, PERF_BATCH, PERF_BATCH4, PERF_STAGED, PERF_KERNEL, PERF_WAYS };
+/* The ways to move a list: three of ours, then the raw ones that they are compared with. PERF_ROWS (one op with
+ * NVLX_OP_ROWS) and PERF_2D (one cudaMemcpy2DAsync) are for lists that are rows. */
+enum perf_way {
+    PERF_CALL,
+    PERF_PREPARED,
+    PERF_ROWS,
+    PERF_LOOP,
+    PERF_BATCH,
+    PERF_BATCH4,
+    PERF_STAGED,
+    PERF_KERNEL,
+    PERF_2D,
+    PERF_WAYS
+};
 #define PERF_IS_RAW(way) ((way) >= PERF_LOOP)
 extern const char *const perf_way_names[], *const perf_pattern_names[], *const perf_mechanism_names[];
 extern const char *const perf_op_names[];
 
-enum perf_pattern { PERF_SCATTERED, PERF_CONTIGUOUS, PERF_MIXED };
+enum perf_pattern { PERF_SCATTERED, PERF_CONTIGUOUS, PERF_MIXED, PERF_IN_ROWS };
 
 struct perf_options {
     uint32_t op; /* bits: NVLX_OP_READ | NVLX_OP_WRITE */
@@ -72,6 +84,7 @@ struct perf_options {
     bool prepared, bidirectional, submit, verify, latency;
     uint64_t fragments[PERF_FRAGMENTS_MAX], budgets[PERF_BUDGETS_MAX]; /* budgets: of SMs; 0: the library's default */
     size_t fragment_count, budget_count;
+    uint64_t pitch;               /* of PERF_IN_ROWS: from one fragment to the next, on both sides */
     uint64_t count, bytes, arena; /* bytes, arena: 0: the default of the backend; likewise no fragments */
     uint64_t regions;             /* on each side */
     uint64_t rounds;              /* of which medians are taken */
@@ -103,6 +116,7 @@ struct perf_fragment {
 struct perf_list_spec {
     uint32_t opcode, pattern;
     uint64_t fragment, count, bytes; /* bytes: at most */
+    uint64_t pitch;                  /* of PERF_IN_ROWS */
     uint64_t arena, regions;
     uint32_t half; /* 0: anywhere; 1, 2: only in that half of the memory */
     uint32_t swap; /* the owner's own transfer: its memory is the local side */
@@ -227,7 +241,8 @@ void perf_end_set_list(struct perf_end *end, const struct perf_list *list);
 struct nvlx_prepared *perf_end_prepare(struct perf_end *end, const struct nvlx_transfer_options *options);
 /* One transfer of the list and its end: a post of `prepared`, or if that is NULL, one call, whose ops are written again
  * right before it, outside of the time taken. */
-void perf_end_move(const struct perf_end *end, struct nvlx_prepared *prepared,
+/* `rows`: the call has one op for all of the list. */
+void perf_end_move(const struct perf_end *end, struct nvlx_prepared *prepared, bool rows,
                    const struct nvlx_transfer_options *options, struct perf_sample *sample,
                    struct nvlx_request_info *info);
 

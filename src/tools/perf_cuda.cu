@@ -379,6 +379,9 @@ void run(const perf_end *end, perf_way way, const perf_choice *choice, perf_samp
     const uint64_t begin = perf_now();
     if (way == PERF_LOOP)
         submit_loop(end);
+    else if (way == PERF_2D)
+        MUST(cudaMemcpy2DAsync(raw.to[0], end->list->spec.pitch, raw.from[0], end->list->spec.pitch, raw.lengths[0],
+                               count, cudaMemcpyDefault, raw.streams[0]));
     else if (way == PERF_KERNEL)
         launch(kernels[choice->kernel], choice->blocks, raw.copies, raw.streams[0]);
     else

@@ -162,15 +162,28 @@ struct nvlx_prepared *perf_end_prepare(struct perf_end *end, const struct nvlx_t
     return prepared;
 }
 
-void perf_end_move(const struct perf_end *end, struct nvlx_prepared *prepared,
+/* The list, which is rows, as one op. */
+static struct nvlx_op rows_op(const struct perf_end *end, struct nvlx_rows *rows) {
+    const uint64_t pitch = end->list->spec.pitch;
+    struct nvlx_op op = end->ops[0];
+    *rows = (struct nvlx_rows){end->list->count, pitch, pitch};
+    op.flags = NVLX_OP_ROWS;
+    op.arg = (uint64_t)(uintptr_t)rows;
+    return op;
+}
+
+void perf_end_move(const struct perf_end *end, struct nvlx_prepared *prepared, bool rows,
                    const struct nvlx_transfer_options *options, struct perf_sample *sample,
                    struct nvlx_request_info *info) {
     struct nvlx_request *request;
+    struct nvlx_rows all;
+    const struct nvlx_op one = rows_op(end, &all);
     if (!prepared)
         write_ops(end);
     const uint64_t begin = perf_now();
-    const int code = prepared ? nvlx_post(prepared, NULL, &request)
-                              : nvlx_transfer(end->engine, end->ops, end->list->count, options, &request);
+    const int code =
+        prepared ? nvlx_post(prepared, NULL, &request)
+                 : nvlx_transfer(end->engine, rows ? &one : end->ops, rows ? 1 : end->list->count, options, &request);
     const uint64_t submitted = perf_now();
     perf_check(code, prepared ? "nvlx_post" : "nvlx_transfer");
     perf_check(nvlx_wait(request, WAIT_NS), "nvlx_wait");

@@ -101,7 +101,28 @@ static void place(struct perf_list *list, size_t most, const struct slots *slots
     free(remote);
 }
 
+/* One every pitch on both sides; of half of the memory, in it. */
+static void make_rows(struct perf_list *list, const struct perf_list_spec *spec) {
+    const uint64_t size = spec->half ? spec->arena / 2 / GAP * GAP : spec->arena, begin = spec->half == 2 ? size : 0;
+    uint64_t count = spec->fragment <= size ? (size - spec->fragment) / spec->pitch + 1 : 0;
+    count = count < spec->count ? count : spec->count;
+    count = count < spec->bytes / spec->fragment ? count : spec->bytes / spec->fragment;
+    if (!count)
+        perf_die("--shape: a row of %s does not fit into --bytes and the memory", perf_size_text(spec->fragment).text);
+    *list = (struct perf_list){.spec = *spec,
+                               .fragments = perf_alloc(count, sizeof *list->fragments),
+                               .count = count,
+                               .bytes = count * spec->fragment,
+                               .aligned = (spec->pitch | spec->fragment) % 16 == 0};
+    for (uint64_t i = 0; i < count; i++)
+        list->fragments[i] = (struct perf_fragment){begin + i * spec->pitch, begin + i * spec->pitch, spec->fragment};
+}
+
 void perf_list_make(struct perf_list *list, const struct perf_list_spec *spec) {
+    if (spec->pattern == PERF_IN_ROWS) {
+        make_rows(list, spec);
+        return;
+    }
     const struct slots slots = slots_of(spec, spec->pattern == PERF_MIXED ? 2 * spec->fragment : spec->fragment);
     uint64_t random = spec->seed, count = spec->count;
     const uint64_t least = spec->pattern == PERF_MIXED && spec->fragment >= 4 ? spec->fragment / 4 : spec->fragment;

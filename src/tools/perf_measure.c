@@ -41,7 +41,8 @@ struct run { /* of one row */
 /* ---- Moving ----------------------------------------------------------------------------------------------- */
 
 static void move_ours(struct run *run, struct way *way, struct perf_sample *sample) {
-    perf_end_move(&run->session->end, way->prepared, &way->options, sample, &way->cell->info);
+    perf_end_move(&run->session->end, way->prepared, way->column->way == PERF_ROWS, &way->options, sample,
+                  &way->cell->info);
 }
 
 static void move_raw(struct run *run, struct way *way, struct perf_sample *sample) {
@@ -83,6 +84,7 @@ static struct perf_list_spec spec_of(const struct perf_session *session, uint32_
                                    .pattern = options->pattern,
                                    .fragment = fragment,
                                    .count = options->count,
+                                   .pitch = options->pitch,
                                    .bytes = options->bytes,
                                    .arena = options->arena,
                                    .regions = options->regions,
@@ -245,10 +247,12 @@ static void make_columns(struct perf_table *table, const struct perf_session *se
         add_column(table, PERF_CALL, options->budgets[i], perf_way_names[PERF_CALL]);
         if (options->prepared)
             add_column(table, PERF_PREPARED, options->budgets[i], perf_way_names[PERF_PREPARED]);
+        if (options->pitch)
+            add_column(table, PERF_ROWS, options->budgets[i], perf_way_names[PERF_ROWS]);
     }
     for (int way = PERF_LOOP; way < PERF_WAYS; way++) {
         const char *name = way == PERF_LOOP ? backend->loop_name : perf_way_names[way];
-        if (!(options->baselines & backend->ways & 1u << way))
+        if (!(options->baselines & backend->ways & 1u << way) || (way == PERF_2D && !options->pitch))
             continue;
         add_column(table, way, 0, name);
         for (size_t j = 0; way == PERF_KERNEL && j < options->budget_count; j++)

@@ -102,6 +102,8 @@ equals "the command line" "$(command -v python3 >/dev/null && echo "$perf ${all_
 
 expect 0 '1 of 1 verified' "${small[@]}" --fragment 3000 --pattern mixed --regions 7 --verify --baseline none
 expect 0 '1 of 1 verified' "${small[@]}" --fragment 100 --pattern contiguous --mechanism copy_engine --verify
+expect 0 '3 of 3 verified' "${small[@]}" --shape rows:100:300 --prepared --verify --baseline none
+expect 0 '2 of 2 verified' "${small[@]}" --shape rows:1K:2K --bidirectional --verify --baseline none
 expect 0 'on the same GPU' "${small[@]}" --fragment 4K --gpus 0,0 --json "$work/json"
 equals "the same GPU in JSON" 1 "$(count '"same_gpu": true' "$work/json")"
 
@@ -153,7 +155,7 @@ for help in --help -h '-?'; do
         "$(sed -n '/^ The list/,/^Exit/p' "$work/output" | grep -vE '^$|^ [A-Zb]|^      --[a-z]|^  -|^ {29}[^ ]|^Exit')"
     flat "$work/output" >"$work/flat"
     equals "the text of --baseline in $help" 1 \
-        "$(count '--baseline=loop|batch|batch4|staged|kernel|all|none some with commas between. loop: a cuda' "$work/flat")"
+        "$(count '--baseline=loop|batch|batch4|staged|kernel|2d|all|none some with commas between. loop: a cuda' "$work/flat")"
 done
 expect 0 '\[--baseline=' --usage
 expect 2 'Try ' --nonsense
@@ -170,7 +172,7 @@ LD_PRELOAD=$faulty expect 1 'WRONG: 1 bytes of the owner' "${small[@]}" --fragme
 for wrong in '--op fetch' '--fragment 4X' '--fragment 0' '--fragment 1K,,2K' '--fragment 2M' '--count 0' '--bytes many' \
     '--bytes 2M' '--arena -1' '--regions 0' '--regions 200' '--pattern zigzag' '--mechanism magic' '--max-sms x' \
     '--max-sms 1,2,3,4,5,6,7' '--priority high' '--priority -101' '--baseline best' '--rounds 0' '--gpus 0' '--gpus 0,99' \
-    '--backend tape' '--json /nowhere/file' '--plot /nowhere/file'; do
+    '--shape rows:1K' '--shape rows:2K:1K' '--shape grid:1:2' '--shape rows:x:1' '--backend tape' '--json /nowhere/file' '--plot /nowhere/file'; do
     read -r option value <<<"$wrong"
     # shellcheck disable=SC2086 # no value, no argument
     expect 2 "$option" "${small[@]}" --fragment 4K --count 4 "$option" $value
@@ -178,6 +180,8 @@ done
 expect 2 'nonsense' nonsense
 expect 2 'unknown' --unknown
 expect 2 '--regions' --bidirectional --regions 3
+expect 2 '--shape' "${small[@]}" --shape rows:1K:2K --pattern mixed
+expect 2 '--shape' "${small[@]}" --shape rows:1K:2K --latency
 expect 2 '--plot' --latency --plot "$work/plot.svg"
 
 # ---- Either process is killed ----
