@@ -71,7 +71,7 @@ static void transfer_by(struct nvlx_engine *engine, const struct nvlx_op *ops, s
     struct nvlx_request_info info = {.size = sizeof info};
     uint64_t bytes = 0;
     for (size_t i = 0; i < count; i++)
-        bytes += ops[i].length;
+        bytes += ops[i].length * (ops[i].flags ? ((const struct nvlx_rows *)(uintptr_t)ops[i].arg)->count : 1);
     TRY(nvlx_transfer(engine, ops, count, options, &request));
     int code = HIT(nvlx_wait(request, PATIENCE));
     OK(nvlx_request_get_info(request, &info));
@@ -166,11 +166,26 @@ static void work_in_portions(const struct life *life) {
         EQUAL(i % 7 < 6 ? seed_byte(1, i) : 0, ((uint8_t *)life->mine)[i]);
 }
 
+/* From the owner in rows, by engines, by kernels, and prepared. */
+static void work_in_rows(const struct life *life) {
+    struct nvlx_rows rows = {100, 40, 50};
+    struct nvlx_op op = make_op(NVLX_OP_READ, life->far, life->mine, find(life->far, "w"), 30);
+    op.flags = NVLX_OP_ROWS;
+    op.arg = (uint64_t)(uintptr_t)&rows;
+    memset(life->mine, 0, SIZE);
+    transfer(life->engine, &op, 1, NULL, NVLX_MECHANISM_COPY_ENGINE);
+    transfer(life->engine, &op, 1, life->stream, NVLX_MECHANISM_KERNEL);
+    post(life->engine, &op, 1);
+    for (size_t i = 0; i < 40 * rows.count; i++)
+        EQUAL(i % 40 < 30 ? seed_byte(1, i / 40 * 50 + i % 40) : 0, ((uint8_t *)life->mine)[i]);
+}
+
 /* From the owner in many fragments, and from the other engine in one. */
 static void work(const struct life *life) {
     static struct nvlx_op ops[FRAGMENTS];
     uint64_t far = find(life->far, "w"), near = find(life->near, "theirs");
     work_in_portions(life);
+    work_in_rows(life);
     for (size_t i = 0; i < FRAGMENTS; i++)
         ops[i] = make_op(NVLX_OP_READ, life->far, (char *)life->mine + 20 * i, far + 20 * i, 19);
     ops[FRAGMENTS - 1] = make_op(NVLX_OP_READ, life->near, (char *)life->mine + 20000, near + 20000, 10000);
