@@ -728,13 +728,13 @@ struct nvlx_rows {
  *   does not matter where `count` is 1.
  * - Where both sides are in this process, no byte that is read may be one that is written, unless all rows stay where
  *   they are.
- * - Copy engines carry 2 MiB and more, of rows of 4 KiB and more 8 MiB and more. From 128 bytes a row on, that is as
- *   fast as a contiguous copy (measured). Kernels carry the rest, where they can.
+ * - Copy engines carry 2 MiB and more, of rows of 4 KiB and more 8 MiB, of 16 KiB and more 16 MiB. From 128 bytes a row
+ *   on, that is nearly as fast as a contiguous copy (measured). Kernels carry the rest, where they can.
  * - Where copy engines carry all, rows that overlap or lie 2 GiB apart take more copies. More than 65,536 of them for
  *   one op give NVLX_ENOTSUP.
  * - Plain ops are carried as rows too, where they follow each other in the list: of equal length, at equal distances
- *   that ascend on both sides. They must have 1 MiB together, or be 8 where copy engines carry all. nvlx_prepare finds
- *   all of them, nvlx_transfer those that make a list a quarter as long. With NVLX_VERIFY none are.
+ *   that ascend on both sides. They must be so many bytes that copy engines carry them, or 8 where these carry all.
+ *   nvlx_prepare finds all of them, nvlx_transfer those that make a list a quarter as long. With NVLX_VERIFY none are.
  * - NVLX_VERIFY takes no rows (NVLX_EINVAL). In request_info, what one engine copy or one warp carries is a fragment.
  * Errors of nvlx_transfer and nvlx_prepare for such ops: NVLX_EINVAL (op.arg is 0; rows that are written overlap; the
  *         last row lies beyond 2^64; the message has the values). Of others, the message names the row. */

@@ -97,6 +97,9 @@ int nvlxi_plan_add(struct nvlxi_plan *plan, struct nvlxi_group *group, uint64_t 
 /* Adds rows, none of which is cut by a border, nor what lies between them. Fails as nvlxi_plan_add. */
 int nvlxi_plan_add_rows(struct nvlxi_plan *plan, struct nvlxi_group *group, const struct nvlxi_rows *rows);
 
+/* Whether rows are better carried by engines, where kernels could carry them too. */
+bool nvlxi_plan_suits_engines(const struct nvlxi_rows *rows);
+
 /* So many copies by engines rows take, at least, if kernels shall not carry them. */
 uint64_t nvlxi_plan_copies(const struct nvlxi_rows *rows);
 

@@ -90,6 +90,8 @@ static void many_bytes_are_for_engines(void) {
     expect_way(NVLX_MECHANISM_AUTO, of(1024, 2047), NVLXI_ROWS_BY_KERNEL);
     expect_way(NVLX_MECHANISM_AUTO, of(4096, 2048), NVLXI_ROWS_BY_ENGINES);
     expect_way(NVLX_MECHANISM_AUTO, of(4096, 2047), NVLXI_ROWS_BY_KERNEL);
+    expect_way(NVLX_MECHANISM_AUTO, of(16384, 1024), NVLXI_ROWS_BY_ENGINES);
+    expect_way(NVLX_MECHANISM_AUTO, of(16384, 1023), NVLXI_ROWS_BY_KERNEL);
     expect_way(NVLX_MECHANISM_AUTO, of(32, 65536), NVLXI_ROWS_BY_ENGINES);
     expect_way(NVLX_MECHANISM_AUTO, of(16, 1 << 20), NVLXI_ROWS_BY_KERNEL);
     expect_way(NVLX_MECHANISM_KERNEL, of(4096, 100000), NVLXI_ROWS_BY_KERNEL);
@@ -254,14 +256,15 @@ static void expect_shape(const struct nvlxi_shape *shape, size_t ops) {
 static void ops_at_equal_distances_are_rows(void) {
     struct nvlxi_shape shape = {0};
     for (int thorough = 0; thorough < 2; thorough++) {
-        fill_list(400, 1024, 2048);
+        fill_list(800, 1024, 2048);
         EXPECT(nvlxi_shape_find(&shape, list, LIST, NVLX_MECHANISM_AUTO, thorough));
         expect_shape(&shape, 1);
-        list[2050].length--; /* both parts are less than 1 MiB */
+        list[2050].length--; /* both parts are less than 2 MiB */
         EXPECT(!nvlxi_shape_find(&shape, list, LIST, NVLX_MECHANISM_AUTO, thorough));
         EXPECT(nvlxi_shape_find(&shape, list, LIST, NVLX_MECHANISM_COPY_ENGINE, thorough));
         expect_shape(&shape, 3);
         list[2050].length++;
+        EXPECT(!nvlxi_shape_find(&shape, list, LIST, NVLX_MECHANISM_KERNEL, thorough));
         list[3000].remote++;
         EXPECT(nvlxi_shape_find(&shape, list, LIST, NVLX_MECHANISM_AUTO, thorough) == thorough);
         list[2000].opcode = NVLX_OP_WRITE;

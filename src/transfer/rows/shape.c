@@ -3,13 +3,11 @@
 
 #include <stdlib.h>
 
-#include "base/base.h"
+#include "transfer/plan.h"
 
 /* A 2D copy by an engine takes 3.5 us more than its bytes, a copy of a batch 0.4 (measured): so few rows are worth one
- * where engines carry all. Else so many bytes are. */
+ * where engines carry all. Else rows are looked for that engines carry better than kernels do. */
 #define ENGINE_ROWS 8u
-#define BYTES_MIN   (1u << 20)
-#define ROWS_MIN    16u
 #define LOOKS       8u   /* at a list, */
 #define STEP_MAX    512u /* or more, since they are so many ops from each other at most */
 #define SHORTER     4u   /* times, that a list must become, unless it is looked at thoroughly */
@@ -75,10 +73,16 @@ static bool reserve(void *array, size_t *capacity, size_t count, size_t size) {
     return true;
 }
 
-static bool is_worth(const struct run *run, uint64_t length, uint32_t mechanism) {
-    if (mechanism == NVLX_MECHANISM_COPY_ENGINE)
-        return run->count >= ENGINE_ROWS;
-    return run->count >= ROWS_MIN && run->count >= nvlxi_ceil_div(BYTES_MIN, nvlxi_min(length, BYTES_MIN));
+static bool is_worth(const struct nvlx_op *op, const struct run *run, uint32_t mechanism) {
+    const struct nvlxi_rows rows = {.destination = local_of(op),
+                                    .source = op->remote,
+                                    .length = op->length,
+                                    .count = run->count,
+                                    .destination_pitch = run->local_pitch,
+                                    .source_pitch = run->remote_pitch}; /* or the other way round */
+    if (run->count < ENGINE_ROWS || mechanism == NVLX_MECHANISM_KERNEL)
+        return false;
+    return mechanism == NVLX_MECHANISM_COPY_ENGINE || nvlxi_plan_suits_engines(&rows);
 }
 
 /* Whether enough of the places that are looked at begin rows. */
@@ -108,7 +112,7 @@ static bool rewrite(struct nvlxi_shape *shape, const struct nvlx_op *ops, size_t
                     size_t most) {
     for (size_t i = 0, done; i < count; i += done) {
         const struct run run = find_run(ops + i, count - i);
-        const bool worth = is_worth(&run, ops[i].length, mechanism);
+        const bool worth = is_worth(&ops[i], &run, mechanism);
         done = worth || run.count == 1 ? run.count : run.count - 1;
         if (shape->count + (worth ? 1 : done) > most)
             return false;
