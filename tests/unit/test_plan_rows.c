@@ -92,8 +92,8 @@ static void many_bytes_are_for_engines(void) {
     expect_way(NVLX_MECHANISM_AUTO, of(4096, 2047), NVLXI_ROWS_BY_KERNEL);
     expect_way(NVLX_MECHANISM_AUTO, of(16384, 1024), NVLXI_ROWS_BY_ENGINES);
     expect_way(NVLX_MECHANISM_AUTO, of(16384, 1023), NVLXI_ROWS_BY_KERNEL);
-    expect_way(NVLX_MECHANISM_AUTO, of(32, 65536), NVLXI_ROWS_BY_ENGINES);
-    expect_way(NVLX_MECHANISM_AUTO, of(16, 1 << 20), NVLXI_ROWS_BY_KERNEL);
+    expect_way(NVLX_MECHANISM_AUTO, of(128, 16384), NVLXI_ROWS_BY_ENGINES);
+    expect_way(NVLX_MECHANISM_AUTO, of(124, 1 << 20), NVLXI_ROWS_BY_KERNEL);
     expect_way(NVLX_MECHANISM_KERNEL, of(4096, 100000), NVLXI_ROWS_BY_KERNEL);
     expect_way(NVLX_MECHANISM_COPY_ENGINE, of(1, 2), NVLXI_ROWS_BY_ENGINES);
     struct nvlxi_rows odd = of(1000, 66);
