@@ -17,6 +17,54 @@ void nvlxi_request_fail(struct nvlx_request *request, int code) {
     snprintf(request->error, sizeof request->error, "%s", nvlx_last_error());
 }
 
+/* ---- Verification ------------------------------------------------------------------------------------- */
+
+static bool count_verified(struct nvlxi_transfers *t) {
+    if (atomic_fetch_add(&t->verified, 1) < NVLXI_VERIFIED_MAX)
+        return true;
+    atomic_fetch_sub(&t->verified, 1);
+    return false;
+}
+
+static struct nvlxi_verification *take_verification(struct nvlxi_transfers *t) {
+    pthread_mutex_lock(&t->mutex);
+    struct nvlxi_verification *idle = t->verifications;
+    if (idle)
+        LL_DELETE(t->verifications, idle);
+    pthread_mutex_unlock(&t->mutex);
+    return idle ? idle : nvlxi_verification_new();
+}
+
+int nvlxi_request_make_verification(struct nvlx_request *request) {
+    struct nvlxi_transfers *t = request->transfers;
+    if (!count_verified(t)) {
+        nvlxi_transfers_progress(t);
+        if (!count_verified(t))
+            return nvlxi_fail(NVLX_EBUSY, "%d verified transfers are in flight, as many as may be", NVLXI_VERIFIED_MAX);
+    }
+    request->verification = take_verification(t);
+    if (!request->verification) {
+        atomic_fetch_sub(&t->verified, 1);
+        return NVLX_ENOMEM;
+    }
+    request->verification->marks.slab = t->slab;
+    return 0;
+}
+
+void nvlxi_request_drop_verification(struct nvlx_request *request) {
+    struct nvlxi_transfers *t = request->transfers;
+    struct nvlxi_verification *dropped = request->verification;
+    if (nvlxi_likely(!dropped))
+        return;
+    nvlxi_marks_return(&t->pool, &dropped->marks);
+    nvlxi_verification_clear(dropped);
+    request->verification = NULL;
+    pthread_mutex_lock(&t->mutex);
+    LL_PREPEND(t->verifications, dropped);
+    pthread_mutex_unlock(&t->mutex);
+    atomic_fetch_sub(&t->verified, 1);
+}
+
 /* ---- IN FLIGHT -> DONE ------------------------------------------------------------------------------- */
 
 /* Under `polling`. */

@@ -184,7 +184,9 @@ void nvlxi_needs_drop_ops(struct nvlxi_transfers *transfers, struct nvlxi_needs 
 
 /* Between transfer.c and request.c. The first failure counts; its words are those of the last error. */
 void nvlxi_request_fail(struct nvlx_request *request, int code);
-/* Frees its verification, if it has one. */
+/* What compares the bytes of a request when they are there. NVLX_EBUSY: as many as may be are in flight. */
+int nvlxi_request_make_verification(struct nvlx_request *request);
+/* Gives it back, if it has one. */
 void nvlxi_request_drop_verification(struct nvlx_request *request);
 /* IN FLIGHT -> DONE or COPIED, under `polling`. */
 void nvlxi_request_finish(struct nvlx_request *request);
