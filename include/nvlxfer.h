@@ -158,8 +158,9 @@ int nvlx_engine_create(const struct nvlx_config *config, struct nvlx_engine **en
 /* Waits for every transfer in flight, and up to 1 s for peers to take messages. Then frees the engine with its regions,
  * peers, requests, prepared lists, and memory from nvlx_alloc. No other thread may be inside a call on this engine. The
  * engine is gone whatever is returned, except for NVLX_EFORK. If another engine of this process has this engine as a
- * peer, close that peer first: it uses the memory directly, without a mapping. Errors: NVLX_ETIMEDOUT (peers have not
- * taken all messages: the last to them may be lost). */
+ * peer, close that peer first: it uses the memory directly, without a mapping. It does not wait for processes that
+ * have mapped memory of this engine: nvlx_unregister does, before. Errors: NVLX_ETIMEDOUT (peers have not taken all
+ * messages: the last to them may be lost). */
 int nvlx_engine_destroy(struct nvlx_engine *engine);
 
 /* ---- Memory ------------------------------------------------------------------------------------------ */
@@ -465,8 +466,8 @@ int nvlx_request_free(struct nvlx_request *request);
 /* ---- Limits ------------------------------------------------------------------------------------------ */
 
 /* The call that reaches a limit gives NVLX_EBUSY, unless another code is named here.
- * - Requests in flight: config.max_requests, by default 4,096. At most 32 of them may be verified. Memory for lists:
- * config.list_memory, by default 256 MiB.
+ * - Requests in flight: config.max_requests, by default 4,096. At most 32 of them may be verified: one counts until it
+ *   was seen complete. Memory for lists: config.list_memory, by default 256 MiB.
  * - Behind streams: 512 copies and kernels may wait on one GPU of a process, for at most 64 streams of other GPUs. A
  *   queue of the GPU takes 1,021 (measured). A list with more copies goes by kernels, if its mechanism is auto and they
  *   can. It is accepted too if the stream has nothing to do.
@@ -552,10 +553,12 @@ int nvlx_peer_test(struct nvlx_peer *peer);
  * told. nvlx_publish tells all of it at once. `*generation`, unless it is NULL, is the number of this state. Send it to
  * who shall read: nvlx_peer_sync waits until that state, or a newer one, is known. So weights are replaced safely:
  *
- *     owner:  nvlx_hold; nvlx_unregister(old, 0); nvlx_register(new, same name); nvlx_publish(&generation)
+ *     owner:  nvlx_hold; nvlx_unregister(old, 0), which gives NVLX_ETIMEDOUT; nvlx_register(new, same name);
+ *             nvlx_publish(&generation)
  *     owner:  sends `generation` to the reader, then nvlx_unregister(old, -1), and may free the old memory
- *     reader: nvlx_peer_sync(peer, generation, timeout); nvlx_peer_find; nvlx_transfer
+ *     reader: nvlx_peer_sync(peer, generation, timeout); nvlx_peer_find; nvlx_transfer with that options.generation
  *
+ * Without options.generation, an address that was found before may lie in another region by now, whose bytes come.
  * Between hold and publish nvlx_export gives NVLX_EBUSY, who connects gets the state before, or waits for the publish,
  * and nvlx_unregister of what peers may know gives NVLX_ETIMEDOUT at once. nvlx_publish without nvlx_hold only tells
  * the generation. It first looks for memory that was freed, as nvlx_check does.
@@ -571,8 +574,8 @@ int nvlx_publish(struct nvlx_engine *engine, uint64_t *generation);
  * - What a peer reads between the free and the next look, nobody can tell. nvlx_unregister, before, is the safe way. */
 int nvlx_check(struct nvlx_engine *engine);
 
-/* Waits up to `timeout_ns` (< 0: for ever) until this generation of the peer, or a newer one, is known.
- * Errors: NVLX_ETIMEDOUT (not yet known), NVLX_ESTALE (the peer is gone). */
+/* Waits up to `timeout_ns` (< 0: for ever) until this generation of the peer, or a newer one, is known. Of a peer from
+ * a text, nvlx_peer_update makes it known. Errors: NVLX_ETIMEDOUT (not yet known), NVLX_ESTALE (the peer is gone). */
 int nvlx_peer_sync(struct nvlx_peer *peer, uint64_t generation, int64_t timeout_ns);
 
 /* Replaces what is known of a peer by a newer descriptor of the same engine, atomically. It is for peers of
@@ -626,7 +629,8 @@ int nvlx_resume(struct nvlx_region *const *regions, size_t count, void *const *a
 
 /* ---- Messages ---------------------------------------------------------------------------------------- */
 
-/* Sends bytes to the engine that serves a peer of nvlx_connect. There they are an event. `length` is 0 to 65,536 bytes,
+/* Sends bytes to the engine that serves a peer of nvlx_connect. There they are an event. To answer, that engine
+ * connects to this one in turn. It is not told when a process that follows it ends. `length` is 0 to 65,536 bytes,
  * which are copied. The call waits for nobody: it queues the message. transfer_options.message sends one when the
  * transfer is complete, without anybody asking. All ops of that transfer must be for one peer.
  *
@@ -854,7 +858,8 @@ int nvlx_region_set_digest(struct nvlx_region *region, uint64_t *value);
  *   last piece may be shorter. Pieces that stay together may be cut anywhere.
  * - Where regions begin at the same address, the longest that is read counts.
  * - What cannot be verified is refused, before the first copy. So nothing is taken for verified that was not.
- * - No call waits for it. Whoever asks for the request (nvlx_test, nvlx_wait) drives it on, as the GPU goes on.
+ * - No call waits for it. Whoever asks for the request (nvlx_test, nvlx_wait) drives it on, as the GPU goes on. With a
+ *   message or NVLX_DONE_EVENT nobody needs to ask. At most 32 may be under way: see Limits.
  *   Work behind it in transfer_options.stream does not wait for it either: ask the request before you use the bytes.
  * - The first bytes are digested while the last are on their way, where copy engines bring them, and without a stream.
  * - It takes two streams and 256 KiB of pinned memory for each GPU, and for small transfers half of that. The engine

@@ -40,7 +40,9 @@ int nvlxi_request_make_verification(struct nvlx_request *request) {
     if (!count_verified(t)) {
         nvlxi_transfers_progress(t);
         if (!count_verified(t))
-            return nvlxi_fail(NVLX_EBUSY, "%d verified transfers are in flight, as many as may be", NVLXI_VERIFIED_MAX);
+            return nvlxi_fail(NVLX_EBUSY,
+                              "%d verified transfers are in flight, as many as may be: test or wait for one",
+                              NVLXI_VERIFIED_MAX);
     }
     request->verification = take_verification(t);
     if (!request->verification) {
