@@ -413,7 +413,9 @@ static void refused_rows_are_named(void) {
            "with pitch 1099511627776, ends beyond");
     refuse(NVLX_OP_READ, 512, (struct nvlx_rows){2, UINT64_MAX, 512}, 0, NVLX_EINVAL, "the last of 2 rows of 512");
     refuse(NVLX_OP_READ, UINT64_MAX, (struct nvlx_rows){1, 0, 0}, 0, NVLX_EINVAL, "ends beyond 2^64");
-    refuse(NVLX_OP_READ, 512, (struct nvlx_rows){257, 512, 512}, 0, NVLX_ERANGE, "is missing");
+    refuse(NVLX_OP_READ, 512, (struct nvlx_rows){300, 512, 512}, 0, NVLX_ERANGE, "op 0, row 255: local range");
+    refuse(NVLX_OP_READ, 512, (struct nvlx_rows){300, 512, 1024}, 0, NVLX_ERANGE, "op 0, row 255: local range");
+    refuse(NVLX_OP_WRITE, 512, (struct nvlx_rows){300, 256, 512}, 0, NVLX_ERANGE, "op 0, row 256: the peer's range");
     refuse(NVLX_OP_READ, 512, (struct nvlx_rows){129, 600, 1024}, 0, NVLX_ERANGE, "op 0, row 128: the peer's range");
     refuse(NVLX_OP_READ, 512, (struct nvlx_rows){129, 1024, 600}, 0, NVLX_ERANGE, "op 0, row 128: local range");
     refuse(NVLX_OP_READ, 1, (struct nvlx_rows){70000, 1, 0}, NVLX_MECHANISM_COPY_ENGINE, NVLX_ENOTSUP,

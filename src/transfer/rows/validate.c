@@ -25,17 +25,38 @@ static uint64_t skip(const struct nvlxi_intervals *ranges, const struct nvlxi_si
     return row + nvlxi_max(nvlxi_side_rows_until(side, row, ranges->piece[piece].end), 1);
 }
 
+/* Whether so many bytes from a row on are registered. */
+static int check_bytes(const struct nvlxi_validation *v, const struct rectangle *it, bool is_local, uint64_t row,
+                       uint64_t length) {
+    const struct nvlx_op one = nvlxi_op_row(it->op, row, length);
+    return is_local ? nvlxi_validate_local(v, &one, it->index) : nvlxi_validate_remote(v, &one, it->index);
+}
+
+/* Of a side without gaps, which was refused as one, names the first row that is not registered. */
+static int refuse_row(const struct nvlxi_validation *v, const struct rectangle *it, bool is_local, int code) {
+    const struct nvlxi_side *side = is_local ? &it->local : &it->remote;
+    uint64_t good = 0, bad = side->count; /* so many rows are, and are not */
+    while (bad - good > 1) {
+        const uint64_t middle = good + (bad - good) / 2;
+        if (check_bytes(v, it, is_local, 0, (middle - 1) * side->pitch + side->length))
+            bad = middle;
+        else
+            good = middle;
+    }
+    const int named = check_bytes(v, it, is_local, bad - 1, side->length);
+    return named ? named : code;
+}
+
 /* Whether all rows of one side are registered. */
 static int check_side(const struct nvlxi_validation *v, const struct rectangle *it, bool is_local) {
     const struct nvlxi_side *side = is_local ? &it->local : &it->remote;
-    const uint64_t length = nvlxi_side_is_solid(side) ? nvlxi_side_span(side) : side->length;
+    const bool solid = nvlxi_side_is_solid(side);
     int code = 0;
     for (uint64_t row = 0; row < side->count && !code;) {
-        const struct nvlx_op one = nvlxi_op_row(it->op, row, length);
-        code = is_local ? nvlxi_validate_local(v, &one, it->index) : nvlxi_validate_remote(v, &one, it->index);
+        code = check_bytes(v, it, is_local, row, solid ? nvlxi_side_span(side) : side->length);
         row = skip(is_local ? it->local_ranges : it->remote_ranges, side, row);
     }
-    return code;
+    return code && solid ? refuse_row(v, it, is_local, code) : code;
 }
 
 /* ---- Between borders ------------------------------------------------------------------------------------- */
