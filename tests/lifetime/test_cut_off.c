@@ -113,7 +113,8 @@ static void stalled_readers_are_awaited(void) {
         await_child(&reader);
         child_stop(&reader);
         change_much();
-        usleep(1200000);
+        for (int i = 0; i < 2; i++)
+            usleep(600000);
         snprintf(words, sizeof words, "process %d, whose connection was ended", (int)reader.pid);
         REFUSED(nvlx_unregister(block, SHORT_NS), NVLX_ETIMEDOUT, words);
         if (dies)
