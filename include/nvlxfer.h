@@ -847,7 +847,8 @@ int nvlx_digest(struct nvlx_engine *engine, const void *address, size_t length, 
  * nvlx_publish make both one. A digest stays until its region is withdrawn, or sleeps. Addresses of an older generation
  * stay good.
  * Errors: NVLX_EINVAL (also: peers are told nothing of the region), NVLX_ESTALE (it is withdrawn, or its memory was
- *         freed), NVLX_ESUSPENDED (it sleeps), NVLX_ENOTSUP (see nvlx_digest), NVLX_EBUSY (see Limits: Descriptor). */
+ *         freed), NVLX_ESUSPENDED (it sleeps, or did meanwhile), NVLX_ENOTSUP (see nvlx_digest),
+ *         NVLX_EBUSY (see Limits: Descriptor). */
 int nvlx_region_set_digest(struct nvlx_region *region, uint64_t *value);
 
 /* In transfer_options.flags. When its bytes are in place, the transfer digests each region that it has read, where the

@@ -13,7 +13,8 @@ int nvlx_digest(struct nvlx_engine *engine, const void *address, size_t length, 
 }
 
 static int set_digest(struct nvlx_region *region, uint64_t *value) {
-    uint64_t digest;
+    uint64_t address, digest;
+    uint32_t naps;
     int code = nvlxi_pointer_check(region, "region");
     if (code || (code = nvlxi_engine_check(region->engine)))
         return code;
@@ -21,12 +22,16 @@ static int set_digest(struct nvlx_region *region, uint64_t *value) {
     if (region->access == NVLX_ACCESS_NONE)
         return nvlxi_fail(NVLX_EINVAL, "the region at 0x%" PRIx64 " is private: no peer would be told its digest",
                           region->address);
-    code = nvlxi_digest(&engine->digester, region->address, region->length, &digest);
-    if (!code)
-        code = nvlxi_registration_set_digest(&engine->registration, region, digest);
-    if (!code && value)
+    code = nvlxi_registration_find_awake(&engine->registration, region, &address, &naps);
+    if (code)
+        return code;
+    const int failed = nvlxi_digest(&engine->digester, address, region->length, &digest);
+    code = nvlxi_registration_set_digest(&engine->registration, region, naps, failed ? NULL : &digest);
+    if (code || failed)
+        return code ? code : failed; /* that it slept is why it failed */
+    if (value)
         *value = digest;
-    return code;
+    return 0;
 }
 
 int nvlx_region_set_digest(struct nvlx_region *region, uint64_t *value) {

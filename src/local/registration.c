@@ -210,14 +210,34 @@ static int check_digest(const struct nvlxi_registration *r, const struct nvlx_re
                       r->told.text + more, r->limits.text);
 }
 
-int nvlxi_registration_set_digest(struct nvlxi_registration *r, struct nvlx_region *region, uint64_t digest) {
+int nvlxi_registration_find_awake(struct nvlxi_registration *r, const struct nvlx_region *region, uint64_t *address,
+                                  uint32_t *naps) {
+    pthread_mutex_lock(&r->mutex);
+    const int code = check_digest(r, region);
+    *address = region->address;
+    *naps = region->naps;
+    pthread_mutex_unlock(&r->mutex);
+    return code;
+}
+
+/* Under the mutex. */
+static int check_nap(const struct nvlx_region *region, uint32_t naps) {
+    return region->naps == naps ? 0
+                                : nvlxi_fail(NVLX_ESUSPENDED, "the region at 0x%" PRIx64 " slept while it was digested",
+                                             region->address);
+}
+
+int nvlxi_registration_set_digest(struct nvlxi_registration *r, struct nvlx_region *region, uint32_t naps,
+                                  const uint64_t *digest) {
     bool news = false;
     pthread_mutex_lock(&r->mutex);
     int code = check_digest(r, region);
-    if (!code && (!region->has_digest || region->digest != digest)) {
+    if (!code)
+        code = check_nap(region, naps);
+    if (!code && digest && (!region->has_digest || region->digest != *digest)) {
         r->told.text += digest_room(region);
         region->has_digest = news = true;
-        region->digest = digest;
+        region->digest = *digest;
         nvlxi_journal_tell(&r->journal, ++r->generation, region);
     }
     pthread_mutex_unlock(&r->mutex);

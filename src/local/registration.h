@@ -69,6 +69,7 @@ struct nvlx_region {
     size_t position;                /* in the list of regions */
     size_t entry;                   /* 1 + the number of its entry in the journal; 0: it has none */
     uint32_t segment_count;         /* in order of address; 0 for a region of 0 bytes */
+    uint32_t naps;                  /* how often it was suspended: who looks twice sees whether it slept between */
     uint8_t access;
     bool entered; /* in the list, and in the lookup table if it has bytes and is not stale; not asleep */
     bool stale;   /* a segment of it is */
@@ -136,8 +137,13 @@ typedef uint32_t (*nvlxi_users_function)(void *context, uint64_t address, uint64
  * logged: a prepared list uses it, and it stays. */
 int nvlxi_registration_withdraw(struct nvlxi_registration *registration, struct nvlx_region *region,
                                 nvlxi_users_function find_users, void *context);
-/* Tells peers the digest of a region's bytes. */
-int nvlxi_registration_set_digest(struct nvlxi_registration *registration, struct nvlx_region *region, uint64_t digest);
+/* Where the region is that is to be digested, and how often it has slept. Refuses what peers are not told a digest of.
+ */
+int nvlxi_registration_find_awake(struct nvlxi_registration *registration, const struct nvlx_region *region,
+                                  uint64_t *address, uint32_t *naps);
+/* Tells peers the digest of a region's bytes, unless it has slept since it was found. NULL: only asks that. */
+int nvlxi_registration_set_digest(struct nvlxi_registration *registration, struct nvlx_region *region, uint32_t naps,
+                                  const uint64_t *digest);
 /* Frees a region that was withdrawn. */
 void nvlxi_registration_free_region(struct nvlxi_registration *registration, struct nvlx_region *region);
 

@@ -80,6 +80,7 @@ static void put_to_sleep(struct nvlxi_registration *r, struct nvlx_region *regio
     r->asleep[r->asleep_count++] = region;
     nvlxi_tables_write_end(r->context->tables);
     region->suspended = r->generation;
+    region->naps++;
     region->asleep = false;
     region->entered = false;
     nvlxi_region_unshare(r, region);

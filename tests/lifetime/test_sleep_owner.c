@@ -55,6 +55,50 @@ static void own_lists_sleep_too(void) {
     end();
 }
 
+static atomic_bool told_enough;
+
+static void *tell_digests(void *region) {
+    while (!atomic_load(&told_enough)) {
+        const int code = nvlx_region_set_digest(region, NULL);
+        EXPECT(!code || code == NVLX_ESUSPENDED);
+    }
+    return NULL;
+}
+
+/* A digest of the bytes before a sleep is never that of those after it. So few bytes that it is soon made, and so many
+ * threads that some are held up when they have it. */
+static void digests_do_not_outlive_a_sleep(void) {
+    enum { FEW = 64 };
+    pthread_t threads[8];
+    uint64_t value, generation;
+    size_t told = 0;
+    begin();
+    struct nvlx_engine *other = make_engine(0);
+    struct nvlx_region *few = register_range(owner, rest, FEW, "few", NVLX_ACCESS_READ);
+    struct nvlx_peer *peer = connect_to(other, own_path());
+    for (size_t i = 0; i < COUNT(threads); i++)
+        EQUAL(0, pthread_create(&threads[i], NULL, tell_digests, few));
+    for (uint32_t round = 0; round < 300; round++) {
+        struct nvlx_region_info info = {.size = sizeof info};
+        OK(nvlx_suspend(&few, 1, PATIENCE));
+        fill(owner, rest, FEW, round);
+        OK(nvlx_resume(&few, 1, NULL));
+        OK(nvlx_publish(owner, &generation));
+        OK(nvlx_peer_sync(peer, generation, PATIENCE));
+        OK(nvlx_peer_region_by_name(peer, "few", &info));
+        OK(nvlx_digest(owner, rest, FEW, &value));
+        if (info.has_digest && ++told)
+            EQUAL(value, info.digest);
+    }
+    atomic_store(&told_enough, true);
+    for (size_t i = 0; i < COUNT(threads); i++)
+        EQUAL(0, pthread_join(threads[i], NULL));
+    EXPECT(told > 0);
+    OK(nvlx_peer_close(peer));
+    OK(nvlx_engine_destroy(other));
+    end();
+}
+
 /* A list that takes all of config.list_memory needs no more of it after a sleep. */
 static void lists_need_no_more_memory(void) {
     enum { OPS = 9000 };
@@ -240,6 +284,7 @@ int main(int argc, char **argv) {
                                         {"lists_need_no_more_memory", lists_need_no_more_memory},
                                         {"digests_are_forgotten", digests_are_forgotten},
                                         {"digests_are_awaited", digests_are_awaited},
+                                        {"digests_do_not_outlive_a_sleep", digests_do_not_outlive_a_sleep},
                                         {"generations_hold", generations_hold},
                                         {"failures_leave_all_asleep", failures_leave_all_asleep},
                                         {0}};

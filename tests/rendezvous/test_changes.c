@@ -118,8 +118,9 @@ static void wake(void) {
 
 /* Of whatever bytes: nobody reads them. */
 static void set_digest(size_t i) {
+    const uint64_t digest = below(3);
     if (regions[i] && regions[i]->access && !regions[i]->stale && !regions[i]->suspended)
-        OK(nvlxi_registration_set_digest(&owner->registration, regions[i], below(3)));
+        OK(nvlxi_registration_set_digest(&owner->registration, regions[i], regions[i]->naps, &digest));
 }
 
 static void change_something(void) {
