@@ -727,7 +727,8 @@ struct nvlx_rows {
 /* - Addresses, lengths and pitches are in bytes, and may be odd. Multiples of 16 are faster.
  * - Only the rows must be registered, not what lies between them. That is neither read nor written. Rows may lie in
  *   any number of regions and allocations, and cross them as any op may. They are on one GPU or several.
- * - Checking costs as much as there are borders of regions under the rows, not as there are rows.
+ * - Checking costs as much as there are borders of regions under the rows, not as there are rows. Within one process,
+ *   where both sides share a range and their pitches differ, each row there is looked at.
  * - Rows that are read may overlap: their pitch may be shorter than a row, or 0. Rows that are written may not. A pitch
  *   does not matter where `count` is 1.
  * - Where both sides are in this process, no byte that is read may be one that is written, unless all rows stay where
@@ -857,7 +858,9 @@ int nvlx_region_set_digest(struct nvlx_region *region, uint64_t *value);
  * - All ops must be reads, of whole regions of which the peer has told a digest. An op may read several of them, one
  *   behind the other. Several ops may read one together. Then its bytes may go anywhere, in pieces of 16,384 bytes. Its
  *   last piece may be shorter. Pieces that stay together may be cut anywhere.
- * - Where regions begin at the same address, the longest that is read counts.
+ * - An op that reads whole regions is checked by itself. Only what others read in parts is put together.
+ * - Where regions begin at the same address, the longest that is read counts. Each byte is compared once: regions that
+ *   lie inside of another are not looked at.
  * - What cannot be verified is refused, before the first copy. So nothing is taken for verified that was not.
  * - No call waits for it. Whoever asks for the request (nvlx_test, nvlx_wait) drives it on, as the GPU goes on. With a
  *   message or NVLX_DONE_EVENT nobody needs to ask. At most 32 may be under way: see Limits.

@@ -10,7 +10,6 @@
 #define ENGINE_LANES  4  /* over which a list for the copy engines is spread: they then fill the link from 1 MiB on, */
 #define ENGINE_COPIES 8  /* if each has so many copies: with fewer, issuing to one more takes longer than it gains */
 #define ENGINE_SLICE  64 /* copies that a lane gets at a time */
-#define UNALIGNED_MAX (64u << 10)
 #define PORTIONS_MAX  16 /* launches of a list that is planned meanwhile, beside those that its length takes */
 
 /* Whether a group goes into the caller's stream itself: see lanes.h. */
@@ -117,8 +116,8 @@ bool nvlxi_submit_is_wide(const struct nvlxi_plan *plan) {
 static bool suits_kernels(const struct nvlxi_group *group) {
     for (const struct nvlxi_chunk *chunk = group->lists[NVLXI_BY_ENGINES].first; chunk; chunk = chunk->next)
         for (uint32_t i = 0; i < chunk->count; i++)
-            if ((chunk->fragment[i].destination ^ chunk->fragment[i].source) % 4 &&
-                chunk->fragment[i].length > UNALIGNED_MAX)
+            if ((chunk->fragment[i].destination ^ chunk->fragment[i].source) % NVLXI_ALIGNMENT &&
+                chunk->fragment[i].length > NVLXI_UNALIGNED_MAX)
                 return false;
     return nvlxi_rows_suit_kernels(group);
 }

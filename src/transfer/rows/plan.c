@@ -1,14 +1,13 @@
 /* Chooses who carries rows, and puts them into lists as both take them. SPDX-License-Identifier: Apache-2.0 */
 #include "transfer/plan.h"
+#include "transfer/rows/rows.h"
 
 /* The rules, measured on two H100 with NV18 between them. A copy by an engine takes 3.5 us more than its bytes, whoever
  * else copies: 1 MiB has 170 GB/s, 4 MiB 282, 16 MiB 350. The kernel for fragments has, of a list that it must be told,
  * 131 at most for 1 KiB, 289 for 4 KiB, 348 for 16 KiB. What is not aligned to 4 bytes the kernel copies byte by byte.
  * Short rows cost the engines as much as such of 128 bytes: 64 bytes have 188 GB/s, 32 have 94, where the kernel for
  * rows has 326 and 235 (two H200). */
-#define ROW_MIN   128u /* a shorter row is the kernel's */
-#define ALIGNMENT 4u
-#define ODD_MIN   (64u << 10) /* bytes of all rows, if they are not aligned */
+#define ROW_MIN 128u /* a shorter row is the kernel's */
 
 /* So many bytes of rows of this length are for the engines. */
 static uint64_t engine_bytes(uint64_t length) {
@@ -30,8 +29,8 @@ bool nvlxi_plan_suits_engines(const struct nvlxi_rows *rows) {
     const uint64_t bytes = rows->count * rows->length;
     if (!fits_engines(rows))
         return false;
-    if (((rows->destination ^ rows->source) | rows->destination_pitch | rows->source_pitch) % ALIGNMENT)
-        return bytes >= ODD_MIN;
+    if (!nvlxi_rows_are_aligned(rows))
+        return bytes >= NVLXI_UNALIGNED_MAX;
     return rows->length >= ROW_MIN && bytes >= engine_bytes(rows->length);
 }
 

@@ -10,6 +10,14 @@
 #include "base/base.h"
 #include "base/records.h"
 
+/* What is not aligned like this the kernels copy byte by byte. More bytes than so many of that are for copy engines. */
+#define NVLXI_ALIGNMENT     4u
+#define NVLXI_UNALIGNED_MAX (64u << 10)
+
+static inline bool nvlxi_rows_are_aligned(const struct nvlxi_rows *rows) {
+    return !(((rows->destination ^ rows->source) | rows->destination_pitch | rows->source_pitch) % NVLXI_ALIGNMENT);
+}
+
 struct nvlxi_side {
     uint64_t address; /* of the first row */
     uint64_t pitch;   /* from one row to the next */

@@ -1,8 +1,6 @@
 /* Issues copies of rows. SPDX-License-Identifier: Apache-2.0 */
 #include "transfer/rows/submit.h"
 
-#define UNALIGNED_MAX (64u << 10) /* bytes of all rows, as of a fragment in submit.c */
-
 static const struct nvlxi_rows *rows_in(const struct nvlxi_chunk *chunk) {
     return (const void *)chunk->fragment;
 }
@@ -54,8 +52,7 @@ bool nvlxi_rows_suit_kernels(const struct nvlxi_group *group) {
     for (const struct nvlxi_chunk *chunk = group->lists[NVLXI_ROWS_BY_ENGINES].first; chunk; chunk = chunk->next) {
         for (uint32_t i = 0; i < chunk->count / 2; i++) {
             const struct nvlxi_rows *rows = &rows_in(chunk)[i];
-            if (((rows->destination ^ rows->source) | rows->destination_pitch | rows->source_pitch) % 4 &&
-                rows->count * rows->length > UNALIGNED_MAX)
+            if (!nvlxi_rows_are_aligned(rows) && rows->count * rows->length > NVLXI_UNALIGNED_MAX)
                 return false;
         }
     }

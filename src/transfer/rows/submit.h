@@ -4,6 +4,7 @@
 #ifndef NVLXI_TRANSFER_ROWS_SUBMIT_H
 #define NVLXI_TRANSFER_ROWS_SUBMIT_H
 
+#include "transfer/rows/rows.h"
 #include "transfer/submit.h"
 
 /* How many of so many copies the fullest lane gets. */
