@@ -11,11 +11,11 @@
 #include <string.h>
 
 static const char *const header_names[] = {"cuda_runtime_api.h", "stdbool.h", "stddef.h", "string.h", "stdint.h"};
-static const char *const headers[] = {
-    "", "", "", "",
-    "typedef unsigned char uint8_t;\ntypedef unsigned short uint16_t;\n"
-    "typedef unsigned int uint32_t;\ntypedef unsigned long uint64_t;\n"
-    "typedef int int32_t;\ntypedef long int64_t;\ntypedef unsigned long uintptr_t;\n"};
+static const char *const headers[] = {"", "", "", "",
+                                      "typedef unsigned char uint8_t;\ntypedef unsigned short uint16_t;\n"
+                                      "typedef unsigned int uint32_t;\ntypedef unsigned long uint64_t;\n"
+                                      "typedef int int32_t;\ntypedef long int64_t;\ntypedef unsigned long "
+                                      "uintptr_t;\n#define UINT64_C(value) value##UL\n"};
 
 static void check(nvrtcResult result, const char *what) {
     if (result) {

@@ -20,6 +20,11 @@ if(NVLX_WERROR)
     add_compile_options($<$<COMPILE_LANGUAGE:C,CXX>:-Werror> $<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings>)
 endif()
 
+# The same bytes, in whatever folders the tree and its build lie: names of files begin at the top of the tree.
+set(prefixes -ffile-prefix-map=${PROJECT_SOURCE_DIR}=. -ffile-prefix-map=${PROJECT_BINARY_DIR}=./build)
+list(JOIN prefixes "," prefixes_for_nvcc)
+add_compile_options("$<$<COMPILE_LANGUAGE:C,CXX>:${prefixes}>" "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=${prefixes_for_nvcc}>")
+
 if(NVLX_SANITIZE STREQUAL "address")
     set(sanitize -fsanitize=address,undefined -fno-sanitize-recover=all)
     if(CMAKE_C_COMPILER_ID MATCHES "Clang") # these two are for C++, and need a runtime that C programs do not get

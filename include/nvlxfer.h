@@ -5,8 +5,9 @@
  * This header is the manual. It has three parts:
  * - the introduction: what the library does, and what holds for every function,
  * - simple use: all that a first program needs, such as examples/quickstart.c,
- * - advanced use: backends, kinds of memory, users and groups, the life of a peer, sleep, messages, events,
- *   streams, rows, mechanisms, budgets, mapping ahead, prepared lists, counts, the log.
+ * - advanced use: waiting, limits, backends, kinds of memory, host memory, users, the life of a peer, sleep. Then
+ *   messages, events, streams, rows, signals, readiness, mechanisms, budgets, mapping ahead. Then prepared lists,
+ *   blocks, digests, counts, metrics, the log.
  *
  * Introduction
  *
@@ -51,12 +52,15 @@
  * - Structs. A struct that the caller fills begins with its size. Its init function sets every field: call it first.
  *   NULL in place of options means the defaults.
  * - Versions. The init functions are compiled into the caller. So a library with longer structs serves programs that
- *   were built with shorter ones. From other languages: zero the struct, then set `size` and region_options.access. A
- *   size that ends inside a field gives NVLX_EINVAL.
+ *   were built with shorter ones. From other languages: zero the struct, then set `size`, and where they are
+ *   region_options.access, blocks_options.access, block_ids.opcode and block_ids.width. A size that ends inside a field
+ *   gives NVLX_EINVAL.
  * - Process. The library never exits or aborts. It prints nothing to stdout and installs no signal handler.
  * - Its threads. The first nvlx_serve or nvlx_connect of an engine starts one thread, "nvlx-service". The first
- *   transfer with a message or NVLX_DONE_EVENT starts "nvlx-notice". The host backend starts one worker for each lane.
- *   They block all signals, except those of a crash, and end with nvlx_engine_destroy.
+ *   transfer with a message or NVLX_DONE_EVENT starts "nvlx-notice". The first nvlx_stream_wait, or list that waits,
+ *   starts "nvlx-waits". The host backend starts one worker for each lane. What a peer has withdrawn is closed by
+ *   "nvlx-close" and "nvlx-close-wait". All block all signals, except those of a crash, and end with
+ *   nvlx_engine_destroy.
  * - Fork. An object of the parent gives NVLX_EFORK in the child. The child may make an engine of its own. If CUDA was
  *   used before the fork, the cuda backend gives NVLX_EBACKEND in the child: exec or spawn such a process. The child
  *   keeps no socket of the parent open. A child made by _Fork or clone may only exec.
@@ -91,6 +95,12 @@ extern "C" {
 
 /* "0.1.0": the version of the library that runs. The macros belong to the header that the program was built with. */
 const char *nvlx_version(void);
+
+/* How that library was built, and its limits: words "key=value", with a blank between two. It is for people, bug
+ * reports and tools such as nvlx_info. Keys may be added. Among them: "cuda" is the version of CUDA that it was built
+ * with, or "none"; "protocol" and "descriptor" are the versions of what travels to peers. Never NULL, valid for ever.
+ */
+const char *nvlx_build_info(void);
 
 #define NVLX_ERRORS(X)                                                                                                 \
     X(EINVAL, -1, "invalid argument")                                                                                  \
@@ -129,7 +139,7 @@ const char *nvlx_last_error(void);
 /* ---- Engine ------------------------------------------------------------------------------------------ */
 
 struct nvlx_engine;  /* this process's instance of the library: backend, registrations, peers, transfers */
-struct nvlx_region;  /* one registration of a byte range of local device memory */
+struct nvlx_region;  /* one registration of a byte range of local memory */
 struct nvlx_peer;    /* another process, as known from its descriptor */
 struct nvlx_request; /* the completion of one transfer */
 
@@ -137,12 +147,13 @@ struct nvlx_config {
     size_t size;
     uint32_t backend;      /* NVLX_BACKEND_...: see Backends */
     uint32_t max_requests; /* see Budgets */
-    const int *gpus;    /* GPUs (CUDA ordinals of this process) on which a context may be made; copied. NULL: only GPUs
-                           whose primary context is active when a call first needs it */
-    size_t gpu_count;   /* entries of `gpus`: at least one, unless that is NULL */
-    uint32_t mechanism; /* NVLX_MECHANISM_...: see Mechanisms */
-    uint32_t max_sms;   /* see Budgets */
-    size_t list_memory; /* see Budgets */
+    const int *gpus;       /* the only GPUs (CUDA ordinals of this process) that the engine uses; copied. It makes their
+                              contexts. NULL: those that nvlx_alloc and nvlx_peer_map name, whose contexts these calls
+                              make, and those whose primary context is active when a call first needs it */
+    size_t gpu_count;      /* entries of `gpus`: at least one, unless that is NULL */
+    uint32_t mechanism;    /* NVLX_MECHANISM_...: see Mechanisms */
+    uint32_t max_sms;      /* see Budgets */
+    size_t list_memory;    /* see Budgets */
 };
 
 static inline void nvlx_config_init(struct nvlx_config *config) {
@@ -169,7 +180,7 @@ int nvlx_engine_destroy(struct nvlx_engine *engine);
 struct nvlx_alloc_options {
     size_t size;
     uint32_t flags;      /* one of NVLX_ALLOC_..., or 0: cudaMalloc */
-    size_t chunk_length; /* with NVLX_ALLOC_VMM: bytes of one chunk. 0: one chunk for all */
+    size_t chunk_length; /* with NVLX_ALLOC_VMM and NVLX_ALLOC_HOST: bytes of one chunk. 0: one chunk for all */
 };
 
 static inline void nvlx_alloc_options_init(struct nvlx_alloc_options *options) {
@@ -178,7 +189,8 @@ static inline void nvlx_alloc_options_init(struct nvlx_alloc_options *options) {
 }
 
 /* Allocates `length` > 0 bytes on a GPU, of a kind that can be registered and shared. It is for programs without an
- * allocator of their own. The memory is not registered yet. Free it by nvlx_free.
+ * allocator of their own. The memory is not registered yet. Free it by nvlx_free. Where this process has no context on
+ * the GPU yet, the call makes one. That takes hundreds of MiB of the GPU, until nvlx_engine_destroy.
  * Errors: NVLX_EDEVICE (the GPU is full, among others; the host backend may also say NVLX_ENOMEM),
  *         NVLX_ENOTSUP (the GPU has no memory of this kind),
  *         NVLX_EINVAL (also: config.gpus does not allow the GPU). */
@@ -188,12 +200,13 @@ int nvlx_alloc(struct nvlx_engine *engine, int gpu, size_t length, const struct 
 /* Frees memory from nvlx_alloc of this engine. It first withdraws all regions in it. They may be unregistered before or
  * after. Peers that follow this engine are told at once. Own ops on it get NVLX_ERANGE from then on. Peers must have
  * closed it: nvlx_unregister, called before, tells when. Kernels that use it must have ended: the call waits for them
- * only if it is cudaMalloc memory. Errors: NVLX_EBUSY (a transfer in flight, an nvlx_digest or a prepared list of this
- * engine uses it; those of others are not seen). */
+ * only if it is cudaMalloc memory. Errors: NVLX_EBUSY (this engine uses it: in a transfer in flight, an nvlx_digest, a
+ * prepared list, a stream's wait, or the read of a count. What others do is not seen). */
 int nvlx_free(struct nvlx_engine *engine, void *address);
 
 /* Copies `length` bytes within this process, and waits for it: to fill and to check buffers. Each side is host memory
- * or device memory. A side in device memory lies in one allocation, or in chunks back to back in one reservation.
+ * or device memory. A side in device or pinned host memory lies in one allocation, or in chunks back to back in one
+ * reservation.
  * Errors: NVLX_EINVAL (the sides overlap and are not the same), NVLX_ERANGE (a side leaves its allocation). */
 int nvlx_memcpy(struct nvlx_engine *engine, void *destination, const void *source, size_t length);
 
@@ -211,6 +224,7 @@ struct nvlx_region_options {
     const char *name; /* by which peers find it; copied. UTF-8 without control characters, unique among the regions of
                          the engine, private ones too. NULL: no name */
     uint32_t access;  /* NVLX_ACCESS_...; the default is NVLX_ACCESS_READ_WRITE */
+    void *ready;      /* for nvlx_region_ready: a count of this process. NULL: none. See Readiness */
 };
 
 static inline void nvlx_region_options_init(struct nvlx_region_options *options) {
@@ -220,9 +234,10 @@ static inline void nvlx_region_options_init(struct nvlx_region_options *options)
 }
 
 /* Registers [address, address + length): any range of one allocation, or of adjacent chunks of virtual-memory
- * management. Local sides of transfers must be registered too. A range may be registered many times: each registration
- * is a region of its own. `length` 0 gives a region that only has a name. The memory stays the caller's. This costs
- * about a microsecond, more for the first region of a segment. Transfers do not wait for it.
+ * management. Pinned host memory can be registered with NVLX_ACCESS_NONE, as the local side: see Host memory. Local
+ * sides of transfers must be registered too. A range may be registered many times: each registration is a region of its
+ * own. `length` 0 gives a region that only has a name. The memory stays the caller's. This costs about a microsecond,
+ * more for the first region of a segment. Transfers do not wait for it.
  * Errors: NVLX_ENOTSUP (memory that cannot be shared: the message says what it is, and what to use),
  *         NVLX_ERANGE (the range leaves its allocation), NVLX_EINVAL (also: it wraps around),
  *         NVLX_EEXIST (the name is taken),
@@ -266,6 +281,16 @@ int nvlx_peer_open(struct nvlx_engine *engine, const char *text, size_t length, 
  * Errors: NVLX_ENOENT (there is none). */
 int nvlx_peer_find(struct nvlx_peer *peer, const char *name, uint64_t *address, uint64_t *length);
 
+/* How memory is shared: see Kinds of memory. */
+enum {
+    NVLX_KIND_UNKNOWN = 0,     /* a region of 0 bytes, or one that sleeps; or a kind that this library does not know */
+    NVLX_KIND_CUDA_MALLOC = 1, /* by a handle in the descriptor */
+    NVLX_KIND_VMM = 2,         /* chunks, by file descriptors */
+    NVLX_KIND_POOL = 3,        /* a pool, by its file descriptor */
+    NVLX_KIND_FABRIC = 4,      /* chunks, by fabric handles */
+    NVLX_KIND_HOST = 5         /* chunks of host memory, by file descriptors */
+};
+
 /* What is known of a region of a peer. */
 struct nvlx_region_info {
     size_t size;
@@ -277,7 +302,8 @@ struct nvlx_region_info {
     uint32_t access;          /* NVLX_ACCESS_... */
     char name[256];           /* "" if it has none */
     uint32_t suspended;       /* 1 if it sleeps: ops give NVLX_ESUSPENDED until the peer resumes it. See Sleep */
-    uint32_t reserved;        /* 0 */
+    uint32_t kind;            /* NVLX_KIND_... of the memory that it begins in */
+    char gpu[48]; /* UUID of the peer's GPU with that memory, as nvidia-smi -L prints it: "GPU-..." Else "" */
 };
 
 /* Tells about the regions of a peer, one in each call, in any order. `*place` is 0 before the first call, and moves on.
@@ -290,6 +316,23 @@ int nvlx_peer_region(struct nvlx_peer *peer, size_t *place, struct nvlx_region_i
 /* Tells about the region of this name. `info` is as above.
  * Errors: NVLX_ENOENT (there is none). */
 int nvlx_peer_region_by_name(struct nvlx_peer *peer, const char *name, struct nvlx_region_info *info);
+
+/* Who a peer is, and what is known of it. */
+struct nvlx_peer_info {
+    size_t size;
+    uint64_t generation;        /* that is known: see nvlx_peer_generation */
+    uint64_t regions, segments; /* that it tells of. Regions that sleep count */
+    uint64_t pid;               /* as the peer itself sees it, in its PID namespace: */
+    uint64_t pid_namespace;     /* the inode of /proc/PID/ns/pid */
+    uint32_t same_process;      /* 1 if it is an engine of this process */
+    uint32_t followed;          /* 1 if nvlx_connect made it, 0 if a text did */
+    char engine[40];            /* its engine id, 32 digits: another one for each engine */
+    char backend[16];           /* as nvlx_backend_name */
+    char address[112];          /* at which it serves; "" if it did not when it was told */
+};
+
+/* Tells about a peer. `info->size` must be sizeof *info. The struct is filled. */
+int nvlx_peer_get_info(struct nvlx_peer *peer, struct nvlx_peer_info *info);
 
 /* The generation of the peer that is known. It grows with every change of what the peer has registered. */
 int nvlx_peer_generation(struct nvlx_peer *peer, uint64_t *generation);
@@ -313,6 +356,8 @@ struct nvlx_serve_options {
     size_t group_count;       /* entries of `groups` */
     uint32_t mode;            /* of the socket file. 0: 0600, or 0666 where users or groups are named */
     uint32_t max_connections; /* at a time. 0: the default of Limits */
+    uint32_t stats;           /* 1: peers of nvlx_connect may read all counts: see nvlx_peer_stats. 0: they may not */
+    uint32_t reserved;        /* 0 */
 };
 
 static inline void nvlx_serve_options_init(struct nvlx_serve_options *options) {
@@ -349,22 +394,25 @@ int nvlx_connect(struct nvlx_engine *engine, const char *address, int64_t timeou
 /* ---- Transfers --------------------------------------------------------------------------------------- */
 
 enum {
-    NVLX_OP_READ = 1, /* from the peer's `remote` to `local` */
-    NVLX_OP_WRITE = 2 /* from `local` to the peer's `remote` */
+    NVLX_OP_READ = 1,      /* from the peer's `remote` to `local` */
+    NVLX_OP_WRITE = 2,     /* from `local` to the peer's `remote` */
+    NVLX_OP_SIGNAL = 3,    /* the peer's count at `remote` becomes `arg`: see Signals */
+    NVLX_OP_WAIT_READY = 4 /* the list begins when the peer's count at `remote` has reached `arg`: see Readiness */
 };
 
 enum {
-    NVLX_OP_ROWS = 1 /* flag of an op: see Rows */
+    NVLX_OP_ROWS = 1, /* flag of an op: see Rows */
+    NVLX_OP_ADD = 2   /* flag of an op: see Signals */
 };
 
 struct nvlx_op {
-    uint32_t opcode; /* NVLX_OP_READ or NVLX_OP_WRITE */
-    uint32_t flags;  /* NVLX_OP_ROWS, or 0 */
+    uint32_t opcode; /* NVLX_OP_... */
+    uint32_t flags;  /* NVLX_OP_ROWS, NVLX_OP_ADD, or 0 */
     struct nvlx_peer *peer;
     void *local;     /* registered in this engine */
     uint64_t remote; /* an address of the peer: what nvlx_peer_find gave, plus an offset */
     uint64_t length; /* bytes. An op of 0 bytes is accepted and moves nothing, whatever its addresses */
-    uint64_t arg;    /* with NVLX_OP_ROWS: the address of a struct nvlx_rows. Else 0 */
+    uint64_t arg;    /* with NVLX_OP_ROWS: the address of a struct nvlx_rows. Of a signal or wait: its value. Else 0 */
 };
 
 /* Options of a transfer. None is needed. */
@@ -392,6 +440,8 @@ static inline void nvlx_transfer_options_init(struct nvlx_transfer_options *opti
  * what becomes of them. `ops` may be reused at once. The caller frees the request.
  * - The sources' content must be complete before the call, unless `stream` orders it.
  * - Ops have no order among each other. What two of them write, or one writes and another reads, ends undefined.
+ * - They may name several peers, in turn or one after the other. Each GPU begins with another GPU at the other end, in
+ *   the order of their UUIDs from its own on: so that not all ask the same one.
  * - An op may lie in adjacent regions, whatever allocations they are in.
  * - The first use of a peer's segment maps it.
  * - A peer may withdraw a region and register another one at the same address. With options.generation, addresses do
@@ -445,32 +495,39 @@ int nvlx_request_free(struct nvlx_request *request);
  * For transfers in flight:
  * - nvlx_wait, nvlx_unregister, nvlx_suspend: up to their timeouts. The latter two wait for those of followers, and
  *   for nvlx_digest, too.
- * - nvlx_request_free, nvlx_prepared_free, nvlx_peer_close, nvlx_engine_destroy: until those of the object end.
- * - nvlx_transfer and nvlx_post, only if the list is too long for the GPU's queues, or the program itself has filled a
- *   stream's: see Limits.
- * - nvlx_memcpy: until its own copy is done.
- * - nvlx_digest: until its own kernels are done. They begin when SMs are free.
+ * - nvlx_request_free, nvlx_prepared_free, nvlx_blocks_free, nvlx_peer_close, nvlx_engine_destroy: until those of the
+ *   object end.
+ * - nvlx_transfer, nvlx_post and nvlx_blocks_transfer, only if the list is too long for the GPU's queues, or the
+ *   program itself has filled a stream's: see Limits.
+ * - nvlx_memcpy, nvlx_signal_read: until its own copy is done.
+ * - nvlx_digest, nvlx_region_set_digest: until their own kernels are done. They begin when SMs are free.
  *
  * For others:
- * - nvlx_peer_sync: up to its timeout.
+ * - nvlx_peer_sync, nvlx_signal_wait, nvlx_peer_stats: up to their timeouts.
+ * - nvlx_unregister, nvlx_suspend (up to their timeouts), nvlx_peer_close and nvlx_engine_destroy: until streams with a
+ *   wait that they end have come to it.
  * - nvlx_connect: up to its timeout for a server to appear. A server that is there has 1 s more to answer, then 10 s
  *   for each next byte of its descriptor.
- * - nvlx_transfer, nvlx_prepare, nvlx_peer_map, and nvlx_post after a sleep, where they map: milliseconds. Where
- *   that takes file descriptors, the peer's process has 10 s to answer each question. NVLX_NO_MAP forbids it. The first
- *   mapping between two GPUs takes 1 to 10 ms more (measured). So that later ones do not, even when all was closed, an
- *   engine holds 2 MiB of the other GPU as long as such a peer is open and alive. CUDA must show that GPU here.
+ * - nvlx_transfer, nvlx_prepare, nvlx_blocks_create, nvlx_peer_map, and nvlx_post and nvlx_blocks_transfer after a
+ *   sleep, where they map: milliseconds. Where that takes file descriptors, the peer's process has 10 s to answer each
+ *   question. NVLX_NO_MAP forbids it. The first mapping between two GPUs takes 1 to 10 ms more (measured). So that
+ *   later ones do not, even when all was closed, an engine holds 2 MiB of the other GPU as long as such a peer is open
+ *   and alive. CUDA must show that GPU here.
  * - nvlx_serve: up to 1 s while others begin to serve in the same folder, or at the same "@name".
+ * - nvlx_peer_close, nvlx_engine_destroy: up to 1 s for peers to take messages; nvlx_request_free for its own.
  * - nvlx_set_log: until no thread is inside the log function that it replaces.
- * - nvlx_engine_create and nvlx_gpu_count: while the driver starts (up to seconds). */
+ * - nvlx_engine_create and nvlx_gpu_count: while the driver starts (up to seconds).
+ * - nvlx_engine_create, nvlx_alloc and nvlx_peer_map: while they make a GPU's context, where there is none. */
 
 /* ---- Limits ------------------------------------------------------------------------------------------ */
 
 /* The call that reaches a limit gives NVLX_EBUSY, unless another code is named here.
  * - Requests in flight: config.max_requests, by default 4,096. At most 32 of them may be verified: one counts until it
- *   was seen complete. Memory for lists: config.list_memory, by default 256 MiB.
- * - Behind streams: 512 copies and kernels may wait on one GPU of a process, for at most 64 streams of other GPUs. A
- *   queue of the GPU takes 1,021 (measured). A list with more copies goes by kernels, if its mechanism is auto and they
- *   can. It is accepted too if the stream has nothing to do.
+ *   was seen complete, also when it has long ended. A call that is refused for that drives them on: try again.
+ * - Memory for lists: config.list_memory, by default 256 MiB.
+ * - Behind streams: 512 copies, kernels, signals and waits may wait on one GPU of a process, for at most 64 streams of
+ *   other GPUs. At most 384 of them are waits of an engine. A queue of the GPU takes 1,021 (measured). A list with more
+ *   copies goes by kernels, if its mechanism is auto and they can. It is accepted too if the stream has nothing to do.
  * - Without a stream: 2,000 copies by engines may be under way from one GPU to another, in each direction. A longer
  *   list is accepted if nothing else is under way. The call then takes as long as most of its copies.
  * - Streams of the program: its own work takes places in their queues too. Where it has filled one, the call waits, as
@@ -484,9 +541,10 @@ int nvlx_request_free(struct nvlx_request *request);
  * - File descriptors on their way to peers: half of RLIMIT_NOFILE. The kernel counts those of all processes of the
  *   user. Where others have used it up, the server waits.
  * - Open files: while this process may open only one more, its server lets nobody in.
- * - Patience: a connected peer that reads nothing for 30 s is cut off. It stays a connection, and nvlx_unregister waits
- *   for it, until it has closed its mappings or its process ends. For changes that cannot be told, memory is tried
- *   for 3 s. What changes faster than it can be mapped gives NVLX_ETIMEDOUT after 10 s.
+ * - Patience: a connected peer is cut off if its socket is full, and it reads nothing for 30 s. Until then, one that is
+ *   stopped misses nothing, and goes on as if nothing had been. One that is cut off stays a connection, and
+ *   nvlx_unregister waits for it, until it has closed its mappings or its process ends. For changes that cannot be
+ *   told, memory is tried for 3 s. What changes faster than it can be mapped gives NVLX_ETIMEDOUT after 10 s.
  * - Messages to peers: 64 KiB each. A receiver holds 1 MiB of each connection that was not read. To one peer, 4 MiB may
  *   be under way, the receiver's 1 MiB not counted once they are taken. Each message counts with 64 bytes more.
  * - Texts: 511 bytes of nvlx_last_error, 255 of request_info.error. Longer ones are cut. */
@@ -520,12 +578,40 @@ int nvlx_gpu_count(uint32_t backend, int *count);
  * - Memory of a stream-ordered pool made with that handle type: NVLX_ALLOC_POOL. The owner must serve, as for chunks.
  *   What a peer has mapped stays allocated until the peer's process ends (measured).
  * - Chunks made with a fabric handle alone, where it can be exported. This was not tried on a GPU.
- * - Not at all: host memory, managed memory, and pools or chunks without such a handle type. The pool that
+ * - Chunks of host memory: NVLX_ALLOC_HOST. They are shared as other chunks are: see Host memory.
+ * - Pinned host memory (cudaHostAlloc, cudaHostRegister): only as the local side, see Host memory.
+ * - Not at all: plain host memory, managed memory, and pools or chunks without such a handle type. The pool that
  *   cudaMallocAsync takes by default is one of them. So is memory that another process shared with this one. */
 enum {
-    NVLX_ALLOC_VMM = 1, /* chunks, rounded up to the GPU's granularity (2 MiB) */
-    NVLX_ALLOC_POOL = 2 /* from a stream-ordered pool (cudaMallocAsync) of the engine */
+    NVLX_ALLOC_VMM = 1,  /* chunks, rounded up to the GPU's granularity (2 MiB) */
+    NVLX_ALLOC_POOL = 2, /* from a stream-ordered pool (cudaMallocAsync) of the engine */
+    NVLX_ALLOC_HOST = 4  /* chunks of host memory, at the NUMA node that is near to the GPU: see Host memory */
 };
+
+/* ---- Host memory ------------------------------------------------------------------------------------- */
+
+/* Host memory is one side of a transfer, as a GPU's memory is: to offload to, to load from, to pass small things on.
+ * The other side is a GPU's: where both are host memory, an op gives NVLX_ENOTSUP. Ops on both kinds of memory may be
+ * in one list. Streams, rows, blocks, prepared lists, sleep and digests work with it.
+ * - Chunks are shared, and either side: NVLX_ALLOC_HOST, or cuMemCreate at a NUMA node of the host
+ *   (CU_MEM_LOCATION_TYPE_HOST_NUMA) with a POSIX file descriptor as handle type. What Kinds of memory says of chunks
+ *   holds. CPUs of the process read and write them at their address. GPUs move 54.8 GB/s (measured, two H100).
+ * - Chunks of the program's own making are copied by a GPU that it has given access (cuMemSetAccess).
+ * - Pinned memory is the local side alone: of cudaHostAlloc, cudaMallocHost or cudaHostRegister. It must stay pinned
+ *   until nvlx_unregister, or nvlx_suspend, has given 0.
+ * - Plain host memory (malloc, a stack, a file) gives NVLX_ENOTSUP. No GPU reads it without the CPU's help, so a call
+ *   that submits would wait. cudaHostRegister makes it pinned.
+ * - CUDA cannot share pinned memory with other processes. So any access but NVLX_ACCESS_NONE gives NVLX_ENOTSUP.
+ * - A GPU copies it: the one at the other end, if that belongs to this process. Else it is the one that the memory was
+ *   allocated for, or pinned for, by the device that was current then. If the engine does not use the GPU that pinned
+ *   memory is for, it is another one.
+ * - Kernels carry what is up to 64 KiB long, as between GPUs. Copy engines carry all that is longer: PCIe is then their
+ *   limit (54.8 GB/s measured, two H100), not the CPU. What kernels reach over PCIe was not measured. Rows and blocks
+ *   go as between GPUs. NVLX_MECHANISM_COPY_ENGINE takes no SMs for any of it.
+ * - Its copies have streams of their own, so that none over NVLink waits for them.
+ * - nvlx_digest reads it by kernels of its GPU, over PCIe.
+ * - Ids with NVLX_IDS_ON_GPU cannot lie there, nor counts of signals (NVLX_EINVAL).
+ * - The host backend knows no pinned memory of programs. */
 
 /* ---- Users and groups -------------------------------------------------------------------------------- */
 
@@ -546,7 +632,11 @@ enum {
  * reasons are:
  * - The peer's process is gone, or its engine was destroyed.
  * - The peer dropped this engine, which did not read: see Limits.
- * - Its changes cannot be told: they are more than a descriptor holds, or memory is short: see Limits. */
+ * - Its changes cannot be told: they are more than a descriptor holds, or memory is short: see Limits.
+ *
+ * An engine that serves has no peer for who follows it, and gets no event when one ends. nvlx_unregister and
+ * nvlx_suspend then do not wait for it any more, and the log says so at INFO. An engine that must know, since a
+ * follower owes it an answer, connects to it in turn: then PEER_LOST tells. */
 int nvlx_peer_test(struct nvlx_peer *peer);
 
 /* Makes many changes one. From nvlx_hold on, what this engine registers and unregisters counts here, but no peer is
@@ -630,9 +720,9 @@ int nvlx_resume(struct nvlx_region *const *regions, size_t count, void *const *a
 /* ---- Messages ---------------------------------------------------------------------------------------- */
 
 /* Sends bytes to the engine that serves a peer of nvlx_connect. There they are an event. To answer, that engine
- * connects to this one in turn. It is not told when a process that follows it ends. `length` is 0 to 65,536 bytes,
- * which are copied. The call waits for nobody: it queues the message. transfer_options.message sends one when the
- * transfer is complete, without anybody asking. All ops of that transfer must be for one peer.
+ * connects to this one in turn. `length` is 0 to 65,536 bytes, which are copied. The call waits for nobody: it queues
+ * the message. transfer_options.message sends one when the transfer is complete, without anybody asking. All ops of
+ * that transfer must be for one peer.
  *
  * What is promised:
  * - Order. Messages to one peer come in the order of the calls, nvlx_transfer and nvlx_post among them. A message waits
@@ -658,27 +748,32 @@ enum {
     NVLX_EVENT_PEER_LOST = 1,    /* the connection that nvlx_connect made has ended: see The life of a peer */
     NVLX_EVENT_PEER_CHANGED = 2, /* a newer generation of a peer of nvlx_connect is known */
     NVLX_EVENT_MESSAGE = 3,      /* a message has come */
-    NVLX_EVENT_REQUEST_DONE = 4  /* a transfer with NVLX_DONE_EVENT is complete, or has failed */
+    NVLX_EVENT_REQUEST_DONE = 4, /* a transfer with NVLX_DONE_EVENT is complete, or has failed */
+    NVLX_EVENT_WAIT_FAILED = 5   /* a stream goes on without a peer's signal: see Signals */
 };
 
 enum {
-    NVLX_DONE_EVENT = 4 /* flag of nvlx_transfer and nvlx_post: the request's completion is an event */
+    NVLX_DONE_EVENT = 4 /* flag of nvlx_transfer, nvlx_post and nvlx_blocks_transfer: completion is an event */
 };
 
 struct nvlx_event {
     size_t size;
-    uint32_t kind;          /* NVLX_EVENT_... */
-    int32_t status;         /* REQUEST_DONE: as nvlx_test gives it. PEER_LOST: NVLX_ESTALE */
-    struct nvlx_peer *peer; /* PEER_LOST, PEER_CHANGED. MESSAGE: a peer of nvlx_connect that is its sender, or NULL */
-    uint64_t generation;    /* PEER_CHANGED: the newest that is known */
-    uint64_t unconfirmed;   /* PEER_LOST: how many messages of nvlx_send, the last ones, may be lost */
+    uint32_t kind;  /* NVLX_EVENT_... */
+    int32_t status; /* REQUEST_DONE: as nvlx_test gives it. PEER_LOST: NVLX_ESTALE. WAIT_FAILED:
+                       as nvlx_stream_wait_status gives it */
+    struct nvlx_peer
+        *peer; /* PEER_LOST, PEER_CHANGED, WAIT_FAILED. MESSAGE: a peer of nvlx_connect that is its sender, or NULL */
+    uint64_t generation;          /* PEER_CHANGED: the newest that is known */
+    uint64_t unconfirmed;         /* PEER_LOST: how many messages of nvlx_send, the last ones, may be lost */
     struct nvlx_request *request; /* REQUEST_DONE: still the caller's to free */
     void *user;                   /* REQUEST_DONE: transfer_options.user */
     const void *message;          /* MESSAGE: its bytes */
     size_t message_length;
     int64_t pid;      /* MESSAGE: the sender's process, as this one's PID namespace sees it */
     char engine[40];  /* MESSAGE: the sender's engine id, 32 digits, by its own word */
-    char reason[256]; /* why a peer is lost, or a transfer has failed */
+    char reason[256]; /* why a peer is lost, or a transfer or a wait has failed */
+    uint64_t wait;    /* WAIT_FAILED: the number that nvlx_stream_wait gave. Of several that have failed for one peer
+                         and were not read, the newest */
 };
 
 /* A file descriptor that is readable exactly as long as there is an event. It is for poll, epoll, libuv and asyncio.
@@ -689,6 +784,7 @@ int nvlx_event_fd(struct nvlx_engine *engine, int *fd);
  * - The bytes of a message belong to the engine. They stay until the next call of nvlx_next_event on it, or its end.
  *   Threads that share the events of an engine must agree on that.
  * - Changes of one peer that were not read yet are one event.
+ * - NVLX_EVENT_PEER_LOST may come a moment after a call gave NVLX_ESTALE for that peer.
  * - An event of a peer that was closed, or of a request that was freed, is dropped. So no event names what is gone.
  *   Another thread must not close or free it while this one works on the event.
  * - For NVLX_DONE_EVENT nobody needs to ask, and no thread spins. The GPU calls this process when the copies are done.
@@ -727,22 +823,146 @@ struct nvlx_rows {
 /* - Addresses, lengths and pitches are in bytes, and may be odd. Multiples of 16 are faster.
  * - Only the rows must be registered, not what lies between them. That is neither read nor written. Rows may lie in
  *   any number of regions and allocations, and cross them as any op may. They are on one GPU or several.
- * - Checking costs as much as there are borders of regions under the rows, not as there are rows. Within one process,
- *   where both sides share a range and their pitches differ, each row there is looked at.
+ * - Checking costs as much as there are borders of regions under the rows, not as there are rows.
  * - Rows that are read may overlap: their pitch may be shorter than a row, or 0. Rows that are written may not. A pitch
  *   does not matter where `count` is 1.
  * - Where both sides are in this process, no byte that is read may be one that is written, unless all rows stay where
  *   they are.
- * - Copy engines carry 2 MiB and more, of rows of 4 KiB and more 8 MiB, of 16 KiB and more 16 MiB. From 128 bytes a row
- *   on, that is nearly as fast as a contiguous copy (measured). Kernels carry the rest, where they can.
+ * - Copy engines carry an op of 2 MiB or more. With rows of 4 KiB or longer it is 8 MiB, with rows of 16 KiB or
+ *   longer 16 MiB. From 128 bytes a row on, that is nearly as fast as a contiguous copy (measured). Kernels carry the
+ *   rest, where they can. One or two rectangles that would be the rest are for copy engines, too, if these are done
+ *   sooner.
+ * - Ops of equal rows that follow each other in the list at equal distances, such as layers of blocks, are one copy by
+ *   an engine (cudaMemcpy3DAsync). The larger distances must be multiples of the smaller ones, on either side.
+ *   Rows of one op must end before those of the next begin.
  * - Where copy engines carry all, rows that overlap or lie 2 GiB apart take more copies. More than 65,536 of them for
  *   one op give NVLX_ENOTSUP.
  * - Plain ops are carried as rows too, where they follow each other in the list: of equal length, at equal distances
- *   that ascend on both sides. They must be so many bytes that copy engines carry them, or 8 where these carry all.
- *   nvlx_prepare finds all of them, nvlx_transfer those that make a list a quarter as long. With NVLX_VERIFY none are.
+ *   that ascend on both sides. Equal series of ops at equal distances, such as blocks of layers, are rows as well, in
+ *   the direction that takes fewer rectangles. Each must be 256 rows, or so many bytes that copy engines carry them, or
+ *   8 rows where these carry all.
+ * - nvlx_prepare finds all such ops. nvlx_transfer finds those that make a list a quarter as long, if half of its first
+ *   512 ops are such. With NVLX_VERIFY none are carried so.
  * - NVLX_VERIFY takes no rows (NVLX_EINVAL). In request_info, what one engine copy or one warp carries is a fragment.
  * Errors of nvlx_transfer and nvlx_prepare for such ops: NVLX_EINVAL (op.arg is 0; rows that are written overlap; the
  *         last row lies beyond 2^64; the message has the values). Of others, the message names the row. */
+
+/* ---- Signals ----------------------------------------------------------------------------------------- */
+
+/* A signal changes a count in a peer's memory, so that the peer's streams and CPUs see what is in place. A count is 64
+ * bits of registered memory, at a multiple of 8. Its owner sets it to 0 before it tells anybody. From then on only
+ * signals change it. Like all memory of a GPU, it is read by nvlx_memcpy and kernels.
+ *
+ * An op with NVLX_OP_SIGNAL is a signal in a list. op.remote is the count, which the peer must let write. op.arg is
+ * what the count becomes, or with NVLX_OP_ADD what it grows by. op.local is NULL and op.length 0.
+ * - A signal comes when all bytes of all ops in its list are in place, wherever it stands in the list. Who sees the
+ *   count then sees the bytes. It also sees what was in options.stream before the list.
+ * - Signals to one peer come in the order of the list. Those of two lists have no order, except behind one stream.
+ * - A transfer that is complete has signalled. One that fails signals nothing, unless a GPU fails in the middle.
+ * - A count that wraps around is as good as any other: it has reached a value if it is less than 2^63 ahead of it.
+ * - A signal takes a place in a queue, as a copy does: see Limits.
+ * - With NVLX_VERIFY a list has none (NVLX_EINVAL): it would come before the bytes are known to be right.
+ * - What takes a stream cannot be tried on the host backend: a program cannot make a stream of it.
+ * - A list of signals alone, of an engine without regions, takes the GPU that has the count, else GPU 0.
+ * - With op.peer NULL, op.local is a count of this process itself, and op.remote is 0. nvlx_prepare does not take it.
+ * Errors of nvlx_transfer and nvlx_prepare for such ops: NVLX_EINVAL (op.remote is no multiple of 8; op.local or
+ *         op.length is not 0), NVLX_ENOTSUP (NVLX_OP_ADD, and the GPU has no kernels), and those of a write. */
+
+/* A signal alone, behind what is in a CUDA stream. `flags` is NVLX_OP_ADD or 0. There is no request. The call waits for
+ * nobody. Errors: NVLX_EINVAL (also: `stream` is NULL), those of nvlx_transfer for such an op with such a stream. */
+int nvlx_stream_signal(struct nvlx_engine *engine, void *stream, struct nvlx_peer *peer, uint64_t address,
+                       uint64_t value, uint32_t flags);
+
+/* Options of a stream's wait. None is needed. */
+struct nvlx_wait_options {
+    size_t size;
+    void *mark; /* 8 bytes of registered memory, on the stream's GPU, at a multiple of 8. Where the wait fails, the code
+                   is written there, as an int64_t, before the stream goes on. NULL: nowhere */
+};
+
+static inline void nvlx_wait_options_init(struct nvlx_wait_options *options) {
+    memset(options, 0, sizeof *options);
+    options->size = sizeof *options;
+}
+
+/* Lets a CUDA stream wait until a count of this process, at `address`, has reached `value`. `peer` is who shall signal.
+ * What is put into the stream from then on begins when it has, and sees what came before the signal. No CPU waits, and
+ * no SM is taken. Between two H200 it begins 9 us after the peer's stream has come to the signal (median, 2026-11-28).
+ * `*wait`, unless that is NULL, is a number for nvlx_stream_wait_status.
+ *
+ * No wait is left behind. It fails, and the stream goes on, if one of these comes before the signal:
+ * - The peer is gone: NVLX_ESTALE. A process that is stopped is not gone.
+ * - nvlx_peer_close, or nvlx_engine_destroy: NVLX_ESTALE.
+ * - nvlx_unregister of a region with the count or the mark: NVLX_ESTALE. nvlx_suspend: NVLX_ESUSPENDED.
+ * These four calls wait until the streams have gone on, so that other work in front of a wait holds them up. To let a
+ * stream go on, the library sets the count to `value`. So give each peer counts of its own, and set them again before
+ * the next peer uses them. Work behind a wait that may fail tests the mark. The event is NVLX_EVENT_WAIT_FAILED.
+ *
+ * - The count lies on the stream's GPU, in memory of cudaMalloc or in chunks. CUDA lets no stream wait for memory of
+ *   a pool (measured). The stream captures no graph.
+ * - A wait takes a place in a queue, as a copy does: see Limits. One too many gives NVLX_EBUSY, and never waits.
+ * - Behind a wait, a program must not call what waits for streams, as long as that is needed to send the signal. Such
+ *   are cudaFree, cudaFreeHost, and the first launch of a kernel that is not loaded (measured).
+ *   CUDA_MODULE_LOADING=EAGER loads them all.
+ * - The first wait starts a thread, "nvlx-waits".
+ * Errors: NVLX_EINVAL (also: `stream` is NULL; the address is no multiple of 8, or on another GPU),
+ *         NVLX_ERANGE (it is not registered), NVLX_ESUSPENDED (it sleeps), NVLX_ESTALE (the peer is gone),
+ *         NVLX_EBUSY (see Limits),
+ *         NVLX_ENOTSUP (see Streams; or the peer is another process, made from a text: nobody would tell that it is
+ *         gone; or the count is in memory of a pool). */
+int nvlx_stream_wait(struct nvlx_engine *engine, void *stream, struct nvlx_peer *peer, const void *address,
+                     uint64_t value, const struct nvlx_wait_options *options, uint64_t *wait);
+
+/* Tells how a wait has ended. 0: the stream has gone on, as the count was reached. It can be asked as long as the
+ * engine lives. Errors: NVLX_EAGAIN (not yet), else why it has failed. */
+int nvlx_stream_wait_status(struct nvlx_engine *engine, uint64_t wait);
+
+/* Reads a count of this process. It waits for no stream.
+ * Errors: NVLX_EINVAL (also: the address is no multiple of 8), NVLX_ERANGE (it is not registered),
+ *         NVLX_ESUSPENDED (it sleeps). */
+int nvlx_signal_read(struct nvlx_engine *engine, const void *address, uint64_t *value);
+
+/* Waits up to `timeout_ns` (< 0: for ever, 0: asks once) until a count of this process has reached `value`. `peer`,
+ * unless it is NULL, is who shall signal.
+ * Errors: those of nvlx_signal_read, NVLX_ETIMEDOUT (not yet), NVLX_ESTALE (the peer is gone before). */
+int nvlx_signal_wait(struct nvlx_engine *engine, struct nvlx_peer *peer, const void *address, uint64_t value,
+                     int64_t timeout_ns);
+
+/* ---- Readiness --------------------------------------------------------------------------------------- */
+
+/* Says that the bytes of a region are ready when a CUDA stream of this process has come so far: the count that
+ * region_options.ready names grows by 1. The CPU waits for nobody. Whoever sees the count sees what the stream did
+ * before. Other processes wait for it on their GPUs, and no message goes between CPUs.
+ *
+ * The count is as in Signals. It lies in a region that peers may read, and find by its name, such as "w0.ready". Set it
+ * to 0 before you tell anybody. The bytes of one region may be ready again and again: the count tells how often. To say
+ * so of a range, use a signal to a count of one's own (see Signals).
+ *
+ * In the consumer, NVLX_OP_WAIT_READY makes a list wait. op.remote is the count, and op.arg what it shall reach.
+ * op.local is NULL, op.length 0. options.stream waits, then the list's bytes move. Such ops come first in the list.
+ *
+ *     ops[0] = wait for "w0.ready" >= n        ops[1] = read "w0"        options.stream = mine
+ *
+ * No list waits for ever. It fails, and the stream goes on, if one of these comes before the count is reached:
+ * - The owner of the count is gone, or has unregistered it, or nvlx_peer_close of it: NVLX_ESTALE.
+ * - The owner has suspended it: NVLX_ESUSPENDED.
+ * - nvlx_engine_destroy here. The request ends with the engine.
+ * The bytes have then moved all the same, too early, so what is in `local` is worth nothing: ask the request before you
+ * use them. A process that is stopped is slow, not gone.
+ *
+ * - While a list waits, its regions are in use. Their owner withdraws the count before them, or with them. Otherwise
+ *   nvlx_unregister and nvlx_suspend of the bytes wait until they are ready.
+ * - A list waits for up to 8 counts, and streams of one GPU for up to 32 of lists at a time: one too many is refused.
+ * - A wait is a kernel of one thread. It reads the count over the link. The limits of streams hold: see Limits.
+ * - Where both processes use the same GPU without MPS, they take turns, and a wait takes turns from who is to end it.
+ * - A list that waits has a stream, moves at least one byte, and does not signal. nvlx_prepare and NVLX_VERIFY
+ *   do not take it.
+ * Errors of nvlx_transfer for such lists, beyond those of a read:
+ *         NVLX_EINVAL (what this says of the list does not hold), NVLX_EBUSY (see above),
+ *         NVLX_ENOTSUP (the peer was made from a text; or see Streams; or the GPU has no kernels; or the count is on
+ *         another GPU of this process itself).
+ * Errors: NVLX_EINVAL (also: `stream` is NULL; the region has no count), those of nvlx_stream_signal. */
+int nvlx_region_ready(struct nvlx_region *region, void *stream);
 
 /* ---- Mechanisms -------------------------------------------------------------------------------------- */
 
@@ -770,8 +990,8 @@ enum {
  *
  * transfer_options.max_sms is how many SMs of each local GPU the kernels of a list may take together. Kernels of
  * several peers or directions share them, and take turns if they are too few. 0: config.max_sms. Where that is 0 too:
- * - Kernels take 32 SMs for reads and 64 for writes, for each GPU at the other end. That many fill NVLink (measured,
- *   two H100). With 16, copies are up to 9 % slower.
+ * - Kernels take 32 SMs for reads and 64 for writes, with however many peers. What stays on the GPU takes as many of
+ *   its own. That many fill NVLink (measured, two H100). With 16, copies are up to 6 % slower.
  * - The kernels of a long list (three to ten) overlap, and may take several times as many.
  *
  * config.list_memory is how much pinned host memory lists may take, in bytes.
@@ -788,7 +1008,8 @@ enum {
     NVLX_NO_MAP = 1 /* NVLX_EAGAIN rather than open a mapping within the call */
 };
 
-/* Maps the peer's segments under [address, address + length) on a local GPU, ahead of the first transfer.
+/* Maps the peer's segments under [address, address + length) on a local GPU, ahead of the first transfer. It makes that
+ * GPU's context as nvlx_alloc does.
  * Errors: those of nvlx_transfer, or NVLX_EINVAL (also: the range wraps around). */
 int nvlx_peer_map(struct nvlx_peer *peer, int gpu, uint64_t address, uint64_t length);
 
@@ -804,10 +1025,10 @@ struct nvlx_prepared; /* a list that was checked and relocated once, to be poste
 int nvlx_prepare(struct nvlx_engine *engine, const struct nvlx_op *ops, size_t count,
                  const struct nvlx_transfer_options *options, struct nvlx_prepared **prepared);
 
-/* Starts all copies of a prepared list. This costs a launch or a few, whatever the number of ops. `options` may name a
- * stream, NVLX_DONE_EVENT, and a message. Its other fields must be 0: nvlx_prepare took them. A list may be posted
- * again before its last post is complete. After memory of the list slept, or has to be mapped in another way, the next
- * post first checks and maps the list again, as nvlx_prepare does.
+/* Starts all copies of a prepared list. This costs a launch or a few, whatever the number of ops. `options` may name
+ * a stream, NVLX_DONE_EVENT with `user`, and a message. Its other fields must be 0: nvlx_prepare took them. A list
+ * may be posted again before its last post is complete. After memory of the list slept, or has to be mapped in
+ * another way, the next post first checks and maps the list again, as nvlx_prepare does.
  * Errors: NVLX_ESTALE (bytes of the list were withdrawn, or resumed elsewhere: prepare it again; or a peer is gone),
  *         NVLX_ESUSPENDED (they sleep: post it when they are resumed),
  *         others as nvlx_transfer. */
@@ -816,6 +1037,117 @@ int nvlx_post(struct nvlx_prepared *prepared, const struct nvlx_transfer_options
 
 /* Waits for its posts in flight, and frees it. Their requests stay the caller's. */
 int nvlx_prepared_free(struct nvlx_prepared *prepared);
+
+/* ---- Blocks by id ------------------------------------------------------------------------------------ */
+
+/* A paged KV cache is an array of blocks for each layer, or for K and V of each layer. Each such array is a region of a
+ * table. Two tables, one for each side, are checked once. Then a transfer names blocks by two arrays of integers. Only
+ * these go to the GPU, where a kernel computes the addresses of all layers.
+ *
+ *     one array a layer            a region a layer: its pointer, stride and length are the bytes of a block (page)
+ *     K and V apart                two regions a layer
+ *     groups with ids of their own `group`; all regions of a group have the same number of blocks, not others
+ *     some heads of each block     `offset` and `length` of them; each side may have them elsewhere in its block
+ *
+ * Where one array has all, its axes are layers L, blocks B, heads H, tokens of a block N, and bytes C of a head and
+ * token. Here HNC is H * N * C bytes, and so on. Layer l, head h, token t:
+ *
+ *     order    regions               base +              stride   length   n heads from h on
+ *     LBHNC    a layer               l * BHNC            HNC      HNC      offset h * NC, length n * NC
+ *     LBNHC    a layer               l * BHNC            HNC      HNC      a layer and token: see below
+ *     LHBNC    a layer and head      (l * H + h) * BNC   NC       NC       regions of these heads
+ *     BLHNC    a layer               l * HNC             LHNC     HNC      offset h * NC, length n * NC
+ *     BLNHC    a layer               l * HNC             LHNC     HNC      a layer and token: see below
+ *     BHLNC    one                   0                   LHNC     LHNC     offset h * LNC, length n * LNC
+ *
+ * - With heads inside tokens, some heads are a region a layer and token: base + t * HC, offset h * C, length n * C.
+ * - The sides may differ in order, if regions have the same bytes: such as a region a layer and head of all orders with
+ *   HNC, HBNC or HLNC.
+ *
+ * Block `id` of a region is the `length` bytes at base + id * stride + offset. */
+struct nvlx_block_region {
+    uint64_t base;   /* where block 0 begins: a pointer of this process, or an address of the peer */
+    uint64_t stride; /* bytes from one block to the next */
+    uint64_t offset; /* bytes from the begin of each block to what is moved */
+    uint64_t length; /* bytes of each block that are moved, at least 1. offset + length <= stride */
+    uint64_t blocks; /* ids are 0 to blocks - 1. At least 1, less than 2^32 */
+    uint32_t group;  /* regions of one group share their ids. Any number */
+    uint32_t flags;  /* must be 0 */
+};
+
+struct nvlx_blocks; /* two tables of regions, checked and mapped */
+
+struct nvlx_blocks_options {
+    size_t size;
+    uint32_t flags;      /* NVLX_NO_MAP: see Mapping ahead */
+    uint32_t access;     /* NVLX_ACCESS_...: what transfers shall do. The default is NVLX_ACCESS_READ */
+    uint64_t generation; /* as transfer_options.generation */
+};
+
+static inline void nvlx_blocks_options_init(struct nvlx_blocks_options *options) {
+    memset(options, 0, sizeof *options);
+    options->size = sizeof *options;
+    options->access = NVLX_ACCESS_READ;
+}
+
+/* Checks, maps and relocates all blocks of two tables once. Region i of one is region i of the other: both have the
+ * same `length` and `group`. All regions of a group have the same number of `blocks` on a side; the sides may differ.
+ * The bytes of all blocks are registered, here and there. What is between them need not be. The tables are copied.
+ * - It is a prepared list in all that concerns memory: what nvlx_prepare says of its own regions, of peers, of sleep
+ *   and of errors holds. It takes 40 bytes of config.list_memory a region, in one piece.
+ * - Where blocks have gaps, checking takes time and memory for each: about 20 ns and 50 bytes, kept until it is freed.
+ * - There may be up to 65,536 regions.
+ * Errors: those of nvlx_prepare (the message names the region and the block). */
+int nvlx_blocks_create(struct nvlx_engine *engine, struct nvlx_peer *peer, const struct nvlx_block_region *local,
+                       const struct nvlx_block_region *remote, size_t count, const struct nvlx_blocks_options *options,
+                       struct nvlx_blocks **blocks);
+
+enum {
+    NVLX_IDS_ON_GPU = 1 /* in block_ids.flags: `local` and `remote` are device memory */
+};
+
+/* Which blocks a transfer moves: block local[i] here and block remote[i] there, in each of the regions. */
+struct nvlx_block_ids {
+    size_t size;
+    uint32_t opcode;       /* NVLX_OP_READ or NVLX_OP_WRITE */
+    uint32_t group;        /* whose ids these are */
+    const void *local;     /* [count] ids of this side, */
+    const void *remote;    /* and of the peer's. Read during the call. Aligned as integers of their width are */
+    size_t count;          /* of each. Ids may repeat. 0: nothing is moved */
+    uint32_t width;        /* bytes of an id: 4 or 8. The default is 4 */
+    uint32_t flags;        /* NVLX_IDS_ON_GPU: see below. Else 0 */
+    uint32_t first_region; /* of the group's regions, in their order in the tables */
+    uint32_t regions;      /* how many from there on; 0: all that follow */
+};
+
+static inline void nvlx_block_ids_init(struct nvlx_block_ids *ids) {
+    memset(ids, 0, sizeof *ids);
+    ids->size = sizeof *ids;
+    ids->opcode = NVLX_OP_READ;
+    ids->width = 4;
+}
+
+/* Starts copies of blocks. What nvlx_transfer says of requests, streams, messages, events, budgets and priorities
+ * holds. Several may be in flight. Ids are checked before the first copy starts. Copies have no order.
+ * - With NVLX_MECHANISM_AUTO one kernel copies all, whatever the number of regions.
+ * - With NVLX_MECHANISM_COPY_ENGINE a block is one copy for all regions, where they are at equal distances and in one
+ *   allocation, on both sides. Ids that follow each other on both sides are one copy a region. A copy takes 3 us.
+ * - Copies become a plain list of ops, which costs more CPU, where regions lie on several GPUs, and where the peer is
+ *   in this process. So they do where one region lies in several allocations that are mapped apart.
+ * - Ids on the GPU may be written by a kernel just before, in options.stream. They are on the GPU of the local blocks,
+ *   registered or not. They are read when the copies run: until the request is complete they must not change. The
+ *   kernel checks them. If one is out of range, its pair is not copied, others are, and the request fails with
+ *   NVLX_ERANGE. What takes a plain list of ops (above) gives NVLX_ENOTSUP at once.
+ * - options.generation must be 0, and of options.flags only NVLX_DONE_EVENT may be set. Digests are of whole regions:
+ *   so NVLX_VERIFY gives NVLX_ENOTSUP.
+ * Errors: NVLX_ERANGE (an id is out of range: the message has its index, the id and the bound. Nothing is moved),
+ *         NVLX_EINVAL (also: there is no such group or region), NVLX_EACCES (blocks_options.access lacks the
+ *         direction), NVLX_ESTALE, NVLX_ESUSPENDED (as nvlx_post), others as nvlx_transfer. */
+int nvlx_blocks_transfer(struct nvlx_blocks *blocks, const struct nvlx_block_ids *ids,
+                         const struct nvlx_transfer_options *options, struct nvlx_request **request);
+
+/* Waits for its transfers in flight, and frees it. Their requests stay the caller's. */
+int nvlx_blocks_free(struct nvlx_blocks *blocks);
 
 /* ---- Digests ----------------------------------------------------------------------------------------- */
 
@@ -861,6 +1193,7 @@ int nvlx_region_set_digest(struct nvlx_region *region, uint64_t *value);
  * - An op that reads whole regions is checked by itself. Only what others read in parts is put together.
  * - Where regions begin at the same address, the longest that is read counts. Each byte is compared once: regions that
  *   lie inside of another are not looked at.
+ * - nvlx_prepare and nvlx_post do not take it. So lists that are verified are given to nvlx_transfer each time.
  * - What cannot be verified is refused, before the first copy. So nothing is taken for verified that was not.
  * - No call waits for it. Whoever asks for the request (nvlx_test, nvlx_wait) drives it on, as the GPU goes on. With a
  *   message or NVLX_DONE_EVENT nobody needs to ask. At most 32 may be under way: see Limits.
@@ -869,7 +1202,8 @@ int nvlx_region_set_digest(struct nvlx_region *region, uint64_t *value);
  * - It takes two streams and 256 KiB of pinned memory for each GPU, and for small transfers half of that. The engine
  *   keeps them for others.
  * Errors: those of nvlx_transfer, or NVLX_EINVAL (an op cannot be verified; the message names it),
- *         NVLX_ENOTSUP (see nvlx_digest; or a piece goes to memory of two GPUs; nvlx_prepare gives it always). */
+ *         NVLX_ENOTSUP (see nvlx_digest; or a piece goes to memory of two GPUs; nvlx_prepare and nvlx_post give it
+ *         always). */
 enum {
     NVLX_VERIFY = 2 /* NVLX_EDIGEST rather than wrong bytes */
 };
@@ -905,23 +1239,83 @@ struct nvlx_engine_info {
 /* Counts of what the engine holds. `info->size` must be sizeof *info. The struct is filled. */
 int nvlx_engine_get_info(struct nvlx_engine *engine, struct nvlx_engine_info *info);
 
+/* ---- Metrics ----------------------------------------------------------------------------------------- */
+
+/* Counts since the engine was made. They only grow, except for those that say "now". What each transfer adds is a few
+ * additions when its end is seen, whatever its length. */
+struct nvlx_counts {
+    size_t size;
+    uint64_t transfers;                             /* that ended well, nvlx_stream_signal's among them */
+    uint64_t failed;                                /* transfers that failed after they were submitted; 0 of a peer */
+    uint64_t refused;                               /* calls that refused to start or prepare one; 0 of a peer */
+    uint64_t in_flight;                             /* transfers now, until their bytes are in place; 0 of a peer */
+    uint64_t queued;                                /* copies and kernels in lanes' queues now; 0 of a peer */
+    uint64_t submit_ns, transfer_ns;                /* sums of request_info.submit_ns and elapsed_ns */
+    uint64_t engine_read_bytes, engine_write_bytes; /* what copy engines carried, */
+    uint64_t kernel_read_bytes, kernel_write_bytes; /* and kernels, of transfers that ended well */
+    uint64_t engine_read_fragments, engine_write_fragments; /* likewise: copies after planning */
+    uint64_t kernel_read_fragments, kernel_write_fragments;
+    uint64_t mappings_opened, mappings_closed; /* of peers' memory */
+    uint64_t mappings_failed;                  /* that could not be opened */
+    uint64_t mappings_revoked;                 /* whose memory the peer withdrew */
+    uint64_t revocations, revocation_ns;       /* waits until all followers had let go, where some had to, and
+                                                  the time that took; 0 of a peer */
+    uint64_t revocations_late;                 /* waits that ended before that; 0 of a peer */
+    uint64_t peers;                            /* open now; 0 of a peer */
+    uint64_t peers_lost;                       /* whose connection ended by itself; 0 of a peer */
+};
+
+/* Tells the counts of an engine, or with a peer those that concern this peer. `counts->size` must be sizeof *counts.
+ * The struct is filled. Transfers that have ended are seen by this call. The numbers are read while others go on: they
+ * may be of slightly different moments.
+ * - A transfer that names several peers counts once for each of them, and once for the engine.
+ * - 64 peers at a time are counted one by one, the first that come. Those beyond are counted together, as are bytes of
+ *   one transfer for several peers that cannot be told apart: peers on one GPU.
+ * - Two peers of one engine, such as one of a text and one of a connection, have the same counts.
+ * - The engine's own counts keep what was counted for peers that are closed.
+ * Errors: NVLX_EBUSY (the peer came when 64 others had counts of their own). */
+int nvlx_stats(struct nvlx_engine *engine, struct nvlx_peer *peer, struct nvlx_counts *counts);
+
+/* Writes all counts, and histograms of times, in Prometheus' text format 0.0.4. src/doc/metrics.md lists the metrics.
+ * With `text` NULL and `room` 0, *length becomes a room that is enough, unless peers are opened meanwhile. Else the
+ * text is written, with a final NUL, and *length is its length without that.
+ * - Peers are told apart by a label, as nvlx_stats does: "other" are those counted together, "closed" all that are
+ *   closed. So the number of lines has a limit, whatever the number of peers.
+ * - The text has the counts of one engine. A process with several gives each a target of its own.
+ * Errors: NVLX_EINVAL (also: `room` is too short. The message tells how much it takes. The text is then "", if it has
+ *         room for that). */
+int nvlx_stats_prometheus(struct nvlx_engine *engine, char *text, size_t room, size_t *length);
+
+/* Asks the engine that serves a peer of nvlx_connect for that text, over the connection. It tells it if
+ * serve_options.stats is set there. It waits at most `timeout_ns` (< 0: for ever). No answer comes at once, so 0 gives
+ * NVLX_ETIMEDOUT from a server that lives, too. Free the text by nvlx_text_free.
+ * Errors: NVLX_EACCES (the peer does not tell it), NVLX_ENOTSUP (the peer was made from a text, or its library is too
+ *         old), NVLX_ETIMEDOUT (no answer in time), NVLX_ESTALE (the peer is gone). */
+int nvlx_peer_stats(struct nvlx_peer *peer, int64_t timeout_ns, char **text, size_t *length);
+
 /* ---- The log ----------------------------------------------------------------------------------------- */
 
 enum { NVLX_LOG_ERROR = 0, NVLX_LOG_WARNING = 1, NVLX_LOG_INFO = 2, NVLX_LOG_DEBUG = 3 };
 
 typedef void (*nvlx_log_function)(void *context, int level, const char *message);
 
-/* Sends the process's log messages to `function`, or with NULL to glog, the default. Messages above `level` are
- * dropped. Until this is called, the level is what the environment variable NVLX_LOG_LEVEL says (0 to 3), else
- * NVLX_LOG_WARNING. Another value of the variable is told by a warning, once.
+/* Sends the process's log messages to `function`. With NULL, the default, they go to glog if the program has
+ * initialised it, else to stderr. Messages above `level` are dropped. Until this is called, the level is what the
+ * environment variable NVLX_LOG_LEVEL says (0 to 3), else NVLX_LOG_WARNING. Another value of the variable is told by a
+ * warning, once.
  * - The function is called from any thread, maybe with a lock of the library held. It must not call the library, nor
  *   wait for a thread that does.
  * - After this call the old function is not called any more.
- * - This library never initialises glog: where messages end up is the program's choice. A forked child writes to stderr
- *   what would go to glog.
- * - Failures of calls are logged as warnings. NVLX_EBACKEND is logged at INFO. NVLX_EAGAIN, NVLX_ETIMEDOUT,
- *   NVLX_EBUSY, NVLX_ENOENT and NVLX_ESUSPENDED are logged at DEBUG, since programs ask for them. NVLX_EFORK is not
- *   logged. Handles never are.
+ * - This library never initialises glog: where messages end up is the program's choice. With NVLX_STATIC_DEPS it has
+ *   a glog of its own, so it writes to stderr. A forked child writes to stderr what would go to glog.
+ * - glog and stderr get 200 lines of each level a second. A line says so. What is left out is counted, and the next
+ *   line of this level, a second later or more, tells how many there were. A function gets all of them.
+ * - At INFO a line a peer tells how its memory is reached, what carries copies, and why. At DEBUG each mapping and each
+ *   plan of a transfer has a line.
+ * - Failures of calls are logged as warnings, and so are transfers that fail, wrong digests among them. Those that fail
+ *   by NVLX_EDEVICE are errors. That a peer has died is a warning, that its engine has ended is INFO. NVLX_EBACKEND is
+ *   INFO too. NVLX_EAGAIN, NVLX_ETIMEDOUT, NVLX_EBUSY, NVLX_ENOENT and NVLX_ESUSPENDED are logged at DEBUG, since
+ *   programs ask for them. NVLX_EFORK is not logged. Handles never are.
  * Errors: NVLX_EBUSY (a log function itself called this). */
 int nvlx_set_log(int level, nvlx_log_function function, void *context);
 

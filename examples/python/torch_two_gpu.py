@@ -5,8 +5,8 @@
 
 The seed makes thousands of tensors of 64 bytes to 300 MiB, registers and serves them. The target connects, pulls them
 all into tensors of its own, twice, and compares every byte, which it can compute itself. Needs PyTorch with CUDA, and
-nvlxfer.py beside this file, which says how it finds the library. Exit code 0: all tensors are correct; 1: they are not,
-or something failed; 2: the library refuses this kind of memory, as it must that of --allocator async.
+the package nvlxfer: src/bindings/python on PYTHONPATH does. Exit code 0: all tensors are correct; 1: they are not, or
+something failed; 2: the library refuses this kind of memory, as it must that of --allocator async.
 """
 
 from __future__ import annotations

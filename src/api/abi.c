@@ -36,15 +36,21 @@ int nvlxi_struct_take(void *known, size_t known_size, const void *given, const c
     return 0;
 }
 
+int nvlxi_array_check(const void *given, struct nvlxi_array array, const char *name) {
+    size_t size;
+    memcpy(&size, given, sizeof size);
+    return size <= array.from || size >= array.to
+               ? 0
+               : nvlxi_fail(NVLX_EINVAL, "struct %s has size %zu, which ends inside an array", name, size);
+}
+
 int nvlxi_struct_give(void *given, const void *made, size_t made_size, struct nvlxi_array array, const char *name) {
     size_t size;
     if (!given)
         return nvlxi_fail(NVLX_EINVAL, "struct %s is NULL", name);
     memcpy(&size, given, sizeof size);
     int code = check_size(size, name, "set it by sizeof");
-    if (!code && size > array.from && size < array.to)
-        code = nvlxi_fail(NVLX_EINVAL, "struct %s has size %zu, which ends inside an array", name, size);
-    if (code)
+    if (code || (code = nvlxi_array_check(given, array, name)))
         return code;
     memset(given, 0, size);
     memcpy(given, made, nvlxi_min(size, made_size));

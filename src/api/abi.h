@@ -15,6 +15,9 @@ struct nvlxi_array { /* in a struct: bytes from one to before the other */
     size_t from, to;
 };
 
+/* That the caller's struct, which is not NULL, has all of an array, or nothing. NVLX_EINVAL. */
+int nvlxi_array_check(const void *given, struct nvlxi_array array, const char *name);
+
 /* Gives as much of `made` as the caller's struct has room for; an array whole, or not at all. NVLX_EINVAL. */
 int nvlxi_struct_give(void *given, const void *made, size_t made_size, struct nvlxi_array array, const char *name);
 

@@ -8,6 +8,9 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/utf8.h"
+#ifdef NVLXI_WITH_NVTX
+#include "device/cuda/nvtx.h"
+#endif
 
 static int find_cuda(const struct nvlxi_device_ops **ops) {
 #ifdef NVLXI_WITH_CUDA
@@ -74,4 +77,10 @@ int nvlxi_backend_find(uint32_t backend, const struct nvlxi_device_ops **ops) {
     default:
         return nvlxi_fail(NVLX_EINVAL, "backend %u is not one of NVLX_BACKEND_...", (unsigned)backend);
     }
+}
+
+void nvlxi_backend_trace(void) {
+#ifdef NVLXI_WITH_NVTX
+    nvlxi_nvtx_open();
+#endif
 }

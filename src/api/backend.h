@@ -8,4 +8,7 @@
  * why, once a process. NVLX_EINVAL, NVLX_EBACKEND. */
 int nvlxi_backend_find(uint32_t backend, const struct nvlxi_device_ops **ops);
 
+/* Lets a profiler see what is done, if one looks. */
+void nvlxi_backend_trace(void);
+
 #endif

@@ -14,13 +14,11 @@
 #include "api/abi.h"
 #include "api/backend.h"
 #include "api/fork.h"
+#include "api/stats.h"
 #include "base/error.h"
 #include "base/identity.h"
 #include "base/log.h"
 #include "base/thread.h"
-#include "lifetime/suspension.h"
-
-#define LIST_MEMORY (256u << 20) /* bytes; where config.list_memory is 0 */
 
 struct allocation { /* memory from nvlx_alloc */
     void *address;
@@ -63,10 +61,11 @@ static int init_modules(struct nvlx_engine *engine, const struct nvlx_config *co
     struct nvlxi_remote *remote = &engine->remote;
     struct nvlxi_transfers *transfers = &engine->transfers;
     engine->context.tables = &engine->tables;
+    engine->context.metrics = &engine->metrics;
     registration->engine = transfers->engine = engine;
     transfers->registration = registration;
     transfers->desks = &engine->digester.desks;
-    transfers->max_requests = config->max_requests ? config->max_requests : 4096;
+    transfers->max_requests = config->max_requests ? config->max_requests : NVLXI_REQUESTS_DEFAULT;
     transfers->mechanism = config->mechanism ? config->mechanism : NVLX_MECHANISM_AUTO;
     transfers->max_sms = config->max_sms;
     int code = nvlxi_remote_init(remote, &engine->context);
@@ -79,13 +78,16 @@ static int init_modules(struct nvlx_engine *engine, const struct nvlx_config *co
     }
     nvlxi_tables_init(&engine->tables);
     pthread_mutex_init(&engine->mutex, NULL);
-    nvlxi_transfers_init(transfers, &engine->context, config->list_memory ? config->list_memory : LIST_MEMORY);
+    nvlxi_transfers_init(transfers, &engine->context,
+                         config->list_memory ? config->list_memory : NVLXI_LIST_MEMORY_DEFAULT);
     nvlxi_revocations_init(&engine->revocations);
     nvlxi_closer_init(&engine->closer, transfers);
     nvlxi_events_init(&engine->events);
     nvlxi_rendezvous_init(&engine->rendezvous, registration, remote, &engine->revocations, &engine->closer,
                           &engine->events);
+    engine->rendezvous.reporter = (struct nvlxi_reporter){.write = nvlxi_stats_text, .context = engine};
     nvlxi_digester_init(&engine->digester, registration);
+    nvlxi_signals_init(engine);
     return 0;
 }
 
@@ -95,6 +97,7 @@ int nvlxi_engine_create(const struct nvlx_config *config, const struct nvlxi_dev
     if (!made)
         return nvlxi_fail(NVLX_ENOMEM, "no memory for an engine");
     made->context.ops = ops;
+    nvlxi_backend_trace();
     int code = nvlxi_fork_page_make(&made->alive);
     if (code)
         goto free_engine;
@@ -160,6 +163,7 @@ static int destroy_engine(struct nvlx_engine *engine) {
     int failed, code = nvlxi_engine_check(engine);
     if (code)
         return code;
+    nvlxi_waits_finish(&engine->waits);         /* transfers may be behind them in streams */
     nvlxi_transfers_finish(&engine->transfers); /* first: owners wait for them as long as there are connections */
     code = nvlxi_clients_end_messages(&engine->rendezvous.clients);
     DL_FOREACH(engine->peers, peer) {
@@ -171,6 +175,7 @@ static int destroy_engine(struct nvlx_engine *engine) {
     nvlxi_events_clear(&engine->events);
     nvlxi_transfers_free(&engine->transfers);
     nvlxi_digester_free(&engine->digester);
+    nvlxi_waits_free(&engine->waits);
     DL_FOREACH_SAFE(engine->peers, peer, next) {
         failed = nvlxi_peer_close(peer);
         code = code ? code : failed;
@@ -199,23 +204,6 @@ const char *nvlx_backend_name(const struct nvlx_engine *engine) {
     return engine ? engine->context.ops->name : "";
 }
 
-int nvlx_engine_get_info(struct nvlx_engine *engine, struct nvlx_engine_info *info) {
-    struct nvlx_engine_info made = {0};
-    int code = nvlxi_engine_check(engine);
-    if (code)
-        return code;
-    pthread_mutex_lock(&engine->registration.mutex);
-    made.segments = HASH_COUNT(engine->registration.segments);
-    made.regions = engine->registration.region_count;
-    made.handles_exported = engine->registration.handles_exported;
-    pthread_mutex_unlock(&engine->registration.mutex);
-    made.mappings = atomic_load(&engine->remote.mappings);
-    pthread_mutex_lock(&engine->transfers.mutex);
-    made.requests = engine->transfers.in_flight_count;
-    pthread_mutex_unlock(&engine->transfers.mutex);
-    return nvlxi_struct_give(info, &made, sizeof made, (struct nvlxi_array){0}, "nvlx_engine_info");
-}
-
 /* ---- Memory ------------------------------------------------------------------------------------------ */
 
 static int check_gpu(const struct nvlx_engine *engine, int gpu) {
@@ -242,13 +230,17 @@ static int keep_allocation(struct nvlx_engine *engine, void *address, size_t len
 
 static int alloc_request(int gpu, size_t length, const struct nvlx_alloc_options *options,
                          struct nvlxi_alloc *request) {
-    static const uint32_t kinds[] = {NVLXI_KIND_CUDA_MALLOC, NVLXI_KIND_VMM, NVLXI_KIND_POOL};
+    static const uint32_t kinds[] = {[0] = NVLXI_KIND_CUDA_MALLOC,
+                                     [NVLX_ALLOC_VMM] = NVLXI_KIND_VMM,
+                                     [NVLX_ALLOC_POOL] = NVLXI_KIND_POOL,
+                                     [NVLX_ALLOC_HOST] = NVLXI_KIND_HOST};
     if (!length)
         return nvlxi_fail(NVLX_EINVAL, "length 0: an allocation has at least one byte");
-    if (options->flags >= NVLXI_COUNT(kinds))
+    if (options->flags >= NVLXI_COUNT(kinds) || kinds[options->flags] == NVLXI_KIND_UNKNOWN)
         return nvlxi_fail(NVLX_EINVAL, "flags 0x%" PRIx32 " are not one of NVLX_ALLOC_...", options->flags);
-    if (options->chunk_length && options->flags != NVLX_ALLOC_VMM)
-        return nvlxi_fail(NVLX_EINVAL, "chunk_length %zu is for NVLX_ALLOC_VMM", options->chunk_length);
+    if (options->chunk_length && options->flags != NVLX_ALLOC_VMM && options->flags != NVLX_ALLOC_HOST)
+        return nvlxi_fail(NVLX_EINVAL, "chunk_length %zu is for NVLX_ALLOC_VMM and NVLX_ALLOC_HOST",
+                          options->chunk_length);
     *request = (struct nvlxi_alloc){
         .gpu = gpu, .length = length, .kind = kinds[options->flags], .chunk = options->chunk_length};
     return 0;
@@ -289,7 +281,8 @@ int nvlx_alloc(struct nvlx_engine *engine, int gpu, size_t length, const struct 
 static const char *users_name(uint32_t users) {
     return users & NVLXI_A_PREPARED_LIST ? "a prepared list"
            : users & NVLXI_A_TRANSFER    ? "a transfer in flight"
-                                         : "a digest in flight";
+           : users & NVLXI_A_DIGEST      ? "a digest in flight"
+                                         : "a stream that waits";
 }
 
 static const char *users_advice(uint32_t users) {
@@ -300,7 +293,8 @@ static const char *users_advice(uint32_t users) {
 static uint32_t find_users(void *context, uint64_t address, uint64_t length) {
     struct nvlx_engine *engine = context;
     return nvlxi_transfers_users(&engine->transfers, address, length) |
-           (nvlxi_digester_uses(&engine->digester, address, length) ? NVLXI_A_DIGEST : 0u);
+           (nvlxi_digester_uses(&engine->digester, address, length) ? NVLXI_A_DIGEST : 0u) |
+           (nvlxi_waits_use(&engine->waits, address, length) ? NVLXI_A_WAIT : 0u);
 }
 
 /* Finds an allocation to be freed, which then no other thread can. */
@@ -341,6 +335,7 @@ static int free_memory(struct nvlx_engine *engine, void *address) {
     end_claim(engine, allocation, code != 0);
     if (code)
         return nvlxi_fail(code, "%s uses the memory at %p%s", users_name(users), address, users_advice(users));
+    nvlxi_registration_await_file(&engine->registration, UINT64_MAX);
     return engine->context.ops->free(engine->context.device, address);
 }
 
@@ -405,10 +400,12 @@ static int unregister(struct nvlx_region *region, int64_t timeout_ns) {
         return code == NVLX_EBUSY ? nvlxi_fail(code, "%s uses %s%s", users_name(NVLXI_A_PREPARED_LIST), what,
                                                users_advice(NVLXI_A_PREPARED_LIST))
                                   : code;
-    const struct nvlxi_withdrawn withdrawn = {
-        .what = what, .since = region->since, .without = region->suspended ? region->suspended : region->withdrawn};
+    const struct nvlxi_withdrawn withdrawn = {.what = what, .since = region->known, .without = region->unknown};
+    const struct nvlxi_own own = nvlxi_engine_own(engine);
     if (region->length && !region->stale)
-        code = nvlxi_own_wait(&engine->transfers, &engine->digester, region->address, region->length, what, deadline);
+        code = nvlxi_own_wait(&own, region->address, region->length, NVLX_ESTALE, what, deadline);
+    if (!code && region->access)
+        code = nvlxi_file_wait(&engine->registration, what, deadline);
     if (region->access)
         nvlxi_engine_tell_untracked(engine);
     const bool followed = region->access && region->length && !region->asleep;
@@ -454,10 +451,17 @@ static int check_peer(const struct nvlx_peer *peer) {
     return code ? code : nvlxi_engine_check(peer->engine);
 }
 
+/* What is known of a peer of nvlx_connect may change meanwhile. */
 static void keep_peer(struct nvlx_engine *engine, struct nvlx_peer *peer) {
+    char address[NVLXI_ADDRESS_MAX + 1];
+    nvlxi_tables_read(&engine->tables);
+    const struct nvlxi_identity identity = peer->table->descriptor->identity;
+    snprintf(address, sizeof address, "%s", peer->table->descriptor->address);
+    nvlxi_tables_read_end(&engine->tables);
     peer->engine = engine;
     pthread_mutex_lock(&engine->mutex);
     DL_APPEND(engine->peers, peer);
+    peer->cell = nvlxi_metrics_join(&engine->metrics, identity.engine, identity.pid, address);
     pthread_mutex_unlock(&engine->mutex);
 }
 
@@ -561,6 +565,7 @@ static int close_peer(struct nvlx_peer *peer) {
     struct nvlx_engine *engine = peer->engine;
     if (nvlxi_prepared_names(&engine->transfers, peer))
         return nvlxi_fail(NVLX_EBUSY, "a prepared list names the peer: free it first");
+    nvlxi_waits_leave(&engine->waits, peer);
     for (uint64_t since = nvlxi_now_ns();; nvlxi_pause(since)) {
         nvlxi_transfers_progress(&engine->transfers);
         if (!atomic_load(&peer->pins))
@@ -569,10 +574,15 @@ static int close_peer(struct nvlx_peer *peer) {
     code = nvlxi_peer_let_go(peer);
     const int untaken = nvlxi_rendezvous_leave(&engine->rendezvous, peer);
     nvlxi_closer_leave(&engine->closer, peer);
+    nvlxi_events_drop(&engine->events, &peer->wait_failed);
+    struct nvlxi_peer_cell *cell = peer->cell;
     pthread_mutex_lock(&engine->mutex);
     DL_DELETE(engine->peers, peer);
     pthread_mutex_unlock(&engine->mutex);
     const int failed = nvlxi_peer_close(peer);
+    pthread_mutex_lock(&engine->mutex);
+    nvlxi_metrics_leave(&engine->metrics, cell);
+    pthread_mutex_unlock(&engine->mutex);
     return code ? code : failed ? failed : untaken;
 }
 

@@ -1,4 +1,6 @@
 /* The exported functions of events and messages. SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
+
 #include "api/abi.h"
 #include "api/engine.h"
 #include "api/messages.h"
@@ -11,6 +13,14 @@ int nvlx_event_fd(struct nvlx_engine *engine, int *fd) {
     return nvlxi_events_fd(&engine->events, fd);
 }
 
+static void tell_how(struct nvlx_engine *engine, struct nvlx_event *event) {
+    struct nvlxi_attempt attempt;
+    nvlxi_attempt_begin(&attempt);
+    event->status = nvlxi_waits_status(&engine->waits, event->wait);
+    snprintf(event->reason, sizeof event->reason, "%s", nvlx_last_error());
+    nvlxi_attempt_end(&attempt, 0);
+}
+
 static int next_event(struct nvlx_engine *engine, struct nvlx_event *event) {
     struct nvlx_event made = {0};
     int code = nvlxi_engine_check(engine);
@@ -18,10 +28,12 @@ static int next_event(struct nvlx_engine *engine, struct nvlx_event *event) {
         return code;
     /* before an event is read, which else were lost */
     const struct nvlx_event empty = {0};
-    const struct nvlxi_array reason = {offsetof(struct nvlx_event, reason), sizeof made};
+    const struct nvlxi_array reason = {offsetof(struct nvlx_event, reason), offsetof(struct nvlx_event, wait)};
     if ((code = nvlxi_struct_give(event, &empty, sizeof empty, reason, "nvlx_event")) ||
         (code = nvlxi_events_next(&engine->events, &made)))
         return code;
+    if (made.kind == NVLX_EVENT_WAIT_FAILED)
+        tell_how(engine, &made);
     if (made.kind == NVLX_EVENT_MESSAGE)
         made.peer = nvlxi_clients_find(&engine->rendezvous.clients, made.engine);
     return nvlxi_struct_give(event, &made, sizeof made, reason, "nvlx_event");

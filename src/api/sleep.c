@@ -24,10 +24,8 @@ static int suspend(struct nvlx_region *const *regions, size_t count, int64_t tim
     int code = check_regions(regions, count, &engine);
     if (code || !engine)
         return code;
-    const struct nvlxi_suspension suspension = {.registration = &engine->registration,
-                                                .transfers = &engine->transfers,
-                                                .digester = &engine->digester,
-                                                .revocations = &engine->revocations};
+    const struct nvlxi_suspension suspension = {
+        .registration = &engine->registration, .own = nvlxi_engine_own(engine), .revocations = &engine->revocations};
     nvlxi_engine_tell_untracked(engine);
     return nvlxi_suspend(&suspension, regions, count, nvlxi_deadline(timeout_ns));
 }

@@ -48,7 +48,13 @@ int nvlx_transfer(struct nvlx_engine *engine, const struct nvlx_op *ops, size_t 
                   const struct nvlx_transfer_options *options, struct nvlx_request **request) {
     struct nvlxi_attempt call;
     nvlxi_attempt_begin(&call);
-    return nvlxi_attempt_end(&call, transfer(engine, ops, count, options, request));
+    return nvlxi_attempt_end(&call, nvlxi_engine_note(engine, transfer(engine, ops, count, options, request)));
+}
+
+static int fail_verified_list(void) {
+    return nvlxi_fail(NVLX_ENOTSUP,
+                      "NVLX_VERIFY is for nvlx_transfer: lists that were prepared are not verified, neither by "
+                      "nvlx_prepare nor by nvlx_post");
 }
 
 static int prepare(struct nvlx_engine *engine, const struct nvlx_op *ops, size_t count,
@@ -61,7 +67,7 @@ static int prepare(struct nvlx_engine *engine, const struct nvlx_op *ops, size_t
         return nvlxi_fail(
             NVLX_EINVAL, "a stream, a message, NVLX_DONE_EVENT and user are options of nvlx_post, not of nvlx_prepare");
     if (known.flags & NVLX_VERIFY)
-        return nvlxi_fail(NVLX_ENOTSUP, "NVLX_VERIFY: posts of prepared lists are not verified, nvlx_transfer is");
+        return fail_verified_list();
     return nvlxi_prepare(&engine->transfers, ops, count, &known, prepared);
 }
 
@@ -69,7 +75,7 @@ int nvlx_prepare(struct nvlx_engine *engine, const struct nvlx_op *ops, size_t c
                  const struct nvlx_transfer_options *options, struct nvlx_prepared **prepared) {
     struct nvlxi_attempt call;
     nvlxi_attempt_begin(&call);
-    return nvlxi_attempt_end(&call, prepare(engine, ops, count, options, prepared));
+    return nvlxi_attempt_end(&call, nvlxi_engine_note(engine, prepare(engine, ops, count, options, prepared)));
 }
 
 static int check_prepared(const struct nvlx_prepared *prepared) {
@@ -88,7 +94,8 @@ static int post_asked(struct nvlx_prepared *prepared, const struct nvlx_transfer
     int code = nvlxi_asked_make(options, options->message ? prepared->peer : NULL, &asked);
     if (code)
         return code;
-    code = nvlxi_post(prepared, options->stream, &asked, request);
+    const struct nvlxi_posting posting = {.stream = options->stream};
+    code = nvlxi_post(prepared, &posting, &asked, request);
     if (code)
         nvlxi_asked_undo(&asked);
     return code;
@@ -102,6 +109,8 @@ static int post(struct nvlx_prepared *prepared, const struct nvlx_transfer_optio
     if (code || (code = nvlxi_pointer_check(request, "request")) ||
         (code = nvlxi_struct_take(&known, sizeof known, options, "nvlx_transfer_options")))
         return code;
+    if (known.flags & NVLX_VERIFY)
+        return fail_verified_list();
     if (known.flags & ~(uint32_t)NVLX_DONE_EVENT || known.mechanism || known.max_sms || known.priority ||
         known.generation)
         return nvlxi_fail(NVLX_EINVAL, "flags, mechanism, max_sms, priority and generation are options of "
@@ -113,7 +122,8 @@ int nvlx_post(struct nvlx_prepared *prepared, const struct nvlx_transfer_options
               struct nvlx_request **request) {
     struct nvlxi_attempt call;
     nvlxi_attempt_begin(&call);
-    return nvlxi_attempt_end(&call, post(prepared, options, request));
+    struct nvlx_engine *engine = prepared ? prepared->engine : NULL;
+    return nvlxi_attempt_end(&call, nvlxi_engine_note(engine, post(prepared, options, request)));
 }
 
 static int free_prepared(struct nvlx_prepared *prepared) {

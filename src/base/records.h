@@ -27,8 +27,28 @@ enum nvlxi_kind {
     NVLXI_KIND_CUDA_MALLOC = 1, /* by a legacy IPC handle */
     NVLXI_KIND_VMM = 2,         /* a chunk of virtual-memory management, by a file descriptor */
     NVLXI_KIND_POOL = 3,        /* of a stream-ordered pool, by the pool's file descriptor and a handle */
-    NVLXI_KIND_FABRIC = 4       /* a chunk of virtual-memory management, by a fabric handle */
+    NVLXI_KIND_FABRIC = 4,      /* a chunk of virtual-memory management, by a fabric handle */
+    NVLXI_KIND_HOST = 5,        /* a chunk of host memory, by a file descriptor */
+    NVLXI_KIND_PINNED = 6       /* pinned host memory: not at all. It is in no descriptor */
 };
+
+/* Whether memory of a kind is the host's, and not a GPU's. */
+static inline bool nvlxi_kind_is_host(uint32_t kind) {
+    return kind == NVLXI_KIND_HOST || kind == NVLXI_KIND_PINNED;
+}
+
+/* Where memory is, as one number: on a GPU, or in host memory, which a GPU copies. The GPU is given by its index. */
+static inline uint16_t nvlxi_place(uint32_t device, bool host) {
+    return (uint16_t)(2 * device + host);
+}
+
+static inline uint16_t nvlxi_place_device(uint16_t place) {
+    return place / 2;
+}
+
+static inline bool nvlxi_place_is_host(uint16_t place) {
+    return place % 2;
+}
 
 /* Who exported a descriptor. Two processes are the same if the first four are equal: a pid alone is reused, and is
  * ambiguous between namespaces. */
@@ -49,7 +69,7 @@ struct nvlxi_handle {
 struct nvlxi_segment_record {
     uint32_t kind;                    /* enum nvlxi_kind */
     char kind_name[24];               /* as on the wire, shortened to fit: for messages */
-    uint8_t device[NVLXI_UUID_BYTES]; /* UUID of the GPU that holds it */
+    uint8_t device[NVLXI_UUID_BYTES]; /* UUID of the GPU that holds it, or of host memory the one that is near */
     uint64_t serial;                  /* the driver's buffer id in the exporting process: never reused there */
     uint64_t base, size;              /* in the exporter's address space */
     bool file;                        /* opening it takes a file descriptor, which the owner gives out */
@@ -84,13 +104,35 @@ struct nvlxi_rows {
     uint64_t destination_pitch, source_pitch; /* from one row to the next */
 };
 
-/* What one copy by an engine may be. The pitch is cudaDevAttrMaxPitch. So many rows were measured. */
-#define NVLXI_PITCH_MAX ((UINT64_C(1) << 31) - 1)
-#define NVLXI_ROWS_MAX  (UINT64_C(1) << 20)
+/* Equal rows at equal distances on both sides, such as those of blocks in layers: one 3D copy. */
+struct nvlxi_grid {
+    struct nvlxi_rows rows;                 /* the first ones */
+    uint64_t times;                         /* > 0 */
+    uint64_t destination_step, source_step; /* from one time to the next; nothing if there is one */
+};
+
+/* A signal: what becomes of a count, of 64 bits, in device memory. */
+struct nvlxi_signal {
+    uint64_t address; /* a multiple of 8, in this process: mapped or own */
+    uint64_t value;
+    bool add; /* the count grows by the value; else it becomes the value */
+};
+
+/* What one copy by an engine may be. The pitch is cudaDevAttrMaxPitch. So many rows and times were measured. */
+#define NVLXI_PITCH_MAX    ((UINT64_C(1) << 31) - 1)
+#define NVLXI_ROWS_MAX     (UINT64_C(1) << 20)
+#define NVLXI_TIMES_MAX    (UINT64_C(1) << 12)
+#define NVLXI_DISTANCE_MAX (UINT64_C(1) << 16) /* pitches from one time to the next */
 
 /* From the first byte of the first row to the last byte of the last one. */
 static inline uint64_t nvlxi_rows_span(const struct nvlxi_rows *rows, uint64_t pitch) {
     return (rows->count - 1) * pitch + rows->length;
+}
+
+/* Whether one copy by an engine can do all times of so many rows: steps are whole numbers of pitches, and each time
+ * begins behind the rows of the one before (cuMemcpy3D: the height of a side is at least that of what is copied). */
+static inline bool nvlxi_grid_is_even(uint64_t count, uint64_t pitch, uint64_t step) {
+    return pitch && step % pitch == 0 && step / pitch >= count && step / pitch <= NVLXI_DISTANCE_MAX;
 }
 
 #endif

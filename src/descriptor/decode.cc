@@ -31,6 +31,7 @@
 //     vmm           a file, a handle or none; joins
 //     pool          a handle, a file
 //     fabric        a handle, no file; joins
+//     host          a file, a handle or none; joins. Host memory, and device is the GPU that is near
 // - regions: at most NVLXI_REGIONS_MAX, each an array of two, since each value costs jsoncpp 250 ns. First the name, as
 //   nvlxi_utf8_is_name wants it, unique; null for none. Then words with one space between them, of which a reader
 //   ignores what follows these:

@@ -23,7 +23,8 @@ struct nvlxi_format_kind {
     X(NVLXI_KIND_CUDA_MALLOC, "cuda_malloc", false, true, false)                                                       \
     X(NVLXI_KIND_VMM, "vmm", true, false, true)                                                                        \
     X(NVLXI_KIND_POOL, "pool", true, true, false)                                                                      \
-    X(NVLXI_KIND_FABRIC, "fabric", false, true, true)
+    X(NVLXI_KIND_FABRIC, "fabric", false, true, true)                                                                  \
+    X(NVLXI_KIND_HOST, "host", true, false, true)
 
 struct nvlxi_format_access {
     uint32_t access; /* NVLX_ACCESS_... */

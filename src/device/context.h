@@ -4,6 +4,7 @@
 #ifndef NVLXI_DEVICE_CONTEXT_H
 #define NVLXI_DEVICE_CONTEXT_H
 
+#include "base/metrics.h"
 #include "base/tables.h"
 #include "device/device.h"
 
@@ -12,6 +13,7 @@ struct nvlxi_context {
     struct nvlxi_device *device;
     struct nvlxi_identity identity; /* ours; its generation is the registration's to tell */
     struct nvlxi_tables *tables;
+    struct nvlxi_metrics *metrics;
 };
 
 #endif

@@ -1,5 +1,5 @@
 /* The one interface of the device backends: cuda is the product, host lets everything above this line run and be tested
- * on a machine without a GPU. tests/device_contract.c holds both to what is written here.
+ * on a machine without a GPU. tests/device/contract holds both to what is written here.
  *
  * SPDX-License-Identifier: Apache-2.0
  *
@@ -15,6 +15,7 @@
 
 #include "base/fork_phase.h"
 #include "base/records.h"
+#include "device/blocks.h"
 #include "nvlxfer.h"
 
 struct nvlxi_device; /* a backend's state for one engine */
@@ -25,7 +26,7 @@ struct nvlxi_link;   /* a way from one GPU to another that is held open */
 /* What lies under a pointer. */
 struct nvlxi_allocation {
     uint32_t kind; /* enum nvlxi_kind */
-    int gpu;       /* ordinal in this process */
+    int gpu;       /* ordinal in this process: that it is on. Of host memory, whose lanes copy it */
     uint64_t base, size;
     uint64_t serial;      /* never reused within a process: tells a freed and re-allocated block from the old one */
     bool file;            /* sharing it takes a file descriptor (export_file) */
@@ -37,9 +38,9 @@ struct nvlxi_allocation {
 struct nvlxi_alloc {
     int gpu;
     size_t length;
-    uint32_t kind; /* NVLXI_KIND_CUDA_MALLOC, _VMM or _POOL */
-    size_t chunk;  /* NVLXI_KIND_VMM: bytes of one chunk, rounded up to the granularity, as `length` is; the last takes
-                      what is left. 0: all in one */
+    uint32_t kind; /* NVLXI_KIND_CUDA_MALLOC, _VMM, _POOL or _HOST: host memory that is near to the GPU */
+    size_t chunk;  /* NVLXI_KIND_VMM, _HOST: bytes of one chunk, rounded up to the granularity, as `length` is; the last
+                      takes  what is left. 0: all in one */
 };
 
 /* Where the file descriptors of another process's segments come from. */
@@ -54,14 +55,17 @@ struct nvlxi_map {
     const struct nvlxi_identity *owner;          /* the process that exported them */
     const struct nvlxi_segment_record *segments; /* in order of address */
     size_t count;
-    bool read_only; /* peers may only read all of it: enforced by mappings of VMM and FABRIC; no other kind can */
+    bool read_only; /* peers may only read all of it: enforced by mappings of VMM, FABRIC and HOST, no other */
     struct nvlxi_files *files; /* one is taken for each segment with `file`, in order; NULL if none has it */
 };
+
+#define NVLXI_HOST_MEMORY (-1) /* in place of a GPU: a side of a copy is host memory */
 
 struct nvlxi_copy {
     uint64_t destination, source; /* addresses in this process, mapped ones included */
     uint64_t length;              /* > 0 */
-    int destination_gpu;          /* ordinals; a mapping counts as memory of the GPU that it was opened on */
+    int destination_gpu;          /* ordinals; a mapping counts as memory of the GPU that it was opened on. One of them
+                                     may be NVLXI_HOST_MEMORY, of memory that nvlxi_kind_is_host says is so */
     int source_gpu;
 };
 
@@ -99,9 +103,21 @@ struct nvlxi_leaves {
 
 #define NVLXI_LEAF_BYTES (16u << 10) /* nvlxfer.h tells it */
 
+/* Whether a count has come as far as awaited. Both may have wrapped around: it is so far if it is less than 2^63 ahead.
+ */
+static inline bool nvlxi_signal_reached(uint64_t count, uint64_t awaited) {
+    return count - awaited < UINT64_C(1) << 63;
+}
+
 static inline uint64_t nvlxi_leaf_count(uint64_t length) {
     return (length + NVLXI_LEAF_BYTES - 1) / NVLXI_LEAF_BYTES;
 }
+
+/* A wait for a count that others own, which a lane may give up. */
+struct nvlxi_gated {
+    uint64_t address, value; /* the count, and what it shall reach */
+    uint64_t gate, pass;     /* a count of one's own, and what lets the lane go on if it is reached */
+};
 
 struct nvlxi_gpu_limits {
     uint32_t sms;                      /* that kernels can use; 0: there are none, or they are not loaded */
@@ -121,31 +137,34 @@ struct nvlxi_device_ops {
     /* GPUs that this process sees; makes no context. NVLX_EBACKEND with the cause if the backend cannot run. */
     int (*count)(int *gpus);
 
-    /* `gpus`: where contexts may be made; NULL: only where one is active. Copied. */
+    /* `gpus`: where contexts may be made; no other GPU is worked on. Copied. NULL: on those that alloc, map and
+     * let_use name; else only GPUs where one is active are worked on (NVLX_EINVAL). A context stays until close. */
     int (*open)(const int *gpus, size_t gpu_count, struct nvlxi_device **device);
     /* Everything made on the device has been destroyed before. */
     void (*close)(struct nvlxi_device *device);
 
     int (*uuid)(struct nvlxi_device *device, int gpu, uint8_t uuid[NVLXI_UUID_BYTES]);
 
-    /* Exportable memory. alloc: NVLX_ENOTSUP if the GPU has none of this kind. Each chunk of VMM is an allocation of
-     * its own, with a serial of its own; they lie back to back. free frees what alloc returned, all of it: NVLX_EINVAL
-     * for an address that alloc of this device did not return, inner ones too. */
+    /* Exportable memory. alloc: NVLX_ENOTSUP if the GPU has none of this kind. Each chunk of VMM or HOST is an
+     * allocation of its own, with a serial of its own; they lie back to back. free frees what alloc returned, all of
+     * it: NVLX_EINVAL for an address that alloc of this device did not return, inner ones too. */
     int (*alloc)(struct nvlxi_device *device, const struct nvlxi_alloc *alloc, void **address);
     int (*free)(struct nvlxi_device *device, void *address);
     /* Copies between host and device memory of this process, mapped ones included, any direction, and waits.
      * NVLX_EDEVICE if the destination is mapped read-only; NVLX_ERANGE if a side crosses a border (see copy). */
     int (*memcpy)(struct nvlxi_device *device, void *destination, const void *source, size_t length);
 
-    /* The allocation under `address`. NVLX_ENOTSUP if it is not memory that can be shared; the message names the kind
-     * found. */
+    /* The allocation under `address`. Of kind PINNED it is host memory of this process that was pinned (cudaHostAlloc,
+     * cudaHostRegister), and cannot be shared; all GPUs may use it. Chunks of host memory are for the GPU that they
+     * were allocated for, as other chunks are. NVLX_ENOTSUP if it is neither that nor memory that can be shared, such
+     * as plain host memory; the message names the kind found. */
     int (*resolve)(struct nvlxi_device *device, uint64_t address, struct nvlxi_allocation *allocation);
     /* Whether `allocation` is still what resolve found: 0, or NVLX_ESTALE (not logged) once it was freed. */
     int (*alive)(struct nvlxi_device *device, const struct nvlxi_allocation *allocation);
     /* Lets another GPU of this process copy from and to the allocation. Pools must be told so; chunks may have to. */
     int (*let_use)(struct nvlxi_device *device, const struct nvlxi_allocation *allocation, int gpu);
     /* A handle by which another process can open the allocation; of length 0 if the file descriptor is all it takes.
-     * The same handle every time. */
+     * The same handle every time. NVLX_ENOTSUP: it cannot be shared. */
     int (*export_handle)(struct nvlxi_device *device, const struct nvlxi_allocation *allocation,
                          struct nvlxi_handle *handle);
     /* A new file descriptor, close-on-exec, for an allocation with `file`, for another process; the caller closes it.
@@ -153,8 +172,9 @@ struct nvlxi_device_ops {
     int (*export_file)(struct nvlxi_device *device, const struct nvlxi_allocation *allocation, int *fd);
 
     /* Opens another process's segments on a GPU of this one, back to back: *address is where the first begins. Of the
-     * kind CUDA_MALLOC, opening again gives the same address and counts; VMM and FABRIC are mapped anew, elsewhere; of
-     * POOL, it may be either. unmap undoes one opening, in any order: NVLX_EINVAL if nothing was opened there.
+     * kind CUDA_MALLOC, opening again gives the same address and counts; VMM, FABRIC and HOST are mapped anew,
+     * elsewhere; of POOL, it may be either. unmap undoes one opening, in any order: NVLX_EINVAL if nothing was opened
+     * there.
      *
      * A CUDA_MALLOC handle of this very process, of a dead process or of freed memory (that this process does not have
      * mapped), a file descriptor of anything else, a size beyond the segment's (of VMM, any other than it), or garbage
@@ -208,15 +228,38 @@ struct nvlxi_device_ops {
      * the caller sees to it that there is none. (CUDA 13.0 copies wrong bytes of 2^32 rows, measured.) */
     int (*copy_rows)(struct nvlxi_lane *lane, const struct nvlxi_rows *list, size_t count, int destination_gpu,
                      int source_gpu);
+    /* The same of rows that come several times, in one copy. NVLX_EDEVICE also if nvlxi_grid_is_even of either side
+     * says no. More than NVLXI_TIMES_MAX may be refused. */
+    int (*copy_grid)(struct nvlxi_lane *lane, const struct nvlxi_grid *grid, int destination_gpu, int source_gpu);
     /* Queues the copy kernel. Its lists are read until it is complete, the array of parts before the call returns. A
      * destination that is mapped read-only may cost the GPU's context, and a fragment that crosses a border may be
      * refused or copied: the caller sees to it that there is none. */
     int (*copy_kernel)(struct nvlxi_lane *lane, const struct nvlxi_kernel *kernel);
+    /* Queues the kernel that copies blocks by id, by the rules of copy_kernel. The regions and the pairs are read until
+     * it is complete, so are ids on the GPU. */
+    int (*copy_blocks)(struct nvlxi_lane *lane, const struct nvlxi_block_kernel *kernel);
+    /* NVLX_EINVAL: not all of the range is memory of this process on that GPU, which its kernels can read. */
+    int (*ids_check)(struct nvlxi_device *device, int gpu, uint64_t address, uint64_t length);
     /* Queues the kernel that digests memory of the lane's GPU, whatever borders it crosses. The spans are read before
      * the call returns. The digests are written until it is complete. NVLX_ENOTSUP: the GPU has no kernels. Memory that
      * is not all there, or of another GPU, may be refused (NVLX_EDEVICE: the message names it), or cost the GPU's
      * context: the caller sees to it that there is none. */
     int (*digest)(struct nvlxi_lane *lane, const struct nvlxi_leaves *leaves);
+
+    /* Queues a signal, and a wait until a count is reached (nvlxi_signal_reached). Whoever sees the count, on any GPU
+     * or CPU, sees all that was queued in the lane before the signal; what is queued behind the wait sees it. Each
+     * takes a place in the queue. Only a signal ends a wait, of any lane or process: memory that is waited for must
+     * stay. The count lies in memory of the lane's GPU, own or mapped there. NVLX_EDEVICE, and nothing is queued, if
+     * the address is no multiple of 8, is not known as memory, or is mapped read-only and the count is to be changed;
+     * memory of another GPU may be refused. NVLX_ENOTSUP: to add takes a kernel, as does any signal in memory of a
+     * pool, and the GPU has none; or a wait for a count in memory of a pool (measured: CUDA 13.0 refuses it). */
+    int (*signal)(struct nvlxi_lane *lane, const struct nvlxi_signal *signal);
+    int (*await)(struct nvlxi_lane *lane, uint64_t address, uint64_t value);
+    /* The same, by a kernel of one thread that also ends when the gate is reached. Both counts may be in any memory
+     * that the lane's GPU can read, which must stay. NVLX_ENOTSUP: the GPU has no kernels. */
+    int (*await_gated)(struct nvlxi_lane *lane, const struct nvlxi_gated *gated);
+    /* Reads a count in memory of this process, as a CPU. Waits for nothing that is queued. */
+    int (*signal_read)(struct nvlxi_device *device, uint64_t address, uint64_t *value);
 
     /* 0: everything queued in the lane by now is done; NVLX_EAGAIN (not logged): not yet; NVLX_EDEVICE: the device
      * failed. Does not block. */

@@ -3,6 +3,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 #include <utlist.h>
 
 #include "base/base.h"
@@ -29,12 +30,22 @@ void nvlxi_revocations_listen(struct nvlxi_revocations *revocations, void (*ask)
 
 /* ---- Who waits ----------------------------------------------------------------------------------------- */
 
+/* Whether it was told a generation that has it. */
+static bool knew(const struct nvlxi_follower *follower, const struct nvlxi_withdrawn *withdrawn) {
+    if (follower->told < withdrawn->since)
+        return false;
+    for (size_t i = 0; i < follower->gap_count; i++)
+        if (follower->gaps[i].told < withdrawn->since && withdrawn->without <= follower->gaps[i].next)
+            return false;
+    return true;
+}
+
 /* Under the mutex. */
 static const struct nvlxi_follower *find_holder(const struct nvlxi_revocations *revocations,
                                                 const struct nvlxi_withdrawn *withdrawn) {
     const struct nvlxi_follower *follower;
     DL_FOREACH(revocations->followers, follower) {
-        if (follower->released < withdrawn->without && follower->told >= withdrawn->since)
+        if (follower->released < withdrawn->without && knew(follower, withdrawn))
             return follower;
     }
     return NULL;
@@ -59,12 +70,22 @@ static int tell_holder(const struct nvlxi_follower *holder, const struct nvlxi_w
                       (int)holder->pid, holds, ms);
 }
 
+/* Under the mutex. */
+static void count_wait(struct nvlxi_revocations *revocations, int code, uint64_t since) {
+    if (code)
+        nvlxi_count(&revocations->late, 1);
+    else
+        nvlxi_histogram_count(&revocations->released, nvlxi_now_ns() - since);
+}
+
 int nvlxi_revocations_wait(struct nvlxi_revocations *revocations, const struct nvlxi_withdrawn *withdrawn,
                            uint64_t deadline) {
+    const uint64_t since = nvlxi_now_ns();
     int code = 0;
     pthread_mutex_lock(&revocations->mutex);
     revocations->wanted = nvlxi_max(revocations->wanted, withdrawn->without);
-    if (revocations->ask && find_holder(revocations, withdrawn)) {
+    const bool held = find_holder(revocations, withdrawn) != NULL;
+    if (revocations->ask && held) {
         pthread_mutex_unlock(&revocations->mutex);
         revocations->ask(revocations->context);
         pthread_mutex_lock(&revocations->mutex);
@@ -75,6 +96,8 @@ int nvlxi_revocations_wait(struct nvlxi_revocations *revocations, const struct n
         if (!in_time && holder)
             code = tell_holder(holder, withdrawn);
     }
+    if (held)
+        count_wait(revocations, code, since);
     pthread_mutex_unlock(&revocations->mutex);
     return code;
 }
@@ -88,14 +111,34 @@ uint64_t nvlxi_revocations_wanted(struct nvlxi_revocations *revocations) {
 
 /* ---- The service thread -------------------------------------------------------------------------------- */
 
+/* Under the mutex. Only what lies between the two can have come and gone. */
+static void note_gap(struct nvlxi_follower *follower, uint64_t next) {
+    if (next - follower->told < 2)
+        return;
+    if (follower->gap_count == NVLXI_GAPS)
+        memmove(follower->gaps, follower->gaps + 1, --follower->gap_count * sizeof *follower->gaps);
+    follower->gaps[follower->gap_count++] = (struct nvlxi_gap){follower->told, next};
+}
+
+/* Under the mutex. */
+static void release(struct nvlxi_follower *follower, uint64_t generation) {
+    size_t over = 0;
+    follower->released = nvlxi_max(follower->released, generation);
+    while (over < follower->gap_count && follower->gaps[over].next <= follower->released)
+        over++;
+    follower->gap_count -= over;
+    memmove(follower->gaps, follower->gaps + over, follower->gap_count * sizeof *follower->gaps);
+}
+
 bool nvlxi_follower_tell(struct nvlxi_revocations *revocations, struct nvlxi_follower *follower, uint64_t generation) {
     pthread_mutex_lock(&revocations->mutex);
     const bool tell = generation >= revocations->wanted;
     if (tell && !follower->told) {
-        follower->released = generation;
+        follower->told = follower->released = generation;
         DL_APPEND(revocations->followers, follower);
     }
     if (tell) {
+        note_gap(follower, generation);
         follower->told = generation;
         follower->told_ns = nvlxi_now_ns();
     }
@@ -123,7 +166,7 @@ int nvlxi_follower_answers(struct nvlxi_revocations *revocations, struct nvlxi_f
         follower->mappings = mappings;
         if (!transfers && !mappings) {
             follower->asked = false;
-            follower->released = nvlxi_max(follower->released, generation);
+            release(follower, generation);
         }
         pthread_cond_broadcast(&revocations->news);
     }

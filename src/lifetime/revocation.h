@@ -7,8 +7,8 @@
  *     REGISTERED   peers may use it
  *     WITHDRAWN    by nvlx_unregister: own lists and new descriptors do not have it any more. Peers that know an older
  *                  generation may still use it
- *     FREE         no own transfer uses its bytes, and every follower has RELEASED the generation, or is gone. The
- *                  region is freed
+ *     FREE         no own transfer uses its bytes, and every follower has RELEASED the generation, or is gone, or
+ *                  never knew the region. It is freed
  *
  * A follower is a peer that is connected, as the owner's server sees it:
  *
@@ -26,6 +26,10 @@
  * what is mapped is closed when nothing in flight uses it; then its half ends (rendezvous/client.h). So the end of a
  * connection, which the kernel tells also of a process that is killed, is an answer like any other.
  *
+ * A follower knew bytes if it was told a generation that has them: one from which they came on, and before which they
+ * went. What came and went between two that it was told one after the other, it never knew: that is a GAP. As many are
+ * remembered as there is room for, since the generation that it has RELEASED; of others it counts as one who knew.
+ *
  * Invariants: nobody is told a generation older than what is wanted, who knows an older one or none: whoever has waited
  * for it would not know of that follower; released <= told; a NEW follower that is told generation g has released g.
  * `wanted` never falls; what is wanted is asked for (AWAIT, protocol.h) of every follower that was told as much, one
@@ -41,9 +45,19 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "base/metrics.h"
+
+#define NVLXI_GAPS 32
+
+struct nvlxi_gap { /* generations: told, and the one that was told next */
+    uint64_t told, next;
+};
+
 struct nvlxi_follower { /* part of a server's connection; starts zeroed */
     pid_t pid;
     uint64_t told, released;
+    struct nvlxi_gap gaps[NVLXI_GAPS]; /* in order; the oldest is forgotten first */
+    size_t gap_count;
     uint64_t told_ns;             /* when it was told `told` */
     uint32_t transfers, mappings; /* what it said that it still holds; 0, 0: nothing said */
     bool asked;                   /* and has not answered */
@@ -56,7 +70,9 @@ struct nvlxi_revocations {
     pthread_cond_t news;
     struct nvlxi_follower *followers; /* list: those that know something */
     uint64_t wanted;
-    void (*ask)(void *context); /* wakes up who asks followers; NULL: nobody serves, so there is no follower */
+    struct nvlxi_histogram released; /* how long followers took to let go of what somebody waited for */
+    nvlxi_counter late;              /* how often they did not in time */
+    void (*ask)(void *context);      /* wakes up who asks followers; NULL: nobody serves, so there is no follower */
     void *context;
 };
 
@@ -67,11 +83,12 @@ void nvlxi_revocations_listen(struct nvlxi_revocations *revocations, void (*ask)
 
 struct nvlxi_withdrawn {
     const char *what; /* for messages */
-    uint64_t since;   /* the generation that it came with: who was told none since then never knew it; */
+    uint64_t since;   /* the generation that it came with; UINT64_MAX: it was never told */
     uint64_t without; /* and the one that does not have it any more */
 };
 
-/* Waits until every follower has released it. NVLX_ETIMEDOUT names the process that has not, and what it holds. */
+/* Waits until every follower that knew it has released it. NVLX_ETIMEDOUT names the process that has not, and what it
+ * holds. */
 int nvlxi_revocations_wait(struct nvlxi_revocations *revocations, const struct nvlxi_withdrawn *withdrawn,
                            uint64_t deadline);
 

@@ -8,54 +8,81 @@
 #include "base/error.h"
 #include "base/thread.h"
 
-int nvlxi_own_wait(struct nvlxi_transfers *transfers, struct nvlxi_digester *digester, uint64_t address,
-                   uint64_t length, const char *what, uint64_t deadline) {
-    for (uint64_t since = nvlxi_now_ns();; nvlxi_pause(since)) {
-        nvlxi_transfers_progress(transfers); /* one may be done, and nobody have asked */
-        const bool by_transfer = nvlxi_transfers_users(transfers, address, length) & NVLXI_A_TRANSFER;
-        if (!by_transfer && !nvlxi_digester_uses(digester, address, length))
-            return 0;
+/* Who of this process uses bytes of the range, or NULL. */
+static const char *user_of(const struct nvlxi_own *own, uint64_t address, uint64_t length) {
+    nvlxi_transfers_progress(own->transfers); /* one may be done, and nobody have asked */
+    if (nvlxi_transfers_users(own->transfers, address, length) & NVLXI_A_TRANSFER)
+        return "transfer in flight";
+    if (nvlxi_digester_uses(own->digester, address, length))
+        return "digest in flight";
+    return nvlxi_waits_use(own->waits, address, length) ? "stream's wait" : NULL;
+}
+
+int nvlxi_own_wait(const struct nvlxi_own *own, uint64_t address, uint64_t length, int code, const char *what,
+                   uint64_t deadline) {
+    const char *user;
+    nvlxi_waits_end(own->waits, address, length, code);
+    for (uint64_t since = nvlxi_now_ns(); (user = user_of(own, address, length)); nvlxi_pause(since))
         if (nvlxi_now_ns() >= deadline)
-            return nvlxi_fail(NVLX_ETIMEDOUT, "%s is withdrawn, but an own %s in flight uses it", what,
-                              by_transfer ? "transfer" : "digest");
-    }
+            return nvlxi_fail(NVLX_ETIMEDOUT, "%s is withdrawn, but an own %s uses it", what, user);
+    return 0;
+}
+
+int nvlxi_file_wait(struct nvlxi_registration *registration, const char *what, uint64_t deadline) {
+    return nvlxi_registration_await_file(registration, deadline)
+               ? nvlxi_fail(NVLX_ETIMEDOUT, "%s is withdrawn, but it may be what is being exported to a client", what)
+               : 0;
 }
 
 static void upset_lists(void *context, uint64_t address, uint64_t length) {
     nvlxi_transfers_upset(context, address, length);
 }
 
-/* What peers must let go of: all that they may know of these regions. `without` 0: nothing. */
-static struct nvlxi_withdrawn content_of(struct nvlx_region *const *regions, size_t count, const char *what) {
-    struct nvlxi_withdrawn content = {.what = what, .since = UINT64_MAX};
-    for (size_t i = 0; i < count; i++) {
-        if (!regions[i]->access || !regions[i]->length || regions[i]->asleep)
-            continue;
-        content.since = nvlxi_min(content.since, regions[i]->since);
-        content.without = nvlxi_max(content.without, regions[i]->suspended);
+/* Whether peers may know bytes that they have not let go of. */
+static bool is_followed(const struct nvlx_region *region) {
+    return region->access && region->length && !region->asleep;
+}
+
+/* The newest generation that peers must let go of; 0: none. */
+static uint64_t newest_of(struct nvlx_region *const *regions, size_t count) {
+    uint64_t newest = 0;
+    for (size_t i = 0; i < count; i++)
+        newest = is_followed(regions[i]) ? nvlxi_max(newest, regions[i]->unknown) : newest;
+    return newest;
+}
+
+/* Each region by itself: who never knew one may have let go of another. */
+static int wait_for_followers(const struct nvlxi_suspension *s, struct nvlx_region *const *regions, size_t count,
+                              const char *what, uint64_t deadline) {
+    int code = 0;
+    for (size_t i = 0; i < count && !code; i++) {
+        const struct nvlxi_withdrawn content = {
+            .what = what, .since = regions[i]->known, .without = regions[i]->unknown};
+        if (is_followed(regions[i]))
+            code = nvlxi_revocations_wait(s->revocations, &content, deadline);
     }
-    return content;
+    return code;
 }
 
 int nvlxi_suspend(const struct nvlxi_suspension *s, struct nvlx_region *const *regions, size_t count,
                   uint64_t deadline) {
     char what[96] = "nothing";
-    int code = nvlxi_registration_suspend(s->registration, regions, count, upset_lists, s->transfers);
+    int code = nvlxi_registration_suspend(s->registration, regions, count, upset_lists, s->own.transfers);
     if (!code && count)
         snprintf(what, sizeof what, "the memory of %zu regions, the first at 0x%" PRIx64 ",", count,
                  regions[0]->address);
     for (size_t i = 0; i < count && !code; i++)
         if (regions[i]->length)
-            code = nvlxi_own_wait(s->transfers, s->digester, regions[i]->address, regions[i]->length, what, deadline);
-    if (code)
+            code = nvlxi_own_wait(&s->own, regions[i]->address, regions[i]->length, NVLX_ESUSPENDED, what, deadline);
+    if (code || (code = nvlxi_file_wait(s->registration, what, deadline)))
         return code;
-    const struct nvlxi_withdrawn content = content_of(regions, count, what);
-    if (!content.without)
+    const uint64_t newest = newest_of(regions, count);
+    if (!newest)
         return 0;
     if (atomic_load(&s->registration->held))
         return nvlxi_fail(NVLX_ETIMEDOUT, "%s is withdrawn, but peers are not told before nvlx_publish", what);
-    if ((code = nvlxi_revocations_wait(s->revocations, &content, deadline)))
+    if ((code = wait_for_followers(s, regions, count, what, deadline)))
         return code;
-    nvlxi_registration_note_asleep(s->registration, regions, count, content.without);
+    nvlxi_registration_note_asleep(s->registration, regions, count, newest);
     return 0;
 }

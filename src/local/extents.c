@@ -49,7 +49,17 @@ static int next_allocation(const struct nvlxi_context *context, const struct nvl
                : NVLX_ERANGE;
 }
 
-int nvlxi_extents_survey(const struct nvlxi_context *context, uint64_t address, uint64_t length,
+/* Pinned memory joins nothing: so the first allocation tells for all. */
+static int check_shareable(const struct nvlxi_extents *extents, uint64_t address, uint32_t access) {
+    if (access == NVLX_ACCESS_NONE || extents->one.kind != NVLXI_KIND_PINNED)
+        return 0;
+    return nvlxi_fail(NVLX_ENOTSUP,
+                      "0x%" PRIx64 " is pinned host memory, which CUDA cannot share: register it with "
+                      "NVLX_ACCESS_NONE, for transfers of this process, or share memory of nvlx_alloc",
+                      address);
+}
+
+int nvlxi_extents_survey(const struct nvlxi_context *context, uint64_t address, uint64_t length, uint32_t access,
                          struct nvlxi_extents *extents) {
     struct nvlxi_allocation next;
     uint64_t end;
@@ -57,6 +67,8 @@ int nvlxi_extents_survey(const struct nvlxi_context *context, uint64_t address, 
     if (!nvlxi_add(address, length, &end))
         return nvlxi_fail(NVLX_EINVAL, "address 0x%" PRIx64 " + length %" PRIu64 " wraps around", address, length);
     int code = context->ops->resolve(context->device, address, &extents->one);
+    if (!code)
+        code = check_shareable(extents, address, access);
     while (!code && end > extents_end(extents)) {
         code = next_allocation(context, extents, &next);
         if (code == NVLX_ERANGE)

@@ -15,8 +15,9 @@ struct nvlxi_extents {
 };
 
 /* Asks the device what lies under [address, address + length), length > 0. NVLX_ERANGE: the range leaves what it begins
- * in. To be freed also when it failed. */
-int nvlxi_extents_survey(const struct nvlxi_context *context, uint64_t address, uint64_t length,
+ * in. NVLX_ENOTSUP: peers shall have this access (NVLX_ACCESS_...), and it cannot be shared. To be freed also when it
+ * failed. */
+int nvlxi_extents_survey(const struct nvlxi_context *context, uint64_t address, uint64_t length, uint32_t access,
                          struct nvlxi_extents *extents);
 void nvlxi_extents_free(struct nvlxi_extents *extents);
 

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/thread.h"
 #include "local/registration.h"
 
 /* ---- Memory that was freed --------------------------------------------------------------------------- */
@@ -102,7 +103,7 @@ static void record_region(const struct nvlx_region *region, struct nvlxi_descrip
                                            .since = region->since,
                                            .digest = region->digest,
                                            .has_digest = region->has_digest,
-                                           .suspended = region->suspended != 0};
+                                           .suspended = region->suspended};
     descriptor->suspended_count += record->suspended;
     if (region->name) {
         record->name = *name;
@@ -232,7 +233,7 @@ static void fill_changes(const struct nvlxi_registration *r, struct changed *cha
     for (int asleep = 0; asleep < 2; asleep++)
         for (size_t i = changed->first; i < changed->end; i++) {
             const struct nvlxi_change *change = nvlxi_journal_change(&r->journal, i);
-            if (change->told && (change->told->suspended != 0) == asleep)
+            if (change->told && change->told->suspended == (asleep != 0))
                 record_region(change->told, descriptor, &name);
             if (is_gone(change) && !asleep)
                 descriptor->removed[descriptor->removed_count++] = change->id;
@@ -286,15 +287,35 @@ int nvlxi_registration_changes(struct nvlxi_registration *r, uint64_t since, boo
     return 0;
 }
 
-int nvlxi_registration_find(struct nvlxi_registration *registration, uint64_t base, uint64_t serial,
-                            struct nvlxi_allocation *allocation) {
+int nvlxi_registration_begin_file(struct nvlxi_registration *registration, uint64_t base, uint64_t serial,
+                                  struct nvlxi_allocation *allocation) {
     const struct nvlxi_segment_key key = {base, serial};
     struct nvlxi_segment *segment;
     pthread_mutex_lock(&registration->mutex);
     HASH_FIND(hh, registration->segments, &key, sizeof key, segment);
     bool found = segment && segment->ready && !segment->stale && segment->shared;
-    if (found)
+    if (found) {
         *allocation = segment->allocation;
+        registration->files++;
+    }
     pthread_mutex_unlock(&registration->mutex);
     return found ? 0 : nvlxi_fail(NVLX_ESTALE, "no region is shared in a segment 0x%" PRIx64 " any more", base);
+}
+
+void nvlxi_registration_end_file(struct nvlxi_registration *registration) {
+    pthread_mutex_lock(&registration->mutex);
+    registration->files++;
+    pthread_cond_broadcast(&registration->export_done);
+    pthread_mutex_unlock(&registration->mutex);
+}
+
+int nvlxi_registration_await_file(struct nvlxi_registration *registration, uint64_t deadline) {
+    bool waits = true;
+    pthread_mutex_lock(&registration->mutex);
+    const uint64_t files = registration->files;
+    while (files % 2 && registration->files == files && waits)
+        waits = nvlxi_cond_wait(&registration->export_done, &registration->mutex, deadline);
+    const bool ended = files % 2 == 0 || registration->files != files;
+    pthread_mutex_unlock(&registration->mutex);
+    return ended ? 0 : NVLX_ETIMEDOUT;
 }

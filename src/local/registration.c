@@ -8,6 +8,8 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/thread.h"
+#include "base/trace.h"
 #include "base/utf8.h"
 
 int nvlxi_registration_init(struct nvlxi_registration *r, const struct nvlxi_context *context) {
@@ -23,7 +25,7 @@ int nvlxi_registration_init(struct nvlxi_registration *r, const struct nvlxi_con
     r->told = (struct nvlxi_told){.text = NVLXI_PROCESS_ROOM};
     r->limits = (struct nvlxi_told){NVLXI_REGIONS_MAX, NVLXI_SEGMENTS_MAX, NVLXI_TEXT_MAX};
     pthread_mutex_init(&r->mutex, NULL);
-    pthread_cond_init(&r->export_done, NULL);
+    nvlxi_cond_init(&r->export_done);
     return 0;
 }
 
@@ -166,6 +168,7 @@ static int enter(struct nvlxi_registration *r, const struct nvlxi_extents *exten
     add_to_list(r, region);
     region->entered = true;
     region->since = ++r->generation;
+    region->known = region->stale ? UINT64_MAX : region->since;
     if (!region->stale)
         nvlxi_region_tell(r, region);
     if (!region->stale && region->length) {
@@ -279,8 +282,8 @@ static int make_region(uint64_t address, uint64_t length, const struct nvlx_regi
     struct nvlx_region *region = malloc(sizeof *region);
     if (!region)
         return nvlxi_fail(NVLX_ENOMEM, "no memory for a region");
-    *region =
-        (struct nvlx_region){.address = length ? address : 0, .length = length, .access = (uint8_t)options->access};
+    *region = (struct nvlx_region){
+        .address = length ? address : 0, .length = length, .access = (uint8_t)options->access, .ready = options->ready};
     region->stakes = segments > 1 ? calloc(segments, sizeof *region->stakes) : &region->one;
     if (!region->stakes || (options->name && !(region->name = make_name(options->name, region)))) {
         free_region(region);
@@ -294,11 +297,14 @@ int nvlxi_registration_add(struct nvlxi_registration *registration, uint64_t add
                            const struct nvlx_region_options *options, struct nvlx_region **region) {
     struct nvlxi_extents extents = {.list = &extents.one};
     struct nvlx_region *made = NULL;
+    const bool traced = nvlxi_trace_begin(NVLXI_TRACE_REGISTER, length);
     int code = check_name(options->name);
     if (!code && options->access > NVLX_ACCESS_READ_WRITE)
         code = nvlxi_fail(NVLX_EINVAL, "access %" PRIu32 " is not one of NVLX_ACCESS_...", options->access);
+    if (!code && (uintptr_t)options->ready % sizeof(uint64_t))
+        code = nvlxi_fail(NVLX_EINVAL, "region_options.ready is %p: it is no multiple of 8", options->ready);
     if (!code && length)
-        code = nvlxi_extents_survey(registration->context, address, length, &extents);
+        code = nvlxi_extents_survey(registration->context, address, length, options->access, &extents);
     if (!code && length)
         registration->context->ops->load(registration->context->device, extents.one.gpu);
     if (code || (code = make_region(address, length, options, extents.count, &made)))
@@ -311,12 +317,15 @@ int nvlxi_registration_add(struct nvlxi_registration *registration, uint64_t add
         *region = made;
 free_extents:
     nvlxi_extents_free(&extents);
+    nvlxi_trace_end(traced);
     return code;
 }
 
 /* Under the mutex. */
 static void withdraw(struct nvlxi_registration *r, struct nvlx_region *region) {
-    region->withdrawn = ++r->generation;
+    r->generation++;
+    region->withdrawn = true;
+    region->unknown = region->unknown ? region->unknown : r->generation;
     if (region->suspended)
         nvlxi_region_end_sleep(r, region);
     else if (!region->stale)

@@ -27,7 +27,7 @@
 #include <stdbool.h>
 
 #include "base/hash.h"
-#include "base/interval_map.h"
+#include "base/intervals/interval_map.h"
 #include "descriptor/descriptor.h"
 #include "local/extents.h"
 #include "local/journal.h"
@@ -60,11 +60,13 @@ struct nvlx_region {
     struct nvlx_engine *engine;
     struct nvlxi_stake *stakes, one; /* `stakes` points to `one`, or to memory of its own where there are more */
     uint64_t address, length;
-    uint64_t since;     /* the generation that it came with, */
-    uint64_t withdrawn; /* and the one that does not have it any more; 0: not withdrawn */
-    uint64_t suspended; /* and the one from which on it sleeps: see lifetime/suspension.h; 0: it does not */
+    uint64_t since; /* the generation that it came with */
+    /* Descriptors of generations from `known` on, before `unknown`, tell its bytes: who was told one of these may use
+     * them. UINT64_MAX, 0: none yet. Of a region that woke before all had let go of it, also from before it slept. */
+    uint64_t known, unknown;
     struct nvlx_region *next_withdrawn;
     uint64_t digest;                /* of its bytes, if that is told */
+    void *ready;                    /* the caller's count of how often it was ready; or NULL */
     struct nvlxi_region_name *name; /* NULL: none */
     size_t position;                /* in the list of regions */
     size_t entry;                   /* 1 + the number of its entry in the journal; 0: it has none */
@@ -73,6 +75,8 @@ struct nvlx_region {
     uint8_t access;
     bool entered; /* in the list, and in the lookup table if it has bytes and is not stale; not asleep */
     bool stale;   /* a segment of it is */
+    bool withdrawn;
+    bool suspended; /* see lifetime/suspension.h */
     bool has_digest;
     bool resuming;
     bool asleep; /* it sleeps, and nobody uses its bytes any more */
@@ -99,6 +103,7 @@ struct nvlxi_registration {
     struct nvlx_engine *engine;
     pthread_mutex_t mutex;
     pthread_cond_t export_done;
+    uint64_t files; /* exports of files that were begun, and that have ended: odd while one is under way */
     struct nvlxi_segment *segments;  /* hash set by key */
     struct nvlxi_segment *recent;    /* the one that was used last: the next region is often in it too; or NULL */
     struct nvlxi_region_name *names; /* hash set by text */
@@ -127,10 +132,16 @@ int nvlxi_registration_add(struct nvlxi_registration *registration, uint64_t add
                            const struct nvlx_region_options *options, struct nvlx_region **region);
 
 /* Who uses some bytes: all of them that do, or-ed together. */
-enum nvlxi_user { NVLXI_NOBODY = 0, NVLXI_A_TRANSFER = 1, NVLXI_A_PREPARED_LIST = 2, NVLXI_A_DIGEST = 4 };
+enum nvlxi_user {
+    NVLXI_NOBODY = 0,
+    NVLXI_A_TRANSFER = 1,
+    NVLXI_A_PREPARED_LIST = 2,
+    NVLXI_A_DIGEST = 4,
+    NVLXI_A_WAIT = 8
+};
 
-/* Asked, with the tables locked for writing, who uses any of these bytes: own transfers and digests in flight, and
- * prepared lists. */
+/* Asked, with the tables locked for writing, who uses any of these bytes: own transfers and digests in flight, prepared
+ * lists, and waits of streams. */
 typedef uint32_t (*nvlxi_users_function)(void *context, uint64_t address, uint64_t length);
 
 /* Withdraws one region, if it is not withdrawn yet: neither own lists nor peers get it any more. NVLX_EBUSY, not
@@ -183,9 +194,14 @@ int nvlxi_registration_hold(struct nvlxi_registration *registration);
 /* Tells what was held back, if anything. Returns the generation that has all changes made by now. */
 uint64_t nvlxi_registration_publish(struct nvlxi_registration *registration);
 
-/* The allocation of a segment that some region grants to peers: NVLX_ESTALE if there is none. */
-int nvlxi_registration_find(struct nvlxi_registration *registration, uint64_t base, uint64_t serial,
-                            struct nvlxi_allocation *allocation);
+/* The allocation of a segment that some region grants to peers, for an export of its file: NVLX_ESTALE if there is
+ * none. The export is under way until it is ended. By the service thread alone. */
+int nvlxi_registration_begin_file(struct nvlxi_registration *registration, uint64_t base, uint64_t serial,
+                                  struct nvlxi_allocation *allocation);
+void nvlxi_registration_end_file(struct nvlxi_registration *registration);
+/* Waits until the export that is under way has ended: what was withdrawn before may be freed then. NVLX_ETIMEDOUT, not
+ * logged. */
+int nvlxi_registration_await_file(struct nvlxi_registration *registration, uint64_t deadline);
 
 /* Looks at all segments, a call of the driver each, and retires those whose memory was freed. Tells who listens. */
 int nvlxi_registration_check(struct nvlxi_registration *registration);

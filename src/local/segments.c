@@ -24,6 +24,7 @@ static void detach(struct nvlxi_registration *r, struct nvlxi_segment *segment) 
         if (region->entered && !region->stale) {
             nvlxi_region_unmap(r, region);
             nvlxi_region_untell(r, region);
+            region->unknown = r->generation;
         }
         region->stale = true;
     }
@@ -65,9 +66,16 @@ size_t nvlxi_segments_retire(struct nvlxi_registration *registration, uint64_t a
 
 /* ---- The first region -------------------------------------------------------------------------------- */
 
+/* Pinned memory: all its regions are. */
+static bool is_private(const struct nvlxi_segment *segment) {
+    return segment->allocation.kind == NVLXI_KIND_PINNED;
+}
+
 static int export_segment(struct nvlxi_registration *r, struct nvlxi_segment *segment) {
     int code = r->context->ops->uuid(r->context->device, segment->allocation.gpu, segment->uuid);
-    return code ? code : r->context->ops->export_handle(r->context->device, &segment->allocation, &segment->handle);
+    return code || is_private(segment)
+               ? code
+               : r->context->ops->export_handle(r->context->device, &segment->allocation, &segment->handle);
 }
 
 /* Makes room for one segment more in `extents`. */
@@ -102,7 +110,7 @@ static int settle(struct nvlxi_registration *r, struct nvlxi_segment *segment) {
         r->by_number[segment->number] = segment;
     }
     segment->ready = true;
-    r->handles_exported++;
+    r->handles_exported += !is_private(segment);
     return 0;
 }
 
@@ -210,12 +218,12 @@ static struct nvlxi_range next_range(const struct nvlx_region *region, uint32_t 
     while (++*index < region->segment_count &&
            is_crossed(&last->allocation, &region->stakes[*index].segment->allocation))
         last = region->stakes[*index].segment;
-    return (struct nvlxi_range){.start = nvlxi_max(region->address, first->key.base),
-                                .end =
-                                    nvlxi_min(region->address + region->length, last->key.base + last->allocation.size),
-                                .owner = first->number,
-                                .access = (uint8_t)region->access,
-                                .device = (uint16_t)first->allocation.gpu};
+    return (struct nvlxi_range){
+        .start = nvlxi_max(region->address, first->key.base),
+        .end = nvlxi_min(region->address + region->length, last->key.base + last->allocation.size),
+        .owner = first->number,
+        .access = (uint8_t)region->access,
+        .place = nvlxi_place((uint32_t)first->allocation.gpu, nvlxi_kind_is_host(first->allocation.kind))};
 }
 
 /* Whether no copy may go on from what lies below an address into this segment. */

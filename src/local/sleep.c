@@ -79,7 +79,8 @@ static void put_to_sleep(struct nvlxi_registration *r, struct nvlx_region *regio
     }
     r->asleep[r->asleep_count++] = region;
     nvlxi_tables_write_end(r->context->tables);
-    region->suspended = r->generation;
+    region->suspended = true;
+    region->unknown = r->generation;
     region->naps++;
     region->asleep = false;
     region->entered = false;
@@ -127,7 +128,7 @@ void nvlxi_registration_note_asleep(struct nvlxi_registration *registration, str
                                     size_t count, uint64_t generation) {
     pthread_mutex_lock(&registration->mutex);
     for (size_t i = 0; i < count; i++)
-        if (regions[i]->suspended && regions[i]->suspended <= generation)
+        if (regions[i]->suspended && regions[i]->unknown <= generation)
             regions[i]->asleep = true;
     pthread_mutex_unlock(&registration->mutex);
 }
@@ -179,7 +180,8 @@ static int survey(struct nvlxi_registration *r, struct waking *waking) {
     const struct nvlxi_context *context = r->context;
     if (!waking->region->length)
         return 0;
-    int code = nvlxi_extents_survey(context, waking->address, waking->region->length, &waking->extents);
+    int code = nvlxi_extents_survey(context, waking->address, waking->region->length, waking->region->access,
+                                    &waking->extents);
     if (!code)
         context->ops->load(context->device, waking->extents.one.gpu);
     return code;
@@ -269,7 +271,9 @@ static void finish(struct nvlxi_registration *r, const struct waking *waking, si
     r->generation++;
     for (size_t i = 0; i < count; i++) {
         struct nvlx_region *region = waking[i].region;
-        region->suspended = 0;
+        region->known = region->asleep ? r->generation : region->known;
+        region->unknown = 0;
+        region->suspended = false;
         region->asleep = false;
         region->entered = true;
         tell_awake(r, region, region->address != waking[i].address);

@@ -19,12 +19,14 @@ struct place { /* of a region that the changes tell */
     uint64_t start, end;
     uint32_t at;           /* that of the region which becomes this one, or ADDED */
     uint32_t segment, run; /* in the table as it will be */
-    uint16_t device;
+    uint16_t where;        /* its memory is */
     bool leaves, comes;
 };
 
 struct new_run {
-    struct nvlxi_run run; /* as it will be in the table */
+    struct nvlxi_run run; /* as it will be in the table, */
+    uint32_t place;       /* and where */
+    bool reuses;          /* the place of one that was removed */
     uint32_t from;        /* its first segment, among those of the changes */
 };
 
@@ -41,9 +43,11 @@ struct plan {
     struct place *order;  /* the same in order of address: scratch */
     struct new_run *runs;
     uint32_t *run_of; /* [segments of the changes]: new run, from 1 on; 0: none yet */
-    struct nvlxi_names *names;
-    size_t gone_count, left_count, step_count, run_count, segment_count, added_count, range_count;
-    bool woken; /* a region comes to where it was before, or may have been */
+    char **names;     /* [regions of the changes]: of those that are added and have one */
+    char **old_names; /* [gone]: to be freed, or NULL */
+    size_t gone_count, left_count, step_count, added_count, range_count;
+    size_t run_count, fresh_count, segment_count; /* runs that are added; those that need room, and their segments */
+    bool woken;                                   /* a region comes to where it was before, or may have been */
 };
 
 /* ---- What goes ------------------------------------------------------------------------------------------- */
@@ -166,6 +170,20 @@ static bool place_in_old(struct plan *p, const struct nvlxi_region_record *regio
     return true;
 }
 
+static void find_run_place(struct plan *p, struct new_run *new_run) {
+    struct nvlxi_runs *runs = &p->table->runs;
+    const uint32_t place = nvlxi_runs_reuse(runs, new_run->run.count);
+    new_run->reuses = place != 0;
+    if (place) {
+        new_run->place = place - 1;
+        new_run->run.first = runs->run[place - 1].first;
+        return;
+    }
+    new_run->place = (uint32_t)(runs->count + p->fresh_count++);
+    new_run->run.first = (uint32_t)(p->table->descriptor->segment_count + p->segment_count);
+    p->segment_count += new_run->run.count;
+}
+
 /* A run of all the segments of a region, none of which belongs to one yet. */
 static bool begin_run(struct plan *p, const struct nvlxi_region_record *region) {
     const struct nvlxi_segment_record *segments = &p->changes->segments[region->segment];
@@ -173,9 +191,8 @@ static bool begin_run(struct plan *p, const struct nvlxi_region_record *region) 
     *new_run = (struct new_run){.from = region->segment};
     struct nvlxi_run *run = &new_run->run;
     run->base = segments->base;
-    run->first = (uint32_t)(p->table->descriptor->segment_count + p->segment_count);
     run->count = region->segment_count;
-    p->segment_count += run->count;
+    find_run_place(p, new_run);
     for (uint32_t i = 0; i < run->count; i++) {
         uint32_t known;
         if (p->run_of[region->segment + i] || find_segment(p->table, &segments[i], &known))
@@ -198,7 +215,7 @@ static bool place_in_new(struct plan *p, const struct nvlxi_region_record *regio
     new_run->run.regions++;
     new_run->run.writers += (region->access & NVLX_ACCESS_WRITE) != 0;
     place->segment = new_run->run.first + behind;
-    place->run = (uint32_t)p->table->runs.count + number - 1;
+    place->run = new_run->place;
     return true;
 }
 
@@ -207,7 +224,7 @@ static bool come(struct plan *p, const struct nvlxi_region_record *region, struc
     uint32_t segment;
     const struct nvlxi_segment_record *first = &p->changes->segments[region->segment];
     place->comes = true;
-    place->device = nvlxi_remote_device(p->peer->remote, first->device);
+    place->where = nvlxi_remote_place(p->peer->remote, first);
     p->range_count++;
     p->woken = p->woken || place->at != ADDED;
     return find_segment(p->table, first, &segment) ? place_in_old(p, region, segment, place)
@@ -346,8 +363,8 @@ static bool regions_have_place(const struct plan *p) {
 
 static bool has_room(const struct plan *p) {
     const struct nvlxi_peer_table *table = p->table;
-    return table->descriptor->region_count + p->added_count <= table->region_room &&
-           table->runs.count + p->run_count <= table->runs.room &&
+    return table->descriptor->region_count + p->added_count <= table->region_room + table->gone_count + p->gone_count &&
+           table->runs.count + p->fresh_count <= table->runs.room &&
            table->descriptor->segment_count + p->segment_count <= table->runs.segment_room &&
            1 + (uint64_t)table->ranges.count + 4 * (uint64_t)p->range_count <= table->ranges.store.capacity;
 }
@@ -369,10 +386,8 @@ static void remove_regions(const struct plan *p) {
             nvlxi_intervals_remove(&table->ranges, &range);
         if (region->suspended)
             nvlxi_peer_table_wake(table, p->gone[i]);
-        if (region->name[0] && p->gone[i] >= table->built)
-            nvlxi_name_index_remove(&table->recent, regions, p->gone[i]);
         nvlxi_order_remove(&table->by_id, region->since);
-        region->access = NVLXI_GONE;
+        p->old_names[i] = nvlxi_peer_table_leave(table, p->gone[i]);
     }
 }
 
@@ -394,7 +409,7 @@ static void retire_run(const struct plan *p, uint32_t place) {
         struct nvlxi_mapping *mapping;
         HASH_FIND(hh, p->peer->mappings, &key, sizeof key, mapping);
         if (mapping && mapping->ready)
-            nvlxi_mapping_retire(p->peer, mapping);
+            nvlxi_mapping_revoke(p->peer, mapping);
         atomic_store_explicit(&view->offset[place], NVLXI_UNMAPPED, memory_order_release);
         view->mapping[place] = NULL;
     }
@@ -421,7 +436,7 @@ static void add_runs(const struct plan *p) {
         run->read_only = segments->joins && !run->writers;
         run->serial = nvlxi_run_serial(run, segments);
         memcpy(&d->segments[run->first], segments, run->count * sizeof *segments);
-        nvlxi_runs_add(&p->table->runs, run);
+        nvlxi_runs_add(&p->table->runs, p->runs[i].place, run);
     }
     d->segment_count += p->segment_count;
 }
@@ -431,19 +446,18 @@ static void add_range(struct nvlxi_peer_table *table, const struct nvlxi_region_
                       const struct place *place) {
     struct nvlxi_range range = range_of(region);
     range.owner = place->run;
-    range.device = place->device;
+    range.place = place->where;
     nvlxi_intervals_reserve(&table->ranges, range.start, range.end, 1);
     const uint32_t id = nvlxi_intervals_insert(&table->ranges, &range, range.start == table->runs.run[place->run].base);
     nvlxi_intervals_set_born(&table->ranges, id, region->since);
 }
 
-/* A region at the end of the list, which is as if it were awake. */
-static size_t add_region(struct nvlxi_peer_table *table, const struct nvlxi_region_record *added, char **name) {
+/* A region which is as if it were awake. The name becomes the table's. */
+static size_t add_region(struct nvlxi_peer_table *table, const struct nvlxi_region_record *added, const char *name) {
     struct nvlxi_descriptor *d = table->descriptor;
-    const size_t at = d->region_count++;
+    const size_t at = nvlxi_peer_table_take_place(table);
     struct nvlxi_region_record *region = &d->regions[at];
-    *region = (struct nvlxi_region_record){.name = *name, .since = added->since};
-    *name = stpcpy(*name, added->name) + 1;
+    *region = (struct nvlxi_region_record){.name = name ? name : "", .since = added->since};
     nvlxi_order_insert(&table->by_id, region->since, (uint32_t)at + 1);
     if (region->name[0])
         nvlxi_name_index_insert(&table->recent, d->regions, at);
@@ -468,11 +482,10 @@ static void set_region(struct nvlxi_peer_table *table, size_t at, const struct n
 }
 
 static void set_regions(const struct plan *p) {
-    char *name = p->names->text;
     for (size_t i = 0; i < p->changes->region_count; i++) {
         const struct nvlxi_region_record *told = &p->changes->regions[i];
         const struct place *place = &p->places[i];
-        set_region(p->table, place->at == ADDED ? add_region(p->table, told, &name) : place->at, told, place);
+        set_region(p->table, place->at == ADDED ? add_region(p->table, told, p->names[i]) : place->at, told, place);
     }
     if (p->woken) /* what is known of pieces by their birth may be of before */
         p->table->ranges.version = nvlxi_intervals_new_version();
@@ -491,8 +504,6 @@ static void commit(const struct plan *p) {
     atomic_fetch_add(&p->peer->changes, 1);
     nvlxi_tables_write_end(r->context->tables);
     pthread_mutex_unlock(&r->mutex);
-    p->names->next = p->table->names;
-    p->table->names = p->names;
 }
 
 /* ---- The plan ---------------------------------------------------------------------------------------------- */
@@ -500,9 +511,6 @@ static void commit(const struct plan *p) {
 static bool allocate(struct plan *p) {
     const struct nvlxi_descriptor *c = p->changes;
     const size_t steps = c->removed_count + c->region_count;
-    size_t names = 0;
-    for (size_t i = 0; i < c->region_count; i++)
-        names += strlen(c->regions[i].name) + 1;
     p->removed = malloc((c->removed_count + 1) * sizeof *p->removed);
     p->told = malloc((c->region_count + 1) * sizeof *p->told);
     p->left = malloc((steps + 1) * sizeof *p->left);
@@ -512,9 +520,44 @@ static bool allocate(struct plan *p) {
     p->order = malloc((c->region_count + 1) * sizeof *p->order);
     p->runs = malloc((c->region_count + 1) * sizeof *p->runs);
     p->run_of = calloc(c->segment_count + 1, sizeof *p->run_of);
-    p->names = malloc(sizeof *p->names + names + 1);
+    p->names = calloc(c->region_count + 1, sizeof *p->names);
+    p->old_names = calloc(c->removed_count + 1, sizeof *p->old_names);
     return p->removed && p->told && p->left && p->gone && p->steps && p->places && p->order && p->runs && p->run_of &&
-           p->names;
+           p->names && p->old_names;
+}
+
+/* Those of regions that are added. */
+static bool copy_names(struct plan *p) {
+    for (size_t i = 0; i < p->changes->region_count; i++)
+        if (p->places[i].at == ADDED && p->changes->regions[i].name[0] &&
+            !(p->names[i] = strdup(p->changes->regions[i].name)))
+            return false;
+    return true;
+}
+
+/* The table stays as it is. */
+static void give_up(struct plan *p) {
+    for (size_t i = 0; i < p->run_count; i++)
+        if (p->runs[i].reuses)
+            nvlxi_runs_unuse(&p->table->runs, p->runs[i].place + 1);
+    for (size_t i = 0; p->names && i < p->changes->region_count; i++)
+        free(p->names[i]);
+}
+
+static void free_plan(const struct plan *p) {
+    for (size_t i = 0; p->old_names && i < p->gone_count; i++)
+        free(p->old_names[i]);
+    free(p->removed);
+    free(p->told);
+    free(p->left);
+    free(p->gone);
+    free(p->steps);
+    free(p->places);
+    free(p->order);
+    free(p->runs);
+    free(p->run_of);
+    free(p->names);
+    free(p->old_names);
 }
 
 /* Other slots, where changes have worn these out. */
@@ -534,7 +577,7 @@ static bool make_plan(struct plan *p) {
         return false;
     sum_up(p);
     qsort(p->left, p->left_count, sizeof *p->left, compare_numbers);
-    return has_room(p) && runs_stay(p) && runs_have_place(p) && regions_have_place(p);
+    return has_room(p) && runs_stay(p) && runs_have_place(p) && regions_have_place(p) && copy_names(p);
 }
 
 bool nvlxi_change_in_place(struct nvlx_peer *peer, const struct nvlxi_descriptor *changes) {
@@ -546,16 +589,8 @@ bool nvlxi_change_in_place(struct nvlx_peer *peer, const struct nvlxi_descriptor
     if (made)
         commit(&plan);
     else
-        free(plan.names);
-    free(plan.removed);
-    free(plan.told);
-    free(plan.left);
-    free(plan.gone);
-    free(plan.steps);
-    free(plan.places);
-    free(plan.order);
-    free(plan.runs);
-    free(plan.run_of);
+        give_up(&plan);
+    free_plan(&plan);
     if (made)
         renew_slots(peer);
     return made;

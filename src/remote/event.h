@@ -11,7 +11,7 @@
 struct nvlxi_event_node { /* starts zeroed */
     uint32_t kind;        /* NVLX_EVENT_... */
     bool queued;
-    uint64_t number; /* PEER_CHANGED: the generation; PEER_LOST: messages that may be lost */
+    uint64_t number; /* PEER_CHANGED: the generation; PEER_LOST: messages that may be lost; WAIT_FAILED: the wait */
     struct nvlxi_event_node *prev, *next;
 };
 

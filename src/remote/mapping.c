@@ -8,10 +8,13 @@
 #include <utlist.h>
 
 #include "base/error.h"
+#include "base/trace.h"
 #include "remote/link.h"
+#include "remote/tell.h"
 
 #define MAP_TRIES       32 /* to map what changes meanwhile, at least ... */
 #define MAP_PATIENCE_NS INT64_C(10000000000)
+#define RANGE_RUNS      64 /* of a range, looked up at a time */
 
 /* ---- READY -> RETIRED -> closed ------------------------------------------------------------------------- */
 
@@ -32,6 +35,11 @@ void nvlxi_mapping_retire(struct nvlx_peer *peer, struct nvlxi_mapping *mapping)
     LL_PREPEND(peer->retired, mapping);
 }
 
+void nvlxi_mapping_revoke(struct nvlx_peer *peer, struct nvlxi_mapping *mapping) {
+    nvlxi_count_alone(&peer->cell->revoked, 1);
+    nvlxi_mapping_retire(peer, mapping);
+}
+
 void nvlxi_mapping_keep(struct nvlxi_mapping *mapping) {
     atomic_fetch_add(&mapping->users, 1);
 }
@@ -45,9 +53,13 @@ void nvlxi_mapping_drop(struct nvlxi_mapping *mapping) {
 
 static int close_mapping(struct nvlx_peer *peer, struct nvlxi_mapping *mapping) {
     struct nvlxi_remote *r = peer->remote;
+    const bool traced = nvlxi_trace_begin(NVLXI_TRACE_CLOSE, mapping->size);
     int code =
         mapping->foreign ? r->context->ops->unmap(r->context->device, (int)mapping->key.gpu, mapping->address) : 0;
+    nvlxi_trace_end(traced);
+    nvlxi_tell_closed(peer, mapping, code);
     atomic_fetch_sub(&r->mappings, 1);
+    nvlxi_count_alone(&peer->cell->closed[mapping->kind], 1);
     nvlxi_mapping_drop(mapping);
     return code;
 }
@@ -119,6 +131,7 @@ struct opening {
     size_t count;
     uint64_t size; /* of all */
     bool read_only;
+    struct nvlxi_files *files; /* while they are being taken; NULL: none, or they were not asked for yet */
 };
 
 static int fail_freed(uint64_t base) {
@@ -177,8 +190,21 @@ static bool needs_files(const struct opening *opening) {
     return false;
 }
 
-static int open_mapping(struct nvlx_peer *peer, const struct opening *opening, struct nvlxi_mapping *mapping) {
-    struct nvlxi_remote *r = peer->remote;
+static int ask_for_files(const struct nvlx_peer *peer, struct opening *opening) {
+    struct nvlxi_file_server *server = peer->remote->file_server;
+    return server->open(server, peer, &opening->owner, opening->segments, opening->count, &opening->files);
+}
+
+static void close_files(const struct nvlx_peer *peer, struct opening *opening) {
+    struct nvlxi_file_server *server = peer->remote->file_server;
+    if (opening->files)
+        server->close(server, opening->files);
+    opening->files = NULL;
+}
+
+/* The files, if there are any, stay open. */
+static int open_mapping(struct nvlx_peer *peer, struct opening *opening, struct nvlxi_mapping *mapping) {
+    const struct nvlxi_context *context = peer->remote->context;
     struct nvlxi_map map = {.gpu = (int)mapping->key.gpu,
                             .owner = &opening->owner.identity,
                             .segments = opening->segments,
@@ -191,15 +217,10 @@ static int open_mapping(struct nvlx_peer *peer, const struct opening *opening, s
         return open_own(peer, opening, mapping);
     mapping->foreign = true;
     mapping->memory_gpu = map.gpu;
-    if (needs_files(opening) && (code = r->file_server->open(r->file_server, peer, &opening->owner, opening->segments,
-                                                             opening->count, &map.files)))
+    if (!opening->files && needs_files(opening) && (code = ask_for_files(peer, opening)))
         return code;
-    code = r->context->ops->map(r->context->device, &map, &mapping->address);
-    if (map.files)
-        r->file_server->close(r->file_server, map.files);
-    if (!code)
-        nvlxi_peer_link(peer, map.gpu, opening->segments->device);
-    return code;
+    map.files = opening->files;
+    return context->ops->map(context->device, &map, &mapping->address);
 }
 
 /* One try to open a PENDING mapping, on the stack of who makes it: stays until nobody waits for it any more. */
@@ -241,24 +262,25 @@ static int finish_mapping(struct nvlx_peer *peer, struct nvlxi_mapping *mapping)
     mapping->ready = true;
     mapping->opening = NULL;
     atomic_fetch_add(&peer->remote->mappings, 1);
+    nvlxi_count_alone(&peer->cell->opened[mapping->kind], 1);
     if (!atomic_load(&peer->gone) && nvlxi_mapping_publish(peer->table, mapping))
         return 0;
     nvlxi_mapping_retire(peer, mapping);
     return NVLX_EAGAIN;
 }
 
-/* Adds a PENDING mapping, opens it without the lock, and makes it READY or removes it. Under the mutex. */
-static int create_mapping(struct nvlx_peer *peer, const struct nvlxi_mapping_key *key, const struct opening *opening) {
-    struct nvlxi_remote *r = peer->remote;
-    struct nvlxi_opening_try opening_try = {.over = false};
+/* Adds a PENDING mapping. Under the mutex. */
+static int enter_mapping(struct nvlx_peer *peer, const struct nvlxi_mapping_key *key, const struct opening *opening,
+                         struct nvlxi_opening_try *opening_try, struct nvlxi_mapping **entered) {
     struct nvlxi_mapping *mapping = calloc(1, sizeof *mapping);
     bool hash_full = mapping == NULL;
     if (mapping) {
         atomic_init(&mapping->users, 1);
         mapping->key = *key;
+        mapping->kind = opening->segments->kind;
         mapping->waits = !peer->same_process && (opening->segments->kind == NVLXI_KIND_CUDA_MALLOC ||
                                                  opening->segments->kind == NVLXI_KIND_POOL);
-        mapping->opening = &opening_try;
+        mapping->opening = opening_try;
         mapping->size = opening->size;
         mapping->read_only = opening->read_only;
         HASH_ADD(hh, peer->mappings, key, sizeof mapping->key, mapping);
@@ -267,18 +289,58 @@ static int create_mapping(struct nvlx_peer *peer, const struct nvlxi_mapping_key
         free(mapping);
         return nvlxi_fail(NVLX_ENOMEM, "no memory to map segment 0x%" PRIx64, key->base);
     }
-    pthread_mutex_unlock(&r->mutex);
-    int code = open_mapping(peer, opening, mapping);
-    pthread_mutex_lock(&r->mutex);
-    if (code) {
-        HASH_DEL(peer->mappings, mapping);
-        free(mapping->own);
-        free(mapping);
-    } else {
-        code = finish_mapping(peer, mapping);
+    *entered = mapping;
+    return 0;
+}
+
+/* Removes one that is not opened. Under the mutex. */
+static void remove_mapping(struct nvlx_peer *peer, struct nvlxi_mapping *mapping, int code) {
+    struct nvlxi_opening_try *opening_try = mapping->opening;
+    if (code != NVLX_EAGAIN) {
+        nvlxi_count_alone(&peer->cell->map_failures, 1);
+        nvlxi_count_code(peer->remote->context->metrics->map_failed, code);
     }
-    end_opening(r, &opening_try, code);
+    HASH_DEL(peer->mappings, mapping);
+    free(mapping->own);
+    free(mapping);
+    end_opening(peer->remote, opening_try, code);
+}
+
+static void note_mapped(struct nvlx_peer *peer, const struct nvlxi_mapping *mapping,
+                        const struct nvlxi_segment_record *first, uint64_t ns) {
+    nvlxi_histogram_count_alone(&peer->remote->context->metrics->map, ns);
+    nvlxi_tell_mapped(peer, mapping, first, ns);
+}
+
+/* Opens a PENDING mapping without the lock, and makes it READY or removes it. Under the mutex. */
+static int make_ready(struct nvlx_peer *peer, struct opening *opening, struct nvlxi_mapping *mapping) {
+    struct nvlxi_opening_try *opening_try = mapping->opening;
+    const uint64_t since = nvlxi_now_ns();
+    pthread_mutex_unlock(&peer->remote->mutex);
+    const bool traced = nvlxi_trace_begin(NVLXI_TRACE_MAP, opening->size);
+    int code = open_mapping(peer, opening, mapping);
+    nvlxi_trace_end(traced);
+    if (!code)
+        note_mapped(peer, mapping, opening->segments, nvlxi_now_ns() - since);
+    close_files(peer, opening);
+    if (!code && mapping->foreign)
+        nvlxi_peer_link(peer, (int)mapping->key.gpu, opening->segments->device);
+    pthread_mutex_lock(&peer->remote->mutex);
+    if (code) {
+        remove_mapping(peer, mapping, code);
+        return code;
+    }
+    code = finish_mapping(peer, mapping);
+    end_opening(peer->remote, opening_try, code);
     return code;
+}
+
+/* Under the mutex. */
+static int create_mapping(struct nvlx_peer *peer, const struct nvlxi_mapping_key *key, struct opening *opening) {
+    struct nvlxi_opening_try opening_try = {.over = false};
+    struct nvlxi_mapping *mapping;
+    int code = enter_mapping(peer, key, opening, &opening_try, &mapping);
+    return code ? code : make_ready(peer, opening, mapping);
 }
 
 /* Copies what is needed to open a run; its segments are to be freed. NVLX_EAGAIN (not logged): there is no such run
@@ -325,6 +387,123 @@ int nvlxi_mapping_open(struct nvlx_peer *peer, int gpu, uint64_t base, uint64_t 
     return code;
 }
 
+/* ---- Several ------------------------------------------------------------------------------------------- */
+
+#define AHEAD_RUNS  9 /* that are begun: one is being opened, files of the others are on their way ... */
+#define AHEAD_FILES 8 /* ... until so many are */
+
+struct begun {
+    struct nvlx_peer *peer;
+    struct nvlxi_mapping *mapping; /* PENDING; NULL: there was nothing to begin */
+    struct nvlxi_opening_try opening_try;
+    struct opening opening;
+};
+
+/* Those in [first, end) of the missing ones are begun. Others may wait for them, so who has some waits for nobody
+ * else's mapping: two threads might wait for each other. */
+struct begun_queue {
+    const struct nvlxi_missing *missing;
+    size_t count, first, end;
+    struct begun ring[AHEAD_RUNS];
+};
+
+static struct begun *place_in(struct begun_queue *queue, size_t i) {
+    return &queue->ring[i % AHEAD_RUNS];
+}
+
+/* Whether it takes files of a peer that is followed, and nobody opens or has opened it. Under the mutex. */
+static bool may_begin(const struct nvlx_peer *peer, const struct nvlxi_mapping_key *key) {
+    const struct nvlxi_run *run = nvlxi_runs_find(&peer->table->runs, key->base, key->serial);
+    const struct nvlxi_mapping *mapping;
+    if (!run || peer->same_process || !peer->channel)
+        return false;
+    const struct nvlxi_segment_record *first = &peer->table->descriptor->segments[run->first];
+    HASH_FIND(hh, peer->mappings, key, sizeof *key, mapping);
+    return !mapping && first->file && first->kind != NVLXI_KIND_UNKNOWN;
+}
+
+static int enter_begun(struct begun *begun, const struct nvlxi_mapping_key *key) {
+    struct nvlx_peer *peer = begun->peer;
+    int code = 0;
+    pthread_mutex_lock(&peer->remote->mutex);
+    if (may_begin(peer, key) && !(code = prepare_opening(peer, key->base, key->serial, &begun->opening)))
+        code = enter_mapping(peer, key, &begun->opening, &begun->opening_try, &begun->mapping);
+    pthread_mutex_unlock(&peer->remote->mutex);
+    if (code)
+        free(begun->opening.segments);
+    return code;
+}
+
+static void give_up(struct begun *begun, int code) {
+    if (!begun->mapping)
+        return;
+    close_files(begun->peer, &begun->opening);
+    pthread_mutex_lock(&begun->peer->remote->mutex);
+    remove_mapping(begun->peer, begun->mapping, code);
+    pthread_mutex_unlock(&begun->peer->remote->mutex);
+    free(begun->opening.segments);
+}
+
+static int begin(struct begun *begun, const struct nvlxi_missing *missing) {
+    const struct nvlxi_mapping_key key = {missing->base, missing->serial, (uint64_t)missing->gpu};
+    *begun = (struct begun){.peer = missing->peer};
+    int code = enter_begun(begun, &key);
+    if (!code && begun->mapping && (code = ask_for_files(begun->peer, &begun->opening)))
+        give_up(begun, code);
+    return code;
+}
+
+static int finish(struct begun *begun) {
+    if (!begun->mapping)
+        return 0;
+    pthread_mutex_lock(&begun->peer->remote->mutex);
+    int code = make_ready(begun->peer, &begun->opening, begun->mapping);
+    pthread_mutex_unlock(&begun->peer->remote->mutex);
+    free(begun->opening.segments);
+    return code;
+}
+
+/* Begins more, as long as they are few. */
+static int begin_more(struct begun_queue *queue) {
+    size_t files = 0;
+    int code = 0;
+    for (size_t i = queue->first + 1; i < queue->end; i++)
+        files += place_in(queue, i)->opening.count;
+    while (!code && queue->end < queue->count && queue->end - queue->first < AHEAD_RUNS && files < AHEAD_FILES) {
+        struct begun *begun = place_in(queue, queue->end);
+        code = begin(begun, &queue->missing[queue->end]);
+        files += queue->end > queue->first ? begun->opening.count : 0;
+        queue->end += !code;
+    }
+    return code;
+}
+
+/* Opens all that can be begun. */
+static int open_ahead(const struct nvlxi_missing *missing, size_t count, struct nvlxi_patience *patience) {
+    struct begun_queue queue = {.missing = missing, .count = count};
+    int code = 0;
+    while (queue.first < count && !(code = begin_more(&queue))) {
+        code = finish(place_in(&queue, queue.first++));
+        if (code == NVLX_EAGAIN)
+            code = nvlxi_mapping_try_again(patience);
+        if (code)
+            break;
+    }
+    for (; queue.first < queue.end; queue.first++)
+        give_up(place_in(&queue, queue.first), NVLX_EAGAIN);
+    return code;
+}
+
+int nvlxi_mappings_open(const struct nvlxi_missing *missing, size_t count, struct nvlxi_patience *patience) {
+    int code = open_ahead(missing, count, patience);
+    for (size_t i = 0; i < count && !code; i++) {
+        code = nvlxi_mapping_open(missing[i].peer, missing[i].gpu, missing[i].base, missing[i].serial);
+        if (code == NVLX_EAGAIN)
+            code = nvlxi_mapping_try_again(patience);
+    }
+    return code;
+}
+
 /* ---- Ranges of addresses -------------------------------------------------------------------------------- */
 
 /* The run that holds `address`, which is registered, and the end of what lies in it of [address, end), the rest of a
@@ -367,6 +546,28 @@ static int map_next(struct nvlx_peer *peer, int gpu, uint64_t first, uint64_t *a
     return code;
 }
 
+/* Opens what can be begun of a range; the rest, and what changes meanwhile, is left to map_next. */
+static int open_range_ahead(struct nvlx_peer *peer, int gpu, uint64_t first, uint64_t end,
+                            struct nvlxi_patience *patience) {
+    struct nvlxi_missing missing[RANGE_RUNS];
+    uint64_t address = first;
+    int code = 0;
+    while (address < end && !code) {
+        size_t count = 0;
+        nvlxi_tables_read(peer->remote->context->tables);
+        while (address < end && count < RANGE_RUNS && !code) {
+            struct nvlxi_mapping_key key;
+            code = run_at(peer, first, address, end, &key, &address);
+            if (!code)
+                missing[count++] = (struct nvlxi_missing){peer, gpu, key.base, key.serial};
+        }
+        nvlxi_tables_read_end(peer->remote->context->tables);
+        if (!code)
+            code = open_ahead(missing, count, patience);
+    }
+    return code;
+}
+
 int nvlxi_mapping_open_range(struct nvlx_peer *peer, int gpu, uint64_t address, uint64_t length) {
     struct nvlxi_remote *r = peer->remote;
     struct nvlxi_patience patience = {0};
@@ -377,6 +578,8 @@ int nvlxi_mapping_open_range(struct nvlx_peer *peer, int gpu, uint64_t address, 
     if (!nvlxi_add(address, length, &end))
         return nvlxi_fail(NVLX_EINVAL, "address 0x%" PRIx64 " + length %" PRIu64 " wraps around", address, length);
     int code = nvlxi_peer_check(peer);
+    if (!code)
+        code = open_range_ahead(peer, gpu, address, end, &patience);
     while (address < end && !code) {
         code = map_next(peer, gpu, first, &address, end);
         if (code == NVLX_EAGAIN)

@@ -30,6 +30,7 @@ struct nvlxi_mapping {
     uint64_t address;                  /* where it is mapped */
     uint64_t size;                     /* of the run when it was opened, as read_only */
     bool read_only;
+    uint32_t kind;                /* enum nvlxi_kind, of its first segment */
     bool ready, foreign;          /* foreign: opened by the device, so to be closed by it */
     struct nvlxi_allocation *own; /* of this very process: what must still be there; else NULL */
     size_t own_count;
@@ -58,6 +59,16 @@ struct nvlxi_patience { /* with peers that change meanwhile; starts zeroed */
 /* After NVLX_EAGAIN: 0 to try again, or NVLX_ETIMEDOUT. */
 int nvlxi_mapping_try_again(struct nvlxi_patience *patience);
 
+struct nvlxi_missing { /* a mapping that must be opened first */
+    struct nvlx_peer *peer;
+    int gpu;
+    uint64_t base, serial;
+};
+
+/* Opens several. Files of a run are asked for while those before it are opened. What peers have withdrawn meanwhile is
+ * left out. */
+int nvlxi_mappings_open(const struct nvlxi_missing *missing, size_t count, struct nvlxi_patience *patience);
+
 /* In the exporter's own process the pointer itself is the mapping: it must still be to the memory that was exported.
  * NVLX_ESTALE. Nothing to check for other mappings. */
 int nvlxi_mapping_check(const struct nvlxi_context *context, const struct nvlxi_mapping *mapping);
@@ -69,6 +80,8 @@ int nvlxi_mapping_check(const struct nvlxi_context *context, const struct nvlxi_
 bool nvlxi_mapping_publish(const struct nvlxi_peer_table *table, struct nvlxi_mapping *mapping);
 /* Takes a mapping out of use; to be closed when nothing pins it. Under the mutex. */
 void nvlxi_mapping_retire(struct nvlx_peer *peer, struct nvlxi_mapping *mapping);
+/* The same, since the peer has withdrawn it: that is counted. */
+void nvlxi_mapping_revoke(struct nvlx_peer *peer, struct nvlxi_mapping *mapping);
 
 /* ---- Closing -------------------------------------------------------------------------------------------- */
 

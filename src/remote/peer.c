@@ -63,6 +63,13 @@ static int make_table(struct nvlxi_remote *r, const char *text, size_t length, s
 
 /* ---- Peers ------------------------------------------------------------------------------------------- */
 
+static void name_peer(struct nvlx_peer *peer) {
+    const struct nvlxi_descriptor *d = peer->table->descriptor;
+    const bool serves = d->address[0] != '\0';
+    snprintf(peer->name, sizeof peer->name, "%.8s (process %" PRIu64 "%s%s%s)", d->identity.engine, d->identity.pid,
+             serves ? ", at \"" : "", d->address, serves ? "\"" : "");
+}
+
 /* An engine of this process that is not among the living is gone. */
 static void find_life(struct nvlx_peer *peer) {
     const char *engine = peer->table->descriptor->identity.engine;
@@ -83,7 +90,9 @@ int nvlxi_peer_open(struct nvlxi_remote *remote, const char *text, size_t length
     }
     pthread_mutex_init(&made->changing, NULL);
     made->remote = remote;
+    made->cell = &remote->context->metrics->others;
     made->same_process = made->table->own;
+    name_peer(made);
     find_life(made);
     *peer = made;
     return 0;
@@ -151,7 +160,7 @@ static struct nvlxi_peer_table *swap_table(struct nvlx_peer *peer, struct nvlxi_
     struct nvlxi_mapping *mapping, *next;
     HASH_ITER(hh, peer->mappings, mapping, next) {
         if (mapping->ready && !nvlxi_mapping_publish(table, mapping))
-            nvlxi_mapping_retire(peer, mapping);
+            nvlxi_mapping_revoke(peer, mapping);
     }
     peer->table = table;
     atomic_fetch_add(&peer->changes, 1);
@@ -226,6 +235,14 @@ int nvlxi_peer_change(struct nvlx_peer *peer, const char *text, size_t length) {
 
 /* ---- What is known ------------------------------------------------------------------------------------- */
 
+/* As nvidia-smi writes it. */
+static void write_uuid(const uint8_t uuid[NVLXI_UUID_BYTES], char *text, size_t size) {
+    size_t at = (size_t)snprintf(text, size, "GPU");
+    for (size_t i = 0; i < NVLXI_UUID_BYTES; i++)
+        at += (size_t)snprintf(text + at, size - at, "%s%02x",
+                               i == 0 || i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", uuid[i]);
+}
+
 static void describe_region(const struct nvlxi_descriptor *d, const struct nvlxi_region_record *region,
                             struct nvlx_region_info *info) {
     info->address = region->address;
@@ -237,6 +254,33 @@ static void describe_region(const struct nvlxi_descriptor *d, const struct nvlxi
     info->access = region->access;
     info->suspended = region->suspended;
     snprintf(info->name, sizeof info->name, "%s", region->name);
+    if (region->segment == NVLXI_NO_SEGMENT)
+        return;
+    info->kind = d->segments[region->segment].kind;
+    write_uuid(d->segments[region->segment].device, info->gpu, sizeof info->gpu);
+}
+
+static uint64_t count_regions(const struct nvlxi_descriptor *d) {
+    uint64_t count = 0;
+    for (size_t i = 0; i < d->region_count; i++)
+        count += d->regions[i].access != NVLXI_GONE;
+    return count;
+}
+
+void nvlxi_peer_info(struct nvlx_peer *peer, struct nvlx_peer_info *info) {
+    nvlxi_tables_read(peer->remote->context->tables);
+    const struct nvlxi_descriptor *d = peer->table->descriptor;
+    info->generation = d->identity.generation;
+    info->regions = count_regions(d);
+    info->segments = d->segment_count;
+    info->pid = d->identity.pid;
+    info->pid_namespace = d->identity.pid_namespace;
+    info->same_process = peer->same_process;
+    info->followed = peer->subscription != NULL;
+    snprintf(info->engine, sizeof info->engine, "%s", d->identity.engine);
+    snprintf(info->backend, sizeof info->backend, "%s", d->backend);
+    snprintf(info->address, sizeof info->address, "%s", d->address);
+    nvlxi_tables_read_end(peer->remote->context->tables);
 }
 
 int nvlxi_peer_region_by_name(struct nvlx_peer *peer, const char *name, struct nvlx_region_info *info) {
@@ -318,6 +362,7 @@ void nvlxi_peer_lose(struct nvlx_peer *peer) {
     pthread_mutex_lock(&r->mutex);
     nvlxi_tables_write(r->context->tables);
     atomic_store(&peer->gone, true);
+    nvlxi_count_alone(&r->context->metrics->peers_lost, 1);
     nvlxi_tables_write_end(r->context->tables);
     retire_all(peer);
     pthread_mutex_unlock(&r->mutex);

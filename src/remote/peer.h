@@ -79,17 +79,24 @@ struct nvlx_peer {
     struct nvlxi_life *life;       /* of the engine that it is, if that is of this process; or NULL */
     atomic_bool gone;              /* known to be: set once, after `reason` */
     char reason[256];
-    atomic_uint pins; /* requests in flight, and prepared lists */
+    char name[168];               /* for messages: its engine, process and address */
+    atomic_bool told;             /* the log was told how its memory is reached */
+    atomic_uint pins;             /* requests in flight, and prepared lists */
+    struct nvlxi_peer_cell *cell; /* what is counted of it; set before anything is */
     struct nvlxi_parting parting;
     struct nvlxi_event_node changed, lost; /* of a peer that is followed: in the queue of rendezvous/events.h */
+    struct nvlxi_event_node wait_failed;   /* a stream's wait for it, likewise */
     struct nvlx_peer *prev, *next;         /* the engine's list */
 };
 
 int nvlxi_remote_init(struct nvlxi_remote *remote, const struct nvlxi_context *context);
 void nvlxi_remote_free(struct nvlxi_remote *remote);
-/* A small number for a GPU's UUID. Beyond NVLXI_DEVICES_MAX of them, GPUs share the last: they then share lanes, no
- * more. */
-uint16_t nvlxi_remote_device(struct nvlxi_remote *remote, const uint8_t uuid[NVLXI_UUID_BYTES]);
+/* Where a segment is: its GPU is a small number for the UUID. Those of this process have their ordinals. Beyond
+ * NVLXI_DEVICES_MAX of them, GPUs share the last: they then share lanes, no more. */
+uint16_t nvlxi_remote_place(struct nvlxi_remote *remote, const struct nvlxi_segment_record *segment);
+/* When it is the turn of a GPU, by its number, for a GPU of this process: of those that stand around a circle in the
+ * order of their UUIDs, each begins with the next one, and ends with itself. So all GPUs begin with different ones. */
+uint64_t nvlxi_remote_turn(const struct nvlxi_remote *remote, int gpu, uint16_t device);
 
 int nvlxi_peer_open(struct nvlxi_remote *remote, const char *text, size_t length, struct nvlx_peer **peer);
 /* What it withdraws is retired, to be closed by the closer. */
@@ -100,6 +107,8 @@ int nvlxi_peer_find(struct nvlx_peer *peer, const char *name, uint64_t *address,
 /* Fill `info`, except for its size. The second moves *place behind the region that it finds. NVLX_ENOENT. */
 int nvlxi_peer_region_by_name(struct nvlx_peer *peer, const char *name, struct nvlx_region_info *info);
 int nvlxi_peer_region(struct nvlx_peer *peer, size_t *place, struct nvlx_region_info *info);
+/* Fills `info`, except for its size. */
+void nvlxi_peer_info(struct nvlx_peer *peer, struct nvlx_peer_info *info);
 /* Nothing pins the peer or its mappings any more, and nobody maps. Closes them all, and waits for the closer's threads
  * that do; returns the first error. Before its connection ends: then the owner does not wait for this process any more.
  */

@@ -3,9 +3,10 @@
 
 #include <stdlib.h>
 
+#include "base/base.h"
 #include "base/error.h"
 
-#define SPARE 256 /* runs and segments to come */
+#define SPARE 1024 /* runs and segments to come */
 
 /* Every bit of the result depends on every bit of both (splitmix64's last steps). */
 static uint64_t mix(uint64_t digest, uint64_t value) {
@@ -105,8 +106,28 @@ void nvlxi_runs_free(struct nvlxi_runs *runs) {
     *runs = (struct nvlxi_runs){0};
 }
 
-void nvlxi_runs_add(struct nvlxi_runs *runs, const struct nvlxi_run *run) {
-    const uint32_t place = (uint32_t)runs->count++;
+static uint32_t *list_of(struct nvlxi_runs *runs, uint32_t segments) {
+    return &runs->removed[nvlxi_min(segments, NVLXI_RUN_LISTS) - 1];
+}
+
+uint32_t nvlxi_runs_reuse(struct nvlxi_runs *runs, uint32_t segments) {
+    uint32_t *link = list_of(runs, segments), place;
+    while ((place = *link) && runs->run[place - 1].count != segments)
+        link = &runs->run[place - 1].next;
+    if (place)
+        *link = runs->run[place - 1].next;
+    return place;
+}
+
+void nvlxi_runs_unuse(struct nvlxi_runs *runs, uint32_t place) {
+    struct nvlxi_run *run = &runs->run[place - 1];
+    uint32_t *list = list_of(runs, run->count);
+    run->next = *list;
+    *list = place;
+}
+
+void nvlxi_runs_add(struct nvlxi_runs *runs, uint32_t place, const struct nvlxi_run *run) {
+    runs->count = nvlxi_max(runs->count, (size_t)place + 1);
     runs->run[place] = *run;
     for (uint32_t i = 0; i < run->count; i++)
         runs->of_segment[run->first + i] = place;
@@ -115,6 +136,7 @@ void nvlxi_runs_add(struct nvlxi_runs *runs, const struct nvlxi_run *run) {
 
 void nvlxi_runs_remove(struct nvlxi_runs *runs, const struct nvlxi_run *run) {
     nvlxi_order_remove(&runs->by_base, run->base);
+    nvlxi_runs_unuse(runs, (uint32_t)(run - runs->run) + 1);
 }
 
 const struct nvlxi_run *nvlxi_runs_floor(const struct nvlxi_runs *runs, uint64_t address) {

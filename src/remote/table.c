@@ -13,7 +13,7 @@
 
 /* ---- Ranges ------------------------------------------------------------------------------------------- */
 
-uint16_t nvlxi_remote_device(struct nvlxi_remote *r, const uint8_t uuid[NVLXI_UUID_BYTES]) {
+static uint16_t device_of(struct nvlxi_remote *r, const uint8_t uuid[NVLXI_UUID_BYTES]) {
     size_t index;
     pthread_mutex_lock(&r->mutex);
     for (index = 0; index < r->uuid_count; index++)
@@ -25,6 +25,22 @@ uint16_t nvlxi_remote_device(struct nvlxi_remote *r, const uint8_t uuid[NVLXI_UU
     return (uint16_t)nvlxi_min(index, NVLXI_DEVICES_MAX - 1);
 }
 
+uint16_t nvlxi_remote_place(struct nvlxi_remote *r, const struct nvlxi_segment_record *segment) {
+    return nvlxi_place(device_of(r, segment->device), nvlxi_kind_is_host(segment->kind));
+}
+
+/* Where a GPU stands. Its bytes are set before anybody knows its number. */
+static uint64_t place_of(const uint8_t uuid[NVLXI_UUID_BYTES]) {
+    uint64_t place = 0;
+    for (size_t i = NVLXI_UUID_BYTES - sizeof place; i < NVLXI_UUID_BYTES; i++)
+        place = place << 8 | uuid[i];
+    return place;
+}
+
+uint64_t nvlxi_remote_turn(const struct nvlxi_remote *r, int gpu, uint16_t device) {
+    return place_of(r->uuids[device]) - place_of(r->uuids[gpu]) - 1;
+}
+
 static int compare_starts(const void *a, const void *b) {
     const struct nvlxi_range *x = a, *y = b;
     return (x->start > y->start) - (x->start < y->start);
@@ -32,7 +48,7 @@ static int compare_starts(const void *a, const void *b) {
 
 /* Adds the ranges of a region: one in each run that it lies in. */
 static size_t add_ranges(const struct nvlxi_peer_table *table, const struct nvlxi_region_record *region,
-                         const uint16_t *devices, struct nvlxi_range *ranges, size_t count) {
+                         const uint16_t *places, struct nvlxi_range *ranges, size_t count) {
     const uint64_t end = region->address + region->length;
     uint64_t at = region->address;
     for (uint32_t segment = region->segment; at < end; segment++) {
@@ -44,7 +60,7 @@ static size_t add_ranges(const struct nvlxi_peer_table *table, const struct nvlx
                                                .end = stop,
                                                .owner = owner,
                                                .access = (uint8_t)region->access,
-                                               .device = devices[segment],
+                                               .place = places[segment],
                                                .since = region->since};
         at = stop;
     }
@@ -64,20 +80,20 @@ static int build_ranges(struct nvlxi_remote *r, bool own, struct nvlxi_peer_tabl
     const size_t most = count_ranges(d, own);
     size_t count = 0;
     int code = NVLX_ENOMEM;
-    uint16_t *devices = malloc((d->segment_count + 1) * sizeof *devices);
+    uint16_t *places = malloc((d->segment_count + 1) * sizeof *places);
     struct nvlxi_range *sorted = most <= RANGES_MAX ? malloc((most + 1) * sizeof *sorted) : NULL;
-    if (!devices || !sorted)
+    if (!places || !sorted)
         goto free_both;
     for (size_t i = 0; i < d->segment_count; i++)
-        devices[i] = nvlxi_remote_device(r, d->segments[i].device);
+        places[i] = nvlxi_remote_place(r, &d->segments[i]);
     for (size_t i = 0; i < d->region_count; i++)
         if (d->regions[i].segment != NVLXI_NO_SEGMENT)
-            count = add_ranges(table, &d->regions[i], devices, sorted, count);
+            count = add_ranges(table, &d->regions[i], places, sorted, count);
     qsort(sorted, count, sizeof *sorted, compare_starts);
     code = nvlxi_intervals_build(sorted, count, &table->ranges);
 free_both:
     free(sorted);
-    free(devices);
+    free(places);
     return code;
 }
 
@@ -142,7 +158,6 @@ static int order_ids(struct nvlxi_peer_table *table) {
 static int make_room(struct nvlxi_peer_table *table) {
     struct nvlxi_descriptor *d = table->descriptor;
     const size_t count = d->region_count;
-    table->built = count;
     table->region_room = nvlxi_max(count, nvlxi_min(count + count / 8 + SPARE, NVLXI_REGIONS_MAX));
     struct nvlxi_region_record *regions = realloc(d->regions, (table->region_room + 1) * sizeof *regions);
     if (regions)
@@ -150,7 +165,7 @@ static int make_room(struct nvlxi_peer_table *table) {
     struct nvlxi_segment_record *segments = realloc(d->segments, table->runs.segment_room * sizeof *segments);
     if (segments)
         d->segments = segments;
-    table->recent.entry = malloc((table->region_room - count + 1) * sizeof *table->recent.entry);
+    table->recent.entry = malloc((table->region_room + 1) * sizeof *table->recent.entry);
     table->sleepers = malloc((table->region_room + 1) * sizeof *table->sleepers);
     table->sleeper_of = malloc((table->region_room + 1) * sizeof *table->sleeper_of);
     return regions && segments && table->recent.entry && table->sleepers && table->sleeper_of ? 0 : NVLX_ENOMEM;
@@ -167,6 +182,55 @@ void nvlxi_peer_table_wake(struct nvlxi_peer_table *table, size_t place) {
     table->sleepers[table->sleeper_of[place]] = last;
     table->sleeper_of[last] = table->sleeper_of[place];
     table->descriptor->regions[place].suspended = false;
+}
+
+bool nvlxi_peer_table_owns(const struct nvlxi_peer_table *table, const char *name) {
+    const char *built = table->descriptor->names;
+    return name[0] && !((uintptr_t)name >= (uintptr_t)built && (uintptr_t)name < (uintptr_t)table->names_end);
+}
+
+/* The names of the descriptor's regions, which are all that there are yet, lie in one piece of memory. */
+static void find_names_end(struct nvlxi_peer_table *table) {
+    const struct nvlxi_descriptor *d = table->descriptor;
+    table->names_end = d->names;
+    for (size_t i = 0; i < d->region_count; i++)
+        if (d->regions[i].name[0] && (uintptr_t)d->regions[i].name >= (uintptr_t)table->names_end)
+            table->names_end = d->regions[i].name + strlen(d->regions[i].name) + 1;
+}
+
+/* One that is found by `by_name` keeps its name, by which the others are found there. */
+char *nvlxi_peer_table_leave(struct nvlxi_peer_table *table, size_t place) {
+    struct nvlxi_region_record *region = &table->descriptor->regions[place];
+    const bool owned = nvlxi_peer_table_owns(table, region->name), built = region->name[0] && !owned;
+    uint32_t *list = built ? &table->gone_built : &table->gone;
+    char *name = owned ? (char *)(uintptr_t)region->name : NULL;
+    if (owned)
+        nvlxi_name_index_remove(&table->recent, table->descriptor->regions, place);
+    region->name = built ? region->name : "";
+    region->access = NVLXI_GONE;
+    region->segment = *list;
+    *list = (uint32_t)place + 1;
+    table->gone_count++;
+    return name;
+}
+
+static size_t take_gone(struct nvlxi_peer_table *table, uint32_t *list) {
+    const size_t place = *list - 1;
+    *list = table->descriptor->regions[place].segment;
+    table->gone_count--;
+    return place;
+}
+
+/* To take a name out of `by_name` costs most, so that is the last resort. */
+size_t nvlxi_peer_table_take_place(struct nvlxi_peer_table *table) {
+    struct nvlxi_descriptor *d = table->descriptor;
+    if (table->gone)
+        return take_gone(table, &table->gone);
+    if (d->region_count < table->region_room)
+        return d->region_count++;
+    const size_t place = take_gone(table, &table->gone_built);
+    nvlxi_name_index_remove(&d->by_name, d->regions, place);
+    return place;
 }
 
 static void list_sleepers(struct nvlxi_peer_table *table) {
@@ -188,10 +252,9 @@ void nvlxi_peer_table_free(const struct nvlxi_remote *r, struct nvlxi_peer_table
         free(table->views[gpu].offset);
         free(table->views[gpu].mapping);
     }
-    for (struct nvlxi_names *names = table->names, *next; names; names = next) {
-        next = names->next;
-        free(names);
-    }
+    for (size_t i = 0; i < table->descriptor->region_count; i++)
+        if (nvlxi_peer_table_owns(table, table->descriptor->regions[i].name))
+            free((char *)(uintptr_t)table->descriptor->regions[i].name);
     free(table->views);
     nvlxi_runs_free(&table->runs);
     nvlxi_intervals_free(&table->ranges);
@@ -210,6 +273,7 @@ int nvlxi_peer_table_make(struct nvlxi_remote *r, struct nvlxi_descriptor *descr
         return nvlxi_fail(NVLX_ENOMEM, "no memory for a peer");
     }
     table->descriptor = descriptor;
+    find_names_end(table);
     table->own = nvlxi_identity_same_process(&descriptor->identity, &r->context->identity);
     int code = nvlxi_runs_make(descriptor, table->own, &table->runs);
     if (!code && !(code = make_room(table)) && !(code = order_ids(table)) &&

@@ -13,8 +13,8 @@
 #include "base/error.h"
 #include "base/thread.h"
 
-#define ASK_MAX      16u /* files asked for at a time; the next when no more than half as many are left to be taken */
-#define STOCK_MAX    32u /* enough for that */
+#define ASK_MAX      8u  /* files asked for at a time */
+#define STOCK_MAX    24u /* files asked for and not taken: some in the stock, some on their way, some being exported */
 #define SEND_REST_NS UINT64_C(1000000) /* where the socket is full of questions */
 
 struct nvlxi_request_for_files {
@@ -46,8 +46,7 @@ void nvlxi_channel_free(struct nvlxi_channel *channel) {
 
 /* ---- Mapping threads ----------------------------------------------------------------------------------- */
 
-/* Waits for news, or a moment if `at` comes first; false when the deadline is over. Under the mutex. */
-static bool await_news(struct nvlxi_channel *channel, uint64_t at, uint64_t deadline) {
+bool nvlxi_channel_await_news(struct nvlxi_channel *channel, uint64_t at, uint64_t deadline) {
     if (nvlxi_now_ns() >= deadline)
         return false;
     nvlxi_cond_wait(&channel->news, &channel->mutex, nvlxi_min(at, deadline));
@@ -85,17 +84,24 @@ static int send_message(struct nvlxi_channel *channel, const uint8_t *bytes, siz
     return 0;
 }
 
-/* Asks for more, if all that was asked for has come, and there is room for it. Under the mutex. */
+/* Asks for some more. Under the mutex. */
 static int ask(struct nvlxi_request_for_files *request) {
     uint8_t message[NVLXI_PROTOCOL_ASK_MAX];
-    size_t count = nvlxi_min(request->count - request->asked, ASK_MAX);
-    if (!count || request->code || request->asked != request->received ||
-        request->received - request->taken > ASK_MAX / 2)
-        return 0;
+    const size_t count = nvlxi_min(request->count - request->asked, ASK_MAX);
     size_t length = nvlxi_protocol_put_ask(message, request->number, &request->wanted[request->asked], count);
     int code = send_message(request->channel, message, length);
     if (!code)
         request->asked += count;
+    return code;
+}
+
+/* Asks for as many as there is room for: before what was asked for has come, so that the server goes on without a
+ * pause. Under the mutex. */
+static int ask_ahead(struct nvlxi_request_for_files *request) {
+    int code = 0;
+    while (!code && !request->code && request->asked < request->count &&
+           request->asked - request->taken + ASK_MAX <= STOCK_MAX)
+        code = ask(request);
     return code;
 }
 
@@ -108,8 +114,8 @@ static int await_stock(struct nvlxi_request_for_files *request) {
             return NVLX_ESTALE;
         if (request->code)
             return request->code;
-        uint64_t at = ask(request) ? nvlxi_now_ns() + SEND_REST_NS : UINT64_MAX;
-        if (!await_news(channel, at, deadline))
+        uint64_t at = ask_ahead(request) ? nvlxi_now_ns() + SEND_REST_NS : UINT64_MAX;
+        if (!nvlxi_channel_await_news(channel, at, deadline))
             return NVLX_ETIMEDOUT;
     }
     return 0;
@@ -141,7 +147,7 @@ static int take(struct nvlxi_files *files, int *fd) {
     int code = await_stock(request);
     if (!code) {
         *fd = request->stock[request->taken++ % STOCK_MAX];
-        ask(request); /* ahead; if it cannot be sent now, then when it is needed */
+        ask_ahead(request); /* if it cannot be sent now, then when it is needed */
     }
     pthread_mutex_unlock(&request->channel->mutex);
     return code ? fail_take(request, code) : 0;
@@ -182,7 +188,8 @@ int nvlxi_channel_open(struct nvlxi_channel *channel, const struct nvlxi_segment
     pthread_mutex_lock(&channel->mutex);
     made->number = ++channel->last;
     DL_APPEND(channel->requests, made);
-    ask(made); /* at once: from then on the peer does not change under the mapping */
+    if (made->count)
+        ask(made); /* at once: from then on the peer does not change under the mapping */
     pthread_mutex_unlock(&channel->mutex);
     *source = &made->source;
     return 0;

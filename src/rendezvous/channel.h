@@ -12,8 +12,8 @@
  *               number later is closed as it comes
  *
  * The end of the connection wakes all up: no request is answered any more. `mutex` guards the list, the requests in it,
- * and the order of what is sent. Nobody waits with it: what cannot go at once is refused, except for the end of what
- * has gone in part (`rest`), which goes before anything else does. */
+ * the question for counts, and the order of what is sent. Nobody waits with it: what cannot go at once is refused,
+ * except for the end of what has gone in part (`rest`), which goes before anything else does. */
 #ifndef NVLXI_RENDEZVOUS_CHANNEL_H
 #define NVLXI_RENDEZVOUS_CHANNEL_H
 
@@ -28,6 +28,15 @@ struct nvlxi_source {
     void (*close)(struct nvlxi_source *source);
 };
 
+struct nvlxi_question { /* for the server's counts: see report.h */
+    bool open, answered;
+    uint32_t number;
+    int code; /* of the answer, with its reason or its text */
+    char reason[256];
+    char *text;
+    size_t length;
+};
+
 struct nvlxi_channel {
     struct nvlxi_connection *connection;
     struct nvlx_peer *peer;
@@ -38,6 +47,7 @@ struct nvlxi_channel {
     bool ended;
     uint8_t rest[NVLXI_PROTOCOL_MESSAGE_MAX];
     size_t rest_length;
+    struct nvlxi_question question;
 };
 
 void nvlxi_channel_init(struct nvlxi_channel *channel, struct nvlxi_connection *connection, struct nvlx_peer *peer);
@@ -60,6 +70,9 @@ bool nvlxi_channel_tell_holds(struct nvlxi_channel *channel, const struct nvlxi_
 /* Sends a whole message of the protocol; none, where `length` is 0. False: it cannot be sent now, or the end of one
  * before it cannot: to be tried again once the socket is writable. */
 bool nvlxi_channel_send(struct nvlxi_channel *channel, const uint8_t *bytes, size_t length);
+
+/* Waits for news, or until `at` if that comes first; false when the deadline is over. Under the mutex. */
+bool nvlxi_channel_await_news(struct nvlxi_channel *channel, uint64_t at, uint64_t deadline);
 
 /* The peer is gone, and knows why; the socket may be closed after that. */
 void nvlxi_channel_end(struct nvlxi_channel *channel);

@@ -9,6 +9,8 @@
 
 #include "base/base.h"
 #include "base/error.h"
+#include "base/log.h"
+#include "rendezvous/report.h"
 
 #define TEXT_NS  INT64_C(10000000000) /* without a byte of the first descriptor, when its server has greeted */
 #define DRAIN_NS INT64_C(1000000000)  /* for messages to be taken, when the peer is closed */
@@ -233,6 +235,21 @@ static int await(struct nvlxi_clients *clients, struct nvlxi_subscription *subsc
     return 0;
 }
 
+/* That a server has ended, as it should, is no warning; what it refuses is. */
+static int end_or_refusal(const struct nvlxi_connection *connection) {
+    struct nvlxi_protocol_refusal refusal;
+    char text[NVLXI_ERROR_TEXT];
+    int code = nvlxi_protocol_get_refusal(connection->in.body, connection->in.header.length, &refusal);
+    if (code)
+        return code;
+    if (refusal.code != NVLX_ESTALE)
+        return nvlxi_connection_refused(connection);
+    snprintf(text, sizeof text, "the peer is gone: the server at \"%s\" has ended: %s", connection->address,
+             refusal.text);
+    nvlxi_log(NVLX_LOG_INFO, "%s", text);
+    return nvlxi_fail_again(NVLX_ESTALE, text);
+}
+
 /* A whole message has come. */
 static int obey(struct nvlxi_clients *clients, struct nvlxi_subscription *subscription) {
     const struct nvlxi_inbox *in = &subscription->connection.in;
@@ -249,8 +266,10 @@ static int obey(struct nvlxi_clients *clients, struct nvlxi_subscription *subscr
         return await(clients, subscription);
     case NVLXI_PROTOCOL_TAKEN:
         return nvlxi_outbox_taken(&subscription->outbox, in);
+    case NVLXI_PROTOCOL_REPORT:
+        return nvlxi_report_come(&subscription->channel, in);
     case NVLXI_PROTOCOL_REFUSAL:
-        return nvlxi_connection_refused(&subscription->connection);
+        return end_or_refusal(&subscription->connection);
     default:
         return nvlxi_fail(NVLX_EFORMAT, "a message of type %u, not a descriptor", (unsigned)in->header.type);
     }

@@ -152,6 +152,10 @@ static bool fill(struct nvlxi_events *events, struct nvlxi_event_node *node, str
     case NVLX_EVENT_PEER_LOST:
         fill_peer(node, nvlxi_container_of(node, struct nvlx_peer, lost), event);
         return false;
+    case NVLX_EVENT_WAIT_FAILED:
+        event->peer = nvlxi_container_of(node, struct nvlx_peer, wait_failed);
+        event->wait = node->number;
+        return false;
     case NVLX_EVENT_PEER_CHANGED:
         fill_peer(node, nvlxi_container_of(node, struct nvlx_peer, changed), event);
         return false;

@@ -53,10 +53,14 @@ static bool all_received(int socket) {
 
 static int export_file(struct nvlxi_registration *registration, const struct nvlxi_protocol_file *file, int *fd) {
     struct nvlxi_allocation allocation;
-    int code = nvlxi_registration_find(registration, file->base, file->serial, &allocation);
-    if (!code && !allocation.file)
-        code = nvlxi_fail(NVLX_EINVAL, "segment 0x%" PRIx64 " is not shared by a file descriptor", file->base);
-    return code ? code : registration->context->ops->export_file(registration->context->device, &allocation, fd);
+    int code = nvlxi_registration_begin_file(registration, file->base, file->serial, &allocation);
+    if (code)
+        return code;
+    code = allocation.file
+               ? registration->context->ops->export_file(registration->context->device, &allocation, fd)
+               : nvlxi_fail(NVLX_EINVAL, "segment 0x%" PRIx64 " is not shared by a file descriptor", file->base);
+    nvlxi_registration_end_file(registration);
+    return code;
 }
 
 /* That a client asks for what was withdrawn a moment before is nobody's mistake: only the client is told. */
@@ -112,12 +116,16 @@ static int judge(struct nvlxi_giving *giving, int reason, size_t count) {
     return 0;
 }
 
-/* How many files may be sent now. */
-static size_t room_for(struct nvlxi_giving *giving, int socket, size_t share) {
+static void look(struct nvlxi_giving *giving, int socket) {
     if (giving->under_way && all_received(socket))
         giving->under_way = 0;
+}
+
+/* How many files may be sent now. Half of the share, so that some are exported while others are received. */
+static size_t room_for(struct nvlxi_giving *giving, int socket, size_t share) {
+    look(giving, socket);
     giving->full = giving->under_way >= share;
-    return giving->full ? 0 : nvlxi_min(share - giving->under_way, FILES_MAX);
+    return giving->full ? 0 : nvlxi_min(share - giving->under_way, nvlxi_min((share + 1) / 2, FILES_MAX));
 }
 
 int nvlxi_giving_go_on(struct nvlxi_giving *giving, int socket, struct nvlxi_registration *registration, size_t share) {
@@ -134,6 +142,7 @@ int nvlxi_giving_go_on(struct nvlxi_giving *giving, int socket, struct nvlxi_reg
     while (count < most && !(code = try_to_export(registration, &giving->files[giving->given + count], &fds[count])))
         count++;
     giving->denied = code;
+    look(giving, socket); /* by now what went before may be there */
     int reason = code ? 0 : most ? send_files(giving, socket, fds, count) : EMFILE;
     for (size_t i = 0; i < count; i++)
         close(fds[i]); /* NOLINT(clang-analyzer-core.CallAndMessage): try_to_export has set it */

@@ -47,6 +47,15 @@ struct done_bytes {
     uint64_t zero;
 };
 
+struct stats_bytes {
+    uint32_t number, zero;
+};
+
+struct report_bytes { /* the text, or the reason, behind it */
+    uint32_t number;
+    int32_t code;
+};
+
 struct await_bytes {
     uint64_t generation;
 };
@@ -59,6 +68,7 @@ static_assert(sizeof(struct nvlxi_protocol_message) + NVLXI_PROTOCOL_CHUNK + NVL
 static_assert(sizeof(struct header_bytes) == NVLXI_PROTOCOL_HEADER, "no padding");
 static_assert(sizeof(struct greeting_bytes) == 16 && sizeof(struct refusal_bytes) == 8, "no padding");
 static_assert(sizeof(struct ask_bytes) == 8 && sizeof(struct given_bytes) == 8, "no padding");
+static_assert(sizeof(struct stats_bytes) == 8 && sizeof(struct report_bytes) == 8, "no padding");
 static_assert(sizeof(struct denied_bytes) == 8 && sizeof(struct done_bytes) == 8, "no padding");
 static_assert(sizeof(struct files_bytes) == 8 && sizeof(struct nvlxi_protocol_file) == 16, "no padding");
 
@@ -86,6 +96,9 @@ static const struct {
     [NVLXI_PROTOCOL_MESSAGE] = {"MESSAGE", false, sizeof(struct nvlxi_protocol_message),
                                 sizeof(struct nvlxi_protocol_message) + NVLXI_PROTOCOL_CHUNK},
     [NVLXI_PROTOCOL_TAKEN] = {"TAKEN", true, sizeof(struct nvlxi_protocol_taken), sizeof(struct nvlxi_protocol_taken)},
+    [NVLXI_PROTOCOL_STATS] = {"STATS", false, sizeof(struct stats_bytes), sizeof(struct stats_bytes)},
+    [NVLXI_PROTOCOL_REPORT] = {"REPORT", true, sizeof(struct report_bytes) + 1,
+                               sizeof(struct report_bytes) + NVLXI_PROTOCOL_REPORT_MAX},
     [NVLXI_PROTOCOL_DENIED] = {"DENIED", true, sizeof(struct denied_bytes) + 1,
                                sizeof(struct denied_bytes) + NVLXI_PROTOCOL_REASON_MAX},
 };
@@ -137,6 +150,26 @@ size_t nvlxi_protocol_put_denied(uint8_t *out, uint32_t request, int code, const
     uint8_t *body = out + NVLXI_PROTOCOL_HEADER;
     memcpy(body, &denied, sizeof denied);
     return put_header(out, NVLXI_PROTOCOL_DENIED, sizeof denied + put_reason(body + sizeof denied, text));
+}
+
+size_t nvlxi_protocol_put_stats(uint8_t *out, uint32_t number) {
+    const struct stats_bytes stats = {.number = number};
+    memcpy(out + NVLXI_PROTOCOL_HEADER, &stats, sizeof stats);
+    return put_header(out, NVLXI_PROTOCOL_STATS, sizeof stats);
+}
+
+size_t nvlxi_protocol_put_no_report(uint8_t *out, uint32_t number, int code, const char *reason) {
+    const struct report_bytes report = {.number = number, .code = code};
+    uint8_t *body = out + NVLXI_PROTOCOL_HEADER;
+    memcpy(body, &report, sizeof report);
+    return put_header(out, NVLXI_PROTOCOL_REPORT, sizeof report + put_reason(body + sizeof report, reason));
+}
+
+size_t nvlxi_protocol_put_report(uint8_t *out, uint32_t number, size_t length) {
+    const struct report_bytes report = {.number = number};
+    memcpy(out + NVLXI_PROTOCOL_HEADER, &report, sizeof report);
+    put_header(out, NVLXI_PROTOCOL_REPORT, sizeof report + length);
+    return NVLXI_PROTOCOL_HEADER + sizeof report;
 }
 
 size_t nvlxi_protocol_put_ask(uint8_t *out, uint32_t request, const struct nvlxi_protocol_file *files, size_t count) {
@@ -302,6 +335,27 @@ int nvlxi_protocol_get_denied(const uint8_t *body, size_t length, uint32_t *requ
     memcpy(&known, body, sizeof known);
     *request = known.request;
     return get_reason(known.code, (const char *)body + sizeof known, length - sizeof known, refusal);
+}
+
+int nvlxi_protocol_get_stats(const uint8_t *body, uint32_t *number) {
+    struct stats_bytes known;
+    memcpy(&known, body, sizeof known);
+    *number = known.number;
+    return known.zero ? nvlxi_fail(NVLX_EFORMAT, "a question for counts with 0x%" PRIx32 " where 0 must be", known.zero)
+                      : 0;
+}
+
+int nvlxi_protocol_get_report(const uint8_t *body, size_t length, struct nvlxi_protocol_report *report) {
+    struct report_bytes known;
+    memcpy(&known, body, sizeof known);
+    *report = (struct nvlxi_protocol_report){
+        .number = known.number, .text = (const char *)body + sizeof known, .length = length - sizeof known};
+    if (known.code)
+        return report->length > NVLXI_PROTOCOL_REASON_MAX
+                   ? nvlxi_fail(NVLX_EFORMAT, "a report with code %" PRId32 " and %zu bytes", known.code,
+                                report->length)
+                   : get_reason(known.code, report->text, report->length, &report->refusal);
+    return memchr(report->text, 0, report->length) ? nvlxi_fail(NVLX_EFORMAT, "a report with a byte 0 in its text") : 0;
 }
 
 int nvlxi_protocol_get_fetch(const uint8_t *body, size_t length, struct nvlxi_protocol_file *files, size_t *count) {

@@ -20,6 +20,10 @@
  * their bytes, and NVLXI_MESSAGE_COST more for each. What is sent and not read is at most NVLXI_MESSAGE_WINDOW: so the
  * server never has to stop reading.
  *
+ * Since minor version 5 a subscriber that was told a descriptor may ask by STATS for the server's counts, and gets a
+ * REPORT with the same number: the text, or a code and why it is not told. A newer STATS may take the place of one that
+ * is not answered yet.
+ *
  * Of a server of minor version 0 files come to a
  * fetcher only: it sends FETCH and reads FILES until it has all files of the request, in order, then may send the next
  * FETCH. REFUSAL may stand in the place of any answer, and ends the connection.
@@ -38,8 +42,8 @@
 #define NVLXI_PROTOCOL_MAGIC UINT64_C(0x315a56444e52584e)
 #define NVLXI_PROTOCOL_MAJOR 1u
 #define NVLXI_PROTOCOL_MINOR                                                                                           \
-    4u /* 1: ASK, GIVEN, DENIED, DONE; 2: AWAIT, HOLDS; 3: CHANGES, MESSAGE, TAKEN;                                    \
-          4: CHANGES that alter a region */
+    5u /* 1: ASK, GIVEN, DENIED, DONE; 2: AWAIT, HOLDS; 3: CHANGES, MESSAGE, TAKEN;                                    \
+          4: CHANGES that alter a region; 5: STATS, REPORT */
 
 #define NVLXI_PROTOCOL_HEADER       8u
 #define NVLXI_PROTOCOL_GREETING_MAX 256u        /* bytes of a HELLO or WELCOME of whatever minor version */
@@ -52,6 +56,8 @@
 #define NVLXI_PROTOCOL_ASK_MAX      (NVLXI_PROTOCOL_FETCH_MAX + 8)
 #define NVLXI_PROTOCOL_CHUNK        16384u /* bytes of a message that one MESSAGE carries */
 #define NVLXI_PROTOCOL_MESSAGE_MAX  (NVLXI_PROTOCOL_HEADER + 16u + NVLXI_PROTOCOL_CHUNK)
+
+#define NVLXI_PROTOCOL_REPORT_MAX (1u << 20) /* bytes of the text of a REPORT */
 
 #define NVLXI_MESSAGE_MAX    (64u << 10) /* bytes of a message; nvlxfer.h tells it, */
 #define NVLXI_MESSAGE_COST   64u         /* as these two */
@@ -72,7 +78,9 @@ enum nvlxi_protocol_type {
     NVLXI_PROTOCOL_HOLDS = 12,
     NVLXI_PROTOCOL_CHANGES = 13, /* a descriptor's */
     NVLXI_PROTOCOL_MESSAGE = 14, /* part of a message of users */
-    NVLXI_PROTOCOL_TAKEN = 15
+    NVLXI_PROTOCOL_TAKEN = 15,
+    NVLXI_PROTOCOL_STATS = 16, /* asks for counts */
+    NVLXI_PROTOCOL_REPORT = 17
 };
 
 enum nvlxi_protocol_role { NVLXI_PROTOCOL_SUBSCRIBER = 1, NVLXI_PROTOCOL_FETCHER = 2 };
@@ -106,6 +114,13 @@ struct nvlxi_protocol_refusal {
     char text[NVLXI_PROTOCOL_REASON_MAX + 1]; /* UTF-8 without control characters */
 };
 
+struct nvlxi_protocol_report {
+    uint32_t number;                       /* of the STATS that it answers */
+    struct nvlxi_protocol_refusal refusal; /* code 0: there is none */
+    const char *text;                      /* within the body */
+    size_t length;
+};
+
 /* Each writes a whole message and returns its length. `out` has room for NVLXI_PROTOCOL_SHORT_MAX bytes, or for
  * NVLXI_PROTOCOL_FETCH_MAX, NVLXI_PROTOCOL_ASK_MAX or NVLXI_PROTOCOL_MESSAGE_MAX. */
 size_t nvlxi_protocol_put_hello(uint8_t *out, enum nvlxi_protocol_role role);
@@ -122,6 +137,10 @@ size_t nvlxi_protocol_put_holds(uint8_t *out, const struct nvlxi_protocol_holds 
 /* The chunk at message->offset of these bytes, which are the whole message. */
 size_t nvlxi_protocol_put_message(uint8_t *out, const struct nvlxi_protocol_message *message, const uint8_t *bytes);
 size_t nvlxi_protocol_put_taken(uint8_t *out, const struct nvlxi_protocol_taken *taken);
+size_t nvlxi_protocol_put_stats(uint8_t *out, uint32_t number);
+size_t nvlxi_protocol_put_no_report(uint8_t *out, uint32_t number, int code, const char *reason);
+/* What stands before the text, which follows. */
+size_t nvlxi_protocol_put_report(uint8_t *out, uint32_t number, size_t length);
 /* Only the header: the text follows. */
 size_t nvlxi_protocol_put_text(uint8_t *out, size_t length);
 size_t nvlxi_protocol_put_changes(uint8_t *out, size_t length);
@@ -145,6 +164,8 @@ void nvlxi_protocol_get_holds(const uint8_t *body, struct nvlxi_protocol_holds *
 int nvlxi_protocol_get_message(const uint8_t *body, size_t length, struct nvlxi_protocol_message *message,
                                const uint8_t **chunk, size_t *count);
 void nvlxi_protocol_get_taken(const uint8_t *body, struct nvlxi_protocol_taken *taken);
+int nvlxi_protocol_get_stats(const uint8_t *body, uint32_t *number);
+int nvlxi_protocol_get_report(const uint8_t *body, size_t length, struct nvlxi_protocol_report *report);
 int nvlxi_protocol_get_given(const uint8_t *body, uint32_t *request, size_t *count);
 int nvlxi_protocol_get_denied(const uint8_t *body, size_t length, uint32_t *request,
                               struct nvlxi_protocol_refusal *refusal);

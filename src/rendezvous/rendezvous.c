@@ -12,10 +12,9 @@
 #include "base/log.h"
 #include "base/thread.h"
 
-#define CONNECTIONS_DEFAULT 64
-#define CONNECTIONS_MAX     65536
-#define HELLO_NS            UINT64_C(5000000000)
-#define STALL_NS            UINT64_C(30000000000)
+#define CONNECTIONS_MAX 65536
+#define HELLO_NS        UINT64_C(5000000000)
+#define STALL_NS        UINT64_C(30000000000)
 
 static void wake(const struct nvlxi_rendezvous *r) {
     if (eventfd_write(r->wake, 1) && errno != EAGAIN)
@@ -142,6 +141,9 @@ static int check_serve_options(const struct nvlx_serve_options *options) {
         return nvlxi_fail(NVLX_EINVAL, "groups is NULL and group_count is %zu", options->group_count);
     if (options->mode & ~0777u)
         return nvlxi_fail(NVLX_EINVAL, "mode 0%o is not one of a file", options->mode);
+    if (options->stats > 1 || options->reserved)
+        return nvlxi_fail(NVLX_EINVAL, "stats is %u and reserved %u: they are 0 or 1, and 0", options->stats,
+                          options->reserved);
     if (options->max_connections > CONNECTIONS_MAX)
         return nvlxi_fail(NVLX_EINVAL, "max_connections is %u: at most %d", options->max_connections, CONNECTIONS_MAX);
     return 0;
@@ -169,13 +171,13 @@ int nvlxi_rendezvous_serve(struct nvlxi_rendezvous *r, const char *address, cons
     if (code || (code = check_serve_options(options)) || (code = claim_serving(r, address)))
         return code;
     if (!filled.max_connections)
-        filled.max_connections = CONNECTIONS_DEFAULT;
+        filled.max_connections = NVLXI_CONNECTIONS_DEFAULT;
     if (!filled.mode)
         filled.mode = filled.user_count || filled.group_count ? 0666 : 0600;
     code = prepare(r);
     if (!code)
-        code = nvlxi_server_open(&r->publisher, r->revocations, r->events, &r->watcher, &r->times, address, &filled,
-                                 &server);
+        code = nvlxi_server_open(&r->publisher, r->revocations, r->events, &r->watcher, &r->times, &r->reporter,
+                                 address, &filled, &server);
     if (code) {
         set_server(r, NULL);
         return code;
@@ -201,6 +203,21 @@ int nvlxi_rendezvous_connect(struct nvlxi_rendezvous *r, const char *address, in
 
 int nvlxi_rendezvous_leave(struct nvlxi_rendezvous *rendezvous, struct nvlx_peer *peer) {
     return peer->subscription ? nvlxi_clients_leave(&rendezvous->clients, peer) : 0;
+}
+
+int nvlxi_rendezvous_report(const struct nvlx_peer *peer, int64_t timeout_ns, char **text, size_t *length) {
+    int code = nvlxi_peer_check(peer);
+    if (code)
+        return code;
+    if (!peer->subscription)
+        return nvlxi_fail(NVLX_ENOTSUP, "the peer was made from a text: peers of nvlx_connect tell their counts");
+    struct nvlxi_subscription *subscription = peer->subscription;
+    if (subscription->connection.minor < 5)
+        return nvlxi_fail(NVLX_ENOTSUP,
+                          "the library of the peer at \"%s\" is too old to tell its counts: it speaks "
+                          "version %u.%u of the protocol",
+                          subscription->connection.address, NVLXI_PROTOCOL_MAJOR, subscription->connection.minor);
+    return nvlxi_report_ask(&subscription->channel, timeout_ns, text, length);
 }
 
 int nvlxi_rendezvous_outbox(const struct nvlx_peer *peer, struct nvlxi_outbox **outbox) {

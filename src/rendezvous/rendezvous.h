@@ -13,6 +13,8 @@
 #include "rendezvous/fd_fetch.h"
 #include "rendezvous/server.h"
 
+#define NVLXI_CONNECTIONS_DEFAULT 64u /* where serve_options.max_connections is 0 */
+
 struct nvlxi_rendezvous {
     struct nvlxi_publisher publisher;
     struct nvlxi_revocations *revocations;
@@ -26,6 +28,7 @@ struct nvlxi_rendezvous {
     struct nvlxi_watcher watcher;
     pthread_t thread;
     struct nvlxi_server_times times;
+    struct nvlxi_reporter reporter; /* set before the engine serves */
     struct nvlxi_server *server;
 };
 
@@ -44,6 +47,9 @@ int nvlxi_rendezvous_connect(struct nvlxi_rendezvous *rendezvous, const char *ad
 /* For any peer that is about to be closed: takes its connection away from the thread, and closes it. NVLX_ETIMEDOUT: it
  * has not taken all messages. */
 int nvlxi_rendezvous_leave(struct nvlxi_rendezvous *rendezvous, struct nvlx_peer *peer);
+
+/* The counts of a peer, as text to be freed. NVLX_ENOTSUP, NVLX_EACCES: it does not tell them. */
+int nvlxi_rendezvous_report(const struct nvlx_peer *peer, int64_t timeout_ns, char **text, size_t *length);
 
 /* Where messages to a peer go. NVLX_ESTALE: it is gone; NVLX_ENOTSUP: it was not made by connecting. */
 int nvlxi_rendezvous_outbox(const struct nvlx_peer *peer, struct nvlxi_outbox **outbox);

@@ -18,6 +18,7 @@
 #include "rendezvous/fd_give.h"
 #include "rendezvous/mailbox.h"
 #include "rendezvous/news.h"
+#include "rendezvous/report.h"
 
 #define ACCEPT_REST_NS UINT64_C(100000000)  /* after accept found no room for a file descriptor */
 #define WHOLE_PATIENCE UINT64_C(3000000000) /* without a whole text; then followers hear that they cannot be told */
@@ -49,6 +50,8 @@ struct connection {
     int denied;       /* what it asked for, with this code; 0: nothing, or it was told */
     uint64_t denied_at;
     char denied_why[NVLXI_PROTOCOL_REASON_MAX + 1];
+    bool asks_counts;
+    uint32_t question; /* number of that STATS */
     struct connection *prev, *next;
 };
 
@@ -60,6 +63,7 @@ struct nvlxi_server {
     struct nvlxi_revocations *revocations;
     struct nvlxi_events *events;
     const struct nvlxi_server_times *times;
+    struct nvlxi_reporter reporter;
     size_t max_connections, count;
     struct connection *connections; /* list */
     struct nvlxi_news news;
@@ -201,9 +205,8 @@ static bool may_tell_denial(const struct nvlxi_server *server, const struct conn
 }
 
 static void go_on_mapping(struct connection *c) {
-    c->since = nvlxi_now_ns();
     if (c->state == SUBSCRIBER)
-        c->mapping = c->since + MAPPING_NS;
+        c->mapping = nvlxi_now_ns() + MAPPING_NS;
 }
 
 static int give_files(struct nvlxi_server *server, struct connection *c) {
@@ -215,6 +218,7 @@ static int give_files(struct nvlxi_server *server, struct connection *c) {
         if (c->giving.denied == NVLX_ESTALE) /* who withdrew it may not have come to say so yet */
             nvlxi_news_changed(&server->news);
     } else if (!code && c->giving.given > before) {
+        c->since = nvlxi_now_ns();
         go_on_mapping(c);
     }
     return code;
@@ -252,9 +256,9 @@ static int take_holds(struct nvlxi_server *server, struct connection *c) {
     return nvlxi_follower_answers(server->revocations, &c->follower, holds.generation, holds.transfers, holds.mappings);
 }
 
-/* A whole message has come. */
+/* A whole message has come. It is no progress of who does not take what is being sent. */
 static int obey(struct nvlxi_server *server, struct connection *c) {
-    c->since = nvlxi_now_ns();
+    c->since = is_sending(c) ? c->since : nvlxi_now_ns();
     if (c->state == STRANGER && c->in.header.type == NVLXI_PROTOCOL_HELLO)
         return welcome(server, c);
     if (c->state == FETCHER && c->in.header.type == NVLXI_PROTOCOL_FETCH)
@@ -271,6 +275,10 @@ static int obey(struct nvlxi_server *server, struct connection *c) {
         return take_holds(server, c);
     if (c->state == SUBSCRIBER && c->minor >= 3 && c->in.header.type == NVLXI_PROTOCOL_MESSAGE)
         return nvlxi_mailbox_receive(server->events, &c->mailbox, c->follower.pid, c->in.body, c->in.header.length);
+    if (c->state == SUBSCRIBER && c->knows && c->minor >= 5 && c->in.header.type == NVLXI_PROTOCOL_STATS) {
+        c->asks_counts = true;
+        return nvlxi_protocol_get_stats(c->in.body, &c->question);
+    }
     return nvlxi_fail(NVLX_EFORMAT, "a message of type %u out of turn", (unsigned)c->in.header.type);
 }
 
@@ -323,11 +331,20 @@ static int tell_taken(struct nvlxi_server *server, struct connection *c) {
     return send_more(c);
 }
 
+static int tell_counts(const struct nvlxi_server *server, struct connection *c) {
+    c->asks_counts = false;
+    begin_sending(c, nvlxi_report_make(&server->reporter, c->question, c->head, &c->text));
+    return send_more(c);
+}
+
 /* ---- Connections --------------------------------------------------------------------------------------- */
 
 static void remove_connection(struct nvlxi_server *server, struct connection *c) {
     DL_DELETE(server->connections, c); /* NOLINT(clang-analyzer-core.NullDereference): the list has it */
     server->count--;
+    if (is_follower(c) && c->knows)
+        nvlxi_log(NVLX_LOG_INFO, "process %d does not follow the server at \"%s\" any more", (int)c->follower.pid,
+                  server->listener.address);
     nvlxi_follower_gone(server->revocations, &c->follower);
     nvlxi_inbox_clear(&c->in);
     nvlxi_text_drop(c->text);
@@ -403,6 +420,8 @@ static int serve(struct nvlxi_server *server, struct connection *c, uint32_t eve
         code = send_more(c);
     if (!code && !is_sending(c))
         code = tell_taken(server, c);
+    if (!code && c->asks_counts && !is_sending(c))
+        code = tell_counts(server, c);
     if (!code && is_giving(c) && !is_sending(c))
         code = give_files(server, c);
     if (!code && !is_sending(c) && (text = find_text(server, c))) {
@@ -492,8 +511,8 @@ static void accept_some(struct nvlxi_server *server) {
 
 int nvlxi_server_open(struct nvlxi_publisher *publisher, struct nvlxi_revocations *revocations,
                       struct nvlxi_events *events, struct nvlxi_watcher *watcher,
-                      const struct nvlxi_server_times *times, const char *address,
-                      const struct nvlx_serve_options *options, struct nvlxi_server **server) {
+                      const struct nvlxi_server_times *times, const struct nvlxi_reporter *reporter,
+                      const char *address, const struct nvlx_serve_options *options, struct nvlxi_server **server) {
     struct nvlxi_server *made = calloc(1, sizeof *made);
     if (!made)
         return nvlxi_fail(NVLX_ENOMEM, "no memory for a server");
@@ -512,10 +531,21 @@ int nvlxi_server_open(struct nvlxi_publisher *publisher, struct nvlxi_revocation
     made->revocations = revocations;
     made->events = events;
     made->times = times;
+    made->reporter = *reporter;
+    made->reporter.allowed = options->stats;
     made->max_connections = options->max_connections;
     nvlxi_news_init(&made->news, publisher, revocations);
     *server = made;
     return 0;
+}
+
+/* An end is told from a death. Not to who would take it for an answer. */
+static void say_goodbye(const struct connection *c) {
+    uint8_t message[NVLXI_PROTOCOL_SHORT_MAX];
+    const size_t length = nvlxi_protocol_put_refusal(message, NVLX_ESTALE, "its engine was destroyed");
+    if (c->state == SUBSCRIBER && c->knows && !is_sending(c) &&
+        send(c->socket, message, length, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+        nvlxi_log(NVLX_LOG_DEBUG, "a client did not take that its server ends: %s", strerror(errno));
 }
 
 void nvlxi_server_close(struct nvlxi_server *server) {
@@ -523,6 +553,7 @@ void nvlxi_server_close(struct nvlxi_server *server) {
     nvlxi_unwatch(server->watcher, &server->listener_watch);
     nvlxi_listener_close(&server->listener);
     DL_FOREACH_SAFE(server->connections, c, next) {
+        say_goodbye(c);
         remove_connection(server, c);
     }
     nvlxi_news_free(&server->news);

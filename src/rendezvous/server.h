@@ -25,6 +25,7 @@
 #include "rendezvous/events.h"
 #include "rendezvous/listen.h"
 #include "rendezvous/publisher.h"
+#include "rendezvous/report.h"
 #include "rendezvous/watch.h"
 
 struct nvlxi_server;
@@ -36,8 +37,8 @@ struct nvlxi_server_times {              /* how long who connects may take */
 /* Options are complete: defaults are filled in. */
 int nvlxi_server_open(struct nvlxi_publisher *publisher, struct nvlxi_revocations *revocations,
                       struct nvlxi_events *events, struct nvlxi_watcher *watcher,
-                      const struct nvlxi_server_times *times, const char *address,
-                      const struct nvlx_serve_options *options, struct nvlxi_server **server);
+                      const struct nvlxi_server_times *times, const struct nvlxi_reporter *reporter,
+                      const char *address, const struct nvlx_serve_options *options, struct nvlxi_server **server);
 void nvlxi_server_close(struct nvlxi_server *server);
 
 /* Says that the text is outdated; true if the service thread must be woken up to see it. From any thread. */

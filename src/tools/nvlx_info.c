@@ -1,37 +1,120 @@
-/* nvlx_info: what libnvlxfer can do on this machine. Uses only the public header.
+/* nvlx_info: what libnvlxfer is and can do on this machine. Uses only the public header.
  *
  * SPDX-License-Identifier: Apache-2.0 */
+#include <getopt.h>
 #include <nvlxfer.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-static void show(const char *name, uint32_t backend) {
-    int gpus;
-    if (nvlx_gpu_count(backend, &gpus))
-        printf("backend %s: not here: %s\n", name, nvlx_last_error());
-    else
-        printf("backend %s: %d GPUs\n", name, gpus);
+#include "common/output.h"
+#include "doctor/doctor.h"
+#include "info/info.h"
+
+static const char help[] =
+    "usage: nvlx_info [--json]\n"
+    "       nvlx_info --doctor [--peer ADDRESS] [--folder FOLDER] [--check NAME[,NAME...]] [--json]\n"
+    "\n"
+    "Tells about the library, the driver, GPUs and their links, backends, which kinds of memory can be shared on GPU "
+    "0,\n"
+    "limits, and environment variables. With --doctor it tries what can be wrong, and tells what to do.\n"
+    "\n"
+    "  --doctor           tries each thing that can be wrong, with processes of its own\n"
+    "  --peer ADDRESS     with --doctor: also the engine that serves at ADDRESS\n"
+    "  --folder FOLDER    with --doctor: where the sockets of engines shall be; default $TMPDIR, else /tmp\n"
+    "  --check NAMES      with --doctor: only these checks, with commas between them\n"
+    "  --checks           lists all checks\n"
+    "  --json             as one JSON object\n"
+    "  --version          the library's version\n"
+    "  -h, --help         this text\n"
+    "\n"
+    "exit code: 0; 1 if no backend runs, with --doctor if there is a fault; 2 for a wrong argument;\n"
+    "           3 if the doctor itself cannot work; 4 if stdout cannot be written\n";
+
+enum { DOCTOR = 256, PEER, FOLDER, CHECK, CHECKS, JSON, VERSION };
+
+static const struct option options[] = {{"doctor", no_argument, NULL, DOCTOR},
+                                        {"peer", required_argument, NULL, PEER},
+                                        {"folder", required_argument, NULL, FOLDER},
+                                        {"check", required_argument, NULL, CHECK},
+                                        {"checks", no_argument, NULL, CHECKS},
+                                        {"json", no_argument, NULL, JSON},
+                                        {"version", no_argument, NULL, VERSION},
+                                        {"help", no_argument, NULL, 'h'},
+                                        {0}};
+
+static int tell_all(bool json) {
+    static struct driver driver;
+    static struct nvml nvml;
+    struct report report;
+    nvlx_set_log(NVLX_LOG_ERROR, NULL, NULL);
+    nvml_look(&nvml);
+    driver_look(&driver);
+    report_begin(&report, json);
+    info_library(&report);
+    info_driver(&report, &driver, &nvml);
+    info_gpus(&report, &driver, &nvml);
+    const int failed = info_backends(&report);
+    info_limits(&report);
+    info_environment(&report);
+    report_end(&report);
+    nvml_close(&nvml);
+    return failed;
 }
 
-static int show_choice(void) {
-    struct nvlx_engine *engine;
-    if (nvlx_engine_create(NULL, &engine)) {
-        printf("backend auto: %s\n", nvlx_last_error());
-        return 1;
+static int refuse(const char *what, const char *argument) {
+    fprintf(stderr, "nvlx_info: %s '%s'\ntry: nvlx_info --help\n", what, argument);
+    return 2;
+}
+
+/* Goes on if -1 is returned, else this is the exit code. */
+static int take_option(int option, struct doctor *doctor, bool *doctor_asked) {
+    switch (option) {
+    case DOCTOR:
+        *doctor_asked = true;
+        return -1;
+    case PEER:
+        doctor->peer = optarg;
+        return -1;
+    case FOLDER:
+        doctor->folder = optarg;
+        return *optarg ? -1 : refuse("--folder cannot be", optarg);
+    case CHECK:
+        doctor->only = optarg;
+        return -1;
+    case JSON:
+        doctor->json = true;
+        return -1;
+    case CHECKS:
+        doctor_list();
+        return 0;
+    case VERSION:
+        printf("nvlx_info of libnvlxfer %s\n", nvlx_version());
+        return 0;
+    case 'h':
+        fputs(help, stdout);
+        return 0;
+    default: /* getopt_long has named it */
+        fputs("try: nvlx_info --help\n", stderr);
+        return 2;
     }
-    printf("backend auto: takes %s\n", nvlx_backend_name(engine));
-    return nvlx_engine_destroy(engine) ? 1 : 0;
 }
 
 int main(int argc, char **argv) {
-    if (argc > 1) {
-        FILE *to = strcmp(argv[1], "--help") ? stderr : stdout;
-        fputs("usage: nvlx_info\nPrints the library's version and the backends that can run here.\n", to);
-        return to == stderr ? 2 : 0;
-    }
-    nvlx_set_log(NVLX_LOG_ERROR, NULL, NULL);
-    printf("libnvlxfer %s\n", nvlx_version());
-    show("cuda", NVLX_BACKEND_CUDA);
-    show("host", NVLX_BACKEND_HOST);
-    return show_choice();
+    const char *folder = getenv("TMPDIR"), *backend = getenv("NVLX_BACKEND");
+    struct doctor doctor = {.host = backend && !strcmp(backend, "host")};
+    bool doctor_asked = false;
+    int option, code;
+    output_watch("nvlx_info", 4);
+    while ((option = getopt_long(argc, argv, "h", options, NULL)) != -1)
+        if ((code = take_option(option, &doctor, &doctor_asked)) >= 0)
+            return code;
+    if (optind < argc)
+        return refuse("unexpected argument", argv[optind]);
+    if (!doctor_asked && (doctor.peer || doctor.folder || doctor.only))
+        return refuse("--peer, --folder and --check need the option", "--doctor");
+    if (!doctor_asked)
+        return tell_all(doctor.json);
+    if (!doctor.folder)
+        doctor.folder = folder && *folder ? folder : "/tmp";
+    return doctor_run(&doctor);
 }

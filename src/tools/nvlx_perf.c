@@ -9,19 +9,23 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
+#include "common/output.h"
 #include "perf.h"
 
-#define KIB  UINT64_C(1024)
-#define MIB  (1024 * KIB)
-#define GIB  (1024 * MIB)
-#define PAGE 4096u
+#define KIB        UINT64_C(1024)
+#define MIB        (1024 * KIB)
+#define GIB        (1024 * MIB)
+#define PAGE       4096u
+#define LAYERS_MAX 65536u /* regions of a table of blocks */
 
 /* ---- Values ----------------------------------------------------------------------------------------------- */
 
-const char *const perf_way_names[] = {"call", "prepared", "rows", "loop", "batch", "batch4", "staged", "kernel", "2d"};
+const char *const perf_way_names[] = {"call",  "prepared", "rows",   "blocks", "loop",
+                                      "batch", "batch4",   "staged", "kernel", "2d"};
 const char *const perf_op_names[] = {[NVLX_OP_READ] = "read", [NVLX_OP_WRITE] = "write"};
-const char *const perf_pattern_names[] = {"scattered", "contiguous", "mixed", "rows"};
+const char *const perf_pattern_names[] = {"scattered", "contiguous", "mixed", "rows", "blocks"};
 const char *const perf_mechanism_names[] = {"default", "auto", "copy_engine", "kernel"};
 
 struct setting {
@@ -92,6 +96,26 @@ static void set_file(struct perf_options *options, const struct setting *setting
     *(const char **)place(options, setting) = text;
 }
 
+/* A folder that is there, or can be made. */
+static void set_folder(struct perf_options *options, const struct setting *setting, const char *text) {
+    struct stat status;
+    int error = mkdir(text, 0777) ? errno : 0;
+    if (!error)
+        rmdir(text); /* made again when there is something to write */
+    else if (error == EEXIST)
+        error = stat(text, &status)         ? errno
+                : !S_ISDIR(status.st_mode)  ? ENOTDIR
+                : access(text, W_OK | X_OK) ? errno
+                                            : 0;
+    if (error)
+        perf_die("--%s: %s: %s", setting->name, text, strerror(error));
+    *(const char **)place(options, setting) = text;
+}
+
+static void set_text(struct perf_options *options, const struct setting *setting, const char *text) {
+    *(const char **)place(options, setting) = text;
+}
+
 static void set_gpus(struct perf_options *options, const struct setting *setting, const char *text) {
     int *gpu = options->gpu, end = 0;
     if (sscanf(text, "%d,%d%n", &gpu[0], &gpu[1], &end) != 2 || text[end] || gpu[0] < 0 || gpu[1] < 0)
@@ -117,19 +141,26 @@ static void set_fragments(struct perf_options *options, const struct setting *se
     options->fragment_count = read_list(setting, text, read_number, options->fragments, PERF_FRAGMENTS_MAX);
 }
 
-/* rows:WIDTH:PITCH */
+/* rows:WIDTH:PITCH, or blocks:LAYERS:BYTES */
 static void set_shape(struct perf_options *options, const struct setting *setting, const char *text) {
-    const char *width = strncmp(text, "rows:", 5) ? NULL : text + 5, *pitch = width ? strchr(width, ':') : NULL;
-    char *copy = pitch ? strndup(width, (size_t)(pitch - width)) : NULL;
+    const bool rows = !strncmp(text, "rows:", 5), blocks = !strncmp(text, "blocks:", 7);
+    const char *first = rows || blocks ? strchr(text, ':') + 1 : NULL, *second = first ? strchr(first, ':') : NULL;
+    char *copy = second ? strndup(first, (size_t)(second - first)) : NULL;
     if (!copy)
-        perf_die("--%s: '%s' is not rows:WIDTH:PITCH such as rows:1K:2K", setting->name, text);
-    options->fragments[0] = read_number(setting, copy);
-    options->fragment_count = 1;
-    options->pitch = read_number(setting, pitch + 1);
-    options->pattern = PERF_IN_ROWS;
+        perf_die("--%s: '%s' is neither rows:WIDTH:PITCH such as rows:1K:2K nor blocks:LAYERS:BYTES such as "
+                 "blocks:64:32K",
+                 setting->name, text);
+    const uint64_t one = read_number(setting, copy), other = read_number(setting, second + 1);
     free(copy);
-    if (options->pitch < options->fragments[0])
+    options->fragments[0] = rows ? one : other;
+    options->fragment_count = 1;
+    options->pitch = rows ? other : 0;
+    options->layers = rows ? 0 : one;
+    options->pattern = rows ? PERF_IN_ROWS : PERF_IN_BLOCKS;
+    if (rows && options->pitch < options->fragments[0])
         perf_die("--%s: '%s': the pitch is shorter than a row", setting->name, text);
+    if (options->layers > LAYERS_MAX)
+        perf_die("--%s: '%s': there may be up to %u layers", setting->name, text, LAYERS_MAX);
 }
 
 static void set_budgets(struct perf_options *options, const struct setting *setting, const char *text) {
@@ -169,9 +200,10 @@ static const struct setting settings[] = {
      "at random slots (default); one after the other on both sides; scattered, "
      "of a quarter to twice the size",
      set_name, AT(pattern)},
-    {"shape", "rows:WIDTH:PITCH",
-     "fragments of WIDTH bytes, one every PITCH bytes on both sides, instead of a pattern; measures also one op with "
-     "rows, and one cudaMemcpy2DAsync (2d)",
+    {"shape", "rows:WIDTH:PITCH|blocks:LAYERS:BYTES",
+     "instead of a pattern. rows: fragments of WIDTH bytes, one every PITCH bytes on both sides; measures also one op "
+     "with rows, and one cudaMemcpy2DAsync (2d). blocks: random blocks of a KV cache, BYTES of each in each of LAYERS "
+     "layers; measures also nvlx_blocks_transfer, and a cudaMemcpy2DAsync for each block (2d)",
      set_shape, AT(pitch), SIZES},
     {.doc = "Our side: one call of nvlx_transfer a round; the array of ops is written right before it, untimed"},
     {"mechanism", "default|auto|copy_engine|kernel", "Default: the library's", set_name, AT(mechanism)},
@@ -197,11 +229,18 @@ static const struct setting settings[] = {
      "single transfers of 8 bytes to 64K, or of --fragment, against a raw copy and "
      "cudaStreamSynchronize",
      set_flag, AT(latency)},
+    {"peers", "N",
+     "N processes at once, on GPUs 0 to N - 1: all from all, one from all, all from one; every byte is compared",
+     set_number, AT(peers), 2, PERF_PEERS_MAX},
     {.doc = "The run"},
     {"rounds", "N", "of which medians are taken; fewer, but 5, where they take long. Default: 9", set_number,
      AT(rounds), 1, 1000},
     {"json", "FILE", "writes all results", set_file, AT(json)},
     {"plot", "FILE.svg", "draws the rates over the size of a fragment, by python3 with matplotlib", set_file, AT(plot)},
+    {"report", "FOLDER",
+     "writes a page there with plots, tables and the machine, index.html, and results.json; by python3 with matplotlib",
+     set_folder, AT(report)},
+    {"beside", "RESULTS.json", "other results, that the page shows too", set_text, AT(beside)},
     {"gpus", "A,B", "the owner's GPU and the measuring process's. Default: 0,1, or 0,0 if there is one", set_gpus,
      AT(gpu)},
     {"backend", "auto|cuda|host", "Default: auto, which looks at NVLX_BACKEND", set_name, AT(backend)},
@@ -244,8 +283,8 @@ static void print_help(void) {
     puts("\n  -?, -h, --help             prints this\n"
          "      --usage                prints the options alone\n"
          "  -V, --version              prints the version\n\n"
-         "Exit: 0; 1 if a byte was wrong; 2 if it could not run; 130 after Ctrl-C, having\n"
-         "told what it had measured.");
+         "Exit: 0; 1 if a byte was wrong; 2 if it could not run, or not write what it\n"
+         "tells; 130 after Ctrl-C, having told what it had measured.");
 }
 
 static error_t read_option(int key, char *text, struct argp_state *state) {
@@ -286,11 +325,17 @@ static void read_options(struct perf_options *options, int argc, char **argv) {
     argp_parse(&argp, argc, argv, 0, NULL, options);
     if (options->bidirectional && options->regions > 1 && options->regions % 2)
         perf_die("--regions: %" PRIu64 " cannot be halved, which --bidirectional does", options->regions);
-    if (options->pitch &&
-        (options->regions > 1 || options->latency || options->fragment_count != 1 || options->pattern != PERF_IN_ROWS))
+    if ((options->pitch || options->layers) &&
+        (options->regions > 1 || options->latency || options->fragment_count != 1 || options->pattern < PERF_IN_ROWS))
         perf_die("--shape: it says what a list is: not with --regions, --latency, --fragment or --pattern");
+    if (options->peers && (options->latency || options->bidirectional || options->json || options->plot ||
+                           options->report || options->op > NVLX_OP_WRITE || options->regions > 1 || options->pattern))
+        perf_die("--peers: not with --latency, --bidirectional, --json, --plot, --report, --op both, --regions or "
+                 "--pattern");
     if (options->plot && options->latency)
         perf_die("--plot: '%s' draws the table of rates, which --latency replaces", options->plot);
+    if (options->beside && !options->report)
+        perf_die("--beside: '%s' is shown on the page of --report, which is not asked for", options->beside);
 }
 
 void perf_options_complete(struct perf_options *options, bool host) {
@@ -322,17 +367,36 @@ static void write_json(FILE *file, int (*close)(FILE *file), const char *option,
         perf_die("--%s: it could not be written", option);
 }
 
+/* What the drawing needs is found out now, not after a long run. */
+static void check_drawing(const struct perf_options *options) {
+    if (!options->plot && !options->report)
+        return;
+    if (system("python3 -c 'import matplotlib' 2>/dev/null"))
+        perf_die("--%s needs python3 with matplotlib: apt-get install python3-matplotlib, or pip install matplotlib",
+                 options->plot ? "plot" : "report");
+    setenv("NVLX_PERF_PLOT", perf_plot_script, 1);
+    setenv("NVLX_PERF_FILE", options->plot ? options->plot : "", 1);
+    setenv("NVLX_PERF_FOLDER", options->report ? options->report : "", 1);
+    setenv("NVLX_PERF_BESIDE", options->beside ? options->beside : "", 1);
+    if (options->beside && system("python3 -c \"$NVLX_PERF_PLOT\" --check \"$NVLX_PERF_BESIDE\" 2>/dev/null >&2"))
+        perf_die("--beside: %s does not have the results of nvlx_perf --json", options->beside);
+}
+
 static void write_files(const struct perf_session *session, const struct perf_results *results) {
-    const char *json = session->options->json, *plot = session->options->plot;
+    const char *json = session->options->json, *plot = session->options->plot, *report = session->options->report;
     perf_progress_end();
     if (json)
         write_json(fopen(json, "w"), fclose, "json", session, results);
-    if (plot && results->rates.row_count) {
-        setenv("NVLX_PERF_PLOT", perf_plot_script, 1);
-        setenv("NVLX_PERF_FILE", plot, 1);
-        signal(SIGPIPE, SIG_IGN);
+    signal(SIGPIPE, SIG_IGN);
+    if (plot && results->rates.row_count)
         write_json(popen("python3 -c \"$NVLX_PERF_PLOT\" \"$NVLX_PERF_FILE\"", "w"), pclose, "plot", session, results);
-    }
+    if (report && mkdir(report, 0777) && errno != EEXIST)
+        perf_die("--report: %s: %s", report, strerror(errno));
+    if (report)
+        write_json(popen("python3 -c \"$NVLX_PERF_PLOT\" --report \"$NVLX_PERF_FOLDER\" "
+                         "${NVLX_PERF_BESIDE:+\"$NVLX_PERF_BESIDE\"}",
+                         "w"),
+                   pclose, "report", session, results);
 }
 
 /* Errors come back from calls, and are told where they end the program. */
@@ -346,11 +410,13 @@ int main(int argc, char **argv) {
     struct perf_options options;
     struct perf_session session;
     struct perf_results results = {0};
+    output_watch("nvlx_perf", 2);
     perf_check(nvlx_set_log(NVLX_LOG_WARNING, tell, NULL), "nvlx_set_log");
     read_options(&options, argc, argv);
-    if (options.plot && system("python3 -c 'import matplotlib' 2>/dev/null"))
-        perf_die("--plot needs python3 with matplotlib: apt-get install python3-matplotlib, or pip install matplotlib");
+    check_drawing(&options);
     perf_catch_interrupt();
+    if (options.peers)
+        return perf_peers(&options);
     perf_session_open(&session, &options);
     perf_print_head(&session);
     if (options.verify)

@@ -3,6 +3,7 @@
  *     nvlx_perf.c      what the user asks for, and what is run
  *     perf_measure.c   rounds of all ways in turn: rates, latency
  *     perf_report.c    tables; perf_json.cc: all results as JSON; perf_plot.py: a plot of that
+ *     perf_peers.c     --peers: several processes at once, instead of all that
  *     perf_process.c   the two processes, and what is between them
  *     perf_end.c       what each process has: the library's side, and the raw side of the host backend
  *     perf_cuda.cu     the raw side on CUDA, with its kernels
@@ -40,7 +41,6 @@ bool perf_stopped(void);
 /* Zeroed memory, or dies. */
 void *perf_alloc(size_t count, size_t size);
 
-uint64_t perf_now(void); /* nanoseconds of the monotonic clock */
 /* The value that `fraction` of them do not exceed: 0.5 is the median. Sorts them. */
 double perf_percentile(double *values, size_t count, double fraction);
 
@@ -56,14 +56,16 @@ void perf_progress_end(void);
 
 /* ---- What the user asks for: nvlx_perf.c -------------------------------------------------------------------- */
 
-enum { PERF_FRAGMENTS_MAX = 32, PERF_BUDGETS_MAX = 6 };
+enum { PERF_FRAGMENTS_MAX = 32, PERF_BUDGETS_MAX = 6, PERF_PEERS_MAX = 16 };
 
-/* The ways to move a list: three of ours, then the raw ones that they are compared with. PERF_ROWS (one op with
- * NVLX_OP_ROWS) and PERF_2D (one cudaMemcpy2DAsync) are for lists that are rows. */
+/* The ways to move a list: four of ours, then the raw ones that they are compared with. PERF_ROWS (one op with
+ * NVLX_OP_ROWS) is for lists that are rows, PERF_BLOCKS (nvlx_blocks_transfer) for blocks in layers, PERF_2D for both:
+ * a cudaMemcpy2DAsync for all rows, or for each block. */
 enum perf_way {
     PERF_CALL,
     PERF_PREPARED,
     PERF_ROWS,
+    PERF_BLOCKS,
     PERF_LOOP,
     PERF_BATCH,
     PERF_BATCH4,
@@ -76,7 +78,7 @@ enum perf_way {
 extern const char *const perf_way_names[], *const perf_pattern_names[], *const perf_mechanism_names[];
 extern const char *const perf_op_names[];
 
-enum perf_pattern { PERF_SCATTERED, PERF_CONTIGUOUS, PERF_MIXED, PERF_IN_ROWS };
+enum perf_pattern { PERF_SCATTERED, PERF_CONTIGUOUS, PERF_MIXED, PERF_IN_ROWS, PERF_IN_BLOCKS };
 
 struct perf_options {
     uint32_t op; /* bits: NVLX_OP_READ | NVLX_OP_WRITE */
@@ -84,15 +86,17 @@ struct perf_options {
     bool prepared, bidirectional, submit, verify, latency;
     uint64_t fragments[PERF_FRAGMENTS_MAX], budgets[PERF_BUDGETS_MAX]; /* budgets: of SMs; 0: the library's default */
     size_t fragment_count, budget_count;
-    uint64_t pitch;               /* of PERF_IN_ROWS: from one fragment to the next, on both sides */
+    uint64_t pitch;               /* of PERF_IN_ROWS: from one fragment to the next, on both sides; else 0 */
+    uint64_t layers;              /* of PERF_IN_BLOCKS; else 0 */
     uint64_t count, bytes, arena; /* bytes, arena: 0: the default of the backend; likewise no fragments */
     uint64_t regions;             /* on each side */
+    uint64_t peers;               /* processes that measure at once; 0: the usual two */
     uint64_t rounds;              /* of which medians are taken */
     int64_t priority;
-    uint32_t baselines;      /* bits: 1 << enum perf_way */
-    const char *json, *plot; /* NULL: none */
-    int gpu[2];              /* the owner's, the measuring process's; -1: choose */
-    char **command;          /* line of it; ends with NULL */
+    uint32_t baselines;                        /* bits: 1 << enum perf_way */
+    const char *json, *plot, *report, *beside; /* NULL: none */
+    int gpu[2];                                /* the owner's, the measuring process's; -1: choose */
+    char **command;                            /* line of it; ends with NULL */
 };
 
 /* Fills in what depends on the backend, and refuses what cannot be. */
@@ -117,6 +121,7 @@ struct perf_list_spec {
     uint32_t opcode, pattern;
     uint64_t fragment, count, bytes; /* bytes: at most */
     uint64_t pitch;                  /* of PERF_IN_ROWS */
+    uint64_t layers;                 /* of PERF_IN_BLOCKS */
     uint64_t arena, regions;
     uint32_t half; /* 0: anywhere; 1, 2: only in that half of the memory */
     uint32_t swap; /* the owner's own transfer: its memory is the local side */
@@ -129,6 +134,10 @@ struct perf_list {
     size_t count;
     uint64_t bytes;
     bool aligned; /* all offsets and lengths are multiples of 16 */
+    /* Of PERF_IN_BLOCKS: fragments are block by block, layer after layer, which are arrays of so many blocks. */
+    uint32_t *ids[2]; /* of the measuring process's blocks, and of the owner's; NULL: it is no such list */
+    size_t id_count;
+    uint64_t first, blocks; /* where layer 0 begins, and blocks of a layer */
 };
 
 /* Dies if not one fragment fits. */
@@ -201,7 +210,8 @@ struct perf_end {
     struct nvlx_peer *peer;
     uint64_t remote; /* the peer's address of its memory */
     const struct perf_list *list;
-    struct nvlx_op *ops; /* of the list */
+    struct nvlx_op *ops;        /* of the list */
+    struct nvlx_blocks *blocks; /* of one of blocks; NULL */
     const struct perf_raw_backend *backend;
 };
 
@@ -239,10 +249,10 @@ void perf_end_close(struct perf_end *end);
 void perf_end_set_list(struct perf_end *end, const struct perf_list *list);
 /* The caller frees it, by nvlx_prepared_free. */
 struct nvlx_prepared *perf_end_prepare(struct perf_end *end, const struct nvlx_transfer_options *options);
-/* One transfer of the list and its end: a post of `prepared`, or if that is NULL, one call, whose ops are written again
- * right before it, outside of the time taken. */
-/* `rows`: the call has one op for all of the list. */
-void perf_end_move(const struct perf_end *end, struct nvlx_prepared *prepared, bool rows,
+/* One transfer of the list and its end: a post of `prepared`, or if that is NULL, one call. `way`: PERF_ROWS is one op
+ * for all of the list, PERF_BLOCKS two arrays of ids; else its ops are written again right before the call, outside of
+ * the time taken. */
+void perf_end_move(const struct perf_end *end, struct nvlx_prepared *prepared, enum perf_way way,
                    const struct nvlx_transfer_options *options, struct perf_sample *sample,
                    struct nvlx_request_info *info);
 
@@ -338,6 +348,9 @@ extern const char perf_plot_script[]; /* perf_plot.py, for python3 */
 
 void perf_measure_rates(struct perf_session *session, struct perf_results *results);
 void perf_measure_latency(struct perf_session *session, struct perf_results *results);
+
+/* The run with --peers: perf_peers.c. Returns the exit code. */
+int perf_peers(const struct perf_options *options);
 
 #ifdef __cplusplus
 }

@@ -5,9 +5,9 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "common/clock.h"
 #include "perf.h"
 
 const char *perf_role = "nvlx_perf";
@@ -52,12 +52,6 @@ void *perf_alloc(size_t count, size_t size) {
     return memory;
 }
 
-uint64_t perf_now(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
-
 static int by_value(const void *left, const void *right) {
     const double a = *(const double *)left, b = *(const double *)right;
     return a < b ? -1 : a > b;
@@ -94,13 +88,13 @@ void perf_progress(bool row_done, const char *format, ...) {
     va_list arguments;
     if (terminal < 0)
         terminal = isatty(STDERR_FILENO);
-    if (terminal ? perf_now() - last < INTERVAL : !row_done)
+    if (terminal ? clock_now_ns() - last < INTERVAL : !row_done)
         return;
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
     fprintf(stderr, terminal ? "\r\033[K%s" : "nvlx_perf: %s\n", text);
-    last = perf_now();
+    last = clock_now_ns();
     unfinished_line = terminal;
 }
 

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/clock.h"
 #include "perf.h"
 
 #define WAIT_NS INT64_C(120000000000)
@@ -23,13 +24,13 @@ static void host_run(const struct perf_end *end, enum perf_way way, const struct
     (void)way, (void)choice;
     if (!memory)
         memory = perf_alloc(2, end->size);
-    const uint64_t begin = perf_now();
+    const uint64_t begin = clock_now_ns();
     for (size_t i = 0; i < end->list->count; i++) {
         const struct perf_fragment *fragment = &end->list->fragments[i];
         char *local = memory + fragment->local, *remote = memory + end->size + fragment->remote;
         memcpy(put ? remote : local, put ? local : remote, fragment->length);
     }
-    sample->wall = sample->submit = (double)(perf_now() - begin);
+    sample->wall = sample->submit = (double)(clock_now_ns() - begin);
 }
 
 /* What memory filled with `seed` has at [from, from + length). */
@@ -123,7 +124,13 @@ void perf_end_meet(struct perf_end *end, const char *text, size_t length, const 
         end->backend->borrow(end, peer);
 }
 
+static void free_blocks(struct perf_end *end) {
+    perf_check(nvlx_blocks_free(end->blocks), "nvlx_blocks_free");
+    end->blocks = NULL;
+}
+
 void perf_end_leave(struct perf_end *end) {
+    free_blocks(end);
     if (end->backend->give_back)
         end->backend->give_back();
     perf_check(nvlx_peer_close(end->peer), "nvlx_peer_close");
@@ -147,11 +154,38 @@ static void write_ops(const struct perf_end *end) {
     }
 }
 
+/* Tables of the list's layers, which are alike on both sides. */
+static void make_blocks(struct perf_end *end) {
+    const struct perf_list *list = end->list;
+    const struct perf_list_spec *spec = &list->spec;
+    struct nvlx_block_region *here = perf_alloc(spec->layers, sizeof *here),
+                             *there = perf_alloc(spec->layers, sizeof *there);
+    struct nvlx_blocks_options options;
+    nvlx_blocks_options_init(&options);
+    options.access = spec->opcode;
+    for (uint64_t i = 0; i < spec->layers; i++) {
+        const uint64_t begin = list->first + i * list->blocks * spec->fragment;
+        here[i] = (struct nvlx_block_region){.base = (uint64_t)(uintptr_t)end->memory + begin,
+                                             .stride = spec->fragment,
+                                             .length = spec->fragment,
+                                             .blocks = list->blocks};
+        there[i] = here[i];
+        there[i].base = end->remote + begin;
+    }
+    perf_check(nvlx_blocks_create(end->engine, end->peer, here, there, spec->layers, &options, &end->blocks),
+               "nvlx_blocks_create");
+    free(here);
+    free(there);
+}
+
 void perf_end_set_list(struct perf_end *end, const struct perf_list *list) {
     free(end->ops);
+    free_blocks(end);
     end->list = list;
     end->ops = perf_alloc(list->count, sizeof *end->ops);
     write_ops(end);
+    if (list->ids[0])
+        make_blocks(end);
     if (end->backend->set_list)
         end->backend->set_list(end);
 }
@@ -172,22 +206,38 @@ static struct nvlx_op rows_op(const struct perf_end *end, struct nvlx_rows *rows
     return op;
 }
 
-void perf_end_move(const struct perf_end *end, struct nvlx_prepared *prepared, bool rows,
+static struct nvlx_block_ids block_ids(const struct perf_list *list) {
+    struct nvlx_block_ids ids;
+    nvlx_block_ids_init(&ids);
+    ids.opcode = list->spec.opcode;
+    ids.local = list->ids[list->spec.swap];
+    ids.remote = list->ids[!list->spec.swap];
+    ids.count = list->id_count;
+    return ids;
+}
+
+void perf_end_move(const struct perf_end *end, struct nvlx_prepared *prepared, enum perf_way way,
                    const struct nvlx_transfer_options *options, struct perf_sample *sample,
                    struct nvlx_request_info *info) {
     struct nvlx_request *request;
     struct nvlx_rows all;
     const struct nvlx_op one = rows_op(end, &all);
-    if (!prepared)
+    const struct nvlx_block_ids ids = block_ids(end->list);
+    const bool rows = way == PERF_ROWS;
+    int code;
+    if (!prepared && way != PERF_BLOCKS)
         write_ops(end);
-    const uint64_t begin = perf_now();
-    const int code =
-        prepared ? nvlx_post(prepared, NULL, &request)
-                 : nvlx_transfer(end->engine, rows ? &one : end->ops, rows ? 1 : end->list->count, options, &request);
-    const uint64_t submitted = perf_now();
-    perf_check(code, prepared ? "nvlx_post" : "nvlx_transfer");
+    const uint64_t begin = clock_now_ns();
+    if (way == PERF_BLOCKS)
+        code = nvlx_blocks_transfer(end->blocks, &ids, options, &request);
+    else if (prepared)
+        code = nvlx_post(prepared, NULL, &request);
+    else
+        code = nvlx_transfer(end->engine, rows ? &one : end->ops, rows ? 1 : end->list->count, options, &request);
+    const uint64_t submitted = clock_now_ns();
+    perf_check(code, way == PERF_BLOCKS ? "nvlx_blocks_transfer" : prepared ? "nvlx_post" : "nvlx_transfer");
     perf_check(nvlx_wait(request, WAIT_NS), "nvlx_wait");
-    const uint64_t done = perf_now();
+    const uint64_t done = clock_now_ns();
     *sample = (struct perf_sample){.wall = (double)(done - begin), .submit = (double)(submitted - begin)};
     info->size = sizeof *info;
     perf_check(nvlx_request_get_info(request, info), "nvlx_request_get_info");

@@ -118,7 +118,40 @@ static void make_rows(struct perf_list *list, const struct perf_list_spec *spec)
         list->fragments[i] = (struct perf_fragment){begin + i * spec->pitch, begin + i * spec->pitch, spec->fragment};
 }
 
+static struct perf_fragment block_at(const struct perf_list *list, size_t index, uint64_t layer) {
+    const struct perf_list_spec *spec = &list->spec;
+    const uint64_t begin = list->first + layer * list->blocks * spec->fragment;
+    return (struct perf_fragment){begin + list->ids[0][index] * spec->fragment,
+                                  begin + list->ids[1][index] * spec->fragment, spec->fragment};
+}
+
+/* Blocks at random, each in all layers. */
+static void make_blocks(struct perf_list *list, const struct perf_list_spec *spec) {
+    const uint64_t size = spec->half ? spec->arena / 2 / GAP * GAP : spec->arena, each = spec->fragment * spec->layers;
+    const uint64_t blocks = size / each < SLOTS_MAX ? size / each : SLOTS_MAX;
+    uint64_t random = spec->seed, count = blocks < spec->bytes / each ? blocks : spec->bytes / each;
+    count = count < spec->count / spec->layers ? count : spec->count / spec->layers;
+    if (!count)
+        perf_die("--shape: a block of %llu layers does not fit into --count, --bytes and the memory",
+                 (unsigned long long)spec->layers);
+    *list = (struct perf_list){.spec = *spec,
+                               .fragments = perf_alloc(count * spec->layers, sizeof *list->fragments),
+                               .count = count * spec->layers,
+                               .bytes = count * each,
+                               .aligned = spec->fragment % 16 == 0,
+                               .ids = {draw(blocks, count, &random), draw(blocks, count, &random)},
+                               .id_count = count,
+                               .first = spec->half == 2 ? size : 0,
+                               .blocks = blocks};
+    for (size_t i = 0; i < list->count; i++)
+        list->fragments[i] = block_at(list, i / spec->layers, i % spec->layers);
+}
+
 void perf_list_make(struct perf_list *list, const struct perf_list_spec *spec) {
+    if (spec->pattern == PERF_IN_BLOCKS) {
+        make_blocks(list, spec);
+        return;
+    }
     if (spec->pattern == PERF_IN_ROWS) {
         make_rows(list, spec);
         return;
@@ -136,5 +169,7 @@ void perf_list_make(struct perf_list *list, const struct perf_list_spec *spec) {
 
 void perf_list_free(struct perf_list *list) {
     free(list->fragments);
+    free(list->ids[0]);
+    free(list->ids[1]);
     *list = (struct perf_list){0};
 }

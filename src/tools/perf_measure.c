@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/clock.h"
 #include "perf.h"
 
 #define SHORT_NS   3e6
@@ -41,8 +42,7 @@ struct run { /* of one row */
 /* ---- Moving ----------------------------------------------------------------------------------------------- */
 
 static void move_ours(struct run *run, struct way *way, struct perf_sample *sample) {
-    perf_end_move(&run->session->end, way->prepared, way->column->way == PERF_ROWS, &way->options, sample,
-                  &way->cell->info);
+    perf_end_move(&run->session->end, way->prepared, way->column->way, &way->options, sample, &way->cell->info);
 }
 
 static void move_raw(struct run *run, struct way *way, struct perf_sample *sample) {
@@ -56,24 +56,24 @@ static void move_staged(struct run *run, struct way *way, struct perf_sample *sa
     const bool read = run->row->opcode == NVLX_OP_READ;
     (void)way;
     perf_round_begin();
-    const uint64_t begin = perf_now();
+    const uint64_t begin = clock_now_ns();
     if (!read)
         end->backend->stage(end);
     perf_round_go();
     perf_round_wait();
     if (read)
         end->backend->stage(end);
-    sample->wall = sample->submit = (double)(perf_now() - begin);
+    sample->wall = sample->submit = (double)(clock_now_ns() - begin);
 }
 
 static void move_both(struct run *run, struct way *way, struct perf_sample *sample) {
     struct perf_sample own;
     perf_round_begin();
-    const uint64_t begin = perf_now();
+    const uint64_t begin = clock_now_ns();
     perf_round_go();
     move_ours(run, way, &own);
     perf_round_wait();
-    *sample = (struct perf_sample){.wall = (double)(perf_now() - begin), .submit = own.submit};
+    *sample = (struct perf_sample){.wall = (double)(clock_now_ns() - begin), .submit = own.submit};
 }
 
 /* ---- One row ---------------------------------------------------------------------------------------------- */
@@ -85,6 +85,7 @@ static struct perf_list_spec spec_of(const struct perf_session *session, uint32_
                                    .fragment = fragment,
                                    .count = options->count,
                                    .pitch = options->pitch,
+                                   .layers = options->layers,
                                    .bytes = options->bytes,
                                    .arena = options->arena,
                                    .regions = options->regions,
@@ -191,9 +192,9 @@ static void measure_in_turn(struct run *run, size_t first, size_t count) {
     for (size_t i = first; i < first + count && !perf_stopped(); i++)
         if (!run->ways[i].cell->why_not)
             warm_up(run, &run->ways[i]);
-    const uint64_t end = perf_now() + effort->limit_ns;
+    const uint64_t end = clock_now_ns() + effort->limit_ns;
     for (uint64_t round = 0; round < effort->rounds && !perf_stopped(); round++) {
-        if (round >= effort->least && perf_now() > end)
+        if (round >= effort->least && clock_now_ns() > end)
             break;
         for (size_t i = first; i < first + count; i++)
             if (!run->ways[i].cell->why_not)
@@ -249,10 +250,12 @@ static void make_columns(struct perf_table *table, const struct perf_session *se
             add_column(table, PERF_PREPARED, options->budgets[i], perf_way_names[PERF_PREPARED]);
         if (options->pitch)
             add_column(table, PERF_ROWS, options->budgets[i], perf_way_names[PERF_ROWS]);
+        if (options->layers)
+            add_column(table, PERF_BLOCKS, options->budgets[i], perf_way_names[PERF_BLOCKS]);
     }
     for (int way = PERF_LOOP; way < PERF_WAYS; way++) {
         const char *name = way == PERF_LOOP ? backend->loop_name : perf_way_names[way];
-        if (!(options->baselines & backend->ways & 1u << way) || (way == PERF_2D && !options->pitch))
+        if (!(options->baselines & backend->ways & 1u << way) || (way == PERF_2D && options->pattern < PERF_IN_ROWS))
             continue;
         add_column(table, way, 0, name);
         for (size_t j = 0; way == PERF_KERNEL && j < options->budget_count; j++)

@@ -124,7 +124,7 @@ static void take_part(struct owner *owner) {
     if (shared->part == PERF_STAGED)
         owner->end.backend->stage(&owner->end);
     else
-        perf_end_move(&owner->end, owner->prepared, shared->part == PERF_ROWS, &shared->how, &ignored, &info);
+        perf_end_move(&owner->end, owner->prepared, shared->part, &shared->how, &ignored, &info);
     atomic_store_explicit(&shared->done, owner->round, memory_order_release);
 }
 

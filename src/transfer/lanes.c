@@ -53,7 +53,7 @@ static bool has_room(const struct nvlxi_pooled_lane *lane, uint32_t queued) {
 enum found { FOUND, TO_BE_MADE, NO_ROOM };
 
 static bool same_kind(const struct nvlxi_lane_key *a, const struct nvlxi_lane_key *b) {
-    return a->gpu == b->gpu && a->priority == b->priority && a->device == b->device && a->opcode == b->opcode;
+    return a->gpu == b->gpu && a->priority == b->priority && a->place == b->place && a->opcode == b->opcode;
 }
 
 /* An idle lane, a new one, or the emptiest: so few are in use at the same time beside what waits for streams. */
@@ -150,7 +150,7 @@ static int make_lane(struct nvlxi_lane_pool *pool, const struct nvlxi_lane_key *
     struct nvlxi_pooled_lane *made = malloc(sizeof *made);
     if (!made)
         return nvlxi_fail(NVLX_ENOMEM, "no memory for a lane");
-    *made = (struct nvlxi_pooled_lane){.key = *key, .borrowers = 1, .queued = queued, .latest = borrower};
+    *made = (struct nvlxi_pooled_lane){.key = *key, .kind = kind, .borrowers = 1, .queued = queued, .latest = borrower};
     int code = kind == NVLXI_CALLERS ? context->ops->stream_lane(context->device, &key->stream, &made->lane)
                                      : context->ops->lane_create(context->device, key->gpu, key->priority, &made->lane);
     if (code) {
@@ -259,7 +259,7 @@ static void return_lane(struct nvlxi_lane_pool *pool, struct nvlxi_pooled_lane *
     lane->borrowers--;
     lane->queued -= queued;
     uncount_waiting(&lane->key, queued);
-    if (lane->borrowers || nvlxi_lane_kind(&lane->key) != NVLXI_CALLERS)
+    if (lane->borrowers || lane->kind != NVLXI_CALLERS)
         return;
     LL_DELETE(pool->lanes[NVLXI_CALLERS], lane);
     pool->context->ops->stream_lane_end(lane->lane);

@@ -4,9 +4,9 @@
  *
  * Both are made when first needed, without the lock held, given back after use, and destroyed with the pool.
  *
- * A free lane serves transfers without a stream, of one device pair, direction and priority. A borrower gets an idle
- * one while fewer than NVLXI_LANES_MAX are in use for these, else the emptiest. Nothing in it waits for anything but
- * copies.
+ * A free lane serves transfers without a stream, of one device pair, direction and priority; of host memory apart. A
+ * borrower gets an idle one while fewer than NVLXI_LANES_MAX are in use for these, else the emptiest. Nothing in it
+ * waits for anything but copies.
  *
  * A process has a few channels on a GPU. A copy by an engine that waits in a stream blocks one, with whatever else has
  * to share it. Measured between two H200 (driver 580): beside one that waits, copies between GPUs in up to three other
@@ -37,7 +37,8 @@ struct nvlxi_lane_key {
     int priority;               /* one that the device has */
     bool ordered;               /* behind `stream` */
     struct nvlxi_stream stream; /* the caller's, if ordered: itself the lane if it is of this GPU */
-    uint16_t device, opcode;    /* GPU at the other end and direction: they tell free lanes apart */
+    uint16_t place, opcode;     /* at the other end (a host's, if either end is), and direction: they tell free lanes
+                                   apart */
 };
 
 enum nvlxi_lane_kind { NVLXI_FREE, NVLXI_ORDERED, NVLXI_CALLERS, NVLXI_LANE_KINDS };
@@ -49,6 +50,7 @@ static inline enum nvlxi_lane_kind nvlxi_lane_kind(const struct nvlxi_lane_key *
 struct nvlxi_pooled_lane {
     struct nvlxi_lane *lane;
     struct nvlxi_lane_key key;
+    enum nvlxi_lane_kind kind; /* of its first key, and of all later ones */
     uint32_t borrowers;
     uint32_t queued;    /* copies and kernels of theirs */
     const void *latest; /* borrower: a transfer's legs */

@@ -12,12 +12,10 @@
 #include <pthread.h>
 
 #include "device/context.h"
-#include "transfer/plan.h"
+#include "transfer/plan/plan.h"
 
 #define NVLXI_CHUNK_SIZES 3
 #define NVLXI_BLOCK_BYTES ((size_t)4 << 20)
-#define NVLXI_GROW        1 /* what borrowing returns where a block more is needed, and allowed: grow, and try again */
-#define NVLXI_FULL        4 /* where none is allowed: not logged, see nvlxi_list_memory_refuse */
 
 struct nvlxi_list_extent;
 

@@ -33,9 +33,17 @@ static bool overlap(uint64_t address, uint64_t length, uint64_t start, uint64_t 
     return address < end && start < address + length;
 }
 
+/* Of this process. */
+static bool signal_touches(const struct nvlx_op *op, uint64_t address, uint64_t length) {
+    const uint64_t count = op->peer ? op->remote : (uint64_t)(uintptr_t)op->local;
+    return (!op->peer || op->peer->same_process) && overlap(address, length, count, count + NVLXI_COUNT_BYTES);
+}
+
 static bool ops_touch(const struct nvlxi_needs *needs, uint64_t address, uint64_t length) {
     for (size_t i = 0; i < needs->op_count; i++) {
         const struct nvlx_op *op = &needs->ops[i];
+        if (op->opcode >= NVLX_OP_SIGNAL && signal_touches(op, address, length))
+            return true;
         if (!nvlxi_op_moves(op))
             continue;
         const struct nvlxi_side local = nvlxi_op_local(op), remote = nvlxi_op_remote(op);
@@ -67,6 +75,15 @@ static bool rows_touch(const struct nvlxi_chunk *chunk, uint64_t address, uint64
     return false;
 }
 
+static bool signals_touch(const struct nvlxi_plan *plan, uint64_t address, uint64_t length) {
+    for (size_t i = 0; i < plan->signal_count; i++) {
+        const uint64_t count = plan->signals[i].signal.address;
+        if (overlap(address, length, count, count + NVLXI_COUNT_BYTES))
+            return true;
+    }
+    return false;
+}
+
 static bool plan_touches(const struct nvlxi_plan *plan, uint64_t address, uint64_t length) {
     for (const struct nvlxi_group *group = plan->groups; group; group = group->following)
         for (int way = 0; way < NVLXI_WAYS; way++)
@@ -74,7 +91,7 @@ static bool plan_touches(const struct nvlxi_plan *plan, uint64_t address, uint64
                 if (way < NVLXI_ROWS_BY_KERNEL ? chunk_touches(chunk, address, length)
                                                : rows_touch(chunk, address, length))
                     return true;
-    return false;
+    return signals_touch(plan, address, length);
 }
 
 bool nvlxi_needs_overlap(const struct nvlxi_needs *needs, const struct nvlxi_plan *plan, uint64_t address,
@@ -90,6 +107,8 @@ bool nvlxi_needs_overlap(const struct nvlxi_needs *needs, const struct nvlxi_pla
     }
     if (!maybe)
         return false;
+    if (needs->tables)
+        return nvlxi_block_tables_touch(needs->tables, address, length);
     return needs->ops ? ops_touch(needs, address, length) : plan_touches(plan, address, length);
 }
 

@@ -9,7 +9,8 @@
 #define NVLXI_TRANSFER_NEEDS_H
 
 #include "remote/mapping.h"
-#include "transfer/plan.h"
+#include "transfer/blocks/tables.h"
+#include "transfer/plan/plan.h"
 
 struct nvlxi_use { /* local bytes. The list touches at least one byte of each use, and every byte that it
                       touches is in some use */
@@ -34,6 +35,7 @@ struct nvlxi_needs {
     size_t use_count, use_capacity;
     size_t mapping_count, mapping_capacity;
     size_t peer_count, peer_capacity;
+    const struct nvlxi_block_tables *tables; /* what it touches is what they tell, not a plan; NULL: none */
     const struct nvlx_op *ops; /* the caller's, until the plan is whole and does not change any more; then NULL */
     size_t op_count;
 };

@@ -64,10 +64,51 @@ static int check_rows(const struct nvlx_op *op, size_t index) {
     return code ? code : check_side(&remote, index, "the peer's", op->opcode == NVLX_OP_WRITE);
 }
 
+static int check_count(uint64_t address, size_t index) {
+    return address % NVLXI_COUNT_BYTES
+               ? nvlxi_fail(NVLX_EINVAL, "op %zu: a count at 0x%" PRIx64 ": it is no multiple of 8", index, address)
+               : 0;
+}
+
+static int check_own_signal(const struct nvlx_op *op, size_t index) {
+    if (op->remote || op->length)
+        return nvlxi_fail(NVLX_EINVAL,
+                          "op %zu: remote 0x%" PRIx64 " and length %" PRIu64 ": a signal of one's own has "
+                          "none",
+                          index, op->remote, op->length);
+    return check_count((uint64_t)(uintptr_t)op->local, index);
+}
+
+static int check_signal(const struct nvlx_op *op, size_t index) {
+    if (op->flags & ~(uint32_t)NVLX_OP_ADD)
+        return nvlxi_fail(NVLX_EINVAL, "op %zu: flags 0x%" PRIx32 " are not for a signal: NVLX_OP_ADD is 0x2", index,
+                          op->flags);
+    if (!op->peer && op->local)
+        return check_own_signal(op, index);
+    if (op->local || op->length)
+        return nvlxi_fail(NVLX_EINVAL, "op %zu: local %p and length %" PRIu64 ": a signal has none", index, op->local,
+                          op->length);
+    return check_count(op->remote, index);
+}
+
+static int check_wait(const struct nvlx_op *op, size_t index) {
+    if (op->flags || op->local || op->length)
+        return nvlxi_fail(NVLX_EINVAL,
+                          "op %zu: flags 0x%" PRIx32 ", local %p and length %" PRIu64 ": NVLX_OP_WAIT_READY has none",
+                          index, op->flags, op->local, op->length);
+    return check_count(op->remote, index);
+}
+
 int nvlxi_op_check(const struct nvlx_op *op, size_t index) {
+    if (op->opcode == NVLX_OP_SIGNAL)
+        return check_signal(op, index);
+    if (op->opcode == NVLX_OP_WAIT_READY)
+        return check_wait(op, index);
     if (op->opcode != NVLX_OP_READ && op->opcode != NVLX_OP_WRITE)
-        return nvlxi_fail(NVLX_EINVAL, "op %zu: opcode %" PRIu32 " is neither NVLX_OP_READ nor NVLX_OP_WRITE", index,
-                          op->opcode);
+        return nvlxi_fail(NVLX_EINVAL,
+                          "op %zu: opcode %" PRIu32
+                          " is not NVLX_OP_READ, NVLX_OP_WRITE, NVLX_OP_SIGNAL or NVLX_OP_WAIT_READY",
+                          index, op->opcode);
     if (op->flags == NVLX_OP_ROWS)
         return check_rows(op, index);
     if (op->flags)

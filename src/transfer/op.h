@@ -11,8 +11,20 @@
 #include "nvlxfer.h"
 #include "transfer/rows/rows.h"
 
+#define NVLXI_COUNT_BYTES 8u /* of the count that a signal changes */
+
+/* A signal to a count of this process's own. */
+static inline bool nvlxi_op_is_own_signal(const struct nvlx_op *op) {
+    return op->opcode == NVLX_OP_SIGNAL && !op->peer && op->local;
+}
+
 static inline const struct nvlx_rows *nvlxi_op_rows(const struct nvlx_op *op) {
     return (const struct nvlx_rows *)(uintptr_t)op->arg;
+}
+
+/* Of an op that copies, checked or not: whether it names rows. */
+static inline bool nvlxi_op_names_rows(const struct nvlx_op *op) {
+    return op->opcode < NVLX_OP_SIGNAL && op->flags == NVLX_OP_ROWS && op->arg;
 }
 
 /* Of a checked op: whether it moves any bytes. */

@@ -138,12 +138,20 @@ static int check_age(const struct nvlxi_form *form) {
     return code;
 }
 
+static int learn_places(struct nvlxi_form *form) {
+    const struct nvlxi_block_ground ground = {&form->transfers->registration->ranges,
+                                              &form->needs.peers[0]->table->ranges};
+    return nvlxi_block_places_learn(form->prepared->tables, form->validated, &ground, &form->places);
+}
+
 static int enter(void *holder) {
     struct nvlxi_form *form = holder;
     struct nvlxi_transfers *t = form->transfers;
     int code = note_known(form);
     if (!code && form->older)
         code = check_age(form);
+    if (!code && form->prepared->tables)
+        code = learn_places(form);
     if (code)
         return code;
     pthread_mutex_lock(&t->mutex);
@@ -163,6 +171,7 @@ static void leave(struct nvlxi_form *form) {
 static void destroy(struct nvlxi_form *form) {
     nvlxi_plan_reset(&form->plan, NVLX_MECHANISM_AUTO);
     nvlxi_needs_free(&form->needs);
+    nvlxi_block_places_free(&form->transfers->pool.lists, &form->places);
     free(form->known);
     free(form);
 }
@@ -179,6 +188,7 @@ static int admit(const struct nvlx_prepared *prepared, struct nvlxi_form *form) 
     struct nvlxi_admission admission = {.ops = prepared->ops,
                                         .count = prepared->count,
                                         .flags = prepared->flags,
+                                        .unplanned = prepared->tables != NULL,
                                         .plan = &form->plan,
                                         .needs = &form->needs,
                                         .enter = enter,
@@ -187,6 +197,7 @@ static int admit(const struct nvlx_prepared *prepared, struct nvlxi_form *form) 
     int code = nvlxi_transfers_take(prepared->transfers, NULL, &admission.validation);
     if (code)
         return code;
+    form->validated = &admission.validation->validated;
     shaped = admission;
     if (prepared->shape.count) {
         shaped.ops = prepared->shape.ops;
@@ -197,6 +208,7 @@ static int admit(const struct nvlx_prepared *prepared, struct nvlxi_form *form) 
         nvlxi_plan_reset(&form->plan, prepared->mechanism);
         code = nvlxi_transfer_admit(prepared->transfers, &admission);
     }
+    form->validated = NULL;
     nvlxi_transfers_return_validation(prepared->transfers, admission.validation);
     return code;
 }
@@ -211,6 +223,7 @@ static int make_form(struct nvlx_prepared *prepared, const struct nvlxi_form *ol
     made->older = older;
     made->needs.keeps_remote_uses = true;
     made->needs.generation = prepared->generation;
+    made->needs.tables = prepared->tables;
     atomic_init(&made->users, 1);
     nvlxi_plan_init(&made->plan, take_chunk, give_chunk, made);
     nvlxi_plan_reset(&made->plan, prepared->mechanism);
@@ -219,7 +232,9 @@ static int make_form(struct nvlx_prepared *prepared, const struct nvlxi_form *ol
         destroy(made);
         return code;
     }
-    if ((code = join_all(made))) {
+    code = prepared->tables ? nvlxi_block_places_settle(prepared->tables, &made->transfers->pool.lists, &made->places)
+                            : join_all(made);
+    if (code) {
         leave(made);
         nvlxi_form_drop(made);
         return code;
@@ -235,14 +250,14 @@ static int make_form(struct nvlx_prepared *prepared, const struct nvlxi_form *ol
 static struct nvlx_op *copy_ops(const struct nvlx_op *ops, size_t count) {
     size_t rectangles = 0;
     for (size_t i = 0; i < count; i++)
-        rectangles += ops[i].flags == NVLX_OP_ROWS && ops[i].arg;
+        rectangles += nvlxi_op_names_rows(&ops[i]);
     struct nvlx_op *copy = malloc(nvlxi_max(count, 1) * sizeof *ops + rectangles * sizeof(struct nvlx_rows));
     struct nvlx_rows *rows = copy ? (void *)(copy + count) : NULL;
     if (!copy)
         return NULL;
     for (size_t i = 0; i < count; i++) {
         copy[i] = ops[i];
-        if (ops[i].flags == NVLX_OP_ROWS && ops[i].arg) {
+        if (nvlxi_op_names_rows(&ops[i])) {
             *rows = *nvlxi_op_rows(&ops[i]);
             copy[i].arg = (uint64_t)(uintptr_t)rows++;
         }
@@ -258,11 +273,22 @@ static void free_list(struct nvlx_prepared *prepared) {
 
 int nvlxi_prepare(struct nvlxi_transfers *transfers, const struct nvlx_op *ops, size_t count,
                   const struct nvlx_transfer_options *options, struct nvlx_prepared **prepared) {
-    struct nvlx_prepared *made = calloc(1, sizeof *made);
-    if (!made || count > SIZE_MAX / 2 / sizeof *ops || !(made->ops = copy_ops(ops, count))) {
-        free(made);
+    struct nvlx_op *own = count > SIZE_MAX / 2 / sizeof *ops ? NULL : copy_ops(ops, count);
+    if (!own)
         return nvlxi_fail(NVLX_ENOMEM, "no memory for a prepared list of %zu ops", count);
-    }
+    int code = nvlxi_prepare_tables(transfers, NULL, own, count, options, prepared);
+    if (code)
+        free(own);
+    return code;
+}
+
+int nvlxi_prepare_tables(struct nvlxi_transfers *transfers, struct nvlxi_block_tables *tables, struct nvlx_op *ops,
+                         size_t count, const struct nvlx_transfer_options *options, struct nvlx_prepared **prepared) {
+    struct nvlx_prepared *made = calloc(1, sizeof *made);
+    if (!made)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for a prepared list of %zu ops", count);
+    made->ops = ops;
+    made->tables = tables;
     made->engine = transfers->engine;
     made->transfers = transfers;
     made->count = count;
@@ -271,11 +297,12 @@ int nvlxi_prepare(struct nvlxi_transfers *transfers, const struct nvlx_op *ops, 
     made->max_sms = options->max_sms ? options->max_sms : transfers->max_sms;
     made->priority = options->priority;
     made->generation = options->generation;
-    if (!nvlxi_shape_find(&made->shape, made->ops, count, made->mechanism, true))
+    if (tables || !nvlxi_shape_find(&made->shape, made->ops, count, made->mechanism, true))
         nvlxi_shape_free(&made->shape);
     int code = make_form(made, NULL, &made->form);
     if (code) {
-        free_list(made);
+        nvlxi_shape_free(&made->shape);
+        free(made);
         return code;
     }
     made->peer_count = made->form->needs.peer_count;
@@ -370,6 +397,7 @@ void nvlxi_prepared_free(struct nvlx_prepared *prepared) {
         nvlxi_transfers_progress(prepared->transfers);
     leave(prepared->form);
     nvlxi_form_drop(prepared->form);
+    nvlxi_block_tables_free(prepared->tables);
     free_list(prepared);
 }
 

@@ -6,9 +6,14 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/thread.h"
+#include "base/trace.h"
+#include "transfer/blocks/blocks.h"
+#include "transfer/plan/tally.h"
+#include "transfer/signals.h"
 #include "transfer/transfer.h"
 
-#define POLLS 8 /* for a look at the clock, which costs up to a third of one */
+#define FOUND_MAX 32 /* requests whose `polling` is held at the same time */
+#define POLLS     8  /* for a look at the clock, which costs up to a third of one */
 
 void nvlxi_request_fail(struct nvlx_request *request, int code) {
     if (request->outcome)
@@ -41,7 +46,8 @@ int nvlxi_request_make_verification(struct nvlx_request *request) {
         nvlxi_transfers_progress(t);
         if (!count_verified(t))
             return nvlxi_fail(NVLX_EBUSY,
-                              "%d verified transfers are in flight, as many as may be: test or wait for one",
+                              "%d verified transfers are in flight, as many as may be: test or wait for one, or try "
+                              "again, since they only go on while somebody asks",
                               NVLXI_VERIFIED_MAX);
     }
     request->verification = take_verification(t);
@@ -69,13 +75,25 @@ void nvlxi_request_drop_verification(struct nvlx_request *request) {
 
 /* ---- IN FLIGHT -> DONE ------------------------------------------------------------------------------- */
 
+static void tally_kept(struct nvlx_request *request) {
+    struct nvlxi_transfers *t = request->transfers;
+    pthread_mutex_lock(&t->mutex);
+    nvlxi_tally_kept(t->context->metrics, &request->kept, &request->info, request->elapsed_ns);
+    pthread_mutex_unlock(&t->mutex);
+}
+
 /* Under `polling`. */
 static void become_done(struct nvlx_request *request) {
     struct nvlxi_transfers *t = request->transfers;
     const bool event = request->asked.event;
-    if (request->outcome)
-        nvlxi_log(NVLX_LOG_ERROR, "transfer of %" PRIu64 " ops, %" PRIu64 " bytes failed: %s", request->info.ops,
-                  request->info.bytes, request->error);
+    if (request->kept.waits && !request->outcome)
+        tally_kept(request);
+    if (request->outcome) {
+        nvlxi_count_code(t->context->metrics->failed, request->outcome);
+        nvlxi_log(request->outcome == NVLX_EDEVICE ? NVLX_LOG_ERROR : NVLX_LOG_WARNING,
+                  "transfer of %" PRIu64 " ops, %" PRIu64 " bytes failed: %s", request->info.ops, request->info.bytes,
+                  request->error);
+    }
     atomic_store_explicit(&request->status, request->outcome, memory_order_release);
     if (event)
         t->teller.done(t->teller.context, request);
@@ -98,18 +116,48 @@ static bool deliver(struct nvlx_request *request) {
     return code == 0;
 }
 
+/* What GPUs alone know: whether ids were good, and whether a list has begun when it should. */
+static void judge(struct nvlx_request *request) {
+    const int ids = nvlxi_blocks_judge(request);
+    if (ids)
+        nvlxi_request_fail(request, ids);
+    const int early = request->wait_count ? nvlxi_list_judge(request) : 0;
+    if (early)
+        nvlxi_request_fail(request, early);
+}
+
+/* Under the mutex, while the plan is whole. One with a message is counted when that was taken. */
+static void tally(struct nvlx_request *request) {
+    const bool blocks = request->form && request->form->needs.tables;
+    const struct nvlxi_ended ended = {.call = blocks          ? NVLXI_CALL_BLOCKS
+                                              : request->form ? NVLXI_CALL_POST
+                                                              : NVLXI_CALL_TRANSFER,
+                                      .plan = request->form && !blocks ? &request->form->plan : &request->plan,
+                                      .needs = nvlxi_request_needs(request),
+                                      .info = &request->info,
+                                      .elapsed_ns = request->elapsed_ns};
+    request->kept.waits = false;
+    if (!request->outcome && request->asked.letter)
+        nvlxi_tally_later(&ended, &request->kept);
+    else if (!request->outcome)
+        nvlxi_tally(request->transfers->context->metrics, &ended);
+}
+
 /* Under `polling`, of a request that is IN FLIGHT. */
 void nvlxi_request_finish(struct nvlx_request *request) {
     struct nvlxi_transfers *t = request->transfers;
     request->elapsed_ns = nvlxi_now_ns() - request->started_ns;
+    nvlxi_trace_stop(request->range);
     nvlxi_submit_return(&t->pool, &request->legs);
     if (request->notice)
         nvlxi_notice_end(request->notice);
     request->notice = NULL;
+    judge(request);
     pthread_mutex_lock(&t->mutex);
     DL_DELETE(t->in_flight, request);
     DL_APPEND(t->done, request);
     t->in_flight_count--;
+    tally(request);
     pthread_mutex_unlock(&t->mutex);
     nvlxi_request_drop_verification(request);
     nvlxi_plan_reset(&request->plan, NVLX_MECHANISM_AUTO); /* nobody looks for uses in it any more */
@@ -143,13 +191,21 @@ static bool poll_legs(struct nvlx_request *request) {
     }
 }
 
-/* True when what is to be verified of a transfer is, or was given up. */
+/* True when what is to be verified of a transfer is, or was given up. A step may say why it failed long before a later
+ * one gives the code: the words are kept, and logged when the request is DONE. */
 static bool poll_verification(struct nvlx_request *request, bool complete) {
+    struct nvlxi_attempt attempt;
     if (request->outcome)
         nvlxi_verification_stop(request->verification, request->outcome);
+    nvlxi_attempt_begin(&attempt);
     int code = nvlxi_verification_step(request->verification, complete);
-    if (code && code != NVLX_EAGAIN)
-        nvlxi_request_fail(request, code);
+    if (!request->outcome && !request->error[0])
+        snprintf(request->error, sizeof request->error, "%s", nvlx_last_error());
+    if (!request->outcome && code != NVLX_EAGAIN)
+        request->outcome = code;
+    if (!request->outcome && code != NVLX_EAGAIN)
+        request->error[0] = '\0';
+    nvlxi_attempt_end(&attempt, 0);
     return code != NVLX_EAGAIN;
 }
 
@@ -172,15 +228,19 @@ static void poll_request(struct nvlx_request *request) {
     pthread_mutex_unlock(&request->polling);
 }
 
-/* Those that are complete, or are verified, as a list by `next_complete`, each with its `polling` held. Verifying takes
- * launches, which may wait for who closes a mapping: not under the mutex. */
-static struct nvlx_request *find_complete(struct nvlxi_transfers *t) {
+/* Those that are complete, or are verified, as a list by `next_complete`, each with its `polling` held: at most
+ * FOUND_MAX of the former. Verifying takes launches, which may wait for who closes a mapping: not under the mutex. */
+static struct nvlx_request *find_complete(struct nvlxi_transfers *t, unsigned *found) {
     struct nvlx_request *request, *complete = NULL;
+    *found = 0;
     pthread_mutex_lock(&t->mutex);
     DL_FOREACH(t->in_flight, request) {
+        if (*found == FOUND_MAX)
+            break;
         if (pthread_mutex_trylock(&request->polling))
             continue;
         if (request->verification || poll_legs(request)) {
+            *found += !request->verification;
             request->next_complete = complete;
             complete = request;
         } else {
@@ -191,14 +251,40 @@ static struct nvlx_request *find_complete(struct nvlxi_transfers *t) {
     return complete;
 }
 
+/* Lets go of `polling`. One that is DONE and that nobody has goes back to the spares: nobody else finds it. */
+static void end_look(struct nvlx_request *request) {
+    struct nvlxi_transfers *t = request->transfers;
+    const bool spare = request->copied && request->detached;
+    pthread_mutex_unlock(&request->polling);
+    if (!spare)
+        return;
+    pthread_mutex_lock(&t->mutex);
+    DL_DELETE(t->done, request);
+    pthread_mutex_unlock(&t->mutex);
+    nvlxi_request_recycle(request);
+}
+
 void nvlxi_transfers_progress(struct nvlxi_transfers *transfers) {
-    struct nvlx_request *request = find_complete(transfers), *next;
-    for (; request; request = next) {
-        next = request->next_complete;
-        if (!request->verification || poll_all(request))
-            nvlxi_request_finish(request);
-        pthread_mutex_unlock(&request->polling);
-    }
+    unsigned found;
+    do {
+        struct nvlx_request *request = find_complete(transfers, &found), *next;
+        for (; request; request = next) {
+            next = request->next_complete;
+            if (!request->verification || poll_all(request))
+                nvlxi_request_finish(request);
+            end_look(request);
+        }
+    } while (found == FOUND_MAX);
+}
+
+int nvlxi_request_detach(struct nvlx_request *request) {
+    char error[sizeof request->error];
+    pthread_mutex_lock(&request->polling);
+    const int code = request->outcome;
+    snprintf(error, sizeof error, "%s", request->error);
+    request->detached = true;
+    end_look(request);
+    return code ? nvlxi_fail_again(code, error) : 0;
 }
 
 void nvlxi_transfers_finish(struct nvlxi_transfers *transfers) {
@@ -267,6 +353,18 @@ void nvlxi_transfers_upset(struct nvlxi_transfers *transfers, uint64_t address, 
             atomic_store(&form->upset, true);
     }
     pthread_mutex_unlock(&transfers->mutex);
+}
+
+void nvlxi_request_tell(const struct nvlx_request *request) {
+    const struct nvlx_request_info *info = &request->info;
+    const struct nvlxi_needs *needs = nvlxi_request_needs(request);
+    nvlxi_log(NVLX_LOG_DEBUG,
+              "transfer %" PRIu64 " of %" PRIu64 " ops with %s%s: %" PRIu64 " copies by engines (%" PRIu64
+              " bytes), %" PRIu64 " pieces by kernels (%" PRIu64 " bytes, %" PRIu32 " SMs), submitted in %" PRIu64
+              " ns",
+              request->number, info->ops, needs->peer_count ? needs->peers[0]->name : "nobody",
+              needs->peer_count > 1 ? " and others" : "", info->engine_fragments, info->engine_bytes,
+              info->kernel_fragments, info->kernel_bytes, info->sms, info->submit_ns);
 }
 
 /* ---- What the caller asks ---------------------------------------------------------------------------- */

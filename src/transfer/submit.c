@@ -5,40 +5,55 @@
 #include <stdlib.h>
 
 #include "base/error.h"
+#include "transfer/blocks/issue.h"
 #include "transfer/rows/submit.h"
+#include "transfer/signals.h"
 
 #define ENGINE_LANES  4  /* over which a list for the copy engines is spread: they then fill the link from 1 MiB on, */
 #define ENGINE_COPIES 8  /* if each has so many copies: with fewer, issuing to one more takes longer than it gains */
 #define ENGINE_SLICE  64 /* copies that a lane gets at a time */
-#define PORTIONS_MAX  16 /* launches of a list that is planned meanwhile, beside those that its length takes */
+#define PORTIONS_MAX  32 /* launches of a list that is planned meanwhile, beside those that its length takes */
 
 /* Whether a group goes into the caller's stream itself: see lanes.h. */
 static bool goes_into_stream(const struct nvlxi_terms *terms, const struct nvlxi_group *group) {
     return terms->stream && terms->stream->gpu == group->gpu;
 }
 
-/* Copies of rows by engines: each takes the room of two fragments. */
+/* Copies of rows by engines. */
 static uint64_t engine_rows(const struct nvlxi_group *group) {
-    return group->lists[NVLXI_ROWS_BY_ENGINES].count / 2;
+    return group->lists[NVLXI_ROWS_BY_ENGINES].count / NVLXI_GRID_ROOM;
 }
 
-static uint32_t engine_lanes(const struct nvlxi_terms *terms, const struct nvlxi_group *group) {
-    const uint64_t count = group->lists[NVLXI_BY_ENGINES].count + engine_rows(group),
-                   most = goes_into_stream(terms, group) ? 1 : ENGINE_LANES;
-    return count ? (uint32_t)nvlxi_min(nvlxi_max(count / ENGINE_COPIES, 1), most) : 0;
+static uint64_t engine_count(const struct nvlxi_group *group) {
+    return group->lists[NVLXI_BY_ENGINES].count + engine_rows(group);
 }
 
-static uint32_t kernel_lanes(const struct nvlxi_group *group) {
-    return group->lists[NVLXI_BY_KERNEL].first || group->lists[NVLXI_ROWS_BY_KERNEL].first ? 1 : 0;
+/* Lanes for all groups that share engines with this one, the first of them; else none. Several groups share one, so
+ * that a GPU copies from one peer at a time: where four H200 read from all others, pieces of 1 MiB have 1386 GB/s in
+ * all, over four lanes 957. */
+static uint32_t engine_lanes(const struct nvlxi_terms *terms, const struct nvlxi_group *first) {
+    uint64_t count = 0, groups = 0;
+    if (nvlxi_engines_of(terms->plan, first) != first || goes_into_stream(terms, first))
+        return nvlxi_engines_of(terms->plan, first) == first;
+    for (const struct nvlxi_group *group = first; group; group = group->following) {
+        if (nvlxi_engines_of(terms->plan, group) != first)
+            continue;
+        count += engine_count(group);
+        groups++;
+    }
+    if (groups > 1)
+        return 1;
+    return (uint32_t)nvlxi_min(nvlxi_max(count / ENGINE_COPIES, 1), ENGINE_LANES);
 }
 
-/* Copies that the fullest of its lanes gets. Slices are dealt out within each chunk, so a little more than its share.
- */
-static uint64_t engine_copies(const struct nvlxi_terms *terms, const struct nvlxi_group *group) {
-    const uint64_t lanes = engine_lanes(terms, group), rows = engine_rows(group);
-    uint64_t copies = lanes ? nvlxi_rows_share(rows, lanes) : 0;
-    if (group->lists[NVLXI_BY_ENGINES].count + rows <= ENGINE_COPIES)
-        return group->lists[NVLXI_BY_ENGINES].count + rows;
+static uint32_t kernel_lanes(const struct nvlxi_plan *plan, const struct nvlxi_group *group) {
+    return nvlxi_kernels_of(plan, group) == group ? 1 : 0;
+}
+
+/* Copies of a group that the fullest of so many lanes gets. Slices are dealt out within each chunk, so a little more
+ * than its share. */
+static uint64_t fullest_lane(const struct nvlxi_group *group, uint64_t lanes) {
+    uint64_t copies = nvlxi_rows_share(engine_rows(group), lanes);
     for (const struct nvlxi_chunk *chunk = group->lists[NVLXI_BY_ENGINES].first; chunk; chunk = chunk->next) {
         const uint64_t slice = nvlxi_min(nvlxi_ceil_div(chunk->count, lanes), ENGINE_SLICE);
         copies += nvlxi_min(nvlxi_ceil_div(nvlxi_ceil_div(chunk->count, slice), lanes) * slice, chunk->count);
@@ -46,54 +61,54 @@ static uint64_t engine_copies(const struct nvlxi_terms *terms, const struct nvlx
     return copies;
 }
 
-/* Places in a queue that marks take, and copies in slabs. */
-static uint64_t mark_places(const struct nvlxi_terms *terms, const struct nvlxi_group *group) {
-    return terms->marks ? 2 * (group->lists[NVLXI_BY_ENGINES].bytes / terms->marks->slab + 1) : 0;
+/* The same of all groups that share engines with this one, the first of them; else none. */
+static uint64_t engine_copies(const struct nvlxi_terms *terms, const struct nvlxi_group *first) {
+    const uint64_t lanes = engine_lanes(terms, first);
+    uint64_t copies = 0;
+    for (const struct nvlxi_group *group = first; group && lanes; group = group->following)
+        copies += nvlxi_engines_of(terms->plan, group) == first ? fullest_lane(group, lanes) : 0;
+    return copies;
 }
 
-/* The length of what is on the kernel's list by now, on average. */
-static uint64_t average_length(const struct nvlxi_group *group) {
-    uint64_t count = 0;
-    for (const struct nvlxi_chunk *chunk = group->lists[NVLXI_BY_KERNEL].first; chunk; chunk = chunk->next)
-        count += chunk->count;
-    return count ? (group->bytes - group->lists[NVLXI_BY_ENGINES].bytes) / count : 0;
+/* Places in a queue that marks take, and copies in slabs. */
+static uint64_t mark_places(const struct nvlxi_terms *terms, const struct nvlxi_group *first) {
+    uint64_t bytes = 0;
+    for (const struct nvlxi_group *group = first; group && terms->marks; group = group->following)
+        bytes += nvlxi_engines_of(terms->plan, group) == first ? group->lists[NVLXI_BY_ENGINES].bytes : 0;
+    return terms->marks ? 2 * (bytes / terms->marks->slab + 1) : 0;
 }
 
 /* Fragments of a kernel, so that a mark comes behind about a slab; 0: there are no marks. */
 static uint32_t marked_kernel(const struct nvlxi_terms *terms, const struct nvlxi_group *group) {
-    const uint64_t slab = terms->marks ? terms->marks->slab / nvlxi_max(average_length(group), 1) : 0;
+    const uint64_t slab =
+        terms->marks ? terms->marks->slab / nvlxi_max(nvlxi_kernels_average(terms->plan, group), 1) : 0;
     return terms->marks ? (uint32_t)nvlxi_max(nvlxi_min(slab, UINT32_MAX), 1) : 0;
-}
-
-struct room { /* in chunks for a kernel's list, those included that a plan has in reserve */
-    uint64_t chunks, fragments;
-};
-
-static struct room room_of(const struct nvlxi_plan *plan, const struct nvlxi_group *group) {
-    const struct nvlxi_chunk *const lists[] = {group->lists[NVLXI_BY_KERNEL].first, plan->spare};
-    struct room room = {0};
-    for (size_t i = 0; i < NVLXI_COUNT(lists); i++)
-        for (const struct nvlxi_chunk *chunk = lists[i]; chunk; chunk = chunk->next) {
-            room.chunks++;
-            room.fragments += chunk->capacity;
-        }
-    return room;
 }
 
 /* Places in a queue that its kernels take, at most, and the marks behind them: each is of so many fragments. */
 static uint64_t kernels(const struct nvlxi_plan *plan, const struct nvlxi_group *group, uint32_t marked) {
-    const struct room room = room_of(plan, group);
-    const uint64_t count =
-        nvlxi_ceil_div(room.chunks, NVLXI_PARTS_MAX) + nvlxi_rows_kernels(group) + (plan->sealed ? 0 : PORTIONS_MAX);
+    if (group->blocks)
+        return nvlxi_block_work_kernels(group);
+    const struct nvlxi_kernel_room room = nvlxi_kernels_room(plan, group);
+    const uint64_t portions = plan->sealed ? 0 : PORTIONS_MAX;
+    uint64_t count = nvlxi_ceil_div(room.chunks + portions * plan->group_count, NVLXI_PARTS_MAX) + portions;
+    for (const struct nvlxi_group *other = group; other; other = other->following)
+        count += nvlxi_kernels_of(plan, other) == group ? nvlxi_rows_kernels(other) : 0;
     return marked ? 2 * (count + nvlxi_ceil_div(room.fragments, marked)) : count;
+}
+
+/* Places in a queue behind the copies of a lane. Any lane of a GPU may be to carry its signals. */
+static uint32_t places_behind(const struct nvlxi_terms *terms, int gpu) {
+    return terms->calls + (nvlxi_unlikely(terms->plan->signal_count) ? nvlxi_signals_on(terms->plan, gpu) : 0);
 }
 
 static uint64_t queued_on(const struct nvlxi_terms *terms, int gpu) {
     uint64_t queued = 0;
     for (const struct nvlxi_group *group = terms->plan->groups; group; group = group->following)
         if (group->gpu == gpu)
-            queued += (engine_copies(terms, group) + terms->calls) * engine_lanes(terms, group) +
-                      (kernel_lanes(group) ? kernels(terms->plan, group, 0) + terms->calls : 0);
+            queued +=
+                (engine_copies(terms, group) + places_behind(terms, gpu)) * engine_lanes(terms, group) +
+                (kernel_lanes(terms->plan, group) ? kernels(terms->plan, group, 0) + places_behind(terms, gpu) : 0);
     return queued;
 }
 
@@ -108,32 +123,8 @@ bool nvlxi_submit_is_wide(const struct nvlxi_plan *plan) {
     const struct nvlxi_terms free_terms = {.plan = plan};
     uint32_t lanes = 0;
     for (const struct nvlxi_group *group = plan->groups; group; group = group->following)
-        lanes += engine_lanes(&free_terms, group) + kernel_lanes(group);
+        lanes += engine_lanes(&free_terms, group) + kernel_lanes(plan, group);
     return lanes > 1;
-}
-
-/* Kernels copy byte by byte where both sides are not aligned alike: what is longer stays with the engines. */
-static bool suits_kernels(const struct nvlxi_group *group) {
-    for (const struct nvlxi_chunk *chunk = group->lists[NVLXI_BY_ENGINES].first; chunk; chunk = chunk->next)
-        for (uint32_t i = 0; i < chunk->count; i++)
-            if ((chunk->fragment[i].destination ^ chunk->fragment[i].source) % NVLXI_ALIGNMENT &&
-                chunk->fragment[i].length > NVLXI_UNALIGNED_MAX)
-                return false;
-    return nvlxi_rows_suit_kernels(group);
-}
-
-bool nvlxi_submit_can_kernels(const struct nvlxi_plan *plan) {
-    bool can = plan->mechanism == NVLX_MECHANISM_AUTO;
-    for (const struct nvlxi_group *group = plan->groups; group; group = group->following)
-        can = can && group->kernels;
-    return can;
-}
-
-bool nvlxi_submit_suits_kernels(const struct nvlxi_plan *plan) {
-    bool suits = nvlxi_submit_can_kernels(plan);
-    for (const struct nvlxi_group *group = plan->groups; group; group = group->following)
-        suits = suits && suits_kernels(group);
-    return suits;
 }
 
 /* ---- SMs ---------------------------------------------------------------------------------------------- */
@@ -163,7 +154,7 @@ static struct share share_of(const struct nvlxi_lane_pool *pool, const struct nv
     for (const struct nvlxi_group *other = terms->plan->groups; other; other = other->following) {
         if (other == group)
             share.number = count;
-        count += other->gpu == group->gpu && kernel_lanes(other);
+        count += other->gpu == group->gpu && kernel_lanes(terms->plan, other);
     }
     share.slots = (uint32_t)nvlxi_max(nvlxi_min(count, budget), 1);
     share.sms = budget / share.slots + (share.number % share.slots < budget % share.slots);
@@ -173,7 +164,7 @@ static struct share share_of(const struct nvlxi_lane_pool *pool, const struct nv
 static uint32_t sms_on(const struct nvlxi_lane_pool *pool, const struct nvlxi_plan *plan, int gpu) {
     uint32_t sms = 0;
     for (const struct nvlxi_group *group = plan->groups; group; group = group->following)
-        sms += group->gpu == gpu && kernel_lanes(group) ? group->sms : 0;
+        sms += group->gpu == gpu && kernel_lanes(plan, group) ? group->sms : 0;
     return budget_of(pool, gpu, sms);
 }
 
@@ -181,7 +172,7 @@ static uint32_t sms_on(const struct nvlxi_lane_pool *pool, const struct nvlxi_pl
 static uint32_t sms_of(const struct nvlxi_lane_pool *pool, const struct nvlxi_plan *plan, uint32_t max_sms) {
     uint32_t most = 0;
     for (const struct nvlxi_group *group = plan->groups; group; group = group->following)
-        if (kernel_lanes(group))
+        if (nvlxi_kernels_carry(plan, group))
             most = (uint32_t)nvlxi_max(most,
                                        max_sms ? budget_of(pool, group->gpu, max_sms) : sms_on(pool, plan, group->gpu));
     return most;
@@ -200,18 +191,36 @@ void nvlxi_submit_describe(const struct nvlxi_lane_pool *pool, const struct nvlx
 
 /* ---- Legs --------------------------------------------------------------------------------------------- */
 
+static void drop_room(struct nvlxi_legs *legs) {
+    if (legs->leg != &legs->one)
+        free(legs->leg);
+    if (legs->place != &legs->only_place)
+        free(legs->place);
+}
+
+static int make_room(struct nvlxi_legs *legs, uint32_t lanes, uint32_t groups) {
+    *legs = (struct nvlxi_legs){.leg = &legs->one, .place = &legs->only_place};
+    if (lanes > 1)
+        legs->leg = calloc(lanes, sizeof *legs->leg);
+    if (groups > 1)
+        legs->place = calloc(groups, sizeof *legs->place);
+    if (legs->leg && legs->place)
+        return 0;
+    drop_room(legs);
+    return nvlxi_fail(NVLX_ENOMEM, "no memory for a transfer over %" PRIu32 " lanes", lanes);
+}
+
 void nvlxi_submit_return(struct nvlxi_lane_pool *pool, struct nvlxi_legs *legs) {
     for (uint32_t i = 0; i < legs->count; i++)
         nvlxi_lanes_return(pool, legs->leg[i].lane, legs->leg[i].queued, legs->leg[i].event);
-    if (legs->leg != &legs->one)
-        free(legs->leg);
+    drop_room(legs);
     legs->count = 0;
 }
 
-static int borrow_leg(struct nvlxi_lane_pool *pool, const struct nvlxi_lane_key *key, uint64_t queued,
+static int borrow_leg(struct nvlxi_lane_pool *pool, const struct nvlxi_lane_key *key, uint64_t copies, uint32_t behind,
                       struct nvlxi_legs *legs) {
     struct nvlxi_leg *leg = &legs->leg[legs->count];
-    *leg = (struct nvlxi_leg){.queued = (uint32_t)nvlxi_min(queued, UINT32_MAX / 2)};
+    *leg = (struct nvlxi_leg){.queued = (uint32_t)nvlxi_min(copies + behind, UINT32_MAX / 2), .behind = behind};
     int code = nvlxi_lanes_borrow(pool, key, leg->queued, legs, &leg->lane, &leg->event);
     if (!code)
         legs->count++;
@@ -233,16 +242,17 @@ static int borrow_kernel_leg(struct nvlxi_lane_pool *pool, const struct nvlxi_te
     const struct nvlxi_leg *before = NULL;
     struct nvlxi_leg *leg = &legs->leg[legs->count];
     const uint32_t marked = marked_kernel(terms, group);
-    const uint64_t queued = kernels(terms->plan, group, marked) + terms->calls;
+    const uint64_t copies = kernels(terms->plan, group, marked);
+    const uint32_t behind = places_behind(terms, group->gpu);
     if (share.number >= share.slots)
         before = leg_before(legs, group->gpu, share.number - share.slots);
     int code;
     if (before) {
-        *leg = (struct nvlxi_leg){.lane = before->lane, .queued = (uint32_t)queued};
+        *leg = (struct nvlxi_leg){.lane = before->lane, .queued = (uint32_t)copies + behind, .behind = behind};
         code = nvlxi_lanes_borrow_again(pool, leg->lane, leg->queued, &leg->event);
         legs->count += code == 0;
     } else {
-        code = borrow_leg(pool, key, queued, legs);
+        code = borrow_leg(pool, key, copies, behind, legs);
     }
     leg->by_kernel = true;
     leg->marked = marked;
@@ -265,34 +275,49 @@ static struct nvlxi_lane_key key_of(const struct nvlxi_lane_pool *pool, const st
                                    .priority = priority_on(pool, group->gpu, terms->priority),
                                    .ordered = terms->stream != NULL,
                                    .stream = terms->stream ? *terms->stream : (struct nvlxi_stream){0},
-                                   .device = group->device,
+                                   .place = nvlxi_place(group->device, group->hosts != 0),
                                    .opcode = group->opcode};
+}
+
+/* Legs for signals alone: one on each GPU where no copies are. */
+static int borrow_for_signals(struct nvlxi_lane_pool *pool, const struct nvlxi_terms *terms, struct nvlxi_legs *legs) {
+    int code = 0;
+    for (size_t i = 0; i < terms->plan->signal_count && !code; i++) {
+        const struct nvlxi_group alone = {.gpu = nvlxi_signals_lone_gpu(terms->plan, i), .opcode = NVLX_OP_SIGNAL};
+        if (alone.gpu < 0)
+            continue;
+        const struct nvlxi_lane_key key = key_of(pool, terms, &alone);
+        code = borrow_leg(pool, &key, 0, places_behind(terms, alone.gpu), legs);
+        legs->busy_gpu = alone.gpu;
+    }
+    return code;
 }
 
 int nvlxi_submit_borrow(struct nvlxi_lane_pool *pool, const struct nvlxi_terms *terms, struct nvlxi_legs *legs) {
     const struct nvlxi_group *group;
-    uint32_t needed = 0;
-    int code = 0;
+    uint32_t needed = (uint32_t)nvlxi_min(terms->plan->signal_count, NVLXI_DEVICES_MAX); /* one a GPU, at most */
     for (group = terms->plan->groups; group; group = group->following)
-        needed += engine_lanes(terms, group) + kernel_lanes(group);
-    *legs = (struct nvlxi_legs){.leg = &legs->one};
-    if (needed > 1 && !(legs->leg = calloc(needed, sizeof *legs->leg)))
-        return nvlxi_fail(NVLX_ENOMEM, "no memory for a transfer over %" PRIu32 " lanes", needed);
+        needed += engine_lanes(terms, group) + kernel_lanes(terms->plan, group);
+    int code = make_room(legs, needed, terms->plan->group_count);
+    if (code)
+        return code;
     for (group = terms->plan->groups; group && !code; group = group->following) {
         const struct nvlxi_lane_key key = key_of(pool, terms, group);
         for (uint32_t lanes = engine_lanes(terms, group); lanes && !code; lanes--)
-            code = borrow_leg(pool, &key, engine_copies(terms, group) + mark_places(terms, group) + terms->calls, legs);
-        if (kernel_lanes(group) && !code)
+            code = borrow_leg(pool, &key, engine_copies(terms, group) + mark_places(terms, group),
+                              places_behind(terms, group->gpu), legs);
+        if (kernel_lanes(terms->plan, group) && !code)
             code = borrow_kernel_leg(pool, terms, group, &key, legs);
         legs->busy_gpu = group->gpu;
     }
+    code = code ? code : borrow_for_signals(pool, terms, legs);
     if (code)
         nvlxi_submit_return(pool, legs);
     return code;
 }
 
 static bool is_in_stream(const struct nvlxi_leg *leg) {
-    return nvlxi_lane_kind(&leg->lane->key) == NVLXI_CALLERS;
+    return leg->lane->kind == NVLXI_CALLERS;
 }
 
 /* The first leg that is not in the caller's stream itself, or NULL. */
@@ -333,23 +358,18 @@ static int copy_one(const struct nvlxi_lane_pool *pool, struct nvlxi_lane *lane,
 
 static int submit_slice(const struct nvlxi_lane_pool *pool, const struct nvlxi_group *group, struct nvlxi_lane *lane,
                         const struct nvlxi_fragment *list, uint64_t count) {
-    const bool read = group->opcode == NVLX_OP_READ;
-    const int to = read ? group->gpu : group->remote_gpu, from = read ? group->remote_gpu : group->gpu;
-    return count == 1 ? copy_one(pool, lane, list, to, from)
-                      : pool->context->ops->copy_list(lane, list, count, to, from);
+    const struct nvlxi_ends ends = nvlxi_submit_ends(group);
+    return count == 1 ? copy_one(pool, lane, list, ends.to, ends.from)
+                      : pool->context->ops->copy_list(lane, list, count, ends.to, ends.from);
 }
 
-/* Gives the lanes slices in turn, so that all are busy from the start. */
-static int submit_engines(const struct nvlxi_lane_pool *pool, const struct nvlxi_terms *terms,
-                          const struct nvlxi_group *group, const struct nvlxi_leg *legs) {
-    const uint64_t lanes = engine_lanes(terms, group);
-    if (!lanes)
-        return 0;
+/* Gives the lanes slices in turn, from *lane on, which moves on: so all are busy from the start. */
+static int submit_fragments(const struct nvlxi_lane_pool *pool, const struct nvlxi_group *group,
+                            const struct nvlxi_leg *legs, uint64_t lanes, uint64_t *lane) {
     for (const struct nvlxi_chunk *chunk = group->lists[NVLXI_BY_ENGINES].first; chunk; chunk = chunk->next) {
         const uint64_t slice = nvlxi_min(nvlxi_ceil_div(chunk->count, lanes), ENGINE_SLICE);
-        uint64_t lane = 0;
-        for (uint64_t first = 0; first < chunk->count; first += slice, lane = (lane + 1) % lanes) {
-            int code = submit_slice(pool, group, legs[lane].lane->lane, chunk->fragment + first,
+        for (uint64_t first = 0; first < chunk->count; first += slice, *lane = (*lane + 1) % lanes) {
+            int code = submit_slice(pool, group, legs[*lane].lane->lane, chunk->fragment + first,
                                     nvlxi_min(slice, chunk->count - first));
             if (code)
                 return code;
@@ -397,37 +417,41 @@ static uint64_t marked_slice(const struct nvlxi_fragment *list, uint64_t most, u
     return count;
 }
 
-static int submit_engines_marked(struct nvlxi_lane_pool *pool, struct nvlxi_marks *marks,
-                                 const struct nvlxi_group *group, const struct nvlxi_leg *legs, uint64_t lanes) {
-    struct nvlxi_marked_lane to[ENGINE_LANES] = {0};
+static int submit_fragments_marked(struct nvlxi_lane_pool *pool, struct nvlxi_marks *marks,
+                                   const struct nvlxi_group *group, struct nvlxi_marked_lane *to, uint64_t lanes,
+                                   uint64_t *lane) {
     int code = 0;
-    for (uint64_t i = 0; i < lanes; i++)
-        to[i].lane = legs[i].lane;
-    for (const struct nvlxi_chunk *chunk = lanes ? group->lists[NVLXI_BY_ENGINES].first : NULL; chunk;
-         chunk = chunk->next) {
+    for (const struct nvlxi_chunk *chunk = group->lists[NVLXI_BY_ENGINES].first; chunk; chunk = chunk->next) {
         const uint64_t slice = nvlxi_min(nvlxi_ceil_div(chunk->count, lanes), ENGINE_SLICE);
-        uint64_t lane = 0;
-        for (uint64_t first = 0, count; first < chunk->count && !code; first += count, lane = (lane + 1) % lanes) {
+        for (uint64_t first = 0, count; first < chunk->count && !code; first += count, *lane = (*lane + 1) % lanes) {
             const struct nvlxi_fragment *list = chunk->fragment + first;
             count = marked_slice(list, nvlxi_min(slice, chunk->count - first), marks->slab);
-            code = submit_marked(pool, marks, group, &to[lane], list, count);
+            code = submit_marked(pool, marks, group, &to[*lane], list, count);
         }
     }
     return code;
 }
 
-/* ---- Kernels ------------------------------------------------------------------------------------------ */
-
-bool nvlxi_submit_take_part(struct nvlxi_place *place, uint64_t most, struct nvlxi_part *part) {
-    while (place->chunk && place->fragment == place->chunk->count && place->chunk->next)
-        *place = (struct nvlxi_place){place->chunk->next, 0};
-    if (!place->chunk || place->fragment == place->chunk->count)
-        return false;
-    const uint32_t count = (uint32_t)nvlxi_min(place->chunk->count - place->fragment, most);
-    *part = (struct nvlxi_part){place->chunk->fragment + place->fragment, count};
-    place->fragment += count;
-    return true;
+/* Issues what engines carry of all groups that share lanes with this one, the first: group after group. */
+static int submit_engines(struct nvlxi_lane_pool *pool, const struct nvlxi_terms *terms,
+                          const struct nvlxi_group *first, const struct nvlxi_leg *legs, uint64_t lanes) {
+    struct nvlxi_marked_lane to[ENGINE_LANES] = {0};
+    uint64_t lane = 0;
+    int code = 0;
+    for (uint64_t i = 0; i < lanes; i++)
+        to[i].lane = legs[i].lane;
+    for (const struct nvlxi_group *group = first; group && !code && lanes; group = group->following) {
+        if (nvlxi_engines_of(terms->plan, group) != first)
+            continue;
+        code = terms->marks ? submit_fragments_marked(pool, terms->marks, group, to, lanes, &lane)
+                            : submit_fragments(pool, group, legs, lanes, &lane);
+        if (!code)
+            code = nvlxi_rows_submit_engines(pool, group, legs, lanes, &lane);
+    }
+    return code;
 }
+
+/* ---- Kernels ------------------------------------------------------------------------------------------ */
 
 /* Behind a kernel: what it has copied. */
 static int mark_kernel(struct nvlxi_lane_pool *pool, struct nvlxi_marks *marks, struct nvlxi_leg *leg,
@@ -442,22 +466,17 @@ static int mark_kernel(struct nvlxi_lane_pool *pool, struct nvlxi_marks *marks, 
     return code;
 }
 
-/* Issues the kernel's list from `place` on. Gives one kernel as many chunks as it takes, or a slab. Where the caller
- * sets no budget of SMs (0), and no mark comes between, the next one may begin while it ends. */
+/* Issues the lists that share kernels with a group's, from their places on. Gives one kernel as many chunks as it
+ * takes, or a slab. Where the caller sets no budget of SMs (0), and no mark comes between, the next one may begin while
+ * it ends. */
 static int submit_kernels(struct nvlxi_lane_pool *pool, const struct nvlxi_terms *terms,
-                          const struct nvlxi_group *group, struct nvlxi_leg *leg, struct nvlxi_place *place) {
+                          const struct nvlxi_group *first, struct nvlxi_leg *leg, struct nvlxi_place *place) {
     struct nvlxi_part parts[NVLXI_PARTS_MAX];
-    const uint32_t sms = share_of(pool, terms, group).sms;
-    struct nvlxi_kernel kernel = {.parts = parts, .sms = sms ? sms : group->sms, .average = average_length(group)};
-    for (;;) {
-        uint64_t room = leg->marked ? leg->marked : UINT64_MAX;
-        for (kernel.part_count = 0; kernel.part_count < NVLXI_PARTS_MAX && room; kernel.part_count++) {
-            if (!nvlxi_submit_take_part(place, room, &parts[kernel.part_count]))
-                break;
-            room -= parts[kernel.part_count].count;
-        }
-        if (!kernel.part_count)
-            return 0;
+    const uint32_t sms = share_of(pool, terms, first).sms;
+    const uint64_t most = leg->marked ? leg->marked : UINT64_MAX;
+    struct nvlxi_kernel kernel = {
+        .parts = parts, .sms = sms ? sms : first->sms, .average = nvlxi_kernels_average(terms->plan, first)};
+    while ((kernel.part_count = nvlxi_kernels_take(terms->plan, first, place, most, parts))) {
         kernel.overlaps = leg->issued > 0 && !sms && !terms->marks;
         int code = pool->context->ops->copy_kernel(leg->lane->lane, &kernel);
         leg->issued += code == 0;
@@ -466,6 +485,18 @@ static int submit_kernels(struct nvlxi_lane_pool *pool, const struct nvlxi_terms
         if (code)
             return code;
     }
+    return 0;
+}
+
+/* The rows of groups that share kernels, on the same leg. */
+static int submit_rows(const struct nvlxi_lane_pool *pool, const struct nvlxi_terms *terms,
+                       const struct nvlxi_group *first, struct nvlxi_leg *leg) {
+    const uint32_t sms = share_of(pool, terms, first).sms;
+    int code = 0;
+    for (const struct nvlxi_group *group = first; group && !code; group = group->following)
+        if (nvlxi_kernels_of(terms->plan, group) == first)
+            code = nvlxi_rows_submit_kernels(pool, group, leg, sms);
+    return code;
 }
 
 int nvlxi_submit_copies(struct nvlxi_lane_pool *pool, const struct nvlxi_terms *terms, struct nvlxi_legs *legs) {
@@ -473,28 +504,34 @@ int nvlxi_submit_copies(struct nvlxi_lane_pool *pool, const struct nvlxi_terms *
     int code = 0;
     for (const struct nvlxi_group *group = terms->plan->groups; group && !code; group = group->following) {
         const uint32_t engines = engine_lanes(terms, group);
-        code = terms->marks ? submit_engines_marked(pool, terms->marks, group, leg, engines)
-                            : submit_engines(pool, terms, group, leg);
-        if (!code)
-            code = nvlxi_rows_submit_engines(pool, group, leg, engines);
+        code = submit_engines(pool, terms, group, leg, engines);
         leg += engines;
-        legs->place = (struct nvlxi_place){group->lists[NVLXI_BY_KERNEL].first, 0};
-        if (!code && kernel_lanes(group))
-            code = submit_kernels(pool, terms, group, leg, &legs->place);
-        if (!code && kernel_lanes(group))
-            code = nvlxi_rows_submit_kernels(pool, group, leg, share_of(pool, terms, group).sms);
-        leg += kernel_lanes(group);
+        if (code || !kernel_lanes(terms->plan, group))
+            continue;
+        if (group->blocks)
+            code = nvlxi_block_work_submit(pool, group, leg, share_of(pool, terms, group).sms);
+        else
+            code = submit_kernels(pool, terms, group, leg, legs->place);
+        if (!code && !group->blocks)
+            code = submit_rows(pool, terms, group, leg);
+        leg++;
     }
     return code;
 }
 
+/* Of a plan in portions: all legs are kernels'. */
 int nvlxi_submit_more(struct nvlxi_lane_pool *pool, const struct nvlxi_terms *terms, struct nvlxi_legs *legs) {
-    return submit_kernels(pool, terms, terms->plan->groups, legs->leg, &legs->place);
+    struct nvlxi_leg *leg = legs->leg;
+    int code = 0;
+    for (const struct nvlxi_group *group = terms->plan->groups; group && !code; group = group->following)
+        if (kernel_lanes(terms->plan, group))
+            code = submit_kernels(pool, terms, group, leg++, legs->place);
+    return code;
 }
 
 /* It is known now how many kernels a list that was planned meanwhile has taken. */
-static void recount(struct nvlxi_lane_pool *pool, struct nvlxi_leg *leg, bool calls) {
-    const uint32_t issued = leg->issued + calls;
+static void recount(struct nvlxi_lane_pool *pool, struct nvlxi_leg *leg) {
+    const uint32_t issued = leg->issued + leg->behind;
     if (!leg->by_kernel || leg->queued <= issued)
         return;
     nvlxi_lanes_uncount(pool, leg->lane, leg->queued - issued);
@@ -514,7 +551,7 @@ int nvlxi_submit_end(struct nvlxi_lane_pool *pool, const struct nvlxi_legs *legs
     int failure = 0;
     for (uint32_t i = legs->count; i-- > 0;) {
         struct nvlxi_leg *leg = &legs->leg[i];
-        recount(pool, leg, call != NULL);
+        recount(pool, leg);
         int code = pool->context->ops->event_record(leg->lane->lane, leg->event->event);
         leg->unrecorded = code != 0;
         if (!code && stream && !is_in_stream(leg))

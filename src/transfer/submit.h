@@ -6,7 +6,8 @@
 
 #include "transfer/lanes.h"
 #include "transfer/marks.h"
-#include "transfer/plan.h"
+#include "transfer/plan/kernels.h"
+#include "transfer/plan/plan.h"
 
 struct nvlxi_leg {
     struct nvlxi_pooled_lane *lane;
@@ -15,17 +16,15 @@ struct nvlxi_leg {
     uint32_t issued; /* kernels, and marks behind them */
     uint32_t marked; /* fragments between two marks of a kernel's list; 0: it leaves none */
     bool by_kernel;  /* it carries a kernel's list */
+    uint32_t behind; /* of those queued: signals and calls behind all copies */
     bool unrecorded; /* the device refused to record the event: the leg is complete when its lane is empty */
 };
 
 struct nvlxi_legs {
-    struct nvlxi_leg *leg, one; /* `leg` points to `one`, or to memory of its own where there are more */
+    struct nvlxi_leg *leg, one;            /* `leg` points to `one`, or to memory of its own where there are more */
+    struct nvlxi_place *place, only_place; /* likewise: in the kernel's list of each of the plan's groups */
     uint32_t count, done;
-    int busy_gpu;        /* whose queues were full */
-    struct nvlxi_place { /* in a list: what comes before it is issued */
-        const struct nvlxi_chunk *chunk;
-        uint32_t fragment;
-    } place; /* of a plan in portions */
+    int busy_gpu; /* whose queues were full */
 };
 
 /* How a plan that is sealed, or has its first portion, is to be issued. */
@@ -53,15 +52,20 @@ bool nvlxi_submit_is_long(const struct nvlxi_terms *terms);
 /* Whether the plan would be carried by several lanes at the same time if it had no stream. */
 bool nvlxi_submit_is_wide(const struct nvlxi_plan *plan);
 
-/* Whether kernels could carry all of a plan that the caller leaves to us. They take a place in a queue each, whatever
- * they copy. */
-bool nvlxi_submit_can_kernels(const struct nvlxi_plan *plan);
-/* The same, and not much slower than copy engines. */
-bool nvlxi_submit_suits_kernels(const struct nvlxi_plan *plan);
-
 /* What a sealed plan of so many ops does, for those who ask. */
 void nvlxi_submit_describe(const struct nvlxi_lane_pool *pool, const struct nvlxi_plan *plan, size_t ops,
                            uint32_t max_sms, struct nvlx_request_info *info);
+
+/* Between what copies of a group go: GPUs, or NVLXI_HOST_MEMORY. */
+struct nvlxi_ends {
+    int to, from;
+};
+
+static inline struct nvlxi_ends nvlxi_submit_ends(const struct nvlxi_group *group) {
+    const int here = group->hosts & NVLXI_LOCAL_HOST ? NVLXI_HOST_MEMORY : group->gpu,
+              there = group->hosts & NVLXI_REMOTE_HOST ? NVLXI_HOST_MEMORY : group->remote_gpu;
+    return group->opcode == NVLX_OP_READ ? (struct nvlxi_ends){here, there} : (struct nvlxi_ends){there, here};
+}
 
 /* Lets all legs start after what is in the caller's stream by now. */
 int nvlxi_submit_follow(struct nvlxi_lane_pool *pool, const struct nvlxi_legs *legs, const struct nvlxi_stream *stream);
@@ -71,7 +75,7 @@ int nvlxi_submit_follow(struct nvlxi_lane_pool *pool, const struct nvlxi_legs *l
 int nvlxi_submit_copies(struct nvlxi_lane_pool *pool, const struct nvlxi_terms *terms, struct nvlxi_legs *legs);
 int nvlxi_submit_more(struct nvlxi_lane_pool *pool, const struct nvlxi_terms *terms, struct nvlxi_legs *legs);
 
-/* Puts each leg's event behind its last copy, whatever failed before, and behind that the call, unless it is NULL.
+/* Puts each leg's event behind all that is queued, whatever failed before, and behind that the call, unless it is NULL.
  * Unless that is NULL, the caller's stream goes on behind all of the events. Returns the first failure. The function is
  * called once for each leg, also if its lane cannot do so. */
 int nvlxi_submit_end(struct nvlxi_lane_pool *pool, const struct nvlxi_legs *legs, const struct nvlxi_stream *stream,
@@ -80,9 +84,5 @@ int nvlxi_submit_end(struct nvlxi_lane_pool *pool, const struct nvlxi_legs *legs
 /* Looks at the events in turn. 0: all are complete; NVLX_EAGAIN (not logged): not yet; else what the device says of the
  * leg looked at, which counts as complete: ask again. */
 int nvlxi_submit_poll(struct nvlxi_lane_pool *pool, struct nvlxi_legs *legs);
-
-/* Between submit.c and rows/submit.c. The next part of a list from `place` on, which moves behind it, of `most`
- * fragments; false at the end. */
-bool nvlxi_submit_take_part(struct nvlxi_place *place, uint64_t most, struct nvlxi_part *part);
 
 #endif

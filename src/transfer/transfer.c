@@ -6,6 +6,10 @@
 #include <utlist.h>
 
 #include "base/error.h"
+#include "base/log.h"
+#include "base/trace.h"
+#include "transfer/blocks/blocks.h"
+#include "transfer/signals.h"
 
 #define IDLE_REQUESTS_MAX 256
 #define TOO_LONG          2 /* what issue_plan returns for such a list, see there */
@@ -41,9 +45,11 @@ static void renew_request(struct nvlx_request *request) {
     request->needs.generation = 0;
     request->needs.ops = NULL;
     request->prepared = NULL;
-    request->copied = false;
+    request->copied = request->detached = false;
+    request->wait_count = 0;
     request->asked = (struct nvlxi_asked){0};
     request->form = NULL;
+    request->blocks = (struct nvlxi_block_work){0};
 }
 
 void nvlxi_transfers_return_validation(struct nvlxi_transfers *t, struct nvlxi_validation *validation) {
@@ -90,6 +96,8 @@ int nvlxi_transfers_take(struct nvlxi_transfers *t, struct nvlx_request **reques
     }
     if (request)
         renew_request(*request);
+    if (validation)
+        (*validation)->signal_gpu = -1;
     return 0;
 recycle_request:
     if (request)
@@ -167,28 +175,25 @@ static void leave(struct nvlx_request *request) {
 
 /* If a peer has changed something meanwhile, the next validation finds it. */
 static int map_missing(const struct nvlxi_validation *validation, uint32_t flags, struct nvlxi_patience *patience) {
-    int code = 0;
     if (flags & NVLX_NO_MAP)
         return nvlxi_fail(
             NVLX_EAGAIN, "peers' segments must be mapped first (%zu), and NVLX_NO_MAP is set: nvlx_peer_map maps ahead",
             validation->missing_count);
-    for (size_t i = 0; i < validation->missing_count && !code; i++) {
-        const struct nvlxi_missing *missing = &validation->missing[i];
-        code = nvlxi_mapping_open(missing->peer, missing->gpu, missing->base, missing->serial);
-        if (code == NVLX_EAGAIN)
-            code = nvlxi_mapping_try_again(patience);
-    }
-    return code;
+    return nvlxi_mappings_open(validation->missing, validation->missing_count, patience);
 }
 
 static int validate_and_enter(struct nvlxi_transfers *t, const struct nvlxi_admission *a) {
     struct nvlxi_validated *validated = &a->validation->validated;
     nvlxi_tables_read(t->context->tables);
+    const bool traced = nvlxi_trace_begin(NVLXI_TRACE_VALIDATE, a->count);
     int code = nvlxi_validate(a->validation, t->registration, a->ops, a->count, a->plan->mechanism, a->needs);
+    nvlxi_trace_end(traced);
+    if (!code && a->verification && validated->wait_count)
+        code = nvlxi_fail(NVLX_EINVAL, "op 0: a list that is verified is of reads alone, and waits for no count");
     if (!code && a->verification)
         code = nvlxi_verification_plan(a->verification, &a->validation->digested, &t->registration->ranges, a->ops,
                                        a->count);
-    if (!code)
+    if (!code && !a->unplanned)
         code = a->portions ? nvlxi_plan_begin(a->plan, validated) : nvlxi_plan_all(a->plan, validated);
     if (!code)
         code = a->enter(a->holder);
@@ -263,6 +268,8 @@ static void submit_all(struct nvlx_request *request, const struct submission *ho
         nvlxi_plan_next(&request->plan, how->validated);
         failure = failure ? failure : nvlxi_submit_more(pool, &how->terms, &request->legs);
     }
+    if (!failure && nvlxi_unlikely(how->terms.plan->signal_count))
+        failure = nvlxi_signals_submit(pool, how->terms.plan, &request->legs);
     if (failure)
         nvlxi_request_fail(request, failure);
     const struct nvlxi_call call = {nvlxi_notice_arrive, request->notice};
@@ -297,15 +304,16 @@ static int drop_done_stream(struct nvlxi_lane_pool *pool, struct nvlxi_terms *te
 static int choose_order(struct nvlxi_lane_pool *pool, struct submission *how) {
     struct nvlxi_terms *terms = &how->terms;
     const bool by_engines = nvlxi_plan_engine_copies(terms->plan) > 0, wide = nvlxi_submit_is_wide(terms->plan);
+    const bool waits = how->validated && how->validated->wait_count;
     if (nvlxi_submit_is_long(terms))
-        return drop_done_stream(pool, terms);
+        return waits ? TOO_LONG : drop_done_stream(pool, terms);
     if (!by_engines && !wide)
         return 0;
-    if (nvlxi_lanes_stream_idle(pool, terms->stream)) {
+    if (!waits && nvlxi_lanes_stream_idle(pool, terms->stream)) {
         terms->stream = wide ? NULL : terms->stream;
         return 0;
     }
-    return by_engines && how->validated && nvlxi_submit_suits_kernels(terms->plan) ? BY_KERNELS : 0;
+    return by_engines && how->validated && nvlxi_kernels_suit(terms->plan) ? BY_KERNELS : 0;
 }
 
 static int tell_too_long(const struct nvlxi_plan *plan) {
@@ -326,7 +334,12 @@ static int issue_plan(struct nvlx_request *request, struct submission *how) {
         code = choose_order(pool, how);
     if (code || (code = borrow(request, &how->terms)))
         return code;
-    if (how->terms.stream && (code = nvlxi_submit_follow(pool, &request->legs, stream))) {
+    if (how->validated && nvlxi_unlikely(how->validated->wait_count))
+        code = nvlxi_list_await(request, how->validated, how->stream);
+    if (!code && how->terms.stream)
+        code = nvlxi_submit_follow(pool, &request->legs, stream);
+    if (code) {
+        nvlxi_list_await_no_more(request);
         nvlxi_submit_return(pool, &request->legs);
         return code;
     }
@@ -345,6 +358,9 @@ void nvlxi_needs_drop_ops(struct nvlxi_transfers *transfers, struct nvlxi_needs 
 /* The end of a submission whose copies were issued, or failed the request. */
 static void note_issued(struct nvlx_request *request) {
     request->info.submit_ns = nvlxi_now_ns() - request->started_ns;
+    request->range = nvlxi_trace_start(NVLXI_TRACE_TRANSFER, request->info.bytes);
+    if (nvlxi_unlikely(nvlxi_log_is_on(NVLX_LOG_DEBUG)))
+        nvlxi_request_tell(request);
     if (!request->legs.count && !request->verification)
         nvlxi_request_finish(request);
 }
@@ -416,7 +432,7 @@ static int submit_by(struct nvlx_request *made, const struct nvlxi_admission *ad
 static int submit_list(struct nvlx_request *made, const struct nvlxi_admission *admission, struct submission *how,
                        uint32_t mechanism) {
     int code = submit_by(made, admission, how, mechanism);
-    if (code == BY_KERNELS || (code == TOO_LONG && nvlxi_submit_can_kernels(&made->plan)))
+    if (code == BY_KERNELS || (code == TOO_LONG && nvlxi_kernels_can(&made->plan)))
         code = submit_by(made, admission, how, NVLX_MECHANISM_KERNEL);
     return code;
 }
@@ -454,7 +470,10 @@ static int submit(struct nvlx_request *made, struct nvlxi_validation *validation
                              .validated = &validation->validated,
                              .stream = options->stream};
     made->needs.generation = options->generation;
-    int code = submit_shape(made, &admission, &how, options->mechanism ? options->mechanism : t->mechanism);
+    int code = nvlxi_signals_find_gpu(t, ops, count, options->stream, &validation->signal_gpu);
+    if (code)
+        return code;
+    code = submit_shape(made, &admission, &how, options->mechanism ? options->mechanism : t->mechanism);
     if (code)
         return code == TOO_LONG ? tell_too_long(&made->plan) : code;
     nvlxi_needs_drop_ops(t, &made->needs);
@@ -472,6 +491,7 @@ int nvlxi_transfer_submit(struct nvlxi_transfers *transfers, const struct nvlx_o
     int code = nvlxi_transfers_take(transfers, &made, &validation);
     if (code)
         return code;
+    const bool traced = nvlxi_trace_begin(NVLXI_TRACE_SUBMIT, count);
     pthread_mutex_lock(&made->polling);
     made->started_ns = started_ns;
     if (options->flags & NVLX_VERIFY)
@@ -481,23 +501,38 @@ int nvlxi_transfer_submit(struct nvlxi_transfers *transfers, const struct nvlx_o
     if (!code)
         code = submit(made, validation, ops, count, options);
     nvlxi_transfers_return_validation(transfers, validation);
+    nvlxi_trace_end(traced);
     return hand_over(made, code, request);
 }
 
+/* Blocks by id are planned when they are posted. */
+static int plan_blocks(struct nvlx_request *made, struct nvlxi_block_call *call, struct nvlxi_terms *terms) {
+    int code = nvlxi_blocks_plan(made, call);
+    terms->plan = &made->plan;
+    terms->max_sms = call->max_sms;
+    terms->priority = call->priority;
+    if (!code)
+        nvlxi_submit_describe(&made->transfers->pool, &made->plan, call->ids->count * call->count, call->max_sms,
+                              &made->info);
+    return code;
+}
+
 /* Of a request that is IN FLIGHT, so that what the peer withdraws from now on stays until it is DONE. */
-static int start_post(struct nvlx_request *made, void *stream) {
+static int start_post(struct nvlx_request *made, const struct nvlxi_posting *posting) {
     const struct nvlx_prepared *prepared = made->prepared;
     const struct nvlxi_form *form = made->form;
     struct submission how = {.terms = {.plan = &form->plan,
                                        .max_sms = prepared->max_sms,
                                        .priority = prepared->priority,
                                        .calls = made->notice != NULL},
-                             .stream = stream};
+                             .stream = posting->stream};
     int code = nvlxi_form_check(form);
     made->info = form->info;
+    if (!code && posting->blocks)
+        code = plan_blocks(made, posting->blocks, &how.terms);
     if (!code)
         code = issue_plan(made, &how);
-    return code == TOO_LONG ? tell_too_long(&form->plan) : code;
+    return code == TOO_LONG ? tell_too_long(how.terms.plan) : code;
 }
 
 /* Looks what is done by now before it gives up. */
@@ -511,9 +546,9 @@ static int enter_post(struct nvlx_request *made) {
 }
 
 /* One try. NVLXI_OUTDATED: `*outdated` is the form, to be dropped. */
-static int try_post(struct nvlx_request *made, void *stream, struct nvlxi_form **outdated) {
+static int try_post(struct nvlx_request *made, const struct nvlxi_posting *posting, struct nvlxi_form **outdated) {
     int code = enter_post(made);
-    if (code || !(code = start_post(made, stream)))
+    if (code || !(code = start_post(made, posting)))
         return code;
     leave(made);
     *outdated = made->form;
@@ -523,11 +558,11 @@ static int try_post(struct nvlx_request *made, void *stream, struct nvlxi_form *
     return code;
 }
 
-static int post(struct nvlx_request *made, void *stream) {
+static int post(struct nvlx_request *made, const struct nvlxi_posting *posting) {
     struct nvlxi_patience patience = {0};
     struct nvlxi_form *outdated = NULL;
     int code;
-    while ((code = try_post(made, stream, &outdated)) == NVLXI_OUTDATED) {
+    while ((code = try_post(made, posting, &outdated)) == NVLXI_OUTDATED) {
         code = nvlxi_prepared_renew(made->prepared, outdated);
         nvlxi_form_drop(outdated);
         if (code || (code = nvlxi_mapping_try_again(&patience)))
@@ -536,7 +571,7 @@ static int post(struct nvlx_request *made, void *stream) {
     return code;
 }
 
-int nvlxi_post(struct nvlx_prepared *prepared, void *stream, const struct nvlxi_asked *asked,
+int nvlxi_post(struct nvlx_prepared *prepared, const struct nvlxi_posting *posting, const struct nvlxi_asked *asked,
                struct nvlx_request **request) {
     struct nvlxi_transfers *t = prepared->transfers;
     uint64_t started_ns = nvlxi_now_ns();
@@ -544,16 +579,18 @@ int nvlxi_post(struct nvlx_prepared *prepared, void *stream, const struct nvlxi_
     int code = nvlxi_transfers_take(t, &made, NULL);
     if (code)
         return code;
+    const bool traced = nvlxi_trace_begin(NVLXI_TRACE_SUBMIT, prepared->count);
     pthread_mutex_lock(&made->polling);
     made->started_ns = started_ns;
     made->prepared = prepared;
     atomic_fetch_add(&prepared->posts, 1);
     code = take_asked(made, asked);
     if (!code)
-        code = post(made, stream);
+        code = post(made, posting);
     if (code)
         atomic_fetch_sub(&prepared->posts, 1);
     else
         note_issued(made);
+    nvlxi_trace_end(traced);
     return hand_over(made, code, request);
 }

@@ -3,7 +3,7 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  *     VALIDATED  the whole list is good, all it needs is mapped (validate.h), and it is a plan, or the first portion of
- *                one (plan.h); nothing is held yet
+ *                one (plan/plan.h); nothing is held yet
  *     IN FLIGHT  in the list of requests in flight; pins its peers and mappings, and its local bytes cannot be
  *                unregistered; its copies are being issued (of a long list, while the rest is still being planned), or
  *                are on lanes, each lane's last one followed by an event
@@ -26,9 +26,12 @@
 #include <stdatomic.h>
 
 #include "remote/event.h"
+#include "transfer/blocks/issue.h"
+#include "transfer/blocks/places.h"
 #include "transfer/notice.h"
+#include "transfer/plan/tally.h"
 #include "transfer/submit.h"
-#include "transfer/validate.h"
+#include "transfer/validate/validate.h"
 #include "transfer/verify.h"
 
 #define NVLXI_VERIFIED_MAX 32                    /* verified transfers in flight: each has lanes of its own */
@@ -53,6 +56,17 @@ struct nvlxi_teller {
     void *context;
 };
 
+/* How lists wait for counts of peers: set by who can. */
+struct nvlxi_waiter {
+    /* Lets the caller's stream wait; *number is what `outcome` takes. The mapping is pinned. */
+    int (*await)(void *context, void *stream, const struct nvlxi_list_wait *wait, uint64_t *number);
+    /* Of a wait behind which the stream has come: 0, or why it has failed. */
+    int (*outcome)(void *context, uint64_t number);
+    /* The list was refused: its stream is to go on. */
+    void (*drop)(void *context, uint64_t number);
+    void *context;
+};
+
 struct nvlxi_transfers {
     struct nvlx_engine *engine;
     struct nvlxi_registration *registration;
@@ -72,6 +86,7 @@ struct nvlxi_transfers {
     atomic_uint verified;      /* in flight */
     uint64_t slab;             /* NVLXI_SLAB_BYTES, or fewer leaves for tests */
     struct nvlxi_teller teller;
+    struct nvlxi_waiter waiter;
     struct nvlxi_notices *notices; /* NULL until it is needed; under the mutex */
 };
 
@@ -86,14 +101,20 @@ struct nvlx_request {
     struct nvlxi_needs needs;
     struct nvlx_prepared *prepared; /* of a post, with */
     struct nvlxi_form *form;        /* the form that it posts: has plan and needs */
+    struct nvlxi_block_work blocks; /* of a transfer of blocks by id: what its plan names */
     struct nvlxi_legs legs;
     struct nvlxi_verification *verification; /* NULL: none. Its own until it is DONE */
     struct nvlx_request_info info;           /* what is known when it is issued; the rest when it is asked for */
     uint64_t number; /* in the order in which they came to be in flight; under the transfers' mutex */
     uint64_t started_ns, elapsed_ns;
+    uint64_t range;                   /* that a profiler sees; 0: none does */
+    uint64_t waits[NVLXI_LIST_WAITS]; /* that its copies are behind, */
+    uint32_t wait_count;              /* and how many */
     struct nvlxi_asked asked;
+    struct nvlxi_tally_kept kept;       /* of one that is COPIED */
     struct nvlxi_notice *notice;        /* while it is IN FLIGHT, if something is to be told */
     bool copied;                        /* COPIED; under `polling` */
+    bool detached;                      /* nobody has it: who sees it DONE recycles it; under `polling` */
     struct nvlxi_event_node done;       /* its event */
     struct nvlx_request *next_complete; /* of who found it so, under `polling` */
     struct nvlx_request *prev, *next;
@@ -113,6 +134,8 @@ struct nvlxi_form {
         uint64_t generation;          /* that the list was validated against, */
         atomic_uint_fast64_t changes; /* and how the peer's table had changed when the list was found good last */
     } * known;                        /* [peers] */
+    const struct nvlxi_validated *validated; /* while it is made */
+    struct nvlxi_block_places places;        /* of tables of blocks: instead of a plan, which is empty */
     struct nvlxi_form *prev, *next;
 };
 
@@ -127,8 +150,9 @@ struct nvlx_prepared {
     uint64_t generation;      /* of its one peer, that the ops are from; 0: not checked */
     uint32_t flags, mechanism, max_sms;
     int32_t priority;
-    struct nvlxi_form *form; /* the newest; under the transfers' mutex */
-    atomic_uint posts;       /* in flight */
+    struct nvlxi_block_tables *tables; /* of blocks by id, whose bytes are the list; NULL: it is a list alone */
+    struct nvlxi_form *form;           /* the newest; under the transfers' mutex */
+    atomic_uint posts;                 /* in flight */
 };
 
 void nvlxi_transfers_init(struct nvlxi_transfers *transfers, const struct nvlxi_context *context, size_t list_limit);
@@ -142,7 +166,18 @@ int nvlxi_transfer_submit(struct nvlxi_transfers *transfers, const struct nvlx_o
 
 int nvlxi_prepare(struct nvlxi_transfers *transfers, const struct nvlx_op *ops, size_t count,
                   const struct nvlx_transfer_options *options, struct nvlx_prepared **prepared);
-int nvlxi_post(struct nvlx_prepared *prepared, void *stream, const struct nvlxi_asked *asked,
+/* The same of tables of blocks, with the ops that they are, for nvlxi_post with blocks. Both are taken over, except
+ * after a failure. */
+int nvlxi_prepare_tables(struct nvlxi_transfers *transfers, struct nvlxi_block_tables *tables, struct nvlx_op *ops,
+                         size_t count, const struct nvlx_transfer_options *options, struct nvlx_prepared **prepared);
+
+struct nvlxi_block_call;
+struct nvlxi_posting {
+    void *stream;                    /* the caller's, or NULL */
+    struct nvlxi_block_call *blocks; /* of tables of blocks: which (blocks/blocks.h) */
+};
+/* NVLXI_PLAIN: see there. */
+int nvlxi_post(struct nvlx_prepared *prepared, const struct nvlxi_posting *posting, const struct nvlxi_asked *asked,
                struct nvlx_request **request);
 void nvlxi_prepared_free(struct nvlx_prepared *prepared);
 #define NVLXI_OUTDATED 5 /* beside the codes of errors */
@@ -162,6 +197,7 @@ struct nvlxi_admission {
     const struct nvlx_op *ops;
     size_t count;
     uint32_t flags;            /* NVLX_NO_MAP */
+    bool unplanned;            /* it is checked, and not planned */
     bool portions;             /* the plan may get the first portion only: the others are planned from `validated` */
     struct nvlxi_plan *plan;   /* the holder's, with its mechanism set */
     struct nvlxi_needs *needs; /* the holder's */
@@ -197,6 +233,11 @@ bool nvlxi_request_poll(struct nvlx_request *request);
 void nvlxi_request_conclude(struct nvlx_request *request, int code);
 /* Keeps a request that is in no list, with an empty plan, for the next transfer, or frees it. */
 void nvlxi_request_recycle(struct nvlx_request *request);
+
+/* Gives up a request that was submitted, with no message or event. Returns how it has failed by now, if it has. */
+int nvlxi_request_detach(struct nvlx_request *request);
+/* Tells the log what is issued: its plan in a line. */
+void nvlxi_request_tell(const struct nvlx_request *request);
 
 int nvlxi_request_test(struct nvlx_request *request);
 int nvlxi_request_wait(struct nvlx_request *request, int64_t timeout_ns);

@@ -99,7 +99,7 @@ static int add_bytes(struct nvlxi_verification *v, const struct nvlxi_intervals 
     for (uint32_t id = nvlxi_intervals_find(local, landing.address); landing.address < end && !code;
          id = nvlxi_intervals_next(local, id)) {
         landing.length = nvlxi_min(local->piece[id].end, end) - landing.address;
-        landing.gpu = local->piece[id].device;
+        landing.gpu = nvlxi_place_device(local->piece[id].place);
         code = add_span(v, &landing);
         landing.address += landing.length;
         landing.offset += landing.length;
@@ -227,6 +227,11 @@ static int check_whole(struct planner *p, size_t count, struct nvlxi_verified_pa
     for (size_t i = 0; i < count && !code; i++) {
         const struct nvlx_op *op = &p->ops[i];
         const struct nvlxi_verified_part part = {op->peer, op->remote, i};
+        if (op->opcode == NVLX_OP_SIGNAL)
+            return nvlxi_fail(NVLX_EINVAL,
+                              "op %zu signals: a verified list takes no signals, which would come before its bytes are "
+                              "known to be right",
+                              i);
         if (!op->length)
             continue;
         if (op->flags & NVLX_OP_ROWS)

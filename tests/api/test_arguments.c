@@ -154,14 +154,10 @@ static void structs_of_all_ages(void) {
 static void missing_tails_take_the_defaults(void) {
     struct nvlx_region_options options = {.access = NVLX_ACCESS_NONE, .name = "old"};
     struct nvlx_region *region;
-    char *text;
-    size_t length;
     begin();
     options.size = offsetof(struct nvlx_region_options, access);
     OK(nvlx_register(engine, memory, 100, &options, &region));
-    OK(nvlx_export(engine, &text, &length));
-    struct nvlx_peer *self = open_peer(engine, text);
-    nvlx_text_free(text);
+    struct nvlx_peer *self = peer_of(engine, engine);
     struct nvlx_op op = make_op(NVLX_OP_READ, self, memory, find(self, "old"), 0);
     finish(start(engine, &op, 1));
     move(engine, NVLX_OP_WRITE, self, memory + 50, find(self, "old"), 50);
@@ -279,12 +275,8 @@ static void count_warnings(void *context, int level, const char *message) {
 static void asking_is_not_logged(void) {
     struct nvlx_peer *peer;
     uint64_t address, length;
-    char *text;
-    size_t size;
     begin();
-    OK(nvlx_export(engine, &text, &size));
-    OK(nvlx_peer_open(engine, text, size, &peer));
-    nvlx_text_free(text);
+    peer = peer_of(engine, engine);
     OK(nvlx_set_log(NVLX_LOG_DEBUG, count_warnings, NULL));
     REFUSED(nvlx_peer_find(peer, "nothing", &address, &length), NVLX_ENOENT, "nothing");
     EQUAL(0, warnings);

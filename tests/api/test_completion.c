@@ -256,13 +256,10 @@ static void what_is_in_flight_is_held(void) {
 /* Both sides of a transfer from a process to itself are its own memory. */
 static void both_own_sides_are_held(void) {
     struct nvlx_engine *engine = make_faulty_engine(0);
-    char *source = allocate(engine, 0, SIZE, 1), *target = allocate(engine, 0, SIZE, 2), *text;
+    char *source = allocate(engine, 0, SIZE, 1), *target = allocate(engine, 0, SIZE, 2);
     struct nvlx_region *shared = register_range(engine, source, SIZE, "source", NVLX_ACCESS_READ);
-    size_t length;
     register_range(engine, target, SIZE, NULL, NVLX_ACCESS_NONE);
-    OK(nvlx_export(engine, &text, &length));
-    struct nvlx_peer *self = open_peer(engine, text);
-    nvlx_text_free(text);
+    struct nvlx_peer *self = peer_of(engine, engine);
     atomic_store(&faults.hold, true);
     struct nvlx_op ops[2] = {make_op(NVLX_OP_READ, self, target, find(self, "source"), 1000),
                              make_op(NVLX_OP_READ, self, target + 1000, find(self, "source") + 5000, 1000)};

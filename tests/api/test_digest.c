@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "digest_values.h"
+#include "checks/digest_values.h"
 #include "support.h"
 
 #define LEAF   (16 * KIB)

@@ -212,8 +212,6 @@ static void own_memory_of_another_gpu(void) {
         struct nvlx_peer *peer;
         struct nvlx_region *region;
         void *far;
-        char *text;
-        size_t length;
         nvlx_alloc_options_init(&options);
         options.flags = flags[i];
         int code = nvlx_alloc(engine, second_gpu(), SIZE, &options, &far);
@@ -221,9 +219,7 @@ static void own_memory_of_another_gpu(void) {
             continue;
         OK(code);
         region = register_range(engine, far, SIZE, NULL, NVLX_ACCESS_READ | NVLX_ACCESS_WRITE);
-        OK(nvlx_export(engine, &text, &length));
-        OK(nvlx_peer_open(engine, text, length, &peer));
-        nvlx_text_free(text);
+        peer = peer_of(engine, engine);
         fill(engine, mine, SIZE, 3);
         move(engine, NVLX_OP_WRITE, peer, mine, (uintptr_t)far, SIZE);
         EQUAL(0, wrong(engine, far, SIZE, 3));

@@ -187,8 +187,8 @@ static void bad_fields(void) {
         ops[i] = good;
     ops[1].opcode = 0;
     refuse(ops, 3, NVLX_EINVAL, "op 1: opcode 0");
-    ops[1].opcode = 3;
-    refuse(ops, 3, NVLX_EINVAL, "op 1: opcode 3");
+    ops[1].opcode = 5;
+    refuse(ops, 3, NVLX_EINVAL, "op 1: opcode 5");
     ops[1] = good, ops[1].flags = 1;
     refuse(ops, 3, NVLX_EINVAL, "op 1: flags");
     ops[1] = good, ops[1].arg = 1;

@@ -253,6 +253,8 @@ static void what_cannot_be_verified_is_refused(void) {
     refuse(ops, 2, NVLX_EINVAL, "op 1 cannot be verified");
     ops[1] = make_op(NVLX_OP_WRITE, peer, mine, base + quarter, quarter);
     refuse(ops, 2, NVLX_EINVAL, "op 1 writes");
+    ops[1] = (struct nvlx_op){.opcode = NVLX_OP_SIGNAL, .peer = peer, .remote = base, .arg = 1};
+    refuse(ops, 2, NVLX_EINVAL, "op 1 signals: a verified list");
     ops[1] = read_op(peer, quarter, base + quarter, LEAF); /* with a gap behind it */
     ops[2] = read_op(peer, 2 * quarter, base + quarter + LEAF + 1, quarter - LEAF - 1);
     refuse(ops, 3, NVLX_EINVAL, "op 1 cannot be verified");
@@ -267,7 +269,7 @@ static void what_cannot_be_verified_is_refused(void) {
     options.flags = NVLX_VERIFY;
     REFUSED(nvlx_prepare(engine, ops, 1, &options, &prepared), NVLX_ENOTSUP, "NVLX_VERIFY");
     OK(nvlx_prepare(engine, ops, 1, NULL, &prepared));
-    REFUSED(nvlx_post(prepared, &options, &request), NVLX_EINVAL, "flags");
+    REFUSED(nvlx_post(prepared, &options, &request), NVLX_ENOTSUP, "NVLX_VERIFY is for nvlx_transfer");
     OK(nvlx_prepared_free(prepared));
     EQUAL(0, engine_info(engine).requests);
     peers_end();

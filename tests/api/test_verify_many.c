@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "peer_support.h"
 
@@ -238,6 +239,45 @@ static void spread_ones_are_digested_meanwhile(void) {
     peers_end();
 }
 
+/* Those that have ended and that nobody asks for make room: whoever is refused drives them on. */
+static void the_forgotten_make_room(void) {
+    static struct many many;
+    struct nvlx_request *requests[NVLXI_VERIFIED_MAX], *more;
+    many_begin(&many, 4, LEAF);
+    place(&many, 1);
+    for (size_t i = 0; i < COUNT(requests); i++)
+        OK(begin_verified(many.ops, 1, NVLX_MECHANISM_AUTO, &requests[i]));
+    for (double since = now_ms(); begin_verified(many.ops + 1, 1, NVLX_MECHANISM_AUTO, &more); usleep(200)) {
+        EXPECT(strstr(nvlx_last_error(), "try again"));
+        EXPECT(now_ms() - since < 10000);
+    }
+    finish(more);
+    for (size_t i = 0; i < COUNT(requests); i++)
+        finish(requests[i]);
+    peers_end();
+}
+
+static atomic_int logged[NVLX_LOG_DEBUG + 1];
+
+static void count_levels(void *context, int level, const char *message) {
+    (void)context;
+    atomic_fetch_add(&logged[level], strstr(message, "what has arrived") != NULL);
+}
+
+/* Nothing is broken here: the caller is told, and decides. */
+static void wrong_bytes_are_a_warning(void) {
+    static struct many many;
+    many_begin(&many, 4, LEAF);
+    place(&many, 1);
+    turn_over(&many, many.offset[1]);
+    OK(nvlx_set_log(NVLX_LOG_WARNING, count_levels, NULL));
+    REFUSED(verify(many.ops, 4, NVLX_MECHANISM_AUTO), NVLX_EDIGEST, "op 1");
+    OK(nvlx_set_log(NVLX_LOG_WARNING, NULL, NULL));
+    EQUAL(0, atomic_load(&logged[NVLX_LOG_ERROR]));
+    EQUAL(1, atomic_load(&logged[NVLX_LOG_WARNING]));
+    peers_end();
+}
+
 int main(int argc, char **argv) {
     static const struct test tests[] = {{"a_wrong_byte_in_any_is_named", a_wrong_byte_in_any_is_named},
                                         {"peers_in_turn", peers_in_turn},
@@ -245,6 +285,8 @@ int main(int argc, char **argv) {
                                         {"parts_in_any_order", parts_in_any_order},
                                         {"many_take_few_launches", many_take_few_launches},
                                         {"spread_ones_are_digested_meanwhile", spread_ones_are_digested_meanwhile},
+                                        {"the_forgotten_make_room", the_forgotten_make_room},
+                                        {"wrong_bytes_are_a_warning", wrong_bytes_are_a_warning},
                                         {0}};
     static const struct role roles[] = {{0}};
     return run_tests(argc, argv, tests, roles, 60);

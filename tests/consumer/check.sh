@@ -48,3 +48,26 @@ for tool in "$prefix"/bin/*; do
         exit 1
     fi
 done
+
+# Each component has what it says, and together they are everything.
+component() {
+    local files
+    quietly "$cmake" --install "$build" --prefix "$work/$1" --component "$1"
+    files=$(cd "$work/$1" && find . ! -type d | sort)
+    grep -vE "$2" <<<"$files" && { echo "is no part of $1" && return 1; }
+    printf '%s\n' "$files" >>"$work/parts"
+}
+component runtime '^\./lib.*/libnvlxfer\.so\.[0-9.]+$|/doc/nvlxfer/LICENSE$'
+component development '/include/|\.so$|/cmake/nvlxfer/|nvlxfer\.pc$|/man3/|/doc/nvlxfer/(README\.md|src/doc/|examples/)'
+component tools '^\./bin/nvlx_(info|perf|ping)$|/man1/'
+(cd "$prefix" && find . ! -type d | sort) | diff - <(sort "$work/parts")
+
+# Links of the installed README to documents and examples lead there, and so does the address in the pkg-config file.
+documents=$prefix/share/doc/nvlxfer
+grep -oE '\]\((src/doc|examples)/[^)#]+' "$documents/README.md" | cut -c3- | sort -u | while read -r link; do
+    [[ -e $documents/$link ]] || { echo "the installed README links $link" && exit 1; }
+done
+url=$(sed -n 's/^URL: //p' "$pc")
+path=${url/#'file://${prefix}'/"$(pkg-config --variable=prefix nvlxfer)"}
+[[ $url == http* || -f $path ]] || { echo "nvlxfer.pc names $url" && exit 1; }
+echo "components, documents and address are right"

@@ -1,28 +1,28 @@
-// A C++ program outside of this project: includes the header, makes an engine, sees an error.
+// A C++ program outside of this project: reads its own memory through the objects of nvlxfer.hpp, sees an error.
 // SPDX-License-Identifier: Apache-2.0
-#include <nvlxfer.h>
-
 #include <iostream>
-#include <memory>
-#include <string>
+#include <nvlxfer.hpp>
 
-int main() {
-    nvlx_config config;
-    nvlx_config_init(&config);
+int main() try {
+    uint32_t sent = 0x5a5a5a5a, received = 0;
+    nvlx::config config;
     config.backend = NVLX_BACKEND_HOST;
-    nvlx_engine *made = nullptr;
-    if (int code = nvlx_engine_create(&config, &made)) {
-        std::cerr << nvlx_strerror(code) << ": " << nvlx_last_error() << '\n';
+    nvlx::engine engine = nvlx::engine::create(config).value();
+    const nvlx::memory memory = engine.alloc(0, 2 * sizeof sent).value();
+    uint32_t *const words = static_cast<uint32_t *>(memory.data());
+    const nvlx::region region = engine.register_region(words, memory.size(), {"words"}).value();
+    engine.copy(words, &sent, sizeof sent).value();
+    const nvlx::peer self = engine.open(engine.export_text().value()).value();
+    const nvlx_op op = nvlx::read_op(self, words + 1, self.find("words").value().address, sizeof sent);
+    engine.transfer(op).value().wait().value();
+    engine.copy(&received, words + 1, sizeof received).value();
+    if (received != sent || engine.open("no descriptor").code() != NVLX_EFORMAT) {
+        std::cerr << "the bytes differ, or a malformed descriptor was not refused\n";
         return 1;
     }
-    std::unique_ptr<nvlx_engine, int (*)(nvlx_engine *)> engine(made, nvlx_engine_destroy);
-
-    nvlx_peer *peer = nullptr;
-    const std::string text = "no descriptor";
-    if (nvlx_peer_open(engine.get(), text.data(), text.size(), &peer) != NVLX_EFORMAT) {
-        std::cerr << "a malformed descriptor was not refused\n";
-        return 1;
-    }
-    std::cout << "consumer.cc: libnvlxfer " << nvlx_version() << " on " << nvlx_backend_name(engine.get()) << '\n';
+    std::cout << "consumer.cc: libnvlxfer " << nvlx_version() << " on " << engine.backend_name() << '\n';
     return 0;
+} catch (const nvlx::error &error) {
+    std::cerr << error.what() << '\n';
+    return 1;
 }

@@ -44,7 +44,8 @@ echo "the library alone, by default"
 
 quietly "$cmake" -S "$root/tests/consumer/embedding" -B "$build" -DNVLX_TOOLS=ON -DNVLX_INSTALL=ON
 quietly "$cmake" --build "$build" --parallel 2
-installed '^./bin/embedding$' '^./bin/nvlx_info$' '^./bin/nvlx_perf$' 'nvlxfer.h$' 'libnvlxfer\.so' 'cmake/nvlxfer/' 'nvlxfer.pc$'
+installed '^./bin/embedding$' '^./bin/nvlx_info$' '^./bin/nvlx_perf$' '^./bin/nvlx_ping$' 'nvlxfer.h$' 'nvlxfer.hpp$' 'libnvlxfer\.so' 'cmake/nvlxfer/' 'nvlxfer.pc$' '/man/man1/' \
+    '/man/man3/' '/doc/nvlxfer/'
 echo "tools and installation, when asked for"
 
 # A compiler for CUDA that is not there, or is none, is told by name.
@@ -52,7 +53,7 @@ printf '#!/bin/sh\nexit 3\n' >"$work/nvcc"
 chmod +x "$work/nvcc"
 for compiler in /nowhere/nvcc "$work/nvcc"; do
     if "$cmake" -S "$root" -B "$work/cuda" -DNVLX_TESTS=OFF -DCMAKE_CUDA_COMPILER="$compiler" >"$work/log" 2>&1 ||
-        ! tr -s ' \n' ' ' <"$work/log" | grep -q "CMAKE_CUDA_COMPILER is '$compiler', which does not run"; then
+        ! tr -s ' \n' ' ' <"$work/log" | grep "CMAKE_CUDA_COMPILER is '$compiler', which does not run" >/dev/null; then
         cat "$work/log"
         echo "CMAKE_CUDA_COMPILER=$compiler is not refused by name"
         exit 1

@@ -54,7 +54,7 @@ if [[ $with_cuda != ON ]]; then
     expect "built without the cuda backend"
     exit
 fi
-if ! ldconfig -p | grep -q 'libcuda\.so\.1'; then
+if ! ldconfig -p | grep 'libcuda\.so\.1' >/dev/null; then
     expect "no NVIDIA driver found" LD_LIBRARY_PATH=
 fi
 expect "the NVIDIA driver's library does not load.*broken" LD_LIBRARY_PATH="$work/broken"

@@ -32,3 +32,34 @@ const char *cuda_stream_destroy(void *stream) {
     cudaError_t destroyed = cudaStreamDestroy(stream);
     return words(error == cudaSuccess ? destroyed : error);
 }
+
+/* With GPU 0 current. */
+static int begin_on_first(void) {
+    int before = 0;
+    cudaGetDevice(&before);
+    cudaSetDevice(0);
+    return before;
+}
+
+static const char *end_on(int before, cudaError_t error) {
+    cudaSetDevice(before);
+    return words(error);
+}
+
+const char *cuda_host_alloc(size_t length, void **address) {
+    const int before = begin_on_first();
+    return end_on(before, cudaHostAlloc(address, length, cudaHostAllocDefault));
+}
+
+const char *cuda_host_free(void *address) {
+    return words(cudaFreeHost(address));
+}
+
+const char *cuda_host_register(void *address, size_t length) {
+    const int before = begin_on_first();
+    return end_on(before, cudaHostRegister(address, length, cudaHostRegisterDefault));
+}
+
+const char *cuda_host_unregister(void *address) {
+    return words(cudaHostUnregister(address));
+}

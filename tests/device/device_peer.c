@@ -14,7 +14,7 @@
 #define COMPLETE_NS INT64_C(30000000000)
 #define GPUS_MAX    64
 
-static const char *const kind_names[] = {"unknown", "cuda_malloc", "vmm", "pool", "fabric"};
+static const char *const kind_names[] = {"unknown", "cuda_malloc", "vmm", "pool", "fabric", "host"};
 
 const struct nvlxi_device_ops *party_ops(const char *name) {
     if (!strcmp(name, nvlxi_device_host.name))
@@ -124,13 +124,18 @@ static int fill_or_check(struct party *party, struct message *message) {
     return code;
 }
 
-static int copy(struct party *party, const struct message *message) {
+static int queue(const struct nvlxi_device_ops *ops, struct nvlxi_lane *lane, const struct message *message) {
+    const struct nvlxi_copy one = {.destination = message->address,
+                                   .source = message->source,
+                                   .length = message->length,
+                                   .destination_gpu = message->gpu,
+                                   .source_gpu = message->gpu};
+    const struct nvlxi_signal signal = {message->address, message->value, message->add};
+    return message->errand == ERRAND_COPY ? ops->copy(lane, &one) : ops->signal(lane, &signal);
+}
+
+static int queue_and_await(struct party *party, const struct message *message) {
     const struct nvlxi_device_ops *ops = party->ops;
-    struct nvlxi_copy one = {.destination = message->address,
-                             .source = message->source,
-                             .length = message->length,
-                             .destination_gpu = message->gpu,
-                             .source_gpu = message->gpu};
     struct nvlxi_lane *lane;
     struct nvlxi_event *event;
     int code = ops->lane_create(party->device, message->gpu, 0, &lane);
@@ -139,7 +144,7 @@ static int copy(struct party *party, const struct message *message) {
     code = ops->event_create(party->device, message->gpu, &event);
     if (code)
         goto destroy_lane;
-    code = ops->copy(lane, &one);
+    code = queue(ops, lane, message);
     if (!code)
         code = ops->event_record(lane, event);
     if (!code)
@@ -183,7 +188,8 @@ int work(struct party *party, struct message *message) {
         message->code = fill_or_check(party, message);
         break;
     case ERRAND_COPY:
-        message->code = copy(party, message);
+    case ERRAND_SIGNAL:
+        message->code = queue_and_await(party, message);
         break;
     case ERRAND_REPLACE:
         message->code = replace(message->fd);

@@ -25,6 +25,7 @@ enum errand {
     ERRAND_FILL,   /* address, length, seed: writes the seed's bytes by memcpy */
     ERRAND_CHECK,  /* address, length, seed -> wrong: bytes that are not the seed's */
     ERRAND_COPY,   /* gpu, address <- source, length: by a lane of its own, until it is complete */
+    ERRAND_SIGNAL, /* gpu, address, value, add: by a lane of its own, until it is complete */
     ERRAND_REPLACE /* fd: closes what a handle leads to, and puts a pipe in its place */
 };
 
@@ -35,7 +36,8 @@ struct message {
     uint8_t seed;
     uint32_t kind;
     uint64_t chunk;
-    uint64_t address, source, length, wrong;
+    uint64_t address, source, length, wrong, value;
+    bool add;
     struct nvlxi_segment_record record;
 };
 

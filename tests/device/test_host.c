@@ -63,6 +63,7 @@ static void listed_gpus_only(void **state) {
     struct nvlxi_event *event;
     struct nvlxi_lane *lane;
     struct nvlxi_segment_record record = peer_segment(MIB);
+    struct nvlxi_allocation found;
     struct party party = {.ops = ops};
     uint64_t mapped;
     void *address;
@@ -76,16 +77,47 @@ static void listed_gpus_only(void **state) {
     GIVES(NVLX_EINVAL, map_plain(&party, 0, &record, &mapped));
     GIVES(NVLX_EINVAL, ops->lane_create(device, 0, 0, &lane));
     GIVES(NVLX_EINVAL, ops->event_create(device, 0, &event));
+    OK(alloc_plain(&me, 0, MIB, &address));
+    GIVES(NVLX_EINVAL, ops->resolve(device, (uintptr_t)address, &found));
+    expect_words("config.gpus");
+    OK(ops->free(me.device, address));
     OK(map_plain(&party, 1, &record, &mapped));
     OK(ops->unmap(device, 1, mapped));
     ops->close(device);
+}
+
+static bool has_context(struct nvlxi_device *device, int gpu) {
+    struct nvlxi_event *event;
+    int code = ops->event_create(device, gpu, &event);
+    if (!code)
+        ops->event_destroy(event);
+    return code == 0;
+}
+
+/* Without a list: on GPUs that alloc and map name, for the device's life; by others where a context is active. */
+static void contexts_where_named(void **state) {
+    (void)state;
+    struct nvlxi_segment_record record = peer_segment(MIB);
+    struct nvlxi_device *device, *other;
+    struct nvlxi_lane *lane;
+    uint64_t mapped;
+    void *address;
+    ops->close(me.device); /* it has one on all of them */
     OK(ops->open(NULL, 0, &device));
-    party.device = device;
-    OK(alloc_plain(&party, 0, MIB, &address));
-    OK(ops->free(device, address));
+    OK(ops->open(NULL, 0, &other));
+    struct party party = {.ops = ops, .device = device};
+    GIVES(NVLX_EINVAL, ops->lane_create(device, 0, 0, &lane));
+    expect_words("no active context");
     OK(alloc_plain(&party, 1, MIB, &address));
     OK(ops->free(device, address));
+    assert_true(has_context(device, 1) && !has_context(device, 0) && !has_context(other, 0));
+    OK(map_plain(&party, 0, &record, &mapped));
+    OK(ops->unmap(device, 0, mapped));
+    assert_true(has_context(device, 0) && has_context(other, 0));
     ops->close(device);
+    assert_true(has_context(other, 0) && !has_context(other, 1));
+    ops->close(other);
+    OK(party_open(ops, &me));
 }
 
 /* ---- Memory ------------------------------------------------------------------------------------------ */
@@ -247,6 +279,32 @@ static void mappings_belong_to_a_gpu(void **state) {
 
 /* ---- Lanes ------------------------------------------------------------------------------------------- */
 
+/* What CUDA copies wrongly, or does not say that it can: device.h leaves it to the caller. */
+static void rows_beyond_limits_are_refused(void **state) {
+    (void)state;
+    struct nvlxi_lane *lane;
+    void *memory;
+    const struct nvlxi_alloc alloc = {.length = 4 * MIB, .kind = NVLXI_KIND_CUDA_MALLOC};
+    OK(ops->alloc(me.device, &alloc, &memory));
+    OK(ops->lane_create(me.device, 0, 0, &lane));
+    const uint64_t from = (uint64_t)(uintptr_t)memory, to = from + 2 * MIB;
+    const struct nvlxi_rows good = {to, from, 1, NVLXI_ROWS_MAX, 1, 1};
+    struct nvlxi_rows wrong_forms[] = {good, good, good};
+    wrong_forms[0].count++;
+    wrong_forms[1].count = 2;
+    wrong_forms[1].destination_pitch = NVLXI_PITCH_MAX + 1;
+    wrong_forms[2].count = (UINT64_C(1) << 32) + 1;
+    for (size_t i = 0; i < NVLXI_COUNT(wrong_forms); i++) {
+        GIVES(NVLX_EDEVICE, ops->copy_rows(lane, &wrong_forms[i], 1, 0, 0));
+        expect_words("are not for one copy by an engine");
+    }
+    OK(ops->copy_rows(lane, &good, 1, 0, 0));
+    while (ops->lane_query(lane) == NVLX_EAGAIN)
+        continue;
+    ops->lane_destroy(lane);
+    OK(ops->free(me.device, memory));
+}
+
 static void only_lanes_are_streams(void **state) {
     (void)state;
     struct nvlxi_lane *lane;
@@ -328,6 +386,7 @@ static void nothing_is_left(void **state) {
 
 static const struct CMUnitTest cases[] = {CASE(setting_is_checked),
                                           CASE(listed_gpus_only),
+                                          CASE(contexts_where_named),
                                           CASE(memcpy_stays_inside),
                                           CASE(memory_is_known_to_all_engines),
                                           CASE(many_allocations_are_found),
@@ -336,6 +395,7 @@ static const struct CMUnitTest cases[] = {CASE(setting_is_checked),
                                           CASE(reused_numbers_are_noticed),
                                           CASE(segments_keep_their_size),
                                           CASE(mappings_belong_to_a_gpu),
+                                          CASE(rows_beyond_limits_are_refused),
                                           CASE(only_lanes_are_streams),
                                           CASE(workers_take_no_signals),
                                           CASE(nothing_is_left)};

@@ -3,7 +3,7 @@
  * corpus/descriptor, words in fuzz_descriptor.dict. SPDX-License-Identifier: Apache-2.0 */
 #include <stdio.h>
 
-#include "descriptor_check.h"
+#include "checks/descriptor_check.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "protocol_check.h"
+#include "checks/protocol_check.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

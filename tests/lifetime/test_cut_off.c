@@ -21,7 +21,7 @@
 
 /* ---- The reader: another process -------------------------------------------------------------------------- */
 
-enum order { HOLD, LET_GO, IS_LOST, MAPPINGS, FORGET };
+enum order { HOLD, LET_GO, IS_LOST, FOLLOWS, MAPPINGS, FORGET };
 
 static int64_t await_loss(struct nvlx_peer *peer) {
     for (const double since = now_ms(); nvlx_peer_test(peer) == 0; usleep(1000))
@@ -55,6 +55,8 @@ static void reader_role(int socket) {
             atomic_store(&faults.hold, false);
         else if (order == IS_LOST)
             answer = await_loss(peer);
+        else if (order == FOLLOWS)
+            answer = nvlx_peer_test(peer);
         else if (order == MAPPINGS)
             answer = (int64_t)engine_info(engine).mappings;
         else
@@ -132,6 +134,28 @@ static void stalled_readers_are_awaited(void) {
     }
 }
 
+/* While its socket takes what is sent to it, one that is stopped misses nothing, however long: it goes on, and is still
+ * told. */
+static void the_stopped_may_go_on(void) {
+    struct child reader;
+    begin();
+    start_reader(&reader, address);
+    await_child(&reader);
+    child_stop(&reader);
+    for (int i = 0; i < 20; i++) { /* four times as long as is allowed, with changes */
+        register_range(owner, others, 64, NULL, NVLX_ACCESS_READ);
+        usleep(100000);
+    }
+    REFUSED(nvlx_unregister(block, 0), NVLX_ETIMEDOUT, "process");
+    EXPECT(!strstr(nvlx_last_error(), "whose connection was ended"));
+    EQUAL(0, kill(reader.pid, SIGCONT));
+    OK(nvlx_unregister(block, PATIENCE));
+    EQUAL(0, tell(&reader, MAPPINGS));
+    EQUAL(0, tell(&reader, FOLLOWS));
+    child_end(&reader);
+    OK(nvlx_engine_destroy(owner));
+}
+
 /* ---- A server that is none ------------------------------------------------------------------------------- */
 
 static bool has_ended(int socket) {
@@ -206,6 +230,7 @@ static void who_ends_lets_go_first(void) {
 
 int main(int argc, char **argv) {
     static const struct test tests[] = {{"stalled_readers_are_awaited", stalled_readers_are_awaited},
+                                        {"the_stopped_may_go_on", the_stopped_may_go_on},
                                         {"who_ends_lets_go_first", who_ends_lets_go_first},
                                         {NULL, NULL}};
     static const struct role roles[] = {{"reader", reader_role}, {NULL, NULL}};

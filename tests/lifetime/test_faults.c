@@ -118,7 +118,7 @@ struct life {
     void *mine, *theirs;
     struct nvlx_region *region, *theirs_region, *crowd[CROWD];
     struct nvlx_peer *near, *far; /* `far` is the owner */
-    struct nvlxi_device *device;  /* of the caller's stream */
+    struct nvlxi_device *device;  /* of the caller's streams */
     struct nvlxi_lane *stream;
 };
 
@@ -166,6 +166,48 @@ static void work_in_portions(const struct life *life) {
         EQUAL(i % 7 < 6 ? seed_byte(1, i) : 0, ((uint8_t *)life->mine)[i]);
 }
 
+static void move_blocks(const struct life *life, struct nvlx_blocks *blocks, const struct nvlx_block_ids *ids,
+                        uint32_t mechanism) {
+    struct nvlx_transfer_options options;
+    struct nvlx_request *request;
+    nvlx_transfer_options_init(&options);
+    options.mechanism = mechanism;
+    memset(life->mine, 0, 8 * 1000);
+    TRY(nvlx_blocks_transfer(blocks, ids, &options, &request));
+    int code = HIT(nvlx_wait(request, PATIENCE));
+    EQUAL(code, nvlx_request_free(request));
+    if (code) {
+        OK(nvlx_blocks_transfer(blocks, ids, &options, &request));
+        finish(request);
+    }
+    for (size_t i = 0; i < 8000; i++) /* block 3 of 4 came to block 1, in both regions */
+        EQUAL(i / 1000 % 4 == 1 ? seed_byte(1, i + 2000) : 0, ((uint8_t *)life->mine)[i]);
+}
+
+/* Blocks by ids here, on the GPU, and as a plain list. */
+static void work_by_ids(const struct life *life) {
+    struct nvlx_block_region here[2], there[2];
+    struct nvlx_block_ids ids;
+    struct nvlx_blocks *blocks;
+    const uint32_t mine = 1, theirs = 3, both[2] = {mine, theirs};
+    for (size_t i = 0; i < 2; i++) {
+        here[i] = (struct nvlx_block_region){
+            .base = (uintptr_t)life->mine + 4000 * i, .stride = 1000, .length = 1000, .blocks = 4};
+        there[i] = here[i];
+        there[i].base = find(life->far, "w") + 4000 * i;
+    }
+    TRY(nvlx_blocks_create(life->engine, life->far, here, there, 2, NULL, &blocks));
+    nvlx_block_ids_init(&ids);
+    ids.local = &mine, ids.remote = &theirs, ids.count = 1;
+    move_blocks(life, blocks, &ids, NVLX_MECHANISM_AUTO);
+    move_blocks(life, blocks, &ids, NVLX_MECHANISM_COPY_ENGINE);
+    char *on_gpu = (char *)life->mine + 8000;
+    TRY(nvlx_memcpy(life->engine, on_gpu, both, sizeof both));
+    ids.flags = NVLX_IDS_ON_GPU, ids.local = on_gpu, ids.remote = on_gpu + sizeof mine;
+    move_blocks(life, blocks, &ids, NVLX_MECHANISM_AUTO);
+    OK(nvlx_blocks_free(blocks));
+}
+
 /* From the owner in rows, by engines, by kernels, and prepared. */
 static void work_in_rows(const struct life *life) {
     struct nvlx_rows rows = {100, 40, 50};
@@ -185,6 +227,7 @@ static void work(const struct life *life) {
     static struct nvlx_op ops[FRAGMENTS];
     uint64_t far = find(life->far, "w"), near = find(life->near, "theirs");
     work_in_portions(life);
+    work_by_ids(life);
     work_in_rows(life);
     for (size_t i = 0; i < FRAGMENTS; i++)
         ops[i] = make_op(NVLX_OP_READ, life->far, (char *)life->mine + 20 * i, far + 20 * i, 19);
@@ -227,6 +270,52 @@ static void verify(const struct life *life) {
     EQUAL(0, wrong(life->engine, life->mine, SIZE, 2));
 }
 
+/* Asked until it is over. Where the fault hits the thread's look at the stream, that is how the wait has ended. */
+static void await_stream(const struct life *life, uint64_t wait) {
+    int code;
+    do {
+        arm(true);
+        code = nvlx_stream_wait_status(life->engine, wait);
+        arm(false);
+    } while (code == NVLX_EAGAIN);
+    EXPECT(code == 0 || code == NVLX_EDEVICE);
+}
+
+/* What the owner has there, as a count: lives to come look for it again. */
+static uint64_t same_count(size_t offset) {
+    uint8_t bytes[sizeof(uint64_t)];
+    uint64_t count;
+    for (size_t i = 0; i < sizeof bytes; i++)
+        bytes[i] = seed_byte(1, offset + i);
+    memcpy(&count, bytes, sizeof count);
+    return count;
+}
+
+/* In a list, behind a stream, and awaited by one. */
+static void signal_and_wait(const struct life *life) {
+    const uint64_t near = find(life->near, "theirs");
+    struct nvlx_transfer_options options;
+    uint64_t wait, count = 0;
+    const struct nvlx_op ops[] = {
+        make_op(NVLX_OP_WRITE, life->near, life->mine, near, 100),
+        {.opcode = NVLX_OP_SIGNAL, .peer = life->near, .remote = near + 200, .arg = 5},
+        {.opcode = NVLX_OP_SIGNAL, .peer = life->far, .remote = find(life->far, "w") + 200, .arg = same_count(200)}};
+    nvlx_transfer_options_init(&options);
+    transfer_by(life->engine, ops, COUNT(ops), &options);
+    post(life->engine, ops, COUNT(ops));
+    TRY(nvlx_stream_signal(life->engine, life->stream, life->near, near + 208, 7, 0));
+    memset(life->mine, 0, sizeof count);
+    TRY(nvlx_stream_wait(life->engine, life->stream, life->near, life->mine, 1, NULL, &wait));
+    __atomic_store_n((uint64_t *)life->mine, 1, __ATOMIC_RELEASE); /* as a stream of the peer would */
+    await_stream(life, wait);
+    TRY(nvlx_signal_read(life->engine, life->mine, &count));
+    EQUAL(1, count);
+    TRY(nvlx_signal_read(life->other, (char *)life->theirs + 200, &count));
+    EQUAL(5, count);
+    TRY(nvlx_signal_read(life->other, (char *)life->theirs + 208, &count));
+    EQUAL(7, count);
+}
+
 static void change(struct life *life) {
     char *text;
     size_t length;
@@ -267,6 +356,7 @@ static void die(struct life *life) {
 
 /* Runs the whole once; says whether the fault was reached. */
 static bool live(void) {
+    const int zero = 0;
     struct life life = {0};
     struct holdings before = holdings();
     size_t allocations = memory_live();
@@ -274,13 +364,14 @@ static bool live(void) {
     atomic_store(&faults.calls, 0);
     atomic_store(&faults.fail_at, device_n);
     memory_fail_at(memory_n);
-    OK(nvlxi_device_host.open(NULL, 0, &life.device));
+    OK(nvlxi_device_host.open(&zero, 1, &life.device));
     OK(nvlxi_device_host.lane_create(life.device, 0, 0, &life.stream));
     be_born(&life);
     work(&life);
     digest(&life);
     verify(&life);
     crowd(&life);
+    signal_and_wait(&life);
     change(&life);
     die(&life);
     char when[80];
@@ -340,5 +431,5 @@ int main(int argc, char **argv) {
     static const struct test tests[] = {
         {"every_device_call", every_device_call}, {"every_allocation", every_allocation}, {0}};
     static const struct role roles[] = {OWNER_ROLE, {0}};
-    return run_tests(argc, argv, tests, roles, 60);
+    return run_tests(argc, argv, tests, roles, 150);
 }

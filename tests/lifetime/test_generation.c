@@ -51,11 +51,39 @@ static void regions_are_told(void) {
     EQUAL(base + 64, info.address);
     EQUAL(100, info.length);
     EQUAL(NVLX_ACCESS_READ, info.access);
-    EQUAL(0, region_by_name(peer, "nothing").length);
+    EQUAL(NVLX_KIND_CUDA_MALLOC, info.kind);
+    EXPECT(strncmp(info.gpu, "GPU-", 4) == 0 && strlen(info.gpu) == 40);
+    info = region_by_name(peer, "nothing");
+    EXPECT(info.length == 0 && info.kind == NVLX_KIND_UNKNOWN && !info.gpu[0]);
+    info = region_by_name(peer, "first");
     EXPECT(region_by_name(peer, "second").generation > info.generation);
     REFUSED(nvlx_peer_region(peer, &place, &info), NVLX_ENOENT, "the peer has no region from place 4 on");
     EQUAL(4, place);
     REFUSED(nvlx_peer_region_by_name(peer, "private", &info), NVLX_ENOENT, "\"private\"");
+    peers_end();
+    owner_end(&owner);
+}
+
+static void peers_are_told(void) {
+    struct owner owner;
+    struct nvlx_peer_info info = {.size = sizeof info};
+    uint64_t generation;
+    peers_begin();
+    start_owner(&owner, 1);
+    struct nvlx_peer *peer = open_owner(&owner);
+    OK(nvlx_peer_generation(peer, &generation));
+    OK(nvlx_peer_get_info(peer, &info));
+    EQUAL(generation, info.generation);
+    EQUAL(1, info.segments);
+    EXPECT(info.regions >= 1);
+    EQUAL(owner.child.pid, info.pid);
+    EXPECT(info.pid_namespace && !info.same_process && !info.followed && !info.address[0]);
+    EQUAL(32, strlen(info.engine));
+    EXPECT(!strcmp(info.backend, nvlx_backend_name(engine)));
+    REFUSED(nvlx_peer_get_info(NULL, &info), NVLX_EINVAL, "peer is NULL");
+    REFUSED(nvlx_peer_get_info(peer, NULL), NVLX_EINVAL, "struct nvlx_peer_info is NULL");
+    info.size = offsetof(struct nvlx_peer_info, backend);
+    REFUSED(nvlx_peer_get_info(peer, &info), NVLX_EINVAL, "ends inside an array");
     peers_end();
     owner_end(&owner);
 }
@@ -85,6 +113,8 @@ static void arguments_are_checked(void) {
     EXPECT(info.name[0] && info.suspended == 7);
     info.size -= sizeof(size_t);
     place = 0;
+    REFUSED(nvlx_peer_region(peer, &place, &info), NVLX_EINVAL, "ends inside an array");
+    info.size = offsetof(struct nvlx_region_info, gpu) + 8;
     REFUSED(nvlx_peer_region(peer, &place, &info), NVLX_EINVAL, "ends inside an array");
     peers_end();
     owner_end(&owner);
@@ -329,6 +359,7 @@ static void addresses_are_used_again(void) {
 
 int main(int argc, char **argv) {
     static const struct test tests[] = {{"regions_are_told", regions_are_told},
+                                        {"peers_are_told", peers_are_told},
                                         {"arguments_are_checked", arguments_are_checked},
                                         {"what_came_later_is_refused", what_came_later_is_refused},
                                         {"the_op_is_named", the_op_is_named},

@@ -1,6 +1,7 @@
 /* Peers that are gone, and peers of the own process whose memory or engine is: nothing is sent to them, nothing read
  * from them, and they are not taken for something else. SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -54,6 +55,28 @@ static struct nvlx_prepared *prepare(uint32_t opcode, struct nvlx_peer *peer, ui
 
 /* ---- Other processes ------------------------------------------------------------------------------------ */
 
+static struct nvlx_blocks *blocks_of(struct nvlx_peer *peer, uint64_t remote) {
+    const struct nvlx_block_region here = {
+        .base = (uint64_t)(uintptr_t)mine, .stride = SIZE / 4, .length = SIZE / 4, .blocks = 4};
+    struct nvlx_block_region there = here;
+    struct nvlx_blocks *blocks;
+    there.base = remote;
+    OK(nvlx_blocks_create(engine, peer, &here, &there, 1, NULL, &blocks));
+    return blocks;
+}
+
+static void expect_no_blocks(struct nvlx_blocks *blocks) {
+    const uint32_t id = 1;
+    struct nvlx_block_ids ids;
+    struct nvlx_request *none = NULL;
+    nvlx_block_ids_init(&ids);
+    ids.local = ids.remote = &id;
+    ids.count = 1;
+    REFUSED(nvlx_blocks_transfer(blocks, &ids, NULL, &none), NVLX_ESTALE, "the peer is gone");
+    EXPECT(!none);
+    OK(nvlx_blocks_free(blocks));
+}
+
 /* Mapped, prepared, and then killed. */
 static void nothing_is_issued_to_the_dead(void) {
     struct owner owner;
@@ -66,8 +89,10 @@ static void nothing_is_issued_to_the_dead(void) {
     uint64_t w = find(peer, "w");
     move(engine, NVLX_OP_READ, peer, mine, w, SIZE);
     struct nvlx_prepared *prepared = prepare(NVLX_OP_WRITE, peer, w);
+    struct nvlx_blocks *blocks = blocks_of(peer, w);
     owner_kill(&owner);
     await_end(peer);
+    expect_no_blocks(blocks);
     expect_gone(peer, w, prepared, "the peer is gone");
     unlink(own_path());
     OK(nvlx_prepared_free(prepared));
@@ -96,6 +121,38 @@ static void the_living_are_told_from_the_dead(void) {
     finish(start(engine, ops, 2));
     end();
     OK(nvlx_engine_destroy(other));
+}
+
+/* ---- What the log says ---------------------------------------------------------------------------------- */
+
+static atomic_int logged[NVLX_LOG_DEBUG + 1];
+
+static void count_levels(void *context, int level, const char *message) {
+    (void)context;
+    atomic_fetch_add(&logged[level], strstr(message, "the peer is gone") != NULL);
+}
+
+/* Of a peer that has died, a warning; of one that has ended as it should, none. */
+static void an_end_is_told_from_a_death(void) {
+    for (int dies = 0; dies < 2; dies++) {
+        struct owner owner;
+        begin();
+        owner_start(&owner);
+        owner_alloc(&owner, 0, 0, SIZE, 3);
+        owner_register(&owner, 0, 0, 0, SIZE, NVLX_ACCESS_READ_WRITE, "w");
+        OK(owner_serve(&owner, own_path(), 0));
+        struct nvlx_peer *peer = connect_to(engine, own_path());
+        memset(logged, 0, sizeof logged);
+        OK(nvlx_set_log(NVLX_LOG_INFO, count_levels, NULL));
+        dies ? owner_kill(&owner) : owner_end(&owner);
+        await_end(peer);
+        EQUAL(dies, atomic_load(&logged[NVLX_LOG_WARNING]));
+        EQUAL(!dies, atomic_load(&logged[NVLX_LOG_INFO]));
+        OK(nvlx_set_log(NVLX_LOG_WARNING, NULL, NULL));
+        REFUSED(nvlx_peer_test(peer), NVLX_ESTALE, dies ? "closed the connection" : "its engine was destroyed");
+        unlink(own_path());
+        end();
+    }
 }
 
 /* ---- The own process ------------------------------------------------------------------------------------ */
@@ -245,6 +302,7 @@ int main(int argc, char **argv) {
     static const struct test tests[] = {
         {"nothing_is_issued_to_the_dead", nothing_is_issued_to_the_dead},
         {"the_living_are_told_from_the_dead", the_living_are_told_from_the_dead},
+        {"an_end_is_told_from_a_death", an_end_is_told_from_a_death},
         {"freed_memory_is_gone", freed_memory_is_gone},
         {"ended_engines_are_gone", ended_engines_are_gone},
         {"foreign_memory_of_ended_engines_is_gone", foreign_memory_of_ended_engines_is_gone},

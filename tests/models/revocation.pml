@@ -6,6 +6,7 @@
  * NEIGHBOUR: another region stays in the segment, so that it stays mapped.
  * ENDS: the owner may cut the follower off, or the follower end the connection; then it may connect once more, which is
  * modelled from when its first peer has let go on: what both hold does not meet.
+ * What came and went between two generations that the follower is told is not waited for.
  * What the code does under one lock is one step here. Names of functions stand where they are modelled.
  *
  * Shown: when nvlx_unregister gives 0, no transfer of the follower uses the content, and it is not mapped; no copy touches
@@ -33,6 +34,7 @@ byte removed, added = 1; /* the journal: what the newest generation removed and 
 bool outdated = true;
 byte text_generation, text_since;
 byte told, released;
+byte gap_told, gap_next; /* struct nvlxi_gap, the last one; 0, 0: none */
 bool asked, listed;
 bool cut;
 bool freed[2];
@@ -80,7 +82,12 @@ bool again_connected;
 #define PINNED(c) (pins[c] != 0)
 #endif
 /* find_holder */
-#define HOLDER (listed && released < without && told >= withdrawn_since)
+#ifdef BROKEN_GAP
+#define NEVER_KNEW (gap_told <= withdrawn_since && without <= gap_next)
+#else
+#define NEVER_KNEW (gap_told < withdrawn_since && without <= gap_next)
+#endif
+#define HOLDER (listed && released < without && told >= withdrawn_since && !NEVER_KNEW)
 /* takes_changes, nvlxi_journal_after */
 #ifdef OLDER
 #define TAKES_CHANGES false
@@ -138,7 +145,11 @@ end:
             :: g < wanted -> g = 0
 #endif
             :: else ->
-                if :: !listed -> listed = true; released = g :: else fi;
+                if
+                :: !listed -> listed = true; released = g
+                :: listed && g > told -> gap_told = told; gap_next = g /* note_gap */
+                :: else
+                fi;
                 told = g
             fi
         }
@@ -158,7 +169,7 @@ end:
             if :: released < g -> released = g :: else fi }
     :: atomic { !connected && (listed || cut) && empty(up) -> /* nvlxi_follower_gone */
 #ifndef BROKEN_GONE
-            listed = false; told = 0; released = 0; asked = false; cut = false
+            listed = false; told = 0; released = 0; gap_told = 0; gap_next = 0; asked = false; cut = false
 #else
             break
 #endif

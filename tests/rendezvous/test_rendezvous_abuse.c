@@ -117,7 +117,7 @@ static void garbage_is_refused(void) {
     expect_refused(bytes, whole, NVLX_EFORMAT, "role is 3");
     hello(bytes, NVLXI_PROTOCOL_FETCHER);
     memcpy(bytes + NVLXI_PROTOCOL_HEADER + 8, &version, sizeof version);
-    expect_refused(bytes, whole, NVLX_EVERSION, "version 2.4");
+    expect_refused(bytes, whole, NVLX_EVERSION, "speaks version 2.");
     hello(bytes, NVLXI_PROTOCOL_FETCHER);
     bytes[NVLXI_PROTOCOL_HEADER] ^= 1;
     expect_refused(bytes, whole, NVLX_EFORMAT, "not of this library");
@@ -435,7 +435,7 @@ static void bad_servers_are_refused(void) {
     connect_to_fake(bytes, 64, NVLX_EFORMAT, "type 0");
     size_t welcome = nvlxi_protocol_put_welcome(bytes, ENGINE);
     memcpy(bytes + NVLXI_PROTOCOL_HEADER + 8, &version, sizeof version);
-    connect_to_fake(bytes, welcome, NVLX_EVERSION, "version 9.4");
+    connect_to_fake(bytes, welcome, NVLX_EVERSION, "speaks version 9.");
     nvlxi_protocol_put_welcome(bytes, ENGINE);
     memcpy(bytes + welcome, bytes, welcome);
     connect_to_fake(bytes, 2 * welcome, NVLX_EFORMAT, "type 3");

@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "api/engine.h"
 #include "base/base.h"
 #include "file_device.h"
 #include "remote/peer.h"
@@ -42,11 +43,7 @@ static void begin(size_t count) {
         regions[i] = register_range(server, allocate_file(server, SIZE), SIZE, NULL, NVLX_ACCESS_READ);
     OK(nvlx_serve(server, own_path(), NULL));
     peer = connect_to(client, own_path());
-    char *text;
-    size_t length;
-    OK(nvlx_export(server, &text, &length));
-    OK(nvlx_peer_open(client, text, length, &told));
-    nvlx_text_free(text);
+    told = peer_of(client, server);
     *owner = *peer->table->descriptor;
     EQUAL(count, owner->segment_count);
     memcpy(segments, owner->segments, count * sizeof *segments);
@@ -155,7 +152,7 @@ static void only_shared_segments_are_given(void) {
     char *private = allocate_file(server, SIZE);
     uint64_t base = segments[0].base, serial = segments[0].serial;
     struct nvlxi_allocation allocation;
-    OK(nvlxi_device_host.resolve(NULL, (uintptr_t) private, &allocation));
+    OK(nvlxi_device_host.resolve(server->context.device, (uintptr_t) private, &allocation));
     segments[0].base = allocation.base;
     segments[0].serial = allocation.serial;
     refuse_first(NVLX_ESTALE, "no region is shared");
@@ -487,7 +484,7 @@ static void other_kinds_have_no_files(void) {
     begin(1);
     char *plain = allocate(server, 0, SIZE, 1);
     register_range(server, plain, SIZE, NULL, NVLX_ACCESS_READ);
-    OK(nvlxi_device_host.resolve(NULL, (uintptr_t)plain, &allocation));
+    OK(nvlxi_device_host.resolve(server->context.device, (uintptr_t)plain, &allocation));
     segments[0].base = allocation.base;
     segments[0].serial = allocation.serial;
     refuse_first(NVLX_EINVAL, "not shared by a file descriptor");

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The names that the library exports, the list in src/api/nvlxfer.map and the functions that the header declares are the same.
+# The names that the library exports, the list in src/api/interface/nvlxfer.map and the functions that the header declares are the same.
 # Usage: tests/source/exports.sh ROOT LIBRARY
 # SPDX-License-Identifier: Apache-2.0
 set -euo pipefail
@@ -10,7 +10,7 @@ trap 'rm -rf "$work"' EXIT
 
 # The version node itself is listed as an absolute symbol.
 nm -D --defined-only "$library" | awk '$(NF - 1) != "A" { sub(/@.*/, "", $NF); print $NF }' | sort >"$work/library"
-sed -n '/global:/,/local:/ s/^ *\([A-Za-z_0-9*?]*\);$/\1/p' "$root/src/api/nvlxfer.map" | sort >"$work/map"
+sed -n '/global:/,/local:/ s/^ *\([A-Za-z_0-9*?]*\);$/\1/p' "$root/src/api/interface/nvlxfer.map" | sort >"$work/map"
 # Without what is compiled into the caller.
 "${CC:-cc}" -E -P "$root/include/nvlxfer.h" | tr '\n' ' ' | sed 's/static inline [^{]*{[^}]*}//g' | grep -o '\bnvlx_[a-z0-9_]* *(' | tr -d ' (' | sort >"$work/header"
 

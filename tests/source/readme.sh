@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# What README.md, src/README.md and src/doc/performance.md say is there: README quotes examples/quickstart.c to the letter;
-# names, files, links, options and environment variables exist, and no variable is left out. Both READMEs stay short.
+# What README.md, src/README.md and the pages of src/doc say is there: README quotes examples/quickstart.c to the letter;
+# names, files, links, options and environment variables exist; programs compile. Both READMEs stay short, and the index
+# of the pages has all of them.
 # Usage: tests/source/readme.sh ROOT            checks the tree
 #        tests/source/readme.sh --prove ROOT    breaks copies of the pages, and fails if that is not noticed
 # SPDX-License-Identifier: Apache-2.0
 set -euo pipefail
 export LC_ALL=C
-pages=(README.md src/README.md src/doc/performance.md)
 
 check_quote() {
     diff -u --label README.md --label examples/quickstart.c <(sed -n '/^```c$/,/^```$/ { /^```/!p }' README.md) \
@@ -28,19 +28,20 @@ find_functions() {
     grep -rhoE '^[a-z].*[ *][a-z0-9_]+\(' src --include=*.{c,cc,cu} | sed -E 's/\($//; s/.*[ *]//' | sort -u
 }
 
-# Variables that the library, the Python module and the two commands read.
+# Environment variables: environment.sh compares this page with the source.
 find_variables() {
-    {
-        grep -rhoE 'getenv\("[A-Z_]+"' src
-        grep -hoE 'environ\.get\("NVLX_[A-Z_]+"' examples/python/*.py
-        grep -hoE '\$\{NVLX_[A-Z_]+:-' examples/run tests/run
-    } | grep -oE 'NVLX_[A-Z_]+' | sort -u
+    sed -nE 's/^\| `(NVLX_[A-Z_]+)` \|.*/\1/p' src/doc/environment.md | sort -u
 }
 
-check_variables() {
-    local listed
-    listed=$(sed -nE 's/^- `(NVLX_[A-Z_]+)`:.*/\1/p' README.md | sort)
-    diff -u --label "listed in README.md" --label "read" <(echo "$listed") "$work/variables"
+# Each parameter of the NIXL backend, and its variable, and the other way round.
+check_nixl() {
+    diff -u --label "src/bindings/nixl/README.md" --label "read" \
+        <(grep -oE '`NVLX_NIXL_[A-Z_]+`' src/bindings/nixl/README.md | tr -d '`' | sort -u) \
+        <({
+            sed -n '/default_parameters() {/,/^}/p' src/bindings/nixl/entry/settings.cc | grep -oE '\{"[a-z_]+"' | tr -d '{"' |
+                sed 's/.*/NVLX_NIXL_\U&/'
+            grep -rhoE 'getenv\("NVLX_NIXL_[A-Z_]+"' src/bindings | grep -oE 'NVLX_[A-Z_]+'
+        } | sort -u)
 }
 
 # Functions and structs are the header's, or tools; constants are the header's or options of CMake, errors its errors.
@@ -48,7 +49,7 @@ find_public_names() {
     {
         grep -oE '\bnvlx_[a-z0-9_]+( ?\(|;| \{)' include/nvlxfer.h | grep -oE '^[a-z0-9_]+'
         find src/tools -name 'nvlx_*.c' -exec basename {} .c \;
-        grep -ohwE 'NVLX_[A-DF-Z][A-Z0-9_]*' include/nvlxfer.h CMakeLists.txt
+        grep -ohwE 'NVLX_([A-DF-Z][A-Z0-9_]*|EVENT_[A-Z_]+)' include/nvlxfer.h CMakeLists.txt
         sed -nE 's/^ *X\((E[A-Z]+),.*/NVLX_\1/p' include/nvlxfer.h
         cat "$work/variables"
     } | sort -u
@@ -113,6 +114,34 @@ check_source_names() {
     return "$missing"
 }
 
+# What is in C compiles, in Python is Python, in JSON is JSON.
+check_programs() {
+    local page=$1 language number command code=0
+    for language in c python json; do
+        case $language in
+        c) command=(gcc -std=c11 -Wall -Wextra -Werror -fsyntax-only -Iinclude -xc -) ;;
+        python) command=(python3 -c 'import ast, sys; ast.parse(sys.stdin.read())') ;;
+        json) command=(python3 -c 'import json, sys; json.load(sys.stdin)') ;;
+        esac
+        while read -r number; do
+            if command -v "${command[0]}" >/dev/null && ! sed -n "$((number + 1)),\$ { /^\`\`\`\$/q; p }" "$page" | "${command[@]}" 2>"$work/said"; then
+                echo "$page, line $number: what is $language there is not right: $(tail -n 3 "$work/said")"
+                code=1
+            fi
+        done < <(grep -nx "\`\`\`$language" "$page" | cut -d : -f 1)
+    done
+    return "$code"
+}
+
+check_index() {
+    local page missing=0
+    for page in src/doc/*.md; do
+        [[ $page == src/doc/README.md ]] || grep -qF "(${page##*/})" src/doc/README.md ||
+            { echo "src/doc/README.md does not name ${page##*/}" && missing=1; }
+    done
+    return "$missing"
+}
+
 # Options of the programs that src/doc/performance.md tells of.
 check_options() {
     local option missing=0
@@ -128,12 +157,15 @@ check() {
     check_quote || failed=1
     check_length README.md 200 || failed=1
     check_length src/README.md 120 || failed=1
-    check_variables || failed=1
+    check_nixl || failed=1
     check_source_names || failed=1
     check_options || failed=1
+    check_index || failed=1
     for page in "${pages[@]}"; do
+        [[ -f $page ]] || { echo "there is no $page" && return 1; }
         check_names "$page" || failed=1
         check_links "$page" || failed=1
+        check_programs "$page" || failed=1
     done
     ((failed)) || echo "what the READMEs quote and name is there"
     return "$failed"
@@ -144,7 +176,7 @@ prove() {
     local page=$1 change=$2 words=$3
     cp "$page" "$copy/$page"
     sed -i "$change" "$copy/$page"
-    if (cd "$copy" && check) >"$work/output" || ! grep -qF -- "$words" "$work/output"; then
+    if (cd "$copy" && pages=("$page") && check) >"$work/output" || ! grep -qF -- "$words" "$work/output"; then
         echo "not noticed in $page: $change"
         failed=1
     fi
@@ -154,6 +186,7 @@ prove() {
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "${!#}"
+pages=(README.md src/README.md src/doc/*.md)
 find_names >"$work/names"
 find_functions >"$work/functions"
 find_variables >"$work/variables"
@@ -172,18 +205,25 @@ prove README.md 's/nvlx_prepare/nvlx_prepares/' 'names nvlx_prepares'
 prove README.md 's/NVLX_ESTALE/NVLX_EOLD/' 'names NVLX_EOLD'
 prove README.md 's/NVLX_ALLOC_VMM/NVLX_VMM/' 'names NVLX_VMM'
 prove README.md 's|(include/nvlxfer.h)|(include/nvlx.h)|' 'links include/nvlx.h'
-prove README.md '/^- `NVLX_HOST_GPUS`/d' '+NVLX_HOST_GPUS'
-prove README.md 's/^- `NVLX_HOST_GPUS`/- `NVLX_GPUS`/' '-NVLX_GPUS'
+prove src/bindings/nixl/README.md 's/`NVLX_NIXL_FOLDER`/none/' '+NVLX_NIXL_FOLDER'
+prove src/doc/README.md 's/(order.md)/(tools.md)/' 'does not name order.md'
+prove src/doc/peers_die.md 's/event.kind/event.type/' "'struct nvlx_event' has no member named 'type'"
+if command -v python3 >/dev/null; then
+    prove src/doc/tensors.md 's/engine = Engine()/engine = Engine(/' 'what is python there'
+    prove src/doc/formats.md 's/"suspended": \[\[/"suspended": [/' 'what is json there'
+fi
+prove src/doc/environment.md 's/`NVLX_EBACKEND`/`NVLX_EBACKENDS`/' 'names NVLX_EBACKENDS'
+prove src/doc/tools.md 's|(environment.md)|(environments.md)|' 'links environments.md'
 prove src/README.md '1r LICENSE' 'fewer than 120'
 prove src/README.md 's/`nvlxi_validate_op` and `validate_sides`/`nvlxi_validate_ops` and `validate_sides`/' 'looks for nvlxi_validate_ops'
 prove src/README.md 's|`device/cuda/kernel.c`|`device/cuda/lane.c`|' 'looks for nvlxi_cuda_copy_kernel'
 prove src/README.md '/^| marked/s|transfer/submit.c|transfer/transfer.c|' 'looks for nvlxi_submit_end' # which only calls it
 prove src/README.md 's|in `remote/mapping.c`|in `remote/peer.c`|' 'looks for close_mapping'
 prove src/README.md 's/`drop_segment`/`drop_segments`/' 'names drop_segments'
-prove src/README.md 's|`transfer/plan.c`|`transfer/plans.c`|' 'names the file transfer/plans.c'
+prove src/README.md 's|`transfer/plan/plan.c`|`transfer/plans.c`|' 'names the file transfer/plans.c'
 prove src/README.md 's|(../include/nvlxfer.h)|(include/nvlxfer.h)|' 'links include/nvlxfer.h'
 prove src/doc/performance.md 's/--bidirectional/--both-ways/' 'option --both-ways'
-prove src/doc/performance.md 's|(speed.svg)|(src/doc/speed.svg)|' 'links src/doc/speed.svg'
+prove src/doc/performance.md 's|(figures/speed.svg)|(speed.svg)|' 'links speed.svg'
 prove src/doc/performance.md 's/nvlx_peer_map/nvlx_map/' 'names nvlx_map'
 ((failed)) || echo "every broken copy was noticed"
 exit "$failed"

@@ -11,8 +11,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "content.h"
 #include "process.h"
+#include "storm/actions/content.h"
 
 #define WRONG_SHOWN 40
 

@@ -58,6 +58,7 @@ enum inbox_phase { INBOX_CLOSED, INBOX_OPEN, INBOX_CLAIMED, INBOX_WRITTEN, INBOX
 struct note {            /* of a writer, before it claims */
     shared_number stamp; /* what it writes, and where */
     shared_number offset, length;
+    shared_number row, pitch; /* of each `pitch` bytes in it, the first ones; both are `length` where it is all */
 };
 
 struct inbox {
@@ -88,6 +89,8 @@ static inline uint32_t inbox_incarnation(uint64_t state) {
     X(writes, "verified writes")                                                                                       \
     X(bytes, "bytes read")                                                                                             \
     X(borders, "ops over borders")                                                                                     \
+    X(rows, "ops of rows")                                                                                             \
+    X(done_events, "done by events")                                                                                   \
     X(posts, "posts")                                                                                                  \
     X(registers, "registered")                                                                                         \
     X(unregisters, "unregistered")                                                                                     \
@@ -98,6 +101,8 @@ static inline uint32_t inbox_incarnation(uint64_t state) {
     X(resumes, "resumed")                                                                                              \
     X(renewals, "with other memory")                                                                                   \
     X(moves, "at another place")                                                                                       \
+    X(exchanges, "times at each other's place")                                                                        \
+    X(observed, "changes observed")                                                                                    \
     X(awakened, "posts after sleep")                                                                                   \
     X(naps, "naps of lists")                                                                                           \
     X(frees, "freed unasked")                                                                                          \

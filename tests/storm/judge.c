@@ -12,7 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "content.h"
+#include "storm/actions/content.h"
 #include "worker.h"
 
 #define MS           UINT64_C(1000000)

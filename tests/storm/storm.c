@@ -18,8 +18,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "content.h"
 #include "judge.h"
+#include "storm/actions/content.h"
 #include "worker.h"
 
 #define MS       UINT64_C(1000000)
@@ -136,8 +136,9 @@ static struct left look_around(const struct board *board) {
     return left;
 }
 
+/* Of a GPU's memory, less may be used: others end, too. */
 static bool is_as_before(const struct left *now, const struct left *before) {
-    return now->gpu_mib[0] == before->gpu_mib[0] && now->gpu_mib[1] == before->gpu_mib[1] &&
+    return now->gpu_mib[0] <= before->gpu_mib[0] && now->gpu_mib[1] <= before->gpu_mib[1] &&
            now->shared_memory == before->shared_memory;
 }
 
@@ -157,7 +158,7 @@ static uint64_t find_leftovers(struct board *board, const struct left *before, s
     if (now.sockets)
         board_wrong(board, "%zu files are left in %s", now.sockets, board->folder);
     for (int i = 0; i < 2; i++)
-        if (now.gpu_mib[i] != before->gpu_mib[i])
+        if (now.gpu_mib[i] > before->gpu_mib[i])
             board_wrong(board, "of GPU %d %" PRIu64 " MiB are used, %" PRIu64 " before", board->gpus[i], now.gpu_mib[i],
                         before->gpu_mib[i]);
     if (waitpid(-1, NULL, WNOHANG) >= 0 || errno != ECHILD)

@@ -7,9 +7,9 @@
 #define STORM_WORKER_H
 
 #include "board.h"
-#include "content.h"
 #include "nvlxfer.h"
 #include "process.h"
+#include "storm/actions/content.h"
 
 #define SEGMENTS      (GROUPS + INBOXES + 8)
 #define LISTS         4
@@ -36,7 +36,8 @@ struct region {
     uint64_t stamp;
     uint64_t asked_at;         /* when it was to be unregistered, or suspended, first */
     uint64_t born, registered; /* as in struct record */
-    size_t offset, length;     /* in its segment */
+    uint64_t address;          /* where it is registered, or was */
+    size_t offset, length;     /* in its segment: where it is to be next */
 };
 
 struct segment {   /* the allocation under the regions of one group, or under one inbox */
@@ -72,7 +73,9 @@ struct move { /* one op */
     unsigned process;
     uint32_t incarnation;
     unsigned name;
-    uint64_t address, length; /* in the peer */
+    uint64_t address, length; /* in the peer, with what lies between rows */
+    struct nvlx_rows rows;    /* count 0: it has none */
+    uint64_t row;             /* bytes of one */
     uint8_t *local;
     uint64_t known[2]; /* stamps of what this process knew to be registered there when it looked; 0: it cannot tell */
     bool spans;        /* two regions */
@@ -90,6 +93,9 @@ struct list {
     struct nvlx_request *request;
     uint64_t prepared_at, submitted_at;
     struct nvlx_transfer_options options; /* of nvlx_transfer or nvlx_prepare */
+    uint64_t event;                       /* number that the event of its completion carries; 0: there is none */
+    bool done;                            /* the event has come, */
+    int status;                           /* with this */
     uint64_t receipt;                     /* of its message, once that is taken: see messages.c; 0: it has none */
     size_t count;
     struct move moves[MOVES];
@@ -113,6 +119,7 @@ struct worker {
     uint64_t told;                         /* the newest generation that it has published */
     bool held;                             /* changes are held back */
     struct inbound inbound[PROCESSES_MAX][INBOUND];
+    uint64_t events;                 /* that were asked for, so far */
     uint64_t checked[PROCESSES_MAX]; /* receipts of each, that were found right */
     struct segment segments[SEGMENTS];
     struct link links[PROCESSES_MAX];
@@ -215,6 +222,7 @@ void check_verified(struct worker *w, const struct list *list, int code);
 struct written {
     unsigned inbox;
     uint64_t content, stamp, offset, length;
+    uint64_t row, pitch; /* as in struct note */
 };
 void check_arrived(struct worker *w, unsigned writer, uint32_t incarnation, const struct written *written);
 void act_inboxes(struct worker *w);
@@ -224,6 +232,12 @@ void inbox_open(struct worker *w, struct segment *segment);
 void inbox_close(struct worker *w, struct segment *segment);
 /* Whether nobody has claimed it any more, once it was closed. */
 bool inbox_settled(struct worker *w, const struct segment *segment);
+
+/* observer.c */
+/* Before a change, seldom: one that follows this process itself. NULL: nobody does, this time. */
+struct nvlx_peer *begin_observing(struct worker *w);
+/* It hears of the change, though this process makes no other one. */
+void end_observing(struct worker *w, struct nvlx_peer *observer, const char *change);
 
 /* links.c */
 void act_connect(struct worker *w);
@@ -242,6 +256,9 @@ struct list *draw_list(struct worker *w, enum list_state state);
 /* Notes what must be known from before a call that starts it. */
 void begin_call(struct list *list);
 void in_flight(struct worker *w, struct list *list);
+/* Now and then its completion shall be an event. */
+void draw_event(struct worker *w, struct list *list, struct nvlx_transfer_options *options);
+void note_done(struct worker *w, const struct nvlx_event *event);
 /* A call was refused: nothing was done. */
 void check_refusal(struct worker *w, struct list *list, const char *call, int code);
 /* All that is in flight with this process itself. */
@@ -261,6 +278,8 @@ void release_link(struct worker *w, const struct link *link);
 bool choose_move(struct worker *w, struct move *move, bool write);
 bool claim_inbox(struct worker *w, struct move *move);
 void settle_inbox(struct worker *w, struct move *move, bool written);
+/* From the first byte of an op to its last, here. */
+size_t local_length(const struct move *move);
 struct nvlx_op op_of(const struct move *move);
 /* Fills the local side: with what is to be written, or with what must not be left. */
 void fill_local(struct worker *w, struct move *move);

@@ -15,11 +15,16 @@ static uint8_t *make_model(size_t size, uint32_t seed) {
 }
 
 void bench_begin(struct bench *bench, struct nvlx_engine *engine, size_t size) {
+    bench_begin_with(bench, engine, size, 0);
+}
+
+void bench_begin_with(struct bench *bench, struct nvlx_engine *engine, size_t size, uint32_t remote_flags) {
     *bench = (struct bench){.engine = engine, .size = size};
     owner_start(&bench->owner);
     for (uint32_t i = 0; i < 2; i++) {
         int gpu = i ? second_gpu() : 0;
         bench->local[i] = allocate(engine, gpu, size, 11 + i);
+        bench->owner.alloc_flags = i ? 0 : remote_flags;
         bench->remote[i] = owner_alloc(&bench->owner, i, gpu, size, 1 + i);
         bench->model_local[i] = make_model(size, 11 + i);
         bench->model_remote[i] = make_model(size, 1 + i);
@@ -74,6 +79,16 @@ static uint8_t *in_model(const struct bench *bench, const uint64_t base[2], uint
     FAIL("address 0x%" PRIx64 " is in neither buffer", address);
 }
 
+struct nvlx_blocks *bench_tables(struct bench *bench, const struct nvlx_block_region *local,
+                                 const struct nvlx_block_region *remote, size_t count, uint32_t access) {
+    struct nvlx_blocks_options options;
+    struct nvlx_blocks *blocks;
+    nvlx_blocks_options_init(&options);
+    options.access = access;
+    OK(nvlx_blocks_create(bench->engine, bench->peer, local, remote, count, &options, &blocks));
+    return blocks;
+}
+
 void bench_apply(struct bench *bench, const struct nvlx_op *ops, size_t count) {
     const uint64_t local[2] = {(uint64_t)(uintptr_t)bench->local[0], (uint64_t)(uintptr_t)bench->local[1]};
     for (size_t i = 0; i < count; i++) {
@@ -119,6 +134,50 @@ void bench_move(struct bench *bench, const struct nvlx_op *ops, size_t count,
     finish(request);
     bench_apply(bench, ops, count);
     bench_compare(bench, when);
+}
+
+struct nvlx_request_info bench_move_by(struct bench *bench, uint32_t mechanism, const struct nvlx_op *ops,
+                                       size_t count) {
+    struct nvlx_request_info info = {.size = sizeof info};
+    struct nvlx_transfer_options options;
+    struct nvlx_request *request;
+    nvlx_transfer_options_init(&options);
+    options.mechanism = mechanism;
+    OK(nvlx_transfer(bench->engine, ops, count, &options, &request));
+    OK(nvlx_wait(request, PATIENCE));
+    OK(nvlx_request_get_info(request, &info));
+    OK(nvlx_request_free(request));
+    bench_apply(bench, ops, count);
+    bench_compare(bench, "moved");
+    return info;
+}
+
+struct nvlx_blocks *bench_move_blocks(struct bench *bench, int buffer) {
+    static const uint32_t here[] = {3, 0, 9}, there[] = {1, 8, 2};
+    const struct nvlx_block_region local = {(uintptr_t)bench->local[0], 100000, 0, 90000, 10, 0, 0},
+                                   remote = {bench->remote[buffer], 100000, 500, 90000, 10, 0, 0};
+    struct nvlx_blocks *blocks = bench_tables(bench, &local, &remote, 1, NVLX_ACCESS_READ_WRITE);
+    for (uint32_t mechanism = NVLX_MECHANISM_AUTO; mechanism <= NVLX_MECHANISM_KERNEL; mechanism++) {
+        struct nvlx_block_ids ids;
+        struct nvlx_transfer_options options;
+        struct nvlx_request *request;
+        nvlx_transfer_options_init(&options);
+        options.mechanism = mechanism;
+        nvlx_block_ids_init(&ids);
+        ids.opcode = mechanism % 2 ? NVLX_OP_READ : NVLX_OP_WRITE;
+        ids.local = here;
+        ids.remote = there;
+        ids.count = COUNT(here);
+        OK(nvlx_blocks_transfer(blocks, &ids, &options, &request));
+        finish(request);
+        for (size_t i = 0; i < COUNT(here); i++) {
+            const struct nvlx_op op = make_op(ids.opcode, bench->peer, bench->local[0] + here[i] * 100000UL,
+                                              bench->remote[buffer] + there[i] * 100000UL + 500, 90000);
+            bench_apply(bench, &op, 1);
+        }
+        bench_compare(bench, "blocks");
+    }
+    return blocks;
 }
 
 void bench_end(struct bench *bench) {

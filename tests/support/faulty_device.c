@@ -82,14 +82,20 @@ static int faulty_export(struct nvlxi_device *device, const struct nvlxi_allocat
 
 static int faulty_export_file(struct nvlxi_device *device, const struct nvlxi_allocation *allocation, int *fd) {
     int code = fault("export_file");
-    return code ? code : real->export_file(device, allocation, fd);
+    atomic_fetch_add(&faults.files, 1);
+    usleep((useconds_t)atomic_load(&faults.file_delay_us));
+    code = code ? code : real->export_file(device, allocation, fd);
+    atomic_fetch_add(&faults.files_done, 1);
+    return code;
 }
 
 static int faulty_map(struct nvlxi_device *device, const struct nvlxi_map *map, uint64_t *address) {
     int code = fault("map");
     atomic_fetch_add(&faults.maps, 1);
     usleep((useconds_t)atomic_load(&faults.map_delay_us));
-    return code ? code : real->map(device, map, address);
+    code = code ? code : real->map(device, map, address);
+    usleep((useconds_t)atomic_load(&faults.mapped_delay_us));
+    return code;
 }
 
 static int faulty_unmap(struct nvlxi_device *device, int gpu, uint64_t address) {
@@ -160,14 +166,22 @@ static int copy_fault(const char *name) {
     return code;
 }
 
+static void note_issue(struct nvlxi_lane *lane, uint64_t source) {
+    const size_t at = atomic_fetch_add(&faults.issued, 1);
+    if (at < COUNT(faults.issues))
+        faults.issues[at] = (struct issue){lane, source};
+}
+
 static int faulty_copy(struct nvlxi_lane *lane, const struct nvlxi_copy *copy) {
     int code = copy_fault("copy");
+    note_issue(lane, copy->source);
     return code ? code : real->copy(lane, copy);
 }
 
 static int faulty_copy_list(struct nvlxi_lane *lane, const struct nvlxi_fragment *list, size_t count,
                             int destination_gpu, int source_gpu) {
     int code = copy_fault("copy_list");
+    note_issue(lane, list->source);
     if (atomic_exchange(&faults.lane, lane) != lane)
         atomic_fetch_add(&faults.lanes, 1);
     return code ? code : real->copy_list(lane, list, count, destination_gpu, source_gpu);
@@ -180,15 +194,39 @@ static int faulty_copy_rows(struct nvlxi_lane *lane, const struct nvlxi_rows *li
     return code ? code : real->copy_rows(lane, list, count, destination_gpu, source_gpu);
 }
 
+static int faulty_copy_grid(struct nvlxi_lane *lane, const struct nvlxi_grid *grid, int destination_gpu,
+                            int source_gpu) {
+    int code = copy_fault("copy_grid");
+    atomic_fetch_add(&faults.rows, 1);
+    return code ? code : real->copy_grid(lane, grid, destination_gpu, source_gpu);
+}
+
 static int faulty_copy_kernel(struct nvlxi_lane *lane, const struct nvlxi_kernel *kernel) {
     int code = copy_fault("copy_kernel");
     atomic_fetch_add(&faults.kernels, 1);
     atomic_fetch_add(&faults.overlapping, kernel->overlaps);
     atomic_store(&faults.average, kernel->average);
+    for (uint32_t i = 0; i < kernel->part_count; i++)
+        note_issue(lane, kernel->parts[i].list->source);
     size_t at = atomic_fetch_add(&faults.launched, 1);
     if (at < COUNT(faults.launches))
         faults.launches[at] = (struct launch){lane, kernel->sms};
     return code ? code : real->copy_kernel(lane, kernel);
+}
+
+static int faulty_copy_blocks(struct nvlxi_lane *lane, const struct nvlxi_block_kernel *kernel) {
+    int code = copy_fault("copy_blocks");
+    atomic_fetch_add(&faults.kernels, 1);
+    atomic_fetch_add(&faults.overlapping, kernel->overlaps);
+    size_t at = atomic_fetch_add(&faults.launched, 1);
+    if (at < COUNT(faults.launches))
+        faults.launches[at] = (struct launch){lane, kernel->sms};
+    return code ? code : real->copy_blocks(lane, kernel);
+}
+
+static int faulty_ids_check(struct nvlxi_device *device, int gpu, uint64_t address, uint64_t length) {
+    int code = fault("ids_check");
+    return code ? code : real->ids_check(device, gpu, address, length);
 }
 
 static int faulty_digest(struct nvlxi_lane *lane, const struct nvlxi_leaves *leaves) {
@@ -199,6 +237,26 @@ static int faulty_digest(struct nvlxi_lane *lane, const struct nvlxi_leaves *lea
     if (!code && atomic_load(&faults.digests))
         code = nvlxi_fail(NVLX_EDEVICE, "the digest broke on purpose");
     return code ? code : real->digest(lane, leaves);
+}
+
+static int faulty_signal(struct nvlxi_lane *lane, const struct nvlxi_signal *signal) {
+    int code = fault("signal");
+    return code ? code : real->signal(lane, signal);
+}
+
+static int faulty_await(struct nvlxi_lane *lane, uint64_t address, uint64_t value) {
+    int code = fault("await");
+    return code ? code : real->await(lane, address, value);
+}
+
+static int faulty_await_gated(struct nvlxi_lane *lane, const struct nvlxi_gated *gated) {
+    int code = fault("await_gated");
+    return code ? code : real->await_gated(lane, gated);
+}
+
+static int faulty_signal_read(struct nvlxi_device *device, uint64_t address, uint64_t *value) {
+    int code = fault("signal_read");
+    return code ? code : real->signal_read(device, address, value);
 }
 
 static int faulty_event_create(struct nvlxi_device *device, int gpu, struct nvlxi_event **event) {
@@ -288,8 +346,15 @@ const struct nvlxi_device_ops faulty_device = {
     .copy = faulty_copy,
     .copy_list = faulty_copy_list,
     .copy_rows = faulty_copy_rows,
+    .copy_grid = faulty_copy_grid,
     .copy_kernel = faulty_copy_kernel,
+    .copy_blocks = faulty_copy_blocks,
+    .ids_check = faulty_ids_check,
     .digest = faulty_digest,
+    .signal = faulty_signal,
+    .await = faulty_await,
+    .await_gated = faulty_await_gated,
+    .signal_read = faulty_signal_read,
     .event_create = faulty_event_create,
     .event_destroy = faulty_event_destroy,
     .event_record = faulty_event_record,

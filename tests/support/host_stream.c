@@ -11,7 +11,8 @@
 #define SLOW_COPIES 8
 
 void open_stream(struct stream *stream) {
-    OK(nvlxi_device_host.open(NULL, 0, &stream->device));
+    const int zero = 0;
+    OK(nvlxi_device_host.open(&zero, 1, &stream->device));
     OK(nvlxi_device_host.lane_create(stream->device, 0, 0, &stream->lane));
     OK(nvlxi_device_host.event_create(stream->device, 0, &stream->end));
     stream->slow = calloc(2, SLOW);

@@ -41,8 +41,14 @@ void end(void) {
     EQUAL(0, chunks.live);
 }
 
+struct nvlxi_group *plan_group(int gpu, int remote_gpu, uint16_t device, uint16_t opcode, bool kernels) {
+    const struct nvlxi_pair pair = {
+        .gpu = gpu, .remote_gpu = remote_gpu, .device = device, .opcode = opcode, .kernels = kernels};
+    return nvlxi_plan_group(&plan, &pair);
+}
+
 struct nvlxi_group *group_for(uint16_t opcode, bool kernels) {
-    struct nvlxi_group *group = nvlxi_plan_group(&plan, 0, 0, 0, opcode, kernels);
+    struct nvlxi_group *group = plan_group(0, 0, 0, opcode, kernels);
     if (!group)
         FAIL("no memory for a group");
     return group;
@@ -88,6 +94,7 @@ static uint32_t pair_of(const struct nvlxi_group *group) {
                                                             .remote_gpu = group->remote_gpu,
                                                             .device = group->device,
                                                             .opcode = group->opcode,
+                                                            .hosts = group->hosts,
                                                             .kernels = group->kernels,
                                                             .group = (struct nvlxi_group *)group};
     return (uint32_t)checked.pair_count++;
@@ -98,7 +105,7 @@ void add_checked(struct nvlxi_group *group, const struct nvlxi_fragment *fragmen
     struct nvlx_op *op = (struct nvlx_op *)&checked.ops[checked.count];
     const uint32_t pair = pair_of(group);
     if (!checked.stretch_count || checked.stretches[checked.stretch_count - 1].pair != pair)
-        checked.stretches[checked.stretch_count++].pair = pair;
+        checked.stretches[checked.stretch_count++] = (struct nvlxi_stretch){checked.count, 0, pair, 0};
     op->local = (void *)(uintptr_t)(read ? fragment->destination : fragment->source);
     op->length = fragment->length;
     checked.remote[checked.count++] = read ? fragment->source : fragment->destination;

@@ -4,7 +4,7 @@
 #define PLAN_SUPPORT_H
 
 #include "support.h"
-#include "transfer/plan.h"
+#include "transfer/plan/plan.h"
 
 /* The piece that the kernel's fragments are cut into, the longest one, and the
  * shortest fragment for the copy engines. */
@@ -28,6 +28,8 @@ extern struct nvlxi_plan plan;
 void begin(uint32_t mechanism);
 void end(void);
 
+/* As nvlxi_plan_group, of a pair without host memory. */
+struct nvlxi_group *plan_group(int gpu, int remote_gpu, uint16_t device, uint16_t opcode, bool kernels);
 struct nvlxi_group *group_for(uint16_t opcode, bool kernels);
 void add(struct nvlxi_group *group, uint64_t destination, uint64_t source, uint64_t length);
 

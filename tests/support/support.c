@@ -116,8 +116,15 @@ uint64_t wrong(struct nvlx_engine *engine, const void *address, size_t length, u
 }
 
 void *allocate(struct nvlx_engine *engine, int gpu, size_t length, uint32_t seed) {
+    return allocate_with(engine, 0, gpu, length, seed);
+}
+
+void *allocate_with(struct nvlx_engine *engine, uint32_t flags, int gpu, size_t length, uint32_t seed) {
+    struct nvlx_alloc_options options;
     void *address;
-    OK(nvlx_alloc(engine, gpu, length, NULL, &address));
+    nvlx_alloc_options_init(&options);
+    options.flags = flags;
+    OK(nvlx_alloc(engine, gpu, length, &options, &address));
     fill(engine, address, length, seed);
     return address;
 }
@@ -139,6 +146,12 @@ struct nvlx_engine_info engine_info(struct nvlx_engine *engine) {
     return info;
 }
 
+struct nvlx_counts engine_counts(struct nvlx_engine *engine) {
+    struct nvlx_counts counts = {.size = sizeof counts};
+    OK(nvlx_stats(engine, NULL, &counts));
+    return counts;
+}
+
 void expect_mappings(struct nvlx_engine *engine, uint64_t count) {
     for (double since = now_ms(); engine_info(engine).mappings > count && now_ms() - since < 10000; usleep(200)) {
     }
@@ -148,6 +161,16 @@ void expect_mappings(struct nvlx_engine *engine, uint64_t count) {
 struct nvlx_peer *open_peer(struct nvlx_engine *engine, const char *text) {
     struct nvlx_peer *peer;
     OK(nvlx_peer_open(engine, text, strlen(text), &peer));
+    return peer;
+}
+
+struct nvlx_peer *peer_of(struct nvlx_engine *in, struct nvlx_engine *of) {
+    struct nvlx_peer *peer;
+    char *text;
+    size_t length;
+    OK(nvlx_export(of, &text, &length));
+    OK(nvlx_peer_open(in, text, length, &peer));
+    nvlx_text_free(text);
     return peer;
 }
 
@@ -207,7 +230,7 @@ enum task {
 
 struct order {
     enum task task;
-    uint32_t slot, region, access, seed;
+    uint32_t slot, region, access, flags, seed;
     int gpu;
     size_t offset, length;
     char name[256]; /* "" for none; or an address */
@@ -251,7 +274,7 @@ static struct answer obey(struct estate *estate, const struct order *order) {
     char **memory = &estate->memory[order->slot];
     switch (order->task) {
     case TASK_ALLOC:
-        *memory = allocate(estate->engine, order->gpu, order->length, order->seed);
+        *memory = allocate_with(estate->engine, order->flags, order->gpu, order->length, order->seed);
         answer.value = (uint64_t)(uintptr_t)*memory;
         break;
     case TASK_FREE:
@@ -305,6 +328,7 @@ static struct answer ask(struct owner *owner, const struct order *order) {
 }
 
 void owner_start(struct owner *owner) {
+    *owner = (struct owner){0};
     child_start(&owner->child, "owner");
 }
 
@@ -317,7 +341,8 @@ void owner_kill(struct owner *owner) {
 }
 
 uint64_t owner_alloc(struct owner *owner, uint32_t slot, int gpu, size_t length, uint32_t seed) {
-    struct order order = {.task = TASK_ALLOC, .slot = slot, .gpu = gpu, .length = length, .seed = seed};
+    struct order order = {
+        .task = TASK_ALLOC, .flags = owner->alloc_flags, .slot = slot, .gpu = gpu, .length = length, .seed = seed};
     return ask(owner, &order).value;
 }
 

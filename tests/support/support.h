@@ -28,12 +28,16 @@ uint8_t seed_byte(uint32_t seed, uint64_t i);
 void fill(struct nvlx_engine *engine, void *address, size_t length, uint32_t seed);
 uint64_t wrong(struct nvlx_engine *engine, const void *address, size_t length, uint32_t seed);
 void *allocate(struct nvlx_engine *engine, int gpu, size_t length, uint32_t seed);
+void *allocate_with(struct nvlx_engine *engine, uint32_t flags, int gpu, size_t length, uint32_t seed);
 struct nvlx_region *register_range(struct nvlx_engine *engine, const void *address, size_t length, const char *name,
                                    uint32_t access);
 struct nvlx_engine_info engine_info(struct nvlx_engine *engine);
+struct nvlx_counts engine_counts(struct nvlx_engine *engine);
 /* Peers' segments are closed by a thread of the library: waits until so many are left open. */
 void expect_mappings(struct nvlx_engine *engine, uint64_t count);
 struct nvlx_peer *open_peer(struct nvlx_engine *engine, const char *text); /* a string */
+/* An engine of this process, as it is now, as a peer of one. */
+struct nvlx_peer *peer_of(struct nvlx_engine *in, struct nvlx_engine *of);
 uint64_t find(struct nvlx_peer *peer, const char *name);
 
 struct nvlx_op make_op(uint32_t opcode, struct nvlx_peer *peer, void *local, uint64_t remote, size_t length);
@@ -56,6 +60,7 @@ void owner_role(int socket);
 
 struct owner {
     struct child child;
+    uint32_t alloc_flags; /* NVLX_ALLOC_... of what owner_alloc makes from now on; 0 at first */
 };
 
 void owner_start(struct owner *owner);

@@ -4,6 +4,7 @@
 # SPDX-License-Identifier: Apache-2.0
 set -euo pipefail
 perf=$1 faulty=$2
+export ASAN_OPTIONS=${ASAN_OPTIONS:-}:verify_asan_link_order=0 # the faulty one comes before its runtime
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 failed=0
@@ -104,20 +105,44 @@ expect 0 '1 of 1 verified' "${small[@]}" --fragment 3000 --pattern mixed --regio
 expect 0 '1 of 1 verified' "${small[@]}" --fragment 100 --pattern contiguous --mechanism copy_engine --verify
 expect 0 '3 of 3 verified' "${small[@]}" --shape rows:100:300 --prepared --verify --baseline none
 expect 0 '2 of 2 verified' "${small[@]}" --shape rows:1K:2K --bidirectional --verify --baseline none
+expect 0 '3 of 3 verified' "${small[@]}" --shape blocks:7:3000 --prepared --verify --baseline none
+expect 0 '2 of 2 verified' "${small[@]}" --shape blocks:16:1K --mechanism copy_engine --verify --baseline none
+expect 0 '2 of 2 verified' "${small[@]}" --shape blocks:1:4K --bidirectional --op write --verify --baseline none
 expect 0 'on the same GPU' "${small[@]}" --fragment 4K --gpus 0,0 --json "$work/json"
 equals "the same GPU in JSON" 1 "$(count '"same_gpu": true' "$work/json")"
 
-# ---- Plots: drawn if there is matplotlib; else said before anything is measured ----
+# ---- Several processes: 3 scenes, 2 sizes ----
+
+NVLX_HOST_GPUS=3 expect 0 '3 processes' --peers 3 --arena 3M --bytes 256K --rounds 2 --fragment 1K,8K
+equals "lines of which every byte is right" 6 "$(count 'every byte right' "$work/output")"
+NVLX_HOST_GPUS=2 expect 0 'writes' --peers 4 --op write --arena 1M --bytes 100K --count 10 --rounds 1 --fragment 8
+equals "lines of writes of which every byte is right" 3 "$(count 'every byte right' "$work/output")"
+LD_PRELOAD=$faulty expect 1 'WRONG: 1 bytes of process 0' --peers 2 --arena 1M --bytes 100K --count 10 --rounds 1 --fragment 1K
+expect 2 'not with --latency' --peers 2 --latency
+
+# ---- Output that is lost ----
+
+for arguments in --help --version "${small[*]}"; do
+    code=0
+    # shellcheck disable=SC2086 # words
+    timeout 120 "$perf" $arguments >/dev/full 2>"$work/output" || code=$?
+    if ((code != 2)) || ! grep -q "nvlx_perf: what it tells cannot be written to stdout" "$work/output"; then
+        bad "nvlx_perf $arguments >/dev/full: exit code $code"
+    fi
+done
+
+# ---- Plots need matplotlib, which is said before anything is measured; perf_page.sh draws them ----
 
 mkdir "$work/bin"
 printf '#!/bin/sh\nexit 1\n' >"$work/bin/python3"
 chmod +x "$work/bin/python3"
 PATH=$work/bin:$PATH expect 2 'apt-get install python3-matplotlib' "${small[@]}" --fragment 4K --plot "$work/plot.svg"
+PATH=$work/bin:$PATH expect 2 'report needs python3 with matplotlib' "${small[@]}" --fragment 4K --report "$work/page"
 equals "what was measured without matplotlib" 0 "$(count 'GB/s' "$work/output")"
 ln -s "$work/behind" "$work/link"
 PATH=$work/bin:$PATH expect 2 'apt-get install python3-matplotlib' --json "$work/new.json" --plot "$work/link"
 expect 2 'backend: ' --json "$work/new.json" --plot "$work/link" --backend tape
-equals "files that are left where nothing was measured" "" "$(cd "$work" && ls plot.svg new.json behind 2>/dev/null)"
+equals "files that are left where nothing was measured" "" "$(cd "$work" && ls -d page plot.svg new.json behind 2>/dev/null)"
 equals "a link that is left" "$work/behind" "$(readlink "$work/link")"
 echo old >"$work/old.json"
 expect 2 'backend: ' --json "$work/old.json" --backend tape
@@ -129,17 +154,6 @@ if command -v python3 >/dev/null; then
     said=$(PYTHONPATH=$work/without python3 "$plot" "$work/plot.svg" <"$work/json" 2>&1) && bad "perf_plot.py draws without matplotlib"
     equals "what perf_plot.py says without matplotlib" \
         "perf_plot.py needs matplotlib (none here): apt-get install python3-matplotlib, or pip install matplotlib" "$said"
-fi
-if python3 -c 'import matplotlib' 2>/dev/null; then
-    expect 0 'The host backend' "${small[@]}" --op both --fragment '1K,4K,16K' --prepared --bidirectional --json "$work/json" \
-        --plot "$work/plot.svg"
-    python3 -c 'import sys, xml.dom.minidom; xml.dom.minidom.parse(sys.argv[1])' "$work/plot.svg" || bad "--plot: no XML"
-    equals "panels" 4 "$(count 'bytes a fragment' "$work/plot.svg")"
-    equals "lines of the link" 4 "$(count 'the link: one copy of 1M' "$work/plot.svg")"
-    equals "curves of ours, named" 4 "$(count '>prepared<' "$work/plot.svg")"
-    equals "raw curves, named" 2 "$(count '>memcpy<' "$work/plot.svg")"
-else
-    echo "not tried: plots, since there is no python3 with matplotlib"
 fi
 
 # ---- Instead of rates ----
@@ -163,7 +177,6 @@ expect 0 'libnvlxfer [0-9.]*$' --version
 
 # ---- Wrong bytes: not one too few is found ----
 
-export ASAN_OPTIONS=${ASAN_OPTIONS:-}:verify_asan_link_order=0
 LD_PRELOAD=$faulty expect 1 'WRONG: 1 bytes of the measuring' "${small[@]}" --fragment 4K --count 8 --verify --baseline none
 LD_PRELOAD=$faulty expect 1 'WRONG: 1 bytes of the owner' "${small[@]}" --fragment 4K --count 8 --verify --op write
 
@@ -172,7 +185,7 @@ LD_PRELOAD=$faulty expect 1 'WRONG: 1 bytes of the owner' "${small[@]}" --fragme
 for wrong in '--op fetch' '--fragment 4X' '--fragment 0' '--fragment 1K,,2K' '--fragment 2M' '--count 0' '--bytes many' \
     '--bytes 2M' '--arena -1' '--regions 0' '--regions 200' '--pattern zigzag' '--mechanism magic' '--max-sms x' \
     '--max-sms 1,2,3,4,5,6,7' '--priority high' '--priority -101' '--baseline best' '--rounds 0' '--gpus 0' '--gpus 0,99' \
-    '--shape rows:1K' '--shape rows:2K:1K' '--shape grid:1:2' '--shape rows:x:1' '--backend tape' '--json /nowhere/file' '--plot /nowhere/file'; do
+    '--shape rows:1K' '--shape rows:2K:1K' '--shape grid:1:2' '--shape rows:x:1' '--shape blocks:4' '--shape blocks:65537:1' '--shape blocks:4:x' '--backend tape' '--json /nowhere/file' '--plot /nowhere/file'; do
     read -r option value <<<"$wrong"
     # shellcheck disable=SC2086 # no value, no argument
     expect 2 "$option" "${small[@]}" --fragment 4K --count 4 "$option" $value
@@ -182,6 +195,7 @@ expect 2 'unknown' --unknown
 expect 2 '--regions' --bidirectional --regions 3
 expect 2 '--shape' "${small[@]}" --shape rows:1K:2K --pattern mixed
 expect 2 '--shape' "${small[@]}" --shape rows:1K:2K --latency
+expect 2 '--shape' "${small[@]}" --shape blocks:4:1K --regions 2
 expect 2 '--plot' --latency --plot "$work/plot.svg"
 
 # ---- Either process is killed ----

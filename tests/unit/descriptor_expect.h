@@ -6,8 +6,8 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "checks/descriptor_check.h"
 #include "cmocka_main.h"
-#include "descriptor_check.h"
 #include "descriptor_text.h"
 
 /* Handles are capabilities: no message may have a piece of one. */

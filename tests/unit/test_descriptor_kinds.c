@@ -30,6 +30,25 @@ static void test_kinds(void **state) {
     expect_same(KINDS, FILE_FIELD, FILE_FIELD ",\"more\":1");
 }
 
+/* Chunks of host memory are told as those of GPUs are, and regions go on in them as there. */
+static void test_host_chunks(void **state) {
+    (void)state;
+    char *text = strdup(KINDS), *next;
+    while (strstr(text, "\"vmm\"")) {
+        next = replace_in(text, "\"vmm\"", "\"host\"");
+        free(text);
+        text = next;
+    }
+    struct nvlxi_descriptor *descriptor = decode_valid(text);
+    for (size_t i = 0; i < 4; i++) {
+        assert_int_equal(descriptor->segments[i].kind, NVLXI_KIND_HOST);
+        assert_true(descriptor->segments[i].file && descriptor->segments[i].joins);
+    }
+    expect_round_trip(descriptor);
+    nvlxi_descriptor_free(descriptor);
+    free(text);
+}
+
 static void test_address(void **state) {
     (void)state;
     static const char *const addresses[] = {"@a", "/run/a \"b\".sock", "/run/\xc3\xbc", "/" X16("123456") "1234567890"};
@@ -56,6 +75,8 @@ static void test_unencodable_kinds(void **state) {
         {.kind = NVLXI_KIND_CUDA_MALLOC, .file = true, .handle = {.length = 64}},
         {.kind = NVLXI_KIND_CUDA_MALLOC, .joins = true, .handle = {.length = 64}},
         {.kind = NVLXI_KIND_VMM, .joins = true},
+        {.kind = NVLXI_KIND_HOST, .joins = true},
+        {.kind = NVLXI_KIND_HOST, .file = true},
         {.kind = NVLXI_KIND_VMM, .file = true},
         {.kind = NVLXI_KIND_POOL, .file = true},
         {.kind = NVLXI_KIND_POOL, .handle = {.length = 64}},
@@ -140,6 +161,8 @@ static void test_bad_runs(void **state) {
         {"\"0x12000\"", "\"0x13000\"", "regions[1]: offset 0xfff + length 0x2 leave segment 1"},
         {CHUNK("vmm", "0x2", "0x11000", FILE_FIELD), CHUNK("fabric", "0x2", "0x11000", HANDLE_FIELD),
          "regions[1]: offset 0xfff + length 0x2 leave segment 1"},
+        {CHUNK("vmm", "0x2", "0x11000", FILE_FIELD), CHUNK("host", "0x2", "0x11000", FILE_FIELD),
+         "regions[1]: offset 0xfff + length 0x2 leave segment 1"},
         {CHUNK("vmm", "0x2", "0x11000", FILE_FIELD), CHUNK("newer", "0x2", "0x11000", FILE_FIELD),
          "regions[1]: offset 0xfff + length 0x2 leave segment 1"},
         {CHUNK("vmm", "0x1", "0x10000", FILE_FIELD) "," CHUNK("vmm", "0x2", "0x11000", FILE_FIELD),
@@ -188,12 +211,9 @@ static void test_sleepers(void **state) {
     expect_refused_in(DREAMING, changes, NVLXI_COUNT(changes), NVLX_EFORMAT);
 }
 
-static const struct CMUnitTest cases[] = {cmocka_unit_test(test_kinds),
-                                          cmocka_unit_test(test_sleepers),
-                                          cmocka_unit_test(test_address),
-                                          cmocka_unit_test(test_unencodable_kinds),
-                                          cmocka_unit_test(test_unencodable_runs),
-                                          cmocka_unit_test(test_bad_kinds),
-                                          cmocka_unit_test(test_bad_runs)};
+static const struct CMUnitTest cases[] = {
+    cmocka_unit_test(test_kinds),     cmocka_unit_test(test_host_chunks),       cmocka_unit_test(test_sleepers),
+    cmocka_unit_test(test_address),   cmocka_unit_test(test_unencodable_kinds), cmocka_unit_test(test_unencodable_runs),
+    cmocka_unit_test(test_bad_kinds), cmocka_unit_test(test_bad_runs)};
 const struct program program = {
     .name = "descriptor_kinds", .cases = cases, .count = COUNT(cases), .begin = watch_handles};

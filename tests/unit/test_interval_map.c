@@ -1,7 +1,7 @@
 /* The lookup table alone, against a search through all of its ranges. SPDX-License-Identifier: Apache-2.0 */
 #include <stdlib.h>
 
-#include "base/interval_map.h"
+#include "base/intervals/interval_map.h"
 #include "support.h"
 
 #define RANGES_MAX 300
@@ -209,7 +209,7 @@ static void expect_pieces(void) {
         EQUAL(access_of[at], piece->access);
         EQUAL(goes_on(at), piece->joined);
         EQUAL(at && over[at - 1] && no_copy_into(at), nvlxi_intervals_border(&table, id));
-        EQUAL(at / SEGMENT >= 3, piece->device);
+        EQUAL(at / SEGMENT >= 3, piece->place);
         EXPECT(piece->owner <= at / SEGMENT + 1);
         EXPECT(!at || !over[at - 1] || goes_on(at) || piece->owner == at / SEGMENT + 1);
     }
@@ -258,7 +258,7 @@ static struct nvlxi_range any_range(void) {
                                 .end = start + length,
                                 .owner = (uint32_t)segment + 1,
                                 .access = (uint8_t)below(4),
-                                .device = segment >= 3};
+                                .place = segment >= 3};
 }
 
 static void insert(const struct nvlxi_range *range) {

@@ -2,8 +2,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "checks/protocol_check.h"
 #include "cmocka_main.h"
-#include "protocol_check.h"
 
 #define ENGINE "0123456789abcdef0123456789abcdef"
 
@@ -61,7 +61,7 @@ static void versions(void **state) {
     version = NVLXI_PROTOCOL_MAJOR + 1;
     memcpy(message + NVLXI_PROTOCOL_HEADER + 8, &version, 2);
     assert_int_equal(nvlxi_protocol_get_hello(body, &role, &minor), NVLX_EVERSION);
-    assert_non_null(strstr(nvlx_last_error(), "version 2.9"));
+    assert_non_null(strstr(nvlx_last_error(), "version 2.10"));
     message[NVLXI_PROTOCOL_HEADER] ^= 1;
     assert_int_equal(nvlxi_protocol_get_hello(body, &role, &minor), NVLX_EFORMAT);
     for (uint32_t wrong = 0; wrong < 100; wrong = wrong ? 2 * wrong : 3) {
@@ -78,7 +78,7 @@ static void versions(void **state) {
 static void headers(void **state) {
     (void)state;
     for (uint16_t type = 0; type < 20; type++) {
-        bool known = type >= NVLXI_PROTOCOL_HELLO && type <= NVLXI_PROTOCOL_TAKEN;
+        bool known = type >= NVLXI_PROTOCOL_HELLO && type <= NVLXI_PROTOCOL_REPORT;
         expect_header(UINT32_MAX, type, 0, true, NVLX_EFORMAT);
         expect_header(UINT32_MAX, type, 0, false, NVLX_EFORMAT);
         expect_header(0, type, 0, true, NVLX_EFORMAT);
@@ -256,6 +256,37 @@ static void messages(void **state) {
     expect_header(8, NVLXI_PROTOCOL_TAKEN, 0, true, NVLX_EFORMAT);
 }
 
+static void reports(void **state) {
+    struct nvlxi_protocol_report report;
+    uint32_t number = 0;
+    (void)state;
+    assert_int_equal(header_of(false, nvlxi_protocol_put_stats(message, 77)).type, NVLXI_PROTOCOL_STATS);
+    assert_int_equal(nvlxi_protocol_get_stats(body, &number), 0);
+    assert_int_equal(number, 77);
+    message[NVLXI_PROTOCOL_HEADER + 4] = 1;
+    assert_int_equal(nvlxi_protocol_get_stats(body, &number), NVLX_EFORMAT);
+    const size_t head = nvlxi_protocol_put_report(message, 5, 3);
+    memcpy(message + head, "a 1", 3);
+    assert_int_equal(header_of(true, head + 3).type, NVLXI_PROTOCOL_REPORT);
+    assert_int_equal(nvlxi_protocol_get_report(body, 8 + 3, &report), 0);
+    assert_int_equal(report.number, 5);
+    assert_int_equal(report.refusal.code, 0);
+    assert_int_equal(report.length, 3);
+    assert_memory_equal(report.text, "a 1", 3);
+    message[head + 1] = 0;
+    assert_int_equal(nvlxi_protocol_get_report(body, 8 + 3, &report), NVLX_EFORMAT);
+    const size_t length = nvlxi_protocol_put_no_report(message, 6, NVLX_EACCES, "it does not");
+    assert_int_equal(header_of(true, length).type, NVLXI_PROTOCOL_REPORT);
+    assert_int_equal(nvlxi_protocol_get_report(body, length - NVLXI_PROTOCOL_HEADER, &report), 0);
+    assert_int_equal(report.refusal.code, NVLX_EACCES);
+    assert_string_equal(report.refusal.text, "it does not");
+    message[NVLXI_PROTOCOL_HEADER + 4] = 1; /* no code that a server refuses with */
+    assert_int_equal(nvlxi_protocol_get_report(body, length - NVLXI_PROTOCOL_HEADER, &report), NVLX_EFORMAT);
+    expect_header(16, NVLXI_PROTOCOL_STATS, 0, false, NVLX_EFORMAT);
+    expect_header(8, NVLXI_PROTOCOL_REPORT, 0, true, NVLX_EFORMAT);
+    expect_header(9 + NVLXI_PROTOCOL_REPORT_MAX, NVLXI_PROTOCOL_REPORT, 0, true, NVLX_EFORMAT);
+}
+
 /* As the fuzzer does, where there is none. */
 static void random_streams(void **state) {
     (void)state;
@@ -275,8 +306,8 @@ static void random_streams(void **state) {
     }
 }
 
-static const struct CMUnitTest cases[] = {cmocka_unit_test(greetings), cmocka_unit_test(versions),
-                                          cmocka_unit_test(headers),   cmocka_unit_test(refusals),
-                                          cmocka_unit_test(files),     cmocka_unit_test(asks),
-                                          cmocka_unit_test(messages),  cmocka_unit_test(random_streams)};
+static const struct CMUnitTest cases[] = {
+    cmocka_unit_test(greetings), cmocka_unit_test(versions), cmocka_unit_test(headers),
+    cmocka_unit_test(refusals),  cmocka_unit_test(files),    cmocka_unit_test(asks),
+    cmocka_unit_test(messages),  cmocka_unit_test(reports),  cmocka_unit_test(random_streams)};
 const struct program program = {.name = "protocol", .cases = cases, .count = COUNT(cases)};

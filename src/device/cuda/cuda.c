@@ -83,6 +83,7 @@ static atomic_bool cuda_lost; /* it was, in the parent */
 
 void nvlxi_device_cuda_fork(enum nvlxi_fork_phase phase) {
     nvlxi_cuda_pools_fork(phase);
+    nvlxi_cuda_vmm_fork(phase);
     if (phase == NVLXI_BEFORE_FORK) {
         pthread_mutex_lock(&driver_mutex);
         return;
@@ -116,28 +117,58 @@ bool nvlxi_cuda_is_active(const struct nvlxi_cuda_gpu *gpu) {
 }
 
 /* Where they are not told, all streams get the usual one. */
-static void read_priorities(struct nvlxi_cuda_gpu *gpu, CUcontext context) {
+static void read_priorities(CUcontext context, int *least, int *most) {
     CUcontext popped;
+    *least = *most = 0;
     if (nvlxi_cuda_driver.cuCtxPushCurrent(context))
         return;
-    if (nvlxi_cuda_driver.cuCtxGetStreamPriorityRange(&gpu->priority_least, &gpu->priority_most))
-        gpu->priority_least = gpu->priority_most = 0;
+    if (nvlxi_cuda_driver.cuCtxGetStreamPriorityRange(least, most))
+        *least = *most = 0;
     nvlxi_cuda_driver.cuCtxPopCurrent(&popped);
 }
 
+bool nvlxi_cuda_may_enter(const struct nvlxi_device *device, int gpu) {
+    if (gpu < 0 || gpu >= device->gpu_count)
+        return false;
+    const struct nvlxi_cuda_gpu *one = &device->gpus[gpu];
+    return atomic_load(&one->allowed) || (!device->only_listed && nvlxi_cuda_is_active(one));
+}
+
+static int may_retain(const struct nvlxi_device *device, int ordinal) {
+    const struct nvlxi_cuda_gpu *gpu = &device->gpus[ordinal];
+    if (atomic_load(&gpu->allowed))
+        return 0;
+    if (device->only_listed)
+        return nvlxi_fail(NVLX_EINVAL, "GPU %d is not in config.gpus", ordinal);
+    if (nvlxi_cuda_is_active(gpu))
+        return 0;
+    return nvlxi_fail(NVLX_EINVAL, "GPU %d has no active context: name it in config.gpus, or use it before", ordinal);
+}
+
+/* To make a context takes long, so no lock is held meanwhile: of two threads, the slower one gives back what it got. */
 static int retain(struct nvlxi_device *device, int ordinal) {
     struct nvlxi_cuda_gpu *gpu = &device->gpus[ordinal];
-    if (!gpu->allowed && device->only_listed)
-        return nvlxi_fail(NVLX_EINVAL, "GPU %d is not in config.gpus", ordinal);
-    if (!gpu->allowed && !nvlxi_cuda_is_active(gpu))
-        return nvlxi_fail(NVLX_EINVAL, "GPU %d has no active context: name it in config.gpus, or use it before",
-                          ordinal);
     CUcontext context;
+    int least, most, code = may_retain(device, ordinal);
+    if (code)
+        return code;
+    CUstreamCaptureMode mode = CU_STREAM_CAPTURE_MODE_RELAXED;
+    nvlxi_cuda_driver.cuThreadExchangeStreamCaptureMode(&mode);
     CUresult error = nvlxi_cuda_driver.cuDevicePrimaryCtxRetain(&context, gpu->handle);
+    nvlxi_cuda_driver.cuThreadExchangeStreamCaptureMode(&mode);
     if (error)
         return nvlxi_cuda_driver_failure(error, NVLX_EDEVICE, "cuDevicePrimaryCtxRetain");
-    read_priorities(gpu, context);
-    atomic_store(&gpu->context, context);
+    read_priorities(context, &least, &most);
+    pthread_mutex_lock(&device->mutex);
+    const bool first = !atomic_load(&gpu->context);
+    if (first) {
+        gpu->priority_least = least;
+        gpu->priority_most = most;
+        atomic_store(&gpu->context, context);
+    }
+    pthread_mutex_unlock(&device->mutex);
+    if (!first)
+        nvlxi_cuda_driver.cuDevicePrimaryCtxRelease(gpu->handle);
     return 0;
 }
 
@@ -152,13 +183,15 @@ int nvlxi_cuda_context(struct nvlxi_device *device, int gpu, CUcontext *context)
     if (code)
         return code;
     _Atomic(CUcontext) *retained = &device->gpus[gpu].context;
-    if (!atomic_load(retained)) {
-        pthread_mutex_lock(&device->mutex);
-        code = atomic_load(retained) ? 0 : retain(device, gpu);
-        pthread_mutex_unlock(&device->mutex);
-    }
+    if (!atomic_load(retained))
+        code = retain(device, gpu);
     *context = atomic_load(retained);
     return code;
+}
+
+void nvlxi_cuda_allow(struct nvlxi_device *device, int gpu) {
+    if (gpu >= 0 && gpu < device->gpu_count && !device->only_listed)
+        atomic_store(&device->gpus[gpu].allowed, true);
 }
 
 int nvlxi_cuda_enter(struct nvlxi_device *device, int gpu, struct nvlxi_cuda_entry *entry) {
@@ -188,7 +221,11 @@ static void load_kernels(struct nvlxi_cuda_gpu *gpu, int ordinal) {
     int sms = 0;
     cudaError_t error = nvlxi_cuda_load_kernels(&gpu->kernels);
     if (!error)
+        error = nvlxi_cuda_load_blocks(&gpu->kernels);
+    if (!error)
         error = nvlxi_cuda_load_digest(&gpu->digest);
+    if (!error)
+        error = nvlxi_cuda_load_counters(&gpu->counters);
     if (!error)
         error = cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, ordinal);
     if (!error) {
@@ -211,10 +248,13 @@ void nvlxi_cuda_load(struct nvlxi_device *device, int gpu) {
 }
 
 int nvlxi_cuda_any_gpu(struct nvlxi_device *device) {
-    int gpu = 0;
-    while (gpu < device->gpu_count && !device->gpus[gpu].context)
-        gpu++;
-    return gpu < device->gpu_count ? gpu : 0;
+    for (int gpu = 0; gpu < device->gpu_count; gpu++)
+        if (atomic_load(&device->gpus[gpu].context))
+            return gpu;
+    for (int gpu = 0; gpu < device->gpu_count; gpu++)
+        if (nvlxi_cuda_is_active(&device->gpus[gpu]))
+            return gpu;
+    return -1;
 }
 
 /* ---- Device ------------------------------------------------------------------------------------------ */
@@ -270,7 +310,7 @@ static int open_named(struct nvlxi_device *device, const int *gpus, size_t gpu_c
     for (size_t i = 0; i < gpu_count; i++) {
         CUcontext context;
         if (gpus[i] >= 0 && gpus[i] < device->gpu_count)
-            device->gpus[gpus[i]].allowed = true;
+            atomic_store(&device->gpus[gpus[i]].allowed, true);
         int code = nvlxi_cuda_context(device, gpus[i], &context);
         if (code)
             return code;
@@ -377,8 +417,15 @@ const struct nvlxi_device_ops nvlxi_device_cuda = {
     .copy = nvlxi_cuda_copy,
     .copy_list = nvlxi_cuda_copy_list,
     .copy_rows = nvlxi_cuda_copy_rows,
+    .copy_grid = nvlxi_cuda_copy_grid,
     .copy_kernel = nvlxi_cuda_copy_kernel,
+    .copy_blocks = nvlxi_cuda_copy_blocks,
+    .ids_check = nvlxi_cuda_ids_check,
     .digest = nvlxi_cuda_digest,
+    .signal = nvlxi_cuda_signal,
+    .await = nvlxi_cuda_await,
+    .await_gated = nvlxi_cuda_await_gated,
+    .signal_read = nvlxi_cuda_signal_read,
     .event_create = nvlxi_cuda_event_create,
     .event_destroy = nvlxi_cuda_event_destroy,
     .event_record = nvlxi_cuda_event_record,

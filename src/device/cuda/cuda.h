@@ -1,7 +1,9 @@
 /* Inside the cuda backend: what its files share. cuda.c has the device and its contexts, device/cuda/memory.c
- * allocations and mappings of every kind, of which device/cuda/vmm.c does the chunks and device/cuda/pool.c the pools,
+ * allocations and mappings of every kind, of which device/cuda/vmm.c does the chunks, device/cuda/pool.c the pools,
+ * and device/cuda/pinned.c host memory,
  * device/cuda/lane.c lanes and events, device/cuda/kernel.c the launches of the kernels in copy.cu,
- * device/cuda/digest.c that of the one in digest.cu, device/cuda/link.c the links between GPUs.
+ * device/cuda/digest.c that of the one in digest.cu, device/cuda/signal.c signals, with the kernels of signal.cu,
+ * device/cuda/link.c the links between GPUs.
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef NVLXI_DEVICE_CUDA_CUDA_H
@@ -16,6 +18,7 @@
 
 #include "base/hash.h"
 #include "device/cuda/copy.h"
+#include "device/cuda/signal.h"
 #include "device/device.h"
 
 struct nvlxi_cuda_gpu {
@@ -25,8 +28,9 @@ struct nvlxi_cuda_gpu {
     _Atomic(uint32_t) sms;             /* that the kernels can use; 0: there are none, or not yet */
     struct nvlxi_cuda_kernels kernels; /* once sms is set, as the next */
     CUfunction digest;
+    struct nvlxi_cuda_counters counters;
     int priority_least, priority_most; /* of streams; once the context is set */
-    bool allowed;                      /* a context may be made: config.gpus names it */
+    atomic_bool allowed;               /* a context may be made: config.gpus names it, or a call did */
     _Atomic(CUcontext) context; /* its primary context, retained; NULL before it is needed; set under the mutex */
     CUmemoryPool pool;          /* from which alloc takes NVLXI_KIND_POOL; NULL before it is needed */
 };
@@ -34,7 +38,7 @@ struct nvlxi_cuda_gpu {
 /* Memory whose address alone does not tell how to give it back. */
 struct nvlxi_cuda_record {
     uint64_t address; /* the key */
-    uint32_t kind;    /* NVLXI_KIND_VMM, of chunks (fabric ones too), or _POOL */
+    uint32_t kind;    /* NVLXI_KIND_VMM, of chunks (fabric ones too), _HOST, of those in host memory, or _POOL */
     int gpu;
     bool foreign;      /* a mapping of another process's memory; else from alloc */
     uint64_t reserved; /* bytes of address space */
@@ -113,6 +117,8 @@ struct nvlxi_event {
     X(cuStreamGetCtx, 9020, PFN_cuStreamGetCtx_v9020)                                                                  \
     X(cuStreamGetId, 12000, PFN_cuStreamGetId_v12000)                                                                  \
     X(cuStreamIsCapturing, 10000, PFN_cuStreamIsCapturing_v10000)                                                      \
+    X(cuStreamWriteValue64, 11070, PFN_cuStreamWriteValue64_v11070)                                                    \
+    X(cuStreamWaitValue64, 11070, PFN_cuStreamWaitValue64_v11070)                                                      \
     X(cuLaunchKernelEx, 11060, PFN_cuLaunchKernelEx_v11060)
 
 struct nvlxi_cuda_driver {
@@ -144,14 +150,20 @@ void nvlxi_cuda_leave(struct nvlxi_cuda_entry *entry);
 /* The GPU's primary context, retained; the caller's current one stays. Waits for no kernel. */
 int nvlxi_cuda_context(struct nvlxi_device *device, int gpu, CUcontext *context);
 
+/* The caller names the GPU: `context` and `enter` may make its context, unless config.gpus names others alone. */
+void nvlxi_cuda_allow(struct nvlxi_device *device, int gpu);
+
 /* Whether its primary context is. */
 bool nvlxi_cuda_is_active(const struct nvlxi_cuda_gpu *gpu);
 
 /* device.h's `load`. */
 void nvlxi_cuda_load(struct nvlxi_device *device, int gpu);
 
-/* A GPU whose context is retained; 0 if none is. */
+/* A GPU whose context is retained, or else active. -1: there is none. */
 int nvlxi_cuda_any_gpu(struct nvlxi_device *device);
+
+/* Whether it has a context that this engine may use, or may have one. */
+bool nvlxi_cuda_may_enter(const struct nvlxi_device *device, int gpu);
 
 /* ---- Memory: what device/cuda/memory.c, device/cuda/vmm.c and device/cuda/pool.c ask of each other
  * --------------------------- */
@@ -175,15 +187,25 @@ int nvlxi_cuda_take_file(const struct nvlxi_map *map, const struct nvlxi_segment
 int nvlxi_cuda_record_add(struct nvlxi_device *device, struct nvlxi_cuda_record *record);
 /* Takes a record out, which becomes the caller's; NULL if there is none. `gpu` < 0: of any. */
 struct nvlxi_cuda_record *nvlxi_cuda_record_take(struct nvlxi_device *device, uint64_t address, bool foreign, int gpu);
+/* The GPU that memory of alloc was made for; -1: alloc did not make it. */
+int nvlxi_cuda_record_gpu(struct nvlxi_device *device, uint64_t address);
+
+/* The allocation of pinned host memory at an address. NVLX_ENOTSUP: GPUs do not see it there. */
+int nvlxi_cuda_pinned_resolve(struct nvlxi_device *device, uint64_t address,
+                              const struct nvlxi_cuda_attributes *attributes, struct nvlxi_allocation *allocation);
 
 /* In all that follows, the GPU's context is current; device/cuda/memory.c enters it. */
 
-/* Kind and flags of a chunk whose place is known; NVLX_ENOTSUP if it cannot be shared. */
+/* Kind and flags of a chunk whose place is known, and whose kind is NVLXI_KIND_HOST if it is of host memory.
+ * NVLX_ENOTSUP if it cannot be shared. */
 int nvlxi_cuda_vmm_describe(struct nvlxi_allocation *allocation);
 int nvlxi_cuda_vmm_alloc(struct nvlxi_device *device, const struct nvlxi_alloc *alloc, void **address);
 int nvlxi_cuda_vmm_export_fabric(const struct nvlxi_allocation *allocation, struct nvlxi_handle *handle);
 int nvlxi_cuda_vmm_export_file(const struct nvlxi_allocation *allocation, int *fd);
+void nvlxi_cuda_vmm_fork(enum nvlxi_fork_phase phase);
 int nvlxi_cuda_vmm_map(struct nvlxi_device *device, const struct nvlxi_map *map, uint64_t *address);
+/* Whether a chunk is mapped there, of this process or another. */
+bool nvlxi_cuda_vmm_is_chunk(uint64_t address);
 /* Maps a chunk, as small as can be, of GPU `other` on `gpu`, whose context is current. */
 int nvlxi_cuda_vmm_reach(int gpu, int other, struct nvlxi_cuda_record **record);
 /* Unmaps the chunks of a record that was taken, and frees it. */
@@ -228,10 +250,17 @@ int nvlxi_cuda_lane_call(struct nvlxi_lane *lane, void (*function)(void *argumen
 int nvlxi_cuda_copy(struct nvlxi_lane *lane, const struct nvlxi_copy *copy);
 int nvlxi_cuda_copy_list(struct nvlxi_lane *lane, const struct nvlxi_fragment *list, size_t count, int destination_gpu,
                          int source_gpu);
+int nvlxi_cuda_copy_grid(struct nvlxi_lane *lane, const struct nvlxi_grid *grid, int destination_gpu, int source_gpu);
 int nvlxi_cuda_copy_rows(struct nvlxi_lane *lane, const struct nvlxi_rows *list, size_t count, int destination_gpu,
                          int source_gpu);
 int nvlxi_cuda_copy_kernel(struct nvlxi_lane *lane, const struct nvlxi_kernel *kernel);
+int nvlxi_cuda_copy_blocks(struct nvlxi_lane *lane, const struct nvlxi_block_kernel *kernel);
+int nvlxi_cuda_ids_check(struct nvlxi_device *device, int gpu, uint64_t address, uint64_t length);
 int nvlxi_cuda_digest(struct nvlxi_lane *lane, const struct nvlxi_leaves *leaves);
+int nvlxi_cuda_signal(struct nvlxi_lane *lane, const struct nvlxi_signal *signal);
+int nvlxi_cuda_await(struct nvlxi_lane *lane, uint64_t address, uint64_t value);
+int nvlxi_cuda_await_gated(struct nvlxi_lane *lane, const struct nvlxi_gated *gated);
+int nvlxi_cuda_signal_read(struct nvlxi_device *device, uint64_t address, uint64_t *value);
 int nvlxi_cuda_event_create(struct nvlxi_device *device, int gpu, struct nvlxi_event **event);
 void nvlxi_cuda_event_destroy(struct nvlxi_event *event);
 int nvlxi_cuda_event_record(struct nvlxi_lane *lane, struct nvlxi_event *event);

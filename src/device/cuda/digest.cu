@@ -98,11 +98,8 @@ __global__ void __launch_bounds__(NVLXI_DIGEST_BLOCK_THREADS) digest_leaves(cons
 } // namespace
 
 // What follows is the host's. The compiler that CI has of the oldest CUDA, NVRTC, is not given it.
+#include "device/cuda/load.h"
 
-// Asking for its attributes loads it.
 cudaError_t nvlxi_cuda_load_digest(CUfunc_st **kernel) {
-    const void *symbol = reinterpret_cast<const void *>(digest_leaves);
-    cudaFuncAttributes attributes;
-    const cudaError_t error = cudaFuncGetAttributes(&attributes, symbol);
-    return error ? error : cudaGetFuncBySymbol(kernel, symbol);
+    return nvlxi_cuda_load_kernel(reinterpret_cast<const void *>(digest_leaves), kernel);
 }

@@ -1,7 +1,10 @@
 /* Launches of the copy kernels: how a list is spread over SMs, blocks and warps. The introduction is in cuda.c.
  *
  * SPDX-License-Identifier: Apache-2.0 */
+#include <inttypes.h>
+
 #include "base/base.h"
+#include "base/error.h"
 #include "device/cuda/cuda.h"
 
 #define SLICE_LONGEST  (64u << 10)
@@ -24,10 +27,10 @@ static struct nvlxi_cuda_lists join(const struct nvlxi_kernel *kernel) {
 
 /* Into how many slices each fragment is cut: so many that none is longer than the longest, or that all warps have one,
  * but none is shorter than the shortest. */
-static uint32_t slices_for(const struct nvlxi_kernel *kernel, uint32_t count, uint32_t sms) {
-    const uint64_t of_long_ones = nvlxi_ceil_div(nvlxi_min(kernel->average, UINT32_MAX), SLICE_LONGEST);
+static uint32_t slices_for(uint64_t average, uint32_t count, uint32_t sms) {
+    const uint64_t of_long_ones = nvlxi_ceil_div(nvlxi_min(average, UINT32_MAX), SLICE_LONGEST);
     const uint64_t of_few = nvlxi_ceil_div((uint64_t)sms * NVLXI_BLOCK_WARPS_MAX, count);
-    const uint64_t most = nvlxi_min(kernel->average / SLICE_SHORTEST, INT32_MAX / count);
+    const uint64_t most = nvlxi_min(average / SLICE_SHORTEST, INT32_MAX / count);
     return clamp(nvlxi_max(of_long_ones, of_few), 1, clamp(most, 1, SLICES_MAX));
 }
 
@@ -51,10 +54,9 @@ static struct grid spread_by_warps(uint32_t count, uint32_t sms) {
 }
 
 /* By the driver: the runtime takes a microsecond longer for the same. */
-static CUresult launch(CUfunction function, const struct grid *grid, struct nvlxi_cuda_lists *lists, bool overlaps,
-                       cudaStream_t stream) {
+static CUresult launch(CUfunction function, const struct grid *grid, void *first, bool overlaps, cudaStream_t stream) {
     uint32_t argument = grid->argument;
-    void *arguments[] = {lists, &argument};
+    void *arguments[] = {first, &argument};
     CUlaunchAttribute attribute = {.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
                                    .value.programmaticStreamSerializationAllowed = 1};
     const CUlaunchConfig config = {.gridDimX = grid->blocks,
@@ -76,7 +78,7 @@ int nvlxi_cuda_copy_kernel(struct nvlxi_lane *lane, const struct nvlxi_kernel *k
     struct nvlxi_cuda_entry entry;
     if (!lists.count)
         return 0;
-    const uint32_t slices = slices_for(kernel, lists.count, sms);
+    const uint32_t slices = slices_for(kernel->average, lists.count, sms);
     const bool in_slices = slices > 1 || kernel->rows;
     const struct grid grid =
         in_slices ? spread((uint64_t)lists.count * slices, sms, slices) : spread_by_warps(lists.count, sms);
@@ -89,4 +91,36 @@ int nvlxi_cuda_copy_kernel(struct nvlxi_lane *lane, const struct nvlxi_kernel *k
                             &grid, &lists, kernel->overlaps && gpu->kernels.overlap, lane->stream);
     nvlxi_cuda_leave(&entry);
     return error ? nvlxi_cuda_driver_failure(error, NVLX_EDEVICE, "launching the copy kernel") : 0;
+}
+
+int nvlxi_cuda_copy_blocks(struct nvlxi_lane *lane, const struct nvlxi_block_kernel *kernel) {
+    const struct nvlxi_cuda_gpu *gpu = &lane->device->gpus[lane->gpu];
+    const uint32_t sms = clamp(kernel->sms, 1, atomic_load(&gpu->sms));
+    struct nvlxi_cuda_blocks blocks = {kernel->regions,      kernel->pairs,
+                                       kernel->region_count, kernel->region_count * kernel->pair_count,
+                                       kernel->read,         kernel->ids};
+    struct nvlxi_cuda_entry entry;
+    const uint32_t slices = slices_for(kernel->average, blocks.count, sms);
+    const struct grid grid =
+        slices > 1 ? spread((uint64_t)blocks.count * slices, sms, slices) : spread_by_warps(blocks.count, sms);
+    int code = nvlxi_cuda_enter(lane->device, lane->gpu, &entry);
+    if (code)
+        return code;
+    CUresult error = launch(slices > 1 ? gpu->kernels.blocks_in_slices : gpu->kernels.blocks_by_warps, &grid, &blocks,
+                            kernel->overlaps && gpu->kernels.overlap, lane->stream);
+    nvlxi_cuda_leave(&entry);
+    return error ? nvlxi_cuda_driver_failure(error, NVLX_EDEVICE, "launching the kernel that copies blocks") : 0;
+}
+
+/* An array may begin in one allocation and end in another: both ends are looked at. */
+int nvlxi_cuda_ids_check(struct nvlxi_device *device, int gpu, uint64_t address, uint64_t length) {
+    struct nvlxi_cuda_attributes first, last;
+    (void)device;
+    int code = nvlxi_cuda_attributes(address, &first);
+    if (!code)
+        code = nvlxi_cuda_attributes(address + length - 1, &last);
+    if (!code && (first.type != CU_MEMORYTYPE_DEVICE || last.type != CU_MEMORYTYPE_DEVICE || first.managed ||
+                  first.gpu != gpu || last.gpu != gpu))
+        code = nvlxi_fail(NVLX_EINVAL, "ids at 0x%" PRIx64 ": not all of them are on GPU %d", address, gpu);
+    return code;
 }

@@ -41,6 +41,15 @@ void nvlxi_cuda_lane_destroy(struct nvlxi_lane *lane) {
 /* As many as one call takes, without memory of its own. */
 #define BATCH 64
 
+static struct cudaMemLocation location_of(int gpu) {
+    struct cudaMemLocation location = {.type = cudaMemLocationTypeHost};
+    if (gpu != NVLXI_HOST_MEMORY) {
+        location.type = cudaMemLocationTypeDevice;
+        location.id = gpu;
+    }
+    return location;
+}
+
 static cudaError_t copy_batch(struct nvlxi_lane *lane, const struct nvlxi_fragment *list, size_t count,
                               int destination_gpu, int source_gpu) {
     const void *sources[BATCH];
@@ -48,8 +57,8 @@ static cudaError_t copy_batch(struct nvlxi_lane *lane, const struct nvlxi_fragme
     size_t lengths[BATCH], first = 0;
     struct cudaMemcpyAttributes attributes = {
         .srcAccessOrder = cudaMemcpySrcAccessOrderStream,
-        .srcLocHint = {.type = cudaMemLocationTypeDevice, .id = source_gpu},
-        .dstLocHint = {.type = cudaMemLocationTypeDevice, .id = destination_gpu},
+        .srcLocHint = location_of(source_gpu),
+        .dstLocHint = location_of(destination_gpu),
     };
     for (size_t i = 0; i < count; i++) {
         sources[i] = (const void *)(uintptr_t)list[i].source;
@@ -65,14 +74,27 @@ static cudaError_t copy_batch(struct nvlxi_lane *lane, const struct nvlxi_fragme
 #endif
 }
 
+/* Of host memory CUDA itself sees where it is: cudaMemcpyPeerAsync and cudaMemcpy3DPeerAsync are for that of GPUs. */
+static bool is_with_host(int destination_gpu, int source_gpu) {
+    return destination_gpu == NVLXI_HOST_MEMORY || source_gpu == NVLXI_HOST_MEMORY;
+}
+
+static cudaError_t copy_one(struct nvlxi_lane *lane, const struct nvlxi_fragment *fragment, int destination_gpu,
+                            int source_gpu) {
+    void *to = (void *)(uintptr_t)fragment->destination;
+    const void *from = (const void *)(uintptr_t)fragment->source;
+    return is_with_host(destination_gpu, source_gpu)
+               ? cudaMemcpyAsync(to, from, fragment->length, cudaMemcpyDefault, lane->stream)
+               : cudaMemcpyPeerAsync(to, destination_gpu, from, source_gpu, fragment->length, lane->stream);
+}
+
 /* One, or in a caller's stream: a batch that waits there blocks several of the GPU's channels (lanes.h), and the
  * default stream takes none. */
 static cudaError_t copy_each(struct nvlxi_lane *lane, const struct nvlxi_fragment *list, size_t count,
                              int destination_gpu, int source_gpu) {
     cudaError_t error = cudaSuccess;
     for (size_t i = 0; i < count && !error; i++)
-        error = cudaMemcpyPeerAsync((void *)(uintptr_t)list[i].destination, destination_gpu,
-                                    (const void *)(uintptr_t)list[i].source, source_gpu, list[i].length, lane->stream);
+        error = copy_one(lane, &list[i], destination_gpu, source_gpu);
     return error;
 }
 
@@ -102,23 +124,61 @@ static void *pointer_to(uint64_t address) {
     return (void *)(uintptr_t)address;
 }
 
+/* One side of a 3D copy: from one time to the next are so many pitches. */
+static struct cudaPitchedPtr side_of(uint64_t address, uint64_t length, uint64_t pitch, uint64_t pitches) {
+    return (struct cudaPitchedPtr){.ptr = pointer_to(address), .pitch = pitch, .xsize = length, .ysize = pitches};
+}
+
 /* Between two GPUs of this process, which have no peer access to each other: as cudaMemcpyPeerAsync for fragments. */
-static cudaError_t copy_rows_between(const struct nvlxi_lane *lane, const struct nvlxi_rows *rows, int destination_gpu,
-                                     int source_gpu) {
-    struct cudaMemcpy3DPeerParms parameters = {
-        .dstDevice = destination_gpu,
-        .dstPtr = {.ptr = pointer_to(rows->destination),
-                   .pitch = rows->destination_pitch,
-                   .xsize = rows->length,
-                   .ysize = rows->count},
-        .srcDevice = source_gpu,
-        .srcPtr = {.ptr = pointer_to(rows->source),
-                   .pitch = rows->source_pitch,
-                   .xsize = rows->length,
-                   .ysize = rows->count},
-        .extent = {.width = rows->length, .height = rows->count, .depth = 1},
-    };
+static cudaError_t copy_between(const struct nvlxi_lane *lane, const struct cudaMemcpy3DParms *copy,
+                                int destination_gpu, int source_gpu) {
+    const struct cudaMemcpy3DPeerParms parameters = {.dstDevice = destination_gpu,
+                                                     .dstPtr = copy->dstPtr,
+                                                     .srcDevice = source_gpu,
+                                                     .srcPtr = copy->srcPtr,
+                                                     .extent = copy->extent};
     return cudaMemcpy3DPeerAsync(&parameters, lane->stream);
+}
+
+static cudaError_t copy_3d(const struct nvlxi_lane *lane, const struct nvlxi_grid *grid, int destination_gpu,
+                           int source_gpu) {
+    const struct nvlxi_rows *rows = &grid->rows;
+    const bool once = grid->times == 1;
+    const struct cudaMemcpy3DParms copy = {
+        .dstPtr = side_of(rows->destination, rows->length, rows->destination_pitch,
+                          once ? rows->count : grid->destination_step / rows->destination_pitch),
+        .srcPtr = side_of(rows->source, rows->length, rows->source_pitch,
+                          once ? rows->count : grid->source_step / rows->source_pitch),
+        .extent = {.width = rows->length, .height = rows->count, .depth = grid->times},
+        .kind = cudaMemcpyDefault,
+    };
+    return destination_gpu == source_gpu || is_with_host(destination_gpu, source_gpu)
+               ? cudaMemcpy3DAsync(&copy, lane->stream)
+               : copy_between(lane, &copy, destination_gpu, source_gpu);
+}
+
+int nvlxi_cuda_copy_grid(struct nvlxi_lane *lane, const struct nvlxi_grid *grid, int destination_gpu, int source_gpu) {
+    struct nvlxi_cuda_entry entry;
+    if (!nvlxi_grid_is_even(grid->rows.count, grid->rows.destination_pitch, grid->destination_step) ||
+        !nvlxi_grid_is_even(grid->rows.count, grid->rows.source_pitch, grid->source_step))
+        return nvlxi_fail(
+            NVLX_EDEVICE,
+            "a copy of rows several times whose steps are no whole numbers of pitches, or shorter than the rows");
+    int code = nvlxi_cuda_enter(lane->device, lane->gpu, &entry);
+    if (code)
+        return code;
+    cudaError_t error = copy_3d(lane, grid, destination_gpu, source_gpu);
+    nvlxi_cuda_leave(&entry);
+    return error ? nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "issuing a copy of rows several times") : 0;
+}
+
+static cudaError_t copy_2d(const struct nvlxi_lane *lane, const struct nvlxi_rows *rows, int destination_gpu,
+                           int source_gpu) {
+    const struct nvlxi_grid once = {.rows = *rows, .times = 1};
+    return destination_gpu == source_gpu || is_with_host(destination_gpu, source_gpu)
+               ? cudaMemcpy2DAsync(pointer_to(rows->destination), rows->destination_pitch, pointer_to(rows->source),
+                                   rows->source_pitch, rows->length, rows->count, cudaMemcpyDefault, lane->stream)
+               : copy_3d(lane, &once, destination_gpu, source_gpu);
 }
 
 int nvlxi_cuda_copy_rows(struct nvlxi_lane *lane, const struct nvlxi_rows *list, size_t count, int destination_gpu,
@@ -129,11 +189,7 @@ int nvlxi_cuda_copy_rows(struct nvlxi_lane *lane, const struct nvlxi_rows *list,
     if (code)
         return code;
     for (const struct nvlxi_rows *rows = list; rows < list + count && !error; rows++)
-        error =
-            destination_gpu == source_gpu
-                ? cudaMemcpy2DAsync(pointer_to(rows->destination), rows->destination_pitch, pointer_to(rows->source),
-                                    rows->source_pitch, rows->length, rows->count, cudaMemcpyDefault, lane->stream)
-                : copy_rows_between(lane, rows, destination_gpu, source_gpu);
+        error = copy_2d(lane, rows, destination_gpu, source_gpu);
     nvlxi_cuda_leave(&entry);
     return error ? nvlxi_cuda_runtime_failure(error, NVLX_EDEVICE, "issuing copies of rows") : 0;
 }

@@ -46,13 +46,14 @@ int nvlxi_cuda_alloc(struct nvlxi_device *device, const struct nvlxi_alloc *allo
     void *made;
     if (alloc->length == 0)
         return nvlxi_fail(NVLX_EINVAL, "an allocation of 0 bytes on GPU %d", alloc->gpu);
+    nvlxi_cuda_allow(device, alloc->gpu);
     int code = nvlxi_cuda_enter(device, alloc->gpu, &entry);
     if (code)
         return code;
     nvlxi_cuda_load(device, alloc->gpu); /* this call may wait */
     if (alloc->kind == NVLXI_KIND_CUDA_MALLOC)
         code = legacy_alloc(alloc->length, &made);
-    else if (alloc->kind == NVLXI_KIND_VMM)
+    else if (alloc->kind == NVLXI_KIND_VMM || alloc->kind == NVLXI_KIND_HOST)
         code = nvlxi_cuda_vmm_alloc(device, alloc, &made);
     else if (alloc->kind == NVLXI_KIND_POOL)
         code = nvlxi_cuda_pool_alloc(device, alloc, &made);
@@ -119,7 +120,8 @@ static int user_of(struct nvlxi_device *device, const void *address, int *gpu) {
     return code;
 }
 
-/* The GPU that can use the destination, or the source where that is host memory; any other otherwise. */
+/* The GPU that can use the destination, or the source where that is host memory; any other otherwise. -1: none has a
+ * context here. */
 static int memcpy_gpu(struct nvlxi_device *device, const void *destination, const void *source, int *gpu) {
     int code = user_of(device, destination, gpu);
     if (!code && *gpu < 0)
@@ -164,7 +166,9 @@ int nvlxi_cuda_memcpy(struct nvlxi_device *device, void *destination, const void
     struct nvlxi_cuda_entry entry;
     cudaStream_t stream;
     int gpu, code = memcpy_gpu(device, destination, source, &gpu);
-    if (code || (code = nvlxi_cuda_enter(device, gpu, &entry)))
+    if (!code && gpu < 0)
+        memcpy(destination, source, length);
+    if (code || gpu < 0 || (code = nvlxi_cuda_enter(device, gpu, &entry)))
         return code;
     cudaError_t error = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
     if (!error) {
@@ -178,15 +182,14 @@ int nvlxi_cuda_memcpy(struct nvlxi_device *device, void *destination, const void
     return code;
 }
 
-/* What CUDA calls memory that is not a GPU's alone, and the remedy; NULL if it is. */
+/* What CUDA calls memory that its copies cannot use without waiting, or cannot share, and the remedy; NULL: it is good.
+ */
 static const char *unshareable(const struct nvlxi_cuda_attributes *attributes) {
     if (attributes->managed)
         return "managed memory, which CUDA cannot share: use cudaMalloc or nvlx_alloc";
-    if (attributes->type == CU_MEMORYTYPE_HOST)
-        return "pinned host memory: only GPU memory can be shared; use cudaMalloc or nvlx_alloc";
-    if (attributes->type != CU_MEMORYTYPE_DEVICE)
-        return "memory that CUDA does not know, such as the host's, or an address at which nothing is mapped: use "
-               "cudaMalloc or nvlx_alloc";
+    if (attributes->type != CU_MEMORYTYPE_DEVICE && attributes->type != CU_MEMORYTYPE_HOST)
+        return "memory that CUDA does not know, such as plain host memory, or an address at which nothing is mapped: "
+               "make it pinned host memory by cudaHostRegister, or use cudaMalloc or nvlx_alloc";
     return NULL;
 }
 
@@ -199,7 +202,8 @@ static int describe(uint64_t address, const struct nvlxi_cuda_attributes *attrib
     CUresult error = nvlxi_cuda_driver.cuMemGetAddressRange(&base, &size, address);
     if (error)
         return nvlxi_cuda_driver_failure(error, NVLX_EDEVICE, "cuMemGetAddressRange");
-    *allocation = (struct nvlxi_allocation){.kind = NVLXI_KIND_CUDA_MALLOC,
+    *allocation = (struct nvlxi_allocation){.kind = attributes->type == CU_MEMORYTYPE_HOST ? NVLXI_KIND_HOST
+                                                                                           : NVLXI_KIND_CUDA_MALLOC,
                                             .gpu = attributes->gpu,
                                             .base = base,
                                             .size = size,
@@ -207,6 +211,15 @@ static int describe(uint64_t address, const struct nvlxi_cuda_attributes *attrib
     if (attributes->pool)
         return nvlxi_cuda_pool_describe(attributes->pool, allocation);
     return attributes->legacy ? 0 : nvlxi_cuda_vmm_describe(allocation);
+}
+
+/* The GPU that a chunk of host memory was allocated for, or another one that may use it; -1: none of this engine's. */
+static int user_of_chunk(struct nvlxi_device *device, uint64_t address) {
+    int gpu = nvlxi_cuda_record_gpu(device, address);
+    for (int other = 0; gpu < 0 && other < device->gpu_count; other++)
+        if (nvlxi_cuda_may_enter(device, other) && may_use(other, (const void *)(uintptr_t)address))
+            gpu = other;
+    return gpu;
 }
 
 int nvlxi_cuda_resolve(struct nvlxi_device *device, uint64_t address, struct nvlxi_allocation *allocation) {
@@ -219,6 +232,12 @@ int nvlxi_cuda_resolve(struct nvlxi_device *device, uint64_t address, struct nvl
     const char *why = unshareable(&attributes);
     if (why)
         return nvlxi_fail(NVLX_ENOTSUP, "0x%" PRIx64 " is %s", address, why);
+    if (attributes.type == CU_MEMORYTYPE_HOST && !nvlxi_cuda_vmm_is_chunk(address))
+        return nvlxi_cuda_pinned_resolve(device, address, &attributes, allocation);
+    if (attributes.type == CU_MEMORYTYPE_HOST && (attributes.gpu = user_of_chunk(device, address)) < 0)
+        return nvlxi_fail(
+            NVLX_ENOTSUP,
+            "no GPU of this engine may use the chunk of host memory at 0x%" PRIx64 ": cuMemSetAccess lets it", address);
     if ((code = nvlxi_cuda_enter(device, attributes.gpu, &entry)))
         return code;
     code = describe(address, &attributes, &found);
@@ -234,7 +253,7 @@ int nvlxi_cuda_alive(struct nvlxi_device *device, const struct nvlxi_allocation 
     int code = nvlxi_cuda_attributes(allocation->base, &attributes);
     if (code)
         return code;
-    return attributes.type == CU_MEMORYTYPE_DEVICE && attributes.serial == allocation->serial ? 0 : NVLX_ESTALE;
+    return attributes.type && attributes.serial == allocation->serial ? 0 : NVLX_ESTALE;
 }
 
 /* Whoever made the chunk may have decided already. */
@@ -247,11 +266,12 @@ static int let_use_chunk(const struct nvlxi_allocation *chunk, int gpu) {
     return error ? nvlxi_cuda_driver_failure(error, NVLX_EDEVICE, "cuMemSetAccess") : 0;
 }
 
-/* Memory of cudaMalloc is open to the copy engines of all GPUs. */
+/* Memory of cudaMalloc is open to the copy engines of all GPUs, pinned memory to all that a GPU does. */
 int nvlxi_cuda_let_use(struct nvlxi_device *device, const struct nvlxi_allocation *allocation, int gpu) {
     struct nvlxi_cuda_attributes attributes;
     struct nvlxi_cuda_entry entry;
-    if (allocation->kind == NVLXI_KIND_CUDA_MALLOC)
+    nvlxi_cuda_allow(device, gpu);
+    if (allocation->kind == NVLXI_KIND_CUDA_MALLOC || allocation->kind == NVLXI_KIND_PINNED)
         return 0;
     int code = nvlxi_cuda_attributes(allocation->base, &attributes);
     if (code || (code = nvlxi_cuda_enter(device, gpu, &entry)))
@@ -285,6 +305,8 @@ int nvlxi_cuda_export_handle(struct nvlxi_device *device, const struct nvlxi_all
                              struct nvlxi_handle *handle) {
     struct nvlxi_handle made = {.length = 0};
     struct nvlxi_cuda_entry entry;
+    if (allocation->kind == NVLXI_KIND_PINNED)
+        return nvlxi_fail(NVLX_ENOTSUP, "pinned host memory at 0x%" PRIx64 " cannot be shared", allocation->base);
     int code = nvlxi_cuda_enter(device, allocation->gpu, &entry);
     if (code)
         return code;
@@ -425,9 +447,10 @@ static int check_foreign(const struct nvlxi_device *device, const struct nvlxi_m
 int nvlxi_cuda_map(struct nvlxi_device *device, const struct nvlxi_map *map, uint64_t *address) {
     const uint32_t kind = map->segments->kind;
     struct nvlxi_cuda_entry entry;
+    nvlxi_cuda_allow(device, map->gpu);
     if (kind == NVLXI_KIND_CUDA_MALLOC)
         return map_legacy(device, map, address);
-    if (kind != NVLXI_KIND_VMM && kind != NVLXI_KIND_FABRIC && kind != NVLXI_KIND_POOL)
+    if (kind != NVLXI_KIND_VMM && kind != NVLXI_KIND_FABRIC && kind != NVLXI_KIND_POOL && kind != NVLXI_KIND_HOST)
         return nvlxi_fail(NVLX_ENOTSUP, "a segment of kind '%s' cannot be opened", map->segments->kind_name);
     int code = check_foreign(device, map);
     if (code || (code = nvlxi_cuda_enter(device, map->gpu, &entry)))

@@ -7,6 +7,7 @@
 #include "device/cuda/cuda.h"
 
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -18,15 +19,40 @@ _Static_assert(sizeof(CUmemFabricHandle) == NVLXI_HANDLE_BYTES, "a fabric handle
 
 #define FILE_TYPE CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR
 
-static CUmemAllocationProp properties_on(int gpu) {
-    return (CUmemAllocationProp){.type = CU_MEM_ALLOCATION_TYPE_PINNED,
-                                 .requestedHandleTypes = FILE_TYPE,
-                                 .location = {.type = CU_MEM_LOCATION_TYPE_DEVICE, .id = gpu}};
+/* The NUMA node that is near to a GPU. Where the system has none, it is 0 (NVIDIA: CUDA Driver API, cuMemCreate). */
+static int node_of(int gpu) {
+    int node = 0;
+    return cudaDeviceGetAttribute(&node, cudaDevAttrHostNumaId, gpu) || node < 0 ? 0 : node;
+}
+
+/* Of the two kinds that are shared by a file, the one of this memory: fabric chunks are a GPU's. */
+static uint32_t chunk_kind(uint32_t kind) {
+    return kind == NVLXI_KIND_HOST ? NVLXI_KIND_HOST : NVLXI_KIND_VMM;
+}
+
+/* Of a GPU, or of host memory that is near to it. */
+static CUmemLocation location_at(uint32_t kind, int gpu) {
+    return kind == NVLXI_KIND_HOST ? (CUmemLocation){.type = CU_MEM_LOCATION_TYPE_HOST_NUMA, .id = node_of(gpu)}
+                                   : (CUmemLocation){.type = CU_MEM_LOCATION_TYPE_DEVICE, .id = gpu};
+}
+
+static CUmemAllocationProp properties_at(uint32_t kind, int gpu) {
+    return (CUmemAllocationProp){
+        .type = CU_MEM_ALLOCATION_TYPE_PINNED, .requestedHandleTypes = FILE_TYPE, .location = location_at(kind, gpu)};
+}
+
+/* Held while a handle of memory of this process is exported, and while memory is unmapped. A process whose other
+ * threads freed chunks crashed inside cuMemExportToShareableHandle (driver 580.159.04): that both race there is the
+ * likely cause, though the handle is retained. */
+static pthread_mutex_t handles_mutex = PTHREAD_MUTEX_INITIALIZER;
+
+void nvlxi_cuda_vmm_fork(enum nvlxi_fork_phase phase) {
+    phase == NVLXI_BEFORE_FORK ? pthread_mutex_lock(&handles_mutex) : pthread_mutex_unlock(&handles_mutex);
 }
 
 /* The sizes and places of chunks are multiples of it. */
-static int granularity(int gpu, size_t *unit) {
-    const CUmemAllocationProp properties = properties_on(gpu);
+static int granularity(uint32_t kind, int gpu, size_t *unit) {
+    const CUmemAllocationProp properties = properties_at(kind, gpu);
     CUresult error =
         nvlxi_cuda_driver.cuMemGetAllocationGranularity(unit, &properties, CU_MEM_ALLOC_GRANULARITY_MINIMUM);
     return error ? nvlxi_cuda_driver_failure(error, NVLX_ENOTSUP, "cuMemGetAllocationGranularity") : 0;
@@ -54,10 +80,21 @@ struct nvlxi_cuda_record *nvlxi_cuda_record_take(struct nvlxi_device *device, ui
     return record;
 }
 
+int nvlxi_cuda_record_gpu(struct nvlxi_device *device, uint64_t address) {
+    int gpu = -1;
+    pthread_mutex_lock(&device->mutex);
+    for (const struct nvlxi_cuda_record *record = device->records; record && gpu < 0; record = record->hh.next)
+        if (!record->foreign && address - record->address < record->mapped)
+            gpu = record->gpu;
+    pthread_mutex_unlock(&device->mutex);
+    return gpu;
+}
+
 /* ---- Chunks back to back in one reservation ---------------------------------------------------------- */
 
 /* Makes a record of `size` bytes of address space with room for `chunks`. */
-static int reserve(int gpu, uint64_t size, size_t chunks, size_t alignment, struct nvlxi_cuda_record **reserved) {
+static int reserve(uint32_t kind, int gpu, uint64_t size, size_t chunks, size_t alignment,
+                   struct nvlxi_cuda_record **reserved) {
     CUdeviceptr base;
     CUresult error = nvlxi_cuda_driver.cuMemAddressReserve(&base, size, alignment, 0, 0);
     if (error)
@@ -69,7 +106,7 @@ static int reserve(int gpu, uint64_t size, size_t chunks, size_t alignment, stru
         return nvlxi_fail(NVLX_ENOMEM, "no memory to note %zu chunks", chunks);
     }
     record->address = base;
-    record->kind = NVLXI_KIND_VMM;
+    record->kind = kind;
     record->gpu = gpu;
     record->reserved = size;
     *reserved = record;
@@ -87,12 +124,14 @@ static CUresult append(struct nvlxi_cuda_record *record, CUmemGenericAllocationH
     return CUDA_SUCCESS;
 }
 
-/* Access to what is mapped from its byte `from` on. */
+/* Access to what is mapped from its byte `from` on: for the GPU, and of host memory also for CPUs. */
 static int grant(const struct nvlxi_cuda_record *record, uint64_t from, bool read_only) {
-    const CUmemAccessDesc access = {.location = {.type = CU_MEM_LOCATION_TYPE_DEVICE, .id = record->gpu},
-                                    .flags =
-                                        read_only ? CU_MEM_ACCESS_FLAGS_PROT_READ : CU_MEM_ACCESS_FLAGS_PROT_READWRITE};
-    CUresult error = nvlxi_cuda_driver.cuMemSetAccess(record->address + from, record->mapped - from, &access, 1);
+    const CUmemAccess_flags flags = read_only ? CU_MEM_ACCESS_FLAGS_PROT_READ : CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
+    CUmemAccessDesc access[2] = {{.location = location_at(NVLXI_KIND_VMM, record->gpu), .flags = flags}};
+    size_t count = 1;
+    if (record->kind == NVLXI_KIND_HOST)
+        access[count++] = (CUmemAccessDesc){.location = location_at(NVLXI_KIND_HOST, record->gpu), .flags = flags};
+    CUresult error = nvlxi_cuda_driver.cuMemSetAccess(record->address + from, record->mapped - from, access, count);
     return error ? nvlxi_cuda_driver_failure(error, NVLX_EDEVICE, "cuMemSetAccess") : 0;
 }
 
@@ -100,7 +139,9 @@ int nvlxi_cuda_vmm_drop(struct nvlxi_cuda_record *record) {
     CUdeviceptr at = record->address;
     CUresult first = CUDA_SUCCESS;
     for (size_t i = 0; i < record->chunks; at += record->sizes[i++]) {
+        pthread_mutex_lock(&handles_mutex);
         CUresult error = nvlxi_cuda_driver.cuMemUnmap(at, record->sizes[i]);
+        pthread_mutex_unlock(&handles_mutex);
         first = first ? first : error;
     }
     CUresult error = nvlxi_cuda_driver.cuMemAddressFree(record->address, record->reserved);
@@ -111,9 +152,9 @@ int nvlxi_cuda_vmm_drop(struct nvlxi_cuda_record *record) {
 
 /* ---- Making them ------------------------------------------------------------------------------------- */
 
-/* Chunks on GPU `owner`, for the record's. */
+/* Chunks on GPU `owner`, or near to it, for the record's. */
 static int make_chunks(struct nvlxi_cuda_record *record, int owner, uint64_t chunk) {
-    const CUmemAllocationProp properties = properties_on(owner);
+    const CUmemAllocationProp properties = properties_at(record->kind, owner);
     while (record->mapped < record->reserved) {
         const uint64_t size = nvlxi_min(chunk, record->reserved - record->mapped);
         CUmemGenericAllocationHandle handle;
@@ -131,22 +172,22 @@ static int make_chunks(struct nvlxi_cuda_record *record, int owner, uint64_t chu
 }
 
 /* More than the current GPU has: it is not address space that would be short. */
-static bool exceeds_gpu(uint64_t size) {
+static bool exceeds_gpu(uint32_t kind, uint64_t size) {
     size_t available, total;
-    return cudaMemGetInfo(&available, &total) == cudaSuccess && size > total;
+    return kind == NVLXI_KIND_VMM && cudaMemGetInfo(&available, &total) == cudaSuccess && size > total;
 }
 
 int nvlxi_cuda_vmm_alloc(struct nvlxi_device *device, const struct nvlxi_alloc *alloc, void **address) {
     struct nvlxi_cuda_record *record;
     uint64_t chunk, size;
     size_t unit;
-    int code = granularity(alloc->gpu, &unit);
+    int code = granularity(alloc->kind, alloc->gpu, &unit);
     if (code)
         return code;
     if (!nvlxi_round_up(alloc->chunk ? alloc->chunk : alloc->length, unit, &chunk) ||
-        !nvlxi_round_up(alloc->length, unit, &size) || exceeds_gpu(size))
+        !nvlxi_round_up(alloc->length, unit, &size) || exceeds_gpu(alloc->kind, size))
         return nvlxi_fail(NVLX_EDEVICE, "GPU %d does not have %zu bytes", alloc->gpu, alloc->length);
-    if ((code = reserve(alloc->gpu, size, (size_t)((size - 1) / chunk + 1), unit, &record)))
+    if ((code = reserve(alloc->kind, alloc->gpu, size, (size_t)((size - 1) / chunk + 1), unit, &record)))
         return code;
     if ((code = make_chunks(record, alloc->gpu, chunk)) || (code = nvlxi_cuda_record_add(device, record))) {
         nvlxi_cuda_vmm_drop(record);
@@ -158,8 +199,8 @@ int nvlxi_cuda_vmm_alloc(struct nvlxi_device *device, const struct nvlxi_alloc *
 
 int nvlxi_cuda_vmm_reach(int gpu, int other, struct nvlxi_cuda_record **record) {
     size_t unit;
-    int code = granularity(other, &unit);
-    if (code || (code = reserve(gpu, unit, 1, unit, record)))
+    int code = granularity(NVLXI_KIND_VMM, other, &unit);
+    if (code || (code = reserve(NVLXI_KIND_VMM, gpu, unit, 1, unit, record)))
         return code;
     if ((code = make_chunks(*record, other, unit)))
         nvlxi_cuda_vmm_drop(*record);
@@ -168,16 +209,22 @@ int nvlxi_cuda_vmm_reach(int gpu, int other, struct nvlxi_cuda_record **record) 
 
 /* ---- Sharing them ------------------------------------------------------------------------------------ */
 
+static CUresult export_chunk(uint64_t base, CUmemAllocationHandleType type, void *shareable) {
+    CUmemGenericAllocationHandle handle;
+    pthread_mutex_lock(&handles_mutex);
+    CUresult error = nvlxi_cuda_driver.cuMemRetainAllocationHandle(&handle, (void *)(uintptr_t)base);
+    if (!error) {
+        error = nvlxi_cuda_driver.cuMemExportToShareableHandle(shareable, handle, type, 0);
+        nvlxi_cuda_driver.cuMemRelease(handle);
+    }
+    pthread_mutex_unlock(&handles_mutex);
+    return error;
+}
+
 /* Whether fabric handles can be had is only told by asking for one: without an IMEX channel they cannot, whatever the
  * attributes say. */
 static CUresult export_fabric(uint64_t base, CUmemFabricHandle *fabric) {
-    CUmemGenericAllocationHandle handle;
-    CUresult error = nvlxi_cuda_driver.cuMemRetainAllocationHandle(&handle, (void *)(uintptr_t)base);
-    if (error)
-        return error;
-    error = nvlxi_cuda_driver.cuMemExportToShareableHandle(fabric, handle, CU_MEM_HANDLE_TYPE_FABRIC, 0);
-    nvlxi_cuda_driver.cuMemRelease(handle);
-    return error;
+    return export_chunk(base, CU_MEM_HANDLE_TYPE_FABRIC, fabric);
 }
 
 static int refuse_chunk(const struct nvlxi_allocation *allocation) {
@@ -187,6 +234,14 @@ static int refuse_chunk(const struct nvlxi_allocation *allocation) {
                       "one: create it with requestedHandleTypes CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, or use "
                       "PyTorch's expandable_segments, cudaMalloc or nvlx_alloc",
                       allocation->base);
+}
+
+bool nvlxi_cuda_vmm_is_chunk(uint64_t address) {
+    CUmemGenericAllocationHandle handle;
+    if (nvlxi_cuda_driver.cuMemRetainAllocationHandle(&handle, (void *)(uintptr_t)address))
+        return false;
+    nvlxi_cuda_driver.cuMemRelease(handle);
+    return true;
 }
 
 /* Of a chunk, the driver calls the start of its reservation that of its range. */
@@ -205,11 +260,12 @@ int nvlxi_cuda_vmm_describe(struct nvlxi_allocation *allocation) {
         return code;
     allocation->joins = true;
     if (types & CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR) {
-        allocation->kind = NVLXI_KIND_VMM;
+        allocation->kind = chunk_kind(allocation->kind);
         allocation->file = true;
         return 0;
     }
-    if (!(types & CU_MEM_HANDLE_TYPE_FABRIC) || export_fabric(allocation->base, &fabric))
+    if (allocation->kind == NVLXI_KIND_HOST || !(types & CU_MEM_HANDLE_TYPE_FABRIC) ||
+        export_fabric(allocation->base, &fabric))
         return refuse_chunk(allocation);
     allocation->kind = NVLXI_KIND_FABRIC;
     return 0;
@@ -219,19 +275,14 @@ int nvlxi_cuda_vmm_export_fabric(const struct nvlxi_allocation *allocation, stru
     CUmemFabricHandle fabric;
     CUresult error = export_fabric(allocation->base, &fabric);
     if (error)
-        return nvlxi_cuda_driver_failure(error, NVLX_EDEVICE, "cuMemExportToShareableHandle of a fabric handle");
+        return nvlxi_cuda_driver_failure(error, NVLX_EDEVICE, "exporting a chunk's fabric handle");
     nvlxi_cuda_fill_handle(handle, &fabric, sizeof fabric);
     return 0;
 }
 
 int nvlxi_cuda_vmm_export_file(const struct nvlxi_allocation *allocation, int *fd) {
-    CUmemGenericAllocationHandle handle;
-    CUresult error = nvlxi_cuda_driver.cuMemRetainAllocationHandle(&handle, (void *)(uintptr_t)allocation->base);
-    if (error)
-        return nvlxi_cuda_driver_failure(error, NVLX_EDEVICE, "cuMemRetainAllocationHandle");
-    error = nvlxi_cuda_driver.cuMemExportToShareableHandle(fd, handle, FILE_TYPE, 0);
-    nvlxi_cuda_driver.cuMemRelease(handle);
-    return error ? nvlxi_cuda_driver_failure(error, NVLX_EDEVICE, "cuMemExportToShareableHandle") : 0;
+    CUresult error = export_chunk(allocation->base, FILE_TYPE, fd);
+    return error ? nvlxi_cuda_driver_failure(error, NVLX_EDEVICE, "exporting a chunk as a file descriptor") : 0;
 }
 
 /* ---- Mapping another process's ----------------------------------------------------------------------- */
@@ -276,8 +327,9 @@ static int map_segment(struct nvlxi_cuda_record *record, const struct nvlxi_map 
     return nvlxi_cuda_driver_failure(error, NVLX_EDEVICE, what);
 }
 
-/* Access is granted chunk by chunk, while the owner exports the next ones: that takes no longer than at once (256
- * chunks of 2 MiB: 16 ms, at once 21). */
+/* Access is granted chunk by chunk, while the owner exports the next ones: 410 chunks of 20 MiB took 75 to 83 ms in
+ * all, and 80 to 86 with one call at the end (two H200). A second thread gains nothing: exports and imports of all
+ * processes, grants of access, and the last close of a file share a lock of the driver's. */
 static int map_segments(struct nvlxi_cuda_record *record, const struct nvlxi_map *map) {
     int code = 0;
     for (size_t i = 0; i < map->count && !code; i++) {
@@ -302,11 +354,12 @@ int nvlxi_cuda_vmm_map(struct nvlxi_device *device, const struct nvlxi_map *map,
     struct nvlxi_cuda_record *record;
     uint64_t size;
     size_t unit;
+    const uint32_t kind = chunk_kind(map->segments->kind);
     int code = size_of_map(map, &size);
     if (!code)
-        code = granularity(map->gpu, &unit);
+        code = granularity(kind, map->gpu, &unit);
     if (!code)
-        code = reserve(map->gpu, size, map->count, unit, &record);
+        code = reserve(kind, map->gpu, size, map->count, unit, &record);
     if (code)
         return code;
     record->foreign = true;

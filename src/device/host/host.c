@@ -3,7 +3,8 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * A "GPU" is only a number: its memory is device/host/memory.c's and that of one file a kind, its engines are the
- * worker threads of device/host/lane.c. There are NVLX_HOST_GPUS of them, and every process sees the same ones. */
+ * worker threads of device/host/lane.c. There are NVLX_HOST_GPUS of them, and every process sees the same ones. Its
+ * context in a process is the count of devices that have retained it: nothing needs it, but CUDA refuses without. */
 #include "device/host/host.h"
 
 #include <errno.h>
@@ -11,6 +12,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "device/host/count.h"
 
 #define DEFAULT_GPUS 2
 
@@ -30,27 +32,18 @@ static int host_count(int *gpus) {
     return 0;
 }
 
-static int host_open(const int *gpus, size_t gpu_count, struct nvlxi_device **device) {
-    struct nvlxi_device made = {.usable = UINT64_MAX};
-    int code = host_count(&made.gpus);
-    if (code)
-        return code;
-    if (gpus)
-        made.usable = 0;
-    for (size_t i = 0; gpus && i < gpu_count; i++) {
-        if (gpus[i] < 0 || gpus[i] >= made.gpus)
-            return nvlxi_fail(NVLX_EINVAL, "config.gpus[%zu] is %d, but there are %d GPUs", i, gpus[i], made.gpus);
-        made.usable |= UINT64_C(1) << gpus[i];
-    }
-    *device = malloc(sizeof **device);
-    if (!*device)
-        return nvlxi_fail(NVLX_ENOMEM, "no memory for a device");
-    **device = made;
-    return 0;
+/* ---- Contexts ---------------------------------------------------------------------------------------- */
+
+static atomic_uint contexts[NVLXI_HOST_GPUS_MAX]; /* of this process: how often each was retained */
+
+static bool is_retained(struct nvlxi_device *device, int gpu) {
+    return atomic_load(&device->contexts) >> gpu & 1;
 }
 
-static void host_close(struct nvlxi_device *device) {
-    free(device);
+static void retain(struct nvlxi_device *device, int gpu) {
+    const uint64_t bit = UINT64_C(1) << gpu;
+    if (!(atomic_fetch_or(&device->contexts, bit) & bit))
+        atomic_fetch_add(&contexts[gpu], 1);
 }
 
 static int check_ordinal(const struct nvlxi_device *device, int gpu) {
@@ -59,11 +52,61 @@ static int check_ordinal(const struct nvlxi_device *device, int gpu) {
     return 0;
 }
 
-int nvlxi_host_check_gpu(const struct nvlxi_device *device, int gpu) {
+int nvlxi_host_name_gpu(struct nvlxi_device *device, int gpu) {
     int code = check_ordinal(device, gpu);
-    if (!code && !(device->usable >> gpu & 1))
+    if (code || is_retained(device, gpu))
+        return code;
+    if (device->only_listed)
         return nvlxi_fail(NVLX_EINVAL, "GPU %d is not in config.gpus", gpu);
-    return code;
+    retain(device, gpu);
+    return 0;
+}
+
+int nvlxi_host_check_gpu(struct nvlxi_device *device, int gpu) {
+    int code = check_ordinal(device, gpu);
+    if (!code && !device->only_listed && !atomic_load(&contexts[gpu]))
+        return nvlxi_fail(NVLX_EINVAL, "GPU %d has no active context: name it in config.gpus, or use it before", gpu);
+    return code ? code : nvlxi_host_name_gpu(device, gpu);
+}
+
+static bool may_enter(struct nvlxi_device *device, int gpu) {
+    return is_retained(device, gpu) || (!device->only_listed && atomic_load(&contexts[gpu]));
+}
+
+int nvlxi_host_home(struct nvlxi_device *device, int gpu) {
+    if (gpu >= 0 && gpu < device->gpus && may_enter(device, gpu))
+        return gpu;
+    for (int other = 0; other < device->gpus; other++)
+        if (may_enter(device, other))
+            return other;
+    return gpu;
+}
+
+/* ---- Devices ----------------------------------------------------------------------------------------- */
+
+static int host_open(const int *gpus, size_t gpu_count, struct nvlxi_device **device) {
+    int count, code = host_count(&count);
+    if (code)
+        return code;
+    for (size_t i = 0; gpus && i < gpu_count; i++)
+        if (gpus[i] < 0 || gpus[i] >= count)
+            return nvlxi_fail(NVLX_EINVAL, "config.gpus[%zu] is %d, but there are %d GPUs", i, gpus[i], count);
+    struct nvlxi_device *made = calloc(1, sizeof *made);
+    if (!made)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for a device");
+    made->gpus = count;
+    made->only_listed = gpus != NULL;
+    for (size_t i = 0; gpus && i < gpu_count; i++)
+        retain(made, gpus[i]);
+    *device = made;
+    return 0;
+}
+
+static void host_close(struct nvlxi_device *device) {
+    for (int gpu = 0; gpu < device->gpus; gpu++)
+        if (is_retained(device, gpu))
+            atomic_fetch_sub(&contexts[gpu], 1);
+    free(device);
 }
 
 static int host_uuid(struct nvlxi_device *device, int gpu, uint8_t uuid[NVLXI_UUID_BYTES]) {
@@ -132,8 +175,10 @@ static void host_list_free(struct nvlxi_device *device, void *memory) {
     free(memory);
 }
 
-/* No two of their locks are held together elsewhere. */
+/* No two of their locks are held together elsewhere. Contexts are the parent's alone. */
 void nvlxi_device_host_fork(enum nvlxi_fork_phase phase) {
+    for (int gpu = 0; phase == NVLXI_IN_CHILD && gpu < NVLXI_HOST_GPUS_MAX; gpu++)
+        atomic_store(&contexts[gpu], 0);
     nvlxi_host_pools_fork(phase);
     nvlxi_host_memory_fork(phase);
     nvlxi_host_lanes_fork(phase);
@@ -168,8 +213,15 @@ const struct nvlxi_device_ops nvlxi_device_host = {
     .copy = nvlxi_host_copy,
     .copy_list = nvlxi_host_copy_list,
     .copy_rows = nvlxi_host_copy_rows,
+    .copy_grid = nvlxi_host_copy_grid,
     .copy_kernel = nvlxi_host_copy_kernel,
+    .copy_blocks = nvlxi_host_copy_blocks,
+    .ids_check = nvlxi_host_ids_check,
     .digest = nvlxi_host_digest,
+    .signal = nvlxi_host_signal,
+    .await = nvlxi_host_await,
+    .await_gated = nvlxi_host_await_gated,
+    .signal_read = nvlxi_host_signal_read,
     .event_create = nvlxi_host_event_create,
     .event_destroy = nvlxi_host_event_destroy,
     .event_record = nvlxi_host_event_record,

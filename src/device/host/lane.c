@@ -1,7 +1,8 @@
 /* The host backend's lanes and events: a worker thread for each lane plays the copy engine.
  * SPDX-License-Identifier: Apache-2.0
  *
- * A lane is a FIFO of jobs: copies, points to be marked done, points to be waited for. Its states:
+ * A lane is a FIFO of jobs: copies, points to be marked done or to be waited for, signals and waits for counts. Its
+ * states:
  *
  *     RUNNING    the worker takes jobs from the front and runs them without a lock
  *     STOPPING   lane_destroy has been called: the worker empties the queue and ends, then it is joined
@@ -9,15 +10,12 @@
  * Lanes are spread over channels, as CUDA's streams are. A channel has room for so many copies and kernels that are not
  * done; whoever queues one more waits. Events and waits take no room. (As measured on an H100 with driver 580.)
  *
- * A point is one place in one lane's order: not done until the worker arrives there, done for ever after. An event
- * holds the point of its last recording, or none, which counts as done. A wait takes the point that the event holds at
- * the time of the call; recording the event anew gives it another point and does not touch the wait. A point can be
- * waited for only after it has been made, so waits never form a circle. Points are counted: by the event, by the job
- * that marks them, by each job that waits.
+ * An event holds the point (point.h) of its last recording, or none, which counts as done. A wait takes the point that
+ * the event holds at the time of the call; recording the event again gives it another point and does not touch the
+ * wait. Points are counted: by the event, by the job that marks them, by each job that waits.
  *
  * Jobs and points are allocated before anything is queued or changed. Locks: `lanes_mutex` guards the registry; a
- * lane's mutex its queue; an event's mutex its point; a point's mutex is for sleeping until it is done. None is held
- * while another is taken. */
+ * lane's mutex its queue; an event's mutex its point. None is held while another is taken. */
 #define _GNU_SOURCE
 #include "device/host/host.h"
 
@@ -32,44 +30,52 @@
 #include "base/base.h"
 #include "base/error.h"
 #include "base/thread.h"
+#include "device/host/count.h"
 #include "device/host/memory.h"
+#include "device/host/point.h"
 #include "device/leaf_list.h"
 #include "device/xxh64.h"
-
-struct point {
-    atomic_uint holders;
-    atomic_bool done; /* set once, by a worker, with the mutex held */
-    pthread_mutex_t mutex;
-    pthread_cond_t arrived;
-};
 
 #define CHANNELS      8
 #define CHANNEL_DEPTH 1021
 #define BATCH         64  /* copies of a list that are one job */
 #define PEEK_US       100 /* between two looks at a value */
 
-enum job_kind { JOB_LIST, JOB_ROWS, JOB_KERNEL, JOB_DIGEST, JOB_MARK, JOB_WAIT, JOB_HOLD, JOB_CALL };
+enum job_kind {
+    JOB_LIST,
+    JOB_GRID,
+    JOB_KERNEL,
+    JOB_DIGEST,
+    JOB_MARK,
+    JOB_WAIT,
+    JOB_HOLD,
+    JOB_CALL,
+    JOB_SIGNAL,
+    JOB_AWAIT
+};
 
 struct job {
     enum job_kind kind;
     struct nvlxi_fragment *list; /* JOB_LIST: its own */
     size_t count;
-    struct nvlxi_rows rows;                   /* JOB_ROWS */
+    struct nvlxi_grid grid;                   /* JOB_GRID */
     struct nvlxi_part parts[NVLXI_PARTS_MAX]; /* JOB_KERNEL: their lists are the caller's until the job is done */
     uint32_t part_count;
     bool of_rows;                     /* JOB_KERNEL: the lists are */
     struct nvlxi_leaf_list leaves;    /* JOB_DIGEST: in the caller's memory until the job is done */
-    struct point *point;              /* JOB_MARK, JOB_WAIT: held */
+    struct nvlxi_host_point *point;   /* JOB_MARK, JOB_WAIT: held */
     const atomic_bool *until;         /* JOB_HOLD */
     void (*function)(void *argument); /* JOB_CALL */
     void *argument;
+    struct nvlxi_signal signal; /* JOB_SIGNAL */
+    struct nvlxi_gated gated;   /* JOB_AWAIT */
     STAILQ_ENTRY(job) entry;
 };
 
 struct nvlxi_event {
     int gpu;
     pthread_mutex_t mutex;
-    struct point *point; /* held; NULL: never recorded */
+    struct nvlxi_host_point *point; /* held; NULL: never recorded */
 };
 
 struct nvlxi_lane {
@@ -107,51 +113,6 @@ void nvlxi_host_lanes_fork(enum nvlxi_fork_phase phase) {
     pthread_mutex_unlock(&lanes_mutex);
 }
 
-/* ---- Points ------------------------------------------------------------------------------------------ */
-
-static struct point *point_make(void) {
-    struct point *point = malloc(sizeof *point);
-    if (!point)
-        return NULL;
-    atomic_init(&point->holders, 1);
-    atomic_init(&point->done, false);
-    pthread_mutex_init(&point->mutex, NULL);
-    pthread_cond_init(&point->arrived, NULL);
-    return point;
-}
-
-static struct point *point_hold(struct point *point) {
-    if (point)
-        atomic_fetch_add_explicit(&point->holders, 1, memory_order_relaxed);
-    return point;
-}
-
-static void point_drop(struct point *point) {
-    if (!point || atomic_fetch_sub_explicit(&point->holders, 1, memory_order_acq_rel) != 1)
-        return;
-    pthread_cond_destroy(&point->arrived);
-    pthread_mutex_destroy(&point->mutex);
-    free(point);
-}
-
-static bool point_is_done(struct point *point) {
-    return !point || atomic_load_explicit(&point->done, memory_order_acquire);
-}
-
-static void point_mark(struct point *point) {
-    pthread_mutex_lock(&point->mutex);
-    atomic_store_explicit(&point->done, true, memory_order_release);
-    pthread_cond_broadcast(&point->arrived);
-    pthread_mutex_unlock(&point->mutex);
-}
-
-static void point_await(struct point *point) {
-    pthread_mutex_lock(&point->mutex);
-    while (!point_is_done(point))
-        pthread_cond_wait(&point->arrived, &point->mutex);
-    pthread_mutex_unlock(&point->mutex);
-}
-
 /* ---- Lanes ------------------------------------------------------------------------------------------- */
 
 static void copy_fragments(const struct nvlxi_fragment *list, size_t count) {
@@ -163,6 +124,15 @@ static void move_rows(const struct nvlxi_rows *rows) {
     for (uint64_t i = 0; i < rows->count; i++)
         memmove(nvlxi_host_pointer(rows->destination + i * rows->destination_pitch),
                 nvlxi_host_pointer(rows->source + i * rows->source_pitch), rows->length);
+}
+
+static void move_grid(const struct nvlxi_grid *grid) {
+    struct nvlxi_rows rows = grid->rows;
+    for (uint64_t i = 0; i < grid->times; i++) {
+        move_rows(&rows);
+        rows.destination += grid->destination_step;
+        rows.source += grid->source_step;
+    }
 }
 
 static const struct nvlxi_rows *rows_of(const struct nvlxi_part *part) {
@@ -196,17 +166,17 @@ static void job_run(const struct job *job) {
         for (uint32_t i = 0; i < job->part_count; i++)
             copy_part(&job->parts[i], job->of_rows);
         break;
-    case JOB_ROWS:
-        move_rows(&job->rows);
+    case JOB_GRID:
+        move_grid(&job->grid);
         break;
     case JOB_DIGEST:
         digest_leaves(&job->leaves);
         break;
     case JOB_MARK:
-        point_mark(job->point);
+        nvlxi_host_point_mark(job->point);
         break;
     case JOB_WAIT:
-        point_await(job->point);
+        nvlxi_host_point_await(job->point);
         break;
     case JOB_HOLD:
         while (!atomic_load(job->until))
@@ -214,6 +184,12 @@ static void job_run(const struct job *job) {
         break;
     case JOB_CALL:
         job->function(job->argument);
+        break;
+    case JOB_SIGNAL:
+        nvlxi_host_count_change(&job->signal);
+        break;
+    case JOB_AWAIT:
+        nvlxi_host_count_await(&job->gated);
         break;
     }
 }
@@ -264,7 +240,7 @@ static struct job *next_job(struct nvlxi_lane *lane) {
 
 static void end_job(const struct nvlxi_lane *lane, struct job *job) {
     leave_places(lane, job);
-    point_drop(job->point);
+    nvlxi_host_point_drop(job->point);
     free(job->list);
     free(job);
 }
@@ -332,6 +308,10 @@ void nvlxi_host_lane_destroy(struct nvlxi_lane *lane) {
     free(lane);
 }
 
+int nvlxi_host_lane_gpu(const struct nvlxi_lane *lane) {
+    return lane->gpu;
+}
+
 int nvlxi_host_lane_query(struct nvlxi_lane *lane) {
     pthread_mutex_lock(&lane->mutex);
     bool idle = STAILQ_EMPTY(&lane->jobs) && !lane->working;
@@ -384,26 +364,30 @@ int nvlxi_host_copy(struct nvlxi_lane *lane, const struct nvlxi_copy *copy) {
     return nvlxi_host_copy_list(lane, &fragment, 1, copy->destination_gpu, copy->source_gpu);
 }
 
-static int queue_rows(struct nvlxi_lane *lane, const struct nvlxi_rows *rows) {
-    struct job *job = job_make(JOB_ROWS);
+static int queue_grid(struct nvlxi_lane *lane, const struct nvlxi_grid *grid) {
+    struct job *job = job_make(JOB_GRID);
     if (!job)
         return nvlxi_fail(NVLX_ENOMEM, "no memory to queue a copy of rows");
-    job->rows = *rows;
+    job->grid = *grid;
     queue(lane, job);
     return 0;
+}
+
+int nvlxi_host_copy_grid(struct nvlxi_lane *lane, const struct nvlxi_grid *grid, int destination_gpu, int source_gpu) {
+    (void)destination_gpu;
+    (void)source_gpu;
+    int code = nvlxi_host_check_form(grid);
+    if (!code)
+        code = nvlxi_host_check_rows(lane->gpu, grid);
+    return code ? code : queue_grid(lane, grid);
 }
 
 int nvlxi_host_copy_rows(struct nvlxi_lane *lane, const struct nvlxi_rows *list, size_t count, int destination_gpu,
                          int source_gpu) {
     int code = 0;
-    (void)destination_gpu;
-    (void)source_gpu;
     for (size_t i = 0; i < count && !code; i++) {
-        code = nvlxi_host_check_form(&list[i]);
-        if (!code)
-            code = nvlxi_host_check_rows(lane->gpu, &list[i]);
-        if (!code)
-            code = queue_rows(lane, &list[i]);
+        const struct nvlxi_grid once = {.rows = list[i], .times = 1};
+        code = nvlxi_host_copy_grid(lane, &once, destination_gpu, source_gpu);
     }
     return code;
 }
@@ -411,7 +395,7 @@ int nvlxi_host_copy_rows(struct nvlxi_lane *lane, const struct nvlxi_rows *list,
 static int check_part(int gpu, const struct nvlxi_part *part, bool of_rows) {
     int code = of_rows ? 0 : nvlxi_host_check_copies(gpu, part->list, part->count, NVLX_EDEVICE);
     for (uint32_t i = 0; of_rows && i < part->count && !code; i++)
-        code = nvlxi_host_check_rows(gpu, &rows_of(part)[i]);
+        code = nvlxi_host_check_rows(gpu, &(const struct nvlxi_grid){.rows = rows_of(part)[i], .times = 1});
     return code;
 }
 
@@ -453,6 +437,40 @@ int nvlxi_host_lane_call(struct nvlxi_lane *lane, void (*function)(void *argumen
     return 0;
 }
 
+int nvlxi_host_signal(struct nvlxi_lane *lane, const struct nvlxi_signal *signal) {
+    int code = nvlxi_host_check_count(lane->gpu, signal->address, NVLXI_HOST_CHANGE);
+    if (code)
+        return code;
+    struct job *job = job_make(JOB_SIGNAL);
+    if (!job)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory to queue a signal");
+    job->signal = *signal;
+    queue(lane, job);
+    return 0;
+}
+
+static int queue_await(struct nvlxi_lane *lane, const struct nvlxi_gated *gated, enum nvlxi_host_count_use use) {
+    int code = nvlxi_host_check_count(lane->gpu, gated->address, use);
+    if (!code)
+        code = nvlxi_host_check_count(lane->gpu, gated->gate, use);
+    if (code)
+        return code;
+    struct job *job = job_make(JOB_AWAIT);
+    if (!job)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory to queue a wait for a signal");
+    job->gated = *gated;
+    queue(lane, job);
+    return 0;
+}
+
+int nvlxi_host_await(struct nvlxi_lane *lane, uint64_t address, uint64_t value) {
+    return queue_await(lane, &(const struct nvlxi_gated){address, value, address, value}, NVLXI_HOST_AWAIT);
+}
+
+int nvlxi_host_await_gated(struct nvlxi_lane *lane, const struct nvlxi_gated *gated) {
+    return queue_await(lane, gated, NVLXI_HOST_READ);
+}
+
 /* ---- Events ------------------------------------------------------------------------------------------ */
 
 int nvlxi_host_event_create(struct nvlxi_device *device, int gpu, struct nvlxi_event **event) {
@@ -469,14 +487,14 @@ int nvlxi_host_event_create(struct nvlxi_device *device, int gpu, struct nvlxi_e
 }
 
 void nvlxi_host_event_destroy(struct nvlxi_event *event) {
-    point_drop(event->point);
+    nvlxi_host_point_drop(event->point);
     pthread_mutex_destroy(&event->mutex);
     free(event);
 }
 
-static struct point *event_point(struct nvlxi_event *event) {
+static struct nvlxi_host_point *event_point(struct nvlxi_event *event) {
     pthread_mutex_lock(&event->mutex);
-    struct point *point = point_hold(event->point);
+    struct nvlxi_host_point *point = nvlxi_host_point_hold(event->point);
     pthread_mutex_unlock(&event->mutex);
     return point;
 }
@@ -485,36 +503,36 @@ int nvlxi_host_event_record(struct nvlxi_lane *lane, struct nvlxi_event *event) 
     if (lane->gpu != event->gpu)
         return nvlxi_fail(NVLX_EDEVICE, "an event of GPU %d cannot be recorded on GPU %d", event->gpu, lane->gpu);
     struct job *job = job_make(JOB_MARK);
-    struct point *point = point_make();
+    struct nvlxi_host_point *point = nvlxi_host_point_make();
     if (!job || !point) {
         free(job);
-        point_drop(point);
+        nvlxi_host_point_drop(point);
         return nvlxi_fail(NVLX_ENOMEM, "no memory to record an event of GPU %d", event->gpu);
     }
-    job->point = point_hold(point);
+    job->point = nvlxi_host_point_hold(point);
     pthread_mutex_lock(&event->mutex);
-    struct point *old = event->point;
+    struct nvlxi_host_point *old = event->point;
     event->point = point;
     pthread_mutex_unlock(&event->mutex);
-    point_drop(old);
+    nvlxi_host_point_drop(old);
     queue(lane, job);
     return 0;
 }
 
 int nvlxi_host_event_query(struct nvlxi_event *event) {
     pthread_mutex_lock(&event->mutex);
-    bool done = point_is_done(event->point);
+    bool done = nvlxi_host_point_is_done(event->point);
     pthread_mutex_unlock(&event->mutex);
     return done ? 0 : NVLX_EAGAIN;
 }
 
 int nvlxi_host_lane_wait(struct nvlxi_lane *lane, struct nvlxi_event *event) {
-    struct point *point = event_point(event);
+    struct nvlxi_host_point *point = event_point(event);
     if (!point)
         return 0;
     struct job *job = job_make(JOB_WAIT);
     if (!job) {
-        point_drop(point);
+        nvlxi_host_point_drop(point);
         return nvlxi_fail(NVLX_ENOMEM, "no memory to wait for an event of GPU %d", event->gpu);
     }
     job->point = point;
@@ -542,8 +560,6 @@ int nvlxi_host_stream_find(struct nvlxi_device *device, void *handle, struct nvl
         *stream = (struct nvlxi_stream){.handle = lane, .gpu = lane->gpu, .id = lane->id};
         return 0;
     }
-    if (handle == NVLX_STREAM_LEGACY || handle == NVLX_STREAM_PER_THREAD)
-        return nvlxi_fail(NVLX_ENOTSUP, "the host backend has no default streams (stream %p)", handle);
     return nvlxi_fail(NVLX_ENOTSUP, "stream %p is none of the host backend's: it knows no CUDA streams", handle);
 }
 

@@ -28,7 +28,8 @@
 #include "device/host/file.h"
 #include "device/host/host.h"
 
-static const struct nvlxi_host_kind *const kinds[] = {&nvlxi_host_legacy, &nvlxi_host_vmm, &nvlxi_host_pool};
+static const struct nvlxi_host_kind *const kinds[] = {&nvlxi_host_legacy, &nvlxi_host_vmm, &nvlxi_host_chunks,
+                                                      &nvlxi_host_pool};
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static void *blocks;    /* all, by address */
@@ -133,7 +134,7 @@ void nvlxi_host_memory_fork(enum nvlxi_fork_phase phase) {
 int nvlxi_host_alloc(struct nvlxi_device *device, const struct nvlxi_alloc *alloc, void **address) {
     const struct nvlxi_host_kind *kind = find_kind(alloc->kind);
     struct nvlxi_host_block *made;
-    int code = nvlxi_host_check_gpu(device, alloc->gpu);
+    int code = nvlxi_host_name_gpu(device, alloc->gpu);
     if (code)
         return code;
     if (!kind)
@@ -179,19 +180,54 @@ int nvlxi_host_free(struct nvlxi_device *device, void *address) {
     return 0;
 }
 
-/* The first block of memory that nvlxi_host_alloc returned, if it is made of chunks. Under the mutex. */
-static struct nvlxi_host_block *find_chunks(const void *address) {
+int nvlxi_host_pin(int gpu, void *address, uint64_t size) {
+    struct nvlxi_host_block *block = nvlxi_host_pinned_make(gpu, address, size);
+    if (!block)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory to keep a block of host memory");
+    pthread_mutex_lock(&mutex);
+    struct nvlxi_host_block **found = tsearch(block, &blocks, by_address);
+    pthread_mutex_unlock(&mutex);
+    if (found && *found == block)
+        return 0;
+    nvlxi_host_pinned.destroy(block);
+    return found ? nvlxi_fail(NVLX_EINVAL, "some of the %" PRIu64 " bytes at %p is known already", size, address)
+                 : nvlxi_fail(NVLX_ENOMEM, "no memory to keep a block of host memory");
+}
+
+bool nvlxi_host_unpin(void *address) {
+    pthread_mutex_lock(&mutex);
     struct nvlxi_host_block *block = find_block((uintptr_t)address);
-    return block && block->serial && block->kind == &nvlxi_host_vmm && block->base == (uintptr_t)address ? block : NULL;
+    const bool known = block && block->kind == &nvlxi_host_pinned && block->base == (uintptr_t)address;
+    if (known)
+        tdelete(block, &blocks, by_address);
+    pthread_mutex_unlock(&mutex);
+    if (known)
+        nvlxi_host_pinned.destroy(block);
+    return known;
+}
+
+static bool is_chunk(const struct nvlxi_host_block *block) {
+    return block && block->serial && (block->kind == &nvlxi_host_vmm || block->kind == &nvlxi_host_chunks);
 }
 
 struct nvlxi_host_block *nvlxi_host_put_to_sleep(void *address) {
     pthread_mutex_lock(&mutex);
-    struct nvlxi_host_block *first = find_chunks(address);
-    if (first)
+    struct nvlxi_host_block *first = find_block((uintptr_t)address);
+    const bool known = is_chunk(first) && first->base == (uintptr_t)address;
+    if (known)
         leave_own(first, NULL);
     pthread_mutex_unlock(&mutex);
-    return first && nvlxi_host_vmm_empty(first) ? first : NULL;
+    return known && nvlxi_host_vmm_empty(first) ? first : NULL;
+}
+
+bool nvlxi_host_take_out(void *address) {
+    pthread_mutex_lock(&mutex);
+    struct nvlxi_host_block *chunk = find_block((uintptr_t)address);
+    const bool known = is_chunk(chunk) && chunk->inner && chunk->base == (uintptr_t)address;
+    if (known)
+        tdelete(chunk, &blocks, by_address);
+    pthread_mutex_unlock(&mutex);
+    return known && nvlxi_host_vmm_take_out(chunk);
 }
 
 int nvlxi_host_wake(struct nvlxi_host_block *sleeping) {
@@ -205,7 +241,6 @@ int nvlxi_host_wake(struct nvlxi_host_block *sleeping) {
 }
 
 int nvlxi_host_resolve(struct nvlxi_device *device, uint64_t address, struct nvlxi_allocation *allocation) {
-    (void)device;
     struct nvlxi_allocation found = {.kind = NVLXI_KIND_UNKNOWN};
     pthread_mutex_lock(&mutex);
     const struct nvlxi_host_block *block = find_block(address);
@@ -225,12 +260,18 @@ int nvlxi_host_resolve(struct nvlxi_device *device, uint64_t address, struct nvl
                           "0x%" PRIx64 " lies in a mapping of another process's memory, which only its owner can share",
                           address);
     if (found.kind == NVLXI_KIND_UNKNOWN)
-        return nvlxi_fail(NVLX_ENOTSUP,
-                          "0x%" PRIx64 " is not memory of the host backend (software GPUs), on which this engine runs: "
-                          "for host memory, use memory of nvlx_alloc; for that of a real GPU, the cuda backend",
-                          address);
-    *allocation = found;
-    return 0;
+        return nvlxi_fail(
+            NVLX_ENOTSUP,
+            "0x%" PRIx64 " is not memory of the host backend (software GPUs), on which this engine runs: "
+            "for plain host memory, which cudaHostRegister would pin with CUDA, use memory of nvlx_alloc; "
+            "for that of a real GPU, the cuda backend",
+            address);
+    if (found.kind == NVLXI_KIND_PINNED)
+        found.gpu = nvlxi_host_home(device, found.gpu);
+    int code = nvlxi_host_check_gpu(device, found.gpu);
+    if (!code)
+        *allocation = found;
+    return code;
 }
 
 int nvlxi_host_alive(struct nvlxi_device *device, const struct nvlxi_allocation *allocation) {
@@ -246,7 +287,7 @@ static int fail_freed(const struct nvlxi_allocation *allocation) {
 }
 
 int nvlxi_host_let_use(struct nvlxi_device *device, const struct nvlxi_allocation *allocation, int gpu) {
-    int code = nvlxi_host_check_gpu(device, gpu);
+    int code = nvlxi_host_name_gpu(device, gpu);
     if (code)
         return code;
     pthread_mutex_lock(&mutex);
@@ -260,6 +301,8 @@ int nvlxi_host_let_use(struct nvlxi_device *device, const struct nvlxi_allocatio
 int nvlxi_host_export(struct nvlxi_device *device, const struct nvlxi_allocation *allocation,
                       struct nvlxi_handle *handle) {
     (void)device;
+    if (allocation->kind == NVLXI_KIND_PINNED)
+        return nvlxi_fail(NVLX_ENOTSUP, "pinned host memory at 0x%" PRIx64 " cannot be shared", allocation->base);
     pthread_mutex_lock(&mutex);
     const struct nvlxi_host_block *block = find_own(allocation);
     if (block)
@@ -299,7 +342,7 @@ static void close_mapping(struct nvlxi_host_block *block) {
 
 static int check_map(struct nvlxi_device *device, const struct nvlxi_map *map, const struct nvlxi_host_kind **kind,
                      struct nvlxi_handle *handle) {
-    int code = nvlxi_host_check_gpu(device, map->gpu);
+    int code = nvlxi_host_name_gpu(device, map->gpu);
     if (code)
         return code;
     *kind = find_kind(map->segments->kind);
@@ -377,7 +420,7 @@ int nvlxi_host_unmap(struct nvlxi_device *device, int gpu, uint64_t address) {
 
 /* ---- What copies may touch ----------------------------------------------------------------------------- */
 
-/* Where one copy may be: a block, or the chunks of its reservation. Of host memory, any: size 0. */
+/* Where one copy may be: a block, or chunks of its reservation without a hole. Of host memory, any: size 0. */
 struct reach {
     uint64_t base, size;
     bool barred; /* to this GPU */
@@ -394,16 +437,25 @@ static bool reach_holds(const struct reach *reach, uint64_t address, uint64_t le
     return offset < reach->size && length <= reach->size - offset;
 }
 
+/* Where the chunks end that follow on a block in its reservation, as far as `end`. Under the mutex. */
+static uint64_t chunks_until(const struct nvlxi_host_block *block, uint64_t end) {
+    const uint64_t reservation = block->reservation;
+    uint64_t at = block->base + block->size;
+    while (at < end && (block = find_block(at)) && block->reserved && block->reservation == reservation)
+        at = block->base + block->size;
+    return at;
+}
+
 /* Where a copy of these bytes may be. They may begin in host memory. Under the mutex. */
 static struct reach find_reach(int gpu, uint64_t address, uint64_t length) {
     struct nvlxi_host_block key = {.base = address, .size = length};
-    struct nvlxi_host_block **found = tfind(&key, &blocks, by_address);
-    if (!found)
+    const struct nvlxi_host_block *block = find_block(address);
+    struct nvlxi_host_block **found = block ? NULL : tfind(&key, &blocks, by_address);
+    if (!block && !found)
         return (struct reach){0};
-    const struct nvlxi_host_block *block = *found;
-    const bool barred = is_barred(block, gpu);
-    return block->reserved ? (struct reach){block->reservation, block->reserved, barred}
-                           : (struct reach){block->base, block->size, barred};
+    block = block ? block : *found;
+    const uint64_t end = block->reserved ? chunks_until(block, address + length) : block->base + block->size;
+    return (struct reach){block->base, end - block->base, is_barred(block, gpu)};
 }
 
 /* Whether one side of a copy stays in its reach, which is looked up if it is not that of the copy before. Under the
@@ -470,25 +522,13 @@ int nvlxi_host_check_copies(int gpu, const struct nvlxi_fragment *list, size_t c
     return good ? 0 : fail_copy(gpu, &reaches, &to, &from, crossing);
 }
 
-static bool has_legal_form(const struct nvlxi_rows *rows) {
-    const uint64_t low = nvlxi_min(rows->destination_pitch, rows->source_pitch),
-                   high = nvlxi_max(rows->destination_pitch, rows->source_pitch);
-    return rows->length && rows->count && rows->count <= NVLXI_ROWS_MAX &&
-           (rows->count == 1 || (low >= rows->length && high <= NVLXI_PITCH_MAX));
-}
-
-int nvlxi_host_check_form(const struct nvlxi_rows *rows) {
-    return has_legal_form(rows) ? 0
-                                : nvlxi_fail(NVLX_EDEVICE,
-                                             "%" PRIu64 " rows of %" PRIu64 " bytes with pitches %" PRIu64
-                                             " and %" PRIu64 " are not for one copy by an engine",
-                                             rows->count, rows->length, rows->destination_pitch, rows->source_pitch);
-}
-
 /* As a copy of all from the first byte to the last, on either side. */
-int nvlxi_host_check_rows(int gpu, const struct nvlxi_rows *rows) {
-    const struct span to = {rows->destination, nvlxi_rows_span(rows, rows->destination_pitch)},
-                      from = {rows->source, nvlxi_rows_span(rows, rows->source_pitch)};
+int nvlxi_host_check_rows(int gpu, const struct nvlxi_grid *grid) {
+    const struct nvlxi_rows *rows = &grid->rows;
+    const uint64_t last = grid->times - 1;
+    const struct span to = {rows->destination,
+                            last * grid->destination_step + nvlxi_rows_span(rows, rows->destination_pitch)},
+                      from = {rows->source, last * grid->source_step + nvlxi_rows_span(rows, rows->source_pitch)};
     struct reaches reaches = {0};
     pthread_mutex_lock(&mutex);
     const bool good = stays_inside(gpu, &reaches, &to, &from);
@@ -498,13 +538,22 @@ int nvlxi_host_check_rows(int gpu, const struct nvlxi_rows *rows) {
 
 /* ---- What digests may touch ---------------------------------------------------------------------------- */
 
-/* How far memory of a GPU goes on from `address`, which is returned if there is none. Under the mutex. */
-static uint64_t follow(int gpu, uint64_t address, uint64_t length) {
+/* How far memory of a GPU goes on from `address`, which is returned if there is none; or also host memory that is the
+ * GPU's own. Under the mutex. */
+static uint64_t follow(int gpu, bool host_too, uint64_t address, uint64_t length) {
     uint64_t at = address;
     const struct nvlxi_host_block *block;
-    while (at - address < length && (block = find_block(at)) && block->gpu == gpu)
+    while (at - address < length && (block = find_block(at)) && block->gpu == gpu &&
+           (host_too || !nvlxi_kind_is_host(block->kind->kind)))
         at = block->base + block->size;
     return at;
+}
+
+bool nvlxi_host_holds(int gpu, uint64_t address, uint64_t length) {
+    pthread_mutex_lock(&mutex);
+    const bool holds = follow(gpu, false, address, length) - address >= length;
+    pthread_mutex_unlock(&mutex);
+    return holds;
 }
 
 int nvlxi_host_check_digest(int gpu, const struct nvlxi_digest_span *spans, size_t count) {
@@ -512,7 +561,7 @@ int nvlxi_host_check_digest(int gpu, const struct nvlxi_digest_span *spans, size
     size_t i = 0;
     pthread_mutex_lock(&mutex);
     while (i < count && spans[i].length &&
-           (at = follow(gpu, spans[i].address, spans[i].length)) - spans[i].address >= spans[i].length)
+           (at = follow(gpu, true, spans[i].address, spans[i].length)) - spans[i].address >= spans[i].length)
         i++;
     pthread_mutex_unlock(&mutex);
     if (i == count)
@@ -521,4 +570,28 @@ int nvlxi_host_check_digest(int gpu, const struct nvlxi_digest_span *spans, size
                       "of span %zu, %" PRIu64 " bytes at 0x%" PRIx64 ", what is at 0x%" PRIx64
                       " is not memory of GPU %d",
                       i, spans[i].length, spans[i].address, spans[i].length ? at : spans[i].address, gpu);
+}
+
+/* ---- Where counts of signals may be ------------------------------------------------------------------------ */
+
+static const char *no_count(int gpu, uint64_t address, enum nvlxi_host_count_use use, int *code) {
+    const struct span span = {address, sizeof address};
+    if (address % sizeof address)
+        return "it is no multiple of 8";
+    const struct nvlxi_host_block *block = find_block(address);
+    if (!block || nvlxi_kind_is_host(block->kind->kind) || (gpu != NVLXI_ANY_GPU && block->gpu != gpu))
+        return "it is not memory of the GPU";
+    if (use == NVLXI_HOST_AWAIT && block->kind == &nvlxi_host_pool) {
+        *code = NVLX_ENOTSUP;
+        return "a stream cannot wait for it: it lies in memory of a pool";
+    }
+    return use == NVLXI_HOST_CHANGE && is_read_only(&span) ? "it is in a mapping that may only be read" : NULL;
+}
+
+int nvlxi_host_check_count(int gpu, uint64_t address, enum nvlxi_host_count_use use) {
+    int code = NVLX_EDEVICE;
+    pthread_mutex_lock(&mutex);
+    const char *wrong = no_count(gpu, address, use, &code);
+    pthread_mutex_unlock(&mutex);
+    return wrong ? nvlxi_fail(code, "a count of GPU %d at 0x%" PRIx64 ": %s", gpu, address, wrong) : 0;
 }

@@ -44,11 +44,17 @@ struct nvlxi_host_kind {
     int (*open)(const struct nvlxi_map *map, struct nvlxi_host_block *block);
 };
 
+/* A block of pinned host memory, which destroy frees. NULL without memory. */
+struct nvlxi_host_block *nvlxi_host_pinned_make(int gpu, const void *address, uint64_t size);
+
 /* Takes the chunks out of a reservation, and puts new ones of the same sizes into it: see nvlxi_host_put_to_sleep. */
 bool nvlxi_host_vmm_empty(struct nvlxi_host_block *first);
 int nvlxi_host_vmm_fill(struct nvlxi_host_block *first);
+/* Takes one chunk out. */
+bool nvlxi_host_vmm_take_out(struct nvlxi_host_block *chunk);
 
-extern const struct nvlxi_host_kind nvlxi_host_legacy, nvlxi_host_vmm, nvlxi_host_pool;
+extern const struct nvlxi_host_kind nvlxi_host_legacy, nvlxi_host_vmm, nvlxi_host_chunks, nvlxi_host_pool,
+    nvlxi_host_pinned;
 
 /* More than any allocation has: what a GPU does not have is told from what there is no address space for. */
 #define NVLXI_HOST_GPU_BYTES (UINT64_C(1) << 42)

@@ -1,4 +1,4 @@
-/* The host backend's virtual-memory-managed memory: a sealed file for each chunk, given out as a file descriptor.
+/* The host backend's chunks, of GPUs and of host memory: a sealed file for each, given out as a file descriptor.
  * SPDX-License-Identifier: Apache-2.0
  *
  * As with CUDA, address space is reserved first; then chunks are put into it, back to back. Each chunk is an allocation
@@ -113,6 +113,12 @@ bool nvlxi_host_vmm_empty(struct nvlxi_host_block *first) {
     return address != MAP_FAILED;
 }
 
+bool nvlxi_host_vmm_take_out(struct nvlxi_host_block *chunk) {
+    const void *address = mmap(nvlxi_host_pointer(chunk->base), chunk->size, PROT_NONE,
+                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    return address != MAP_FAILED; /* cppcheck-suppress memleak; it is the reservation's */
+}
+
 int nvlxi_host_vmm_fill(struct nvlxi_host_block *first) {
     struct reservation *reservation = nvlxi_container_of(first, struct reservation, chunks);
     for (size_t i = 0; i < reservation->count; i++) {
@@ -127,11 +133,10 @@ int nvlxi_host_vmm_fill(struct nvlxi_host_block *first) {
 
 /* ---- Mappings ---------------------------------------------------------------------------------------- */
 
-static int check_segment(const struct nvlxi_segment_record *segment) {
-    if (segment->kind != NVLXI_KIND_VMM || !segment->file || segment->handle.length || segment->size == 0 ||
+static int check_segment(const struct nvlxi_segment_record *segment, uint32_t kind) {
+    if (segment->kind != kind || !segment->file || segment->handle.length || segment->size == 0 ||
         segment->size % GRANULARITY || segment->size > NVLXI_HOST_GPU_BYTES)
-        return nvlxi_fail(NVLX_EDEVICE,
-                          "segment 0x%" PRIx64 " of %" PRIu64 " bytes is no chunk of the host backend's VMM memory",
+        return nvlxi_fail(NVLX_EDEVICE, "segment 0x%" PRIx64 " of %" PRIu64 " bytes is no chunk of the host backend",
                           segment->base, segment->size);
     return 0;
 }
@@ -141,7 +146,7 @@ static int check(const struct nvlxi_map *map, struct nvlxi_handle *handle) {
     uint64_t end = map->segments->base;
     for (size_t i = 0; i < map->count; i++) {
         const struct nvlxi_segment_record *segment = &map->segments[i];
-        int code = check_segment(segment);
+        int code = check_segment(segment, map->segments->kind);
         if (code)
             return code;
         if (segment->base != end || !nvlxi_add(end, segment->size, &end))
@@ -180,12 +185,10 @@ static int open_mapping(const struct nvlxi_map *map, struct nvlxi_host_block *bl
     return code;
 }
 
-const struct nvlxi_host_kind nvlxi_host_vmm = {
-    .kind = NVLXI_KIND_VMM,
-    .file = true,
-    .joins = true,
-    .make = make,
-    .destroy = destroy,
-    .check = check,
-    .open = open_mapping,
-};
+#define CHUNKS(its_kind)                                                                                               \
+    {                                                                                                                  \
+        .kind = (its_kind), .file = true, .joins = true, .make = make, .destroy = destroy, .check = check,             \
+        .open = open_mapping                                                                                           \
+    }
+
+const struct nvlxi_host_kind nvlxi_host_vmm = CHUNKS(NVLXI_KIND_VMM), nvlxi_host_chunks = CHUNKS(NVLXI_KIND_HOST);

@@ -1,4 +1,4 @@
-/* Finds rows in lists of plain ops: equal lengths at equal distances on both sides. Pure.
+/* Finds rows in lists of plain ops: series of them (series.h), and grids of series, such as blocks and layers. Pure.
  *
  * SPDX-License-Identifier: Apache-2.0
  *

@@ -12,9 +12,9 @@ static inline uint64_t nvlxi_rows_share(uint64_t copies, uint64_t lanes) {
     return nvlxi_ceil_div(copies, lanes);
 }
 
-/* Issues the copies that engines carry: each lane the next one in turn. */
+/* Issues the copies that engines carry: each lane the next one in turn, from `*lane` on, which moves on. */
 int nvlxi_rows_submit_engines(const struct nvlxi_lane_pool *pool, const struct nvlxi_group *group,
-                              const struct nvlxi_leg *legs, uint32_t lanes);
+                              const struct nvlxi_leg *legs, uint64_t lanes, uint64_t *lane);
 
 /* How many kernels carry the others. */
 uint64_t nvlxi_rows_kernels(const struct nvlxi_group *group);

@@ -1,8 +1,8 @@
 /* Checks an op with rows, and relocates it: cut where a border lies under it. SPDX-License-Identifier: Apache-2.0 */
-#include "transfer/validate.h"
+#include "transfer/validate/validate.h"
 #include "base/error.h"
 #include "transfer/op.h"
-#include "transfer/plan.h"
+#include "transfer/plan/plan.h"
 
 #include <inttypes.h>
 

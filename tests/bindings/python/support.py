@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What several tests need."""
+"""What several tests need. As a program: runs the tests that are named, one after the other, in this process."""
 
 import json
+import runpy
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import nvlxfer
 from nvlxfer import Engine
 
 HERE = Path(__file__).parent
+sys.path.append(str(HERE.parent))
+from running import run_tests  # noqa: E402, F401
 
 
 def raises(kind, code, text, function, *arguments, **keywords):
@@ -18,7 +20,7 @@ def raises(kind, code, text, function, *arguments, **keywords):
         function(*arguments, **keywords)
     except nvlxfer.NvlxError as error:
         assert type(error) is kind and error.name == code and text in str(error), repr(error)
-        assert error.name in str(error) and error.code == -nvlxfer._NAMES.index(code[5:])
+        assert error.name in str(error) and error.code == -nvlxfer.errors._NAMES.index(code[5:])
         return
     raise AssertionError(f"{code} was not raised")
 
@@ -60,8 +62,6 @@ def itself(length):
     return engine, address, peer
 
 
-def run_tests(tests):
-    for test in tests:
-        since = time.monotonic()
-        test()
-        print(f"ok: {test.__name__} ({time.monotonic() - since:.1f} s)", flush=True)
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        runpy.run_path(str(HERE / f"{name}.py"), run_name="__main__")

@@ -1,0 +1,116 @@
+/* Copies between the DRAM of this process and of one that asks for it. SPDX-License-Identifier: Apache-2.0 */
+#include "bindings/nixl/peers/copier.h"
+
+#include <sys/uio.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+
+#include "bindings/nixl/say.h"
+
+namespace nvlx::nixl {
+
+static constexpr size_t batch_vectors = 512;       /* of one call; the kernel takes 1,024 */
+static constexpr uint64_t batch_bytes = 32u << 20; /* after which who withdraws may have the lock */
+
+Copier::Copier(nvlx_engine *library, Worker &links_closer, int64_t answer_ns, std::function<void(Notice &&)> function)
+    : deliver(std::move(function)), answers(library, links_closer, answer_ns) {
+}
+
+void Copier::add(uint64_t region, const abi::Range &range) {
+    const std::unique_lock lock(mutex);
+    regions[region] = range;
+}
+
+void Copier::withdraw(uint64_t region) {
+    const std::unique_lock lock(mutex);
+    regions.erase(region);
+}
+
+void Copier::take(Copy &&copy) {
+    worker.add([this, copy = std::move(copy)] { serve(copy); });
+}
+
+void Copier::take(Notice &&notice) {
+    worker.add([this, notice = std::move(notice)]() mutable {
+        if (!failed.erase(notice.job))
+            deliver(std::move(notice));
+    });
+}
+
+void Copier::serve(const Copy &copy) {
+    const auto before = failed.find(copy.job);
+    const abi::Status status = before == failed.end() ? copy_all(copy) : before->second;
+    if (status != abi::Status::success)
+        failed[copy.job] = status;
+    if (!(copy.flags & mail_last))
+        return;
+    if (!(copy.flags & mail_notice_follows))
+        failed.erase(copy.job);
+    answers.send(copy.pid, copy.address, result_letter(copy.job, status));
+}
+
+/* Under the lock. All of an op must lie in its region, also what was copied before. */
+bool Copier::find(const CopyOp &op, uint64_t offset) const {
+    const auto region = regions.find(op.region);
+    if (region == regions.end())
+        return false;
+    const abi::Range &range = region->second;
+    return offset <= op.length && op.theirs >= range.address && op.theirs - range.address <= range.length &&
+           op.length <= range.length - (op.theirs - range.address);
+}
+
+static abi::Status why_refused(const Copy &copy, int error) {
+    if (error == ESRCH)
+        return abi::Status::disconnected;
+    if (error == EPERM)
+        return refuse(
+            abi::Status::not_allowed,
+            "the kernel does not let this process at the memory of process %lld (ptrace_scope, or another user): "
+            "DRAM cannot be copied",
+            static_cast<long long>(copy.pid));
+    return refuse(abi::Status::invalid, "copying between DRAM of this process and of process %lld failed: %s",
+                  static_cast<long long>(copy.pid), strerror(error));
+}
+
+/* As many pieces as one call takes, from the place (op, offset) on, which moves on. */
+abi::Status Copier::copy_some(const Copy &copy, size_t *op, uint64_t *offset) {
+    std::array<iovec, batch_vectors> theirs, mine; /* theirs: of this process, as in CopyOp */
+    uint64_t bytes = 0;
+    size_t count = 0;
+    const std::shared_lock lock(mutex);
+    for (; *op < copy.ops.size() && count < batch_vectors && bytes < batch_bytes; ++*op, *offset = 0) {
+        const CopyOp &what = copy.ops[*op];
+        if (!find(what, *offset))
+            return abi::Status::not_found;
+        const uint64_t length = std::min(what.length - *offset, batch_bytes - bytes);
+        theirs[count] = {reinterpret_cast<void *>(what.theirs + *offset), length};
+        mine[count] = {reinterpret_cast<void *>(what.mine + *offset), length};
+        count += length > 0;
+        bytes += length;
+        *offset += length;
+        if (*offset < what.length)
+            break;
+    }
+    const auto pid = static_cast<pid_t>(copy.pid);
+    const auto call = copy.flags & mail_write ? process_vm_readv : process_vm_writev;
+    const ssize_t done = bytes ? call(pid, theirs.data(), count, mine.data(), count, 0) : 0;
+    if (done < 0)
+        return why_refused(copy, errno);
+    return static_cast<uint64_t>(done) == bytes ? abi::Status::success : why_refused(copy, EFAULT);
+}
+
+abi::Status Copier::copy_all(const Copy &copy) {
+    abi::Status status = abi::Status::success;
+    uint64_t offset = 0;
+    if (copy.pid <= 0)
+        return refuse(abi::Status::not_supported,
+                      "a process of another PID namespace asks for DRAM: that is not reached from here");
+    for (size_t op = 0; status == abi::Status::success && op < copy.ops.size();)
+        status = copy_some(copy, &op, &offset);
+    return status;
+}
+
+} // namespace nvlx::nixl

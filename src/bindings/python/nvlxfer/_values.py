@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The enumerations of nvlxfer.h, and what its structs tell."""
+
+from __future__ import annotations
+
+import enum
+from typing import NamedTuple
+
+
+class Backend(enum.IntEnum):
+    AUTO, CUDA, HOST = range(3)
+
+
+class Mechanism(enum.IntEnum):
+    DEFAULT, AUTO, COPY_ENGINE, KERNEL = range(4)
+
+
+class Access(enum.IntEnum):
+    NONE, READ, WRITE, READ_WRITE = range(4)
+
+
+class Alloc(enum.IntEnum):
+    CUDA_MALLOC, VMM, POOL = range(3)
+    HOST = 4
+
+
+class Kind(enum.IntEnum):
+    UNKNOWN, CUDA_MALLOC, VMM, POOL, FABRIC, HOST = range(6)
+
+
+class EventKind(enum.IntEnum):
+    PEER_LOST, PEER_CHANGED, MESSAGE = range(1, 4)
+    WAIT_FAILED = 5
+
+
+STREAM_LEGACY, STREAM_PER_THREAD = 1, 2
+
+
+class RequestInfo(NamedTuple):
+    status: int
+    sms: int
+    ops: int
+    bytes: int
+    submit_ns: int
+    elapsed_ns: int
+    engine_bytes: int
+    engine_fragments: int
+    kernel_bytes: int
+    kernel_fragments: int
+    error: str
+
+
+class RegionInfo(NamedTuple):
+    name: str  # "" if it has none
+    address: int
+    length: int
+    access: Access
+    generation: int  # that the region came with
+    peer_generation: int  # of the peer, that is known: for `generation` of transfers
+    digest: int | None  # of its bytes, if the peer told it
+    suspended: bool  # it sleeps, until the peer resumes it
+    kind: Kind  # how its memory is shared
+    gpu: str  # UUID of the peer's GPU; "" if it has no memory
+
+
+class PeerInfo(NamedTuple):
+    generation: int
+    regions: int
+    segments: int
+    pid: int  # as the peer itself sees it
+    pid_namespace: int
+    same_process: bool
+    followed: bool  # made by connect
+    engine: str
+    backend: str
+    address: str  # at which it serves, or ""
+
+
+class EngineInfo(NamedTuple):
+    segments: int
+    regions: int
+    handles_exported: int
+    mappings: int
+    requests: int

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Blocks by id: the layout of a paged KV cache, told once."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from ._arguments import Buffer, _buffer, _filled, _integer, _integers
+from ._calls import _interruptibly, _make, _Owned
+from ._native import _IDS_ON_GPU, _P, _READ, _U64, _WRITE, _BlockIds, _BlockRegion
+from .arrays import _located
+from .errors import _invalid
+from .transfers import Request, _options, _with_message
+
+Ids = Any  # a buffer of 32-bit or 64-bit integers, a tensor of them, or a sequence of ints
+
+
+class BlockRegion(NamedTuple):
+    """Blocks of a paged cache at equal distances: as struct nvlx_block_region."""
+
+    base: int
+    stride: int
+    length: int
+    blocks: int
+    offset: int = 0
+    group: int = 0
+
+
+def _block_regions(what: str, regions: Iterable[BlockRegion]) -> Any:
+    listed = [BlockRegion(*region) for region in regions]
+    made = (_BlockRegion * len(listed))()
+    for i, region in enumerate(listed):
+        for name, kind, *_ in _BlockRegion._fields_[:-1]:
+            setattr(made[i], name, _integer(f"{name} of {what} region {i}", getattr(region, name), kind))
+    return made
+
+
+class _IdList(NamedTuple):
+    place: Any  # bytes, or an address on a GPU
+    number: int
+    width: int
+    on_gpu: bool
+
+
+def _ids(what: str, ids: Ids) -> _IdList:
+    """Integers of 32 or 64 bits, one after the other."""
+    interface = getattr(ids, "__cuda_array_interface__", None)
+    if interface is not None:
+        return _gpu_ids(what, interface)
+    view = _buffer(ids)
+    if view is None and hasattr(ids, "numpy"):  # a tensor
+        view = _buffer(ids.numpy())
+    if view is None:
+        numbers = _integers(what, ids, _U64)
+        return _IdList(bytes(numbers), len(numbers), 8, False)
+    if view.ndim != 1 or view.format.lstrip("@=<") not in ("i", "I", "l", "L", "q", "Q") or view.itemsize not in (4, 8):
+        raise _invalid(f"{what}: a buffer of format {view.format!r} is not of 32-bit or 64-bit integers in a row")
+    return _IdList(view.tobytes(), len(view), view.itemsize, False)
+
+
+def _gpu_ids(what: str, interface: dict[str, Any]) -> _IdList:
+    address, length = _located(interface)
+    kind = interface["typestr"]
+    if kind not in ("<i4", "<u4", "<i8", "<u8") or len(interface["shape"]) != 1:
+        raise _invalid(f"{what}: an array of {kind!r} is not of 32-bit or 64-bit integers in a row")
+    return _IdList(address, length // int(kind[-1]), int(kind[-1]), True)
+
+
+class Blocks(_Owned):
+    """Two tables of block regions, checked and mapped once; transfers name blocks by their ids."""
+
+    _instead = "Create the blocks in the process that transfers them"
+
+    def read(self, local: Ids, remote: Ids, **how: Any) -> Request:
+        """Copies block remote[i] of the peer to block local[i] here, in each region of a group. The ids are buffers of
+        32-bit or 64-bit integers, such as NumPy's arrays, tensors of PyTorch, or sequences. Those on a GPU are read
+        when the copies run, in the order of `stream`: they must stay until the request is complete. Keywords:
+        `group`, `first_region` and `regions` (of the group's; 0: all that follow), `stream`, `mechanism`, `max_sms`,
+        `priority` and `message`, as of Engine.transfer."""
+        return self._transfer(_READ, local, remote, **how)
+
+    def write(self, local: Ids, remote: Ids, **how: Any) -> Request:
+        """Copies block local[i] here to block remote[i] of the peer; otherwise as `read`."""
+        return self._transfer(_WRITE, local, remote, **how)
+
+    def _transfer(
+        self, opcode: int, local: Ids, remote: Ids, *, group: int = 0, first_region: int = 0, regions: int = 0,
+        stream: Any = None, mechanism: int = 0, max_sms: int = 0, priority: int = 0, message: Buffer | None = None,
+    ) -> Request:  # fmt: skip
+        self._engine._sweep()
+        here, there = _ids("local", local), _ids("remote", remote)
+        for what, one, other in zip(("there are", "ids have bytes:", "on a GPU:"), here[1:], there[1:]):
+            if one != other:
+                raise _invalid(f"local and remote ids differ: {what} {one} and {other}")
+        ids = _filled(_BlockIds, opcode=opcode, group=group, count=here.number, width=here.width,
+                      flags=_IDS_ON_GPU if here.on_gpu else 0, first_region=first_region, regions=regions)  # fmt: skip
+        ids.local, ids.remote = (
+            each.place if each.on_gpu else ctypes.cast(ctypes.c_char_p(each.place), _P) for each in (here, there)
+        )
+        options = _options(stream, mechanism=mechanism, max_sms=max_sms, priority=priority)
+        kept, noted = _with_message(options, message), self._engine._note(options)
+        made = _make(self._core.dropped.append, "nvlx_blocks_transfer", self, ctypes.byref(ids), ctypes.byref(options))
+        del kept, here, there
+        return Request(self._engine, made, noted)
+
+    def close(self) -> None:
+        """Waits for its transfers in flight."""
+        if self._closable():
+            _interruptibly(lambda stop: self._free("nvlx_blocks_free"))
+            self._engine._shared.settle()

@@ -1,0 +1,510 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tensors of a model, by name: `publish` lends them, `pull` brings them into this process.
+
+A publisher registers each tensor, and one region more: its bytes are a list of all, with types and shapes. Readers find
+that region by the model's name. It comes last, so who finds it finds all."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import itertools
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Union
+
+from ._arguments import _text
+from ._calls import _interruptibly, _Local, _run
+from ._dtypes import _DTYPES
+from ._values import Access, RegionInfo
+from .arrays import Layout, _layout
+from .errors import _EFORMAT, _ENOENT, _EVERSION, NvlxError, WrongDigest, _error, _invalid, _wrong_type
+from .lists import Ops, read
+from .memory import Array, _dims, _nbytes
+from .peers import Peer, Region
+
+if TYPE_CHECKING:
+    from .engine import Engine
+    from .transfers import Prepared, Request
+
+Tensors = Union[Mapping[str, Any], Any]  # name: tensor, or such mappings in it; or a module with state_dict()
+Box = tuple[tuple[int, ...], tuple[int, ...]]  # where it begins in the whole tensor, and its extents
+_FORMAT = 1  # of the list
+_ALIGNMENT = 512  # bytes, of arrays made here
+
+
+class Slice(NamedTuple):
+    """A tensor that is part of a larger one: whole[start : start + its shape], in each dimension."""
+
+    tensor: Any
+    whole: Sequence[int]  # the shape of the larger one
+    start: Sequence[int]
+
+
+class _Entry(NamedTuple):
+    """A tensor where it lies, and which part of a whole it is."""
+
+    layout: Layout
+    whole: tuple[int, ...]
+    start: tuple[int, ...]
+
+
+class _Source(NamedTuple):
+    """A tensor of a peer."""
+
+    info: RegionInfo
+    dtype: str
+    shape: tuple[int, ...]
+    whole: tuple[int, ...]
+    start: tuple[int, ...]
+
+
+def _flat(tensors: Tensors, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Names and tensors; those of mappings in it with a dot between."""
+    if hasattr(tensors, "state_dict"):
+        tensors = tensors.state_dict()
+    if not isinstance(tensors, Mapping):
+        raise _wrong_type("tensors", tensors, "a dict of tensors by name, or a module with state_dict()")
+    for key, value in tensors.items():
+        _text("a tensor's name", key)
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _entry(name: str, given: Any) -> _Entry:
+    tensor = given.tensor if isinstance(given, Slice) else given
+    layout = _layout(f"tensor {name!r}", tensor)
+    if layout.dtype not in _DTYPES:
+        raise _invalid(f"tensor {name!r} is of type {layout.dtype!r}, which is none of {', '.join(sorted(_DTYPES))}")
+    if not isinstance(given, Slice):
+        return _Entry(layout, layout.shape, (0,) * len(layout.shape))
+    whole, start = _dims(given.whole), _dims(given.start)
+    if not _lies_in(start, layout.shape, whole):
+        raise _invalid(f"tensor {name!r} of shape {layout.shape} at {start} is no slice of one of shape {whole}")
+    return _Entry(layout, whole, start)
+
+
+def _lies_in(start: tuple[int, ...], shape: tuple[int, ...], whole: tuple[int, ...]) -> bool:
+    return len(start) == len(shape) == len(whole) and all(
+        first + extent <= all_ for first, extent, all_ in zip(start, shape, whole)
+    )
+
+
+# ---- Publishing ------------------------------------------------------------------------------------------------------
+
+
+class Published(_Local):
+    """A model that peers may pull, until `close`. `generation` is for `Pull.again` of a reader."""
+
+    _instead = "Send the address that its engine serves at, and the model's name"
+
+    def __init__(self, engine: Engine, name: str, digest: bool, gpu: int | None) -> None:
+        self.name, self.generation = name, 0
+        self._engine, self._digest, self._gpu = engine, digest, gpu
+        self._regions: list[Region] = []
+        self._list: Array | None = None
+
+    def __repr__(self) -> str:
+        count = sum(not region.closed for region in self._regions)
+        return f"<nvlxfer.Published {self.name!r}: {max(0, count - 1)} tensors>"
+
+    def _tell(self, entries: Mapping[str, _Entry]) -> None:
+        told = []
+        for index, (name, entry) in enumerate(entries.items()):
+            layout = entry.layout
+            region = self._engine.register((layout.address, layout.length), f"{self.name}/{index}", Access.READ)
+            region._memory = layout.kept
+            self._regions.append(region)
+            told.append([name, layout.dtype, layout.shape, entry.whole, entry.start])
+        self._set_digests()
+        text = json.dumps({"nvlxfer": _FORMAT, "tensors": told}, separators=(",", ":")).encode()
+        self._list = self._engine.empty([len(text)], gpu=self._gpu)
+        self._list.fill(text)
+        self._regions.append(self._engine.register((self._list.address, len(text)), self.name, Access.READ))
+        self._regions[-1].set_digest()
+        self.generation = self._engine.publish()
+
+    def _set_digests(self) -> None:
+        regions = self._regions if self._digest else []
+        _interruptibly(lambda stop: [_run("nvlx_region_set_digest", each, None) for each in regions if not stop()])
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[None]:
+        """Around a change of the tensors' content, which must be complete at its end: then peers are told the digests
+        and `generation` grows. What they read meanwhile does not pass for verified."""
+        self._engine.hold()
+        try:
+            yield
+            self._set_digests()
+        finally:
+            self.generation = self._engine.publish()
+
+    def close(self, timeout: float | None = None) -> None:
+        """Withdraws all tensors at once, then waits until no peer uses one: the memory may go. After `timeout` seconds,
+        for each of them, Timeout says who does; close it again. Busy: a prepared list uses a tensor, as an open Pull
+        into it does: nobody finds the model any more; close that, then this again."""
+        for region in self._regions:
+            with contextlib.suppress(NvlxError):
+                region.close(0)
+        for region in reversed(self._regions):
+            region.close(timeout)
+        if self._list is not None:
+            self._list.close()
+
+    def __enter__(self) -> Published:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def publish(
+    tensors: Tensors, engine: Engine, name: str = "model", *, digest: bool = True, gpu: int | None = None
+) -> Published:
+    """Lends the tensors to peers of the engine, for reading: a dict by name, or a module of torch (its state_dict()).
+
+    Each is contiguous, of any shape, in memory that the engine can register, and complete. It is not copied. A `Slice`
+    says that it is part of a larger tensor, as with tensor parallelism. With `digest`, readers verify what they pull.
+    `name` is at most 240 bytes. The list of the names takes some memory: on the GPU `gpu`, else the engine's first.
+    Errors: those of `Engine.register` (NvlxError of EEXIST: there is such a model)."""
+    entries = {key: _entry(key, value) for key, value in _flat(tensors)}
+    made = Published(engine, name, digest, gpu)
+    try:
+        made._tell(entries)
+    except BaseException:
+        with contextlib.suppress(NvlxError):  # what has failed first is told
+            made.close()
+        raise
+    return made
+
+
+# ---- Pulling ---------------------------------------------------------------------------------------------------------
+
+
+def _read_list(engine: Engine, peer: Peer, name: str, gpu: int | None) -> tuple[int, list[Any]]:
+    """The list of a model, and the generation of the peer that it is of."""
+    info = peer.region(name)
+    with engine.empty([info.length], gpu=gpu) as room:
+        with engine.register((room.address, info.length), access=Access.NONE):
+            op = read(peer, room.address, info.address, info.length)
+            with engine.transfer(op, generation=info.peer_generation, verify=info.digest is not None) as request:
+                request.wait()
+        text = room.tobytes()
+    try:
+        told = json.loads(text)
+        if told["nvlxfer"] != _FORMAT:
+            raise _error(_EVERSION, f"the list of model {name!r} is of format {told['nvlxfer']!r}, not {_FORMAT}")
+        tensors = told["tensors"]
+        if not isinstance(tensors, list):
+            raise TypeError("no list of tensors")
+    except (ValueError, KeyError, TypeError) as failure:
+        raise _error(_EFORMAT, f"region {name!r} of the peer is no list of a model: {failure}") from None
+    return info.peer_generation, tensors
+
+
+def _sources(peer: Peer, name: str, told: list[Any], wanted: set[str] | None) -> dict[str, _Source]:
+    """Of a peer's list, what is wanted, checked: its bytes come from another process."""
+    found: dict[str, _Source] = {}
+    for index, entry in enumerate(told):
+        try:
+            key, dtype, shape, whole, start = entry
+            dims = _dims(shape), _dims(whole), _dims(start)
+            if not isinstance(key, str) or not _lies_in(dims[2], dims[0], dims[1]):
+                raise ValueError("no tensor")
+            length = _nbytes(dims[0], dtype)
+        except (ValueError, TypeError, KeyError, NvlxError):
+            raise _error(_EFORMAT, f"tensor {index} of model {name!r} is malformed: {entry!r:.200}") from None
+        if wanted is not None and key not in wanted:
+            continue
+        info = peer.region(f"{name}/{index}")
+        if info.length != length:
+            raise _error(_EFORMAT, f"tensor {key!r} has {info.length} bytes, not {length} as {dtype} {dims[0]}")
+        found[key] = _Source(info, dtype, *dims)
+    return found
+
+
+def _overlap(a: Box, b: Box) -> Box | None:
+    """What two boxes share, unless that is nothing."""
+    start = tuple(map(max, a[0], b[0]))
+    extents = tuple(min(p + n, q + m) - s for p, n, q, m, s in zip(*a, *b, start))
+    return (start, extents) if min(extents, default=1) > 0 else None
+
+
+class _Runs:
+    """Columns of ops that copy boxes between contiguous tensors."""
+
+    def __init__(self) -> None:
+        self.plain = [array.array("Q") for _ in range(3)]  # local, remote, length
+        self.rows = [array.array("Q") for _ in range(6)]  # and count, local pitch, remote pitch
+
+    def add(self, entry: _Entry, source: _Source, box: Box) -> None:
+        item = _DTYPES[source.dtype][1] // 8
+        start, extents = box
+        here, there = entry.layout.shape, source.shape
+        local, pitches = _offset(start, entry.start, here, item)
+        remote, remote_pitches = _offset(start, source.start, there, item)
+        local, remote = local + entry.layout.address, remote + source.info.address
+        depth, length = len(extents) - 1, item
+        while depth >= 0:  # what lies together on both sides
+            length *= extents[depth]
+            depth -= 1
+            if not extents[depth + 1] == here[depth + 1] == there[depth + 1]:
+                break
+        if depth < 0:
+            _append(self.plain, local, remote, length)
+            return
+        for place in itertools.product(*map(range, extents[:depth])):
+            first = local + sum(i * pitch for i, pitch in zip(place, pitches))
+            second = remote + sum(i * pitch for i, pitch in zip(place, remote_pitches))
+            _append(self.rows, first, second, length, extents[depth], pitches[depth], remote_pitches[depth])
+
+    def ops(self, peer: Peer) -> list[Ops]:
+        parts = []
+        if self.plain[0]:
+            local, remote, length = self.plain
+            parts.append(read(peer, local, remote, length))
+        if self.rows[0]:
+            local, remote, length, *rows = self.rows
+            parts.append(read(peer, local, remote, length, rows))
+        return parts
+
+
+def _append(columns: list[array.array[int]], *values: int) -> None:
+    for column, value in zip(columns, values):
+        column.append(value)
+
+
+def _offset(start: Sequence[int], own: Sequence[int], shape: Sequence[int], item: int) -> tuple[int, list[int]]:
+    """Bytes from the start of a contiguous tensor to an element of the whole, and from one step to the next."""
+    pitches = [item * math.prod(shape[depth + 1 :]) for depth in range(len(shape))]
+    return sum((s - o) * pitch for s, o, pitch in zip(start, own, pitches)), pitches
+
+
+class _Feed:
+    """What comes from one peer: tensors that are taken whole, which can be verified, and parts."""
+
+    def __init__(self, engine: Engine, peer: Peer, generation: int) -> None:
+        self.engine, self.peer, self.generation = engine, peer, generation
+        self.verified, self.rest = _Runs(), _Runs()
+        self.names: list[str] = []  # of the tensors in `verified`, an op for each
+        self.lists: list[Ops] = []
+        self.prepared: Prepared | None = None  # of all
+        self.prepared_rest: Prepared | None = None
+
+    def prepare(self) -> None:
+        self.lists, rest = self.verified.ops(self.peer), self.rest.ops(self.peer)
+        if self.lists or rest:
+            self.prepared = self.engine.prepare(self.lists + rest, generation=self.generation)
+        if self.lists and rest:
+            self.prepared_rest = self.engine.prepare(rest, generation=self.generation)
+
+    def start(self, stream: Any, verify: bool) -> Iterator[Request]:
+        if verify and self.lists:
+            yield self.engine.transfer(self.lists, stream, generation=self.generation, verify=True)
+            if self.prepared_rest is not None:
+                yield self.prepared_rest.post(stream)
+        elif self.prepared is not None:
+            yield self.prepared.post(stream)
+
+    def named(self, failure: WrongDigest) -> WrongDigest:
+        """The same, which names the tensor and not only the op and the region."""
+        found = re.match(r"op (\d+): ", failure._text)
+        index = int(found[1]) if found else len(self.names)
+        if index >= len(self.names):
+            return failure
+        return WrongDigest(failure.code, f"tensor {self.names[index]!r}: {failure._text}")
+
+    def close(self) -> None:
+        for prepared in (self.prepared_rest, self.prepared):
+            if prepared is not None:
+                prepared.close()
+
+
+def _is_complete(request: Request) -> bool:
+    try:
+        return request._complete()
+    except NvlxError:  # closed, or about to be
+        return True
+
+
+class Pull(_Local):
+    """Tensors of this process that come from peers: `tensors` by name, and `unverified`, the names of those of which no
+    digest is known or a part is taken. `again` brings them anew, by lists that were prepared once."""
+
+    _instead = "Pull in the process that wants the tensors"
+
+    def __init__(self, engine: Engine, gpu: int | None) -> None:
+        self.tensors: dict[str, Any] = {}
+        self.unverified: list[str] = []
+        self._engine, self._gpu = engine, gpu
+        self._regions: list[Region] = []
+        self._room: Array | None = None
+        self._parts: list[Array] = []  # of it
+        self._feeds: list[_Feed] = []
+        self._started: set[Request] = set()  # and perhaps in flight: to be waited for, whoever drops them
+
+    def __repr__(self) -> str:
+        return f"<nvlxfer.Pull: {len(self.tensors)} tensors of {len(self._feeds)} peers>"
+
+    def _make_room(self, found: list[dict[str, _Source]]) -> dict[str, Array]:
+        """Arrays for all tensors, whole, in one allocation."""
+        wholes = {key: source for sources in found for key, source in sources.items()}
+        places, length = {}, 0
+        for key, source in wholes.items():
+            places[key] = length
+            length += -(-_nbytes(source.whole, source.dtype) // _ALIGNMENT) * _ALIGNMENT
+        self._room = room = self._engine.empty([length], gpu=self._gpu)
+        self._regions.append(self._engine.register((room.address, room.nbytes), access=Access.NONE))
+        made = {
+            key: Array(self._engine, room.address + place, wholes[key].whole, wholes[key].dtype, room.gpu, owned=False)
+            for key, place in places.items()
+        }
+        self._parts = list(made.values())
+        return made
+
+    def _register(self, entries: Mapping[str, _Entry]) -> None:
+        for entry in entries.values():
+            self._regions.append(self._engine._shared.take(self._engine, entry.layout, self))
+
+    def _connect(self, entries: Mapping[str, _Entry], found: list[dict[str, _Source]]) -> None:
+        for key, entry in entries.items():
+            box: Box = (entry.start, entry.layout.shape)
+            taken: list[Box] = []
+            for feed, sources in zip(self._feeds, found):
+                if key in sources:
+                    self._take(key, entry, box, feed, sources[key], taken)
+            missing = math.prod(box[1]) - sum(math.prod(extents) for _, extents in taken)
+            if missing:
+                raise _error(_ENOENT, f"of tensor {key!r}, {missing} of {math.prod(box[1])} elements have no source")
+
+    def _take(self, key: str, entry: _Entry, box: Box, feed: _Feed, source: _Source, taken: list[Box]) -> None:
+        if (source.dtype, source.whole) != (entry.layout.dtype, entry.whole):
+            theirs, ours = (source.dtype, source.whole), (entry.layout.dtype, entry.whole)
+            raise _invalid(f"tensor {key!r} is {theirs} at the peer, and {ours} here")
+        shared = _overlap(box, (source.start, source.shape))
+        if shared is None or shared in taken:  # the same from another peer
+            return
+        if any(_overlap(shared, other) for other in taken):
+            raise _invalid(f"tensor {key!r}: two peers have slices that overlap and are not the same")
+        taken.append(shared)
+        whole = shared == (source.start, source.shape) == box and source.info.digest is not None
+        (feed.verified if whole else feed.rest).add(entry, source, shared)
+        if whole:
+            feed.names.append(key)
+        elif key not in self.unverified:
+            self.unverified.append(key)
+
+    def start(self, stream: Any = None, *, verify: bool = True) -> list[Request]:
+        """Starts to bring all tensors anew: await each request, or wait for it. With `stream` of CUDA, in its order.
+        Their WrongDigest names the peer's region; that of `again` names the tensor. If one does not start, this raises
+        why; those that did go on, and `close` waits for them."""
+        return [request for _, request in self._start(stream, verify)]
+
+    def _start(self, stream: Any, verify: bool) -> Iterator[tuple[_Feed, Request]]:
+        for request in list(self._started):
+            if _is_complete(request):
+                self._started.discard(request)
+        for feed in self._feeds:
+            for request in feed.start(stream, verify):
+                self._started.add(request)
+                yield feed, request
+
+    def again(self, generation: int | None = None, timeout: float | None = None, *, verify: bool = True) -> None:
+        """Brings all tensors anew, and waits up to `timeout` seconds for each peer. `generation` is what the owner's
+        `Published.generation` says after a change; it is waited for. WrongDigest: a tensor is not what its owner has
+        told. Stale: the owner has withdrawn a tensor: pull again. Timeout: transfers are still in flight."""
+        if generation is not None:
+            for feed in self._feeds:
+                feed.peer.sync(generation, timeout)
+        failures: list[NvlxError] = []
+        started: list[tuple[_Feed, Request]] = []
+        try:
+            for each in self._start(None, verify):
+                started.append(each)  # each at once: one that does not start leaves them in flight
+        except NvlxError as failure:
+            failures.append(failure)
+        for feed, request in started:
+            try:
+                request.wait(timeout)
+                request.close()
+            except WrongDigest as failure:
+                failures.append(feed.named(failure))
+            except NvlxError as failure:  # none is in flight when this returns, unless it is a Timeout
+                failures.append(failure)
+        if failures:
+            raise failures[0]
+
+    def close(self) -> None:
+        """Waits for what is in flight. Arrays that were made here are freed; tensors of others stay. Where a prepared
+        list of others uses such a tensor, or another Pull does, it stays registered until they are closed. Busy: a
+        consumer of DLPack has such an Array."""
+        if self._engine._core.forked:  # all is the parent's
+            return
+        while self._started:
+            request = self._started.pop()
+            try:
+                with contextlib.suppress(NvlxError):  # the transfer's own: who has the request is told by it
+                    request.wait()
+            except BaseException:
+                self._started.add(request)
+                raise
+            del request
+        with contextlib.suppress(NvlxError):  # the engine is closed, and they with it
+            self._engine._sweep()
+        for feed in self._feeds:
+            feed.close()
+        for region in reversed(self._regions):
+            self._engine._shared.give(region, self)
+        if self._room is not None:
+            self._room.close()
+        for part in self._parts:
+            part.close()
+
+    def __enter__(self) -> Pull:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def pull(
+    peers: Peer | Iterable[Peer], into: Tensors | None = None, name: str = "model", *, gpu: int | None = None,
+    verify: bool = True, timeout: float | None = None,
+) -> Pull:  # fmt: skip
+    """Brings the tensors of a model that one or more peers publish. Returns when all are in place, and with `verify`
+    verified, except those in `Pull.unverified`: published without digests, or taken in part. Check that it is empty.
+
+    `into`: a dict of tensors by name, or a module: their content is replaced, no other tensor of the model comes. Types
+    and whole shapes must be those of the peers. A `Slice` in it takes its part of the whole, from whichever peers have
+    it: so tensor parallelism of four becomes one of two. None: whole new Arrays. They, and the list of the names while
+    it is read, are on the GPU `gpu`, else on the engine's first.
+    NotFound: a peer has no such model, or part of a tensor has no source. WrongDigest: see `Pull.again`."""
+    sources = [peers] if isinstance(peers, Peer) else list(peers)
+    if not sources:
+        raise _invalid("no peer is given")
+    engine = sources[0]._engine
+    given = None if into is None else dict(_flat(into))
+    made = Pull(engine, gpu)
+    try:
+        found = []
+        for peer in sources:
+            generation, told = _read_list(engine, peer, name, gpu)
+            found.append(_sources(peer, name, told, None if given is None else set(given)))
+            made._feeds.append(_Feed(engine, peer, generation))
+        made.tensors = dict(made._make_room(found)) if given is None else given
+        entries = {key: _entry(key, value) for key, value in made.tensors.items()}
+        made._connect(entries, found)
+        if given is not None:
+            made._register(entries)
+        for feed in made._feeds:
+            feed.prepare()
+        made.again(timeout=timeout, verify=verify)
+    except BaseException:
+        with contextlib.suppress(NvlxError):  # what has failed first is told
+            made.close()
+        raise
+    return made

@@ -1,0 +1,34 @@
+/* Which waits of streams have failed: see waits.h. SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <utlist.h>
+
+#include "base/log.h"
+#include "lifetime/waits.h"
+
+void nvlxi_failed_note(struct nvlxi_failed_waits **list, const struct nvlxi_wait *wait) {
+    struct nvlxi_failed_waits *newest = *list;
+    if (newest && newest->first + newest->count == wait->number && newest->code == wait->failure &&
+        strcmp(newest->reason, wait->reason) == 0) {
+        newest->count++;
+        return;
+    }
+    struct nvlxi_failed_waits *made = malloc(sizeof *made);
+    if (!made) {
+        nvlxi_log(NVLX_LOG_ERROR, "a wait has failed, and there is no memory to note it: %s", wait->reason);
+        return;
+    }
+    *made = (struct nvlxi_failed_waits){.first = wait->number, .count = 1, .code = wait->failure};
+    snprintf(made->reason, sizeof made->reason, "%s", wait->reason);
+    LL_PREPEND(*list, made);
+}
+
+const struct nvlxi_failed_waits *nvlxi_failed_find(const struct nvlxi_failed_waits *list, uint64_t number) {
+    const struct nvlxi_failed_waits *failed;
+    LL_FOREACH(list, failed) {
+        if (number - failed->first < failed->count)
+            break;
+    }
+    return failed;
+}
