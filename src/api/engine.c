@@ -404,7 +404,7 @@ static int unregister(struct nvlx_region *region, int64_t timeout_ns) {
     const struct nvlxi_own own = nvlxi_engine_own(engine);
     if (region->length && !region->stale)
         code = nvlxi_own_wait(&own, region->address, region->length, NVLX_ESTALE, what, deadline);
-    if (!code && region->access)
+    if (!code && region->access && !region->asleep) /* else that was waited for when it fell asleep */
         code = nvlxi_file_wait(&engine->registration, what, deadline);
     if (region->access)
         nvlxi_engine_tell_untracked(engine);

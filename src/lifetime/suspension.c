@@ -43,6 +43,14 @@ static bool is_followed(const struct nvlx_region *region) {
     return region->access && region->length && !region->asleep;
 }
 
+/* Whether a handle of the memory may be being exported. What sleeps has none: that was waited for before. */
+static bool is_exported(struct nvlx_region *const *regions, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        if (regions[i]->access && !regions[i]->asleep)
+            return true;
+    return false;
+}
+
 /* The newest generation that peers must let go of; 0: none. */
 static uint64_t newest_of(struct nvlx_region *const *regions, size_t count) {
     uint64_t newest = 0;
@@ -74,7 +82,9 @@ int nvlxi_suspend(const struct nvlxi_suspension *s, struct nvlx_region *const *r
     for (size_t i = 0; i < count && !code; i++)
         if (regions[i]->length)
             code = nvlxi_own_wait(&s->own, regions[i]->address, regions[i]->length, NVLX_ESUSPENDED, what, deadline);
-    if (code || (code = nvlxi_file_wait(s->registration, what, deadline)))
+    if (!code && is_exported(regions, count))
+        code = nvlxi_file_wait(s->registration, what, deadline);
+    if (code)
         return code;
     const uint64_t newest = newest_of(regions, count);
     if (!newest)

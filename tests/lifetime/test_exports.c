@@ -43,6 +43,8 @@ static struct nvlx_engine *owner;
 static void *chunk;
 static struct nvlx_region *region;
 static struct child client;
+static char *other;
+static struct nvlx_region *sleeper; /* `other` */
 
 /* The export for the client is under way when this returns. */
 static void begin(void) {
@@ -54,6 +56,9 @@ static void begin(void) {
     owner = make_faulty_engine(0);
     OK(nvlx_alloc(owner, 0, CHUNK, &options, &chunk));
     region = register_range(owner, chunk, CHUNK, "chunk", NVLX_ACCESS_READ);
+    OK(nvlx_alloc(owner, 0, CHUNK, &options, (void **)&other));
+    sleeper = register_range(owner, other, CHUNK, "sleeper", NVLX_ACCESS_READ);
+    OK(nvlx_suspend(&sleeper, 1, PATIENCE));
     OK(nvlx_serve(owner, own_name(), NULL));
     OK(nvlx_export(owner, &text, &told.length));
     told.address = (uint64_t)(uintptr_t)chunk;
@@ -101,11 +106,21 @@ static void free_waits(void) {
     end();
 }
 
+/* No file of it is exported: it has ended before nvlx_suspend gave 0. */
+static void what_sleeps_waits_for_none(void) {
+    begin();
+    OK(nvlx_suspend(&sleeper, 1, 0));
+    OK(nvlx_unregister(sleeper, 0));
+    EQUAL(0, (uint64_t)atomic_load(&faults.files_done));
+    end();
+}
+
 int main(int argc, char **argv) {
     static const struct test tests[] = {
         {"unregister_waits", unregister_waits},
         {"suspend_waits", suspend_waits},
         {"free_waits", free_waits},
+        {"what_sleeps_waits_for_none", what_sleeps_waits_for_none},
         {NULL, NULL},
     };
     static const struct role roles[] = {{"client", client_role}, {NULL, NULL}};
