@@ -250,9 +250,11 @@ struct nvlxi_device_ops {
      * or CPU, sees all that was queued in the lane before the signal; what is queued behind the wait sees it. Each
      * takes a place in the queue. Only a signal ends a wait, of any lane or process: memory that is waited for must
      * stay. The count lies in memory of the lane's GPU, own or mapped there. NVLX_EDEVICE, and nothing is queued, if
-     * the address is no multiple of 8, is not known as memory, or is mapped read-only and the count is to be changed;
-     * memory of another GPU may be refused. NVLX_ENOTSUP: to add takes a kernel, as does any signal in memory of a
-     * pool, and the GPU has none; or a wait for a count in memory of a pool (measured: CUDA 13.0 refuses it). */
+     * the address is no multiple of 8, is not known as memory, or is mapped read-only and the count is to be added to;
+     * memory of another GPU may be refused. To set one that is mapped read-only may cost the GPU's context (measured:
+     * cuStreamWriteValue64 takes it, then the launch fails): the caller sees to it that there is none. NVLX_ENOTSUP: to
+     * add takes a kernel, as does any signal in memory of a pool, and the GPU has none; or a wait for a count in memory
+     * of a pool (measured: CUDA 13.0 refuses it). */
     int (*signal)(struct nvlxi_lane *lane, const struct nvlxi_signal *signal);
     int (*await)(struct nvlxi_lane *lane, uint64_t address, uint64_t value);
     /* The same, by a kernel of one thread that also ends when the gate is reached. Both counts may be in any memory

@@ -328,12 +328,12 @@ static void test_ends() {
     } // its event goes with it
     EXPECT(home.engine.next_event().code() == NVLX_EAGAIN);
     take(home.target_region.unregister(0s));
-    void *freed = nullptr;
+    uintptr_t freed = 0;
     {
         const nvlx::memory memory = take(home.engine.alloc(0, bytes));
-        freed = memory.data();
+        freed = reinterpret_cast<uintptr_t>(memory.data());
     }
-    EXPECT(home.engine.register_region(freed, 16).code() == NVLX_ENOTSUP);
+    EXPECT(home.engine.register_region(reinterpret_cast<void *>(freed), 16).code() == NVLX_ENOTSUP);
     {
         nvlx::engine engine = make_engine();
         take(engine.serve(address));

@@ -176,6 +176,8 @@ struct nvlxi_cuda_attributes {
 };
 
 int nvlxi_cuda_attributes(uint64_t address, struct nvlxi_cuda_attributes *attributes);
+/* The allocation under an address: of chunks one mapped chunk. */
+CUresult nvlxi_cuda_range(uint64_t address, CUdeviceptr *base, size_t *size);
 /* CUmemAllocationHandleType bits: how the chunk or pool under `address` can be shared. */
 int nvlxi_cuda_handle_types(uint64_t address, uint64_t *types);
 void nvlxi_cuda_fill_handle(struct nvlxi_handle *handle, const void *bytes, size_t length);

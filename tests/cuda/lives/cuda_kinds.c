@@ -237,7 +237,7 @@ static void try_other_memory(struct nvlx_engine *engine) {
     refuse(engine, (uintptr_t)memory, "managed memory", "use cudaMalloc or nvlx_alloc");
     CUDA(cudaFree(memory));
     CUDA(cudaMallocHost(&memory, MIB));
-    refuse(engine, (uintptr_t)memory, "pinned host memory", "use cudaMalloc or nvlx_alloc");
+    refuse(engine, (uintptr_t)memory, "pinned host memory", "NVLX_ACCESS_NONE");
     CUDA(cudaFreeHost(memory));
 }
 

@@ -287,7 +287,7 @@ static void try_host_memory(struct nvlx_engine *engine) {
     refuse(engine, plain, "host", "use cudaMalloc or nvlx_alloc");
     free(plain);
     CUDA(cudaMallocHost(&pinned, 4096));
-    refuse(engine, pinned, "pinned host memory", "use cudaMalloc or nvlx_alloc");
+    refuse(engine, pinned, "pinned host memory", "NVLX_ACCESS_NONE");
     CUDA(cudaFreeHost(pinned));
 }
 

@@ -253,7 +253,8 @@ static void a_signal_into_a_read_only_mapping_is_refused(void **state) {
     m.errand = ERRAND_EXPORT;
     const struct nvlxi_segment_record record = there(m).record;
     const uint64_t mapped = map_run(0, 1, &record, true), before = count_at(mapped);
-    GIVES(NVLX_EDEVICE, queue_signal(desk.lane, mapped, before + 1, false));
+    if (me.ops == &nvlxi_device_host) /* it costs another one's context */
+        GIVES(NVLX_EDEVICE, queue_signal(desk.lane, mapped, before + 1, false));
     GIVES(NVLX_EDEVICE, queue_signal(desk.lane, mapped, 1, true));
     OK(me.ops->await(desk.lane, mapped, before));
     complete(&desk, desk.lane);

@@ -169,7 +169,8 @@ def _borrow(memory: Any) -> _Borrowed:
     device, ordinal = map(operator.index, memory.__dlpack_device__())
     if device != 2:  # kDLCUDA
         raise _error(_ENOTSUP, f"a tensor on DLPack device ({device}, {ordinal}) is not CUDA memory")
-    return _Borrowed(memory.__dlpack__(stream=-1))  # -1: its content is not looked at, so nothing is waited for
+    # Its content is not looked at: -1 would tell that nothing has to wait. JAX 0.11.2 takes that for a stream.
+    return _Borrowed(memory.__dlpack__(stream=None))
 
 
 def _located(interface: Any) -> tuple[int, int]:

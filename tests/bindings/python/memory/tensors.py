@@ -27,7 +27,7 @@ class Tensor:
         return self.device, 0
 
     def __dlpack__(self, *, stream=None):
-        assert stream == -1
+        assert stream is None
         address, shape, strides, offset, bits = self.given
         dims = ctypes.c_int64 * len(shape)
         self.kept = dims(*shape), dims(*strides) if strides else None
