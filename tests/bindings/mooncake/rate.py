@@ -2,11 +2,12 @@
 """GB/s of one GPU's reads of another's memory, by whatever `mooncake.engine` is: 8192 scattered fragments a call.
 
     PYTHONPATH=...:$(python -m nvlxfer.mooncake) rate.py       # nvlxfer in its place
-    MC_INTRANODE_NVLINK=1 PYTHONPATH=... rate.py               # Mooncake's own, if it is installed
+    MC_INTRANODE_NVLINK=1 PYTHONPATH=... rate.py               # Mooncake's own, if it and PyTorch are installed
 
 On the backend host it tells only that it runs."""
 
 import array
+import importlib
 import json
 import random
 import subprocess
@@ -23,6 +24,8 @@ ROOM = COUNT * SIZES[-1]
 
 def started(gpu):
     """An engine with all its memory, each word of which is its own address in the buffer."""
+    if not TransferEngine.__module__.startswith("nvlxfer"):  # Mooncake's own wants a context that is current
+        importlib.import_module("torch").zeros(1, device=f"cuda:{gpu}")
     memory, engine = nvlxfer.Engine(gpus=[gpu]), TransferEngine()
     address = memory.alloc(gpu, ROOM)
     assert engine.initialize("127.0.0.1", "P2PHANDSHAKE", "rdma", "") == 0 == engine.register_memory(address, ROOM)
