@@ -14,7 +14,7 @@ find_variables() {
         grep -rhoE 'getenv\("[A-Z_]+"' src --include=*.{c,cc,h}
         sed -n '/default_parameters() {/,/^}/p' src/bindings/nixl/entry/settings.cc | grep -oE '\{"[a-z_]+"' | tr -d '{"' |
             sed 's/.*/NVLX_NIXL_\U&/'
-        grep -rhoE '(environ\.get\(|environ\[|getenv\()"[A-Z_]+"' src/bindings/python src/bindings/mooncake --include=*.py
+        grep -rhoE '(environ\.get\(|environ\[|getenv\()"[A-Z_]+"' src/bindings/python --include=*.py
         grep -hoE '\$\{NVLX_[A-Z_]+:[-+]' examples/run tests/run
     } | grep -oE '[A-Z_]{3,}' | sort -u
 }
@@ -61,9 +61,9 @@ prove src/tools/info/variables.c '/"NVLX_LOG_LEVEL"/d' '-NVLX_LOG_LEVEL'
 prove src/device/host/host.c 's/getenv("NVLX_HOST_GPUS")/getenv("NVLX_SOFTWARE_GPUS")/' '-NVLX_SOFTWARE_GPUS'
 prove src/bindings/nixl/entry/settings.cc 's/{"folder"/{"place"/' '-NVLX_NIXL_PLACE'
 prove src/bindings/python/nvlxfer/_native.py 's/"NVLX_LIBRARY"/"NVLX_FILE"/' '-NVLX_FILE'
-prove src/bindings/mooncake/_sessions.py 's/environ.get("NVLX_MOONCAKE_FOLDER")/environ["NVLX_MOONCAKE_PLACE"]/' \
+prove src/bindings/python/nvlxfer/mooncake/_sessions.py 's/environ.get("NVLX_MOONCAKE_FOLDER")/environ["NVLX_MOONCAKE_PLACE"]/' \
     '-NVLX_MOONCAKE_PLACE'
-prove src/bindings/mooncake/engine.py 's/"MC_TRANSFER_TIMEOUT"/"MC_PATIENCE"/' '-MC_PATIENCE'
+prove src/bindings/python/nvlxfer/mooncake/engine.py 's/"MC_TRANSFER_TIMEOUT"/"MC_PATIENCE"/' '-MC_PATIENCE'
 prove src/doc/tools.md '/^| `nvlink`/d' '-nvlink'
 ((failed)) || echo "every broken copy was noticed"
 exit "$failed"
