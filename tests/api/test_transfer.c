@@ -299,7 +299,7 @@ static void kernels_stay_on_their_gpu(void) {
     options.mechanism = NVLX_MECHANISM_KERNEL;
     struct nvlx_op far = make_op(NVLX_OP_READ, self, memory[0], (uintptr_t)memory[1], 1000);
     REFUSED(nvlx_transfer(engine, &far, 1, &options, &request), NVLX_ENOTSUP,
-            "within one process only copy engines reach another GPU, and GPU 0 and GPU 1 are this process's");
+            "op 0: within one process only copy engines reach another GPU, and GPU 0 and GPU 1 are this process's");
     finish(start(engine, &far, 1));
     struct nvlx_op near = make_op(NVLX_OP_READ, self, memory[0], (uintptr_t)memory[0] + 500, 500);
     OK(nvlx_transfer(engine, &near, 1, &options, &request));

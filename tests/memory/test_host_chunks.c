@@ -151,11 +151,12 @@ static void peers_are_told_the_kind(void) {
 /* No GPU has a side; and the list is refused as a whole. */
 static void host_to_host_is_refused(void) {
     struct nvlx_request *request;
-    char told[64];
+    char told[96];
     begin();
     const struct nvlx_op ops[] = {bench_op(&bench, NVLX_OP_READ, 0, 0, 0, 100),
                                   make_op(NVLX_OP_READ, bench.peer, bench.local[1], bench.remote[0] + BORDER + 5, 100)};
-    snprintf(told, sizeof told, "0x%llx are host memory", (unsigned long long)bench.remote[0] + BORDER + 5);
+    snprintf(told, sizeof told, "op 1: the peer's bytes at 0x%llx are host memory",
+             (unsigned long long)bench.remote[0] + BORDER + 5);
     REFUSED(nvlx_transfer(bench.engine, ops, 2, NULL, &request), NVLX_ENOTSUP, told);
     EQUAL(0, engine_info(bench.engine).mappings); /* nothing was opened for it */
     bench_compare(&bench, "refused");

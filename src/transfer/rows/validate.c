@@ -91,7 +91,8 @@ static int use_rows(struct nvlxi_validation *v, const struct rectangle *it, uint
         struct nvlxi_op_part part = {.local = nvlxi_side_at(&it->local, row),
                                      .remote = nvlxi_side_at(&it->remote, row),
                                      .local_length = length_at(&it->local, first, row, count),
-                                     .remote_length = length_at(&it->remote, first, row, count)};
+                                     .remote_length = length_at(&it->remote, first, row, count),
+                                     .index = it->index};
         part.local_range = nvlxi_intervals_find(it->local_ranges, part.local);
         part.remote_range = nvlxi_intervals_find(it->remote_ranges, part.remote);
         code = nvlxi_validate_part(v, it->op, &part, route, offset);

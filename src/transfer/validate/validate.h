@@ -93,6 +93,7 @@ struct nvlxi_op_part {
     uint64_t local, remote;
     uint64_t local_length, remote_length;
     uint32_t local_range, remote_range; /* the pieces that they begin in */
+    size_t index;                       /* of the op */
 };
 
 /* Whether the op's peer is there; whether a side is registered, and grants the direction. Of rows, for each: see

@@ -194,16 +194,16 @@ static int kernels_reach(const struct nvlxi_context *context, int gpu, int remot
     return code;
 }
 
-static int fail_kernels(int gpu, int remote_gpu) {
+static int fail_kernels(size_t index, int gpu, int remote_gpu) {
     if (gpu != remote_gpu)
         return nvlxi_fail(NVLX_ENOTSUP,
-                          "within one process only copy engines reach another GPU, and GPU %d and GPU %d are this "
-                          "process's: NVLX_MECHANISM_KERNEL cannot copy between them, NVLX_MECHANISM_AUTO can",
-                          gpu, remote_gpu);
+                          "op %zu: within one process only copy engines reach another GPU, and GPU %d and GPU %d are "
+                          "this process's: NVLX_MECHANISM_KERNEL cannot copy between them, NVLX_MECHANISM_AUTO can",
+                          index, gpu, remote_gpu);
     return nvlxi_fail(NVLX_ENOTSUP,
-                      "GPU %d has no copy kernels, since they could not be loaded there: NVLX_MECHANISM_KERNEL cannot "
-                      "copy, NVLX_MECHANISM_AUTO can",
-                      gpu);
+                      "op %zu: GPU %d has no copy kernels, since they could not be loaded there: "
+                      "NVLX_MECHANISM_KERNEL cannot copy, NVLX_MECHANISM_AUTO can",
+                      index, gpu);
 }
 
 static uint8_t hosts_of(const struct nvlxi_route *route) {
@@ -216,9 +216,9 @@ static bool are_same(const struct nvlxi_pair *a, const struct nvlxi_pair *b) {
            a->hosts == b->hosts;
 }
 
-/* Finds the pair that a route's ops of this opcode go between, or adds it. */
+/* Finds the pair that a route's ops of this opcode go between, or adds it. `index` is that of such an op. */
 static int find_pair(struct nvlxi_validation *v, struct nvlxi_route *route, const struct nvlxi_range *remote,
-                     uint32_t opcode) {
+                     uint32_t opcode, size_t index) {
     struct nvlxi_validated *validated = &v->validated;
     const uint16_t device = nvlxi_place_device(remote->place);
     struct nvlxi_pair pair = {.gpu = route->gpu,
@@ -232,16 +232,16 @@ static int find_pair(struct nvlxi_validation *v, struct nvlxi_route *route, cons
     if (code)
         return code;
     if (v->mechanism == NVLX_MECHANISM_KERNEL && !pair.kernels)
-        return fail_kernels(pair.gpu, pair.remote_gpu);
-    uint32_t index = 0;
-    while (index < validated->pair_count && !are_same(&validated->pairs[index], &pair))
-        index++;
-    if (index == validated->pair_count)
+        return fail_kernels(index, pair.gpu, pair.remote_gpu);
+    uint32_t found = 0;
+    while (found < validated->pair_count && !are_same(&validated->pairs[found], &pair))
+        found++;
+    if (found == validated->pair_count)
         code = add(&validated->pairs, &validated->pair_count, &v->pair_capacity, &pair, sizeof pair);
-    else if (validated->pairs[index].cell != pair.cell)
-        validated->pairs[index].cell = &v->registration->context->metrics->others;
+    else if (validated->pairs[found].cell != pair.cell)
+        validated->pairs[found].cell = &v->registration->context->metrics->others;
     if (!code)
-        route->pair[opcode - 1] = index;
+        route->pair[opcode - 1] = found;
     return code;
 }
 
@@ -356,9 +356,11 @@ static int validate_sides(const struct nvlxi_validation *v, const struct nvlx_op
 }
 
 /* The part of a validated op from byte `at` to the next border. */
-static struct nvlxi_op_part part_of(const struct nvlxi_validation *v, const struct nvlx_op *op, uint64_t at) {
+static struct nvlxi_op_part part_of(const struct nvlxi_validation *v, const struct nvlx_op *op, size_t index,
+                                    uint64_t at) {
     const struct nvlxi_intervals *local = v->local, *ranges = &op->peer->table->ranges;
-    struct nvlxi_op_part part = {.local = (uint64_t)(uintptr_t)op->local + at, .remote = op->remote + at};
+    struct nvlxi_op_part part = {
+        .local = (uint64_t)(uintptr_t)op->local + at, .remote = op->remote + at, .index = index};
     part.local_range = nvlxi_intervals_find(local, part.local);
     part.remote_range = nvlxi_intervals_find(ranges, part.remote);
     const uint64_t left = op->length - at,
@@ -394,9 +396,9 @@ int nvlxi_validate_part(struct nvlxi_validation *v, const struct nvlx_op *op, co
     const uint16_t local = v->local->piece[part->local_range].place;
     if (nvlxi_place_is_host(local) && nvlxi_place_is_host(remote->place))
         return nvlxi_fail(NVLX_ENOTSUP,
-                          "the peer's bytes at 0x%" PRIx64 " are host memory, and so are those at 0x%" PRIx64
+                          "op %zu: the peer's bytes at 0x%" PRIx64 " are host memory, and so are those at 0x%" PRIx64
                           ": a GPU is to have one side",
-                          part->remote, part->local);
+                          part->index, part->remote, part->local);
     int code = use_local(v, part->local_range, part->local + part->local_length);
     if (code || (code = find_route(v, op->peer, local, remote->place, route)) ||
         (code = use_run(v, *route, remote->owner, offset)) || *offset == NVLXI_UNMAPPED)
@@ -404,7 +406,7 @@ int nvlxi_validate_part(struct nvlxi_validation *v, const struct nvlx_op *op, co
     if (op->peer->same_process)
         code = use(v->needs, remote->start, nvlxi_max(remote->end, part->remote + part->remote_length));
     if (!code && (*route)->pair[op->opcode - 1] == NVLXI_NO_PAIR)
-        code = find_pair(v, *route, remote, op->opcode);
+        code = find_pair(v, *route, remote, op->opcode, part->index);
     return code ? code : know_remote(v, op, part, *route, *offset);
 }
 
@@ -488,7 +490,7 @@ int nvlxi_validate_parts(struct nvlxi_validation *v, const struct nvlx_op *op, s
     int code = 0;
     for (uint64_t at = 0; at < op->length && !code; at += part.local_length) {
         uint64_t offset = NVLXI_UNMAPPED;
-        part = part_of(v, op, at);
+        part = part_of(v, op, index, at);
         code = nvlxi_validate_part(v, op, &part, route, &offset);
         if (code || offset == NVLXI_UNMAPPED)
             continue;
