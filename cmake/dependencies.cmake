@@ -33,6 +33,8 @@ function(nvlx_add_static name)
     set_target_properties(${name} PROPERTIES POSITION_INDEPENDENT_CODE ON)
 endfunction()
 
+message(STATUS "Fetching ${NVLX_GLOG_URL} and ${NVLX_JSONCPP_URL}. If that fails: NVLX_GLOG_URL and NVLX_JSONCPP_URL take "
+               "files, and NVLX_STATIC_DEPS=OFF takes the system's libraries")
 FetchContent_Populate(nvlx_glog)
 set(made ${nvlx_glog_BINARY_DIR}/made)
 set(ac_cv___attribute___noinline "__attribute__((noinline))")

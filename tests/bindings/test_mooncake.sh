@@ -16,6 +16,6 @@ for program in signatures calls lifetimes; do
 done
 
 # The page's own line, where PYTHONPATH is what finds the package, as in a checkout.
-line=$(grep -oE '^PYTHONPATH=\$\(python -m nvlxfer.mooncake\)[^ ]*' "$root/src/bindings/python/README.md")
+line=$(grep -oE '^place=\$\(python -m nvlxfer.mooncake\) && PYTHONPATH=[^ ]*' "$root/src/bindings/python/README.md")
 eval "${line/python -m/python3 -m} python3 -c 'import mooncake.engine, nvlxfer; assert nvlxfer.mooncake.engine is mooncake.engine'"
 echo "ok: the line of the page"

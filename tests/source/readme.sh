@@ -114,12 +114,13 @@ check_source_names() {
     return "$missing"
 }
 
-# What is in C compiles, in Python is Python, in JSON is JSON.
+# What is in C or C++ compiles, in Python is Python, in JSON is JSON.
 check_programs() {
     local page=$1 language number command code=0
-    for language in c python json; do
+    for language in c cpp python json; do
         case $language in
         c) command=(gcc -std=c11 -Wall -Wextra -Werror -fsyntax-only -Iinclude -xc -) ;;
+        cpp) command=(g++ -std=c++17 -Wall -Wextra -Wpedantic -Werror -fsyntax-only -Iinclude -xc++ -) ;;
         python) command=(python3 -c 'import ast, sys; ast.parse(sys.stdin.read())') ;;
         json) command=(python3 -c 'import json, sys; json.load(sys.stdin)') ;;
         esac
@@ -207,6 +208,9 @@ prove README.md 's/NVLX_ALLOC_VMM/NVLX_VMM/' 'names NVLX_VMM'
 prove README.md 's|(include/nvlxfer.h)|(include/nvlx.h)|' 'links include/nvlx.h'
 prove src/bindings/nixl/README.md 's/`NVLX_NIXL_FOLDER`/none/' '+NVLX_NIXL_FOLDER'
 prove src/doc/README.md 's/(order.md)/(tools.md)/' 'does not name order.md'
+if command -v g++ >/dev/null; then
+    prove src/doc/from_mooncake.md 's/nvlx::read_op/nvlx::make_read/' "'make_read' is not a member"
+fi
 prove src/doc/peers_die.md 's/event.kind/event.type/' "'struct nvlx_event' has no member named 'type'"
 if command -v python3 >/dev/null; then
     prove src/doc/tensors.md 's/engine = Engine()/engine = Engine(/' 'what is python there'
