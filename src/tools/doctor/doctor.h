@@ -76,6 +76,9 @@ const struct facts *facts_ask(void);
  * group; else `died` tells how it ended. */
 #define PATIENCE_MS 60000 /* a driver that starts takes seconds */
 bool child_await(pid_t child, int from, void *bytes, size_t length, char *died, size_t size);
+/* Does `work` in a process of its own, which gives what it found in shared memory. 0: it has. 1: it did not within
+ * PATIENCE_MS, and `died` tells how it ended. -1: no process can be made. */
+int child_run(void (*work)(void *), void *context, char *died, size_t size);
 
 /* Runs the checks and prints the table. Returns the exit code: 0 no fault, 1 faults, 2 there is no check of a name in
  * `only`, 3 the doctor itself cannot work. */

@@ -28,41 +28,46 @@ bool child_await(pid_t child, int from, void *bytes, size_t length, char *died, 
     return got == (ssize_t)length;
 }
 
-static void ask(struct facts *facts, int to) {
-    setpgid(0, 0);
-    driver_look(&facts->driver);
-    nvml_look(&facts->nvml);
-    facts->whole = true;
-    _exit(write(to, &facts->whole, sizeof facts->whole) == (ssize_t)sizeof facts->whole ? 0 : 1);
-}
-
-static int ask_there(struct facts *facts) {
-    int ends[2];
-    bool told;
+int child_run(void (*work)(void *), void *context, char *died, size_t size) {
+    const char whole = 1;
+    char told;
+    int ends[2], code = 0;
     if (pipe(ends))
         return -1;
+    fflush(stdout);
     const pid_t child = fork();
     if (child == 0) {
         close(ends[0]);
-        ask(facts, ends[1]);
+        setpgid(0, 0); /* so that all that it starts can be ended with it */
+        work(context);
+        _exit(write(ends[1], &whole, sizeof whole) == (ssize_t)sizeof whole ? 0 : 1);
     }
     close(ends[1]);
     if (child > 0) {
         setpgid(child, child);
-        if (!child_await(child, ends[0], &told, sizeof told, facts->died, sizeof facts->died)) {
-            facts->whole = false;
-            memset(&facts->driver, 0, sizeof facts->driver);
-        }
+        code = child_await(child, ends[0], &told, sizeof told, died, size) ? 0 : 1;
     }
     close(ends[0]);
-    return child < 0 ? -1 : 0;
+    return child < 0 ? -1 : code;
+}
+
+static void ask(void *context) {
+    struct facts *facts = context;
+    driver_look(&facts->driver);
+    nvml_look(&facts->nvml);
+    facts->whole = true;
 }
 
 const struct facts *facts_ask(void) {
     struct facts *facts = mmap(NULL, sizeof *facts, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (facts == MAP_FAILED)
         return NULL;
-    if (!ask_there(facts))
+    const int code = child_run(ask, facts, facts->died, sizeof facts->died);
+    if (code > 0) {
+        facts->whole = false;
+        memset(&facts->driver, 0, sizeof facts->driver);
+    }
+    if (code >= 0)
         return facts;
     munmap(facts, sizeof *facts);
     return NULL;

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "doctor/doctor.h"
+#include "doctor/plugin.h"
 
 /* ---- Allocators ----------------------------------------------------------------------------------------- */
 
@@ -89,36 +90,27 @@ static void check_glog(const struct doctor *doctor, struct finding *finding) {
 
 /* ---- NIXL ----------------------------------------------------------------------------------------------- */
 
-/* NULL: it is one, and loads. */
-static const char *why_not_plugin(const char *path) {
-    void *plugin = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    if (!plugin)
-        return dlerror();
-    const bool whole = dlsym(plugin, "nixl_plugin_init") != NULL;
-    dlclose(plugin);
-    return whole ? NULL : "it has no nixl_plugin_init";
-}
-
 static void check_plugin(const struct doctor *doctor, struct finding *finding) {
     const char *folder = getenv("NIXL_PLUGIN_DIR");
+    struct plugin_trial trial;
     char path[4096];
     (void)doctor;
     if (!folder) {
         found(finding, VERDICT_SKIPPED, "NIXL_PLUGIN_DIR is not set");
         return;
     }
-    snprintf(path, sizeof path, "%s/libplugin_NVLX.so", folder);
+    snprintf(path, sizeof path, "%s/" PLUGIN_FILE, folder);
     if (access(path, R_OK)) {
         found(finding, VERDICT_FAULT, "there is no %s: NIXL does not find the plugin NVLX", path);
         do_this(finding, "copy libplugin_NVLX.so there, or let NIXL_PLUGIN_DIR name the folder that has it");
         return;
     }
-    const char *why = why_not_plugin(path);
-    if (!why) {
+    plugin_load(NULL, path, &trial);
+    if (trial.loads) {
         found(finding, VERDICT_OK, "%s loads", path);
         return;
     }
-    found(finding, VERDICT_FAULT, "the plugin does not load: %s", why);
+    found(finding, VERDICT_FAULT, "the plugin does not load: %s", trial.why);
     do_this(finding, "what it needs must be found by the loader: libnvlxfer.so.0 beside it, on LD_LIBRARY_PATH, or by "
                      "ldconfig");
 }

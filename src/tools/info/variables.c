@@ -11,15 +11,19 @@ const struct variable variables[] = {
     {"NVLX_MOONCAKE_FOLDER", READER_MOONCAKE, "where the socket files are made; else abstract addresses"},
     {"NVLX_CUDA", READER_SCRIPTS, "ON, OFF or AUTO: the option of CMake, for ./examples/run and ./tests/run"},
     {"CUDA_VISIBLE_DEVICES", READER_TOOLS, "which GPUs CUDA shows, and in which order"},
+    {"HOME", READER_TOOLS, "nvlx_info --nixl: where the user's Python packages and .nixl.cfg are"},
     {"LD_LIBRARY_PATH", READER_TOOLS, "where the loader looks for libcuda.so.1 first"},
     {"MC_FORCE_MNNVL", READER_TOOLS, "Mooncake wants fabric handles"},
     {"NCCL_MNNVL_ENABLE", READER_TOOLS, "1: NCCL wants fabric handles"},
+    {"NIXL_CONFIG_FILE", READER_TOOLS, "the file in which NIXL finds what no variable tells"},
     {"NIXL_PLUGIN_DIR", READER_TOOLS, "where NIXL looks for plugins"},
     {"NVSHMEM_CUMEM_HANDLE_TYPE", READER_TOOLS, "FABRIC: NVSHMEM wants fabric handles"},
+    {"PATH", READER_TOOLS, "nvlx_info --nixl: whose python3 is in use"},
     {"PYTORCH_ALLOC_CONF", READER_TOOLS, "PyTorch's allocator, which decides how its memory can be shared"},
     {"PYTORCH_CUDA_ALLOC_CONF", READER_TOOLS, "the same, by its older name"},
     {"TF_GPU_ALLOCATOR", READER_TOOLS, "cuda_malloc_async: memory of XLA that cannot be shared"},
     {"TMPDIR", READER_TOOLS, "where nvlx_info --doctor puts its sockets, without --folder; else /tmp"},
+    {"VIRTUAL_ENV", READER_TOOLS, "nvlx_info --nixl: the Python environment in use"},
     {"XLA_PYTHON_CLIENT_ALLOCATOR", READER_TOOLS, "cuda_async: memory of JAX that cannot be shared"},
     {"NVLX_NIXL_ANSWER_MS", READER_NIXL, "how long a peer may take to copy DRAM: by default 120000"},
     {"NVLX_NIXL_ANY_VERSION", READER_NIXL, "1: a NIXL that is not known is tried, which may crash"},
@@ -35,7 +39,8 @@ const struct variable variables[] = {
 const size_t variable_count = sizeof variables / sizeof variables[0];
 
 const char *reader_text(enum reader reader) {
-    static const char *const texts[] = {"the library",        "the Python package",   "./examples/run, ./tests/run",
-                                        "nvlx_info --doctor", "the backend for NIXL", "Mooncake's interface"};
+    static const char *const texts[] = {
+        "the library",          "the Python package",  "./examples/run, ./tests/run", "nvlx_info --doctor, --nixl",
+        "the backend for NIXL", "Mooncake's interface"};
     return texts[reader];
 }
