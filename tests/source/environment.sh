@@ -27,7 +27,7 @@ check() {
     diff -u --label "read" --label "src/doc/environment.md" "$work/read" "$work/page" || failed=1
     diff -u --label "read" --label "src/tools/info/variables.c" "$work/read" "$work/list" || failed=1
     grep -hzoE '\{"[a-z_]+",[^}]*, check_' src/tools/doctor/*.c | tr '\0' '\n' | grep -oE '^\{"[a-z_]+' | tr -d '{"' | sort >"$work/checks"
-    sed -nE 's/^\| `([a-z_]+)` \|.*/\1/p' src/doc/tools.md | sort >"$work/told"
+    sed -n '/^## nvlx_info --doctor/,/^## /p' src/doc/tools.md | sed -nE 's/^\| `([a-z_]+)` \|.*/\1/p' | sort >"$work/told"
     diff -u --label "checks of the doctor" --label "src/doc/tools.md" "$work/checks" "$work/told" || failed=1
     ((failed)) || echo "$(wc -l <"$work/read") variables are read, and all are told"
     return "$failed"

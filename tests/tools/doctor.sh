@@ -233,7 +233,7 @@ serve() {
 }
 quit() {
     kill -CONT "$owner" 2>/dev/null || true
-    echo >&8 || true
+    (echo >&8) 2>/dev/null || true # in a shell of its own: who is dead does not read, which ends the writer
     exec 7<&- 8>&-
     wait "$owner" 2>/dev/null || true
     owner=

@@ -3,15 +3,17 @@
 # reason and remedy; the order of folders; the exit codes.
 # Usage: tests/tools/info_nixl.sh NVLX_INFO PLUGIN LIBRARY NIXL OTHER_NIXL CRASH
 #   NIXL, OTHER_NIXL  stand for libnixl.so, with the table of functions that the plugin knows, and with another
-#   CRASH             a plugin that crashes when it is asked
+#   CRASH             a plugin that crashes when it is asked, or loaded (stub_plugin.c)
 # SPDX-License-Identifier: Apache-2.0
 set -euo pipefail
-info=$1 plugin=$2 library=$3 nixl=$4 other_nixl=$5 crash=$6
+mapfile -t files < <(realpath -s "$@")
+info=${files[0]} plugin=${files[1]} library=${files[2]} nixl=${files[3]} other_nixl=${files[4]} crash=${files[5]}
 work=$(realpath "$(mktemp -d)")
 trap 'rm -rf "$work"' EXIT
-unset VIRTUAL_ENV NIXL_PLUGIN_DIR NIXL_CONFIG_FILE NVLX_NIXL_ANY_VERSION
+unset STUB_PLUGIN VIRTUAL_ENV NIXL_PLUGIN_DIR NIXL_CONFIG_FILE NVLX_NIXL_ANY_VERSION
 export HOME=$work/home NVLX_BACKEND=host
 mkdir "$HOME" "$work/empty"
+cd "$work/empty" # where no loader finds anything
 tried=0
 
 fail() {
@@ -107,6 +109,9 @@ site broken nixl_cu12 1.5.1
 echo "not a library" >"$site/.nixl_cu12.mesonpy.libs/libnixl.so"
 run 1 "$site"
 says "loads: yes" "nixl accepted: -" "works: no" "why not: NIXL itself does not load: .*libnixl.so: file too short" "remedy: install nixl-cu12 again, .*"
+cp "$crash" "$site/.nixl_cu12.mesonpy.libs/libnixl.so"
+STUB_PLUGIN=1 run 1 "$site"
+says "loads: no" "why not: NIXL itself does not load: .* ended by signal .*" "remedy: install nixl-cu12 again, .*"
 mkdir -p "$work/meson/lib"
 cp -r "$work/known/site-packages/.nixl_cu12.mesonpy.libs/." "$work/meson/lib"
 run 1 "$work/meson/lib"
@@ -123,7 +128,11 @@ run 1 "$site"
 says "loads: no" "why not: .* has no nixl_plugin_init"
 cp "$crash" "$folder/libplugin_NVLX.so"
 run 1 "$site"
-says "plugin there: yes" "loads: no" "why not: .* ended by signal .*"
+says "plugin there: yes" "loads: no" "why not: the plugin does not load: .* ended by signal .*" "remedy: put a .*"
+site later nixl_cu12 1.5.1
+LC_ALL=C sed 's/GLIBC_2/GLIBC_9/g' "$plugin" >"$folder/libplugin_NVLX.so"
+run 1 "$site"
+says "loads: no" "why not: .* version .GLIBC_9.* not found.*" "remedy: take a plugin .* system as old as this one, .*"
 
 # nvlx_info has the library loaded itself: that must not help a plugin which does not find it.
 site lost nixl_cu12 1.5.1

@@ -3,7 +3,6 @@
 #include "doctor/plugin.h"
 
 #include <dlfcn.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,32 +34,29 @@ static void read_back(int file, char *text, size_t size) {
         text[length - 1] = '\0';
 }
 
-/* The guard says on stderr why it refuses. */
+/* The guard says on stderr why it refuses. What else this process says there from now on is not seen. */
 static void ask_guard(void *(*init)(void), struct plugin_trial *trial) {
-    const int file = memfd_create("stderr", MFD_CLOEXEC), own = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 0);
-    const bool kept = file >= 0 && own >= 0 && dup2(file, STDERR_FILENO) >= 0;
+    const int file = memfd_create("stderr", MFD_CLOEXEC);
+    const bool kept = file >= 0 && dup2(file, STDERR_FILENO) >= 0;
     trial->admitted = init() != NULL;
     trial->asked = true;
-    if (kept) {
-        dup2(own, STDERR_FILENO);
+    if (kept)
         read_back(file, trial->said, sizeof trial->said);
-    }
     if (file >= 0)
         close(file);
-    if (own >= 0)
-        close(own);
 }
 
 void plugin_load(const char *nixl, const char *plugin, struct plugin_trial *trial) {
     void *(*init)(void) = NULL;
-    Lmid_t namespace = LM_ID_NEWLM;
+    Lmid_t apart = LM_ID_NEWLM;
     memset(trial, 0, sizeof *trial);
     void *before = nixl ? dlmopen(LM_ID_NEWLM, nixl, RTLD_NOW | RTLD_LOCAL) : NULL;
     if (nixl && !before)
         snprintf(trial->nixl_why, sizeof trial->nixl_why, "%s", dlerror());
-    if (before && dlinfo(before, RTLD_DI_LMID, &namespace))
-    namespace = LM_ID_NEWLM;
-    void *loaded = dlmopen(namespace, plugin, RTLD_NOW | RTLD_LOCAL);
+    if (before)
+        dlinfo(before, RTLD_DI_LMID, &apart);
+    trial->begun = true;
+    void *loaded = dlmopen(apart, plugin, RTLD_NOW | RTLD_LOCAL);
     if (!loaded) {
         snprintf(trial->why, sizeof trial->why, "%s", dlerror());
         return;
@@ -95,7 +91,7 @@ int plugin_try(const char *nixl, const char *plugin, struct plugin_trial *trial)
     munmap(shared, sizeof *shared);
     if (code > 0) {
         trial->loads = trial->asked = false;
-        snprintf(trial->why, sizeof trial->why, "the process that loads it: %s", died);
+        snprintf(trial->begun ? trial->why : trial->nixl_why, sizeof trial->why, "the process that loads it: %s", died);
     }
     return code < 0 ? -1 : 0;
 }

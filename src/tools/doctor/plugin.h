@@ -15,8 +15,9 @@
 #define PLUGIN_FILE "libplugin_NVLX.so"
 
 struct plugin_trial {
-    bool loads; /* and has nixl_plugin_init. Else: */
-    char why[1024];
+    bool loads;             /* and has nixl_plugin_init */
+    char why[1024];         /* why not; "": it does, or NIXL's library has crashed before */
+    bool begun;             /* NIXL's library was tried, and then the plugin */
     char nixl_why[1024];    /* why NIXL's library does not load; "": it does, or none was given */
     char library[PATH_MAX]; /* what the plugin takes as libnvlxfer.so.0; "": it takes none */
     char library_version[64];

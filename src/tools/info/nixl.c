@@ -132,12 +132,12 @@ static void blame_absent(const struct place *place, struct outcome *outcome, int
 
 static void blame_file(struct outcome *outcome) {
     const char *why = outcome->trial.why;
-    if (strstr(why, "libnvlxfer.so"))
-        outcome->remedy = text_of("let the loader find libnvlxfer.so.0: by the wheel nvlxfer-nixl, which has it, by "
-                                  "LD_LIBRARY_PATH, or by ldconfig");
-    else if (strstr(why, "version `"))
+    if (strstr(why, "version `"))
         outcome->remedy = text_of("take a plugin that was built on a system as old as this one, or with "
                                   "-DNVLX_STATIC_DEPS=ON");
+    else if (strstr(why, "libnvlxfer.so"))
+        outcome->remedy = text_of("let the loader find libnvlxfer.so.0: by the wheel nvlxfer-nixl, which has it, by "
+                                  "LD_LIBRARY_PATH, or by ldconfig");
     else
         outcome->remedy = text_of("put a " PLUGIN_FILE " of a whole build for this machine in its place");
     outcome->why = text_of("the plugin does not load: %s", why);
@@ -145,12 +145,12 @@ static void blame_file(struct outcome *outcome) {
 
 static void judge(const struct place *place, struct outcome *outcome) {
     const struct plugin_trial *trial = &outcome->trial;
-    if (!trial->loads)
+    if (!trial->loads && *trial->why)
         blame_file(outcome);
     else if (*trial->nixl_why)
         blame(outcome, text_of("NIXL itself does not load: %s", trial->nixl_why),
               text_of("install %s again, and try 'import nixl' in Python",
-                      place->nixl->package ? place->nixl->package : "NIXL"));
+                      place->nixl && place->nixl->package ? place->nixl->package : "NIXL"));
     else if (trial->asked && !trial->admitted)
         blame(outcome, text_of("the plugin refuses this NIXL: %s", *trial->said ? trial->said : "it says nothing"),
               text_of("install a NIXL that the plugin knows, or a newer nvlxfer-nixl"));
