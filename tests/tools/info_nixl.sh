@@ -140,6 +140,11 @@ there=$(dirname "$library")
 LC_ALL=C sed "s|$there|${there//?/_}|g" "$plugin" >"$folder/libplugin_NVLX.so"
 LD_LIBRARY_PATH='' run 1 "$site"
 says "loads: no" "library: -" "why not: .*libnvlxfer.so.0: cannot open.*" "remedy: let the loader find libnvlxfer.so.0: .*"
+code=0
+LD_LIBRARY_PATH='' NIXL_PLUGIN_DIR=$folder "$info" --doctor --check nixl_plugin >"$work/output" || code=$?
+if [[ $code != 1 ]] || ! grep -q 'libnvlxfer.so.0: cannot open' "$work/output"; then
+    fail "the doctor does not see that it does not load"
+fi
 mkdir "$work/lib"
 cp "$library" "$work/lib/libnvlxfer.so.0"
 LD_LIBRARY_PATH=$work/lib run 0 "$site"
@@ -227,6 +232,8 @@ says "folder: $base" "folder: $work/base/lib/python3/dist-packages" "nixl versio
 
 run 0 "$own"
 says "folder: $own" "from: NIXL in .*" "nixl version: 1.5.1" "nixl accepted: yes"
+run 1 "$work/bare/.nixl_cu12.mesonpy.libs"
+says "from: NIXL in .*" "nixl version: 1.5.1" "remedy: install the wheel nvlxfer-nixl where nixl-cu12 is \($work/bare\), .*"
 run 0 "$work/empty" "$work/plugins"
 says "folder: $work/empty" "works: no" "folder: $work/plugins" "from: given" "nixl: -" "works: yes" "works: yes"
 run 2 "$work/plugins" "$work/not_there"
