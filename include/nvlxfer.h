@@ -1208,6 +1208,120 @@ enum {
     NVLX_VERIFY = 2 /* NVLX_EDIGEST rather than wrong bytes */
 };
 
+/* ---- Relays ------------------------------------------------------------------------------------------ */
+
+/* A relay brings the same bytes from one process, the source, to many others, the readers: such as weights after a
+ * training step. Each reader passes on what it has. So the last of many readers is nearly as fast as a single one.
+ *
+ *     source:  nvlx_relay_offer("@weights", parts)        each reader:  nvlx_relay_join("@weights", parts)
+ *              nvlx_relay_wait(relay, -1)                               nvlx_relay_wait(relay, -1): bytes are right
+ *              ... new bytes are in place ...                           ... may be overwritten now ...
+ *              nvlx_relay_next(relay)                                   nvlx_relay_next(relay)
+ *              nvlx_relay_wait(relay, -1)                               nvlx_relay_wait(relay, -1)
+ *
+ * - Content. It is a list of parts, each with a name. A reader gives the same names and lengths, in any order, with
+ *   addresses of its own. Parts may lie on several GPUs.
+ * - Who reads from whom. The source tells it to each reader. The first reader on each GPU reads from the GPU before it
+ *   in a chain. Others on a GPU read from that first one. A reader may join at any time.
+ * - Pieces. A piece is passed on as soon as it is in place: a signal behind its bytes says so on the GPU.
+ * - Death. What read from a reader that has died goes on with another parent, at the piece where it was. When the
+ * source is gone, those that are not done get NVLX_ESTALE.
+ * - A reader that is stopped is slow, not dead. From a reader that says nothing for options.patience_ns, nobody goes on
+ *   to read. It goes on by itself when its process does.
+ * - Checked. The source digests its bytes, as nvlx_digest does, while they are on their way. Each reader digests what
+ * has arrived. nvlx_relay_wait gives 0 only if all digests are equal.
+ * - Generations. Each offer, and then each nvlx_relay_next of the source, is a generation of the bytes. The first is 1.
+ * - An engine of its own. A relay makes an engine, with the backend and budgets of the caller's, for the GPUs of the
+ *   parts. It registers the parts there, for reading. The caller need not register them. Events of the caller's engine
+ *   are not touched. The caller's engine may end before the relay.
+ * - What it takes: two threads ("nvlx-relay", "nvlx-relay-sum"), 2 MiB on the first GPU of the parts, mappings of its
+ *   parent's memory, and a connection to each reader at the source.
+ * - Copy engines carry the pieces, as of any list. Digests take SMs that are free. */
+struct nvlx_relay;
+
+struct nvlx_relay_part {
+    const char *name; /* as region_options.name, copied. Not "nvlx-relay" */
+    void *address;    /* memory of this process, which can be shared: see Kinds of memory */
+    uint64_t length;  /* bytes; may be 0 */
+};
+
+/* Options of a relay. None is needed. */
+struct nvlx_relay_options {
+    size_t size;
+    uint64_t piece_bytes; /* of the source: what is passed on at a time. 0: 64 MiB */
+    int64_t patience_ns;  /* of the source: see above. 0: half a second */
+    uint32_t readers;     /* of the source: how many nvlx_relay_wait waits for */
+    uint32_t reserved;    /* 0 */
+    const struct nvlx_serve_options
+        *serve; /* who may connect: to the source, and to each reader. NULL: as nvlx_serve */
+};
+
+static inline void nvlx_relay_options_init(struct nvlx_relay_options *options) {
+    memset(options, 0, sizeof *options);
+    options->size = sizeof *options;
+}
+
+/* Offers the bytes of these parts to readers, at an address as that of nvlx_serve. They must be complete. They must not
+ * change until nvlx_relay_wait gives 0, nor may they be freed before nvlx_relay_free. It is also a server like any
+ * other: nvlx_connect finds the parts by name. The call waits as nvlx_engine_create does. The caller frees the relay.
+ * Errors: NVLX_EINVAL (also: two parts of one name, or no byte at all), those of nvlx_engine_create, nvlx_register and
+ *         nvlx_serve. */
+int nvlx_relay_offer(struct nvlx_engine *engine, const char *address, const struct nvlx_relay_part *parts, size_t count,
+                     const struct nvlx_relay_options *options, struct nvlx_relay **relay);
+
+/* Joins as a reader: from now on the bytes of these parts are overwritten by the newest generation. It waits up to
+ * `timeout_ns` (< 0: for ever) for the source, as nvlx_connect does. The reader serves its parts in turn, at
+ * the source's address with "." and 16 digits behind it. The caller frees the relay.
+ * Errors: those of nvlx_relay_offer, nvlx_connect, or
+ *         NVLX_EINVAL (a length differs, or the source has other parts: the message names one),
+ *         NVLX_ENOENT (the source has no part of a name, or no relay is served there),
+ *         NVLX_EBUSY (the source has 256 readers), NVLX_EVERSION (it speaks another version),
+ *         NVLX_ESTALE (it has ended meanwhile), NVLX_ETIMEDOUT (nobody serves, or does not answer). */
+int nvlx_relay_join(struct nvlx_engine *engine, const char *address, const struct nvlx_relay_part *parts, size_t count,
+                    const struct nvlx_relay_options *options, int64_t timeout_ns, struct nvlx_relay **relay);
+
+/* Waits up to `timeout_ns` (< 0: for ever, 0: asks once).
+ * - A reader waits until all bytes of a generation are in place, and right. They stay so until its nvlx_relay_next.
+ * Until then it may read them, and must not change them: others read them, too.
+ * - The source waits until options.readers readers have ended with the generation, and no reader is still at it. Those
+ *   that were lost count as ended: nvlx_relay_get_info tells how many.
+ * Errors: NVLX_ETIMEDOUT (not yet; the message says what is missing), or of a reader:
+ *         NVLX_EDIGEST (bytes are not those of the source: the message names the part),
+ *         NVLX_ESTALE (the source is gone), others as nvlx_transfer. The relay then only can be freed. */
+int nvlx_relay_wait(struct nvlx_relay *relay, int64_t timeout_ns);
+
+/* Begins the next generation. Of the source: new bytes are in place. It may change them after nvlx_relay_wait has given
+ * 0, and before this call, if no reader joins meanwhile. Of a reader: its bytes may be overwritten, when the source has
+ * a newer generation. It waits for nobody.
+ * Errors: NVLX_EBUSY (not done: a reader, or any reader of the source, is still at this generation. One that has said
+ *         nothing for options.patience_ns does not count: it goes on with the next generation),
+ *         or how the relay failed. */
+int nvlx_relay_next(struct nvlx_relay *relay);
+
+struct nvlx_relay_info {
+    size_t size;
+    uint64_t generation; /* source: that is offered. Reader: that it has, or is at. 0: none yet */
+    uint64_t bytes;      /* of all parts */
+    uint64_t arrived;    /* of them are in place. Source: all */
+    uint64_t elapsed_ns; /* of a reader: from when it was told whom to read from until all was in place and right, of
+                            this generation. Source: until the last reader has said so. 0: not yet */
+    uint64_t parents;    /* of a reader: whom it has read from, one after the other, in this generation */
+    uint32_t source;     /* 1: it is the source */
+    uint32_t readers;    /* source: that are at the generation, or have it */
+    uint32_t done;       /* source: of them have it */
+    uint32_t lost;       /* source: that were at the generation, and have died, left or failed */
+    char parent[112];    /* of a reader: the address of whom it reads from. "": of the source, or of none yet */
+};
+
+/* Tells about a relay. `info->size` must be sizeof *info. The struct is filled. */
+int nvlx_relay_get_info(struct nvlx_relay *relay, struct nvlx_relay_info *info);
+
+/* Ends this end of a relay. Those that read from it go on with another parent; if it is the source, they fail unless
+ * they are done. It waits up to `timeout_ns` (< 0: for ever) until nobody reads its parts, as nvlx_unregister does.
+ * After 0 they may be freed. No other thread may use the relay. Errors: NVLX_ETIMEDOUT (somebody still reads: the
+ * message says who. Only this call may be repeated). */
+int nvlx_relay_free(struct nvlx_relay *relay, int64_t timeout_ns);
+
 /* ---- Counts ------------------------------------------------------------------------------------------ */
 
 struct nvlx_request_info {

@@ -1,0 +1,112 @@
+/* Parts and pieces of what is relayed: see content.h. SPDX-License-Identifier: Apache-2.0 */
+#include "relay/content.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/base.h"
+#include "base/error.h"
+
+static int by_name(const void *a, const void *b) {
+    return strcmp(((const struct nvlx_relay_part *)a)->name, ((const struct nvlx_relay_part *)b)->name);
+}
+
+static int check_part(const struct nvlx_relay_part *part, size_t i) {
+    if (!part->name)
+        return nvlxi_fail(NVLX_EINVAL, "parts[%zu].name is NULL", i);
+    if (part->length && !part->address)
+        return nvlxi_fail(NVLX_EINVAL, "parts[%zu] (\"%s\") has %llu bytes and no address", i, part->name,
+                          (unsigned long long)part->length);
+    return 0;
+}
+
+static int check_parts(const struct nvlx_relay_part *parts, size_t count, uint64_t *bytes) {
+    *bytes = 0;
+    if (!parts)
+        return nvlxi_fail(NVLX_EINVAL, "parts is NULL");
+    for (size_t i = 0; i < count; i++) {
+        int code = check_part(&parts[i], i);
+        if (code)
+            return code;
+        if (!nvlxi_add(*bytes, parts[i].length, bytes))
+            return nvlxi_fail(NVLX_EINVAL, "the parts have more than 2^64 bytes together");
+    }
+    return *bytes ? 0 : nvlxi_fail(NVLX_EINVAL, "the %zu parts have not one byte to relay", count);
+}
+
+static int check_names(const struct nvlx_relay_part *sorted, size_t count) {
+    for (size_t i = 1; i < count; i++)
+        if (!strcmp(sorted[i].name, sorted[i - 1].name))
+            return nvlxi_fail(NVLX_EINVAL, "two parts have the name \"%s\"", sorted[i].name);
+    return 0;
+}
+
+int nvlxi_relay_content_make(struct nvlxi_relay_content *content, const struct nvlx_relay_part *parts, size_t count) {
+    struct nvlxi_relay_content made = {0};
+    int code = check_parts(parts, count, &made.bytes);
+    if (code)
+        return code;
+    made.parts = calloc(count, sizeof *made.parts);
+    if (!made.parts)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for %zu parts", count);
+    for (; made.part_count < count; made.part_count++) {
+        struct nvlx_relay_part *part = &made.parts[made.part_count];
+        *part = parts[made.part_count];
+        part->name = strdup(parts[made.part_count].name);
+        if (!part->name) {
+            code = nvlxi_fail(NVLX_ENOMEM, "no memory for the name of a part");
+            break;
+        }
+    }
+    if (!code) {
+        qsort(made.parts, count, sizeof *made.parts, by_name);
+        code = check_names(made.parts, count);
+    }
+    if (code)
+        nvlxi_relay_content_free(&made);
+    else
+        *content = made;
+    return code;
+}
+
+static size_t count_spans(const struct nvlxi_relay_content *content, uint64_t piece_bytes) {
+    size_t count = 0;
+    for (size_t i = 0; i < content->part_count; i++)
+        count += nvlxi_ceil_div(content->parts[i].length, piece_bytes);
+    return count;
+}
+
+static void cut_part(struct nvlxi_relay_content *content, size_t part, uint64_t piece_bytes, uint64_t *filled) {
+    for (uint64_t offset = 0; offset < content->parts[part].length; offset += piece_bytes) {
+        const uint64_t length = nvlxi_min(content->parts[part].length - offset, piece_bytes);
+        if (!content->piece_count || *filled + length > piece_bytes) {
+            content->first[content->piece_count++] = content->span_count;
+            *filled = 0;
+        }
+        *filled += length;
+        content->spans[content->span_count++] =
+            (struct nvlxi_relay_span){.part = (uint32_t)part, .offset = offset, .length = length};
+    }
+}
+
+int nvlxi_relay_content_cut(struct nvlxi_relay_content *content, uint64_t piece_bytes) {
+    uint64_t filled = 0;
+    const size_t spans = count_spans(content, piece_bytes);
+    content->spans = calloc(spans, sizeof *content->spans);
+    content->first = calloc(spans + 1, sizeof *content->first);
+    if (!content->spans || !content->first)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for %zu pieces", spans);
+    for (size_t i = 0; i < content->part_count; i++)
+        cut_part(content, i, piece_bytes, &filled);
+    content->first[content->piece_count] = content->span_count;
+    return 0;
+}
+
+void nvlxi_relay_content_free(struct nvlxi_relay_content *content) {
+    for (size_t i = 0; i < content->part_count; i++)
+        free((char *)(uintptr_t)content->parts[i].name);
+    free(content->parts);
+    free(content->spans);
+    free(content->first);
+    *content = (struct nvlxi_relay_content){0};
+}

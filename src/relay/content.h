@@ -1,0 +1,38 @@
+/* What a relay brings to its readers: parts by name, cut into pieces. Pure: no memory of a GPU is touched here.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Parts are kept in the order of their names, so that source and readers cut them alike, whatever order their callers
+ * gave. A *span* is what of a part lies in one piece. Parts are cut at multiples of the piece's length from their own
+ * begin: spans are aligned as their parts are. */
+#ifndef NVLXI_RELAY_CONTENT_H
+#define NVLXI_RELAY_CONTENT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "nvlxfer.h"
+
+struct nvlxi_relay_span {
+    uint32_t part;
+    uint64_t offset, length; /* in the part; length > 0 */
+};
+
+struct nvlxi_relay_content {
+    struct nvlx_relay_part *parts; /* names are copies of ours */
+    size_t part_count;
+    uint64_t bytes;
+    struct nvlxi_relay_span *spans;
+    size_t span_count;
+    size_t *first; /* span of each piece; one more entry ends the last */
+    size_t piece_count;
+};
+
+/* Copies and sorts. NVLX_EINVAL: a part has no name or address, two have one name, or there is not one byte. To be
+ * freed only after 0. */
+int nvlxi_relay_content_make(struct nvlxi_relay_content *content, const struct nvlx_relay_part *parts, size_t count);
+/* Once: into pieces of at most so many bytes, > 0. */
+int nvlxi_relay_content_cut(struct nvlxi_relay_content *content, uint64_t piece_bytes);
+void nvlxi_relay_content_free(struct nvlxi_relay_content *content);
+
+#endif

@@ -1,0 +1,364 @@
+/* A reader of a relay: joins, hears from the source whom to read from. SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE
+#include "relay/reader.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <utlist.h>
+
+#include "base/log.h"
+#include "base/thread.h"
+
+/* ---- Links ----------------------------------------------------------------------------------------------- */
+
+/* Finds all parts at the other end, which has them with the same lengths. */
+static int find_parts(const struct nvlx_relay *relay, struct nvlxi_relay_link *link) {
+    const struct nvlxi_relay_content *content = &relay->content;
+    link->parts = calloc(content->part_count, sizeof *link->parts);
+    if (!link->parts)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for %zu parts", content->part_count);
+    for (size_t i = 0; i < content->part_count; i++) {
+        const struct nvlx_relay_part *part = &content->parts[i];
+        uint64_t length;
+        int code = nvlx_peer_find(link->peer, part->name, &link->parts[i], &length);
+        if (code)
+            return nvlxi_fail(code, "the source has no part \"%s\"", part->name);
+        if (length != part->length)
+            return nvlxi_fail(NVLX_EINVAL, "the part \"%s\" has %" PRIu64 " bytes here and %" PRIu64 " at the source",
+                              part->name, part->length, length);
+    }
+    return 0;
+}
+
+static int find_state(struct nvlxi_relay_link *link, uint64_t length_wanted) {
+    uint64_t length;
+    int code = nvlx_peer_find(link->peer, NVLXI_RELAY_STATE, &link->state, &length);
+    if (code)
+        return nvlxi_fail(code, "no relay is served there");
+    return length >= length_wanted
+               ? 0
+               : nvlxi_fail(NVLX_EFORMAT, "its flags and digests have %" PRIu64 " bytes, not %" PRIu64, length,
+                            length_wanted);
+}
+
+static void close_link(struct nvlxi_relay_link *link) {
+    nvlx_peer_close(link->peer);
+    free(link->parts);
+}
+
+static int open_link(struct nvlx_relay *relay, const char *address, struct nvlxi_relay_link **link) {
+    struct nvlxi_relay_link *made = calloc(1, sizeof *made);
+    if (!made)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for a reader of a relay");
+    snprintf(made->address, sizeof made->address, "%s", address);
+    int code = nvlx_connect(relay->engine, address, 0, &made->peer);
+    if (!code)
+        code = find_state(made, relay->state.length);
+    if (!code)
+        code = find_parts(relay, made);
+    if (code) {
+        close_link(made);
+        free(made);
+        return code;
+    }
+    LL_PREPEND(relay->reader->links, made);
+    *link = made;
+    return 0;
+}
+
+static struct nvlxi_relay_link *find_link(struct nvlxi_relay_reader *reader, const char *address) {
+    struct nvlxi_relay_link *link;
+    if (!*address)
+        return &reader->source;
+    LL_FOREACH(reader->links, link) {
+        if (!link->lost && !strcmp(link->address, address))
+            return link;
+    }
+    return NULL;
+}
+
+void nvlxi_relay_lose(struct nvlx_relay *relay, struct nvlxi_relay_link *link) {
+    struct nvlxi_relay_reader *reader = relay->reader;
+    struct nvlxi_relay_word word = {.kind = NVLXI_RELAY_LOST, .generation = reader->generation};
+    if (link->lost)
+        return;
+    link->lost = true;
+    if (link != reader->parent)
+        return;
+    reader->parent = NULL;
+    snprintf(word.address, sizeof word.address, "%s", link->address);
+    nvlxi_relay_say(reader->source.peer, word);
+}
+
+/* ---- What the source says -------------------------------------------------------------------------------- */
+
+static void begin_generation(struct nvlx_relay *relay, uint64_t generation) {
+    relay->reader->generation = generation;
+    relay->reader->parent = NULL;
+    nvlxi_relay_pull_begin(relay);
+    pthread_mutex_lock(&relay->mutex);
+    nvlxi_relay_check_begin(relay, generation);
+    relay->begun_ns = nvlxi_now_ns();
+    relay->info.generation = generation;
+    relay->info.arrived = relay->info.elapsed_ns = relay->info.parents = 0;
+    pthread_mutex_unlock(&relay->mutex);
+}
+
+static void take_parent(struct nvlx_relay *relay, const struct nvlxi_relay_word *word) {
+    struct nvlxi_relay_reader *reader = relay->reader;
+    if (word->generation < reader->generation)
+        return;
+    if (word->generation > reader->generation)
+        begin_generation(relay, word->generation);
+    struct nvlxi_relay_link *link = find_link(reader, word->address);
+    if (!link && open_link(relay, word->address, &link)) {
+        struct nvlxi_relay_word lost = *word;
+        lost.kind = NVLXI_RELAY_LOST;
+        reader->parent = NULL;
+        nvlxi_relay_say(reader->source.peer, lost);
+        return;
+    }
+    reader->parent = link;
+    reader->moved_ns = nvlxi_now_ns();
+    memset(reader->flags, 0, sizeof reader->flags);
+    pthread_mutex_lock(&relay->mutex);
+    relay->info.parents++;
+    memcpy(relay->info.parent, word->address, sizeof relay->info.parent);
+    pthread_mutex_unlock(&relay->mutex);
+}
+
+static void lose_peer(struct nvlx_relay *relay, const struct nvlx_event *event) {
+    struct nvlxi_relay_reader *reader = relay->reader;
+    struct nvlxi_relay_link *link;
+    if (event->peer == reader->source.peer)
+        reader->source_gone = true;
+    LL_FOREACH(reader->links, link) {
+        if (link->peer == event->peer)
+            nvlxi_relay_lose(relay, link);
+    }
+}
+
+static void read_events(struct nvlx_relay *relay) {
+    struct nvlx_event event = {.size = sizeof event};
+    struct nvlxi_relay_word word;
+    while (nvlx_next_event(relay->engine, &event) == 0) {
+        if (event.kind == NVLX_EVENT_PEER_LOST)
+            lose_peer(relay, &event);
+        else if (event.kind == NVLX_EVENT_MESSAGE && nvlxi_relay_hear(&event, &word) == 0 &&
+                 word.kind == NVLXI_RELAY_PARENT)
+            take_parent(relay, &word);
+    }
+}
+
+/* ---- What it says ---------------------------------------------------------------------------------------- */
+
+struct known { /* of what callers and the other thread say */
+    uint64_t wanted, done;
+    int failure;
+};
+
+static struct known look_at(struct nvlx_relay *relay) {
+    pthread_mutex_lock(&relay->mutex);
+    const struct known known = {.wanted = relay->wanted, .done = relay->done, .failure = relay->failure};
+    pthread_mutex_unlock(&relay->mutex);
+    return known;
+}
+
+static void say(struct nvlx_relay *relay, uint16_t kind, uint64_t generation, uint64_t number) {
+    relay->reader->alive_ns = nvlxi_now_ns();
+    nvlxi_relay_say(relay->reader->source.peer,
+                    (struct nvlxi_relay_word){.kind = kind, .generation = generation, .number = number});
+}
+
+static void tell_source(struct nvlx_relay *relay) {
+    struct nvlxi_relay_reader *reader = relay->reader;
+    const struct known known = look_at(relay);
+    if (reader->asked < known.wanted) {
+        reader->asked = known.wanted;
+        say(relay, NVLXI_RELAY_BEGIN, known.wanted - 1, 0);
+    }
+    if (reader->generation > reader->reported && (known.failure || known.done == reader->generation)) {
+        reader->reported = reader->generation;
+        say(relay, NVLXI_RELAY_DONE, reader->generation, (uint64_t)(int64_t)known.failure);
+    }
+    if (nvlxi_now_ns() - reader->alive_ns > reader->patience_ns / 4)
+        say(relay, NVLXI_RELAY_ALIVE, reader->generation, reader->placed);
+    if (reader->source_gone && known.wanted > known.done && !known.failure)
+        nvlxi_relay_fail(relay, NVLX_ESTALE, "the source of the relay is gone");
+    if (known.failure)
+        reader->parent = NULL;
+}
+
+/* ---- The thread ------------------------------------------------------------------------------------------ */
+
+void *nvlxi_relay_reader_run(void *argument) {
+    struct nvlx_relay *relay = argument;
+    struct nvlxi_relay_reader *reader = relay->reader;
+    prctl(PR_SET_NAME, "nvlx-relay");
+    while (!nvlxi_relay_stops(relay)) {
+        read_events(relay);
+        tell_source(relay);
+        nvlxi_relay_pull(relay);
+        if (nvlxi_relay_pulls(relay))
+            nvlxi_pause(reader->moved_ns);
+        else
+            nvlxi_relay_sleep(relay, nvlxi_now_ns() + reader->patience_ns / 4);
+    }
+    say(relay, NVLXI_RELAY_LEAVE, reader->generation, 0);
+    nvlxi_relay_pull_end(relay);
+    return NULL;
+}
+
+/* ---- The end: digests ------------------------------------------------------------------------------------ */
+
+/* Reads the source's table once. */
+static int read_table(struct nvlx_relay *relay, uint64_t *table, size_t length) {
+    const struct nvlxi_relay_link *source = &relay->reader->source;
+    char *here = relay->state.memory + relay->state.seen_digests;
+    const struct nvlx_op op = {.opcode = NVLX_OP_READ,
+                               .peer = source->peer,
+                               .local = here,
+                               .remote = source->state + relay->state.digests,
+                               .length = length};
+    struct nvlx_request *request;
+    int code = nvlx_transfer(relay->engine, &op, 1, NULL, &request);
+    if (!code)
+        code = nvlx_request_free(request); /* which waits for it */
+    return code ? code : nvlx_memcpy(relay->engine, table, here, length);
+}
+
+/* Until it has the digests of this generation, or a newer one. */
+static int await_table(struct nvlx_relay *relay, uint64_t generation, uint64_t *table, size_t length) {
+    const uint64_t since = nvlxi_now_ns();
+    table[0] = 0;
+    while (table[0] < generation) {
+        if (nvlxi_relay_stops(relay))
+            return NVLX_EAGAIN;
+        int code = read_table(relay, table, length);
+        if (code && code != NVLX_EBUSY)
+            return code;
+        nvlxi_pause(since);
+    }
+    return table[0] == generation ? 0 : NVLX_EAGAIN;
+}
+
+static int compare(struct nvlx_relay *relay, const uint64_t *theirs) {
+    const struct nvlxi_relay_content *content = &relay->content;
+    for (size_t i = 0; i < content->span_count; i++) {
+        const struct nvlxi_relay_span *span = &content->spans[i];
+        if (relay->check.digests[i] != theirs[i])
+            return nvlxi_fail(NVLX_EDIGEST,
+                              "the part \"%s\", bytes %" PRIu64 " to %" PRIu64 ": digest 0x%016" PRIx64
+                              ", at the source 0x%016" PRIx64,
+                              content->parts[span->part].name, span->offset, span->offset + span->length,
+                              relay->check.digests[i], theirs[i]);
+    }
+    return 0;
+}
+
+void nvlxi_relay_reader_checked(struct nvlx_relay *relay, uint64_t generation) {
+    const size_t length = (relay->content.span_count + 1) * sizeof(uint64_t);
+    uint64_t *table = malloc(length);
+    int code = table ? await_table(relay, generation, table, length)
+                     : nvlxi_fail(NVLX_ENOMEM, "no memory for %zu digests", relay->content.span_count);
+    if (!code)
+        code = compare(relay, table + 1);
+    free(table);
+    if (code && code != NVLX_EAGAIN)
+        nvlxi_relay_fail(relay, code, nvlx_last_error());
+    if (code)
+        return;
+    pthread_mutex_lock(&relay->mutex);
+    if (relay->check.generation == generation) {
+        relay->done = generation;
+        relay->info.elapsed_ns = nvlxi_now_ns() - relay->begun_ns;
+    }
+    pthread_cond_broadcast(&relay->news);
+    pthread_mutex_unlock(&relay->mutex);
+    nvlxi_relay_wake(relay);
+}
+
+/* ---- To join --------------------------------------------------------------------------------------------- */
+
+static int say_hello(struct nvlx_relay *relay) {
+    const struct nvlxi_context *context = &relay->engine->context;
+    struct nvlxi_relay_word word = {.kind = NVLXI_RELAY_HELLO};
+    memcpy(word.address, relay->address, sizeof word.address);
+    int code = context->ops->uuid(context->device, relay->gpu, word.gpu);
+    return code ? code : nvlxi_relay_say(relay->reader->source.peer, word);
+}
+
+/* The next word of the source. */
+static int await_word(struct nvlx_relay *relay, uint64_t deadline, struct nvlxi_relay_word *word) {
+    struct nvlx_event event = {.size = sizeof event};
+    for (;;) {
+        while (nvlx_next_event(relay->engine, &event) == 0) {
+            if (event.kind == NVLX_EVENT_PEER_LOST && event.peer == relay->reader->source.peer)
+                return nvlxi_fail(NVLX_ESTALE, "the source of the relay has ended: %s", event.reason);
+            if (event.kind == NVLX_EVENT_MESSAGE)
+                return nvlxi_relay_hear(&event, word);
+        }
+        if (nvlxi_now_ns() >= deadline)
+            return nvlxi_fail(NVLX_ETIMEDOUT, "the source of the relay does not answer");
+        nvlxi_relay_sleep(relay, deadline);
+    }
+}
+
+static int take_welcome(struct nvlx_relay *relay, const struct nvlxi_relay_word *word) {
+    const struct nvlxi_relay_content *content = &relay->content;
+    if (word->kind == NVLXI_RELAY_REFUSED)
+        return nvlxi_fail(NVLX_EBUSY, "the source of the relay has as many readers as it can have");
+    if (word->kind != NVLXI_RELAY_WELCOME || !word->piece_bytes)
+        return nvlxi_fail(NVLX_EFORMAT, "the source of the relay answers by word %u", word->kind);
+    if (word->parts != content->part_count || word->bytes != content->bytes)
+        return nvlxi_fail(NVLX_EINVAL,
+                          "the source has %" PRIu64 " parts of %" PRIu64 " bytes, here are %zu of %" PRIu64,
+                          word->parts, word->bytes, content->part_count, content->bytes);
+    relay->reader->patience_ns = word->patience_ns;
+    return nvlxi_relay_content_cut(&relay->content, word->piece_bytes);
+}
+
+static int make_room(struct nvlx_relay *relay) {
+    const struct nvlxi_relay_content *content = &relay->content;
+    size_t most = 0;
+    for (size_t i = 0; i < content->piece_count; i++)
+        most = nvlxi_max(most, content->first[i + 1] - content->first[i]);
+    relay->reader->ops = calloc(most + 1, sizeof(struct nvlx_op));
+    relay->reader->pieces = calloc(content->piece_count, 1);
+    if (!relay->reader->ops || !relay->reader->pieces)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for %zu pieces", content->piece_count);
+    return 0;
+}
+
+int nvlxi_relay_reader_make(struct nvlx_relay *relay, const char *address, int64_t timeout_ns) {
+    const uint64_t deadline = nvlxi_deadline(timeout_ns);
+    struct nvlxi_relay_word word;
+    relay->reader = calloc(1, sizeof *relay->reader);
+    if (!relay->reader)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for a reader of a relay");
+    struct nvlxi_relay_link *source = &relay->reader->source;
+    int code = nvlx_connect(relay->engine, address, timeout_ns, &source->peer);
+    if (code || (code = find_state(source, 0)) || (code = find_parts(relay, source)) || (code = say_hello(relay)) ||
+        (code = await_word(relay, nvlxi_max(deadline, nvlxi_deadline(1000000000)), &word)) ||
+        (code = take_welcome(relay, &word)) || (code = nvlxi_relay_state_make(relay)) ||
+        (code = find_state(source, relay->state.length)) || (code = make_room(relay)))
+        return code;
+    return nvlxi_relay_check_make(relay);
+}
+
+void nvlxi_relay_reader_free(struct nvlx_relay *relay) {
+    struct nvlxi_relay_link *link, *next;
+    if (!relay->reader)
+        return;
+    LL_FOREACH_SAFE(relay->reader->links, link, next) {
+        free(link->parts);
+        free(link); /* the engine closes its peer */
+    }
+    free(relay->reader->source.parts);
+    free(relay->reader->ops);
+    free(relay->reader->pieces);
+    free(relay->reader);
+}

@@ -1,0 +1,414 @@
+/* The exported functions of relays, and what source and readers share: see relay.h. SPDX-License-Identifier: Apache-2.0
+ */
+#include "relay/relay.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "api/abi.h"
+#include "base/thread.h"
+
+#define PIECE_BYTES (UINT64_C(64) << 20)
+#define PATIENCE_NS 500000000
+
+/* ---- For both -------------------------------------------------------------------------------------------- */
+
+void nvlxi_relay_wake(struct nvlx_relay *relay) {
+    const uint64_t one = 1;
+    if (write(relay->wake_fd, &one, sizeof one) < 0) {
+        /* the counter is full: the thread is awake */
+    }
+}
+
+void nvlxi_relay_sleep(struct nvlx_relay *relay, uint64_t deadline) {
+    struct pollfd fds[] = {{.fd = relay->event_fd, .events = POLLIN}, {.fd = relay->wake_fd, .events = POLLIN}};
+    const uint64_t now = nvlxi_now_ns();
+    uint64_t count;
+    poll(fds, 2, deadline > now ? (int)nvlxi_ceil_div(deadline - now, 1000000) : 0);
+    if (fds[1].revents && read(relay->wake_fd, &count, sizeof count) < 0) {
+        /* somebody else was faster */
+    }
+}
+
+bool nvlxi_relay_stops(struct nvlx_relay *relay) {
+    pthread_mutex_lock(&relay->mutex);
+    const bool stops = relay->stopping;
+    pthread_mutex_unlock(&relay->mutex);
+    return stops;
+}
+
+void nvlxi_relay_fail(struct nvlx_relay *relay, int code, const char *reason) {
+    pthread_mutex_lock(&relay->mutex);
+    if (!relay->failure) {
+        relay->failure = code;
+        snprintf(relay->reason, sizeof relay->reason, "%s", reason);
+    }
+    pthread_cond_broadcast(&relay->news);
+    pthread_mutex_unlock(&relay->mutex);
+    nvlxi_relay_wake(relay);
+}
+
+int nvlxi_relay_failure(struct nvlx_relay *relay) {
+    pthread_mutex_lock(&relay->mutex);
+    const int code = relay->failure;
+    pthread_mutex_unlock(&relay->mutex);
+    return code;
+}
+
+/* ---- The memory ------------------------------------------------------------------------------------------ */
+
+static int add_region(struct nvlx_relay *relay, void *address, uint64_t length, const char *name) {
+    struct nvlx_region_options options;
+    nvlx_region_options_init(&options);
+    options.name = name;
+    options.access = NVLX_ACCESS_READ;
+    int code = nvlx_register(relay->engine, address, length, &options, &relay->regions[relay->region_count]);
+    relay->region_count += code == 0;
+    return code;
+}
+
+int nvlxi_relay_serve(struct nvlx_relay *relay, const char *address) {
+    const struct nvlxi_relay_content *content = &relay->content;
+    int code = 0;
+    for (size_t i = 0; !code && i < content->part_count; i++)
+        code = add_region(relay, content->parts[i].address, content->parts[i].length, content->parts[i].name);
+    if (code)
+        return code;
+    const int length = snprintf(relay->address, sizeof relay->address, "%s", address);
+    if (length >= (int)sizeof relay->address)
+        return nvlxi_fail(NVLX_EINVAL, "the address \"%s\" is too long", address);
+    return nvlx_serve(relay->engine, relay->address, relay->options.serve);
+}
+
+static int alloc_state(struct nvlx_relay *relay) {
+    struct nvlx_alloc_options options;
+    void *memory;
+    nvlx_alloc_options_init(&options);
+    options.flags = NVLX_ALLOC_VMM;
+    int code = nvlx_alloc(relay->engine, relay->gpu, relay->state.length, &options, &memory);
+    if (code == NVLX_ENOTSUP)
+        code = nvlx_alloc(relay->engine, relay->gpu, relay->state.length, NULL, &memory);
+    if (!code)
+        relay->state.memory = memory;
+    return code;
+}
+
+int nvlxi_relay_state_make(struct nvlx_relay *relay) {
+    struct nvlxi_relay_state *state = &relay->state;
+    const size_t table = (relay->content.span_count + 1) * sizeof(uint64_t);
+    state->digests = relay->content.piece_count * sizeof(uint64_t);
+    state->seen_flags = state->digests + table;
+    state->seen_digests = state->seen_flags + NVLXI_RELAY_FLAGS * sizeof(uint64_t);
+    state->length = state->seen_digests + table;
+    int code = alloc_state(relay);
+    if (code)
+        return code;
+    void *zeros = calloc(1, state->length);
+    if (!zeros)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for the flags of a relay");
+    code = nvlx_memcpy(relay->engine, state->memory, zeros, state->length);
+    free(zeros);
+    return code ? code : add_region(relay, state->memory, state->length, NVLXI_RELAY_STATE);
+}
+
+/* ---- To make one ----------------------------------------------------------------------------------------- */
+
+/* The GPUs that the parts begin on, each once; the first of them is the relay's. */
+static int find_gpus(const struct nvlx_engine *engine, const struct nvlxi_relay_content *content, int *gpus,
+                     size_t *count) {
+    const struct nvlxi_context *context = &engine->context;
+    *count = 0;
+    for (size_t i = 0; i < content->part_count; i++) {
+        struct nvlxi_allocation allocation;
+        size_t known = 0;
+        if (!content->parts[i].length)
+            continue;
+        int code = context->ops->resolve(context->device, (uint64_t)(uintptr_t)content->parts[i].address, &allocation);
+        if (code)
+            return code;
+        while (known < *count && gpus[known] != allocation.gpu)
+            known++;
+        if (known == *count)
+            gpus[(*count)++] = allocation.gpu;
+    }
+    return 0;
+}
+
+static int make_engine(struct nvlx_relay *relay, const struct nvlx_engine *engine) {
+    struct nvlx_config config;
+    int *gpus = calloc(relay->content.part_count, sizeof *gpus);
+    size_t count;
+    if (!gpus)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for a relay");
+    int code = find_gpus(engine, &relay->content, gpus, &count);
+    if (!code) {
+        nvlx_config_init(&config);
+        config.gpus = gpus;
+        config.gpu_count = count;
+        config.mechanism = engine->transfers.mechanism;
+        config.max_sms = engine->transfers.max_sms;
+        relay->gpu = gpus[0];
+        code = nvlxi_engine_create(&config, engine->context.ops, &relay->engine);
+    }
+    free(gpus);
+    return code ? code : nvlx_event_fd(relay->engine, &relay->event_fd);
+}
+
+static int take_options(struct nvlx_relay_options *known, const struct nvlx_relay_options *options) {
+    nvlx_relay_options_init(known);
+    int code = nvlxi_struct_take(known, sizeof *known, options, "nvlx_relay_options");
+    if (code)
+        return code;
+    if (known->reserved)
+        return nvlxi_fail(NVLX_EINVAL, "relay_options.reserved is %u, not 0", (unsigned)known->reserved);
+    if (known->patience_ns < 0)
+        return nvlxi_fail(NVLX_EINVAL, "relay_options.patience_ns is %lld", (long long)known->patience_ns);
+    known->patience_ns = known->patience_ns ? known->patience_ns : PATIENCE_NS;
+    known->piece_bytes = known->piece_bytes ? known->piece_bytes : PIECE_BYTES;
+    return 0;
+}
+
+static int init(struct nvlx_relay *relay, struct nvlx_engine *engine, const struct nvlx_relay_part *parts,
+                size_t count) {
+    pthread_mutex_init(&relay->mutex, NULL);
+    nvlxi_cond_init(&relay->news);
+    relay->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (relay->wake_fd < 0)
+        return nvlxi_fail(nvlxi_system_code(errno, NVLX_ENOMEM), "no descriptor for a relay: %s", strerror(errno));
+    int code = nvlxi_relay_content_make(&relay->content, parts, count);
+    if (code)
+        return code;
+    relay->wanted = 1;
+    relay->info.bytes = relay->content.bytes;
+    relay->regions = calloc(count + 1, sizeof *relay->regions);
+    if (!relay->regions)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for %zu parts", count);
+    return make_engine(relay, engine);
+}
+
+static void stop(struct nvlx_relay *relay) {
+    pthread_mutex_lock(&relay->mutex);
+    relay->stopping = true;
+    pthread_cond_broadcast(&relay->news);
+    pthread_mutex_unlock(&relay->mutex);
+    nvlxi_relay_wake(relay);
+    if (relay->started)
+        pthread_join(relay->thread, NULL);
+    nvlxi_relay_check_end(relay);
+    nvlxi_relay_source_free(relay);
+    nvlxi_relay_reader_free(relay);
+}
+
+/* What is left when nobody uses its parts any more. */
+static void dispose(struct nvlx_relay *relay) {
+    if (relay->engine)
+        nvlx_engine_destroy(relay->engine);
+    if (relay->wake_fd >= 0)
+        close(relay->wake_fd);
+    nvlxi_relay_content_free(&relay->content);
+    free(relay->regions);
+    pthread_cond_destroy(&relay->news);
+    pthread_mutex_destroy(&relay->mutex);
+    free(relay);
+}
+
+static int start(struct nvlx_relay *relay, void *(*run)(void *relay)) {
+    if (nvlxi_thread_start(&relay->thread, run, relay))
+        return nvlxi_fail(NVLX_ENOMEM, "no thread for a relay");
+    relay->started = true;
+    return 0;
+}
+
+static int become_source(struct nvlx_relay *relay, const char *address) {
+    int code = nvlxi_relay_content_cut(&relay->content, relay->options.piece_bytes);
+    if (code || (code = nvlxi_relay_state_make(relay)) || (code = nvlxi_relay_source_make(relay)) ||
+        (code = nvlxi_relay_check_make(relay)) || (code = nvlxi_relay_serve(relay, address)))
+        return code;
+    return start(relay, nvlxi_relay_source_run);
+}
+
+static int become_reader(struct nvlx_relay *relay, const char *address, int64_t timeout_ns) {
+    char own[NVLXI_RELAY_ADDRESS];
+    const int length = snprintf(own, sizeof own, "%s.%.16s", address, relay->engine->context.identity.engine);
+    if (length >= (int)sizeof own)
+        return nvlxi_fail(NVLX_EINVAL, "the address \"%s\" leaves no room for 17 characters behind it", address);
+    int code = nvlxi_relay_serve(relay, own);
+    if (code || (code = nvlxi_relay_reader_make(relay, address, timeout_ns)))
+        return code;
+    return start(relay, nvlxi_relay_reader_run);
+}
+
+static int make(struct nvlx_engine *engine, const char *address, const struct nvlx_relay_part *parts, size_t count,
+                const struct nvlx_relay_options *options, const int64_t *timeout_ns, struct nvlx_relay **relay) {
+    struct nvlx_relay_options known;
+    int code = nvlxi_engine_check(engine);
+    if (code || (code = nvlxi_pointer_check(address, "address")) || (code = nvlxi_pointer_check(relay, "relay")) ||
+        (code = take_options(&known, options)))
+        return code;
+    struct nvlx_relay *made = calloc(1, sizeof *made);
+    if (!made)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for a relay");
+    made->options = known;
+    code = init(made, engine, parts, count);
+    if (!code)
+        code = timeout_ns ? become_reader(made, address, *timeout_ns) : become_source(made, address);
+    made->options.serve = NULL; /* the caller's */
+    if (code) {
+        stop(made);
+        dispose(made);
+        return code;
+    }
+    *relay = made;
+    return 0;
+}
+
+int nvlx_relay_offer(struct nvlx_engine *engine, const char *address, const struct nvlx_relay_part *parts, size_t count,
+                     const struct nvlx_relay_options *options, struct nvlx_relay **relay) {
+    struct nvlxi_attempt call;
+    nvlxi_attempt_begin(&call);
+    return nvlxi_attempt_end(&call, make(engine, address, parts, count, options, NULL, relay));
+}
+
+int nvlx_relay_join(struct nvlx_engine *engine, const char *address, const struct nvlx_relay_part *parts, size_t count,
+                    const struct nvlx_relay_options *options, int64_t timeout_ns, struct nvlx_relay **relay) {
+    struct nvlxi_attempt call;
+    nvlxi_attempt_begin(&call);
+    return nvlxi_attempt_end(&call, make(engine, address, parts, count, options, &timeout_ns, relay));
+}
+
+/* ---- Its life -------------------------------------------------------------------------------------------- */
+
+static int check_relay(const struct nvlx_relay *relay) {
+    int code = nvlxi_pointer_check(relay, "relay");
+    return code ? code : nvlxi_engine_check(relay->engine);
+}
+
+/* Under the mutex. */
+static bool is_done(const struct nvlx_relay *relay) {
+    if (relay->reader)
+        return relay->done >= relay->wanted;
+    return relay->planned == relay->wanted && !relay->reading &&
+           relay->info.done + relay->info.lost >= relay->options.readers;
+}
+
+static int fail_not_done(const struct nvlx_relay_info *info, const struct nvlx_relay *relay, int code) {
+    if (relay->reader)
+        return nvlxi_fail(code, "%" PRIu64 " of %" PRIu64 " bytes are in place, of generation %" PRIu64, info->arrived,
+                          info->bytes, info->generation);
+    return nvlxi_fail(code,
+                      "%u readers have generation %" PRIu64 ", %u are lost, %u are at it, of which %u say "
+                      "nothing; %u are waited for",
+                      info->done, info->generation, info->lost, info->readers - info->done, relay->silent,
+                      relay->options.readers);
+}
+
+static int relay_wait(struct nvlx_relay *relay, int64_t timeout_ns) {
+    const uint64_t deadline = nvlxi_deadline(timeout_ns);
+    int code = check_relay(relay);
+    if (code)
+        return code;
+    pthread_mutex_lock(&relay->mutex);
+    bool in_time = true;
+    while (!relay->failure && !is_done(relay) && in_time)
+        in_time = nvlxi_cond_wait(&relay->news, &relay->mutex, deadline);
+    const bool done = is_done(relay);
+    code = relay->failure;
+    const struct nvlx_relay_info info = relay->info;
+    pthread_mutex_unlock(&relay->mutex);
+    if (code)
+        return nvlxi_fail(code, "%s", relay->reason);
+    return done ? 0 : fail_not_done(&info, relay, NVLX_ETIMEDOUT);
+}
+
+int nvlx_relay_wait(struct nvlx_relay *relay, int64_t timeout_ns) {
+    struct nvlxi_attempt call;
+    nvlxi_attempt_begin(&call);
+    return nvlxi_attempt_end(&call, relay_wait(relay, timeout_ns));
+}
+
+/* Under the mutex. */
+static bool may_go_on(const struct nvlx_relay *relay) {
+    return relay->reader ? relay->done >= relay->wanted
+                         : relay->planned == relay->wanted && relay->reading == relay->silent;
+}
+
+static int relay_next(struct nvlx_relay *relay) {
+    int code = check_relay(relay);
+    if (code)
+        return code;
+    pthread_mutex_lock(&relay->mutex);
+    code = relay->failure;
+    const bool goes_on = !code && may_go_on(relay);
+    const struct nvlx_relay_info info = relay->info;
+    if (goes_on)
+        relay->wanted = relay->reader ? relay->done + 1 : relay->wanted + 1;
+    pthread_mutex_unlock(&relay->mutex);
+    if (code)
+        return nvlxi_fail(code, "%s", relay->reason);
+    if (!goes_on)
+        return fail_not_done(&info, relay, NVLX_EBUSY);
+    nvlxi_relay_wake(relay);
+    return 0;
+}
+
+int nvlx_relay_next(struct nvlx_relay *relay) {
+    struct nvlxi_attempt call;
+    nvlxi_attempt_begin(&call);
+    return nvlxi_attempt_end(&call, relay_next(relay));
+}
+
+int nvlx_relay_get_info(struct nvlx_relay *relay, struct nvlx_relay_info *info) {
+    int code = check_relay(relay);
+    if (code)
+        return code;
+    pthread_mutex_lock(&relay->mutex);
+    const struct nvlx_relay_info made = relay->info;
+    pthread_mutex_unlock(&relay->mutex);
+    const struct nvlxi_array parent = {offsetof(struct nvlx_relay_info, parent), sizeof made};
+    return nvlxi_struct_give(info, &made, sizeof made, parent, "nvlx_relay_info");
+}
+
+/* All at once, so that those who read hear of it together. */
+static int withdraw(struct nvlx_relay *relay) {
+    int code = nvlx_hold(relay->engine);
+    for (size_t i = 0; !code && i < relay->region_count; i++)
+        if (nvlx_unregister(relay->regions[i], 0) == 0)
+            relay->regions[i] = NULL;
+    return code ? code : nvlx_publish(relay->engine, NULL);
+}
+
+static int relay_free(struct nvlx_relay *relay, int64_t timeout_ns) {
+    const uint64_t deadline = nvlxi_deadline(timeout_ns);
+    if (!relay)
+        return 0;
+    int code = check_relay(relay);
+    if (code)
+        return code;
+    if (!relay->withdrawn) {
+        stop(relay);
+        relay->withdrawn = true;
+        if ((code = withdraw(relay)))
+            return code;
+    }
+    for (size_t i = 0; i < relay->region_count; i++) {
+        const uint64_t now = nvlxi_now_ns();
+        const int64_t left = deadline == UINT64_MAX ? -1 : deadline > now ? (int64_t)(deadline - now) : 0;
+        if (relay->regions[i] && (code = nvlx_unregister(relay->regions[i], left)))
+            return code;
+        relay->regions[i] = NULL;
+    }
+    dispose(relay);
+    return 0;
+}
+
+int nvlx_relay_free(struct nvlx_relay *relay, int64_t timeout_ns) {
+    struct nvlxi_attempt call;
+    nvlxi_attempt_begin(&call);
+    return nvlxi_attempt_end(&call, relay_free(relay, timeout_ns));
+}

@@ -1,0 +1,329 @@
+/* The source of a relay: knows its readers, tells each whom to read from. SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+
+#include "base/log.h"
+#include "relay/relay.h"
+#include "relay/tree.h"
+
+struct member { /* a reader */
+    struct nvlx_peer *peer;
+    uint64_t number; /* of no other one; 0 is the source */
+    char engine[40], address[NVLXI_RELAY_ADDRESS];
+    uint8_t gpu[NVLXI_UUID_BYTES];
+    bool asks; /* for a generation newer than `after` */
+    uint64_t after;
+    uint64_t has;    /* the generation that it is at, or has; 0: none */
+    bool done, out;  /* it has it; it has left, or failed */
+    bool told;       /* whom to read it from: */
+    uint64_t parent; /* a number */
+    bool shunned, silent;
+    uint64_t heard_ns; /* when it said something last */
+};
+
+struct nvlxi_relay_source {
+    struct member *members[NVLXI_RELAY_MEMBERS_MAX]; /* in the order of the tree */
+    size_t count;
+    uint64_t numbers; /* given to members */
+    uint8_t gpu[NVLXI_UUID_BYTES];
+    uint64_t generation, begun_ns, elapsed_ns;
+    uint32_t done, lost; /* readers of the generation */
+    bool changed;        /* parents are to be found again */
+};
+
+static bool is_at(const struct nvlxi_relay_source *source, const struct member *member) {
+    return !member->out && member->has == source->generation && !member->done;
+}
+
+static struct member *find_engine(const struct nvlxi_relay_source *source, const char *engine) {
+    for (size_t i = 0; i < source->count; i++)
+        if (!strcmp(source->members[i]->engine, engine))
+            return source->members[i];
+    return NULL;
+}
+
+static struct member *find_peer(const struct nvlxi_relay_source *source, const struct nvlx_peer *peer) {
+    for (size_t i = 0; i < source->count; i++)
+        if (source->members[i]->peer == peer)
+            return source->members[i];
+    return NULL;
+}
+
+static struct member *find_address(const struct nvlxi_relay_source *source, const char *address) {
+    for (size_t i = 0; i < source->count; i++)
+        if (!strcmp(source->members[i]->address, address))
+            return source->members[i];
+    return NULL;
+}
+
+/* ---- Who reads from whom --------------------------------------------------------------------------------- */
+
+/* It is not in the tree any more. */
+static void take_out(struct nvlxi_relay_source *source, struct member *member) {
+    source->lost += is_at(source, member);
+    member->out = true;
+    source->changed = true;
+}
+
+/* Those who ask for a newer generation than they have get this one. */
+static void let_in(struct nvlxi_relay_source *source) {
+    for (size_t i = 0; i < source->count; i++) {
+        struct member *member = source->members[i];
+        const bool is_late = member->has && member->has < source->generation && !member->done;
+        if (member->out || !(is_late || (member->asks && source->generation > member->after)))
+            continue;
+        member->asks = member->done = member->told = member->shunned = false;
+        member->has = source->generation;
+    }
+}
+
+/* Silent ones go to the end: they keep nobody from their places when they are back. */
+static void order_members(struct nvlxi_relay_source *source) {
+    struct member *ordered[NVLXI_RELAY_MEMBERS_MAX];
+    size_t count = 0;
+    for (int silent = 0; silent < 2; silent++)
+        for (size_t i = 0; i < source->count; i++)
+            if (source->members[i]->silent == (silent == 1))
+                ordered[count++] = source->members[i];
+    memcpy(source->members, ordered, count * sizeof(struct member *));
+}
+
+static void tell_parent(const struct nvlxi_relay_source *source, struct member *member, const struct member *parent) {
+    struct nvlxi_relay_word word = {.kind = NVLXI_RELAY_PARENT, .generation = source->generation};
+    const uint64_t number = parent ? parent->number : 0;
+    if (member->told && member->parent == number)
+        return;
+    snprintf(word.address, sizeof word.address, "%s", parent ? parent->address : "");
+    member->told = nvlxi_relay_say(member->peer, word) == 0;
+    member->parent = number;
+}
+
+static void plan(struct nvlxi_relay_source *source) {
+    struct nvlxi_relay_place places[NVLXI_RELAY_MEMBERS_MAX];
+    source->changed = false;
+    let_in(source);
+    order_members(source);
+    for (size_t i = 0; i < source->count; i++) {
+        const struct member *member = source->members[i];
+        places[i] = (struct nvlxi_relay_place){.gpu = member->gpu,
+                                               .reads = !member->out && member->has == source->generation,
+                                               .shunned = member->shunned || member->silent};
+    }
+    nvlxi_relay_tree(places, source->count, source->gpu);
+    for (size_t i = 0; i < source->count; i++)
+        if (is_at(source, source->members[i]))
+            tell_parent(source, source->members[i], places[i].parent < 0 ? NULL : source->members[places[i].parent]);
+}
+
+/* ---- What readers say ------------------------------------------------------------------------------------ */
+
+static int welcome(struct nvlx_relay *relay, struct nvlx_peer *peer) {
+    return nvlxi_relay_say(peer, (struct nvlxi_relay_word){.kind = NVLXI_RELAY_WELCOME,
+                                                           .piece_bytes = relay->options.piece_bytes,
+                                                           .parts = relay->content.part_count,
+                                                           .bytes = relay->content.bytes,
+                                                           .patience_ns = (uint64_t)relay->options.patience_ns});
+}
+
+/* Connects to a reader that has come. */
+static void admit(struct nvlx_relay *relay, const struct nvlx_event *event, const struct nvlxi_relay_word *word) {
+    struct nvlxi_relay_source *source = relay->source;
+    struct nvlx_peer *peer;
+    if (nvlx_connect(relay->engine, word->address, 0, &peer))
+        return; /* it is gone, or does not answer */
+    if (source->count == NVLXI_RELAY_MEMBERS_MAX) {
+        nvlxi_relay_say(peer, (struct nvlxi_relay_word){.kind = NVLXI_RELAY_REFUSED, .number = (uint64_t)-NVLX_EBUSY});
+        nvlx_peer_close(peer);
+        return;
+    }
+    struct member *member = calloc(1, sizeof *member);
+    if (!member || welcome(relay, peer)) {
+        free(member);
+        nvlx_peer_close(peer);
+        return;
+    }
+    member->peer = peer;
+    member->number = ++source->numbers;
+    memcpy(member->gpu, word->gpu, sizeof member->gpu);
+    memcpy(member->engine, event->engine, sizeof member->engine);
+    memcpy(member->address, word->address, sizeof member->address);
+    member->heard_ns = nvlxi_now_ns();
+    source->members[source->count++] = member;
+    nvlxi_log(NVLX_LOG_INFO, "the relay at %s has a reader at %s", relay->address, member->address);
+}
+
+static void note_done(struct nvlxi_relay_source *source, struct member *member, const struct nvlxi_relay_word *word) {
+    if (!is_at(source, member) || word->generation != source->generation)
+        return;
+    if (word->number) {
+        take_out(source, member);
+        return;
+    }
+    member->done = true;
+    source->done++;
+    source->elapsed_ns = nvlxi_now_ns() - source->begun_ns;
+}
+
+/* Its parent is to be another one. */
+static void note_lost(struct nvlxi_relay_source *source, struct member *member, const struct nvlxi_relay_word *word) {
+    struct member *lost = find_address(source, word->address);
+    if (lost)
+        lost->shunned = true;
+    member->told = false;
+    source->changed = true;
+}
+
+static void hear(struct nvlxi_relay_source *source, struct member *member, const struct nvlxi_relay_word *word) {
+    member->heard_ns = nvlxi_now_ns();
+    if (word->kind == NVLXI_RELAY_BEGIN) {
+        member->asks = true;
+        member->after = word->generation;
+        source->changed = true;
+    } else if (word->kind == NVLXI_RELAY_LOST) {
+        note_lost(source, member, word);
+    } else if (word->kind == NVLXI_RELAY_DONE) {
+        note_done(source, member, word);
+    } else if (word->kind == NVLXI_RELAY_LEAVE) {
+        take_out(source, member);
+    }
+}
+
+static void hear_message(struct nvlx_relay *relay, const struct nvlx_event *event) {
+    struct nvlxi_relay_word word;
+    struct member *member = find_engine(relay->source, event->engine);
+    if (nvlxi_relay_hear(event, &word))
+        return;
+    if (member)
+        hear(relay->source, member, &word);
+    else if (word.kind == NVLXI_RELAY_HELLO)
+        admit(relay, event, &word);
+}
+
+static void forget(struct nvlxi_relay_source *source, struct member *member) {
+    size_t i = 0;
+    take_out(source, member);
+    while (source->members[i] != member)
+        i++;
+    memmove(&source->members[i], &source->members[i + 1], (--source->count - i) * sizeof(struct member *));
+    nvlx_peer_close(member->peer);
+    free(member);
+}
+
+static void read_events(struct nvlx_relay *relay) {
+    struct nvlx_event event = {.size = sizeof event};
+    while (nvlx_next_event(relay->engine, &event) == 0) {
+        struct member *member = find_peer(relay->source, event.peer);
+        if (event.kind == NVLX_EVENT_MESSAGE)
+            hear_message(relay, &event);
+        else if (event.kind == NVLX_EVENT_PEER_LOST && member)
+            forget(relay->source, member);
+    }
+}
+
+/* Who says nothing is not read from. */
+static void look_for_silence(struct nvlx_relay *relay) {
+    const uint64_t now = nvlxi_now_ns();
+    for (size_t i = 0; i < relay->source->count; i++) {
+        struct member *member = relay->source->members[i];
+        const bool silent = now - member->heard_ns > (uint64_t)relay->options.patience_ns;
+        if (silent != member->silent)
+            relay->source->changed = true;
+        member->silent = silent;
+    }
+}
+
+/* ---- The thread ------------------------------------------------------------------------------------------ */
+
+/* The next generation is offered: its bytes are in place. */
+static void take_generation(struct nvlx_relay *relay, uint64_t wanted) {
+    struct nvlxi_relay_source *source = relay->source;
+    const uint64_t none = 0;
+    if (nvlx_memcpy(relay->engine, relay->state.memory + relay->state.digests, &none, sizeof none))
+        nvlxi_relay_fail(relay, NVLX_EDEVICE, nvlx_last_error());
+    source->generation = wanted;
+    source->done = source->lost = 0;
+    source->begun_ns = nvlxi_now_ns();
+    source->elapsed_ns = 0;
+    source->changed = true;
+    pthread_mutex_lock(&relay->mutex);
+    nvlxi_relay_check_begin(relay, wanted);
+    for (size_t i = 0; i < relay->content.piece_count; i++)
+        nvlxi_relay_check_piece(relay, i);
+    pthread_mutex_unlock(&relay->mutex);
+}
+
+/* For those who wait and ask. */
+static void publish_counts(struct nvlx_relay *relay) {
+    const struct nvlxi_relay_source *source = relay->source;
+    uint32_t reading = 0, silent = 0;
+    for (size_t i = 0; i < source->count; i++) {
+        reading += is_at(source, source->members[i]);
+        silent += is_at(source, source->members[i]) && source->members[i]->silent;
+    }
+    pthread_mutex_lock(&relay->mutex);
+    relay->planned = source->generation;
+    relay->reading = reading;
+    relay->silent = silent;
+    relay->info.generation = source->generation;
+    relay->info.arrived = relay->info.bytes;
+    relay->info.elapsed_ns = source->elapsed_ns;
+    relay->info.readers = reading + source->done;
+    relay->info.done = source->done;
+    relay->info.lost = source->lost;
+    pthread_cond_broadcast(&relay->news);
+    pthread_mutex_unlock(&relay->mutex);
+}
+
+static uint64_t wanted_generation(struct nvlx_relay *relay) {
+    pthread_mutex_lock(&relay->mutex);
+    const uint64_t wanted = relay->wanted;
+    pthread_mutex_unlock(&relay->mutex);
+    return wanted;
+}
+
+void *nvlxi_relay_source_run(void *argument) {
+    struct nvlx_relay *relay = argument;
+    struct nvlxi_relay_source *source = relay->source;
+    prctl(PR_SET_NAME, "nvlx-relay");
+    while (!nvlxi_relay_stops(relay)) {
+        const uint64_t wanted = wanted_generation(relay);
+        if (wanted != source->generation)
+            take_generation(relay, wanted);
+        read_events(relay);
+        look_for_silence(relay);
+        if (source->changed)
+            plan(source);
+        publish_counts(relay);
+        nvlxi_relay_sleep(relay, nvlxi_now_ns() + (uint64_t)relay->options.patience_ns / 4);
+    }
+    return NULL;
+}
+
+void nvlxi_relay_source_checked(struct nvlx_relay *relay, uint64_t generation) {
+    char *table = relay->state.memory + relay->state.digests;
+    int code = nvlx_memcpy(relay->engine, table + sizeof(uint64_t), relay->check.digests,
+                           relay->content.span_count * sizeof(uint64_t));
+    if (!code)
+        code = nvlx_memcpy(relay->engine, table, &generation, sizeof generation);
+    if (code)
+        nvlxi_relay_fail(relay, code, nvlx_last_error());
+}
+
+int nvlxi_relay_source_make(struct nvlx_relay *relay) {
+    const struct nvlxi_context *context = &relay->engine->context;
+    relay->source = calloc(1, sizeof *relay->source);
+    if (!relay->source)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for a relay");
+    relay->info.source = 1;
+    return context->ops->uuid(context->device, relay->gpu, relay->source->gpu);
+}
+
+void nvlxi_relay_source_free(struct nvlx_relay *relay) {
+    for (size_t i = 0; relay->source && i < relay->source->count; i++)
+        free(relay->source->members[i]); /* the engine closes their peers */
+    free(relay->source);
+}

@@ -1,0 +1,55 @@
+/* What the source of a relay and its readers say to each other, by messages of the library.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ *     reader -> source: HELLO    here are my address and GPU; answer: WELCOME or REFUSED, over a connection to it
+ *                       BEGIN    my memory waits for a generation newer than `generation`; answer: PARENT
+ *                       ALIVE    I have `number` pieces of the generation; nobody reads from who is silent
+ *                       LOST     I cannot read from the reader at this address; answer: PARENT, if there is another
+ *                       DONE     all is in place and right, or `number` is the code of how it failed
+ *                       LEAVE    nobody shall read from me any more
+ *     source -> reader: WELCOME  the length of a piece, how many parts there are, of how many bytes, and the patience
+ *                       REFUSED  `number` is a code
+ *                       PARENT   read the generation from the reader at this address; "": from me
+ *
+ * All are of one length, so that a later version can tell what it does not know by `version`. */
+#ifndef NVLXI_RELAY_WORDS_H
+#define NVLXI_RELAY_WORDS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/records.h"
+#include "nvlxfer.h"
+
+#define NVLXI_RELAY_MAGIC   0x59414c52u /* "RLAY" */
+#define NVLXI_RELAY_VERSION 1u
+#define NVLXI_RELAY_ADDRESS 112 /* bytes, with the final NUL */
+
+enum nvlxi_relay_kind {
+    NVLXI_RELAY_HELLO = 1,
+    NVLXI_RELAY_BEGIN = 2,
+    NVLXI_RELAY_ALIVE = 3,
+    NVLXI_RELAY_LOST = 4,
+    NVLXI_RELAY_DONE = 5,
+    NVLXI_RELAY_LEAVE = 6,
+    NVLXI_RELAY_WELCOME = 16,
+    NVLXI_RELAY_REFUSED = 17,
+    NVLXI_RELAY_PARENT = 18
+};
+
+struct nvlxi_relay_word {
+    uint32_t magic;
+    uint16_t version, kind;
+    uint64_t generation, number;
+    uint64_t piece_bytes, parts, bytes, patience_ns; /* of WELCOME */
+    char address[NVLXI_RELAY_ADDRESS];
+    uint8_t gpu[NVLXI_UUID_BYTES]; /* of HELLO: that the reader's memory is on */
+};
+
+/* NVLX_ESTALE: the peer is gone. */
+int nvlxi_relay_say(struct nvlx_peer *peer, struct nvlxi_relay_word word);
+/* NVLX_EFORMAT, NVLX_EVERSION: it is none that this version understands. */
+int nvlxi_relay_hear(const struct nvlx_event *event, struct nvlxi_relay_word *word);
+
+#endif

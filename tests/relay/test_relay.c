@@ -1,0 +1,382 @@
+/* Relays between processes: a source and readers on four GPUs, of which some die or stand still. On the host backend.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "relay_member.h"
+#include "rendezvous_support.h"
+
+#define READERS 3
+#define SEED    7
+
+static struct member source, readers[READERS];
+static char address[64];
+static struct nvlx_relay_options options;
+
+/* The source on GPU 0, readers on the others. */
+static void begin(enum shape shape) {
+    snprintf(address, sizeof address, "%s", own_name());
+    nvlx_relay_options_init(&options);
+    options.piece_bytes = 128 * KIB;
+    options.readers = READERS;
+    member_start(&source, 0, shape);
+    for (int i = 0; i < READERS; i++)
+        member_start(&readers[i], i + 1, shape);
+}
+
+static void end(void) {
+    for (int i = 0; i < READERS; i++)
+        if (readers[i].child.pid)
+            member_end(&readers[i]);
+    if (source.child.pid)
+        member_end(&source);
+}
+
+static void kill_member(struct member *member) {
+    child_kill(&member->child);
+    member->child.pid = 0;
+}
+
+static void expect(struct outcome outcome, int code, const char *words) {
+    if (outcome.code != code || !strstr(outcome.error, words))
+        FAIL("it gives %d (%s), not %d (%s) with \"%s\"", outcome.code, outcome.error, code, nvlx_strerror(code),
+             words);
+}
+
+static void offer(void) {
+    expect(member_offer(&source, address, SEED, &options), 0, "");
+}
+
+static void join(int i) {
+    expect(member_join(&readers[i], address, PATIENCE), 0, "");
+}
+
+static void join_all(void) {
+    for (int i = 0; i < READERS; i++)
+        join(i);
+}
+
+static void expect_done(struct member *member, uint32_t seed) {
+    expect(member_wait(member, PATIENCE), 0, "");
+    EQUAL(0, member_wrong(member, seed));
+    const struct nvlx_relay_info info = member_info(member);
+    EQUAL(info.bytes, info.arrived);
+    EXPECT(info.elapsed_ns > 0);
+}
+
+static void free_all(void) {
+    for (int i = 0; i < READERS; i++)
+        if (readers[i].child.pid)
+            expect(member_free(&readers[i], PATIENCE), 0, "");
+    if (source.child.pid)
+        expect(member_free(&source, PATIENCE), 0, "");
+}
+
+/* Until a reader has so much, in hundredths. */
+static void await_arrived(struct member *member, uint64_t percent) {
+    for (double since = now_ms();; usleep(200)) {
+        const struct nvlx_relay_info info = member_info(member);
+        if (info.arrived * 100 >= info.bytes * percent)
+            return;
+        EXPECT(now_ms() - since < 30000);
+    }
+}
+
+/* The next one, in the chain: whose parent is this one's. */
+static const char *parent_of(struct member *member) {
+    static char parent[112];
+    const struct nvlx_relay_info info = member_info(member);
+    memcpy(parent, info.parent, sizeof parent);
+    return parent;
+}
+
+/* ---- All goes well --------------------------------------------------------------------------------------- */
+
+static void readers_get_all_bytes(enum shape shape) {
+    begin(shape);
+    offer();
+    join_all();
+    for (int i = 0; i < READERS; i++)
+        expect_done(&readers[i], SEED);
+    expect(member_wait(&source, PATIENCE), 0, "");
+    const struct nvlx_relay_info info = member_info(&source);
+    EQUAL(1, info.source);
+    EQUAL(READERS, info.readers);
+    EQUAL(READERS, info.done);
+    EQUAL(0, info.lost);
+    free_all();
+    end();
+}
+
+static void one_part_arrives(void) {
+    readers_get_all_bytes(ONE);
+}
+
+static void many_parts_arrive(void) {
+    readers_get_all_bytes(MANY);
+}
+
+/* Each GPU's first reader reads from the GPU before, a second one on a GPU from the first. */
+static void readers_form_a_chain(void) {
+    struct member second;
+    char first_parent[112];
+    begin(ONE);
+    offer();
+    for (int i = 0; i < READERS; i++) {
+        join(i);
+        expect_done(&readers[i], SEED);
+    }
+    EXPECT(*parent_of(&readers[0]) == '\0');
+    memcpy(first_parent, parent_of(&readers[1]), sizeof first_parent);
+    EXPECT(strncmp(first_parent, address, strlen(address)) == 0 && first_parent[strlen(address)] == '.');
+    EXPECT(strcmp(parent_of(&readers[2]), first_parent) != 0 && *parent_of(&readers[2]));
+    member_start(&second, 1, ONE);
+    expect(member_join(&second, address, PATIENCE), 0, "");
+    expect_done(&second, SEED);
+    EXPECT(strcmp(parent_of(&second), first_parent) == 0);
+    expect(member_free(&second, PATIENCE), 0, "");
+    member_end(&second);
+    free_all();
+    end();
+}
+
+static void a_reader_joins_late(void) {
+    begin(ONE);
+    offer();
+    join(0);
+    expect_done(&readers[0], SEED);
+    join(1);
+    await_arrived(&readers[1], 30);
+    join(2);
+    expect_done(&readers[2], SEED);
+    expect_done(&readers[1], SEED);
+    free_all();
+    end();
+}
+
+static void a_reader_waits_for_its_source(void) {
+    begin(ONE);
+    expect(member_join(&readers[0], address, SECOND_NS / 5), NVLX_ETIMEDOUT, "");
+    offer();
+    join(0);
+    expect_done(&readers[0], SEED);
+    free_all();
+    end();
+}
+
+static void generations_follow_each_other(void) {
+    begin(MANY);
+    offer();
+    join_all();
+    for (uint32_t generation = 1; generation < 6; generation++) {
+        for (int i = 0; i < READERS; i++)
+            expect_done(&readers[i], SEED + generation - 1);
+        expect(member_wait(&source, PATIENCE), 0, "");
+        EQUAL(generation, member_info(&readers[0]).generation);
+        member_fill(&source, SEED + generation);
+        if (generation % 2) /* in either order */
+            expect(member_next(&source), 0, "");
+        for (int i = 0; i < READERS; i++)
+            expect(member_next(&readers[i]), 0, "");
+        if (generation % 2 == 0)
+            expect(member_next(&source), 0, "");
+    }
+    free_all();
+    end();
+}
+
+static void next_waits_for_readers(void) {
+    begin(ONE);
+    offer();
+    join(0);
+    EQUAL(NVLX_EBUSY, member_next(&readers[0]).code);
+    expect(member_next(&source), NVLX_EBUSY, "1 are at it");
+    expect(member_wait(&source, 0), NVLX_ETIMEDOUT, "3 are waited for");
+    expect_done(&readers[0], SEED);
+    free_all();
+    end();
+}
+
+/* ---- What is refused ------------------------------------------------------------------------------------- */
+
+static void wrong_content_is_refused(void) {
+    static const struct {
+        enum shape shape;
+        int code;
+        const char *words;
+    } cases[READERS] = {{SHORT, NVLX_EINVAL, "\"w0\" has 67108963 bytes here and 67108964 at the source"},
+                        {OTHER, NVLX_ENOENT, "no part \"other0\""},
+                        {MORE, NVLX_ENOENT, "no part \"w1\""}};
+    snprintf(address, sizeof address, "%s", own_name());
+    nvlx_relay_options_init(&options);
+    member_start(&source, 0, ONE);
+    offer();
+    for (int i = 0; i < READERS; i++) {
+        member_start(&readers[i], i, cases[i].shape);
+        expect(member_join(&readers[i], address, PATIENCE), cases[i].code, cases[i].words);
+    }
+    expect(member_free(&source, PATIENCE), 0, "");
+    end();
+}
+
+static void fewer_parts_are_refused(void) {
+    snprintf(address, sizeof address, "%s", own_name());
+    nvlx_relay_options_init(&options);
+    member_start(&source, 0, MORE);
+    member_start(&readers[0], 1, ONE);
+    offer();
+    expect(member_join(&readers[0], address, PATIENCE), NVLX_EINVAL, "the source has 2 parts");
+    expect(member_free(&source, PATIENCE), 0, "");
+    end();
+}
+
+static void what_is_no_relay_is_refused(void) {
+    struct owner owner;
+    begin(ONE);
+    owner_start(&owner);
+    owner_alloc(&owner, 0, 0, 64 * MIB + 100, 1);
+    owner_register(&owner, 0, 0, 0, 64 * MIB + 100, NVLX_ACCESS_READ, "w0");
+    OK(owner_serve(&owner, address, 0));
+    expect(member_join(&readers[0], address, PATIENCE), NVLX_ENOENT, "no relay is served there");
+    owner_end(&owner);
+    end();
+}
+
+static void wrong_bytes_are_found(void) {
+    begin(ONE);
+    options.readers = 1;
+    offer();
+    join(0);
+    expect_done(&readers[0], SEED);
+    member_damage(&readers[0]); /* it must not do that */
+    join(1);
+    expect(member_wait(&readers[1], PATIENCE), NVLX_EDIGEST, "the part \"w0\", bytes 33554432 to 33685504");
+    expect(member_next(&readers[1]), NVLX_EDIGEST, "w0");
+    for (double since = now_ms(); member_info(&source).lost != 1; usleep(1000))
+        EXPECT(now_ms() - since < 10000);
+    free_all();
+    end();
+}
+
+/* ---- Death ----------------------------------------------------------------------------------------------- */
+
+static void a_dead_reader_is_bridged(void) {
+    begin(ONE);
+    offer();
+    join_all();
+    await_arrived(&readers[0], 20);
+    kill_member(&readers[0]);
+    const double killed = now_ms();
+    expect_done(&readers[1], SEED);
+    expect_done(&readers[2], SEED);
+    printf("done %.0f ms after the kill\n", now_ms() - killed);
+    EXPECT(member_info(&readers[1]).parents == 2);
+    expect(member_wait(&source, PATIENCE), 0, "");
+    EQUAL(1, member_info(&source).lost);
+    EQUAL(2, member_info(&source).done);
+    free_all();
+    end();
+}
+
+static void a_dead_source_fails_all(void) {
+    begin(ONE);
+    offer();
+    join_all();
+    await_arrived(&readers[0], 10);
+    kill_member(&source);
+    for (int i = 0; i < READERS; i++)
+        expect(member_wait(&readers[i], PATIENCE), NVLX_ESTALE, "");
+    free_all();
+    end();
+}
+
+static void who_is_done_survives_the_source(void) {
+    begin(ONE);
+    offer();
+    join(0);
+    expect_done(&readers[0], SEED);
+    kill_member(&source);
+    usleep(300000);
+    expect_done(&readers[0], SEED);
+    member_next(&readers[0]);
+    expect(member_wait(&readers[0], PATIENCE), NVLX_ESTALE, "the source of the relay is gone");
+    free_all();
+    end();
+}
+
+static void a_stopped_reader_is_bridged(void) {
+    begin(ONE);
+    options.patience_ns = SECOND_NS / 5;
+    offer();
+    join_all();
+    await_arrived(&readers[0], 10);
+    child_stop(&readers[0].child);
+    expect_done(&readers[1], SEED);
+    expect_done(&readers[2], SEED);
+    expect(member_wait(&source, 0), NVLX_ETIMEDOUT, "1 are at it, of which 1 say nothing");
+    EXPECT(kill(readers[0].child.pid, SIGCONT) == 0);
+    expect_done(&readers[0], SEED);
+    expect(member_wait(&source, PATIENCE), 0, "");
+    EQUAL(3, member_info(&source).done);
+    free_all();
+    end();
+}
+
+/* The source goes on to the next generation, and so does the reader when it wakes up. */
+static void a_stopped_reader_misses_a_generation(void) {
+    begin(ONE);
+    options.patience_ns = SECOND_NS / 5;
+    options.readers = 1;
+    offer();
+    join(0);
+    await_arrived(&readers[0], 10);
+    child_stop(&readers[0].child);
+    for (double since = now_ms(); member_next(&source).code; usleep(10000))
+        EXPECT(now_ms() - since < 10000);
+    member_fill(&source, SEED + 1); /* only now: nobody else reads */
+    EXPECT(kill(readers[0].child.pid, SIGCONT) == 0);
+    expect(member_wait(&source, PATIENCE), 0, "");
+    expect(member_wait(&readers[0], PATIENCE), 0, "");
+    EQUAL(2, member_info(&readers[0]).generation);
+    free_all();
+    end();
+}
+
+static void a_reader_leaves_in_the_middle(void) {
+    begin(ONE);
+    offer();
+    join_all();
+    await_arrived(&readers[1], 20);
+    expect(member_free(&readers[0], PATIENCE), 0, "");
+    member_end(&readers[0]);
+    readers[0].child.pid = 0;
+    expect_done(&readers[1], SEED);
+    expect_done(&readers[2], SEED);
+    free_all();
+    end();
+}
+
+int main(int argc, char **argv) {
+    static const struct role roles[] = {MEMBER_ROLE, OWNER_ROLE, {NULL, NULL}};
+    static const struct test tests[] = {{"one_part_arrives", one_part_arrives},
+                                        {"many_parts_arrive", many_parts_arrive},
+                                        {"readers_form_a_chain", readers_form_a_chain},
+                                        {"a_reader_joins_late", a_reader_joins_late},
+                                        {"a_reader_waits_for_its_source", a_reader_waits_for_its_source},
+                                        {"generations_follow_each_other", generations_follow_each_other},
+                                        {"next_waits_for_readers", next_waits_for_readers},
+                                        {"wrong_content_is_refused", wrong_content_is_refused},
+                                        {"fewer_parts_are_refused", fewer_parts_are_refused},
+                                        {"what_is_no_relay_is_refused", what_is_no_relay_is_refused},
+                                        {"wrong_bytes_are_found", wrong_bytes_are_found},
+                                        {"a_dead_reader_is_bridged", a_dead_reader_is_bridged},
+                                        {"a_dead_source_fails_all", a_dead_source_fails_all},
+                                        {"who_is_done_survives_the_source", who_is_done_survives_the_source},
+                                        {"a_stopped_reader_is_bridged", a_stopped_reader_is_bridged},
+                                        {"a_stopped_reader_misses_a_generation", a_stopped_reader_misses_a_generation},
+                                        {"a_reader_leaves_in_the_middle", a_reader_leaves_in_the_middle},
+                                        {NULL, NULL}};
+    return run_tests(argc, argv, tests, roles, 60);
+}
