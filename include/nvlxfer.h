@@ -1215,8 +1215,9 @@ enum {
  *
  *     source:  nvlx_relay_offer("@weights", parts)        each reader:  nvlx_relay_join("@weights", parts)
  *              nvlx_relay_wait(relay, -1)                               nvlx_relay_wait(relay, -1): bytes are right
- *              ... new bytes are in place ...                           ... may be overwritten now ...
- *              nvlx_relay_next(relay)                                   nvlx_relay_next(relay)
+ *              nvlx_relay_hold(relay)                                   ... they are used ...
+ *              ... new bytes are put in place ...
+ *              nvlx_relay_next(relay)                                   nvlx_relay_next(relay): may be overwritten
  *              nvlx_relay_wait(relay, -1)                               nvlx_relay_wait(relay, -1)
  *
  * - Content. It is a list of parts, each with a name. A reader gives the same names and lengths, in any order, with
@@ -1262,7 +1263,7 @@ static inline void nvlx_relay_options_init(struct nvlx_relay_options *options) {
 }
 
 /* Offers the bytes of these parts to readers, at an address as that of nvlx_serve. They must be complete. They must not
- * change until nvlx_relay_wait gives 0, nor may they be freed before nvlx_relay_free. It is also a server like any
+ * change until nvlx_relay_hold gives 0, nor may they be freed before nvlx_relay_free. It is also a server like any
  * other: nvlx_connect finds the parts by name. The call waits as nvlx_engine_create does. The caller frees the relay.
  * Errors: NVLX_EINVAL (also: two parts of one name, or no byte at all), those of nvlx_engine_create, nvlx_register and
  *         nvlx_serve. */
@@ -1284,18 +1285,21 @@ int nvlx_relay_join(struct nvlx_engine *engine, const char *address, const struc
  * - A reader waits until all bytes of a generation are in place, and right. They stay so until its nvlx_relay_next.
  * Until then it may read them, and must not change them: others read them, too.
  * - The source waits until options.readers readers have ended with the generation, and no reader is still at it. Those
- *   that were lost count as ended: nvlx_relay_get_info tells how many.
+ *   that were lost count as ended: nvlx_relay_get_info tells how many. It also waits for its own digests.
  * Errors: NVLX_ETIMEDOUT (not yet; the message says what is missing), or of a reader:
  *         NVLX_EDIGEST (bytes are not those of the source: the message names the part),
  *         NVLX_ESTALE (the source is gone), others as nvlx_transfer. The relay then only can be freed. */
 int nvlx_relay_wait(struct nvlx_relay *relay, int64_t timeout_ns);
 
-/* Begins the next generation. Of the source: new bytes are in place. It may change them after nvlx_relay_wait has given
- * 0, and before this call, if no reader joins meanwhile. Of a reader: its bytes may be overwritten, when the source has
- * a newer generation. It waits for nobody.
- * Errors: NVLX_EBUSY (not done: a reader, or any reader of the source, is still at this generation. One that has said
- *         nothing for options.patience_ns does not count: it goes on with the next generation),
- *         or how the relay failed. */
+/* Of the source: its bytes are to be changed. From now on no reader begins with this generation: who joins, or comes
+ * back, waits for the next one.
+ * Errors: NVLX_EBUSY (a reader is at this generation, or the source digests it yet. A reader that has said nothing for
+ *         options.patience_ns does not count: it goes on with the next generation), or how the relay failed. */
+int nvlx_relay_hold(struct nvlx_relay *relay);
+
+/* Begins the next generation. Of the source: new bytes are in place. nvlx_relay_hold comes before the first of them is
+ * changed. Of a reader: its bytes may be overwritten, when the source has a newer generation. It waits for nobody.
+ * Errors: NVLX_EBUSY (a reader is not done; or as nvlx_relay_hold), or how the relay failed. */
 int nvlx_relay_next(struct nvlx_relay *relay);
 
 struct nvlx_relay_info {

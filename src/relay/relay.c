@@ -289,12 +289,16 @@ static int check_relay(const struct nvlx_relay *relay) {
     return code ? code : nvlxi_engine_check(relay->engine);
 }
 
+/* A reader has its generation; or no reader is at that of the source, except for silent ones. Under the mutex. */
+static bool may_go_on(const struct nvlx_relay *relay) {
+    return relay->done >= relay->wanted &&
+           (relay->reader || (relay->planned == relay->wanted && relay->reading == relay->silent));
+}
+
 /* Under the mutex. */
 static bool is_done(const struct nvlx_relay *relay) {
-    if (relay->reader)
-        return relay->done >= relay->wanted;
-    return relay->planned == relay->wanted && !relay->reading &&
-           relay->info.done + relay->info.lost >= relay->options.readers;
+    return may_go_on(relay) &&
+           (relay->reader || (!relay->reading && relay->info.done + relay->info.lost >= relay->options.readers));
 }
 
 static int fail_not_done(const struct nvlx_relay_info *info, const struct nvlx_relay *relay, int code) {
@@ -332,12 +336,6 @@ int nvlx_relay_wait(struct nvlx_relay *relay, int64_t timeout_ns) {
     return nvlxi_attempt_end(&call, relay_wait(relay, timeout_ns));
 }
 
-/* Under the mutex. */
-static bool may_go_on(const struct nvlx_relay *relay) {
-    return relay->reader ? relay->done >= relay->wanted
-                         : relay->planned == relay->wanted && relay->reading == relay->silent;
-}
-
 static int relay_next(struct nvlx_relay *relay) {
     int code = check_relay(relay);
     if (code)
@@ -346,8 +344,10 @@ static int relay_next(struct nvlx_relay *relay) {
     code = relay->failure;
     const bool goes_on = !code && may_go_on(relay);
     const struct nvlx_relay_info info = relay->info;
-    if (goes_on)
-        relay->wanted = relay->reader ? relay->done + 1 : relay->wanted + 1;
+    if (goes_on) {
+        relay->wanted = relay->done + 1;
+        relay->held = false;
+    }
     pthread_mutex_unlock(&relay->mutex);
     if (code)
         return nvlxi_fail(code, "%s", relay->reason);
@@ -361,6 +361,29 @@ int nvlx_relay_next(struct nvlx_relay *relay) {
     struct nvlxi_attempt call;
     nvlxi_attempt_begin(&call);
     return nvlxi_attempt_end(&call, relay_next(relay));
+}
+
+static int relay_hold(struct nvlx_relay *relay) {
+    int code = check_relay(relay);
+    if (code)
+        return code;
+    if (relay->reader)
+        return nvlxi_fail(NVLX_EINVAL, "a reader of a relay holds nothing: nvlx_relay_hold is for the source");
+    pthread_mutex_lock(&relay->mutex);
+    code = relay->failure;
+    relay->held = relay->held || (!code && may_go_on(relay));
+    const bool held = relay->held;
+    const struct nvlx_relay_info info = relay->info;
+    pthread_mutex_unlock(&relay->mutex);
+    if (code)
+        return nvlxi_fail(code, "%s", relay->reason);
+    return held ? nvlxi_relay_source_forget(relay) : fail_not_done(&info, relay, NVLX_EBUSY);
+}
+
+int nvlx_relay_hold(struct nvlx_relay *relay) {
+    struct nvlxi_attempt call;
+    nvlxi_attempt_begin(&call);
+    return nvlxi_attempt_end(&call, relay_hold(relay));
 }
 
 int nvlx_relay_get_info(struct nvlx_relay *relay, struct nvlx_relay_info *info) {

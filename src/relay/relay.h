@@ -72,7 +72,8 @@ struct nvlx_relay {
     bool stopping;
     uint64_t wanted;          /* source: the generation that is offered. Reader: it takes one that is at least so new */
     uint64_t planned;         /* source: the generation that its thread is at */
-    uint64_t done;            /* reader: the generation that it has, and that is right */
+    uint64_t done;            /* reader: the generation that it has, and that is right. Source: that it has digested */
+    bool held;                /* source: no reader begins with the generation */
     uint32_t reading, silent; /* source: readers that are not done; of them say nothing */
     struct nvlxi_relay_check check;
     struct nvlx_relay_info info; /* what is known now */
@@ -88,7 +89,7 @@ void nvlxi_relay_wake(struct nvlx_relay *relay);
 /* Waits for events of the engine, and for that; at most until the moment `deadline`. */
 void nvlxi_relay_sleep(struct nvlx_relay *relay, uint64_t deadline);
 bool nvlxi_relay_stops(struct nvlx_relay *relay);
-/* Keeps the first failure, for nvlx_relay_wait. */
+/* Keeps the first failure, for nvlx_relay_wait. Not under the mutex. */
 void nvlxi_relay_fail(struct nvlx_relay *relay, int code, const char *reason);
 int nvlxi_relay_failure(struct nvlx_relay *relay);
 
@@ -112,6 +113,8 @@ void nvlxi_relay_check_end(struct nvlx_relay *relay);
 int nvlxi_relay_source_make(struct nvlx_relay *relay);
 void *nvlxi_relay_source_run(void *relay);
 void nvlxi_relay_source_free(struct nvlx_relay *relay);
+/* The digests that were told are of no generation: who has not read them yet waits for the next ones. */
+int nvlxi_relay_source_forget(struct nvlx_relay *relay);
 /* All digests are made: tells them. By the thread of checks. */
 void nvlxi_relay_source_checked(struct nvlx_relay *relay, uint64_t generation);
 

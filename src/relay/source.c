@@ -69,8 +69,20 @@ static void take_out(struct nvlxi_relay_source *source, struct member *member) {
     source->changed = true;
 }
 
-/* Those who ask for a newer generation than they have get this one. */
-static void let_in(struct nvlxi_relay_source *source) {
+/* Under the mutex. */
+static void count_readers(struct nvlx_relay *relay) {
+    const struct nvlxi_relay_source *source = relay->source;
+    relay->reading = relay->silent = 0;
+    for (size_t i = 0; i < source->count; i++) {
+        relay->reading += is_at(source, source->members[i]);
+        relay->silent += is_at(source, source->members[i]) && source->members[i]->silent;
+    }
+}
+
+/* Those who ask for a newer generation than they have get this one, unless its bytes may change. Under the mutex, so
+ * that who holds the generation has seen all that are at it. */
+static void let_in(struct nvlx_relay *relay) {
+    struct nvlxi_relay_source *source = relay->source;
     for (size_t i = 0; i < source->count; i++) {
         struct member *member = source->members[i];
         const bool is_late = member->has && member->has < source->generation && !member->done;
@@ -79,6 +91,7 @@ static void let_in(struct nvlxi_relay_source *source) {
         member->asks = member->done = member->told = member->shunned = false;
         member->has = source->generation;
     }
+    count_readers(relay);
 }
 
 /* Silent ones go to the end: they keep nobody from their places when they are back. */
@@ -102,10 +115,14 @@ static void tell_parent(const struct nvlxi_relay_source *source, struct member *
     member->parent = number;
 }
 
-static void plan(struct nvlxi_relay_source *source) {
+static void plan(struct nvlx_relay *relay) {
+    struct nvlxi_relay_source *source = relay->source;
     struct nvlxi_relay_place places[NVLXI_RELAY_MEMBERS_MAX];
     source->changed = false;
-    let_in(source);
+    pthread_mutex_lock(&relay->mutex);
+    if (!relay->held && relay->wanted == source->generation)
+        let_in(relay);
+    pthread_mutex_unlock(&relay->mutex);
     order_members(source);
     for (size_t i = 0; i < source->count; i++) {
         const struct member *member = source->members[i];
@@ -241,9 +258,9 @@ static void look_for_silence(struct nvlx_relay *relay) {
 /* The next generation is offered: its bytes are in place. */
 static void take_generation(struct nvlx_relay *relay, uint64_t wanted) {
     struct nvlxi_relay_source *source = relay->source;
-    const uint64_t none = 0;
-    if (nvlx_memcpy(relay->engine, relay->state.memory + relay->state.digests, &none, sizeof none))
-        nvlxi_relay_fail(relay, NVLX_EDEVICE, nvlx_last_error());
+    int code = nvlxi_relay_source_forget(relay);
+    if (code)
+        nvlxi_relay_fail(relay, code, nvlx_last_error());
     source->generation = wanted;
     source->done = source->lost = 0;
     source->begun_ns = nvlxi_now_ns();
@@ -259,19 +276,13 @@ static void take_generation(struct nvlx_relay *relay, uint64_t wanted) {
 /* For those who wait and ask. */
 static void publish_counts(struct nvlx_relay *relay) {
     const struct nvlxi_relay_source *source = relay->source;
-    uint32_t reading = 0, silent = 0;
-    for (size_t i = 0; i < source->count; i++) {
-        reading += is_at(source, source->members[i]);
-        silent += is_at(source, source->members[i]) && source->members[i]->silent;
-    }
     pthread_mutex_lock(&relay->mutex);
+    count_readers(relay);
     relay->planned = source->generation;
-    relay->reading = reading;
-    relay->silent = silent;
     relay->info.generation = source->generation;
     relay->info.arrived = relay->info.bytes;
     relay->info.elapsed_ns = source->elapsed_ns;
-    relay->info.readers = reading + source->done;
+    relay->info.readers = relay->reading + source->done;
     relay->info.done = source->done;
     relay->info.lost = source->lost;
     pthread_cond_broadcast(&relay->news);
@@ -296,11 +307,16 @@ void *nvlxi_relay_source_run(void *argument) {
         read_events(relay);
         look_for_silence(relay);
         if (source->changed)
-            plan(source);
+            plan(relay);
         publish_counts(relay);
         nvlxi_relay_sleep(relay, nvlxi_now_ns() + (uint64_t)relay->options.patience_ns / 4);
     }
     return NULL;
+}
+
+int nvlxi_relay_source_forget(struct nvlx_relay *relay) {
+    const uint64_t none = 0;
+    return nvlx_memcpy(relay->engine, relay->state.memory + relay->state.digests, &none, sizeof none);
 }
 
 void nvlxi_relay_source_checked(struct nvlx_relay *relay, uint64_t generation) {
@@ -309,8 +325,14 @@ void nvlxi_relay_source_checked(struct nvlx_relay *relay, uint64_t generation) {
                            relay->content.span_count * sizeof(uint64_t));
     if (!code)
         code = nvlx_memcpy(relay->engine, table, &generation, sizeof generation);
-    if (code)
+    if (code) {
         nvlxi_relay_fail(relay, code, nvlx_last_error());
+        return;
+    }
+    pthread_mutex_lock(&relay->mutex);
+    relay->done = generation;
+    pthread_cond_broadcast(&relay->news);
+    pthread_mutex_unlock(&relay->mutex);
 }
 
 int nvlxi_relay_source_make(struct nvlx_relay *relay) {

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum order { OFFER, JOIN, WAIT, NEXT, FREE, INFO, FILL, DAMAGE, WRONG };
+enum order { OFFER, JOIN, WAIT, HOLD, NEXT, FREE, INFO, FILL, DAMAGE, WRONG };
 
 struct command {
     enum order order;
@@ -65,6 +65,8 @@ static int obey(const struct command *command, struct outcome *outcome) {
         return nvlx_relay_join(engine, command->address, parts, part_count, NULL, command->timeout_ns, &relay);
     case WAIT:
         return nvlx_relay_wait(relay, command->timeout_ns);
+    case HOLD:
+        return nvlx_relay_hold(relay);
     case NEXT:
         return nvlx_relay_next(relay);
     case FREE:
@@ -165,6 +167,11 @@ struct outcome member_wait_end(struct member *member) {
 struct outcome member_wait(struct member *member, int64_t timeout_ns) {
     member_wait_begin(member, timeout_ns);
     return member_wait_end(member);
+}
+
+struct outcome member_hold(struct member *member) {
+    const struct command command = make(HOLD, "", 0);
+    return order(member, &command);
 }
 
 struct outcome member_next(struct member *member) {

@@ -40,6 +40,7 @@ struct outcome member_wait(struct member *member, int64_t timeout_ns);
 /* In two steps, so that several wait at a time. */
 void member_wait_begin(struct member *member, int64_t timeout_ns);
 struct outcome member_wait_end(struct member *member);
+struct outcome member_hold(struct member *member);
 struct outcome member_next(struct member *member);
 struct outcome member_free(struct member *member, int64_t timeout_ns);
 

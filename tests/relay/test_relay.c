@@ -175,6 +175,7 @@ static void generations_follow_each_other(void) {
             expect_done(&readers[i], SEED + generation - 1);
         expect(member_wait(&source, PATIENCE), 0, "");
         EQUAL(generation, member_info(&readers[0]).generation);
+        expect(member_hold(&source), 0, "");
         member_fill(&source, SEED + generation);
         if (generation % 2) /* in either order */
             expect(member_next(&source), 0, "");
@@ -191,9 +192,31 @@ static void next_waits_for_readers(void) {
     begin(ONE);
     offer();
     join(0);
+    await_arrived(&readers[0], 10);
     EQUAL(NVLX_EBUSY, member_next(&readers[0]).code);
     expect(member_next(&source), NVLX_EBUSY, "1 are at it");
+    expect(member_hold(&source), NVLX_EBUSY, "1 are at it");
     expect(member_wait(&source, 0), NVLX_ETIMEDOUT, "3 are waited for");
+    expect_done(&readers[0], SEED);
+    expect(member_hold(&readers[0]), NVLX_EINVAL, "for the source");
+    free_all();
+    end();
+}
+
+/* Who joins while the bytes change waits for the next generation. */
+static void nobody_begins_while_bytes_change(void) {
+    begin(ONE);
+    options.readers = 1;
+    offer();
+    join(0);
+    expect(member_wait(&source, PATIENCE), 0, "");
+    expect(member_hold(&source), 0, "");
+    member_fill(&source, SEED + 1);
+    join(1);
+    expect(member_wait(&readers[1], SECOND_NS / 5), NVLX_ETIMEDOUT, "of generation 0");
+    expect(member_next(&source), 0, "");
+    expect_done(&readers[1], SEED + 1);
+    EQUAL(2, member_info(&readers[1]).generation);
     expect_done(&readers[0], SEED);
     free_all();
     end();
@@ -333,12 +356,13 @@ static void a_stopped_reader_misses_a_generation(void) {
     join(0);
     await_arrived(&readers[0], 10);
     child_stop(&readers[0].child);
-    for (double since = now_ms(); member_next(&source).code; usleep(10000))
+    for (double since = now_ms(); member_hold(&source).code; usleep(10000))
         EXPECT(now_ms() - since < 10000);
-    member_fill(&source, SEED + 1); /* only now: nobody else reads */
+    member_fill(&source, SEED + 1);
+    expect(member_next(&source), 0, "");
     EXPECT(kill(readers[0].child.pid, SIGCONT) == 0);
     expect(member_wait(&source, PATIENCE), 0, "");
-    expect(member_wait(&readers[0], PATIENCE), 0, "");
+    expect_done(&readers[0], SEED + 1);
     EQUAL(2, member_info(&readers[0]).generation);
     free_all();
     end();
@@ -367,6 +391,7 @@ int main(int argc, char **argv) {
                                         {"a_reader_waits_for_its_source", a_reader_waits_for_its_source},
                                         {"generations_follow_each_other", generations_follow_each_other},
                                         {"next_waits_for_readers", next_waits_for_readers},
+                                        {"nobody_begins_while_bytes_change", nobody_begins_while_bytes_change},
                                         {"wrong_content_is_refused", wrong_content_is_refused},
                                         {"fewer_parts_are_refused", fewer_parts_are_refused},
                                         {"what_is_no_relay_is_refused", what_is_no_relay_is_refused},
