@@ -127,7 +127,7 @@ static void look(struct nvlx_relay *relay) {
     const uint64_t moved_ns = reader->moved_ns;
     const struct nvlx_op op = {.opcode = NVLX_OP_READ,
                                .peer = reader->parent->peer,
-                               .local = relay->state.memory + relay->state.seen_flags,
+                               .local = relay->seen.memory,
                                .remote = reader->parent->state + reader->first * sizeof(uint64_t),
                                .length = flag_count(relay, reader->first) * sizeof(uint64_t)};
     reader->look.piece = reader->first;
@@ -151,8 +151,7 @@ static void see(struct nvlx_relay *relay) {
         return;
     reader->seen = flight->piece;
     memset(reader->flags, 0, sizeof reader->flags);
-    code = nvlx_memcpy(relay->engine, reader->flags, relay->state.memory + relay->state.seen_flags,
-                       flag_count(relay, flight->piece) * sizeof(uint64_t));
+    code = nvlxi_relay_seen_read(relay, 0, reader->flags, flag_count(relay, flight->piece) * sizeof(uint64_t));
     if (code)
         nvlxi_relay_fail(relay, code, nvlx_last_error());
 }

@@ -217,17 +217,16 @@ void *nvlxi_relay_reader_run(void *argument) {
 /* Reads the source's table once. */
 static int read_table(struct nvlx_relay *relay, uint64_t *table, size_t length) {
     const struct nvlxi_relay_link *source = &relay->reader->source;
-    char *here = relay->state.memory + relay->state.seen_digests;
     const struct nvlx_op op = {.opcode = NVLX_OP_READ,
                                .peer = source->peer,
-                               .local = here,
+                               .local = relay->seen.memory + relay->seen.digests,
                                .remote = source->state + relay->state.digests,
                                .length = length};
     struct nvlx_request *request;
     int code = nvlx_transfer(relay->engine, &op, 1, NULL, &request);
     if (!code)
         code = nvlx_request_free(request); /* which waits for it */
-    return code ? code : nvlx_memcpy(relay->engine, table, here, length);
+    return code ? code : nvlxi_relay_seen_read(relay, relay->seen.digests, table, length);
 }
 
 /* Until it has the digests of this generation, or a newer one. */
@@ -344,7 +343,8 @@ int nvlxi_relay_reader_make(struct nvlx_relay *relay, const char *address, int64
     if (code || (code = find_state(source, 0)) || (code = find_parts(relay, source)) || (code = say_hello(relay)) ||
         (code = await_word(relay, nvlxi_max(deadline, nvlxi_deadline(1000000000)), &word)) ||
         (code = take_welcome(relay, &word)) || (code = nvlxi_relay_state_make(relay)) ||
-        (code = find_state(source, relay->state.length)) || (code = make_room(relay)))
+        (code = nvlxi_relay_seen_make(relay)) || (code = find_state(source, relay->state.length)) ||
+        (code = make_room(relay)))
         return code;
     return nvlxi_relay_check_make(relay);
 }

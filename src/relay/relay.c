@@ -63,11 +63,11 @@ int nvlxi_relay_failure(struct nvlx_relay *relay) {
 
 /* ---- The memory ------------------------------------------------------------------------------------------ */
 
-static int add_region(struct nvlx_relay *relay, void *address, uint64_t length, const char *name) {
+static int add_region(struct nvlx_relay *relay, void *address, uint64_t length, const char *name, uint32_t access) {
     struct nvlx_region_options options;
     nvlx_region_options_init(&options);
     options.name = name;
-    options.access = NVLX_ACCESS_READ;
+    options.access = access;
     int code = nvlx_register(relay->engine, address, length, &options, &relay->regions[relay->region_count]);
     relay->region_count += code == 0;
     return code;
@@ -77,7 +77,8 @@ int nvlxi_relay_serve(struct nvlx_relay *relay, const char *address) {
     const struct nvlxi_relay_content *content = &relay->content;
     int code = 0;
     for (size_t i = 0; !code && i < content->part_count; i++)
-        code = add_region(relay, content->parts[i].address, content->parts[i].length, content->parts[i].name);
+        code = add_region(relay, content->parts[i].address, content->parts[i].length, content->parts[i].name,
+                          NVLX_ACCESS_READ);
     if (code)
         return code;
     const int length = snprintf(relay->address, sizeof relay->address, "%s", address);
@@ -86,27 +87,36 @@ int nvlxi_relay_serve(struct nvlx_relay *relay, const char *address) {
     return nvlx_serve(relay->engine, relay->address, relay->options.serve);
 }
 
-static int alloc_state(struct nvlx_relay *relay) {
+static char *alloc_kind(struct nvlx_relay *relay, size_t length, uint32_t flags) {
     struct nvlx_alloc_options options;
     void *memory;
     nvlx_alloc_options_init(&options);
-    options.flags = NVLX_ALLOC_VMM;
-    int code = nvlx_alloc(relay->engine, relay->gpu, relay->state.length, &options, &memory);
-    if (code == NVLX_ENOTSUP)
-        code = nvlx_alloc(relay->engine, relay->gpu, relay->state.length, NULL, &memory);
+    options.flags = flags;
+    return nvlx_alloc(relay->engine, relay->gpu, length, &options, &memory) ? NULL : memory;
+}
+
+/* Of this kind, or of cudaMalloc where there is none. */
+static int alloc_words(struct nvlx_relay *relay, size_t length, uint32_t flags, char **memory, bool *of_kind) {
+    struct nvlxi_attempt attempt;
+    nvlxi_attempt_begin(&attempt);
+    *memory = alloc_kind(relay, length, flags);
+    *of_kind = *memory != NULL;
+    nvlxi_attempt_end(&attempt, 0);
+    if (*memory)
+        return 0;
+    void *plain;
+    int code = nvlx_alloc(relay->engine, relay->gpu, length, NULL, &plain);
     if (!code)
-        relay->state.memory = memory;
+        *memory = plain;
     return code;
 }
 
 int nvlxi_relay_state_make(struct nvlx_relay *relay) {
     struct nvlxi_relay_state *state = &relay->state;
-    const size_t table = (relay->content.span_count + 1) * sizeof(uint64_t);
+    bool in_chunks;
     state->digests = relay->content.piece_count * sizeof(uint64_t);
-    state->seen_flags = state->digests + table;
-    state->seen_digests = state->seen_flags + NVLXI_RELAY_FLAGS * sizeof(uint64_t);
-    state->length = state->seen_digests + table;
-    int code = alloc_state(relay);
+    state->length = state->digests + (relay->content.span_count + 1) * sizeof(uint64_t);
+    int code = alloc_words(relay, state->length, NVLX_ALLOC_VMM, &state->memory, &in_chunks);
     if (code)
         return code;
     void *zeros = calloc(1, state->length);
@@ -114,7 +124,22 @@ int nvlxi_relay_state_make(struct nvlx_relay *relay) {
         return nvlxi_fail(NVLX_ENOMEM, "no memory for the flags of a relay");
     code = nvlx_memcpy(relay->engine, state->memory, zeros, state->length);
     free(zeros);
-    return code ? code : add_region(relay, state->memory, state->length, NVLXI_RELAY_STATE);
+    return code ? code : add_region(relay, state->memory, state->length, NVLXI_RELAY_STATE, NVLX_ACCESS_READ);
+}
+
+int nvlxi_relay_seen_make(struct nvlx_relay *relay) {
+    struct nvlxi_relay_seen *seen = &relay->seen;
+    seen->digests = NVLXI_RELAY_FLAGS * sizeof(uint64_t);
+    seen->length = seen->digests + (relay->content.span_count + 1) * sizeof(uint64_t);
+    int code = alloc_words(relay, seen->length, NVLX_ALLOC_HOST, &seen->memory, &seen->on_host);
+    return code ? code : add_region(relay, seen->memory, seen->length, NULL, NVLX_ACCESS_NONE);
+}
+
+int nvlxi_relay_seen_read(struct nvlx_relay *relay, size_t offset, void *bytes, size_t length) {
+    if (!relay->seen.on_host)
+        return nvlx_memcpy(relay->engine, bytes, relay->seen.memory + offset, length);
+    memcpy(bytes, relay->seen.memory + offset, length);
+    return 0;
 }
 
 /* ---- To make one ----------------------------------------------------------------------------------------- */
@@ -186,7 +211,7 @@ static int init(struct nvlx_relay *relay, struct nvlx_engine *engine, const stru
         return code;
     relay->wanted = 1;
     relay->info.bytes = relay->content.bytes;
-    relay->regions = calloc(count + 1, sizeof *relay->regions);
+    relay->regions = calloc(count + 2, sizeof *relay->regions);
     if (!relay->regions)
         return nvlxi_fail(NVLX_ENOMEM, "no memory for %zu parts", count);
     return make_engine(relay, engine);

@@ -36,11 +36,19 @@
 struct nvlxi_relay_source;
 struct nvlxi_relay_reader;
 
-/* Words of 64 bits in memory of a GPU: flags of pieces, then digests of the source: the generation that they are of,
- * and one for each span. Behind that is what only its owner uses: flags that it has read of its parent, and digests. */
+/* Words of 64 bits in memory of a GPU, which others read: flags of pieces, then digests of the source. First of these
+ * is the generation that they are of, then one for each span. */
 struct nvlxi_relay_state {
-    char *memory;                                     /* a region of it is read by others */
-    size_t digests, seen_flags, seen_digests, length; /* offsets in bytes */
+    char *memory;
+    size_t digests, length; /* offsets in bytes */
+};
+
+/* Where a reader reads such words to: flags of its parent, and digests. In host memory, where there is such, so that
+ * its CPU looks at them without asking a GPU. */
+struct nvlxi_relay_seen {
+    char *memory;
+    size_t digests, length;
+    bool on_host;
 };
 
 struct nvlxi_relay_check { /* see check.c; all but the thread, under the relay's mutex */
@@ -59,7 +67,8 @@ struct nvlx_relay {
     char address[NVLXI_RELAY_ADDRESS]; /* at which its engine serves */
     int gpu;                           /* of the first part with bytes */
     struct nvlxi_relay_state state;
-    struct nvlx_region **regions; /* of the parts; then that of the state */
+    struct nvlxi_relay_seen seen;
+    struct nvlx_region **regions; /* of the parts; then those of state and seen */
     size_t region_count;
     pthread_t thread;
     bool started, withdrawn; /* by nvlx_relay_free */
@@ -74,6 +83,7 @@ struct nvlx_relay {
     uint64_t planned;         /* source: the generation that its thread is at */
     uint64_t done;            /* reader: the generation that it has, and that is right. Source: that it has digested */
     bool held;                /* source: no reader begins with the generation */
+    bool forgotten;           /* source: no digests are told */
     uint32_t reading, silent; /* source: readers that are not done; of them say nothing */
     struct nvlxi_relay_check check;
     struct nvlx_relay_info info; /* what is known now */
@@ -97,6 +107,10 @@ int nvlxi_relay_failure(struct nvlx_relay *relay);
 int nvlxi_relay_serve(struct nvlx_relay *relay, const char *address);
 /* When the content is cut: makes the state and its region. */
 int nvlxi_relay_state_make(struct nvlx_relay *relay);
+/* Then, for a reader: makes room for what it sees. */
+int nvlxi_relay_seen_make(struct nvlx_relay *relay);
+/* Copies what was read to this process: `length` bytes from `offset` on. */
+int nvlxi_relay_seen_read(struct nvlx_relay *relay, size_t offset, void *bytes, size_t length);
 
 /* ---- check.c ------------------------------------------------------------------------------------------- */
 

@@ -316,7 +316,16 @@ void *nvlxi_relay_source_run(void *argument) {
 
 int nvlxi_relay_source_forget(struct nvlx_relay *relay) {
     const uint64_t none = 0;
-    return nvlx_memcpy(relay->engine, relay->state.memory + relay->state.digests, &none, sizeof none);
+    pthread_mutex_lock(&relay->mutex);
+    const bool forgotten = relay->forgotten;
+    pthread_mutex_unlock(&relay->mutex);
+    if (forgotten)
+        return 0;
+    int code = nvlx_memcpy(relay->engine, relay->state.memory + relay->state.digests, &none, sizeof none);
+    pthread_mutex_lock(&relay->mutex);
+    relay->forgotten = code == 0;
+    pthread_mutex_unlock(&relay->mutex);
+    return code;
 }
 
 void nvlxi_relay_source_checked(struct nvlx_relay *relay, uint64_t generation) {
@@ -331,6 +340,7 @@ void nvlxi_relay_source_checked(struct nvlx_relay *relay, uint64_t generation) {
     }
     pthread_mutex_lock(&relay->mutex);
     relay->done = generation;
+    relay->forgotten = false;
     pthread_cond_broadcast(&relay->news);
     pthread_mutex_unlock(&relay->mutex);
 }
