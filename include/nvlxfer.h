@@ -1232,9 +1232,9 @@ enum {
  * - Checked. The source digests its bytes, as nvlx_digest does, while they are on their way. Each reader digests what
  * has arrived. nvlx_relay_wait gives 0 only if all digests are equal.
  * - Generations. Each offer, and then each nvlx_relay_next of the source, is a generation of the bytes. The first is 1.
- * - An engine of its own. A relay makes an engine, with the backend and budgets of the caller's, for the GPUs of the
- *   parts. It registers the parts there, for reading. The caller need not register them. Events of the caller's engine
- *   are not touched. The caller's engine may end before the relay.
+ * - An engine of its own. A relay makes an engine, with the backend, GPUs and budgets of the caller's. It registers the
+ *   parts there, for reading. The caller need not register them. Events of the caller's engine are not touched. The
+ *   caller's engine may end before the relay, if it did not allocate the parts.
  * - What it takes: two threads ("nvlx-relay", "nvlx-relay-sum"), 2 MiB on the first GPU of the parts, mappings of its
  *   parent's memory, and a connection to each reader at the source.
  * - Copy engines carry the pieces, as of any list. Digests take SMs that are free. */

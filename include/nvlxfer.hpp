@@ -19,9 +19,9 @@
  * - Objects are move-only, and as large as one to three pointers. One that was moved from is empty: its functions give
  *   NVLX_EINVAL, or free nothing. An object ends before its engine, and before what it uses. So declare the engine
  *   first, then memory, regions and peers, then lists, then requests.
- * - Destructors call the C function that frees, and drop its code. They never throw. Two of them wait, for at most what
- *   nvlx::destructor_limit says: 10 s if nothing does. ~request waits until the transfer ends. ~region waits as
- *   nvlx_unregister does, until no peer uses it. Then the others find no transfer in flight.
+ * - Destructors call the C function that frees, and drop its code. They never throw. Three of them wait, for at most
+ * what nvlx::destructor_limit says: 10 s if nothing does. ~request waits until the transfer ends. ~region and ~relay
+ * wait as nvlx_unregister does, until no peer uses it. Then the others find no transfer in flight.
  * - What has not ended by then is left to the engine. From then on nobody knows what is still in use. So no destructor
  *   of this module frees a peer, list, memory or engine any more: the end of the process does. To do better, call
  *   request.wait and region.unregister with a timeout before. A module is the program, or one of its shared libraries:
@@ -217,6 +217,10 @@ struct block_ids : nvlx_block_ids {
     block_ids() noexcept { nvlx_block_ids_init(this); }
 };
 
+struct relay_options : nvlx_relay_options {
+    relay_options() noexcept { nvlx_relay_options_init(this); }
+};
+
 /* ---- Ends -------------------------------------------------------------------------------------------- */
 
 namespace detail {
@@ -240,6 +244,10 @@ struct end {
     }
     void operator()(nvlx_region *region) const noexcept {
         if (nvlx_unregister(region, limit_ns) == NVLX_ETIMEDOUT)
+            left = true;
+    }
+    void operator()(nvlx_relay *relay) const noexcept {
+        if (nvlx_relay_free(relay, limit_ns) == NVLX_ETIMEDOUT)
             left = true;
     }
     void operator()(nvlx_peer *peer) const noexcept { unless_left(nvlx_peer_close, peer); }
@@ -451,6 +459,23 @@ class blocks : public detail::object<nvlx_blocks> {
     result<void> free() noexcept { return detail::ended(handle_, nvlx_blocks_free(get())); }
 };
 
+/* One end of a relay: its source, or a reader. */
+class relay : public detail::object<nvlx_relay> {
+  public:
+    using object::object;
+    result<void> wait(timeout limit = forever) noexcept { return detail::done(nvlx_relay_wait(get(), limit.ns())); }
+    result<void> hold() noexcept { return detail::done(nvlx_relay_hold(get())); }
+    result<void> next() noexcept { return detail::done(nvlx_relay_next(get())); }
+    result<nvlx_relay_info> info() const noexcept { return detail::info<nvlx_relay_info>(nvlx_relay_get_info, get()); }
+    /* After 0 the object is empty. After a failure it can be called again. */
+    result<void> free(timeout limit) noexcept {
+        const int code = nvlx_relay_free(get(), limit.ns());
+        if (code == 0)
+            release();
+        return detail::done(code);
+    }
+};
+
 /* ---- Ops --------------------------------------------------------------------------------------------- */
 
 inline nvlx_op read_op(const peer &from, void *local, std::uint64_t remote, std::uint64_t length) noexcept {
@@ -542,6 +567,20 @@ class engine : public detail::object<nvlx_engine> {
         nvlx_blocks *handle = nullptr;
         return detail::made<blocks>(nvlx_blocks_create(get(), other.get(), local, remote, count, &options, &handle),
                                     handle);
+    }
+
+    /* nvlx_relay_offer. */
+    result<relay> offer(name address, span<const nvlx_relay_part> parts, const relay_options &options = {}) noexcept {
+        nvlx_relay *handle = nullptr;
+        return detail::made<relay>(
+            nvlx_relay_offer(get(), address.get(), parts.data(), parts.size(), &options, &handle), handle);
+    }
+    /* nvlx_relay_join. */
+    result<relay> join(name address, span<const nvlx_relay_part> parts, timeout limit,
+                       const relay_options &options = {}) noexcept {
+        nvlx_relay *handle = nullptr;
+        return detail::made<relay>(
+            nvlx_relay_join(get(), address.get(), parts.data(), parts.size(), &options, limit.ns(), &handle), handle);
     }
 
     result<int> event_fd() const noexcept {

@@ -28,7 +28,7 @@ static void place(struct nvlx_relay *relay, size_t piece) {
 static void miss(struct nvlx_relay *relay, const struct nvlxi_relay_flight *flight, int code) {
     struct nvlxi_relay_reader *reader = relay->reader;
     if (is_source(reader, flight->link))
-        nvlxi_relay_fail(relay, code, nvlx_last_error());
+        nvlxi_relay_fail_source(relay, code);
     else
         nvlxi_relay_lose(relay, flight->link);
 }

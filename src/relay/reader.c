@@ -93,6 +93,13 @@ void nvlxi_relay_lose(struct nvlx_relay *relay, struct nvlxi_relay_link *link) {
     nvlxi_relay_say(reader->source.peer, word);
 }
 
+void nvlxi_relay_fail_source(struct nvlx_relay *relay, int code) {
+    char reason[sizeof relay->reason];
+    const bool ended = code == NVLX_ERANGE || code == NVLX_ESTALE;
+    snprintf(reason, sizeof reason, "%s%s", ended ? "the source of the relay is gone: " : "", nvlx_last_error());
+    nvlxi_relay_fail(relay, ended ? NVLX_ESTALE : code, reason);
+}
+
 /* ---- What the source says -------------------------------------------------------------------------------- */
 
 static void begin_generation(struct nvlx_relay *relay, uint64_t generation) {
@@ -263,11 +270,11 @@ void nvlxi_relay_reader_checked(struct nvlx_relay *relay, uint64_t generation) {
     uint64_t *table = malloc(length);
     int code = table ? await_table(relay, generation, table, length)
                      : nvlxi_fail(NVLX_ENOMEM, "no memory for %zu digests", relay->content.span_count);
-    if (!code)
-        code = compare(relay, table + 1);
-    free(table);
     if (code && code != NVLX_EAGAIN)
+        nvlxi_relay_fail_source(relay, code);
+    else if (!code && (code = compare(relay, table + 1)))
         nvlxi_relay_fail(relay, code, nvlx_last_error());
+    free(table);
     if (code)
         return;
     pthread_mutex_lock(&relay->mutex);

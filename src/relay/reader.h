@@ -61,7 +61,9 @@ void nvlxi_relay_pull_end(struct nvlx_relay *relay);
 /* Whether something is in flight, or may be there to be read. */
 bool nvlxi_relay_pulls(const struct nvlx_relay *relay);
 
-/* In reader.c: nothing more is read from there. */
+/* In reader.c: to read from the source has failed, as nvlx_last_error says. What it has withdrawn is an end of it. */
+void nvlxi_relay_fail_source(struct nvlx_relay *relay, int code);
+/* Nothing more is read from there. */
 void nvlxi_relay_lose(struct nvlx_relay *relay, struct nvlxi_relay_link *link);
 
 #endif

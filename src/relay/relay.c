@@ -144,43 +144,46 @@ int nvlxi_relay_seen_read(struct nvlx_relay *relay, size_t offset, void *bytes, 
 
 /* ---- To make one ----------------------------------------------------------------------------------------- */
 
-/* The GPUs that the parts begin on, each once; the first of them is the relay's. */
-static int find_gpus(const struct nvlx_engine *engine, const struct nvlxi_relay_content *content, int *gpus,
-                     size_t *count) {
+/* The GPU that the first part with bytes is on. */
+static int find_gpu(const struct nvlx_engine *engine, const struct nvlxi_relay_content *content, int *gpu) {
     const struct nvlxi_context *context = &engine->context;
-    *count = 0;
-    for (size_t i = 0; i < content->part_count; i++) {
-        struct nvlxi_allocation allocation;
-        size_t known = 0;
-        if (!content->parts[i].length)
-            continue;
-        int code = context->ops->resolve(context->device, (uint64_t)(uintptr_t)content->parts[i].address, &allocation);
-        if (code)
-            return code;
-        while (known < *count && gpus[known] != allocation.gpu)
-            known++;
-        if (known == *count)
-            gpus[(*count)++] = allocation.gpu;
+    struct nvlxi_allocation allocation;
+    size_t i = 0;
+    while (!content->parts[i].length)
+        i++;
+    int code = context->ops->resolve(context->device, (uint64_t)(uintptr_t)content->parts[i].address, &allocation);
+    *gpu = allocation.gpu;
+    return code;
+}
+
+/* Those that the caller's engine works on. */
+static size_t find_gpus(const struct nvlx_engine *engine, int *gpus) {
+    struct nvlxi_gpu_limits limits;
+    size_t count = 0;
+    for (int gpu = 0; gpu < engine->remote.gpus; gpu++) {
+        struct nvlxi_attempt attempt;
+        nvlxi_attempt_begin(&attempt);
+        if (engine->context.ops->limits(engine->context.device, gpu, &limits) == 0)
+            gpus[count++] = gpu;
+        nvlxi_attempt_end(&attempt, 0);
     }
-    return 0;
+    return count;
 }
 
 static int make_engine(struct nvlx_relay *relay, const struct nvlx_engine *engine) {
     struct nvlx_config config;
-    int *gpus = calloc(relay->content.part_count, sizeof *gpus);
-    size_t count;
+    int code = find_gpu(engine, &relay->content, &relay->gpu);
+    if (code)
+        return code;
+    int *gpus = calloc((size_t)engine->remote.gpus, sizeof *gpus);
     if (!gpus)
         return nvlxi_fail(NVLX_ENOMEM, "no memory for a relay");
-    int code = find_gpus(engine, &relay->content, gpus, &count);
-    if (!code) {
-        nvlx_config_init(&config);
-        config.gpus = gpus;
-        config.gpu_count = count;
-        config.mechanism = engine->transfers.mechanism;
-        config.max_sms = engine->transfers.max_sms;
-        relay->gpu = gpus[0];
-        code = nvlxi_engine_create(&config, engine->context.ops, &relay->engine);
-    }
+    nvlx_config_init(&config);
+    config.gpus = gpus;
+    config.gpu_count = find_gpus(engine, gpus);
+    config.mechanism = engine->transfers.mechanism;
+    config.max_sms = engine->transfers.max_sms;
+    code = nvlxi_engine_create(&config, engine->context.ops, &relay->engine);
     free(gpus);
     return code ? code : nvlx_event_fd(relay->engine, &relay->event_fd);
 }

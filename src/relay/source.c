@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "relay/relay.h"
@@ -220,9 +221,20 @@ static void hear_message(struct nvlx_relay *relay, const struct nvlx_event *even
         admit(relay, event, &word);
 }
 
-static void forget(struct nvlxi_relay_source *source, struct member *member) {
+/* A reader that was killed leaves its socket file behind, whose name is no other's. */
+static void remove_socket(const struct nvlx_relay *relay, const struct member *member) {
+    const size_t length = strlen(relay->address);
+    const char *rest = member->address + length;
+    if (*relay->address == '/' && !strncmp(member->address, relay->address, length) && *rest == '.' &&
+        !strchr(rest, '/'))
+        unlink(member->address);
+}
+
+static void forget(struct nvlx_relay *relay, struct member *member) {
+    struct nvlxi_relay_source *source = relay->source;
     size_t i = 0;
     take_out(source, member);
+    remove_socket(relay, member);
     while (source->members[i] != member)
         i++;
     memmove(&source->members[i], &source->members[i + 1], (--source->count - i) * sizeof(struct member *));
@@ -237,7 +249,7 @@ static void read_events(struct nvlx_relay *relay) {
         if (event.kind == NVLX_EVENT_MESSAGE)
             hear_message(relay, &event);
         else if (event.kind == NVLX_EVENT_PEER_LOST && member)
-            forget(relay->source, member);
+            forget(relay, member);
     }
 }
 

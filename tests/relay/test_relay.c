@@ -1,5 +1,6 @@
 /* Relays between processes: a source and readers on four GPUs, of which some die or stand still. On the host backend.
  * SPDX-License-Identifier: Apache-2.0 */
+#include <glob.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -285,22 +286,32 @@ static void wrong_bytes_are_found(void) {
 
 /* ---- Death ----------------------------------------------------------------------------------------------- */
 
-static void a_dead_reader_is_bridged(void) {
+/* The first of the chain. False: the next one had nearly all before. */
+static bool kills_the_first(void) {
     begin(ONE);
     offer();
     join_all();
     await_arrived(&readers[0], 20);
+    const struct nvlx_relay_info before = member_info(&readers[1]);
     kill_member(&readers[0]);
-    const double killed = now_ms();
     expect_done(&readers[1], SEED);
     expect_done(&readers[2], SEED);
-    printf("done %.0f ms after the kill\n", now_ms() - killed);
-    EXPECT(member_info(&readers[1]).parents == 2);
+    const bool in_time = before.arrived < before.bytes / 2;
+    if (in_time)
+        EQUAL(2, member_info(&readers[1]).parents);
     expect(member_wait(&source, PATIENCE), 0, "");
-    EQUAL(1, member_info(&source).lost);
-    EQUAL(2, member_info(&source).done);
+    if (in_time)
+        EQUAL(1, member_info(&source).lost);
+    EXPECT(member_info(&source).done >= 2);
     free_all();
     end();
+    return in_time;
+}
+
+static void a_dead_reader_is_bridged(void) {
+    int tries = 1;
+    while (!kills_the_first())
+        EXPECT(tries++ < 20);
 }
 
 static void a_dead_source_fails_all(void) {
@@ -382,26 +393,152 @@ static void a_reader_leaves_in_the_middle(void) {
     end();
 }
 
+static void a_source_that_ends_fails_who_is_not_done(void) {
+    begin(ONE);
+    offer();
+    join_all();
+    await_arrived(&readers[0], 10);
+    expect(member_free(&source, PATIENCE), 0, "");
+    for (int i = 0; i < READERS; i++)
+        expect(member_wait(&readers[i], PATIENCE), NVLX_ESTALE, "the source of the relay is gone");
+    for (int i = 0; i < READERS; i++)
+        expect(member_free(&readers[i], PATIENCE), 0, "");
+    for (int i = 0; i < READERS; i++)
+        member_end(&readers[i]);
+    member_end(&source);
+}
+
+/* ---- What is left ---------------------------------------------------------------------------------------- */
+
+/* How many files have a name that begins as the address does. */
+static size_t count_sockets(void) {
+    glob_t found;
+    char pattern[80];
+    snprintf(pattern, sizeof pattern, "%s*", address);
+    const size_t count = glob(pattern, 0, NULL, &found) == 0 ? found.gl_pathc : 0;
+    globfree(&found);
+    return count;
+}
+
+static void no_socket_file_stays(void) {
+    begin(ONE);
+    snprintf(address, sizeof address, "%s", own_path());
+    offer();
+    join_all();
+    for (int i = 0; i < READERS; i++)
+        expect_done(&readers[i], SEED);
+    EQUAL(1 + READERS, count_sockets());
+    kill_member(&readers[1]);
+    for (double since = now_ms(); count_sockets() != READERS; usleep(1000))
+        EXPECT(now_ms() - since < 10000);
+    free_all();
+    EQUAL(0, count_sockets());
+    end();
+}
+
+/* A source and a reader of one process, made and freed again and again. */
+static void nothing_stays(void) {
+    struct holdings before;
+    struct nvlx_engine *engine = make_engine(0);
+    char *from = allocate(engine, 0, MIB, SEED), *to = allocate(engine, 0, MIB, 0);
+    const struct nvlx_relay_part there = {"w", from, MIB}, here = {"w", to, MIB};
+    for (int round = 0; round < 20; round++) {
+        struct nvlx_relay *offered, *joined, *refused;
+        OK(nvlx_relay_offer(engine, own_name(), &there, 1, NULL, &offered));
+        REFUSED(nvlx_relay_offer(engine, own_name(), &there, 1, NULL, &refused), NVLX_EEXIST, "");
+        OK(nvlx_relay_join(engine, own_name(), &here, 1, NULL, PATIENCE, &joined));
+        OK(nvlx_relay_wait(joined, PATIENCE));
+        OK(nvlx_relay_free(joined, PATIENCE));
+        OK(nvlx_relay_free(offered, PATIENCE));
+        if (round == 2)
+            before = holdings();
+    }
+    expect_holdings(&before, "after 20 relays");
+    EQUAL(0, wrong(engine, to, MIB, SEED));
+    OK(nvlx_engine_destroy(engine));
+}
+
+static void arguments_are_checked(void) {
+    struct nvlx_engine *engine = make_engine(0);
+    char *memory = allocate(engine, 0, MIB, 1);
+    struct nvlx_relay_part parts[2] = {{"w", memory, MIB}, {"w", memory, 1}};
+    struct nvlx_relay_options wrong_options;
+    struct nvlx_relay_info info = {.size = sizeof info};
+    struct nvlx_relay *relay = NULL;
+    nvlx_relay_options_init(&wrong_options);
+    REFUSED(nvlx_relay_offer(NULL, "@x", parts, 1, NULL, &relay), NVLX_EINVAL, "engine is NULL");
+    REFUSED(nvlx_relay_offer(engine, NULL, parts, 1, NULL, &relay), NVLX_EINVAL, "address is NULL");
+    REFUSED(nvlx_relay_offer(engine, "@x", NULL, 1, NULL, &relay), NVLX_EINVAL, "parts is NULL");
+    REFUSED(nvlx_relay_offer(engine, "@x", parts, 0, NULL, &relay), NVLX_EINVAL, "not one byte");
+    REFUSED(nvlx_relay_offer(engine, "@x", parts, 2, NULL, &relay), NVLX_EINVAL, "two parts have the name \"w\"");
+    REFUSED(nvlx_relay_offer(engine, "@x", parts, 1, NULL, NULL), NVLX_EINVAL, "relay is NULL");
+    wrong_options.reserved = 1;
+    REFUSED(nvlx_relay_offer(engine, "@x", parts, 1, &wrong_options, &relay), NVLX_EINVAL, "reserved is 1");
+    wrong_options.reserved = 0;
+    wrong_options.patience_ns = -1;
+    REFUSED(nvlx_relay_offer(engine, "@x", parts, 1, &wrong_options, &relay), NVLX_EINVAL, "patience_ns is -1");
+    parts[1] = (struct nvlx_relay_part){NULL, memory, 1};
+    REFUSED(nvlx_relay_offer(engine, "@x", parts, 2, NULL, &relay), NVLX_EINVAL, "parts[1].name is NULL");
+    parts[1] = (struct nvlx_relay_part){"v", NULL, 1};
+    REFUSED(nvlx_relay_offer(engine, "@x", parts, 2, NULL, &relay), NVLX_EINVAL, "parts[1] (\"v\") has 1 bytes");
+    parts[1] = (struct nvlx_relay_part){"v", memory, UINT64_MAX};
+    REFUSED(nvlx_relay_offer(engine, "@x", parts, 2, NULL, &relay), NVLX_EINVAL, "more than 2^64 bytes");
+    parts[1] = (struct nvlx_relay_part){"nvlx-relay", memory, 1};
+    REFUSED(nvlx_relay_offer(engine, own_name(), parts, 2, NULL, &relay), NVLX_EEXIST, "nvlx-relay");
+    parts[1] = (struct nvlx_relay_part){"v", &relay, sizeof relay};
+    REFUSED(nvlx_relay_offer(engine, own_name(), parts, 2, NULL, &relay), NVLX_ENOTSUP, "");
+    REFUSED(nvlx_relay_wait(NULL, 0), NVLX_EINVAL, "relay is NULL");
+    REFUSED(nvlx_relay_get_info(NULL, &info), NVLX_EINVAL, "relay is NULL");
+    EXPECT(relay == NULL);
+    OK(nvlx_relay_free(NULL, 0));
+    OK(nvlx_engine_destroy(engine));
+}
+
+/* It is the parent's. */
+static void a_forked_child_has_no_relay(void) {
+    struct nvlx_engine *engine = make_engine(0);
+    const struct nvlx_relay_part part = {"w", allocate(engine, 0, MIB, 1), MIB};
+    struct nvlx_relay *relay;
+    OK(nvlx_relay_offer(engine, own_name(), &part, 1, NULL, &relay));
+    const pid_t pid = fork_child(30);
+    if (!pid) {
+        GIVES(NVLX_EFORK, nvlx_relay_wait(relay, 0));
+        GIVES(NVLX_EFORK, nvlx_relay_next(relay));
+        GIVES(NVLX_EFORK, nvlx_relay_free(relay, 0));
+        _exit(0);
+    }
+    fork_end(pid);
+    OK(nvlx_relay_wait(relay, PATIENCE));
+    OK(nvlx_relay_free(relay, PATIENCE));
+    OK(nvlx_engine_destroy(engine));
+}
+
 int main(int argc, char **argv) {
     static const struct role roles[] = {MEMBER_ROLE, OWNER_ROLE, {NULL, NULL}};
-    static const struct test tests[] = {{"one_part_arrives", one_part_arrives},
-                                        {"many_parts_arrive", many_parts_arrive},
-                                        {"readers_form_a_chain", readers_form_a_chain},
-                                        {"a_reader_joins_late", a_reader_joins_late},
-                                        {"a_reader_waits_for_its_source", a_reader_waits_for_its_source},
-                                        {"generations_follow_each_other", generations_follow_each_other},
-                                        {"next_waits_for_readers", next_waits_for_readers},
-                                        {"nobody_begins_while_bytes_change", nobody_begins_while_bytes_change},
-                                        {"wrong_content_is_refused", wrong_content_is_refused},
-                                        {"fewer_parts_are_refused", fewer_parts_are_refused},
-                                        {"what_is_no_relay_is_refused", what_is_no_relay_is_refused},
-                                        {"wrong_bytes_are_found", wrong_bytes_are_found},
-                                        {"a_dead_reader_is_bridged", a_dead_reader_is_bridged},
-                                        {"a_dead_source_fails_all", a_dead_source_fails_all},
-                                        {"who_is_done_survives_the_source", who_is_done_survives_the_source},
-                                        {"a_stopped_reader_is_bridged", a_stopped_reader_is_bridged},
-                                        {"a_stopped_reader_misses_a_generation", a_stopped_reader_misses_a_generation},
-                                        {"a_reader_leaves_in_the_middle", a_reader_leaves_in_the_middle},
-                                        {NULL, NULL}};
+    static const struct test tests[] = {
+        {"one_part_arrives", one_part_arrives},
+        {"many_parts_arrive", many_parts_arrive},
+        {"readers_form_a_chain", readers_form_a_chain},
+        {"a_reader_joins_late", a_reader_joins_late},
+        {"a_reader_waits_for_its_source", a_reader_waits_for_its_source},
+        {"generations_follow_each_other", generations_follow_each_other},
+        {"next_waits_for_readers", next_waits_for_readers},
+        {"nobody_begins_while_bytes_change", nobody_begins_while_bytes_change},
+        {"wrong_content_is_refused", wrong_content_is_refused},
+        {"fewer_parts_are_refused", fewer_parts_are_refused},
+        {"what_is_no_relay_is_refused", what_is_no_relay_is_refused},
+        {"wrong_bytes_are_found", wrong_bytes_are_found},
+        {"a_dead_reader_is_bridged", a_dead_reader_is_bridged},
+        {"a_dead_source_fails_all", a_dead_source_fails_all},
+        {"who_is_done_survives_the_source", who_is_done_survives_the_source},
+        {"a_stopped_reader_is_bridged", a_stopped_reader_is_bridged},
+        {"a_stopped_reader_misses_a_generation", a_stopped_reader_misses_a_generation},
+        {"a_reader_leaves_in_the_middle", a_reader_leaves_in_the_middle},
+        {"a_source_that_ends_fails_who_is_not_done", a_source_that_ends_fails_who_is_not_done},
+        {"no_socket_file_stays", no_socket_file_stays},
+        {"nothing_stays", nothing_stays},
+        {"arguments_are_checked", arguments_are_checked},
+        {"a_forked_child_has_no_relay", a_forked_child_has_no_relay},
+        {NULL, NULL}};
     return run_tests(argc, argv, tests, roles, 60);
 }
