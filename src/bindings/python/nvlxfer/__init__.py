@@ -51,6 +51,7 @@ what Python adds:
 - A forked child cannot use its parent's objects: calls fail with NVLX_EFORK, and closing does nothing.
 - The log goes to logging.getLogger("nvlxfer"). `set_log` sends it elsewhere, or more of it.
 - Many ops cost no Python object each: see `read` and `write`.
+- `Engine.offer` and `Engine.join` bring the same tensors to many processes, each of which passes them on.
 - `publish` lends the tensors of a model by name, `pull` brings them, whole or in slices, and verifies them.
 """
 
@@ -66,6 +67,7 @@ from ._values import (
     Mechanism,
     PeerInfo,
     RegionInfo,
+    RelayInfo,
     RequestInfo,
 )
 from .blocks import BlockRegion, Blocks
@@ -92,6 +94,7 @@ from .memory import Array
 from .metrics import Collector
 from .models import Published, Pull, Slice, publish, pull
 from .peers import Peer, Region
+from .relays import Relay
 from .transfers import Prepared, Request
 
 __all__ = [
@@ -128,6 +131,8 @@ __all__ = [
     "Pull",
     "Region",
     "RegionInfo",
+    "Relay",
+    "RelayInfo",
     "Request",
     "RequestInfo",
     "Slice",

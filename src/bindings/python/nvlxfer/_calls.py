@@ -253,6 +253,7 @@ class _Core:
         self.closed = False  # nobody enters any more
         self._forks = _program.forks
         self.requests: set[int] = set()  # not freed yet
+        self.relays: set[int] = set()  # likewise: they use memory of the engine
         self.dropped: collections.deque[int] = collections.deque()  # those of them that nobody holds any more
         self.watch: object = None  # tells when the engine goes; weakref.finalize fails where threads come at the end
         _cores[id(self)] = self
@@ -272,8 +273,16 @@ class _Core:
         self.closed = False
         _cores[id(self)] = self
 
+    def free_relays(self) -> bool:
+        """Whether nobody reads from them any more; else the engine must stay."""
+        free = [handle for handle in self.relays.copy() if not _library().nvlx_relay_free(handle, int(1e9))]
+        self.relays.difference_update(free)
+        return not self.relays
+
     def destroy(self) -> None:
         self.watch = None
+        if not self.free_relays():
+            raise _last_error(_ETIMEDOUT)
         _run("nvlx_engine_destroy", self.handle)
 
     def destroy_quietly(self) -> None:

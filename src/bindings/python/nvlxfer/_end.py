@@ -49,12 +49,13 @@ def _transfers_end(core: _Core, deadline: float) -> bool:
     return True
 
 
-def _destroy_all(handles: list[int], deadline: float) -> None:
+def _destroy_all(cores: list[_Core], deadline: float) -> None:
     """In another thread, if Python lets one start now: destroying waits for kernels, which may never end."""
 
     def work() -> None:
-        for handle in handles:
-            _library().nvlx_engine_destroy(handle)
+        for core in cores:
+            if core.free_relays():
+                _library().nvlx_engine_destroy(core.handle)
 
     thread = threading.Thread(target=work, name="nvlxfer-end", daemon=True)
     try:
@@ -72,7 +73,7 @@ def _end() -> None:
     cores = [core for core in list(_cores.values()) if core.take()]
     deadline = time.monotonic() + _calls._TRANSFERS_END
     if _calls_end(time.monotonic() + _calls._CALLS_END) and all(_transfers_end(core, deadline) for core in cores):
-        _destroy_all([core.handle for core in cores], deadline)
+        _destroy_all(cores, deadline)
     _log.end()
 
 

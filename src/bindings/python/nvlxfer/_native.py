@@ -10,7 +10,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from ._values import EngineInfo, PeerInfo, RequestInfo
+from ._values import EngineInfo, PeerInfo, RelayInfo, RequestInfo
 from .errors import _ENOTSUP, NvlxError, _error
 
 _I, _U32, _U64, _I64 = ctypes.c_int, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_int64
@@ -29,6 +29,8 @@ _FUNCTIONS = dict(  # noqa: C408 - the result's type, then the arguments'
     suspend="ipzt", resume="ipzp", stream_signal="ipppqqu", stream_wait="ippppqpp",
     region_ready="ipp", stream_wait_status="ipq", signal_read="ippp", signal_wait="ipppqt",
     stats="ippp", stats_prometheus="ippzp", peer_stats="iptpp",
+    relay_offer="ipspzpp", relay_join="ipspzptp", relay_wait="ipt", relay_hold="ip", relay_next="ip",
+    relay_get_info="ipp", relay_free="ipt",
     blocks_create="ippppzpp", blocks_transfer="ipppp", blocks_free="ip",
 )  # fmt: skip
 _SIGNAL, _ADD, _WAIT_READY = 3, 2, 4
@@ -170,3 +172,17 @@ class _BlocksOptions(ctypes.Structure):
 class _BlockIds(ctypes.Structure):
     _fields_ = [("size", _SIZE), ("opcode", _U32), ("group", _U32), ("local", _P), ("remote", _P), ("count", _SIZE)]
     _fields_ += [(name, _U32) for name in ("width", "flags", "first_region", "regions")]
+
+
+class _RelayPart(ctypes.Structure):
+    _fields_ = [("name", _S), ("address", _P), ("length", _U64)]
+
+
+class _RelayOptions(ctypes.Structure):
+    _fields_ = [("size", _SIZE), ("piece_bytes", _U64), ("patience_ns", _I64), ("readers", _U32), ("reserved", _U32)]
+    _fields_ += [("serve", ctypes.POINTER(_ServeOptions))]
+
+
+class _RelayInfo(ctypes.Structure):
+    _fields_ = [("size", _SIZE)] + [(name, _U64) for name in RelayInfo._fields[:5]]
+    _fields_ += [(name, _U32) for name in RelayInfo._fields[5:9]] + [("parent", ctypes.c_char * 112)]

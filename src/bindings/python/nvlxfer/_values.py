@@ -82,3 +82,16 @@ class EngineInfo(NamedTuple):
     handles_exported: int
     mappings: int
     requests: int
+
+
+class RelayInfo(NamedTuple):
+    generation: int  # of the source: that is offered. Of a reader: that it has, or is at
+    bytes: int  # of all parts
+    arrived: int  # of them are in place
+    elapsed_ns: int  # until all was in place and right; 0: not yet
+    parents: int  # whom a reader has read from, in this generation
+    source: bool
+    readers: int  # of the source: that are at the generation, or have it
+    done: int  # of them have it
+    lost: int  # that were at it, and have died, left or failed
+    parent: str  # the address of whom a reader reads from; "": of the source

@@ -7,7 +7,7 @@ import ctypes
 import functools
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ._arguments import (
@@ -53,6 +53,7 @@ from ._native import (
     _EngineInfo,
     _library,
     _RegionOptions,
+    _RelayOptions,
     _ServeOptions,
     _WaitOptions,
 )  # fmt: skip
@@ -75,6 +76,7 @@ from .events import Event, _Hub
 from .lists import Ops, _joined
 from .memory import Array, _dims, _dtype_name, _nbytes
 from .peers import Peer, Region, _handles
+from .relays import Relay, _close_all, _parts
 from .transfers import Prepared, Request, _options, _stream, _with_message
 
 
@@ -298,6 +300,39 @@ class Engine(_Object):
 
         return _interruptibly(lambda stop: _in_slices(slices, stop, connect), Peer.close)
 
+    def offer(
+        self, address: str, tensors: Mapping[str, Memory], *, piece_bytes: int = 0, patience: float = 0.0,
+        readers: int = 0,
+    ) -> Relay:  # fmt: skip
+        """Offers tensors, or pairs (address, length), by name, to all that `join` at this address. They need not be
+        registered. `patience`: seconds after which nobody reads from a reader that says nothing; 0: half a second."""
+        return self._relay("nvlx_relay_offer", address, tensors, piece_bytes, patience, readers)
+
+    def join(self, address: str, tensors: Mapping[str, Memory], timeout: float | None = 10.0) -> Relay:
+        """Brings what the source at this address offers into tensors of the same names and lengths, and passes it on.
+        It waits up to `timeout` seconds for the source."""
+        return self._relay("nvlx_relay_join", address, tensors, 0, 0.0, 0, timeout)
+
+    def _relay(
+        self, function: str, address: str, tensors: Mapping[str, Memory], piece_bytes: int, patience: float,
+        readers: int, *timeout: float | None,
+    ) -> Relay:  # fmt: skip
+        parts, kept = _parts(tensors)
+        options = _filled(_RelayOptions, piece_bytes=piece_bytes, readers=readers)
+        options.patience_ns = int(min(_seconds(patience), 1e9) * 1e9)
+        where = _text("address", address), parts, len(parts), ctypes.byref(options)
+        slices = [_slices(_seconds(limit), 5.0, 20.0) for limit in timeout]  # each try makes an engine
+
+        def make(*limit: int) -> Relay:
+            return Relay(self, _make(self._unrelay, function, self, *where, *limit), address, kept)
+
+        if not slices:
+            return _interruptibly(lambda stop: make(), Relay.close)
+        return _interruptibly(lambda stop: _in_slices(slices[0], stop, make), Relay.close)
+
+    def _unrelay(self, handle: int) -> None:
+        _run("nvlx_relay_free", handle, int(1e9), also=(self,))
+
     def fileno(self) -> int:
         """Readable as long as there is an event: for select, poll and selectors, which take the Engine itself."""
         self._live()
@@ -439,9 +474,10 @@ class Engine(_Object):
                 self._hub.wake(handle)  # an event of what is freed does not come
 
     def close(self) -> None:
-        """Waits for all calls and transfers in flight, then frees all that came from this engine."""
+        """Waits for all calls and transfers in flight, then frees all that came from this engine. Timeout: for 10
+        seconds others read from a relay of it, which is to be closed before."""
         if self._closable():
-            _interruptibly(lambda stop: self._close())
+            _interruptibly(lambda stop: (_close_all(self), self._close()))
 
     def _close(self) -> None:
         with self._lock:

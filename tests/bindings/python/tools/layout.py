@@ -26,6 +26,9 @@ structs = {
     "nvlx_blocks_options": _native._BlocksOptions,
     "nvlx_block_ids": _native._BlockIds,
     "nvlx_event": _native._Event,
+    "nvlx_relay_part": _native._RelayPart,
+    "nvlx_relay_options": _native._RelayOptions,
+    "nvlx_relay_info": _native._RelayInfo,
 }
 constants = {f"NVLX_{name}": -index for index, name in enumerate(errors._NAMES) if name}
 constants.update({f"NVLX_BACKEND_{value.name}": value for value in n.Backend})

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Relays: the same bytes from one process to many, each of which passes them on."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ._arguments import _in_slices, _seconds, _slices, _text
+from ._calls import _interruptibly, _Owned, _run
+from ._native import _RelayInfo, _RelayPart
+from ._values import RelayInfo
+from .arrays import Memory, _locate
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+
+def _parts(memories: Mapping[str, Memory]) -> tuple[Any, list[Any]]:
+    """An array of C's, and what keeps it and the memory alive."""
+    located = [(_text("name", name), *_locate(memory)) for name, memory in memories.items()]
+    parts = (_RelayPart * len(located))(*((name, address, length) for name, address, length, _ in located))
+    return parts, [(name, kept) for name, _, _, kept in located]
+
+
+class Relay(_Owned):
+    """One end of a relay: its source, or a reader. It keeps its tensors until it is closed."""
+
+    _instead = "Call Engine.offer in one process, and Engine.join in each of the others"
+
+    def __init__(self, engine: Engine, handle: int, address: str, kept: list[Any]) -> None:
+        super().__init__(engine, handle)
+        self._address, self._kept = address, kept
+        engine._core.relays.add(handle)
+
+    def _words(self) -> str:
+        return f"at {self._address!r}"
+
+    def wait(self, timeout: float | None = None) -> None:
+        """A reader: until all bytes of a generation are in place, and right. They stay so, and must not be changed,
+        until `next`. The source: until as many readers as `offer` was told have ended. Timeout says what is missing.
+        WrongDigest, Stale: a reader's bytes are wrong, or the source is gone."""
+        slices = _slices(_seconds(timeout), 0.1, 0.1)
+        _interruptibly(lambda stop: _in_slices(slices, stop, lambda ns: _run("nvlx_relay_wait", self, ns)))
+
+    def hold(self) -> None:
+        """Of the source: its bytes are to be changed. Busy: a reader is at them."""
+        _run("nvlx_relay_hold", self)
+
+    def next(self) -> None:
+        """The source: new bytes are in place. A reader: its bytes may be overwritten by them. Busy: not done."""
+        _run("nvlx_relay_next", self)
+
+    def info(self) -> RelayInfo:
+        """What is known of it now."""
+        made = _RelayInfo(ctypes.sizeof(_RelayInfo))
+        _run("nvlx_relay_get_info", self, ctypes.byref(made))
+        numbers = [getattr(made, name) for name in RelayInfo._fields[:5]]
+        return RelayInfo(*numbers, made.source != 0, made.readers, made.done, made.lost, made.parent.decode())
+
+    def close(self, timeout: float | None = None) -> None:
+        """Ends it, then waits until nobody reads its tensors. After `timeout` seconds, or Ctrl-C, it raises: Timeout
+        says who does. Then only close it again."""
+        seconds = _seconds(timeout)
+        if not self._closable():
+            return
+        slices = _slices(seconds, 0.1, 0.1)
+        _interruptibly(lambda stop: _in_slices(slices, stop, self._end))
+
+    def _end(self, nanoseconds: int) -> None:
+        handle = self._handle
+        self._free("nvlx_relay_free", nanoseconds)
+        if handle is not None:
+            self._core.relays.discard(handle)
+
+    def _drop(self) -> None:
+        self._handle = None
+        self._kept = []
+
+
+def _close_all(engine: Engine) -> None:
+    """Before the engine goes, and with it memory that they read."""
+    for relay in [owned for owned in list(engine._owned) if isinstance(owned, Relay)]:
+        relay.close(10.0)
