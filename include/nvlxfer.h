@@ -7,7 +7,7 @@
  * - simple use: all that a first program needs, such as examples/quickstart.c,
  * - advanced use: waiting, limits, backends, kinds of memory, host memory, users, the life of a peer, sleep. Then
  *   messages, events, streams, rows, signals, readiness, mechanisms, budgets, mapping ahead. Then prepared lists,
- *   blocks, digests, counts, metrics, the log.
+ *   blocks, digests, relays, counts, metrics, the log.
  *
  * Introduction
  *
@@ -60,7 +60,7 @@
  *   transfer with a message or NVLX_DONE_EVENT starts "nvlx-notice". The first nvlx_stream_wait, or list that waits,
  *   starts "nvlx-waits". The host backend starts one worker for each lane. What a peer has withdrawn is closed by
  *   "nvlx-close" and "nvlx-close-wait". All block all signals, except those of a crash, and end with
- *   nvlx_engine_destroy.
+ *   nvlx_engine_destroy. A relay has "nvlx-relay" and "nvlx-relay-sum", and those of its engine, until nvlx_relay_free.
  * - Fork. An object of the parent gives NVLX_EFORK in the child. The child may make an engine of its own. If CUDA was
  *   used before the fork, the cuda backend gives NVLX_EBACKEND in the child: exec or spawn such a process. The child
  *   keeps no socket of the parent open. A child made by _Fork or clone may only exec.
@@ -484,6 +484,7 @@ int nvlx_request_free(struct nvlx_request *request);
 /* For running kernels, unrelated ones too, on cuda only:
  * - nvlx_engine_create loads the copy kernels. Loading waits for all that runs on the GPU (NVIDIA: CUDA C++ Programming
  *   Guide, Lazy Loading; measured). It does so for the GPUs of config.gpus, or for those that have a context.
+ * - nvlx_relay_offer and nvlx_relay_join make an engine, and nvlx_relay_free destroys it: they wait as these do.
  * - nvlx_register, nvlx_resume, nvlx_alloc and nvlx_peer_map load them for a GPU that got its context after the
  *   engine, once. To avoid that, name the GPU in config.gpus, or make its context before the engine.
  * - nvlx_peer_close and nvlx_engine_destroy close mappings. Closing one of cudaMalloc memory waits (measured:
@@ -503,7 +504,9 @@ int nvlx_request_free(struct nvlx_request *request);
  * - nvlx_digest, nvlx_region_set_digest: until their own kernels are done. They begin when SMs are free.
  *
  * For others:
- * - nvlx_peer_sync, nvlx_signal_wait, nvlx_peer_stats: up to their timeouts.
+ * - nvlx_peer_sync, nvlx_signal_wait, nvlx_peer_stats, nvlx_relay_wait: up to their timeouts.
+ * - nvlx_relay_join: up to its timeout for the source, as nvlx_connect. nvlx_relay_free: up to its timeout for those
+ * who read, and a few seconds until its thread has ended, where that maps memory of a process that is stopped.
  * - nvlx_unregister, nvlx_suspend (up to their timeouts), nvlx_peer_close and nvlx_engine_destroy: until streams with a
  *   wait that they end have come to it.
  * - nvlx_connect: up to its timeout for a server to appear. A server that is there has 1 s more to answer, then 10 s
@@ -547,6 +550,7 @@ int nvlx_request_free(struct nvlx_request *request);
  *   told, memory is tried for 3 s. What changes faster than it can be mapped gives NVLX_ETIMEDOUT after 10 s.
  * - Messages to peers: 64 KiB each. A receiver holds 1 MiB of each connection that was not read. To one peer, 4 MiB may
  *   be under way, the receiver's 1 MiB not counted once they are taken. Each message counts with 64 bytes more.
+ * - Relays: 256 readers of a source, if serve_options.max_connections lets them in. 2^64 - 1 bytes in all parts.
  * - Texts: 511 bytes of nvlx_last_error, 255 of request_info.error. Longer ones are cut. */
 
 /* ---- Backends ---------------------------------------------------------------------------------------- */
@@ -1227,8 +1231,9 @@ enum {
  * - Pieces. A piece is passed on as soon as it is in place: a signal behind its bytes says so on the GPU.
  * - Death. What read from a reader that has died goes on with another parent, at the piece where it was. When the
  * source is gone, those that are not done get NVLX_ESTALE.
- * - A reader that is stopped is slow, not dead. From a reader that says nothing for options.patience_ns, nobody goes on
- *   to read. It goes on by itself when its process does.
+ * - A reader that is stopped is slow, not dead. Who reads from one that says nothing for options.patience_ns gets
+ *   another parent. The stopped one goes on by itself when its process does. For a source that is stopped, readers
+ * wait.
  * - Checked. The source digests its bytes, as nvlx_digest does, while they are on their way. Each reader digests what
  * has arrived. nvlx_relay_wait gives 0 only if all digests are equal.
  * - Generations. Each offer, and then each nvlx_relay_next of the source, is a generation of the bytes. The first is 1.
