@@ -87,28 +87,39 @@ int nvlxi_relay_serve(struct nvlx_relay *relay, const char *address) {
     return nvlx_serve(relay->engine, relay->address, relay->options.serve);
 }
 
-static char *alloc_kind(struct nvlx_relay *relay, size_t length, uint32_t flags) {
+struct words { /* of 64 bits */
+    size_t length;
+    uint32_t kind; /* NVLX_ALLOC_..., or 0 */
+    const char *name;
+    uint32_t access;
+};
+
+static int make_of_kind(struct nvlx_relay *relay, const struct words *words, char **memory) {
     struct nvlx_alloc_options options;
-    void *memory;
+    void *made;
     nvlx_alloc_options_init(&options);
-    options.flags = flags;
-    return nvlx_alloc(relay->engine, relay->gpu, length, &options, &memory) ? NULL : memory;
+    options.flags = words->kind;
+    int code = nvlx_alloc(relay->engine, relay->gpu, words->length, &options, &made);
+    if (code)
+        return code;
+    code = add_region(relay, made, words->length, words->name, words->access);
+    if (code)
+        nvlx_free(relay->engine, made);
+    else
+        *memory = made;
+    return code;
 }
 
-/* Of this kind, or of cudaMalloc where there is none. */
-static int alloc_words(struct nvlx_relay *relay, size_t length, uint32_t flags, char **memory, bool *of_kind) {
+/* Of this kind, or of cudaMalloc where that does not work. */
+static int make_words(struct nvlx_relay *relay, struct words words, char **memory, bool *of_kind) {
     struct nvlxi_attempt attempt;
     nvlxi_attempt_begin(&attempt);
-    *memory = alloc_kind(relay, length, flags);
-    *of_kind = *memory != NULL;
+    *of_kind = make_of_kind(relay, &words, memory) == 0;
     nvlxi_attempt_end(&attempt, 0);
-    if (*memory)
+    if (*of_kind)
         return 0;
-    void *plain;
-    int code = nvlx_alloc(relay->engine, relay->gpu, length, NULL, &plain);
-    if (!code)
-        *memory = plain;
-    return code;
+    words.kind = 0;
+    return make_of_kind(relay, &words, memory);
 }
 
 int nvlxi_relay_state_make(struct nvlx_relay *relay) {
@@ -116,23 +127,24 @@ int nvlxi_relay_state_make(struct nvlx_relay *relay) {
     bool in_chunks;
     state->digests = relay->content.piece_count * sizeof(uint64_t);
     state->length = state->digests + (relay->content.span_count + 1) * sizeof(uint64_t);
-    int code = alloc_words(relay, state->length, NVLX_ALLOC_VMM, &state->memory, &in_chunks);
-    if (code)
-        return code;
+    const struct words words = {
+        .length = state->length, .kind = NVLX_ALLOC_VMM, .name = NVLXI_RELAY_STATE, .access = NVLX_ACCESS_READ};
     void *zeros = calloc(1, state->length);
     if (!zeros)
         return nvlxi_fail(NVLX_ENOMEM, "no memory for the flags of a relay");
-    code = nvlx_memcpy(relay->engine, state->memory, zeros, state->length);
+    int code = make_words(relay, words, &state->memory, &in_chunks);
+    if (!code)
+        code = nvlx_memcpy(relay->engine, state->memory, zeros, state->length);
     free(zeros);
-    return code ? code : add_region(relay, state->memory, state->length, NVLXI_RELAY_STATE, NVLX_ACCESS_READ);
+    return code;
 }
 
 int nvlxi_relay_seen_make(struct nvlx_relay *relay) {
     struct nvlxi_relay_seen *seen = &relay->seen;
     seen->digests = NVLXI_RELAY_FLAGS * sizeof(uint64_t);
     seen->length = seen->digests + (relay->content.span_count + 1) * sizeof(uint64_t);
-    int code = alloc_words(relay, seen->length, NVLX_ALLOC_HOST, &seen->memory, &seen->on_host);
-    return code ? code : add_region(relay, seen->memory, seen->length, NULL, NVLX_ACCESS_NONE);
+    const struct words words = {.length = seen->length, .kind = NVLX_ALLOC_HOST, .access = NVLX_ACCESS_NONE};
+    return make_words(relay, words, &seen->memory, &seen->on_host);
 }
 
 int nvlxi_relay_seen_read(struct nvlx_relay *relay, size_t offset, void *bytes, size_t length) {

@@ -5,12 +5,13 @@
  * A relay is built on the public interface. It has an engine of its own, so that its peers, messages and events are not
  * mixed with those of the program. The memory stays the program's: the relay's engine registers it once more.
  *
- *     source    serves the parts. It knows all readers, decides who reads from whom (tree.h), tells them (words.h), and
- *               digests each span of the content
- *     reader    serves its own parts, and flags: one 64-bit word a piece, in memory of its GPU. It reads a piece from
- *               its parent when the parent's flag of the piece is the generation. The list that reads the piece sets
- * the reader's own flag: a signal, which comes when the bytes are in place (pull.c). No CPU is between a piece and its
- * flag. Whoever reads from this reader polls the flags
+ * The source serves the parts. It knows all readers, decides who reads from whom (tree.h), tells them (words.h), and
+ * digests each span of the content.
+ *
+ * A reader serves its own parts, and flags: one 64-bit word a piece, in memory of its GPU. It reads a piece from its
+ * parent when the parent's flag of the piece is the generation. The list that reads the piece sets the reader's own
+ * flag: a signal, which comes when the bytes are in place (pull.c). No CPU is between a piece and its flag. Whoever
+ * reads from this reader looks at the flags.
  *
  * So who reads knows everything by itself, and who is read from does nothing. It may be stopped, or dead: what it has
  * can be read as long as it is mapped. A reader that is lost or silent is bridged: the source gives those that read
