@@ -180,6 +180,11 @@ static void say(struct nvlx_relay *relay, uint16_t kind, uint64_t generation, ui
                     (struct nvlxi_relay_word){.kind = kind, .generation = generation, .number = number});
 }
 
+static uint64_t alive_period(const struct nvlxi_relay_reader *reader) {
+    const bool is_at_it = reader->generation > reader->reported;
+    return reader->patience_ns / (is_at_it ? NVLXI_RELAY_ALIVE_PART : NVLXI_RELAY_IDLE_PART);
+}
+
 static void tell_source(struct nvlx_relay *relay) {
     struct nvlxi_relay_reader *reader = relay->reader;
     const struct known known = look_at(relay);
@@ -191,7 +196,7 @@ static void tell_source(struct nvlx_relay *relay) {
         reader->reported = reader->generation;
         say(relay, NVLXI_RELAY_DONE, reader->generation, (uint64_t)(int64_t)known.failure);
     }
-    if (nvlxi_now_ns() - reader->alive_ns > reader->patience_ns / 4)
+    if (nvlxi_now_ns() - reader->alive_ns > alive_period(reader))
         say(relay, NVLXI_RELAY_ALIVE, reader->generation, reader->placed);
     if (reader->source_gone && known.wanted > known.done && !known.failure)
         nvlxi_relay_fail(relay, NVLX_ESTALE, "the source of the relay is gone");
@@ -212,7 +217,7 @@ void *nvlxi_relay_reader_run(void *argument) {
         if (nvlxi_relay_pulls(relay))
             nvlxi_pause(reader->moved_ns);
         else
-            nvlxi_relay_sleep(relay, nvlxi_now_ns() + reader->patience_ns / 4);
+            nvlxi_relay_sleep(relay, nvlxi_now_ns() + alive_period(reader));
     }
     say(relay, NVLXI_RELAY_LEAVE, reader->generation, 0);
     nvlxi_relay_pull_end(relay);

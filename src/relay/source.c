@@ -18,12 +18,15 @@ struct member { /* a reader */
     uint8_t gpu[NVLXI_UUID_BYTES];
     bool asks; /* for a generation newer than `after` */
     uint64_t after;
-    uint64_t has;    /* the generation that it is at, or has; 0: none */
-    bool done, out;  /* it has it; it has left, or failed */
-    bool told;       /* whom to read it from: */
-    uint64_t parent; /* a number */
-    bool shunned, silent;
-    uint64_t heard_ns; /* when it said something last */
+    uint64_t has;      /* the generation that it is at, or has; 0: none */
+    bool done, out;    /* it has it; it has left, or failed */
+    bool told;         /* whom to read it from: */
+    uint64_t parent;   /* a number */
+    bool shunned;      /* nobody reads from it: another one could not, */
+    bool quiet;        /* or it is at the generation, and says nothing for a while, */
+    bool silent;       /* or for longer than the patience */
+    uint64_t heard_ns; /* when it said something last, */
+    uint64_t begun_ns; /* and when it was let in */
 };
 
 struct nvlxi_relay_source {
@@ -91,6 +94,7 @@ static void let_in(struct nvlx_relay *relay) {
             continue;
         member->asks = member->done = member->told = member->shunned = false;
         member->has = source->generation;
+        member->begun_ns = nvlxi_now_ns();
     }
     count_readers(relay);
 }
@@ -129,7 +133,7 @@ static void plan(struct nvlx_relay *relay) {
         const struct member *member = source->members[i];
         places[i] = (struct nvlxi_relay_place){.gpu = member->gpu,
                                                .reads = !member->out && member->has == source->generation,
-                                               .shunned = member->shunned || member->silent};
+                                               .shunned = member->shunned || member->quiet || member->silent};
     }
     nvlxi_relay_tree(places, source->count, source->gpu);
     for (size_t i = 0; i < source->count; i++)
@@ -255,14 +259,25 @@ static void read_events(struct nvlx_relay *relay) {
 
 /* Who says nothing is not read from. */
 static void look_for_silence(struct nvlx_relay *relay) {
-    const uint64_t now = nvlxi_now_ns();
-    for (size_t i = 0; i < relay->source->count; i++) {
-        struct member *member = relay->source->members[i];
-        const bool silent = now - member->heard_ns > (uint64_t)relay->options.patience_ns;
-        if (silent != member->silent)
-            relay->source->changed = true;
+    struct nvlxi_relay_source *source = relay->source;
+    const uint64_t now = nvlxi_now_ns(), patience = (uint64_t)relay->options.patience_ns;
+    for (size_t i = 0; i < source->count; i++) {
+        struct member *member = source->members[i];
+        const uint64_t since = now - member->heard_ns;
+        const bool silent = since > patience;
+        const bool quiet =
+            is_at(source, member) && nvlxi_min(since, now - member->begun_ns) > patience / NVLXI_RELAY_QUIET_PART;
+        source->changed |= silent != member->silent || quiet != member->quiet;
         member->silent = silent;
+        member->quiet = quiet;
     }
+}
+
+static bool is_busy(const struct nvlxi_relay_source *source) {
+    for (size_t i = 0; i < source->count; i++)
+        if (is_at(source, source->members[i]))
+            return true;
+    return false;
 }
 
 /* ---- The thread ------------------------------------------------------------------------------------------ */
@@ -321,7 +336,8 @@ void *nvlxi_relay_source_run(void *argument) {
         if (source->changed)
             plan(relay);
         publish_counts(relay);
-        nvlxi_relay_sleep(relay, nvlxi_now_ns() + (uint64_t)relay->options.patience_ns / 4);
+        const uint64_t part = is_busy(source) ? NVLXI_RELAY_ALIVE_PART : NVLXI_RELAY_IDLE_PART;
+        nvlxi_relay_sleep(relay, nvlxi_now_ns() + (uint64_t)relay->options.patience_ns / part);
     }
     return NULL;
 }

@@ -4,7 +4,7 @@
  *
  *     reader -> source: HELLO    here are my address and GPU; answer: WELCOME or REFUSED, over a connection to it
  *                       BEGIN    my memory waits for a generation newer than `generation`; answer: PARENT
- *                       ALIVE    I have `number` pieces of the generation; nobody reads from who is silent
+ *                       ALIVE    I have `number` pieces of the generation
  *                       LOST     I cannot read from the reader at this address; answer: PARENT, if there is another
  *                       DONE     all is in place and right, or `number` is the code of how it failed
  *                       LEAVE    nobody shall read from me any more
@@ -25,6 +25,12 @@
 #define NVLXI_RELAY_MAGIC   0x59414c52u /* "RLAY" */
 #define NVLXI_RELAY_VERSION 1u
 #define NVLXI_RELAY_ADDRESS 112 /* bytes, with the final NUL */
+
+/* In parts of the patience: how often who is at a generation says ALIVE, how often others do, and after how long nobody
+ * reads from who is at one and has not said it. After the whole patience it is not waited for. */
+#define NVLXI_RELAY_ALIVE_PART 64
+#define NVLXI_RELAY_IDLE_PART  4
+#define NVLXI_RELAY_QUIET_PART 16
 
 enum nvlxi_relay_kind {
     NVLXI_RELAY_HELLO = 1,

@@ -22,6 +22,7 @@ static void begin(enum shape shape) {
     nvlx_relay_options_init(&options);
     options.piece_bytes = 128 * KIB;
     options.readers = READERS;
+    options.patience_ns = 8 * SECOND_NS; /* so that nobody is taken for stopped who is slow */
     member_start(&source, 0, shape);
     for (int i = 0; i < READERS; i++)
         member_start(&readers[i], i + 1, shape);
@@ -298,7 +299,7 @@ static bool kills_the_first(void) {
     expect_done(&readers[2], SEED);
     const bool in_time = before.arrived < before.bytes / 2;
     if (in_time)
-        EQUAL(2, member_info(&readers[1]).parents);
+        EXPECT(member_info(&readers[1]).parents > 1);
     expect(member_wait(&source, PATIENCE), 0, "");
     if (in_time)
         EQUAL(1, member_info(&source).lost);
@@ -349,11 +350,32 @@ static void a_stopped_reader_is_bridged(void) {
     child_stop(&readers[0].child);
     expect_done(&readers[1], SEED);
     expect_done(&readers[2], SEED);
+    usleep(400000);
     expect(member_wait(&source, 0), NVLX_ETIMEDOUT, "1 are at it, of which 1 say nothing");
     EXPECT(kill(readers[0].child.pid, SIGCONT) == 0);
     expect_done(&readers[0], SEED);
     expect(member_wait(&source, PATIENCE), 0, "");
     EQUAL(3, member_info(&source).done);
+    free_all();
+    end();
+}
+
+/* Long before it is given up, others stop to read from it. */
+static void a_quiet_reader_is_bridged(void) {
+    begin(ONE);
+    options.patience_ns = 32 * SECOND_NS;
+    offer();
+    join_all();
+    await_arrived(&readers[0], 10);
+    child_stop(&readers[0].child);
+    const double stopped = now_ms();
+    expect_done(&readers[1], SEED);
+    expect_done(&readers[2], SEED);
+    EXPECT(now_ms() - stopped < 16000);
+    expect(member_wait(&source, 0), NVLX_ETIMEDOUT, "1 are at it, of which 0 say nothing");
+    EQUAL(NVLX_EBUSY, member_hold(&source).code);
+    EXPECT(kill(readers[0].child.pid, SIGCONT) == 0);
+    expect_done(&readers[0], SEED);
     free_all();
     end();
 }
