@@ -554,6 +554,7 @@ int main(int argc, char **argv) {
         {"a_dead_source_fails_all", a_dead_source_fails_all},
         {"who_is_done_survives_the_source", who_is_done_survives_the_source},
         {"a_stopped_reader_is_bridged", a_stopped_reader_is_bridged},
+        {"a_quiet_reader_is_bridged", a_quiet_reader_is_bridged},
         {"a_stopped_reader_misses_a_generation", a_stopped_reader_misses_a_generation},
         {"a_reader_leaves_in_the_middle", a_reader_leaves_in_the_middle},
         {"a_source_that_ends_fails_who_is_not_done", a_source_that_ends_fails_who_is_not_done},
