@@ -20,6 +20,7 @@ static void place(struct nvlx_relay *relay, size_t piece) {
         bytes += content->spans[i].length;
     pthread_mutex_lock(&relay->mutex);
     relay->info.arrived += bytes;
+    relay->placed_ns = nvlxi_now_ns();
     nvlxi_relay_check_piece(relay, piece);
     pthread_mutex_unlock(&relay->mutex);
 }

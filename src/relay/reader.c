@@ -270,6 +270,24 @@ static int compare(struct nvlx_relay *relay, const uint64_t *theirs) {
     return 0;
 }
 
+static void finish(struct nvlx_relay *relay, uint64_t generation) {
+    const uint64_t now = nvlxi_now_ns();
+    pthread_mutex_lock(&relay->mutex);
+    const uint64_t begun = relay->begun_ns, placed = relay->placed_ns;
+    const uint64_t parents = relay->info.parents;
+    if (relay->check.generation == generation) {
+        relay->done = generation;
+        relay->info.elapsed_ns = now - begun;
+    }
+    pthread_cond_broadcast(&relay->news);
+    pthread_mutex_unlock(&relay->mutex);
+    nvlxi_relay_wake(relay);
+    nvlxi_log(NVLX_LOG_INFO,
+              "the reader at %s has generation %" PRIu64 " of the relay: in place after %" PRIu64
+              " us, checked %" PRIu64 " us later, from %" PRIu64 " parents",
+              relay->address, generation, (placed - begun) / 1000, (now - placed) / 1000, parents);
+}
+
 void nvlxi_relay_reader_checked(struct nvlx_relay *relay, uint64_t generation) {
     const size_t length = (relay->content.span_count + 1) * sizeof(uint64_t);
     uint64_t *table = malloc(length);
@@ -282,14 +300,7 @@ void nvlxi_relay_reader_checked(struct nvlx_relay *relay, uint64_t generation) {
     free(table);
     if (code)
         return;
-    pthread_mutex_lock(&relay->mutex);
-    if (relay->check.generation == generation) {
-        relay->done = generation;
-        relay->info.elapsed_ns = nvlxi_now_ns() - relay->begun_ns;
-    }
-    pthread_cond_broadcast(&relay->news);
-    pthread_mutex_unlock(&relay->mutex);
-    nvlxi_relay_wake(relay);
+    finish(relay, generation);
 }
 
 /* ---- To join --------------------------------------------------------------------------------------------- */

@@ -87,8 +87,8 @@ struct nvlx_relay {
     bool forgotten;           /* source: no digests are told */
     uint32_t reading, silent; /* source: readers that are not done; of them say nothing */
     struct nvlxi_relay_check check;
-    struct nvlx_relay_info info; /* what is known now */
-    uint64_t begun_ns;
+    struct nvlx_relay_info info;  /* what is known now */
+    uint64_t begun_ns, placed_ns; /* reader: when the generation was begun, and when the last piece was in place */
     int failure;
     char reason[256];
 };
