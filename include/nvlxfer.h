@@ -1228,7 +1228,8 @@ enum {
  *   addresses of its own. Parts may lie on several GPUs.
  * - Who reads from whom. The source tells it to each reader. The first reader on each GPU reads from the GPU before it
  *   in a chain. Others on a GPU read from that first one. A reader may join at any time.
- * - Pieces. A piece is passed on as soon as it is in place: a signal behind its bytes says so on the GPU.
+ * - Pieces. A piece is passed on as soon as it is in place: a signal behind its bytes says so on the GPU. It is checked
+ *   later: who reads from a reader whose bytes are wrong finds that, too.
  * - Death. What read from a reader that has died goes on with another parent, at the piece where it was. When the
  * source is gone, those that are not done get NVLX_ESTALE.
  * - A reader that is stopped is slow, not dead. Who reads from one that says nothing for options.patience_ns gets
@@ -1254,7 +1255,7 @@ struct nvlx_relay_part {
 /* Options of a relay. None is needed. */
 struct nvlx_relay_options {
     size_t size;
-    uint64_t piece_bytes; /* of the source: what is passed on at a time. 0: 64 MiB */
+    uint64_t piece_bytes; /* of the source: what is passed on at a time, at least 65,536. 0: 64 MiB */
     int64_t patience_ns;  /* of the source: see above. 0: half a second */
     uint32_t readers;     /* of the source: how many nvlx_relay_wait waits for */
     uint32_t reserved;    /* 0 */

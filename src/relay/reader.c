@@ -82,15 +82,11 @@ static struct nvlxi_relay_link *find_link(struct nvlxi_relay_reader *reader, con
 
 void nvlxi_relay_lose(struct nvlx_relay *relay, struct nvlxi_relay_link *link) {
     struct nvlxi_relay_reader *reader = relay->reader;
-    struct nvlxi_relay_word word = {.kind = NVLXI_RELAY_LOST, .generation = reader->generation};
-    if (link->lost)
-        return;
     link->lost = true;
     if (link != reader->parent)
         return;
     reader->parent = NULL;
-    snprintf(word.address, sizeof word.address, "%s", link->address);
-    nvlxi_relay_say(reader->source.peer, word);
+    memcpy(reader->lost, link->address, sizeof reader->lost);
 }
 
 void nvlxi_relay_fail_source(struct nvlx_relay *relay, int code) {
@@ -121,14 +117,13 @@ static void take_parent(struct nvlx_relay *relay, const struct nvlxi_relay_word 
     if (word->generation > reader->generation)
         begin_generation(relay, word->generation);
     struct nvlxi_relay_link *link = find_link(reader, word->address);
+    reader->parent = NULL;
     if (!link && open_link(relay, word->address, &link)) {
-        struct nvlxi_relay_word lost = *word;
-        lost.kind = NVLXI_RELAY_LOST;
-        reader->parent = NULL;
-        nvlxi_relay_say(reader->source.peer, lost);
+        memcpy(reader->lost, word->address, sizeof reader->lost);
         return;
     }
     reader->parent = link;
+    reader->lost[0] = '\0';
     reader->moved_ns = nvlxi_now_ns();
     memset(reader->flags, 0, sizeof reader->flags);
     pthread_mutex_lock(&relay->mutex);
@@ -174,10 +169,14 @@ static struct known look_at(struct nvlx_relay *relay) {
     return known;
 }
 
-static void say(struct nvlx_relay *relay, uint16_t kind, uint64_t generation, uint64_t number) {
-    relay->reader->alive_ns = nvlxi_now_ns();
-    nvlxi_relay_say(relay->reader->source.peer,
-                    (struct nvlxi_relay_word){.kind = kind, .generation = generation, .number = number});
+/* False: it is to be said again. */
+static bool say(struct nvlx_relay *relay, uint16_t kind, uint64_t generation, uint64_t number) {
+    struct nvlxi_relay_reader *reader = relay->reader;
+    struct nvlxi_relay_word word = {.kind = kind, .generation = generation, .number = number};
+    if (kind == NVLXI_RELAY_LOST)
+        memcpy(word.address, reader->lost, sizeof word.address);
+    reader->alive_ns = nvlxi_now_ns();
+    return nvlxi_relay_say(reader->source.peer, word) == 0;
 }
 
 static uint64_t alive_period(const struct nvlxi_relay_reader *reader) {
@@ -188,14 +187,13 @@ static uint64_t alive_period(const struct nvlxi_relay_reader *reader) {
 static void tell_source(struct nvlx_relay *relay) {
     struct nvlxi_relay_reader *reader = relay->reader;
     const struct known known = look_at(relay);
-    if (reader->asked < known.wanted) {
+    if (reader->asked < known.wanted && say(relay, NVLXI_RELAY_BEGIN, known.wanted - 1, 0))
         reader->asked = known.wanted;
-        say(relay, NVLXI_RELAY_BEGIN, known.wanted - 1, 0);
-    }
-    if (reader->generation > reader->reported && (known.failure || known.done == reader->generation)) {
+    if (*reader->lost && say(relay, NVLXI_RELAY_LOST, reader->generation, 0))
+        reader->lost[0] = '\0';
+    if (reader->generation > reader->reported && (known.failure || known.done == reader->generation) &&
+        say(relay, NVLXI_RELAY_DONE, reader->generation, (uint64_t)(int64_t)known.failure))
         reader->reported = reader->generation;
-        say(relay, NVLXI_RELAY_DONE, reader->generation, (uint64_t)(int64_t)known.failure);
-    }
     if (nvlxi_now_ns() - reader->alive_ns > alive_period(reader))
         say(relay, NVLXI_RELAY_ALIVE, reader->generation, reader->placed);
     if (reader->source_gone && known.wanted > known.done && !known.failure)
@@ -333,7 +331,7 @@ static int take_welcome(struct nvlx_relay *relay, const struct nvlxi_relay_word 
     const struct nvlxi_relay_content *content = &relay->content;
     if (word->kind == NVLXI_RELAY_REFUSED)
         return nvlxi_fail(NVLX_EBUSY, "the source of the relay has as many readers as it can have");
-    if (word->kind != NVLXI_RELAY_WELCOME || !word->piece_bytes)
+    if (word->kind != NVLXI_RELAY_WELCOME || word->piece_bytes < NVLXI_RELAY_PIECE_MIN)
         return nvlxi_fail(NVLX_EFORMAT, "the source of the relay answers by word %u", word->kind);
     if (word->parts != content->part_count || word->bytes != content->bytes)
         return nvlxi_fail(NVLX_EINVAL,

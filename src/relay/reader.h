@@ -38,9 +38,10 @@ struct nvlxi_relay_reader {
     struct nvlxi_relay_link source, *links; /* links: a list of the others */
     struct nvlxi_relay_link *parent;        /* NULL: the source has not named one */
     uint64_t patience_ns;
-    uint64_t generation; /* that is being read, or is complete */
-    uint64_t asked;      /* the source was asked for a generation at least so new */
-    uint64_t reported;   /* the source knows how this generation has ended */
+    uint64_t generation;            /* that is being read, or is complete */
+    uint64_t asked;                 /* the source was asked for a generation at least so new */
+    uint64_t reported;              /* the source knows how this generation has ended */
+    char lost[NVLXI_RELAY_ADDRESS]; /* whom the source does not know yet to be lost; "": nobody */
     bool source_gone;
     uint64_t alive_ns, moved_ns; /* when it was said, and when something has changed */
     uint8_t *pieces;             /* enum nvlxi_relay_piece of each */

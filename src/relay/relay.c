@@ -9,9 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <unistd.h>
 
 #include "api/abi.h"
+#include "base/fork_files.h"
 #include "base/thread.h"
 
 #define PIECE_BYTES (UINT64_C(64) << 20)
@@ -20,20 +20,16 @@
 /* ---- For both -------------------------------------------------------------------------------------------- */
 
 void nvlxi_relay_wake(struct nvlx_relay *relay) {
-    const uint64_t one = 1;
-    if (write(relay->wake_fd, &one, sizeof one) < 0) {
-        /* the counter is full: the thread is awake */
-    }
+    eventfd_write(relay->wake_fd, 1); /* if it is full, the thread is awake */
 }
 
 void nvlxi_relay_sleep(struct nvlx_relay *relay, uint64_t deadline) {
     struct pollfd fds[] = {{.fd = relay->event_fd, .events = POLLIN}, {.fd = relay->wake_fd, .events = POLLIN}};
     const uint64_t now = nvlxi_now_ns();
-    uint64_t count;
+    eventfd_t ignored;
     poll(fds, 2, deadline > now ? (int)nvlxi_ceil_div(deadline - now, 1000000) : 0);
-    if (fds[1].revents && read(relay->wake_fd, &count, sizeof count) < 0) {
-        /* somebody else was faster */
-    }
+    if (fds[1].revents)
+        eventfd_read(relay->wake_fd, &ignored);
 }
 
 bool nvlxi_relay_stops(struct nvlx_relay *relay) {
@@ -209,6 +205,9 @@ static int take_options(struct nvlx_relay_options *known, const struct nvlx_rela
         return nvlxi_fail(NVLX_EINVAL, "relay_options.reserved is %u, not 0", (unsigned)known->reserved);
     if (known->patience_ns < 0)
         return nvlxi_fail(NVLX_EINVAL, "relay_options.patience_ns is %lld", (long long)known->patience_ns);
+    if (known->piece_bytes && known->piece_bytes < NVLXI_RELAY_PIECE_MIN)
+        return nvlxi_fail(NVLX_EINVAL, "relay_options.piece_bytes is %llu: at least %u, or 0 for the default",
+                          (unsigned long long)known->piece_bytes, NVLXI_RELAY_PIECE_MIN);
     known->patience_ns = known->patience_ns ? known->patience_ns : PATIENCE_NS;
     known->piece_bytes = known->piece_bytes ? known->piece_bytes : PIECE_BYTES;
     return 0;
@@ -218,7 +217,7 @@ static int init(struct nvlx_relay *relay, struct nvlx_engine *engine, const stru
                 size_t count) {
     pthread_mutex_init(&relay->mutex, NULL);
     nvlxi_cond_init(&relay->news);
-    relay->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    relay->wake_fd = nvlxi_fork_files_eventfd();
     if (relay->wake_fd < 0)
         return nvlxi_fail(nvlxi_system_code(errno, NVLX_ENOMEM), "no descriptor for a relay: %s", strerror(errno));
     int code = nvlxi_relay_content_make(&relay->content, parts, count);
@@ -250,7 +249,7 @@ static void dispose(struct nvlx_relay *relay) {
     if (relay->engine)
         nvlx_engine_destroy(relay->engine);
     if (relay->wake_fd >= 0)
-        close(relay->wake_fd);
+        nvlxi_fork_files_close(relay->wake_fd);
     nvlxi_relay_content_free(&relay->content);
     free(relay->regions);
     pthread_cond_destroy(&relay->news);

@@ -110,7 +110,7 @@ static void order_members(struct nvlxi_relay_source *source) {
     memcpy(source->members, ordered, count * sizeof(struct member *));
 }
 
-static void tell_parent(const struct nvlxi_relay_source *source, struct member *member, const struct member *parent) {
+static void tell_parent(struct nvlxi_relay_source *source, struct member *member, const struct member *parent) {
     struct nvlxi_relay_word word = {.kind = NVLXI_RELAY_PARENT, .generation = source->generation};
     const uint64_t number = parent ? parent->number : 0;
     if (member->told && member->parent == number)
@@ -118,6 +118,7 @@ static void tell_parent(const struct nvlxi_relay_source *source, struct member *
     snprintf(word.address, sizeof word.address, "%s", parent ? parent->address : "");
     member->told = nvlxi_relay_say(member->peer, word) == 0;
     member->parent = number;
+    source->changed |= !member->told; /* once more */
 }
 
 static void plan(struct nvlx_relay *relay) {

@@ -22,9 +22,10 @@
 #include "base/records.h"
 #include "nvlxfer.h"
 
-#define NVLXI_RELAY_MAGIC   0x59414c52u /* "RLAY" */
-#define NVLXI_RELAY_VERSION 1u
-#define NVLXI_RELAY_ADDRESS 112 /* bytes, with the final NUL */
+#define NVLXI_RELAY_MAGIC     0x59414c52u /* "RLAY" */
+#define NVLXI_RELAY_VERSION   1u
+#define NVLXI_RELAY_ADDRESS   112         /* bytes, with the final NUL */
+#define NVLXI_RELAY_PIECE_MIN (64u << 10) /* bytes of a piece; nvlxfer.h tells it */
 
 /* In parts of the patience: how often who is at a generation says ALIVE, how often others do, and after how long nobody
  * reads from who is at one and has not said it. After the whole patience it is not waited for. */

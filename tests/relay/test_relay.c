@@ -497,6 +497,9 @@ static void arguments_are_checked(void) {
     wrong_options.reserved = 1;
     REFUSED(nvlx_relay_offer(engine, "@x", parts, 1, &wrong_options, &relay), NVLX_EINVAL, "reserved is 1");
     wrong_options.reserved = 0;
+    wrong_options.piece_bytes = 65535;
+    REFUSED(nvlx_relay_offer(engine, "@x", parts, 1, &wrong_options, &relay), NVLX_EINVAL, "piece_bytes is 65535");
+    wrong_options.piece_bytes = 0;
     wrong_options.patience_ns = -1;
     REFUSED(nvlx_relay_offer(engine, "@x", parts, 1, &wrong_options, &relay), NVLX_EINVAL, "patience_ns is -1");
     parts[1] = (struct nvlx_relay_part){NULL, memory, 1};
