@@ -334,7 +334,7 @@ static void read_arguments(int argc, char **argv) {
             arguments.kill = (int)number;
             break;
         case 'b':
-            arguments.backend = strcmp(optarg, "host") ? NVLX_BACKEND_CUDA : NVLX_BACKEND_HOST;
+            arguments.backend = optarg && !strcmp(optarg, "host") ? NVLX_BACKEND_HOST : NVLX_BACKEND_CUDA;
             break;
         default:
             exit(1);

@@ -92,7 +92,7 @@ static void cut_part(struct nvlxi_relay_content *content, size_t part, uint64_t 
 int nvlxi_relay_content_cut(struct nvlxi_relay_content *content, uint64_t piece_bytes) {
     uint64_t filled = 0;
     const size_t spans = count_spans(content, piece_bytes);
-    content->spans = calloc(spans, sizeof *content->spans);
+    content->spans = calloc(spans + 1, sizeof *content->spans);
     content->first = calloc(spans + 1, sizeof *content->first);
     if (!content->spans || !content->first)
         return nvlxi_fail(NVLX_ENOMEM, "no memory for %zu pieces", spans);

@@ -347,7 +347,7 @@ static int make_room(struct nvlx_relay *relay) {
     for (size_t i = 0; i < content->piece_count; i++)
         most = nvlxi_max(most, content->first[i + 1] - content->first[i]);
     relay->reader->ops = calloc(most + 1, sizeof(struct nvlx_op));
-    relay->reader->pieces = calloc(content->piece_count, 1);
+    relay->reader->pieces = calloc(content->piece_count + 1, 1);
     if (!relay->reader->ops || !relay->reader->pieces)
         return nvlxi_fail(NVLX_ENOMEM, "no memory for %zu pieces", content->piece_count);
     return 0;

@@ -257,7 +257,7 @@ static void dispose(struct nvlx_relay *relay) {
     free(relay);
 }
 
-static int start(struct nvlx_relay *relay, void *(*run)(void *relay)) {
+static int start(struct nvlx_relay *relay, void *(*run)(void *argument)) {
     if (nvlxi_thread_start(&relay->thread, run, relay))
         return nvlxi_fail(NVLX_ENOMEM, "no thread for a relay");
     relay->started = true;

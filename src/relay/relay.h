@@ -126,7 +126,7 @@ void nvlxi_relay_check_end(struct nvlx_relay *relay);
 /* ---- source.c, reader.c: what the two do --------------------------------------------------------------- */
 
 int nvlxi_relay_source_make(struct nvlx_relay *relay);
-void *nvlxi_relay_source_run(void *relay);
+void *nvlxi_relay_source_run(void *argument);
 void nvlxi_relay_source_free(struct nvlx_relay *relay);
 /* The digests that were told are of no generation: who has not read them yet waits for the next ones. */
 int nvlxi_relay_source_forget(struct nvlx_relay *relay);
@@ -135,7 +135,7 @@ void nvlxi_relay_source_checked(struct nvlx_relay *relay, uint64_t generation);
 
 /* Connects, and has been welcomed by the source. */
 int nvlxi_relay_reader_make(struct nvlx_relay *relay, const char *address, int64_t timeout_ns);
-void *nvlxi_relay_reader_run(void *relay);
+void *nvlxi_relay_reader_run(void *argument);
 void nvlxi_relay_reader_free(struct nvlx_relay *relay);
 /* All digests are made: compares them with those of the source. By the thread of checks. */
 void nvlxi_relay_reader_checked(struct nvlx_relay *relay, uint64_t generation);
