@@ -349,7 +349,7 @@ static void read_arguments(int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
-    double relay[ROUNDS_MAX], plain[ROUNDS_MAX];
+    double relay[ROUNDS_MAX] = {0}, plain[ROUNDS_MAX] = {0};
     int failed = 0;
     read_arguments(argc, argv);
     snprintf(arguments.address, sizeof arguments.address, "@relay-%d", (int)getpid());
