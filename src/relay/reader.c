@@ -353,6 +353,12 @@ static int make_room(struct nvlx_relay *relay) {
     return 0;
 }
 
+static int make_seen(struct nvlx_relay *relay) {
+    struct nvlx_peer_info info = {.size = sizeof info};
+    int code = nvlx_peer_get_info(relay->reader->source.peer, &info);
+    return code ? code : nvlxi_relay_seen_make(relay, !info.same_process);
+}
+
 int nvlxi_relay_reader_make(struct nvlx_relay *relay, const char *address, int64_t timeout_ns) {
     const uint64_t deadline = nvlxi_deadline(timeout_ns);
     struct nvlxi_relay_word word;
@@ -363,9 +369,8 @@ int nvlxi_relay_reader_make(struct nvlx_relay *relay, const char *address, int64
     int code = nvlx_connect(relay->engine, address, timeout_ns, &source->peer);
     if (code || (code = find_state(source, 0)) || (code = find_parts(relay, source)) || (code = say_hello(relay)) ||
         (code = await_word(relay, nvlxi_max(deadline, nvlxi_deadline(1000000000)), &word)) ||
-        (code = take_welcome(relay, &word)) || (code = nvlxi_relay_state_make(relay)) ||
-        (code = nvlxi_relay_seen_make(relay)) || (code = find_state(source, relay->state.length)) ||
-        (code = make_room(relay)))
+        (code = take_welcome(relay, &word)) || (code = nvlxi_relay_state_make(relay)) || (code = make_seen(relay)) ||
+        (code = find_state(source, relay->state.length)) || (code = make_room(relay)))
         return code;
     return nvlxi_relay_check_make(relay);
 }

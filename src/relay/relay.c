@@ -135,12 +135,16 @@ int nvlxi_relay_state_make(struct nvlx_relay *relay) {
     return code;
 }
 
-int nvlxi_relay_seen_make(struct nvlx_relay *relay) {
+/* Host memory is for copies by its own GPU: what another GPU of this process would copy goes to memory of the GPU. */
+int nvlxi_relay_seen_make(struct nvlx_relay *relay, bool on_host) {
     struct nvlxi_relay_seen *seen = &relay->seen;
     seen->digests = NVLXI_RELAY_FLAGS * sizeof(uint64_t);
     seen->length = seen->digests + (relay->content.span_count + 1) * sizeof(uint64_t);
-    const struct words words = {.length = seen->length, .kind = NVLX_ALLOC_HOST, .access = NVLX_ACCESS_NONE};
-    return make_words(relay, words, &seen->memory, &seen->on_host);
+    const struct words words = {
+        .length = seen->length, .kind = on_host ? NVLX_ALLOC_HOST : 0, .access = NVLX_ACCESS_NONE};
+    int code = make_words(relay, words, &seen->memory, &seen->on_host);
+    seen->on_host = seen->on_host && on_host;
+    return code;
 }
 
 int nvlxi_relay_seen_read(struct nvlx_relay *relay, size_t offset, void *bytes, size_t length) {

@@ -109,7 +109,7 @@ int nvlxi_relay_serve(struct nvlx_relay *relay, const char *address);
 /* When the content is cut: makes the state and its region. */
 int nvlxi_relay_state_make(struct nvlx_relay *relay);
 /* Then, for a reader: makes room for what it sees. */
-int nvlxi_relay_seen_make(struct nvlx_relay *relay);
+int nvlxi_relay_seen_make(struct nvlx_relay *relay, bool on_host);
 /* Copies what was read to this process: `length` bytes from `offset` on. */
 int nvlxi_relay_seen_read(struct nvlx_relay *relay, size_t offset, void *bytes, size_t length);
 

@@ -45,7 +45,7 @@ template <class T> constexpr bool moves_only() {
 }
 static_assert(moves_only<nvlx::engine>() && moves_only<nvlx::region>() && moves_only<nvlx::peer>());
 static_assert(moves_only<nvlx::request>() && moves_only<nvlx::prepared>() && moves_only<nvlx::blocks>());
-static_assert(moves_only<nvlx::memory>() && moves_only<nvlx::text>());
+static_assert(moves_only<nvlx::memory>() && moves_only<nvlx::text>() && moves_only<nvlx::relay>());
 static_assert(sizeof(nvlx::request) == sizeof(nvlx_request *) && sizeof(nvlx::memory) == 3 * sizeof(void *));
 
 constexpr int64_t ns(nvlx::timeout timeout) {
@@ -293,6 +293,28 @@ static void test_sleep_and_signals() {
     take(nvlx::set_log(NVLX_LOG_WARNING));
 }
 
+// The source and a reader in one process; a second generation.
+static void test_relay(const std::string &address) {
+    home home;
+    nvlx::relay_options options;
+    options.readers = 1;
+    const nvlx_relay_part from{"w", home.source.data(), bytes}, to{"w", home.target.data(), bytes};
+    EXPECT(home.engine.offer(address, nvlx::span<const nvlx_relay_part>()).code() == NVLX_EINVAL);
+    nvlx::relay source = take(home.engine.offer(address, from, options));
+    nvlx::relay reader = take(home.engine.join(address, to, 30s));
+    take(reader.wait(30s));
+    EXPECT(home.arrived());
+    take(source.wait(30s));
+    take(source.hold());
+    take(source.next());
+    take(reader.next());
+    take(reader.wait());
+    EXPECT(home.arrived());
+    EXPECT(take(reader.info()).generation == 2 && take(source.info()).source == 1);
+    take(reader.free(30s));
+    EXPECT(!reader && reader.wait(0s).code() == NVLX_EINVAL);
+}
+
 // ---- What destructors do -----------------------------------------------------------------------------------
 
 // Where memory was that its object has freed.
@@ -400,6 +422,7 @@ int main() {
     test_moves();
     test_rendezvous();
     test_sleep_and_signals();
+    test_relay(address + "-relay");
     test_ends();
     test_destructors(follower, address);
     puts("ok");

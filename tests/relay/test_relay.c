@@ -380,6 +380,24 @@ static void a_quiet_reader_is_bridged(void) {
     end();
 }
 
+/* It has all, and nobody waits for it; but who would read from it cannot open its memory. */
+static void who_does_not_answer_is_not_read_from(void) {
+    begin(ONE);
+    options.patience_ns = 32 * SECOND_NS;
+    offer();
+    join(0);
+    expect_done(&readers[0], SEED);
+    child_stop(&readers[0].child);
+    const double begun = now_ms();
+    join(1);
+    expect_done(&readers[1], SEED);
+    EXPECT(now_ms() - begun < 16000);
+    EXPECT(*parent_of(&readers[1]) == '\0');
+    EXPECT(kill(readers[0].child.pid, SIGCONT) == 0);
+    free_all();
+    end();
+}
+
 /* The source goes on to the next generation, and so does the reader when it wakes up. */
 static void a_stopped_reader_misses_a_generation(void) {
     begin(ONE);
@@ -462,7 +480,7 @@ static void no_socket_file_stays(void) {
 static void nothing_stays(void) {
     struct holdings before;
     struct nvlx_engine *engine = make_engine(0);
-    char *from = allocate(engine, 0, MIB, SEED), *to = allocate(engine, 0, MIB, 0);
+    char *from = allocate(engine, 0, MIB, SEED), *to = allocate(engine, 1, MIB, 0);
     const struct nvlx_relay_part there = {"w", from, MIB}, here = {"w", to, MIB};
     for (int round = 0; round < 20; round++) {
         struct nvlx_relay *offered, *joined, *refused;
@@ -557,6 +575,7 @@ int main(int argc, char **argv) {
         {"a_dead_source_fails_all", a_dead_source_fails_all},
         {"who_is_done_survives_the_source", who_is_done_survives_the_source},
         {"a_stopped_reader_is_bridged", a_stopped_reader_is_bridged},
+        {"who_does_not_answer_is_not_read_from", who_does_not_answer_is_not_read_from},
         {"a_quiet_reader_is_bridged", a_quiet_reader_is_bridged},
         {"a_stopped_reader_misses_a_generation", a_stopped_reader_misses_a_generation},
         {"a_reader_leaves_in_the_middle", a_reader_leaves_in_the_middle},
