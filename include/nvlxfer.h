@@ -882,6 +882,7 @@ struct nvlx_wait_options {
     size_t size;
     void *mark; /* 8 bytes of registered memory, on the stream's GPU, at a multiple of 8. Where the wait fails, the code
                    is written there, as an int64_t, before the stream goes on. NULL: nowhere */
+    void *reached; /* of a stream that captures a graph: memory as for a mark. See Graphs. Else NULL */
 };
 
 static inline void nvlx_wait_options_init(struct nvlx_wait_options *options) {

@@ -97,15 +97,18 @@ static int transfer(struct nvlx_prepared *blocks, const struct nvlx_block_ids *i
                     const struct nvlx_transfer_options *options, struct nvlx_request **request) {
     struct nvlx_transfer_options known;
     struct nvlx_block_ids known_ids;
+    struct nvlx_request *made;
     struct nvlxi_asked asked;
     int code = check_blocks(blocks);
-    if (code || (code = nvlxi_pointer_check(request, "request")) || (code = take_ids(ids, &known_ids)) ||
-        (code = take_options(options, &known)))
+    if (code || (code = take_ids(ids, &known_ids)) || (code = take_options(options, &known)) ||
+        (code = nvlxi_request_check(request, &known)))
         return code;
-    if ((code = nvlxi_asked_make(&known, blocks->peer, &asked)))
+    if ((code = nvlxi_asked_make(&known, blocks->peer, request, &asked)))
         return code;
-    if ((code = nvlxi_blocks_transfer(blocks, &known_ids, &known, &asked, request)))
+    if ((code = nvlxi_blocks_transfer(blocks, &known_ids, &known, &asked, &made)))
         nvlxi_asked_undo(&asked);
+    else if (request)
+        *request = made;
     return code;
 }
 

@@ -41,6 +41,9 @@ struct nvlx_engine {
 int nvlxi_engine_create(const struct nvlx_config *config, const struct nvlxi_device_ops *ops,
                         struct nvlx_engine **engine);
 
+/* In memory.c: frees what nvlx_alloc gave. */
+int nvlxi_engine_free_allocations(struct nvlx_engine *engine);
+
 /* In signals.c: streams' waits, and those of lists. */
 void nvlxi_signals_init(struct nvlx_engine *engine);
 

@@ -72,9 +72,16 @@ int nvlxi_message_peer(const struct nvlx_op *ops, size_t count, struct nvlx_peer
     return 0;
 }
 
-int nvlxi_asked_make(const struct nvlx_transfer_options *options, struct nvlx_peer *peer, struct nvlxi_asked *asked) {
+int nvlxi_request_check(struct nvlx_request **request, const struct nvlx_transfer_options *options) {
+    return options->stream ? 0 : nvlxi_pointer_check(request, "request");
+}
+
+int nvlxi_asked_make(const struct nvlx_transfer_options *options, struct nvlx_peer *peer, struct nvlx_request **request,
+                     struct nvlxi_asked *asked) {
     struct nvlxi_outbox *outbox;
-    *asked = (struct nvlxi_asked){.event = (options->flags & NVLX_DONE_EVENT) != 0, .user = options->user};
+    *asked = (struct nvlxi_asked){.event = (options->flags & NVLX_DONE_EVENT) != 0,
+                                  .user = options->user,
+                                  .wanted = request ? NVLXI_WANTS_REQUEST : NVLXI_WANTS_NO_REQUEST};
     if (!options->message)
         return 0;
     int code = check_message(options->message, options->message_length);

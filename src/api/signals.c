@@ -53,7 +53,7 @@ static int check_stream(const struct nvlx_engine *engine, const void *stream, co
 
 /* A transfer of nothing else, which nobody asks for. */
 static int signal_in_stream(struct nvlx_engine *engine, void *stream, const struct nvlx_op *op) {
-    const struct nvlxi_asked asked = {0};
+    const struct nvlxi_asked asked = {.wanted = NVLXI_WANTS_EITHER};
     struct nvlx_transfer_options options;
     struct nvlx_request *request;
     nvlx_transfer_options_init(&options);
@@ -61,7 +61,7 @@ static int signal_in_stream(struct nvlx_engine *engine, void *stream, const stru
     if (atomic_fetch_add(&engine->signals, 1) % KEPT == KEPT - 1)
         nvlxi_transfers_progress(&engine->transfers);
     int code = nvlxi_transfer_submit(&engine->transfers, op, 1, &options, &asked, &request);
-    return code ? code : nvlxi_request_detach(request);
+    return code || !request ? code : nvlxi_request_detach(request);
 }
 
 static int stream_signal(struct nvlx_engine *engine, void *stream, struct nvlx_peer *peer, uint64_t address,
@@ -108,7 +108,8 @@ static int stream_wait(struct nvlx_engine *engine, void *stream, struct nvlx_pee
                                           .peer = peer,
                                           .address = (uint64_t)(uintptr_t)address,
                                           .value = value,
-                                          .mark = (uint64_t)(uintptr_t)known.mark};
+                                          .mark = (uint64_t)(uintptr_t)known.mark,
+                                          .reached = (uint64_t)(uintptr_t)known.reached};
     return nvlxi_waits_add(&engine->waits, &awaited, wait);
 }
 

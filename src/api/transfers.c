@@ -30,17 +30,20 @@ static int transfer(struct nvlx_engine *engine, const struct nvlx_op *ops, size_
                     const struct nvlx_transfer_options *options, struct nvlx_request **request) {
     struct nvlx_transfer_options known;
     struct nvlx_peer *peer = NULL;
+    struct nvlx_request *made;
     struct nvlxi_asked asked;
     int code = take_transfer(engine, ops, count, options, &known);
-    if (code || (code = nvlxi_pointer_check(request, "request")))
+    if (code || (code = nvlxi_request_check(request, &known)))
         return code;
     if (known.message && (code = nvlxi_message_peer(ops, count, &peer)))
         return code;
-    if ((code = nvlxi_asked_make(&known, peer, &asked)))
+    if ((code = nvlxi_asked_make(&known, peer, request, &asked)))
         return code;
-    code = nvlxi_transfer_submit(&engine->transfers, ops, count, &known, &asked, request);
+    code = nvlxi_transfer_submit(&engine->transfers, ops, count, &known, &asked, &made);
     if (code)
         nvlxi_asked_undo(&asked);
+    else if (request)
+        *request = made;
     return code;
 }
 
@@ -85,19 +88,22 @@ static int check_prepared(const struct nvlx_prepared *prepared) {
 
 static int post_asked(struct nvlx_prepared *prepared, const struct nvlx_transfer_options *options,
                       struct nvlx_request **request) {
+    struct nvlx_request *made;
     struct nvlxi_asked asked;
     if (options->message_length && !options->message)
         return nvlxi_fail(NVLX_EINVAL, "message is NULL and message_length is %zu", options->message_length);
     if (options->message && prepared->peer_count != 1)
         return nvlxi_fail(NVLX_EINVAL, "a message goes to one peer: the prepared list moves bytes of %zu",
                           prepared->peer_count);
-    int code = nvlxi_asked_make(options, options->message ? prepared->peer : NULL, &asked);
+    int code = nvlxi_asked_make(options, options->message ? prepared->peer : NULL, request, &asked);
     if (code)
         return code;
     const struct nvlxi_posting posting = {.stream = options->stream};
-    code = nvlxi_post(prepared, &posting, &asked, request);
+    code = nvlxi_post(prepared, &posting, &asked, &made);
     if (code)
         nvlxi_asked_undo(&asked);
+    else if (request)
+        *request = made;
     return code;
 }
 
@@ -106,8 +112,8 @@ static int post(struct nvlx_prepared *prepared, const struct nvlx_transfer_optio
     struct nvlx_transfer_options known;
     nvlx_transfer_options_init(&known);
     int code = check_prepared(prepared);
-    if (code || (code = nvlxi_pointer_check(request, "request")) ||
-        (code = nvlxi_struct_take(&known, sizeof known, options, "nvlx_transfer_options")))
+    if (code || (code = nvlxi_struct_take(&known, sizeof known, options, "nvlx_transfer_options")) ||
+        (code = nvlxi_request_check(request, &known)))
         return code;
     if (known.flags & NVLX_VERIFY)
         return fail_verified_list();

@@ -119,6 +119,15 @@ struct nvlxi_gated {
     uint64_t gate, pass;     /* a count of one's own, and what lets the lane go on if it is reached */
 };
 
+/* A wait of a graph, which is there again each time that the graph runs. */
+struct nvlxi_paced {
+    uint64_t address, value; /* the count, and what it shall reach; or how much more than what is at `reached` */
+    uint64_t reached;        /* address of 64 bits in the lane's GPU's memory, that then become what was awaited; 0:
+                                none */
+    const uint64_t *gate;    /* in memory from list_alloc. Not 0: the lane goes on without the count, */
+    uint64_t mark;           /* and the 64 bits at this address become what the gate has; 0: none do */
+};
+
 struct nvlxi_gpu_limits {
     uint32_t sms;                      /* that kernels can use; 0: there are none, or they are not loaded */
     int priority_least, priority_most; /* of lanes: from the least urgent to the most urgent, which is lower */
@@ -128,7 +137,8 @@ struct nvlxi_gpu_limits {
 struct nvlxi_stream {
     void *handle;
     int gpu;
-    uint64_t id; /* of no other stream of this process, not even of one made later with the same handle */
+    uint64_t id;    /* of no other stream of this process, not even of one made later with the same handle */
+    bool capturing; /* a graph: see stream_keep */
 };
 
 struct nvlxi_device_ops {
@@ -260,6 +270,8 @@ struct nvlxi_device_ops {
     /* The same, by a kernel of one thread that also ends when the gate is reached. Both counts may be in any memory
      * that the lane's GPU can read, which must stay. NVLX_ENOTSUP: the GPU has no kernels. */
     int (*await_gated)(struct nvlxi_lane *lane, const struct nvlxi_gated *gated);
+    /* The same for the lane of a stream that captures. The gate is read from time to time: it opens for good. */
+    int (*await_paced)(struct nvlxi_lane *lane, const struct nvlxi_paced *paced);
     /* Reads a count in memory of this process, as a CPU. Waits for nothing that is queued. */
     int (*signal_read)(struct nvlxi_device *device, uint64_t address, uint64_t *value);
 
@@ -283,8 +295,8 @@ struct nvlxi_device_ops {
     /* What is queued later in the lane starts after the event. */
     int (*lane_wait)(struct nvlxi_lane *lane, struct nvlxi_event *event);
 
-    /* The caller's stream. stream_find: NVLX_ENOTSUP if it is capturing a graph or cannot take part. The other two are
-     * called by the thread that has found it. */
+    /* The caller's stream. stream_find: NVLX_ENOTSUP if it cannot take part. The other two are called by the thread
+     * that has found it, and not for one that captures: that could end the capture. */
     int (*stream_find)(struct nvlxi_device *device, void *handle, struct nvlxi_stream *stream);
     int (*stream_record)(struct nvlxi_device *device, const struct nvlxi_stream *stream, struct nvlxi_event *event);
     int (*stream_wait)(struct nvlxi_device *device, const struct nvlxi_stream *stream, struct nvlxi_event *event);
@@ -292,6 +304,16 @@ struct nvlxi_device_ops {
      * is. */
     int (*stream_lane)(struct nvlxi_device *device, const struct nvlxi_stream *stream, struct nvlxi_lane **lane);
     void (*stream_lane_end)(struct nvlxi_lane *lane);
+    /* Of a stream that captures a graph. What is queued in its lane is not done, but becomes a part of the graph, and
+     * is done each time that the graph runs, in the order of the capture. Only copies within one GPU, and with host
+     * memory, are queued there, kernels that copy, signals, and await_paced: all else could end the capture. What the
+     * lane's functions read until a kernel is complete, they read until the graph is gone.
+     *
+     * stream_keep: `function(argument)` is called once, when the graph is gone, and all that were made from it, and
+     * none of them runs. It is called by any thread, also inside other calls of the program. It must be short, take no
+     * lock, and call no driver. After a failure it is not called. */
+    int (*stream_keep)(struct nvlxi_device *device, const struct nvlxi_stream *stream, void (*function)(void *argument),
+                       void *argument);
 };
 
 /* Each with what it has for the whole process. */

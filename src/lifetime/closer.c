@@ -10,10 +10,13 @@
 #include "base/log.h"
 #include "base/thread.h"
 #include "remote/link.h"
+#include "transfer/graphs.h"
 
-#define NAP_NS     100000u  /* between two looks at what is in flight, at first; */
-#define NAP_MAX_NS 1000000u /* then longer, up to this */
-#define SAY_NS     1000000u /* who asks is told after this that something is held */
+#define NAP_NS     100000u   /* between two looks at what is in flight, at first; */
+#define NAP_MAX_NS 1000000u  /* then longer, up to this; */
+#define NAP_GROWS  64u       /* then by a part of it each time: what graphs hold they may hold for hours, */
+#define NAP_LAST   20000000u /* up to this */
+#define SAY_NS     1000000u  /* who asks is told after this that something is held */
 
 void nvlxi_closer_init(struct nvlxi_closer *closer, struct nvlxi_transfers *transfers) {
     closer->transfers = transfers;
@@ -47,7 +50,8 @@ struct held {
 };
 
 static struct held held_of(struct nvlxi_closer *closer, struct nvlx_peer *peer, uint64_t before) {
-    return (struct held){.transfers = nvlxi_transfers_naming(closer->transfers, peer, before),
+    return (struct held){.transfers = nvlxi_transfers_naming(closer->transfers, peer, before) +
+                                      nvlxi_graphs_holding(closer->transfers, peer),
                          .mappings = nvlxi_mappings_left(peer, NVLXI_CLOSE_ALL)};
 }
 
@@ -128,6 +132,10 @@ static bool has_work(const struct nvlxi_closer_thread *thread) {
     return false;
 }
 
+static uint64_t longer(uint64_t nap_ns) {
+    return nap_ns < NAP_MAX_NS ? nvlxi_min(nap_ns * 2, NAP_MAX_NS) : nvlxi_min(nap_ns + nap_ns / NAP_GROWS, NAP_LAST);
+}
+
 static void *run(void *argument) {
     struct nvlxi_closer_thread *thread = argument;
     struct nvlxi_closer *closer = thread->closer;
@@ -139,8 +147,8 @@ static void *run(void *argument) {
         if (closer->stop)
             break;
         if (has_work(thread)) {
-            nvlxi_cond_wait(&closer->news, &closer->mutex, nvlxi_now_ns() + nap_ns);
-            nap_ns = nvlxi_min(nap_ns * 2, NAP_MAX_NS);
+            const bool news = nvlxi_cond_wait(&closer->news, &closer->mutex, nvlxi_now_ns() + nap_ns);
+            nap_ns = news ? NAP_NS : longer(nap_ns);
         } else {
             pthread_cond_wait(&closer->news, &closer->mutex);
             nap_ns = NAP_NS;

@@ -7,20 +7,20 @@
 #include "base/log.h"
 #include "lifetime/waits.h"
 
-void nvlxi_failed_note(struct nvlxi_failed_waits **list, const struct nvlxi_wait *wait) {
+void nvlxi_failed_note(struct nvlxi_failed_waits **list, uint64_t number, int code, const char *reason) {
     struct nvlxi_failed_waits *newest = *list;
-    if (newest && newest->first + newest->count == wait->number && newest->code == wait->failure &&
-        strcmp(newest->reason, wait->reason) == 0) {
+    if (newest && newest->first + newest->count == number && newest->code == code &&
+        strcmp(newest->reason, reason) == 0) {
         newest->count++;
         return;
     }
     struct nvlxi_failed_waits *made = malloc(sizeof *made);
     if (!made) {
-        nvlxi_log(NVLX_LOG_ERROR, "a wait has failed, and there is no memory to note it: %s", wait->reason);
+        nvlxi_log(NVLX_LOG_ERROR, "a wait has failed, and there is no memory to note it: %s", reason);
         return;
     }
-    *made = (struct nvlxi_failed_waits){.first = wait->number, .count = 1, .code = wait->failure};
-    snprintf(made->reason, sizeof made->reason, "%s", wait->reason);
+    *made = (struct nvlxi_failed_waits){.first = number, .count = 1, .code = code};
+    snprintf(made->reason, sizeof made->reason, "%s", reason);
     LL_PREPEND(*list, made);
 }
 

@@ -26,6 +26,22 @@ int nvlxi_waits_check_count(const struct nvlxi_transfers *transfers, uint64_t ad
                : nvlxi_fail(NVLX_ERANGE, "the count at 0x%" PRIx64 " is not registered in this engine", address);
 }
 
+int nvlxi_waits_check_count_on(const struct nvlxi_transfers *transfers, uint64_t address, int gpu) {
+    int where = 0, code = nvlxi_waits_check_count(transfers, address, &where);
+    return code || where == gpu
+               ? code
+               : nvlxi_fail(NVLX_EINVAL, "the count at 0x%" PRIx64 " is on GPU %d, and the stream on GPU %d", address,
+                            where, gpu);
+}
+
+int nvlxi_waits_check_peer(const struct nvlx_peer *peer) {
+    int code = nvlxi_peer_check(peer);
+    if (!code && !peer->subscription && !peer->life)
+        code = nvlxi_fail(NVLX_ENOTSUP, "a stream cannot wait for a peer that was made from a text: nobody tells when "
+                                        "it is gone; use nvlx_connect");
+    return code;
+}
+
 static int begin(struct nvlxi_waits *waits, struct nvlxi_read *read) {
     struct nvlxi_tables *tables = waits->transfers->context->tables;
     nvlxi_tables_read(tables);

@@ -1,4 +1,5 @@
-/* Reads of counts by CPUs. SPDX-License-Identifier: Apache-2.0
+/* Reads of counts by CPUs, and what is asked of counts and peers before streams wait. SPDX-License-Identifier:
+ * Apache-2.0
  *
  * A read is BEGUN while its count is registered, with the tables held, and ENDED when the driver has read. Between, no
  * lock is held, and who withdraws the count finds the read by nvlxi_waits_use: the memory may be freed only behind it.
@@ -16,6 +17,12 @@ struct nvlxi_read {
 /* NVLX_EINVAL, NVLX_ERANGE, NVLX_ESUSPENDED: there is no count of this process's at the address. *gpu, unless that is
  * NULL: where it is. With the tables held for reading. */
 int nvlxi_waits_check_count(const struct nvlxi_transfers *transfers, uint64_t address, int *gpu);
+
+/* The same, for streams of one GPU, where it must be. */
+int nvlxi_waits_check_count_on(const struct nvlxi_transfers *transfers, uint64_t address, int gpu);
+
+/* A peer to wait for: it is there, and somebody would tell that it is gone. NVLX_ESTALE, NVLX_ENOTSUP. */
+int nvlxi_waits_check_peer(const struct nvlx_peer *peer);
 
 /* Reads a count of this process's. NVLX_EINVAL, NVLX_ERANGE, NVLX_ESUSPENDED: there is none at the address. */
 int nvlxi_read_count(struct nvlxi_waits *waits, uint64_t address, uint64_t *value);

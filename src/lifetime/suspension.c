@@ -7,12 +7,16 @@
 
 #include "base/error.h"
 #include "base/thread.h"
+#include "lifetime/graph_waits.h"
 
 /* Who of this process uses bytes of the range, or NULL. */
 static const char *user_of(const struct nvlxi_own *own, uint64_t address, uint64_t length) {
     nvlxi_transfers_progress(own->transfers); /* one may be done, and nobody have asked */
-    if (nvlxi_transfers_users(own->transfers, address, length) & NVLXI_A_TRANSFER)
+    const uint32_t users = nvlxi_transfers_users(own->transfers, address, length);
+    if (users & NVLXI_A_TRANSFER)
         return "transfer in flight";
+    if (users & NVLXI_A_GRAPH || nvlxi_graph_waits_use(own->waits, address, length))
+        return "graph";
     if (nvlxi_digester_uses(own->digester, address, length))
         return "digest in flight";
     return nvlxi_waits_use(own->waits, address, length) ? "stream's wait" : NULL;

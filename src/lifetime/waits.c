@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/thread.h"
+#include "lifetime/graph_waits.h"
 #include "lifetime/reads.h"
 #include "transfer/op.h"
 
@@ -168,7 +169,7 @@ static void take_out(struct nvlxi_waits *waits, struct nvlxi_wait *wait) {
     if (failed) {
         nvlxi_log(NVLX_LOG_WARNING, "a stream goes on without the signal that it waited for: %s", wait->reason);
         pthread_mutex_lock(&waits->mutex);
-        nvlxi_failed_note(&waits->failed, wait);
+        nvlxi_failed_note(&waits->failed, wait->number, wait->failure, wait->reason);
         pthread_mutex_unlock(&waits->mutex);
         if (!wait->mapping) /* else its request tells */
             waits->tell(waits->context, wait->peer, wait->number);
@@ -283,6 +284,7 @@ static void end_marked(struct nvlxi_waits *waits, uint64_t written) {
 static bool turn(struct nvlxi_waits *waits) {
     struct nvlxi_attempt attempt;
     nvlxi_attempt_begin(&attempt);
+    nvlxi_graph_waits_look(waits);
     take_out_all(waits);
     while (end_lost(waits)) /* a peer is gone for all its waits, before one is ended: that may end others */
         ;
@@ -300,7 +302,7 @@ static void *run(void *argument) {
     prctl(PR_SET_NAME, "nvlx-waits");
     pthread_mutex_lock(&waits->mutex);
     while (!waits->stop || waits->list) {
-        if (!waits->list) {
+        if (!waits->list && !waits->of_graphs) {
             pthread_cond_wait(&waits->news, &waits->mutex);
             continue;
         }
@@ -308,7 +310,7 @@ static void *run(void *argument) {
         const bool ending = turn(waits);
         pthread_mutex_lock(&waits->mutex);
         nap = !ending || nap * 2 > LOOK_NS ? LOOK_NS : nap * 2;
-        if (waits->list && nvlxi_cond_wait(&waits->news, &waits->mutex, nvlxi_now_ns() + nap))
+        if ((waits->list || waits->of_graphs) && nvlxi_cond_wait(&waits->news, &waits->mutex, nvlxi_now_ns() + nap))
             nap = END_NS;
     }
     pthread_mutex_unlock(&waits->mutex);
@@ -317,32 +319,14 @@ static void *run(void *argument) {
 
 /* ---- A new wait --------------------------------------------------------------------------------------------- */
 
-/* The stream's own GPU must have it. */
-static int check_count_on(const struct nvlxi_waits *waits, uint64_t address, const struct nvlxi_stream *stream) {
-    int gpu = 0, code = nvlxi_waits_check_count(waits->transfers, address, &gpu);
-    return code || gpu == stream->gpu
-               ? code
-               : nvlxi_fail(NVLX_EINVAL, "the count at 0x%" PRIx64 " is on GPU %d, and the stream on GPU %d", address,
-                            gpu, stream->gpu);
-}
-
-/* Who would tell that the peer is gone. */
-static int check_peer(const struct nvlx_peer *peer) {
-    int code = nvlxi_peer_check(peer);
-    if (!code && !peer->subscription && !peer->life)
-        code = nvlxi_fail(NVLX_ENOTSUP, "a stream cannot wait for a peer that was made from a text: nobody tells when "
-                                        "it is gone; use nvlx_connect");
-    return code;
-}
-
 static int enter(struct nvlxi_waits *waits, struct nvlxi_wait *wait) {
     struct nvlxi_tables *tables = waits->transfers->context->tables;
     nvlxi_tables_read(tables);
     int code = nvlxi_peer_check(wait->peer); /* it is lost with the tables locked: the thread then finds this wait */
     if (!code && !wait->mapping)
-        code = check_count_on(waits, wait->address, &wait->stream);
+        code = nvlxi_waits_check_count_on(waits->transfers, wait->address, wait->stream.gpu);
     if (!code && wait->mark)
-        code = check_count_on(waits, wait->mark, &wait->stream);
+        code = nvlxi_waits_check_count_on(waits->transfers, wait->mark, wait->stream.gpu);
     if (!code) {
         pthread_mutex_lock(&waits->mutex);
         wait->number = ++waits->number;
@@ -356,20 +340,27 @@ static int enter(struct nvlxi_waits *waits, struct nvlxi_wait *wait) {
     return code;
 }
 
+int nvlxi_waits_start(struct nvlxi_waits *waits) {
+    pthread_mutex_lock(&waits->mutex);
+    const int failed = waits->started ? 0 : nvlxi_thread_start(&waits->thread, run, waits);
+    waits->started = !failed;
+    pthread_mutex_unlock(&waits->mutex);
+    return failed ? nvlxi_fail(NVLX_ENOMEM, "cannot start the thread that ends waits: %s", strerror(failed)) : 0;
+}
+
 /* What ends waits on a GPU is there before the first one is queued. */
 static int make_ready(struct nvlxi_waits *waits, int gpu) {
     const struct nvlxi_context *context = waits->transfers->context;
     struct nvlxi_lane *made = NULL;
     if (gpu >= NVLXI_WAIT_GPUS)
         return nvlxi_fail(NVLX_ENOTSUP, "streams of GPU %d cannot wait: of GPU %d at most", gpu, NVLXI_WAIT_GPUS - 1);
+    int code = nvlxi_waits_start(waits);
+    if (code)
+        return code;
     pthread_mutex_lock(&waits->mutex);
-    int failed = waits->started ? 0 : nvlxi_thread_start(&waits->thread, run, waits);
-    waits->started = !failed;
     const bool missing = !waits->enders[gpu];
     pthread_mutex_unlock(&waits->mutex);
-    if (failed)
-        return nvlxi_fail(NVLX_ENOMEM, "cannot start the thread that ends waits: %s", strerror(failed));
-    int code = missing ? context->ops->lane_create(context->device, gpu, 0, &made) : 0;
+    code = missing ? context->ops->lane_create(context->device, gpu, 0, &made) : 0;
     pthread_mutex_lock(&waits->mutex);
     if (made && !waits->enders[gpu]) {
         waits->enders[gpu] = made;
@@ -464,8 +455,8 @@ static int take_gate(struct nvlxi_waits *waits, struct nvlxi_wait *wait) {
                : code;
 }
 
-static int make(struct nvlxi_waits *waits, const struct nvlxi_awaited *awaited, struct nvlxi_wait **wait) {
-    const struct nvlxi_context *context = waits->transfers->context;
+static int make(struct nvlxi_waits *waits, const struct nvlxi_awaited *awaited, const struct nvlxi_stream *stream,
+                struct nvlxi_wait **wait) {
     struct nvlxi_wait *made = malloc(sizeof *made);
     if (!made)
         return nvlxi_fail(NVLX_ENOMEM, "no memory for a stream's wait");
@@ -476,10 +467,9 @@ static int make(struct nvlxi_waits *waits, const struct nvlxi_awaited *awaited, 
                                 .mapping = awaited->mapping,
                                 .remote = awaited->remote,
                                 .generation = awaited->generation,
-                                .changes = UINT64_MAX};
-    int code = context->ops->stream_find(context->device, awaited->stream, &made->stream);
-    if (!code)
-        code = make_ready(waits, made->stream.gpu);
+                                .changes = UINT64_MAX,
+                                .stream = *stream};
+    int code = make_ready(waits, made->stream.gpu);
     if (!code && made->mapping)
         code = take_gate(waits, made);
     if (!code)
@@ -492,9 +482,17 @@ static int make(struct nvlxi_waits *waits, const struct nvlxi_awaited *awaited, 
 }
 
 int nvlxi_waits_add(struct nvlxi_waits *waits, const struct nvlxi_awaited *awaited, uint64_t *number) {
+    const struct nvlxi_context *context = waits->transfers->context;
     struct nvlxi_wait *wait = NULL;
-    int code = check_peer(awaited->peer);
-    if (code || (code = make(waits, awaited, &wait)))
+    struct nvlxi_stream stream;
+    int code = nvlxi_waits_check_peer(awaited->peer);
+    if (code || (code = context->ops->stream_find(context->device, awaited->stream, &stream)))
+        return code;
+    if (stream.capturing)
+        return nvlxi_graph_waits_add(waits, awaited, &stream, number);
+    if (awaited->reached)
+        return nvlxi_fail(NVLX_ENOTSUP, "wait_options.reached is for streams that capture a graph");
+    if ((code = make(waits, awaited, &stream, &wait)))
         return code;
     if ((code = enter(waits, wait))) {
         pthread_mutex_lock(&waits->mutex);
@@ -521,13 +519,14 @@ static bool uses(const struct nvlxi_wait *wait, uint64_t address, uint64_t lengt
 }
 
 void nvlxi_waits_end(struct nvlxi_waits *waits, uint64_t address, uint64_t length, int code) {
+    const char *reason =
+        code == NVLX_ESUSPENDED ? "the memory of the count was suspended" : "the count's region was unregistered";
     struct nvlxi_wait *wait;
     pthread_mutex_lock(&waits->mutex);
+    nvlxi_graph_waits_end(waits, address, length, code, reason);
     DL_FOREACH(waits->list, wait) {
         if (uses(wait, address, length))
-            set_failure(wait, code,
-                        code == NVLX_ESUSPENDED ? "the memory of the count was suspended"
-                                                : "the count's region was unregistered");
+            set_failure(wait, code, reason);
     }
     pthread_cond_broadcast(&waits->news);
     pthread_mutex_unlock(&waits->mutex);

@@ -82,13 +82,14 @@ struct nvlxi_failed_waits {
 };
 
 /* Under the mutex. Without memory it is only logged: who asks is told that it has gone on. */
-void nvlxi_failed_note(struct nvlxi_failed_waits **list, const struct nvlxi_wait *wait);
+void nvlxi_failed_note(struct nvlxi_failed_waits **list, uint64_t number, int code, const char *reason);
 const struct nvlxi_failed_waits *nvlxi_failed_find(const struct nvlxi_failed_waits *list, uint64_t number);
 
 #define NVLXI_WAIT_GPUS 64
 #define NVLXI_WAITS_MAX 384 /* on one GPU: of NVLXI_ORDERED_DEPTH, so that signals which others wait for find room */
 
 struct nvlxi_read;
+struct nvlxi_graph_wait;
 
 struct nvlxi_waits {
     struct nvlxi_transfers *transfers;
@@ -97,6 +98,8 @@ struct nvlxi_waits {
     struct nvlxi_wait *list;
     struct nvlxi_failed_waits *failed;          /* list: the newest first; until the engine ends */
     struct nvlxi_read *reads;                   /* list: of reads.h */
+    struct nvlxi_graph_wait *of_graphs;         /* list: of graph_waits.h, */
+    struct nvlxi_holds holds;                   /* and which of them graphs have let go of */
     struct nvlxi_lane *enders[NVLXI_WAIT_GPUS]; /* of each GPU that a stream has waited on */
     uint32_t placed[NVLXI_WAIT_GPUS];           /* waits in queues of each GPU */
     struct nvlxi_gates gates[NVLXI_WAIT_GPUS];
@@ -118,14 +121,16 @@ struct nvlxi_awaited {
     struct nvlx_peer *peer; /* that is to signal */
     uint64_t address, value;
     uint64_t mark;                 /* 0: none */
+    uint64_t reached;              /* of a graph's wait: as in struct nvlxi_paced; else 0 */
     struct nvlxi_mapping *mapping; /* of the peer's count, at `address` here, pinned; NULL: it is an own one */
     uint64_t remote, generation;   /* of that one: where the peer has it, and a generation that has it */
 };
 
-/* Lets a stream wait. NVLX_EINVAL, NVLX_ERANGE, NVLX_ESUSPENDED: the count or the mark; NVLX_ESTALE: the peer is gone;
- * NVLX_ENOTSUP: nobody would tell when it is; NVLX_EBUSY. */
+/* Lets a stream wait, or a graph that it captures (graph_waits.h). NVLX_EINVAL, NVLX_ERANGE, NVLX_ESUSPENDED: the count
+ * or the mark; NVLX_ESTALE: the peer is gone; NVLX_ENOTSUP: nobody would tell when it is; NVLX_EBUSY. */
 int nvlxi_waits_add(struct nvlxi_waits *waits, const struct nvlxi_awaited *awaited, uint64_t *number);
-/* 0: it has gone on, since the count was reached; NVLX_EAGAIN (not logged): not yet; else why it has failed. */
+/* 0: it has gone on, since the count was reached, or it is a graph's; NVLX_EAGAIN (not logged): not yet; else why it
+ * has failed. */
 int nvlxi_waits_status(struct nvlxi_waits *waits, uint64_t number);
 
 /* Of a wait behind which its stream has come: 0, or why it has failed. */
@@ -138,6 +143,9 @@ void nvlxi_waits_drop(struct nvlxi_waits *waits, uint64_t number);
 void nvlxi_waits_end(struct nvlxi_waits *waits, uint64_t address, uint64_t length, int code);
 /* Whether there are any, or reads of counts there (reads.h). */
 bool nvlxi_waits_use(struct nvlxi_waits *waits, uint64_t address, uint64_t length);
+/* Starts the thread, if it does not run. */
+int nvlxi_waits_start(struct nvlxi_waits *waits);
+
 /* Ends those for a peer that is about to be closed; returns when their streams have gone on. */
 void nvlxi_waits_leave(struct nvlxi_waits *waits, const struct nvlx_peer *peer);
 

@@ -137,7 +137,8 @@ enum nvlxi_user {
     NVLXI_A_TRANSFER = 1,
     NVLXI_A_PREPARED_LIST = 2,
     NVLXI_A_DIGEST = 4,
-    NVLXI_A_WAIT = 8
+    NVLXI_A_WAIT = 8,
+    NVLXI_A_GRAPH = 16
 };
 
 /* Asked, with the tables locked for writing, who uses any of these bytes: own transfers and digests in flight, prepared

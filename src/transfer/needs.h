@@ -29,13 +29,13 @@ struct nvlxi_needs {
     struct nvlxi_mapping **mappings;
     struct nvlx_peer **peers;
     struct nvlxi_remote_use *remote_uses; /* noted only if keeps_remote_uses is set */
-    bool keeps_remote_uses;
+    bool keeps_remote_uses, prepared;     /* prepared: the list is, or else a part of a graph */
     uint64_t generation; /* set before the list is validated: of its one peer, that the ops are from. 0: not checked */
     size_t remote_use_count, remote_use_capacity;
     size_t use_count, use_capacity;
     size_t mapping_count, mapping_capacity;
     size_t peer_count, peer_capacity;
-    const struct nvlxi_block_tables *tables; /* what it touches is what they tell, not a plan; NULL: none */
+    struct nvlxi_block_tables *tables; /* shared: what it touches is what they tell, not a plan; NULL: none */
     const struct nvlx_op *ops; /* the caller's, until the plan is whole and does not change any more; then NULL */
     size_t op_count;
 };

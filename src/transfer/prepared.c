@@ -6,7 +6,7 @@
  * local bytes cannot be unregistered, and mappings that its peers withdraw are retired, which a post reports, but not
  * closed. What it was planned as is a form, which never changes; any number of posts may read it. Where memory slept
  * meanwhile, or is mapped elsewhere, the next post makes a new form from the ops, in the place of the old one. A form
- * goes with its last user. */
+ * goes with its last user. That may be a graph, which outlives the list. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -170,6 +170,7 @@ static void leave(struct nvlxi_form *form) {
 
 static void destroy(struct nvlxi_form *form) {
     nvlxi_plan_reset(&form->plan, NVLX_MECHANISM_AUTO);
+    nvlxi_block_tables_free(form->needs.tables);
     nvlxi_needs_free(&form->needs);
     nvlxi_block_places_free(&form->transfers->pool.lists, &form->places);
     free(form->known);
@@ -221,9 +222,9 @@ static int make_form(struct nvlx_prepared *prepared, const struct nvlxi_form *ol
     made->transfers = prepared->transfers;
     made->prepared = prepared;
     made->older = older;
-    made->needs.keeps_remote_uses = true;
+    made->needs.keeps_remote_uses = made->needs.prepared = true;
     made->needs.generation = prepared->generation;
-    made->needs.tables = prepared->tables;
+    made->needs.tables = nvlxi_block_tables_share(prepared->tables);
     atomic_init(&made->users, 1);
     nvlxi_plan_init(&made->plan, take_chunk, give_chunk, made);
     nvlxi_plan_reset(&made->plan, prepared->mechanism);

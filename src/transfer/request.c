@@ -8,6 +8,7 @@
 #include "base/thread.h"
 #include "base/trace.h"
 #include "transfer/blocks/blocks.h"
+#include "transfer/graphs.h"
 #include "transfer/plan/tally.h"
 #include "transfer/signals.h"
 #include "transfer/transfer.h"
@@ -266,6 +267,7 @@ static void end_look(struct nvlx_request *request) {
 
 void nvlxi_transfers_progress(struct nvlxi_transfers *transfers) {
     unsigned found;
+    nvlxi_graphs_reap(transfers);
     do {
         struct nvlx_request *request = find_complete(transfers, &found), *next;
         for (; request; request = next) {
@@ -341,6 +343,8 @@ uint32_t nvlxi_transfers_users(struct nvlxi_transfers *t, uint64_t address, uint
         if (!atomic_load(&form->upset) && nvlxi_needs_overlap(&form->needs, &form->plan, address, length))
             users |= NVLXI_A_PREPARED_LIST;
     }
+    if (nvlxi_graphs_use(t, address, length))
+        users |= NVLXI_A_GRAPH;
     pthread_mutex_unlock(&t->mutex);
     return users;
 }

@@ -52,7 +52,7 @@ static int check_remote(struct nvlxi_validation *v, const struct nvlx_op *count,
 static int validate_own_signal(struct nvlxi_validation *v, const struct nvlx_op *op, size_t index) {
     const uint64_t address = (uint64_t)(uintptr_t)op->local;
     const struct nvlx_op count = {.opcode = NVLX_OP_WRITE, .local = op->local, .length = NVLXI_COUNT_BYTES};
-    if (v->needs->keeps_remote_uses)
+    if (v->needs->prepared)
         return nvlxi_fail(NVLX_EINVAL, "op %zu: a list that is prepared signals to peers alone", index);
     int code = nvlxi_validate_local(v, &count, index);
     if (!code)
@@ -101,8 +101,13 @@ static bool may_move(const struct nvlx_op *op) {
 static int check_wait(const struct nvlxi_validation *v, size_t index) {
     const struct nvlxi_validated *list = &v->validated;
     bool moves = false;
-    if (v->needs->keeps_remote_uses)
+    if (v->needs->prepared)
         return nvlxi_fail(NVLX_EINVAL, "op %zu: a list that is prepared does not wait for its peers", index);
+    if (v->needs->keeps_remote_uses)
+        return nvlxi_fail(NVLX_ENOTSUP,
+                          "op %zu: the stream captures a graph: a part of one does not wait for counts of peers; "
+                          "nvlx_stream_wait waits for own ones",
+                          index);
     if (v->signal_gpu < 0 || (index && list->ops[index - 1].opcode != NVLX_OP_WAIT_READY))
         return nvlxi_fail(NVLX_EINVAL, "op %zu: a list that waits has a stream, and its waits come first", index);
     if (index == NVLXI_LIST_WAITS)
@@ -204,17 +209,6 @@ int nvlxi_signals_submit(const struct nvlxi_lane_pool *pool, const struct nvlxi_
             code = gather(pool, legs, &legs->leg[i]);
     for (size_t i = 0; i < plan->signal_count && !code; i++)
         code = ops->signal(carrier_on(legs, plan->signals[i].gpu)->lane->lane, &plan->signals[i].signal);
-    return code;
-}
-
-int nvlxi_signals_find_gpu(const struct nvlxi_transfers *t, const struct nvlx_op *ops, size_t count, void *stream,
-                           int *gpu) {
-    struct nvlxi_stream found;
-    if (nvlxi_likely(!stream || !count || ops[0].opcode < NVLX_OP_SIGNAL))
-        return 0;
-    int code = t->context->ops->stream_find(t->context->device, stream, &found);
-    if (!code)
-        *gpu = found.gpu;
     return code;
 }
 

@@ -30,11 +30,6 @@ uint32_t nvlxi_signals_on(const struct nvlxi_plan *plan, int gpu);
  * own. Else -1. */
 int nvlxi_signals_lone_gpu(const struct nvlxi_plan *plan, size_t number);
 
-/* Of a list that begins with a signal, or a wait for one: the GPU of the caller's stream, if there is one. Else *gpu
- * stays as it is. */
-int nvlxi_signals_find_gpu(const struct nvlxi_transfers *t, const struct nvlx_op *ops, size_t count, void *stream,
-                           int *gpu);
-
 /* Lets the caller's stream wait for all counts that a list waits for, before its copies are queued. After a failure it
  * may wait for some, which is all that is left of the list. */
 int nvlxi_list_await(struct nvlx_request *request, const struct nvlxi_validated *list, void *stream);

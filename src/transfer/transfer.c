@@ -9,129 +9,11 @@
 #include "base/log.h"
 #include "base/trace.h"
 #include "transfer/blocks/blocks.h"
+#include "transfer/graphs.h"
 #include "transfer/signals.h"
 
-#define IDLE_REQUESTS_MAX 256
-#define TOO_LONG          2 /* what issue_plan returns for such a list, see there */
-#define BY_KERNELS        3 /* likewise: plan it for kernels alone */
-
-void nvlxi_transfers_init(struct nvlxi_transfers *transfers, const struct nvlxi_context *context, size_t list_limit) {
-    transfers->context = context;
-    transfers->slab = NVLXI_SLAB_BYTES;
-    pthread_mutex_init(&transfers->mutex, NULL);
-    nvlxi_lanes_init(&transfers->pool, context, list_limit);
-}
-
-/* ---- Request objects and scratch memory -------------------------------------------------------------- */
-
-static struct nvlx_request *new_request(struct nvlxi_transfers *t) {
-    struct nvlx_request *request = calloc(1, sizeof *request);
-    if (!request) {
-        nvlxi_fail(NVLX_ENOMEM, "no memory for a request");
-        return NULL;
-    }
-    request->engine = t->engine;
-    request->transfers = t;
-    pthread_mutex_init(&request->polling, NULL);
-    nvlxi_plan_init(&request->plan, nvlxi_list_memory_borrow, nvlxi_list_memory_return, &t->pool.lists);
-    return request;
-}
-
-static void renew_request(struct nvlx_request *request) {
-    atomic_store_explicit(&request->status, NVLX_EAGAIN, memory_order_relaxed);
-    request->outcome = 0;
-    request->error[0] = '\0';
-    request->needs.use_count = request->needs.mapping_count = request->needs.peer_count = 0;
-    request->needs.generation = 0;
-    request->needs.ops = NULL;
-    request->prepared = NULL;
-    request->copied = request->detached = false;
-    request->wait_count = 0;
-    request->asked = (struct nvlxi_asked){0};
-    request->form = NULL;
-    request->blocks = (struct nvlxi_block_work){0};
-}
-
-void nvlxi_transfers_return_validation(struct nvlxi_transfers *t, struct nvlxi_validation *validation) {
-    pthread_mutex_lock(&t->mutex);
-    LL_PREPEND(t->validations, validation);
-    pthread_mutex_unlock(&t->mutex);
-}
-
-static void destroy_request(struct nvlx_request *request) {
-    nvlxi_needs_free(&request->needs);
-    pthread_mutex_destroy(&request->polling);
-    free(request);
-}
-
-void nvlxi_request_recycle(struct nvlx_request *request) {
-    struct nvlxi_transfers *t = request->transfers;
-    bool keep;
-    pthread_mutex_lock(&t->mutex);
-    keep = t->idle_count < IDLE_REQUESTS_MAX;
-    if (keep) {
-        LL_PREPEND(t->idle, request);
-        t->idle_count++;
-    }
-    pthread_mutex_unlock(&t->mutex);
-    if (!keep)
-        destroy_request(request);
-}
-
-int nvlxi_transfers_take(struct nvlxi_transfers *t, struct nvlx_request **request,
-                         struct nvlxi_validation **validation) {
-    pthread_mutex_lock(&t->mutex);
-    if (request && (*request = t->idle)) {
-        LL_DELETE(t->idle, *request);
-        t->idle_count--;
-    }
-    if (validation && (*validation = t->validations))
-        LL_DELETE(t->validations, *validation);
-    pthread_mutex_unlock(&t->mutex);
-    if (request && !*request && !(*request = new_request(t)))
-        goto return_validation;
-    if (validation && !*validation && !(*validation = calloc(1, sizeof **validation))) {
-        nvlxi_fail(NVLX_ENOMEM, "no memory to check a transfer");
-        goto recycle_request;
-    }
-    if (request)
-        renew_request(*request);
-    if (validation)
-        (*validation)->signal_gpu = -1;
-    return 0;
-recycle_request:
-    if (request)
-        nvlxi_request_recycle(*request);
-    return NVLX_ENOMEM;
-return_validation:
-    if (validation && *validation)
-        nvlxi_transfers_return_validation(t, *validation);
-    return NVLX_ENOMEM;
-}
-
-void nvlxi_transfers_free(struct nvlxi_transfers *transfers) {
-    struct nvlx_request *request, *next;
-    struct nvlxi_validation *validation, *next_validation;
-    struct nvlxi_verification *verification, *next_verification;
-    while (transfers->in_flight)
-        nvlxi_request_free(transfers->in_flight);
-    while (transfers->done)
-        nvlxi_request_free(transfers->done);
-    while (transfers->forms)
-        nvlxi_prepared_free(transfers->forms->prepared);
-    LL_FOREACH_SAFE(transfers->idle, request, next) {
-        destroy_request(request);
-    }
-    LL_FOREACH_SAFE(transfers->validations, validation, next_validation) {
-        nvlxi_validation_free(validation);
-    }
-    LL_FOREACH_SAFE(transfers->verifications, verification, next_verification) {
-        nvlxi_verification_free(verification);
-    }
-    nvlxi_lanes_free(&transfers->pool);
-    nvlxi_notices_free(transfers->notices);
-    pthread_mutex_destroy(&transfers->mutex);
-}
+#define TOO_LONG   2 /* what issue_plan returns for such a list, see there */
+#define BY_KERNELS 3 /* likewise: plan it for kernels alone */
 
 /* ---- VALIDATED -> IN FLIGHT -------------------------------------------------------------------------- */
 
@@ -143,6 +25,8 @@ const struct nvlxi_needs *nvlxi_request_needs(const struct nvlx_request *request
 static int enter(void *holder) {
     struct nvlx_request *request = holder;
     struct nvlxi_transfers *t = request->transfers;
+    if (nvlxi_unlikely(request->captured != NULL))
+        return nvlxi_graphs_enter(request);
     pthread_mutex_lock(&t->mutex);
     bool room = t->in_flight_count < t->max_requests;
     if (room) {
@@ -166,6 +50,10 @@ static int enter(void *holder) {
 /* Takes back `enter` for a request of which nothing was issued. */
 static void leave(struct nvlx_request *request) {
     struct nvlxi_transfers *t = request->transfers;
+    if (nvlxi_unlikely(request->captured != NULL)) {
+        nvlxi_graphs_leave(request);
+        return;
+    }
     pthread_mutex_lock(&t->mutex);
     DL_DELETE(t->in_flight, request); /* NOLINT(clang-analyzer-core.NullDereference): the list has it */
     t->in_flight_count--;
@@ -259,6 +147,16 @@ struct submission { /* of a request that is in flight */
     struct nvlxi_stream found;         /* what it is */
 };
 
+/* Finds the caller's stream, if there is one: whether it captures tells what becomes of the list. */
+static int find_stream(struct nvlx_request *made, struct submission *how, const struct nvlxi_asked *asked,
+                       uint32_t flags) {
+    const struct nvlxi_context *context = made->transfers->context;
+    int code = how->stream ? context->ops->stream_find(context->device, how->stream, &how->found) : 0;
+    if (!code)
+        code = nvlxi_graphs_check(&how->found, asked, flags);
+    return code || !how->found.capturing ? code : nvlxi_graphs_want(made);
+}
+
 /* Issues what is planned, and plans and issues the portions that are left. A failure fails the request: the rest is
  * planned all the same, for those who ask what the request was. */
 static void submit_all(struct nvlx_request *request, const struct submission *how, const struct nvlxi_stream *stream) {
@@ -328,9 +226,11 @@ static int tell_too_long(const struct nvlxi_plan *plan) {
 static int issue_plan(struct nvlx_request *request, struct submission *how) {
     struct nvlxi_lane_pool *pool = &request->transfers->pool;
     struct nvlxi_stream *stream = how->stream ? &how->found : NULL;
-    int code = stream ? pool->context->ops->stream_find(pool->context->device, how->stream, stream) : 0;
+    int code = 0;
     how->terms.stream = stream;
-    if (!code && stream)
+    if (nvlxi_unlikely(request->captured != NULL))
+        return nvlxi_graphs_issue(request, &how->terms);
+    if (stream)
         code = choose_order(pool, how);
     if (code || (code = borrow(request, &how->terms)))
         return code;
@@ -357,6 +257,8 @@ void nvlxi_needs_drop_ops(struct nvlxi_transfers *transfers, struct nvlxi_needs 
 
 /* The end of a submission whose copies were issued, or failed the request. */
 static void note_issued(struct nvlx_request *request) {
+    if (request->captured)
+        return;
     request->info.submit_ns = nvlxi_now_ns() - request->started_ns;
     request->range = nvlxi_trace_start(NVLXI_TRACE_TRANSFER, request->info.bytes);
     if (nvlxi_unlikely(nvlxi_log_is_on(NVLX_LOG_DEBUG)))
@@ -388,12 +290,16 @@ static int take_asked(struct nvlx_request *request, const struct nvlxi_asked *as
     return code;
 }
 
-/* Ends a submission: the caller gets the request, or the spares get it back. */
+/* Ends a submission: the caller gets the request, or a graph has it, or the spares get it back. */
 static int hand_over(struct nvlx_request *made, int code, struct nvlx_request **request) {
-    if (code)
+    const bool captured = nvlxi_graphs_have(made);
+    if (code && !captured)
         nvlxi_request_drop_verification(made);
     pthread_mutex_unlock(&made->polling);
-    if (code) {
+    if (captured) {
+        *request = NULL;
+    } else if (code) {
+        nvlxi_graphs_want_not(made);
         if (made->notice)
             nvlxi_notice_end(made->notice);
         made->notice = NULL;
@@ -424,7 +330,7 @@ static int submit_by(struct nvlx_request *made, const struct nvlxi_admission *ad
     int code = nvlxi_transfer_admit(made->transfers, admission);
     if (code)
         return code;
-    if ((code = made->verification ? begin_and_issue(made, how) : issue_plan(made, how)))
+    if ((code = made->verification ? begin_and_issue(made, how) : issue_plan(made, how)) && !nvlxi_graphs_have(made))
         leave(made);
     return code;
 }
@@ -451,28 +357,30 @@ static int submit_shape(struct nvlx_request *made, const struct nvlxi_admission 
 }
 
 static int submit(struct nvlx_request *made, struct nvlxi_validation *validation, const struct nvlx_op *ops,
-                  size_t count, const struct nvlx_transfer_options *options) {
+                  size_t count, const struct nvlx_transfer_options *options, const struct nvlxi_asked *asked) {
     struct nvlxi_transfers *t = made->transfers;
-    const struct nvlxi_admission admission = {.ops = ops,
-                                              .count = count,
-                                              .flags = options->flags,
-                                              .portions = true,
-                                              .plan = &made->plan,
-                                              .needs = &made->needs,
-                                              .validation = validation,
-                                              .verification = made->verification,
-                                              .enter = enter,
-                                              .holder = made};
     struct submission how = {.terms = {.plan = &made->plan,
                                        .max_sms = options->max_sms ? options->max_sms : t->max_sms,
                                        .priority = options->priority,
                                        .calls = made->notice != NULL},
                              .validated = &validation->validated,
                              .stream = options->stream};
-    made->needs.generation = options->generation;
-    int code = nvlxi_signals_find_gpu(t, ops, count, options->stream, &validation->signal_gpu);
+    int code = find_stream(made, &how, asked, options->flags);
     if (code)
         return code;
+    const struct nvlxi_admission admission = {.ops = ops,
+                                              .count = count,
+                                              .flags = options->flags,
+                                              .portions = !made->captured,
+                                              .plan = &made->plan,
+                                              .needs = &made->needs,
+                                              .validation = validation,
+                                              .verification = made->verification,
+                                              .enter = enter,
+                                              .holder = made};
+    made->needs.generation = options->generation;
+    if (options->stream && count && ops[0].opcode >= NVLX_OP_SIGNAL)
+        validation->signal_gpu = how.found.gpu;
     code = submit_shape(made, &admission, &how, options->mechanism ? options->mechanism : t->mechanism);
     if (code)
         return code == TOO_LONG ? tell_too_long(&made->plan) : code;
@@ -499,7 +407,7 @@ int nvlxi_transfer_submit(struct nvlxi_transfers *transfers, const struct nvlx_o
     if (!code)
         code = take_asked(made, asked);
     if (!code)
-        code = submit(made, validation, ops, count, options);
+        code = submit(made, validation, ops, count, options, asked);
     nvlxi_transfers_return_validation(transfers, validation);
     nvlxi_trace_end(traced);
     return hand_over(made, code, request);
@@ -518,14 +426,16 @@ static int plan_blocks(struct nvlx_request *made, struct nvlxi_block_call *call,
 }
 
 /* Of a request that is IN FLIGHT, so that what the peer withdraws from now on stays until it is DONE. */
-static int start_post(struct nvlx_request *made, const struct nvlxi_posting *posting) {
+static int start_post(struct nvlx_request *made, const struct nvlxi_posting *posting,
+                      const struct nvlxi_stream *stream) {
     const struct nvlx_prepared *prepared = made->prepared;
     const struct nvlxi_form *form = made->form;
     struct submission how = {.terms = {.plan = &form->plan,
                                        .max_sms = prepared->max_sms,
                                        .priority = prepared->priority,
                                        .calls = made->notice != NULL},
-                             .stream = posting->stream};
+                             .stream = posting->stream,
+                             .found = *stream};
     int code = nvlxi_form_check(form);
     made->info = form->info;
     if (!code && posting->blocks)
@@ -545,10 +455,11 @@ static int enter_post(struct nvlx_request *made) {
     return code;
 }
 
-/* One try. NVLXI_OUTDATED: `*outdated` is the form, to be dropped. */
-static int try_post(struct nvlx_request *made, const struct nvlxi_posting *posting, struct nvlxi_form **outdated) {
+/* One try. NVLXI_OUTDATED: `*outdated` is the form, to be dropped. What a graph has, it keeps. */
+static int try_post(struct nvlx_request *made, const struct nvlxi_posting *posting, const struct nvlxi_stream *stream,
+                    struct nvlxi_form **outdated) {
     int code = enter_post(made);
-    if (code || !(code = start_post(made, posting)))
+    if (code || !(code = start_post(made, posting, stream)) || nvlxi_graphs_have(made))
         return code;
     leave(made);
     *outdated = made->form;
@@ -558,11 +469,14 @@ static int try_post(struct nvlx_request *made, const struct nvlxi_posting *posti
     return code;
 }
 
-static int post(struct nvlx_request *made, const struct nvlxi_posting *posting) {
+static int post(struct nvlx_request *made, const struct nvlxi_posting *posting, const struct nvlxi_asked *asked) {
+    struct submission how = {.stream = posting->stream};
     struct nvlxi_patience patience = {0};
     struct nvlxi_form *outdated = NULL;
-    int code;
-    while ((code = try_post(made, posting, &outdated)) == NVLXI_OUTDATED) {
+    int code = find_stream(made, &how, asked, 0);
+    if (code)
+        return code;
+    while ((code = try_post(made, posting, &how.found, &outdated)) == NVLXI_OUTDATED) {
         code = nvlxi_prepared_renew(made->prepared, outdated);
         nvlxi_form_drop(outdated);
         if (code || (code = nvlxi_mapping_try_again(&patience)))
@@ -586,10 +500,10 @@ int nvlxi_post(struct nvlx_prepared *prepared, const struct nvlxi_posting *posti
     atomic_fetch_add(&prepared->posts, 1);
     code = take_asked(made, asked);
     if (!code)
-        code = post(made, posting);
-    if (code)
+        code = post(made, posting, asked);
+    if (code || made->captured)
         atomic_fetch_sub(&prepared->posts, 1);
-    else
+    if (!code)
         note_issued(made);
     nvlxi_trace_end(traced);
     return hand_over(made, code, request);

@@ -11,6 +11,7 @@
  *                message (nvlxi_asked) is on its way to the peer; not of a request without one
  *     DONE       all its events were seen complete (or the device failed), what is verified was compared, its message
  *                was taken (or cannot be): status is set, nothing is held any more
+ * A list whose stream captures a graph is never IN FLIGHT: see graphs.h.
  *
  * The step to IN FLIGHT is made with the engine's `tables` still held for reading since validation, so that whoever
  * then takes them for writing sees every request that passed it. Until it leaves the list in flight, a request's plan
@@ -28,6 +29,7 @@
 #include "remote/event.h"
 #include "transfer/blocks/issue.h"
 #include "transfer/blocks/places.h"
+#include "transfer/hold.h"
 #include "transfer/notice.h"
 #include "transfer/plan/tally.h"
 #include "transfer/submit.h"
@@ -43,6 +45,11 @@ struct nvlxi_asked { /* of a transfer: what is to be told when it is complete */
     bool event;      /* REQUEST_DONE, with `user` */
     void *user;
     struct nvlxi_letter *letter; /* its message, which waits in the queue of the peer (rendezvous/outbox.h); or NULL */
+    enum {
+        NVLXI_WANTS_REQUEST,
+        NVLXI_WANTS_NO_REQUEST, /* the stream must be one that captures */
+        NVLXI_WANTS_EITHER
+    } wanted;
 };
 
 /* How it is told: set by who can. All are called under the request's `polling`, except for `forget`. */
@@ -75,6 +82,8 @@ struct nvlxi_transfers {
     uint32_t mechanism, max_sms; /* of transfers that do not say; max_sms 0: as the plan's groups say */
     pthread_mutex_t mutex;
     struct nvlx_request *in_flight, *done;    /* lists of what the caller has not freed */
+    struct nvlx_request *captured;            /* list: parts of graphs (graphs.h), */
+    struct nvlxi_holds holds;                 /* and which of them graphs have let go of */
     struct nvlx_request *idle;                /* freed, kept for the next */
     struct nvlxi_form *forms;                 /* list: of prepared lists */
     struct nvlxi_validation *validations;     /* idle scratch memory */
@@ -99,9 +108,10 @@ struct nvlx_request {
     char error[256];
     struct nvlxi_plan plan; /* of a transfer */
     struct nvlxi_needs needs;
-    struct nvlx_prepared *prepared; /* of a post, with */
-    struct nvlxi_form *form;        /* the form that it posts: has plan and needs */
-    struct nvlxi_block_work blocks; /* of a transfer of blocks by id: what its plan names */
+    struct nvlx_prepared *prepared;  /* of a post, with */
+    struct nvlxi_form *form;         /* the form that it posts: has plan and needs */
+    struct nvlxi_block_work blocks;  /* of a transfer of blocks by id: what its plan names */
+    struct nvlxi_captured *captured; /* of a part of a graph (graphs.h); else NULL */
     struct nvlxi_legs legs;
     struct nvlxi_verification *verification; /* NULL: none. Its own until it is DONE */
     struct nvlx_request_info info;           /* what is known when it is issued; the rest when it is asked for */
@@ -159,7 +169,8 @@ void nvlxi_transfers_init(struct nvlxi_transfers *transfers, const struct nvlxi_
 /* Waits for all in flight; frees all requests and prepared lists. */
 void nvlxi_transfers_free(struct nvlxi_transfers *transfers);
 
-/* `asked` is taken over by the request; after a failure it is the caller's again. */
+/* `asked` is taken over by the request; after a failure it is the caller's again. *request is NULL where the stream
+ * captures. */
 int nvlxi_transfer_submit(struct nvlxi_transfers *transfers, const struct nvlx_op *ops, size_t count,
                           const struct nvlx_transfer_options *options, const struct nvlxi_asked *asked,
                           struct nvlx_request **request);
@@ -176,7 +187,7 @@ struct nvlxi_posting {
     void *stream;                    /* the caller's, or NULL */
     struct nvlxi_block_call *blocks; /* of tables of blocks: which (blocks/blocks.h) */
 };
-/* NVLXI_PLAIN: see there. */
+/* As nvlxi_transfer_submit. NVLXI_PLAIN: see there. */
 int nvlxi_post(struct nvlx_prepared *prepared, const struct nvlxi_posting *posting, const struct nvlxi_asked *asked,
                struct nvlx_request **request);
 void nvlxi_prepared_free(struct nvlx_prepared *prepared);

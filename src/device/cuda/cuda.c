@@ -425,6 +425,7 @@ const struct nvlxi_device_ops nvlxi_device_cuda = {
     .signal = nvlxi_cuda_signal,
     .await = nvlxi_cuda_await,
     .await_gated = nvlxi_cuda_await_gated,
+    .await_paced = nvlxi_cuda_await_paced,
     .signal_read = nvlxi_cuda_signal_read,
     .event_create = nvlxi_cuda_event_create,
     .event_destroy = nvlxi_cuda_event_destroy,
@@ -436,4 +437,5 @@ const struct nvlxi_device_ops nvlxi_device_cuda = {
     .stream_wait = nvlxi_cuda_stream_wait,
     .stream_lane = nvlxi_cuda_stream_lane,
     .stream_lane_end = nvlxi_cuda_stream_lane_end,
+    .stream_keep = nvlxi_cuda_stream_keep,
 };

@@ -3,7 +3,7 @@
  * and device/cuda/pinned.c host memory,
  * device/cuda/lane.c lanes and events, device/cuda/kernel.c the launches of the kernels in copy.cu,
  * device/cuda/digest.c that of the one in digest.cu, device/cuda/signal.c signals, with the kernels of signal.cu,
- * device/cuda/link.c the links between GPUs.
+ * device/cuda/graph.c what graphs hold, device/cuda/link.c the links between GPUs.
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef NVLXI_DEVICE_CUDA_CUDA_H
@@ -62,7 +62,8 @@ struct nvlxi_device {
 struct nvlxi_lane {
     struct nvlxi_device *device;
     int gpu;
-    bool callers; /* the stream is the caller's */
+    bool callers;   /* the stream is the caller's, */
+    bool capturing; /* and captures a graph */
     cudaStream_t stream;
 };
 
@@ -117,6 +118,10 @@ struct nvlxi_event {
     X(cuStreamGetCtx, 9020, PFN_cuStreamGetCtx_v9020)                                                                  \
     X(cuStreamGetId, 12000, PFN_cuStreamGetId_v12000)                                                                  \
     X(cuStreamIsCapturing, 10000, PFN_cuStreamIsCapturing_v10000)                                                      \
+    X(cuStreamGetCaptureInfo, 12030, PFN_cuStreamGetCaptureInfo_v12030)                                                \
+    X(cuUserObjectCreate, 11030, PFN_cuUserObjectCreate_v11030)                                                        \
+    X(cuUserObjectRelease, 11030, PFN_cuUserObjectRelease_v11030)                                                      \
+    X(cuGraphRetainUserObject, 11030, PFN_cuGraphRetainUserObject_v11030)                                              \
     X(cuStreamWriteValue64, 11070, PFN_cuStreamWriteValue64_v11070)                                                    \
     X(cuStreamWaitValue64, 11070, PFN_cuStreamWaitValue64_v11070)                                                      \
     X(cuLaunchKernelEx, 11060, PFN_cuLaunchKernelEx_v11060)
@@ -262,6 +267,7 @@ int nvlxi_cuda_digest(struct nvlxi_lane *lane, const struct nvlxi_leaves *leaves
 int nvlxi_cuda_signal(struct nvlxi_lane *lane, const struct nvlxi_signal *signal);
 int nvlxi_cuda_await(struct nvlxi_lane *lane, uint64_t address, uint64_t value);
 int nvlxi_cuda_await_gated(struct nvlxi_lane *lane, const struct nvlxi_gated *gated);
+int nvlxi_cuda_await_paced(struct nvlxi_lane *lane, const struct nvlxi_paced *paced);
 int nvlxi_cuda_signal_read(struct nvlxi_device *device, uint64_t address, uint64_t *value);
 int nvlxi_cuda_event_create(struct nvlxi_device *device, int gpu, struct nvlxi_event **event);
 void nvlxi_cuda_event_destroy(struct nvlxi_event *event);
@@ -273,5 +279,7 @@ int nvlxi_cuda_stream_record(struct nvlxi_device *device, const struct nvlxi_str
 int nvlxi_cuda_stream_wait(struct nvlxi_device *device, const struct nvlxi_stream *stream, struct nvlxi_event *event);
 int nvlxi_cuda_stream_lane(struct nvlxi_device *device, const struct nvlxi_stream *stream, struct nvlxi_lane **lane);
 void nvlxi_cuda_stream_lane_end(struct nvlxi_lane *lane);
+int nvlxi_cuda_stream_keep(struct nvlxi_device *device, const struct nvlxi_stream *stream,
+                           void (*function)(void *argument), void *argument);
 
 #endif

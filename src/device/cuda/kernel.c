@@ -53,6 +53,11 @@ static struct grid spread_by_warps(uint32_t count, uint32_t sms) {
     return spread(nvlxi_ceil_div(count, tile), sms, (uint32_t)tile);
 }
 
+/* A graph's kernels follow each other. */
+static bool may_overlap(const struct nvlxi_lane *lane, bool overlaps) {
+    return overlaps && !lane->capturing && lane->device->gpus[lane->gpu].kernels.overlap;
+}
+
 /* By the driver: the runtime takes a microsecond longer for the same. */
 static CUresult launch(CUfunction function, const struct grid *grid, void *first, bool overlaps, cudaStream_t stream) {
     uint32_t argument = grid->argument;
@@ -88,7 +93,7 @@ int nvlxi_cuda_copy_kernel(struct nvlxi_lane *lane, const struct nvlxi_kernel *k
     CUresult error = launch(kernel->rows ? gpu->kernels.rows
                             : in_slices  ? gpu->kernels.in_slices
                                          : gpu->kernels.by_warps,
-                            &grid, &lists, kernel->overlaps && gpu->kernels.overlap, lane->stream);
+                            &grid, &lists, may_overlap(lane, kernel->overlaps), lane->stream);
     nvlxi_cuda_leave(&entry);
     return error ? nvlxi_cuda_driver_failure(error, NVLX_EDEVICE, "launching the copy kernel") : 0;
 }
@@ -107,7 +112,7 @@ int nvlxi_cuda_copy_blocks(struct nvlxi_lane *lane, const struct nvlxi_block_ker
     if (code)
         return code;
     CUresult error = launch(slices > 1 ? gpu->kernels.blocks_in_slices : gpu->kernels.blocks_by_warps, &grid, &blocks,
-                            kernel->overlaps && gpu->kernels.overlap, lane->stream);
+                            may_overlap(lane, kernel->overlaps), lane->stream);
     nvlxi_cuda_leave(&entry);
     return error ? nvlxi_cuda_driver_failure(error, NVLX_EDEVICE, "launching the kernel that copies blocks") : 0;
 }

@@ -74,7 +74,8 @@ static cudaError_t copy_batch(struct nvlxi_lane *lane, const struct nvlxi_fragme
 #endif
 }
 
-/* Of host memory CUDA itself sees where it is: cudaMemcpyPeerAsync and cudaMemcpy3DPeerAsync are for that of GPUs. */
+/* Of host memory CUDA itself sees where it is: cudaMemcpyPeerAsync and cudaMemcpy3DPeerAsync are for that of GPUs. A
+ * capture ends with the former, and a batch is refused there (measured). */
 static bool is_with_host(int destination_gpu, int source_gpu) {
     return destination_gpu == NVLXI_HOST_MEMORY || source_gpu == NVLXI_HOST_MEMORY;
 }
@@ -83,7 +84,7 @@ static cudaError_t copy_one(struct nvlxi_lane *lane, const struct nvlxi_fragment
                             int source_gpu) {
     void *to = (void *)(uintptr_t)fragment->destination;
     const void *from = (const void *)(uintptr_t)fragment->source;
-    return is_with_host(destination_gpu, source_gpu)
+    return is_with_host(destination_gpu, source_gpu) || lane->capturing
                ? cudaMemcpyAsync(to, from, fragment->length, cudaMemcpyDefault, lane->stream)
                : cudaMemcpyPeerAsync(to, destination_gpu, from, source_gpu, fragment->length, lane->stream);
 }
@@ -292,14 +293,14 @@ int nvlxi_cuda_lane_wait(struct nvlxi_lane *lane, struct nvlxi_event *event) {
 /* ---- The caller's stream ----------------------------------------------------------------------------- */
 
 /* The default streams mean those of the calling thread's current context, so this looks before any other is pushed. */
-static int stream_context(void *stream, CUcontext *context) {
+static int stream_context(void *stream, CUcontext *context, bool *capturing) {
     CUstreamCaptureStatus status;
     CUresult error = nvlxi_cuda_driver.cuStreamIsCapturing(stream, &status);
     if (error)
         return nvlxi_cuda_driver_failure(error, NVLX_ENOTSUP, "the stream in the options cannot be used now");
-    if (status != CU_STREAM_CAPTURE_STATUS_NONE)
-        return nvlxi_fail(NVLX_ENOTSUP,
-                          "the stream in the options is capturing a graph: a transfer cannot be part of one");
+    if (status == CU_STREAM_CAPTURE_STATUS_INVALIDATED)
+        return nvlxi_fail(NVLX_ENOTSUP, "the stream in the options captures a graph, and that capture has failed");
+    *capturing = status == CU_STREAM_CAPTURE_STATUS_ACTIVE;
     error = nvlxi_cuda_driver.cuStreamGetCtx(stream, context);
     return error ? nvlxi_cuda_driver_failure(error, NVLX_ENOTSUP, "the stream in the options has no context") : 0;
 }
@@ -332,7 +333,7 @@ static bool find_usable(struct nvlxi_device *device, CUcontext context, int *gpu
 int nvlxi_cuda_stream_find(struct nvlxi_device *device, void *handle, struct nvlxi_stream *stream) {
     CUcontext context;
     unsigned long long id;
-    int code = stream_context(handle, &context);
+    int code = stream_context(handle, &context, &stream->capturing);
     if (code)
         return code;
     stream->handle = handle;
@@ -345,7 +346,11 @@ int nvlxi_cuda_stream_find(struct nvlxi_device *device, void *handle, struct nvl
 }
 
 static struct nvlxi_lane lane_of(struct nvlxi_device *device, const struct nvlxi_stream *stream) {
-    return (struct nvlxi_lane){.device = device, .gpu = stream->gpu, .callers = true, .stream = stream->handle};
+    return (struct nvlxi_lane){.device = device,
+                               .gpu = stream->gpu,
+                               .callers = true,
+                               .capturing = stream->capturing,
+                               .stream = stream->handle};
 }
 
 int nvlxi_cuda_stream_record(struct nvlxi_device *device, const struct nvlxi_stream *stream,

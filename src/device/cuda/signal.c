@@ -5,7 +5,8 @@
  * Stream values set and await counts of cudaMalloc memory and of chunks, own and imported. They refuse memory of pools
  * (measured with driver 580: CUDA_ERROR_INVALID_VALUE): there a kernel of one thread sets, and no stream waits. A
  * kernel also adds, which stream values do not do. A wait for a count of a peer's is a kernel too: no other wait could
- * be given up without changing the count, which others wait for. */
+ * be given up without changing the count, which others wait for. So is a wait of a graph, which may run at any time: it
+ * can be given up for good. */
 #include "device/cuda/signal.h"
 
 #include "base/error.h"
@@ -135,6 +136,34 @@ int nvlxi_cuda_await_gated(struct nvlxi_lane *lane, const struct nvlxi_gated *ga
         code = check_loaded(lane);
     if (!code)
         code = launch_one_thread(lane, lane->device->gpus[lane->gpu].counters.await, arguments);
+    nvlxi_cuda_leave(&entry);
+    return code;
+}
+
+/* What it writes: that of a count which is 0 is none. */
+static int check_written(uint64_t address, int gpu) {
+    return address ? check_writable(address, gpu) : 0;
+}
+
+int nvlxi_cuda_await_paced(struct nvlxi_lane *lane, const struct nvlxi_paced *paced) {
+    struct nvlxi_cuda_attributes attributes;
+    struct nvlxi_cuda_entry entry;
+    struct nvlxi_cuda_paced copy = {(const void *)(uintptr_t)paced->address, paced->value,
+                                    (void *)(uintptr_t)paced->reached, (const void *)paced->gate,
+                                    (void *)(uintptr_t)paced->mark};
+    void *arguments[] = {&copy};
+    int code = nvlxi_cuda_enter(lane->device, lane->gpu, &entry);
+    if (code)
+        return code;
+    code = find_count(paced->address, &attributes);
+    if (!code)
+        code = check_written(paced->reached, lane->gpu);
+    if (!code)
+        code = check_written(paced->mark, lane->gpu);
+    if (!code)
+        code = check_loaded(lane);
+    if (!code)
+        code = launch_one_thread(lane, lane->device->gpus[lane->gpu].counters.await_paced, arguments);
     nvlxi_cuda_leave(&entry);
     return code;
 }

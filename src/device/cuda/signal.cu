@@ -26,6 +26,26 @@ __global__ void await_count(const unsigned long long *count, unsigned long long 
     __threadfence_system();
 }
 
+// The gate is in host memory: reading it takes a microsecond, in which the count is not looked at. So it is read
+// seldom.
+constexpr int gate_looks = 16;
+
+__global__ void await_paced(nvlxi_cuda_paced paced) {
+    const unsigned long long awaited = paced.value + (paced.reached ? *paced.reached : 0);
+    const volatile unsigned long long *gate = paced.gate;
+    unsigned long long why = 0;
+    for (int looks = 0; !is_reached(paced.count, awaited); looks++) {
+        if (looks % gate_looks == 0 && (why = *gate))
+            break;
+        __nanosleep(100);
+    }
+    if (why && paced.mark)
+        *paced.mark = why;
+    if (!why && paced.reached)
+        *paced.reached = awaited;
+    __threadfence_system();
+}
+
 } // namespace
 
 // What follows is the host's. The compiler that CI has of the oldest CUDA, NVRTC, is not given it.
@@ -35,5 +55,7 @@ cudaError_t nvlxi_cuda_load_counters(nvlxi_cuda_counters *counters) {
     cudaError_t error = nvlxi_cuda_load_kernel(reinterpret_cast<const void *>(add_to_count), &counters->add);
     if (!error)
         error = nvlxi_cuda_load_kernel(reinterpret_cast<const void *>(set_count), &counters->set);
-    return error ? error : nvlxi_cuda_load_kernel(reinterpret_cast<const void *>(await_count), &counters->await);
+    if (!error)
+        error = nvlxi_cuda_load_kernel(reinterpret_cast<const void *>(await_count), &counters->await);
+    return error ? error : nvlxi_cuda_load_kernel(reinterpret_cast<const void *>(await_paced), &counters->await_paced);
 }

@@ -10,10 +10,19 @@
 extern "C" {
 #endif
 
+/* What `await_paced` gets: struct nvlxi_paced, as addresses that its GPU uses. */
+struct nvlxi_cuda_paced {
+    const unsigned long long *count;
+    unsigned long long value;
+    unsigned long long *reached;
+    const unsigned long long *gate;
+    unsigned long long *mark;
+};
+
 /* Of one thread. The arguments are the address of a count, and a value; of `await` two of each: it ends when either
  * count is reached. */
 struct nvlxi_cuda_counters {
-    struct CUfunc_st *set, *add, *await;
+    struct CUfunc_st *set, *add, *await, *await_paced;
 };
 
 /* Loads them into the current context. */

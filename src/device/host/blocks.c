@@ -3,7 +3,6 @@
 #include "device/blocks.h"
 
 #include <inttypes.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/error.h"
@@ -42,8 +41,7 @@ static bool take_pair(const struct nvlxi_block_kernel *kernel, uint32_t pair, ui
     return false;
 }
 
-static void copy_blocks(void *argument) {
-    struct nvlxi_block_kernel *kernel = argument;
+void nvlxi_host_blocks_run(const struct nvlxi_block_kernel *kernel) {
     uint64_t local, remote;
     for (uint32_t pair = 0; pair < kernel->pair_count; pair++) {
         if (!take_pair(kernel, pair, &local, &remote))
@@ -53,7 +51,6 @@ static void copy_blocks(void *argument) {
             memmove(nvlxi_host_pointer(fragment.destination), nvlxi_host_pointer(fragment.source), fragment.length);
         }
     }
-    free(kernel);
 }
 
 static int check(int gpu, const struct nvlxi_block_kernel *kernel) {
@@ -69,15 +66,7 @@ static int check(int gpu, const struct nvlxi_block_kernel *kernel) {
 
 int nvlxi_host_copy_blocks(struct nvlxi_lane *lane, const struct nvlxi_block_kernel *kernel) {
     int code = check(nvlxi_host_lane_gpu(lane), kernel);
-    if (code)
-        return code;
-    struct nvlxi_block_kernel *own = malloc(sizeof *own);
-    if (!own)
-        return nvlxi_fail(NVLX_ENOMEM, "no memory to queue a kernel of %u blocks", (unsigned)kernel->pair_count);
-    *own = *kernel;
-    if ((code = nvlxi_host_lane_call(lane, copy_blocks, own)))
-        free(own);
-    return code;
+    return code ? code : nvlxi_host_queue_blocks(lane, kernel);
 }
 
 int nvlxi_host_ids_check(struct nvlxi_device *device, int gpu, uint64_t address, uint64_t length) {

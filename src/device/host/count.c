@@ -29,6 +29,18 @@ void nvlxi_host_count_await(const struct nvlxi_gated *gated) {
         usleep(PEEK_US);
 }
 
+void nvlxi_host_count_pace(const struct nvlxi_paced *paced) {
+    const uint64_t awaited = paced->value + (paced->reached ? read_count(paced->reached) : 0);
+    uint64_t why = 0;
+    while (!nvlxi_signal_reached(read_count(paced->address), awaited) &&
+           !(why = __atomic_load_n(paced->gate, __ATOMIC_ACQUIRE)))
+        usleep(PEEK_US);
+    if (why && paced->mark)
+        __atomic_store_n(count_at(paced->mark), why, __ATOMIC_RELEASE);
+    if (!why && paced->reached)
+        __atomic_store_n(count_at(paced->reached), awaited, __ATOMIC_RELEASE);
+}
+
 int nvlxi_host_signal_read(struct nvlxi_device *device, uint64_t address, uint64_t *value) {
     (void)device;
     int code = nvlxi_host_check_count(NVLXI_ANY_GPU, address, NVLXI_HOST_READ);

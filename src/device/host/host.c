@@ -221,6 +221,7 @@ const struct nvlxi_device_ops nvlxi_device_host = {
     .signal = nvlxi_host_signal,
     .await = nvlxi_host_await,
     .await_gated = nvlxi_host_await_gated,
+    .await_paced = nvlxi_host_await_paced,
     .signal_read = nvlxi_host_signal_read,
     .event_create = nvlxi_host_event_create,
     .event_destroy = nvlxi_host_event_destroy,
@@ -232,4 +233,5 @@ const struct nvlxi_device_ops nvlxi_device_host = {
     .stream_wait = nvlxi_host_stream_wait,
     .stream_lane = nvlxi_host_stream_lane,
     .stream_lane_end = nvlxi_host_stream_lane_end,
+    .stream_keep = nvlxi_host_stream_keep,
 };

@@ -116,6 +116,7 @@ int nvlxi_host_digest(struct nvlxi_lane *lane, const struct nvlxi_leaves *leaves
 int nvlxi_host_signal(struct nvlxi_lane *lane, const struct nvlxi_signal *signal);
 int nvlxi_host_await(struct nvlxi_lane *lane, uint64_t address, uint64_t value);
 int nvlxi_host_await_gated(struct nvlxi_lane *lane, const struct nvlxi_gated *gated);
+int nvlxi_host_await_paced(struct nvlxi_lane *lane, const struct nvlxi_paced *paced);
 int nvlxi_host_event_create(struct nvlxi_device *device, int gpu, struct nvlxi_event **event);
 void nvlxi_host_event_destroy(struct nvlxi_event *event);
 int nvlxi_host_event_record(struct nvlxi_lane *lane, struct nvlxi_event *event);
@@ -126,8 +127,14 @@ int nvlxi_host_stream_record(struct nvlxi_device *device, const struct nvlxi_str
 int nvlxi_host_stream_wait(struct nvlxi_device *device, const struct nvlxi_stream *stream, struct nvlxi_event *event);
 int nvlxi_host_stream_lane(struct nvlxi_device *device, const struct nvlxi_stream *stream, struct nvlxi_lane **lane);
 void nvlxi_host_stream_lane_end(struct nvlxi_lane *lane);
+int nvlxi_host_stream_keep(struct nvlxi_device *device, const struct nvlxi_stream *stream,
+                           void (*function)(void *argument), void *argument);
 
 int nvlxi_host_ids_check(struct nvlxi_device *device, int gpu, uint64_t address, uint64_t length);
+
+/* Queues a kernel of blocks that was checked, and what its job does. */
+int nvlxi_host_queue_blocks(struct nvlxi_lane *lane, const struct nvlxi_block_kernel *kernel);
+void nvlxi_host_blocks_run(const struct nvlxi_block_kernel *kernel);
 
 /* The GPU that a lane is on. */
 int nvlxi_host_lane_gpu(const struct nvlxi_lane *lane);

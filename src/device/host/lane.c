@@ -30,47 +30,15 @@
 #include "base/base.h"
 #include "base/error.h"
 #include "base/thread.h"
-#include "device/host/count.h"
+#include "device/host/graph.h"
+#include "device/host/job.h"
 #include "device/host/memory.h"
 #include "device/host/point.h"
 #include "device/leaf_list.h"
-#include "device/xxh64.h"
 
 #define CHANNELS      8
 #define CHANNEL_DEPTH 1021
-#define BATCH         64  /* copies of a list that are one job */
-#define PEEK_US       100 /* between two looks at a value */
-
-enum job_kind {
-    JOB_LIST,
-    JOB_GRID,
-    JOB_KERNEL,
-    JOB_DIGEST,
-    JOB_MARK,
-    JOB_WAIT,
-    JOB_HOLD,
-    JOB_CALL,
-    JOB_SIGNAL,
-    JOB_AWAIT
-};
-
-struct job {
-    enum job_kind kind;
-    struct nvlxi_fragment *list; /* JOB_LIST: its own */
-    size_t count;
-    struct nvlxi_grid grid;                   /* JOB_GRID */
-    struct nvlxi_part parts[NVLXI_PARTS_MAX]; /* JOB_KERNEL: their lists are the caller's until the job is done */
-    uint32_t part_count;
-    bool of_rows;                     /* JOB_KERNEL: the lists are */
-    struct nvlxi_leaf_list leaves;    /* JOB_DIGEST: in the caller's memory until the job is done */
-    struct nvlxi_host_point *point;   /* JOB_MARK, JOB_WAIT: held */
-    const atomic_bool *until;         /* JOB_HOLD */
-    void (*function)(void *argument); /* JOB_CALL */
-    void *argument;
-    struct nvlxi_signal signal; /* JOB_SIGNAL */
-    struct nvlxi_gated gated;   /* JOB_AWAIT */
-    STAILQ_ENTRY(job) entry;
-};
+#define BATCH         64 /* copies of a list that are one job */
 
 struct nvlxi_event {
     int gpu;
@@ -84,8 +52,9 @@ struct nvlxi_lane {
     pthread_t worker;
     pthread_mutex_t mutex;
     pthread_cond_t changed;
-    bool stopping, working; /* working: a job has left the queue and is not done */
-    STAILQ_HEAD(, job) jobs;
+    struct nvlxi_host_graph *graph; /* that it captures; or NULL */
+    bool stopping, working;         /* working: a job has left the queue and is not done */
+    STAILQ_HEAD(, nvlxi_host_job) jobs;
     LIST_ENTRY(nvlxi_lane) entry;
 };
 
@@ -113,97 +82,12 @@ void nvlxi_host_lanes_fork(enum nvlxi_fork_phase phase) {
     pthread_mutex_unlock(&lanes_mutex);
 }
 
-/* ---- Lanes ------------------------------------------------------------------------------------------- */
-
-static void copy_fragments(const struct nvlxi_fragment *list, size_t count) {
-    for (size_t i = 0; i < count; i++)
-        memmove(nvlxi_host_pointer(list[i].destination), nvlxi_host_pointer(list[i].source), list[i].length);
-}
-
-static void move_rows(const struct nvlxi_rows *rows) {
-    for (uint64_t i = 0; i < rows->count; i++)
-        memmove(nvlxi_host_pointer(rows->destination + i * rows->destination_pitch),
-                nvlxi_host_pointer(rows->source + i * rows->source_pitch), rows->length);
-}
-
-static void move_grid(const struct nvlxi_grid *grid) {
-    struct nvlxi_rows rows = grid->rows;
-    for (uint64_t i = 0; i < grid->times; i++) {
-        move_rows(&rows);
-        rows.destination += grid->destination_step;
-        rows.source += grid->source_step;
-    }
-}
-
-static const struct nvlxi_rows *rows_of(const struct nvlxi_part *part) {
-    return (const void *)part->list;
-}
-
-static void copy_part(const struct nvlxi_part *part, bool of_rows) {
-    if (!of_rows)
-        copy_fragments(part->list, part->count);
-    for (uint32_t i = 0; of_rows && i < part->count; i++)
-        move_rows(&rows_of(part)[i]);
-}
-
-static void digest_leaves(const struct nvlxi_leaf_list *leaves) {
-    for (uint64_t i = 0, offset = 0; i < leaves->count; i++, offset += NVLXI_LEAF_BYTES) {
-        const struct nvlxi_digest_span whole = leaves->span;
-        const struct nvlxi_digest_span leaf =
-            leaves->list ? leaves->list[i]
-                         : (struct nvlxi_digest_span){whole.address + offset,
-                                                      nvlxi_min(NVLXI_LEAF_BYTES, whole.length - offset)};
-        leaves->digests[i] = nvlxi_xxh64(nvlxi_host_pointer(leaf.address), leaf.length);
-    }
-}
-
-static void job_run(const struct job *job) {
-    switch (job->kind) {
-    case JOB_LIST:
-        copy_fragments(job->list, job->count);
-        break;
-    case JOB_KERNEL:
-        for (uint32_t i = 0; i < job->part_count; i++)
-            copy_part(&job->parts[i], job->of_rows);
-        break;
-    case JOB_GRID:
-        move_grid(&job->grid);
-        break;
-    case JOB_DIGEST:
-        digest_leaves(&job->leaves);
-        break;
-    case JOB_MARK:
-        nvlxi_host_point_mark(job->point);
-        break;
-    case JOB_WAIT:
-        nvlxi_host_point_await(job->point);
-        break;
-    case JOB_HOLD:
-        while (!atomic_load(job->until))
-            usleep(PEEK_US);
-        break;
-    case JOB_CALL:
-        job->function(job->argument);
-        break;
-    case JOB_SIGNAL:
-        nvlxi_host_count_change(&job->signal);
-        break;
-    case JOB_AWAIT:
-        nvlxi_host_count_await(&job->gated);
-        break;
-    }
-}
-
 /* ---- Channels ---------------------------------------------------------------------------------------- */
 
-static size_t places(const struct job *job) {
-    return job->kind == JOB_MARK || job->kind == JOB_WAIT ? 0 : job->kind == JOB_LIST ? job->count : 1;
-}
-
 /* As CUDA does, this waits while the channel is full. */
-static void take_places(const struct nvlxi_lane *lane, const struct job *job) {
+static void take_places(const struct nvlxi_lane *lane, const struct nvlxi_host_job *job) {
     size_t *taken = &channels[lane->id % CHANNELS];
-    const size_t needed = places(job);
+    const size_t needed = nvlxi_host_job_places(job);
     if (!needed)
         return;
     pthread_mutex_lock(&channels_mutex);
@@ -213,8 +97,8 @@ static void take_places(const struct nvlxi_lane *lane, const struct job *job) {
     pthread_mutex_unlock(&channels_mutex);
 }
 
-static void leave_places(const struct nvlxi_lane *lane, const struct job *job) {
-    const size_t left = places(job);
+static void leave_places(const struct nvlxi_lane *lane, const struct nvlxi_host_job *job) {
+    const size_t left = nvlxi_host_job_places(job);
     if (!left)
         return;
     pthread_mutex_lock(&channels_mutex);
@@ -225,12 +109,12 @@ static void leave_places(const struct nvlxi_lane *lane, const struct job *job) {
 
 /* ---- Workers ------------------------------------------------------------------------------------------ */
 
-static struct job *next_job(struct nvlxi_lane *lane) {
+static struct nvlxi_host_job *next_job(struct nvlxi_lane *lane) {
     pthread_mutex_lock(&lane->mutex);
     lane->working = false;
     while (STAILQ_EMPTY(&lane->jobs) && !lane->stopping)
         pthread_cond_wait(&lane->changed, &lane->mutex);
-    struct job *job = STAILQ_FIRST(&lane->jobs);
+    struct nvlxi_host_job *job = STAILQ_FIRST(&lane->jobs);
     if (job)
         STAILQ_REMOVE_HEAD(&lane->jobs, entry);
     lane->working = job != NULL;
@@ -238,18 +122,16 @@ static struct job *next_job(struct nvlxi_lane *lane) {
     return job;
 }
 
-static void end_job(const struct nvlxi_lane *lane, struct job *job) {
+static void end_job(const struct nvlxi_lane *lane, struct nvlxi_host_job *job) {
     leave_places(lane, job);
-    nvlxi_host_point_drop(job->point);
-    free(job->list);
-    free(job);
+    nvlxi_host_job_free(job);
 }
 
 static void *work(void *argument) {
     struct nvlxi_lane *lane = argument;
-    struct job *job;
+    struct nvlxi_host_job *job;
     while ((job = next_job(lane))) {
-        job_run(job);
+        nvlxi_host_job_run(job);
         end_job(lane, job);
     }
     return NULL;
@@ -312,30 +194,46 @@ int nvlxi_host_lane_gpu(const struct nvlxi_lane *lane) {
     return lane->gpu;
 }
 
+struct nvlxi_host_graph *nvlxi_host_lane_graph(struct nvlxi_lane *lane) {
+    pthread_mutex_lock(&lane->mutex);
+    struct nvlxi_host_graph *graph = lane->graph;
+    pthread_mutex_unlock(&lane->mutex);
+    return graph;
+}
+
 int nvlxi_host_lane_query(struct nvlxi_lane *lane) {
+    struct nvlxi_host_graph *graph = nvlxi_host_lane_graph(lane);
+    if (graph)
+        return nvlxi_host_graph_break(graph);
     pthread_mutex_lock(&lane->mutex);
     bool idle = STAILQ_EMPTY(&lane->jobs) && !lane->working;
     pthread_mutex_unlock(&lane->mutex);
     return idle ? 0 : NVLX_EAGAIN;
 }
 
-static void queue(struct nvlxi_lane *lane, struct job *job) {
+/* The job is the lane's, or that of the graph that it captures, or gone. */
+int nvlxi_host_lane_queue(struct nvlxi_lane *lane, struct nvlxi_host_job *job) {
+    struct nvlxi_host_graph *graph = nvlxi_host_lane_graph(lane);
+    if (graph)
+        return nvlxi_host_graph_take(graph, job);
     take_places(lane, job);
     pthread_mutex_lock(&lane->mutex);
     STAILQ_INSERT_TAIL(&lane->jobs, job, entry);
     pthread_cond_signal(&lane->changed);
     pthread_mutex_unlock(&lane->mutex);
+    return 0;
 }
 
-static struct job *job_make(enum job_kind kind) {
-    struct job *job = calloc(1, sizeof *job);
-    if (job)
-        job->kind = kind;
-    return job;
+struct nvlxi_host_graph *nvlxi_host_lane_capture(struct nvlxi_lane *lane, struct nvlxi_host_graph *graph) {
+    pthread_mutex_lock(&lane->mutex);
+    struct nvlxi_host_graph *before = lane->graph;
+    lane->graph = graph;
+    pthread_mutex_unlock(&lane->mutex);
+    return before;
 }
 
 static int queue_list(struct nvlxi_lane *lane, const struct nvlxi_fragment *list, size_t count) {
-    struct job *job = job_make(JOB_LIST);
+    struct nvlxi_host_job *job = nvlxi_host_job_make(NVLXI_JOB_LIST);
     struct nvlxi_fragment *own = malloc(count * sizeof *own);
     if (!job || !own) {
         free(job);
@@ -345,8 +243,7 @@ static int queue_list(struct nvlxi_lane *lane, const struct nvlxi_fragment *list
     memcpy(own, list, count * sizeof *own);
     job->list = own;
     job->count = count;
-    queue(lane, job);
-    return 0;
+    return nvlxi_host_lane_queue(lane, job);
 }
 
 int nvlxi_host_copy_list(struct nvlxi_lane *lane, const struct nvlxi_fragment *list, size_t count, int destination_gpu,
@@ -365,12 +262,11 @@ int nvlxi_host_copy(struct nvlxi_lane *lane, const struct nvlxi_copy *copy) {
 }
 
 static int queue_grid(struct nvlxi_lane *lane, const struct nvlxi_grid *grid) {
-    struct job *job = job_make(JOB_GRID);
+    struct nvlxi_host_job *job = nvlxi_host_job_make(NVLXI_JOB_GRID);
     if (!job)
         return nvlxi_fail(NVLX_ENOMEM, "no memory to queue a copy of rows");
     job->grid = *grid;
-    queue(lane, job);
-    return 0;
+    return nvlxi_host_lane_queue(lane, job);
 }
 
 int nvlxi_host_copy_grid(struct nvlxi_lane *lane, const struct nvlxi_grid *grid, int destination_gpu, int source_gpu) {
@@ -395,7 +291,7 @@ int nvlxi_host_copy_rows(struct nvlxi_lane *lane, const struct nvlxi_rows *list,
 static int check_part(int gpu, const struct nvlxi_part *part, bool of_rows) {
     int code = of_rows ? 0 : nvlxi_host_check_copies(gpu, part->list, part->count, NVLX_EDEVICE);
     for (uint32_t i = 0; of_rows && i < part->count && !code; i++)
-        code = nvlxi_host_check_rows(gpu, &(const struct nvlxi_grid){.rows = rows_of(part)[i], .times = 1});
+        code = nvlxi_host_check_rows(gpu, &(const struct nvlxi_grid){.rows = nvlxi_host_rows_of(part)[i], .times = 1});
     return code;
 }
 
@@ -405,48 +301,44 @@ int nvlxi_host_copy_kernel(struct nvlxi_lane *lane, const struct nvlxi_kernel *k
         code = check_part(lane->gpu, &kernel->parts[i], kernel->rows);
     if (code)
         return code;
-    struct job *job = job_make(JOB_KERNEL);
+    struct nvlxi_host_job *job = nvlxi_host_job_make(NVLXI_JOB_KERNEL);
     if (!job)
         return nvlxi_fail(NVLX_ENOMEM, "no memory to queue a kernel of %u lists", (unsigned)kernel->part_count);
     memcpy(job->parts, kernel->parts, kernel->part_count * sizeof *kernel->parts);
     job->part_count = kernel->part_count;
     job->of_rows = kernel->rows;
-    queue(lane, job);
-    return 0;
+    return nvlxi_host_lane_queue(lane, job);
 }
 
 int nvlxi_host_digest(struct nvlxi_lane *lane, const struct nvlxi_leaves *leaves) {
     int code = nvlxi_host_check_digest(lane->gpu, leaves->spans, leaves->span_count);
     if (code)
         return code;
-    struct job *job = job_make(JOB_DIGEST);
+    struct nvlxi_host_job *job = nvlxi_host_job_make(NVLXI_JOB_DIGEST);
     if (!job)
         return nvlxi_fail(NVLX_ENOMEM, "no memory to queue a digest of %u spans", (unsigned)leaves->span_count);
     job->leaves = nvlxi_leaf_list_make(leaves);
-    queue(lane, job);
-    return 0;
+    return nvlxi_host_lane_queue(lane, job);
 }
 
 int nvlxi_host_lane_call(struct nvlxi_lane *lane, void (*function)(void *argument), void *argument) {
-    struct job *job = job_make(JOB_CALL);
+    struct nvlxi_host_job *job = nvlxi_host_job_make(NVLXI_JOB_CALL);
     if (!job)
         return nvlxi_fail(NVLX_ENOMEM, "no memory to queue a call");
     job->function = function;
     job->argument = argument;
-    queue(lane, job);
-    return 0;
+    return nvlxi_host_lane_queue(lane, job);
 }
 
 int nvlxi_host_signal(struct nvlxi_lane *lane, const struct nvlxi_signal *signal) {
     int code = nvlxi_host_check_count(lane->gpu, signal->address, NVLXI_HOST_CHANGE);
     if (code)
         return code;
-    struct job *job = job_make(JOB_SIGNAL);
+    struct nvlxi_host_job *job = nvlxi_host_job_make(NVLXI_JOB_SIGNAL);
     if (!job)
         return nvlxi_fail(NVLX_ENOMEM, "no memory to queue a signal");
     job->signal = *signal;
-    queue(lane, job);
-    return 0;
+    return nvlxi_host_lane_queue(lane, job);
 }
 
 static int queue_await(struct nvlxi_lane *lane, const struct nvlxi_gated *gated, enum nvlxi_host_count_use use) {
@@ -455,12 +347,11 @@ static int queue_await(struct nvlxi_lane *lane, const struct nvlxi_gated *gated,
         code = nvlxi_host_check_count(lane->gpu, gated->gate, use);
     if (code)
         return code;
-    struct job *job = job_make(JOB_AWAIT);
+    struct nvlxi_host_job *job = nvlxi_host_job_make(NVLXI_JOB_AWAIT);
     if (!job)
         return nvlxi_fail(NVLX_ENOMEM, "no memory to queue a wait for a signal");
     job->gated = *gated;
-    queue(lane, job);
-    return 0;
+    return nvlxi_host_lane_queue(lane, job);
 }
 
 int nvlxi_host_await(struct nvlxi_lane *lane, uint64_t address, uint64_t value) {
@@ -469,6 +360,30 @@ int nvlxi_host_await(struct nvlxi_lane *lane, uint64_t address, uint64_t value) 
 
 int nvlxi_host_await_gated(struct nvlxi_lane *lane, const struct nvlxi_gated *gated) {
     return queue_await(lane, gated, NVLXI_HOST_READ);
+}
+
+int nvlxi_host_await_paced(struct nvlxi_lane *lane, const struct nvlxi_paced *paced) {
+    int code = nvlxi_host_check_count(lane->gpu, paced->address, NVLXI_HOST_READ);
+    if (!code && paced->reached)
+        code = nvlxi_host_check_count(lane->gpu, paced->reached, NVLXI_HOST_CHANGE);
+    if (!code && paced->mark)
+        code = nvlxi_host_check_count(lane->gpu, paced->mark, NVLXI_HOST_CHANGE);
+    if (code)
+        return code;
+    struct nvlxi_host_job *job = nvlxi_host_job_make(NVLXI_JOB_PACE);
+    if (!job)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory to queue a wait of a graph");
+    job->paced = *paced;
+    return nvlxi_host_lane_queue(lane, job);
+}
+
+/* Copies that take_pair of blocks.c finds are checked there. */
+int nvlxi_host_queue_blocks(struct nvlxi_lane *lane, const struct nvlxi_block_kernel *kernel) {
+    struct nvlxi_host_job *job = nvlxi_host_job_make(NVLXI_JOB_BLOCKS);
+    if (!job)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory to queue a kernel of %u blocks", (unsigned)kernel->pair_count);
+    job->blocks = *kernel;
+    return nvlxi_host_lane_queue(lane, job);
 }
 
 /* ---- Events ------------------------------------------------------------------------------------------ */
@@ -502,7 +417,7 @@ static struct nvlxi_host_point *event_point(struct nvlxi_event *event) {
 int nvlxi_host_event_record(struct nvlxi_lane *lane, struct nvlxi_event *event) {
     if (lane->gpu != event->gpu)
         return nvlxi_fail(NVLX_EDEVICE, "an event of GPU %d cannot be recorded on GPU %d", event->gpu, lane->gpu);
-    struct job *job = job_make(JOB_MARK);
+    struct nvlxi_host_job *job = nvlxi_host_job_make(NVLXI_JOB_MARK);
     struct nvlxi_host_point *point = nvlxi_host_point_make();
     if (!job || !point) {
         free(job);
@@ -515,8 +430,7 @@ int nvlxi_host_event_record(struct nvlxi_lane *lane, struct nvlxi_event *event) 
     event->point = point;
     pthread_mutex_unlock(&event->mutex);
     nvlxi_host_point_drop(old);
-    queue(lane, job);
-    return 0;
+    return nvlxi_host_lane_queue(lane, job);
 }
 
 int nvlxi_host_event_query(struct nvlxi_event *event) {
@@ -530,14 +444,13 @@ int nvlxi_host_lane_wait(struct nvlxi_lane *lane, struct nvlxi_event *event) {
     struct nvlxi_host_point *point = event_point(event);
     if (!point)
         return 0;
-    struct job *job = job_make(JOB_WAIT);
+    struct nvlxi_host_job *job = nvlxi_host_job_make(NVLXI_JOB_WAIT);
     if (!job) {
         nvlxi_host_point_drop(point);
         return nvlxi_fail(NVLX_ENOMEM, "no memory to wait for an event of GPU %d", event->gpu);
     }
     job->point = point;
-    queue(lane, job);
-    return 0;
+    return nvlxi_host_lane_queue(lane, job);
 }
 
 /* ---- The caller's streams: lanes of this process ----------------------------------------------------- */
@@ -557,7 +470,8 @@ int nvlxi_host_stream_find(struct nvlxi_device *device, void *handle, struct nvl
     (void)device;
     struct nvlxi_lane *lane = find_lane(handle);
     if (lane) {
-        *stream = (struct nvlxi_stream){.handle = lane, .gpu = lane->gpu, .id = lane->id};
+        *stream = (struct nvlxi_stream){
+            .handle = lane, .gpu = lane->gpu, .id = lane->id, .capturing = nvlxi_host_lane_graph(lane) != NULL};
         return 0;
     }
     return nvlxi_fail(NVLX_ENOTSUP, "stream %p is none of the host backend's: it knows no CUDA streams", handle);
@@ -585,10 +499,9 @@ void nvlxi_host_stream_lane_end(struct nvlxi_lane *lane) {
 }
 
 int nvlxi_host_lane_hold(struct nvlxi_lane *lane, const atomic_bool *until) {
-    struct job *job = job_make(JOB_HOLD);
+    struct nvlxi_host_job *job = nvlxi_host_job_make(NVLXI_JOB_HOLD);
     if (!job)
         return nvlxi_fail(NVLX_ENOMEM, "no memory to queue a wait");
     job->until = until;
-    queue(lane, job);
-    return 0;
+    return nvlxi_host_lane_queue(lane, job);
 }

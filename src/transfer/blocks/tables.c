@@ -107,6 +107,7 @@ int nvlxi_block_tables_make(const struct nvlx_block_region *local, const struct 
                             struct nvlxi_block_tables **tables) {
     struct nvlxi_block_tables *made = calloc(1, sizeof *made);
     if (made) {
+        atomic_init(&made->users, 1);
         made->count = count;
         made->entry = calloc(nvlxi_max(count, 1), sizeof *made->entry);
         made->group = calloc(nvlxi_max(count, 1), sizeof *made->group);
@@ -123,8 +124,14 @@ int nvlxi_block_tables_make(const struct nvlx_block_region *local, const struct 
     return code;
 }
 
+struct nvlxi_block_tables *nvlxi_block_tables_share(struct nvlxi_block_tables *tables) {
+    if (tables)
+        atomic_fetch_add(&tables->users, 1);
+    return tables;
+}
+
 void nvlxi_block_tables_free(struct nvlxi_block_tables *tables) {
-    if (!tables)
+    if (!tables || atomic_fetch_sub(&tables->users, 1) > 1)
         return;
     free(tables->entry);
     free(tables->group);

@@ -7,6 +7,7 @@
 #ifndef NVLXI_TRANSFER_BLOCKS_TABLES_H
 #define NVLXI_TRANSFER_BLOCKS_TABLES_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -38,11 +39,15 @@ struct nvlxi_block_tables {
     size_t group_count;
     uint32_t access;   /* NVLX_ACCESS_...: what transfers do */
     bool same_process; /* the remote side is this process's memory, too */
+    atomic_uint users; /* who made it, and forms of the prepared list */
 };
 
 /* NVLX_EINVAL: a region is wrong. */
 int nvlxi_block_tables_make(const struct nvlx_block_region *local, const struct nvlx_block_region *remote, size_t count,
                             struct nvlxi_block_tables **tables);
+/* One more user. NULL is allowed in both. */
+struct nvlxi_block_tables *nvlxi_block_tables_share(struct nvlxi_block_tables *tables);
+/* One user less: the last frees it. */
 void nvlxi_block_tables_free(struct nvlxi_block_tables *tables);
 
 /* NULL: there is no such group. */
