@@ -137,7 +137,8 @@ struct nvlxi_gpu_limits {
 struct nvlxi_stream {
     void *handle;
     int gpu;
-    uint64_t id;    /* of no other stream of this process, not even of one made later with the same handle */
+    uint64_t id; /* 0 of one that captures; of no other stream of this process, not even of one made later with the same
+                    handle */
     bool capturing; /* a graph: see stream_keep */
 };
 

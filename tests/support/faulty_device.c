@@ -317,6 +317,17 @@ static void faulty_stream_lane_end(struct nvlxi_lane *lane) {
     real->stream_lane_end(lane);
 }
 
+static int faulty_stream_keep(struct nvlxi_device *device, const struct nvlxi_stream *stream,
+                              void (*function)(void *argument), void *argument) {
+    int code = fault("stream_keep");
+    return code ? code : real->stream_keep(device, stream, function, argument);
+}
+
+static int faulty_await_paced(struct nvlxi_lane *lane, const struct nvlxi_paced *paced) {
+    int code = fault("await_paced");
+    return code ? code : real->await_paced(lane, paced);
+}
+
 const struct nvlxi_device_ops faulty_device = {
     .name = "host",
     .count = faulty_count,
@@ -354,6 +365,7 @@ const struct nvlxi_device_ops faulty_device = {
     .signal = faulty_signal,
     .await = faulty_await,
     .await_gated = faulty_await_gated,
+    .await_paced = faulty_await_paced,
     .signal_read = faulty_signal_read,
     .event_create = faulty_event_create,
     .event_destroy = faulty_event_destroy,
@@ -365,6 +377,7 @@ const struct nvlxi_device_ops faulty_device = {
     .stream_wait = faulty_stream_wait,
     .stream_lane = faulty_stream_lane,
     .stream_lane_end = faulty_stream_lane_end,
+    .stream_keep = faulty_stream_keep,
 };
 
 struct nvlx_engine *make_faulty_engine(uint32_t max_requests) {

@@ -340,6 +340,9 @@ int nvlxi_cuda_stream_find(struct nvlxi_device *device, void *handle, struct nvl
     if (!find_used(device, context, &stream->gpu) && !find_usable(device, context, &stream->gpu))
         return nvlxi_fail(NVLX_ENOTSUP,
                           "the stream in the options is not of the primary context of a GPU that this engine uses");
+    stream->id = 0;
+    if (stream->capturing) /* asking for its number ends the capture (measured) */
+        return 0;
     CUresult error = nvlxi_cuda_driver.cuStreamGetId(handle, &id);
     stream->id = id;
     return error ? nvlxi_cuda_driver_failure(error, NVLX_ENOTSUP, "the stream in the options has no id") : 0;

@@ -42,6 +42,29 @@ __global__ void count_wrong(const uint32_t *words, size_t count, uint32_t seed, 
         atomicAdd(wrong, mine);
 }
 
+constexpr unsigned LONE = 1024; // threads of a block that runs alone
+
+__global__ void produce_next(uint32_t *words, size_t count, uint64_t *round) {
+    const uint32_t seed = static_cast<uint32_t>(*round + 1);
+    for (size_t i = threadIdx.x; i < count; i += LONE)
+        words[i] = word(seed, i);
+    __syncthreads();
+    if (threadIdx.x == 0)
+        ++*round;
+}
+
+__global__ void count_next(const uint32_t *words, size_t count, uint64_t *round, unsigned long long *wrong) {
+    const uint32_t seed = static_cast<uint32_t>(*round + 1);
+    unsigned long long mine = 0;
+    for (size_t i = threadIdx.x; i < count; i += LONE)
+        mine += words[i] != word(seed, i);
+    if (mine)
+        atomicAdd(wrong, mine);
+    __syncthreads();
+    if (threadIdx.x == 0)
+        ++*round;
+}
+
 constexpr int CHAINS = 8, TURNS = 1500;   // of multiplications: a block takes about 0.1 ms beside 7 others
 constexpr unsigned MULTIPLYING = 8 * 300; // blocks for each SM: 8 are on it at once
 constexpr unsigned COPYING = 160;         // times one half of the scratch to the other
@@ -107,6 +130,10 @@ cudaError_t kernels_load(void) {
     if (!error)
         error = cudaFuncGetAttributes(&attributes, count_wrong);
     if (!error)
+        error = cudaFuncGetAttributes(&attributes, produce_next);
+    if (!error)
+        error = cudaFuncGetAttributes(&attributes, count_next);
+    if (!error)
         error = cudaFuncGetAttributes(&attributes, multiply);
     if (!error)
         error = cudaFuncGetAttributes(&attributes, stream_memory);
@@ -140,6 +167,17 @@ cudaError_t kernel_write(uint32_t *words, const uint32_t *from, size_t count, ui
 cudaError_t kernel_count(const uint32_t *words, size_t count, uint32_t seed, unsigned long long *wrong,
                          cudaStream_t stream) {
     count_wrong<<<blocks(count), THREADS, 0, stream>>>(words, count, seed, wrong);
+    return cudaGetLastError();
+}
+
+cudaError_t kernel_produce_next(uint32_t *words, size_t count, uint64_t *round, cudaStream_t stream) {
+    produce_next<<<1, LONE, 0, stream>>>(words, count, round);
+    return cudaGetLastError();
+}
+
+cudaError_t kernel_count_next(const uint32_t *words, size_t count, uint64_t *round, unsigned long long *wrong,
+                              cudaStream_t stream) {
+    count_next<<<1, LONE, 0, stream>>>(words, count, round, wrong);
     return cudaGetLastError();
 }
 

@@ -24,6 +24,12 @@ cudaError_t kernel_write(uint32_t *words, const uint32_t *from, size_t count, ui
 cudaError_t kernel_count(const uint32_t *words, size_t count, uint32_t seed, unsigned long long *wrong,
                          cudaStream_t stream);
 
+/* For graphs, whose launches are always the same: the seed is what is at `round`, a count in device memory, plus 1.
+ * Then the count grows by 1. They run as one block. */
+cudaError_t kernel_produce_next(uint32_t *words, size_t count, uint64_t *round, cudaStream_t stream);
+cudaError_t kernel_count_next(const uint32_t *words, size_t count, uint64_t *round, unsigned long long *wrong,
+                              cudaStream_t stream);
+
 /* Some tens of milliseconds on all SMs, bound by arithmetic or by memory. `scratch` is KERNEL_SCRATCH bytes. */
 #define KERNEL_SCRATCH ((size_t)512 << 20)
 typedef cudaError_t kernel_that_computes(void *scratch, cudaStream_t stream);
