@@ -45,14 +45,11 @@ void nvlxi_closer_free(struct nvlxi_closer *closer) {
 
 /* ---- One peer ------------------------------------------------------------------------------------------- */
 
-struct held {
-    uint32_t transfers, mappings;
-};
-
-static struct held held_of(struct nvlxi_closer *closer, struct nvlx_peer *peer, uint64_t before) {
-    return (struct held){.transfers = nvlxi_transfers_naming(closer->transfers, peer, before) +
-                                      nvlxi_graphs_holding(closer->transfers, peer),
-                         .mappings = nvlxi_mappings_left(peer, NVLXI_CLOSE_ALL)};
+static struct nvlxi_held held_of(struct nvlxi_closer *closer, struct nvlx_peer *peer, uint64_t before) {
+    const uint32_t graphs = nvlxi_graphs_holding(closer->transfers, peer);
+    return (struct nvlxi_held){.transfers = nvlxi_transfers_naming(closer->transfers, peer, before) + graphs,
+                               .mappings = nvlxi_mappings_left(peer, NVLXI_CLOSE_ALL),
+                               .graphs = graphs};
 }
 
 /* Answers the peer's question, if it has one and the answer is due. Returns whether it stays asked. By the thread that
@@ -63,11 +60,11 @@ static bool answer(struct nvlxi_closer *closer, struct nvlx_peer *peer) {
     pthread_mutex_unlock(&closer->mutex);
     if (!asked.asked)
         return false;
-    const struct held held = held_of(closer, peer, asked.before);
-    const bool done = !held.transfers && !held.mappings;
+    const struct nvlxi_held held = held_of(closer, peer, asked.before);
+    const bool done = nvlxi_held_is_nothing(&held);
     if (!done && (asked.told || nvlxi_now_ns() - asked.since < SAY_NS))
         return true;
-    if (!asked.answer(asked.context, asked.generation, held.transfers, held.mappings))
+    if (!asked.answer(asked.context, asked.generation, &held))
         return true;
     pthread_mutex_lock(&closer->mutex);
     if (peer->parting.since == asked.since) { /* it has not asked again meanwhile */
@@ -196,8 +193,8 @@ void nvlxi_closer_ask(struct nvlxi_closer *closer, struct nvlx_peer *peer, uint6
                       nvlxi_answer_function answer_function, void *context) {
     const uint64_t before = nvlxi_transfers_number(closer->transfers);
     nvlxi_transfers_progress(closer->transfers);
-    const struct held held = held_of(closer, peer, before);
-    if (!held.transfers && !held.mappings && answer_function(context, generation, 0, 0))
+    const struct nvlxi_held held = held_of(closer, peer, before);
+    if (nvlxi_held_is_nothing(&held) && answer_function(context, generation, &held))
         return;
     const bool waits = nvlxi_mappings_left(peer, NVLXI_CLOSE_WAITING) > 0;
     pthread_mutex_lock(&closer->mutex);

@@ -52,7 +52,7 @@ void nvlxi_closer_free(struct nvlxi_closer *closer);
 void nvlxi_closer_add(struct nvlxi_closer *closer, struct nvlx_peer *peer);
 
 /* The peer asks what is held of generations before the one that is known of it. `answer` is called at once, or by the
- * closer: with (0, 0) when nothing is, and once before if that takes a while. A question replaces the one before. */
+ * closer: when nothing is, and once before if that takes a while. A question replaces the one before. */
 void nvlxi_closer_ask(struct nvlxi_closer *closer, struct nvlx_peer *peer, uint64_t generation,
                       nvlxi_answer_function answer, void *context);
 

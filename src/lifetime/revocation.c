@@ -63,9 +63,9 @@ static int tell_holder(const struct nvlxi_follower *holder, const struct nvlxi_w
         return nvlxi_fail(NVLX_ETIMEDOUT,
                           "%s is withdrawn, but process %d does not know yet: it has read nothing for %.0f ms",
                           withdrawn->what, (int)holder->pid, ms);
-    if (holder->transfers || holder->mappings)
-        snprintf(holds, sizeof holds, "still holds %" PRIu32 " transfers and %" PRIu32 " mappings", holder->transfers,
-                 holder->mappings);
+    if (!nvlxi_held_is_nothing(&holder->held))
+        snprintf(holds, sizeof holds, "still holds %" PRIu32 " transfers and %" PRIu32 " mappings%s",
+                 holder->held.transfers, holder->held.mappings, holder->held.graphs ? ", graphs among them" : "");
     return nvlxi_fail(NVLX_ETIMEDOUT, "%s is withdrawn, but process %d %s: it was told %.0f ms ago", withdrawn->what,
                       (int)holder->pid, holds, ms);
 }
@@ -156,15 +156,14 @@ bool nvlxi_follower_ask(struct nvlxi_revocations *revocations, struct nvlxi_foll
 }
 
 int nvlxi_follower_answers(struct nvlxi_revocations *revocations, struct nvlxi_follower *follower, uint64_t generation,
-                           uint32_t transfers, uint32_t mappings) {
+                           const struct nvlxi_held *held) {
     int code = 0;
     pthread_mutex_lock(&revocations->mutex);
     if (!follower->asked || generation > follower->told) {
         code = NVLX_EFORMAT;
     } else {
-        follower->transfers = transfers;
-        follower->mappings = mappings;
-        if (!transfers && !mappings) {
+        follower->held = *held;
+        if (nvlxi_held_is_nothing(held)) {
             follower->asked = false;
             release(follower, generation);
         }

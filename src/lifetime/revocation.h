@@ -46,6 +46,7 @@
 #include <sys/types.h>
 
 #include "base/metrics.h"
+#include "remote/peer.h"
 
 #define NVLXI_GAPS 32
 
@@ -58,9 +59,9 @@ struct nvlxi_follower { /* part of a server's connection; starts zeroed */
     uint64_t told, released;
     struct nvlxi_gap gaps[NVLXI_GAPS]; /* in order; the oldest is forgotten first */
     size_t gap_count;
-    uint64_t told_ns;             /* when it was told `told` */
-    uint32_t transfers, mappings; /* what it said that it still holds; 0, 0: nothing said */
-    bool asked;                   /* and has not answered */
+    uint64_t told_ns;       /* when it was told `told` */
+    struct nvlxi_held held; /* what it said that it still holds; nothing: nothing said */
+    bool asked;             /* and has not answered */
     bool cut_off;
     struct nvlxi_follower *prev, *next;
 };
@@ -105,7 +106,7 @@ bool nvlxi_follower_ask(struct nvlxi_revocations *revocations, struct nvlxi_foll
 /* It says what it holds of generations before the one it was asked for: nothing, or so much. NVLX_EFORMAT: it was not
  * asked, or is not told so much. */
 int nvlxi_follower_answers(struct nvlxi_revocations *revocations, struct nvlxi_follower *follower, uint64_t generation,
-                           uint32_t transfers, uint32_t mappings);
+                           const struct nvlxi_held *held);
 /* Its process is not known to have let go of anything. */
 void nvlxi_follower_cut_off(struct nvlxi_revocations *revocations, struct nvlxi_follower *follower);
 void nvlxi_follower_gone(struct nvlxi_revocations *revocations, struct nvlxi_follower *follower);

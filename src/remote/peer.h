@@ -47,8 +47,17 @@ struct nvlxi_remote {
     size_t uuid_count; /* ours come first, by ordinal */
 };
 
+struct nvlxi_held { /* of a peer's memory that it has withdrawn */
+    uint32_t transfers, mappings;
+    uint32_t graphs; /* of the transfers: parts of graphs */
+};
+
+static inline bool nvlxi_held_is_nothing(const struct nvlxi_held *held) {
+    return !held->transfers && !held->mappings;
+}
+
 /* Tells a peer what is still held of generations before the one that it asks for. False: not now, to be tried again. */
-typedef bool (*nvlxi_answer_function)(void *context, uint64_t generation, uint32_t transfers, uint32_t mappings);
+typedef bool (*nvlxi_answer_function)(void *context, uint64_t generation, const struct nvlxi_held *held);
 
 /* What lifetime/closer.c notes of a peer, under its own mutex. */
 struct nvlxi_parting {

@@ -265,7 +265,7 @@ int nvlxi_channel_denied(struct nvlxi_channel *channel, const struct nvlxi_inbox
 
 bool nvlxi_channel_tell_holds(struct nvlxi_channel *channel, const struct nvlxi_protocol_holds *holds) {
     uint8_t message[NVLXI_PROTOCOL_SHORT_MAX];
-    const size_t length = nvlxi_protocol_put_holds(message, holds);
+    const size_t length = nvlxi_protocol_put_holds(message, holds, channel->connection->minor >= 6);
     pthread_mutex_lock(&channel->mutex);
     int code = send_message(channel, message, length);
     pthread_mutex_unlock(&channel->mutex);

@@ -216,9 +216,9 @@ static int apply(struct nvlxi_clients *clients, struct nvlxi_subscription *subsc
     return nvlxi_attempt_end(&attempt, code == NVLX_ESTALE ? 0 : code);
 }
 
-static bool tell_holds(void *context, uint64_t generation, uint32_t transfers, uint32_t mappings) {
+static bool tell_holds(void *context, uint64_t generation, const struct nvlxi_held *held) {
     struct nvlxi_subscription *subscription = context;
-    const struct nvlxi_protocol_holds holds = {generation, transfers, mappings};
+    const struct nvlxi_protocol_holds holds = {generation, held->transfers, held->mappings, held->graphs, 0};
     return nvlxi_channel_tell_holds(&subscription->channel, &holds);
 }
 
@@ -321,10 +321,10 @@ static int serve(struct nvlxi_clients *clients, struct nvlxi_subscription *subsc
 }
 
 /* Nothing of a peer that is gone is in flight or mapped any more: its owner may know, by the connection's end. */
-static bool note_let_go(void *context, uint64_t generation, uint32_t transfers, uint32_t mappings) {
+static bool note_let_go(void *context, uint64_t generation, const struct nvlxi_held *held) {
     struct nvlxi_subscription *subscription = context;
     (void)generation;
-    if (transfers || mappings)
+    if (!nvlxi_held_is_nothing(held))
         return true;
     atomic_store(&subscription->let_go, true);
     subscription->outbox.wake(subscription->outbox.context);

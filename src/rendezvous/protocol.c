@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <inttypes.h>
+#include <stddef.h>
 #include <string.h>
 
 #include "base/base.h"
@@ -60,7 +61,9 @@ struct await_bytes {
     uint64_t generation;
 };
 
-static_assert(sizeof(struct await_bytes) == 8 && sizeof(struct nvlxi_protocol_holds) == 16, "no padding");
+#define HOLDS_BEFORE_6 offsetof(struct nvlxi_protocol_holds, graphs)
+
+static_assert(sizeof(struct await_bytes) == 8 && sizeof(struct nvlxi_protocol_holds) == 24, "no padding");
 static_assert(sizeof(struct nvlxi_protocol_message) == 16 && sizeof(struct nvlxi_protocol_taken) == 16, "no padding");
 static_assert(sizeof(struct nvlxi_protocol_message) + NVLXI_PROTOCOL_CHUNK + NVLXI_PROTOCOL_HEADER ==
                   NVLXI_PROTOCOL_MESSAGE_MAX,
@@ -92,7 +95,7 @@ static const struct {
     [NVLXI_PROTOCOL_DONE] = {"DONE", false, sizeof(struct done_bytes), sizeof(struct done_bytes)},
     [NVLXI_PROTOCOL_GIVEN] = {"GIVEN", true, sizeof(struct given_bytes), sizeof(struct given_bytes)},
     [NVLXI_PROTOCOL_AWAIT] = {"AWAIT", true, sizeof(struct await_bytes), sizeof(struct await_bytes)},
-    [NVLXI_PROTOCOL_HOLDS] = {"HOLDS", false, sizeof(struct nvlxi_protocol_holds), sizeof(struct nvlxi_protocol_holds)},
+    [NVLXI_PROTOCOL_HOLDS] = {"HOLDS", false, HOLDS_BEFORE_6, sizeof(struct nvlxi_protocol_holds)},
     [NVLXI_PROTOCOL_MESSAGE] = {"MESSAGE", false, sizeof(struct nvlxi_protocol_message),
                                 sizeof(struct nvlxi_protocol_message) + NVLXI_PROTOCOL_CHUNK},
     [NVLXI_PROTOCOL_TAKEN] = {"TAKEN", true, sizeof(struct nvlxi_protocol_taken), sizeof(struct nvlxi_protocol_taken)},
@@ -192,9 +195,10 @@ size_t nvlxi_protocol_put_await(uint8_t *out, uint64_t generation) {
     return put_header(out, NVLXI_PROTOCOL_AWAIT, sizeof await);
 }
 
-size_t nvlxi_protocol_put_holds(uint8_t *out, const struct nvlxi_protocol_holds *holds) {
-    memcpy(out + NVLXI_PROTOCOL_HEADER, holds, sizeof *holds);
-    return put_header(out, NVLXI_PROTOCOL_HOLDS, sizeof *holds);
+size_t nvlxi_protocol_put_holds(uint8_t *out, const struct nvlxi_protocol_holds *holds, bool graphs) {
+    const uint32_t length = graphs ? sizeof *holds : HOLDS_BEFORE_6;
+    memcpy(out + NVLXI_PROTOCOL_HEADER, holds, length);
+    return put_header(out, NVLXI_PROTOCOL_HOLDS, length);
 }
 
 static size_t chunk_of(const struct nvlxi_protocol_message *message) {
@@ -382,8 +386,12 @@ void nvlxi_protocol_get_await(const uint8_t *body, uint64_t *generation) {
     *generation = known.generation;
 }
 
-void nvlxi_protocol_get_holds(const uint8_t *body, struct nvlxi_protocol_holds *holds) {
-    memcpy(holds, body, sizeof *holds);
+int nvlxi_protocol_get_holds(const uint8_t *body, size_t length, struct nvlxi_protocol_holds *holds) {
+    if (length != sizeof *holds && length != HOLDS_BEFORE_6)
+        return nvlxi_fail(NVLX_EFORMAT, "what a peer holds has %zu bytes", length);
+    *holds = (struct nvlxi_protocol_holds){0};
+    memcpy(holds, body, length);
+    return 0;
 }
 
 int nvlxi_protocol_get_message(const uint8_t *body, size_t length, struct nvlxi_protocol_message *message,

@@ -42,8 +42,8 @@
 #define NVLXI_PROTOCOL_MAGIC UINT64_C(0x315a56444e52584e)
 #define NVLXI_PROTOCOL_MAJOR 1u
 #define NVLXI_PROTOCOL_MINOR                                                                                           \
-    5u /* 1: ASK, GIVEN, DENIED, DONE; 2: AWAIT, HOLDS; 3: CHANGES, MESSAGE, TAKEN;                                    \
-          4: CHANGES that alter a region; 5: STATS, REPORT */
+    6u /* 1: ASK, GIVEN, DENIED, DONE; 2: AWAIT, HOLDS; 3: CHANGES, MESSAGE, TAKEN;                                    \
+          4: CHANGES that alter a region; 5: STATS, REPORT; 6: HOLDS tells graphs */
 
 #define NVLXI_PROTOCOL_HEADER       8u
 #define NVLXI_PROTOCOL_GREETING_MAX 256u        /* bytes of a HELLO or WELCOME of whatever minor version */
@@ -97,6 +97,7 @@ struct nvlxi_protocol_file { /* the segment whose file descriptor is wanted */
 struct nvlxi_protocol_holds { /* of generations before this one */
     uint64_t generation;
     uint32_t transfers, mappings; /* in flight, and open or being opened */
+    uint32_t graphs, unused;      /* of the transfers: parts of graphs. Since minor version 6, before left out */
 };
 
 struct nvlxi_protocol_message { /* one chunk */
@@ -133,7 +134,7 @@ size_t nvlxi_protocol_put_done(uint8_t *out);
 size_t nvlxi_protocol_put_given(uint8_t *out, uint32_t request, size_t count);
 size_t nvlxi_protocol_put_denied(uint8_t *out, uint32_t request, int code, const char *text);
 size_t nvlxi_protocol_put_await(uint8_t *out, uint64_t generation);
-size_t nvlxi_protocol_put_holds(uint8_t *out, const struct nvlxi_protocol_holds *holds);
+size_t nvlxi_protocol_put_holds(uint8_t *out, const struct nvlxi_protocol_holds *holds, bool graphs);
 /* The chunk at message->offset of these bytes, which are the whole message. */
 size_t nvlxi_protocol_put_message(uint8_t *out, const struct nvlxi_protocol_message *message, const uint8_t *bytes);
 size_t nvlxi_protocol_put_taken(uint8_t *out, const struct nvlxi_protocol_taken *taken);
@@ -159,7 +160,7 @@ int nvlxi_protocol_get_files(const uint8_t *body, size_t *count);
 int nvlxi_protocol_get_ask(const uint8_t *body, size_t length, uint32_t *request, struct nvlxi_protocol_file *files,
                            size_t *count);
 void nvlxi_protocol_get_await(const uint8_t *body, uint64_t *generation);
-void nvlxi_protocol_get_holds(const uint8_t *body, struct nvlxi_protocol_holds *holds);
+int nvlxi_protocol_get_holds(const uint8_t *body, size_t length, struct nvlxi_protocol_holds *holds);
 /* *chunk: its bytes, `count` of them, within the body. */
 int nvlxi_protocol_get_message(const uint8_t *body, size_t length, struct nvlxi_protocol_message *message,
                                const uint8_t **chunk, size_t *count);

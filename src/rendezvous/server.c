@@ -252,8 +252,11 @@ static int welcome(struct nvlxi_server *server, struct connection *c) {
 
 static int take_holds(struct nvlxi_server *server, struct connection *c) {
     struct nvlxi_protocol_holds holds;
-    nvlxi_protocol_get_holds(c->in.body, &holds);
-    return nvlxi_follower_answers(server->revocations, &c->follower, holds.generation, holds.transfers, holds.mappings);
+    int code = nvlxi_protocol_get_holds(c->in.body, c->in.header.length, &holds);
+    if (code)
+        return code;
+    const struct nvlxi_held held = {holds.transfers, holds.mappings, holds.graphs};
+    return nvlxi_follower_answers(server->revocations, &c->follower, holds.generation, &held);
 }
 
 /* A whole message has come. It is no progress of who does not take what is being sent. */

@@ -337,7 +337,8 @@ static void withdrawer(int socket) {
     struct nvlx_region *regions[2];
     struct order order;
     char address[64];
-    char *memory = allocate(engine, 0, 2 * EACH, 77);
+    char *memory = allocate(engine, 0, 2 * EACH, 1);
+    fill(engine, memory + EACH, EACH, 77);
     for (int i = 0; i < 2; i++)
         regions[i] = register_range(engine, memory + i * EACH, EACH, i ? "1" : "0", NVLX_ACCESS_READ);
     snprintf(address, sizeof address, "@nvlx-graphs-%d", (int)getpid());
@@ -383,7 +384,7 @@ static void an_owner_waits_for_graphs_that_use_its_bytes(void) {
     GIVES(NVLX_ESTALE, nvlx_post(prepared, &in_stream, NULL));
     struct nvlxi_host_graph *none = captured();
     replay(graph); /* the bytes are there */
-    EQUAL(0, wrong(bench.engine, bench.local[0], EACH, 77) == EACH);
+    EQUAL(0, wrong(bench.engine, bench.local[0], EACH, 77));
     nvlxi_host_graph_free(none);
     nvlxi_host_graph_free(graph);
     EQUAL(0, withdraw(&child, 1, PATIENCE).code);

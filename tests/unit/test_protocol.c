@@ -61,7 +61,7 @@ static void versions(void **state) {
     version = NVLXI_PROTOCOL_MAJOR + 1;
     memcpy(message + NVLXI_PROTOCOL_HEADER + 8, &version, 2);
     assert_int_equal(nvlxi_protocol_get_hello(body, &role, &minor), NVLX_EVERSION);
-    assert_non_null(strstr(nvlx_last_error(), "version 2.10"));
+    assert_non_null(strstr(nvlx_last_error(), "version 2.11"));
     message[NVLXI_PROTOCOL_HEADER] ^= 1;
     assert_int_equal(nvlxi_protocol_get_hello(body, &role, &minor), NVLX_EFORMAT);
     for (uint32_t wrong = 0; wrong < 100; wrong = wrong ? 2 * wrong : 3) {
@@ -187,10 +187,15 @@ static void asks(void **state) {
     assert_int_equal(header_of(true, nvlxi_protocol_put_await(message, UINT64_MAX - 1)).type, NVLXI_PROTOCOL_AWAIT);
     nvlxi_protocol_get_await(body, &generation);
     assert_true(generation == UINT64_MAX - 1);
-    const struct nvlxi_protocol_holds holds = {UINT64_MAX - 2, 7, UINT32_MAX};
-    struct nvlxi_protocol_holds read;
-    assert_int_equal(header_of(false, nvlxi_protocol_put_holds(message, &holds)).type, NVLXI_PROTOCOL_HOLDS);
-    nvlxi_protocol_get_holds(body, &read);
+    struct nvlxi_protocol_holds read, holds = {UINT64_MAX - 2, 7, UINT32_MAX, 3, 0};
+    length = header_of(false, nvlxi_protocol_put_holds(message, &holds, true)).length;
+    assert_int_equal(nvlxi_protocol_get_holds(body, length, &read), 0);
+    assert_memory_equal(&read, &holds, sizeof read);
+    assert_int_equal(nvlxi_protocol_get_holds(body, length - 4, &read), NVLX_EFORMAT);
+    length = header_of(false, nvlxi_protocol_put_holds(message, &holds, false)).length;
+    assert_int_equal(length, 16);
+    holds.graphs = 0;
+    assert_int_equal(nvlxi_protocol_get_holds(body, length, &read), 0);
     assert_memory_equal(&read, &holds, sizeof read);
     expect_header(8 + 16, NVLXI_PROTOCOL_ASK, 0, false, 0);
     expect_header(8, NVLXI_PROTOCOL_ASK, 0, false, NVLX_EFORMAT);

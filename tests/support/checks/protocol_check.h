@@ -53,8 +53,10 @@ static inline const char *check_body(const struct nvlxi_protocol_header *header,
         nvlxi_protocol_get_await(body, &generation);
         return same_again(message, again, length, nvlxi_protocol_put_await(again, generation)) ? NULL : "AWAIT changes";
     case NVLXI_PROTOCOL_HOLDS:
-        nvlxi_protocol_get_holds(body, &holds);
-        return same_again(message, again, length, nvlxi_protocol_put_holds(again, &holds)) ? NULL : "HOLDS changes";
+        if (nvlxi_protocol_get_holds(body, header->length, &holds))
+            return NULL;
+        count = nvlxi_protocol_put_holds(again, &holds, header->length == sizeof holds);
+        return same_again(message, again, length, count) ? NULL : "HOLDS changes";
     case NVLXI_PROTOCOL_MESSAGE:
         if (nvlxi_protocol_get_message(body, header->length, &part, &chunk, &count))
             return NULL;
