@@ -2,6 +2,8 @@
  * hold, what is refused with the capture left valid, and that no replay waits for the dead. Usage:
  * cuda_graphs [moves | blocks | rounds [N] | held | killed [N]]: all of them, in short, without an argument.
  * SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -596,9 +598,10 @@ static double kill_one(struct side *w, struct child *child) {
     EXPECT(cudaStreamQuery(w->stream) == cudaErrorNotReady);
     OK(nvlx_stream_wait_status(w->engine, wait));
     const double begun = now_ms();
-    child_kill(child);
+    EXPECT(kill(child->pid, SIGKILL) == 0);
     CUDA(cudaStreamSynchronize(w->stream));
     const double took = now_ms() - begun;
+    child_kill(child); /* its end takes the driver longer than that */
     expect_mark(w, NVLX_ESTALE);
     for (int i = 0; i < 3; i++) {
         replay(w, &graph);
