@@ -6,8 +6,8 @@
  * - the introduction: what the library does, and what holds for every function,
  * - simple use: all that a first program needs, such as examples/quickstart.c,
  * - advanced use: waiting, limits, backends, kinds of memory, host memory, users, the life of a peer, sleep. Then
- *   messages, events, streams, rows, signals, readiness, mechanisms, budgets, mapping ahead. Then prepared lists,
- *   blocks, digests, relays, counts, metrics, the log.
+ *   messages, events, streams, rows, signals, readiness, graphs, mechanisms, budgets, mapping ahead. Then prepared
+ *   lists, blocks, digests, relays, counts, metrics, the log.
  *
  * Introduction
  *
@@ -168,10 +168,11 @@ int nvlx_engine_create(const struct nvlx_config *config, struct nvlx_engine **en
 
 /* Waits for every transfer in flight, and up to 1 s for peers to take messages. Then frees the engine with its regions,
  * peers, requests, prepared lists, and memory from nvlx_alloc. No other thread may be inside a call on this engine. The
- * engine is gone whatever is returned, except for NVLX_EFORK. If another engine of this process has this engine as a
- * peer, close that peer first: it uses the memory directly, without a mapping. It does not wait for processes that
- * have mapped memory of this engine: nvlx_unregister does, before. Errors: NVLX_ETIMEDOUT (peers have not taken all
- * messages: the last to them may be lost). */
+ * engine is gone whatever is returned, except for NVLX_EFORK and NVLX_EBUSY. If another engine of this process has this
+ * engine as a peer, close that peer first: it uses the memory directly, without a mapping. It does not wait for
+ * processes that have mapped memory of this engine: nvlx_unregister does, before. Errors: NVLX_ETIMEDOUT (peers have
+ * not taken all messages: the last to them may be lost), NVLX_EBUSY (a CUDA graph has a part of this engine: nothing
+ * has changed. See Graphs). */
 int nvlx_engine_destroy(struct nvlx_engine *engine);
 
 /* ---- Memory ------------------------------------------------------------------------------------------ */
@@ -201,7 +202,7 @@ int nvlx_alloc(struct nvlx_engine *engine, int gpu, size_t length, const struct 
  * after. Peers that follow this engine are told at once. Own ops on it get NVLX_ERANGE from then on. Peers must have
  * closed it: nvlx_unregister, called before, tells when. Kernels that use it must have ended: the call waits for them
  * only if it is cudaMalloc memory. Errors: NVLX_EBUSY (this engine uses it: in a transfer in flight, an nvlx_digest, a
- * prepared list, a stream's wait, or the read of a count. What others do is not seen). */
+ * prepared list, a CUDA graph, a stream's wait, or the read of a count. What others do is not seen). */
 int nvlx_free(struct nvlx_engine *engine, void *address);
 
 /* Copies `length` bytes within this process, and waits for it: to fill and to check buffers. Each side is host memory
@@ -516,6 +517,7 @@ int nvlx_request_free(struct nvlx_request *request);
  *   question. NVLX_NO_MAP forbids it. The first mapping between two GPUs takes 1 to 10 ms more (measured). So that
  *   later ones do not, even when all was closed, an engine holds 2 MiB of the other GPU as long as such a peer is open
  *   and alive. CUDA must show that GPU here.
+ * - nvlx_peer_close, nvlx_engine_destroy, nvlx_free: up to 1 s for CUDA to tell that graphs are gone: see Graphs.
  * - nvlx_serve: up to 1 s while others begin to serve in the same folder, or at the same "@name".
  * - nvlx_peer_close, nvlx_engine_destroy: up to 1 s for peers to take messages; nvlx_request_free for its own.
  * - nvlx_set_log: until no thread is inside the log function that it replaces.
@@ -801,8 +803,8 @@ int nvlx_next_event(struct nvlx_engine *engine, struct nvlx_event *event);
 /* transfer_options.stream is a CUDA stream of the caller. The transfer takes its place in that stream's order. It
  * starts after the work that is in the stream, and later work in the stream starts after it. No CPU waits. NULL: no
  * order.
- * - The stream belongs to a GPU of this engine and captures no graph: else NVLX_ENOTSUP. The host backend takes no
- *   stream.
+ * - The stream belongs to a GPU of this engine: else NVLX_ENOTSUP. The host backend takes no stream. One that captures
+ *   a graph is another matter: see Graphs.
  * - Behind a busy stream, kernels wait, if the mechanism is auto and they can. They hold up no other transfer.
  * - Copies by engines that wait may hold up others between GPUs, where four streams or more copy at a time. CUDA's own
  *   calls do so too (measured).
@@ -904,7 +906,7 @@ static inline void nvlx_wait_options_init(struct nvlx_wait_options *options) {
  * the next peer uses them. Work behind a wait that may fail tests the mark. The event is NVLX_EVENT_WAIT_FAILED.
  *
  * - The count lies on the stream's GPU, in memory of cudaMalloc or in chunks. CUDA lets no stream wait for memory of
- *   a pool (measured). The stream captures no graph.
+ *   a pool (measured).
  * - A wait takes a place in a queue, as a copy does: see Limits. One too many gives NVLX_EBUSY, and never waits.
  * - Behind a wait, a program must not call what waits for streams, as long as that is needed to send the signal. Such
  *   are cudaFree, cudaFreeHost, and the first launch of a kernel that is not loaded (measured).
@@ -968,6 +970,45 @@ int nvlx_signal_wait(struct nvlx_engine *engine, struct nvlx_peer *peer, const v
  *         another GPU of this process itself).
  * Errors: NVLX_EINVAL (also: `stream` is NULL; the region has no count), those of nvlx_stream_signal. */
 int nvlx_region_ready(struct nvlx_region *region, void *stream);
+
+/* ---- Graphs ------------------------------------------------------------------------------------------ */
+
+/* A CUDA stream that captures a graph takes calls as parts of it: nvlx_post, nvlx_blocks_transfer, nvlx_transfer,
+ * nvlx_stream_signal, nvlx_region_ready, nvlx_stream_wait. Such a call moves nothing. Each run of the graph does, and
+ * calls nothing of the library.
+ *
+ *     cudaStreamBeginCapture(mine)    kernel    nvlx_post(list, options, NULL)    kernel    cudaStreamEndCapture
+ *     cudaGraphInstantiate            then, again and again: cudaGraphLaunch
+ *
+ * - `request` must be NULL (NVLX_EINVAL): what becomes of a run, the program's own events behind it tell. A message,
+ *   NVLX_DONE_EVENT, NVLX_VERIFY and NVLX_OP_WAIT_READY give NVLX_ENOTSUP.
+ * - All of a list's local memory is on the stream's GPU, and none is copied to another GPU of this process: else
+ *   NVLX_ENOTSUP. All goes into the stream itself, one after the other.
+ * - What is refused leaves the capture as it was. Only where the driver refuses in the middle (NVLX_EDEVICE), the graph
+ *   may have some of the list.
+ * - A run moves the bytes that are there at that time. A signal with NVLX_OP_ADD adds each time, any other sets the
+ * same value each time.
+ * - Ids with NVLX_IDS_ON_GPU are read by each run: they may change between runs. Pairs with an id out of range are not
+ *   copied, and a warning tells so when the graph is gone. Ids in host memory are those of the capture.
+ *
+ * A wait of a graph is a kernel of one thread. With wait_options.reached, it waits until the count has come to `value`
+ * more than the number there. It then stores there what it has waited for. Set that memory to 0 before the first run:
+ * then with `value` 1 each run waits for one more signal that adds 1. With `value` 0, the program says how far, before
+ * each run. Without wait_options.reached, it waits for `value` each time.
+ * - It fails as other waits do, but once for all: this run and all later ones, where they find the count not reached,
+ *   write the mark and go on. The count and `reached` stay as they are. The event comes once.
+ * - nvlx_stream_wait_status gives 0 until it has failed.
+ * - Outside of a capture, wait_options.reached gives NVLX_ENOTSUP.
+ *
+ * The graph holds what it uses, and so does every graph and executable that is made of it, until all are destroyed, and
+ * none of them runs. CUDA tells that a moment later (measured: 0.2 ms).
+ * - Lists and blocks may be freed before. Each part keeps its lists in config.list_memory.
+ * - nvlx_unregister and nvlx_suspend of memory that it uses give NVLX_ETIMEDOUT meanwhile, and nvlx_free NVLX_EBUSY.
+ * The message says that a graph uses it.
+ * - Peers wait for it likewise, if it uses the bytes that they withdraw. Runs go on to move these bytes until then.
+ * - The memory of a peer that is gone stays mapped, and so is not free, as long as a graph uses it. Runs read its old
+ *   bytes. New parts give NVLX_ESTALE. Destroy such graphs.
+ * - nvlx_peer_close of a peer that it names, and nvlx_engine_destroy, give NVLX_EBUSY, and change nothing. */
 
 /* ---- Mechanisms -------------------------------------------------------------------------------------- */
 
