@@ -27,7 +27,8 @@
  *   request.wait and region.unregister with a timeout before. A module is the program, or one of its shared libraries:
  *   each that includes this header has a limit of its own, and does not know what others have left.
  * - Without a transfer, some C functions wait all the same, and so do the destructors of peers, memory and engines. It
- *   is for a kernel that runs while CUDA frees or closes, for a stream whose wait they end, and 1 s for messages.
+ *   is for a kernel that runs while CUDA frees or closes, for a stream whose wait they end, and 1 s for messages, or for
+ *   CUDA graphs. What a graph still uses then, destructors leave as it is.
  * - Destructors may change nvlx_last_error. An nvlx::error has a copy of the message, made by value(): so call that
  *   before this thread calls anything else.
  * - Timeouts are of std::chrono. A negative one is a time that is over: as 0. nvlx::forever has no end.
@@ -446,6 +447,10 @@ class prepared : public detail::object<nvlx_prepared> {
         nvlx_request *handle = nullptr;
         return detail::made<request>(nvlx_post(get(), &options, &handle), handle);
     }
+    /* Into the graph that options.stream captures: see Graphs in nvlxfer.h. */
+    result<void> capture(const transfer_options &options) noexcept {
+        return detail::done(nvlx_post(get(), &options, nullptr));
+    }
     result<void> free() noexcept { return detail::ended(handle_, nvlx_prepared_free(get())); }
 };
 
@@ -455,6 +460,10 @@ class blocks : public detail::object<nvlx_blocks> {
     result<request> transfer(const block_ids &ids, const transfer_options &options = {}) noexcept {
         nvlx_request *handle = nullptr;
         return detail::made<request>(nvlx_blocks_transfer(get(), &ids, &options, &handle), handle);
+    }
+    /* Into the graph that options.stream captures: see Graphs in nvlxfer.h. */
+    result<void> capture(const block_ids &ids, const transfer_options &options) noexcept {
+        return detail::done(nvlx_blocks_transfer(get(), &ids, &options, nullptr));
     }
     result<void> free() noexcept { return detail::ended(handle_, nvlx_blocks_free(get())); }
 };
@@ -507,8 +516,8 @@ class engine : public detail::object<nvlx_engine> {
         nvlx_engine *handle = nullptr;
         return detail::made<engine>(nvlx_engine_create(&options, &handle), handle);
     }
-    /* The object is empty then, whatever the code, except for NVLX_EFORK. */
-    result<void> destroy() noexcept { return detail::ended(handle_, nvlx_engine_destroy(get())); }
+    /* The object is empty then, whatever the code, except for NVLX_EFORK, and NVLX_EBUSY: a graph has a part of it. */
+    result<void> destroy() noexcept { return detail::ended(handle_, nvlx_engine_destroy(get()), NVLX_EBUSY); }
     const char *backend_name() const noexcept { return nvlx_backend_name(get()); }
     result<nvlx_engine_info> info() const noexcept {
         return detail::info<nvlx_engine_info>(nvlx_engine_get_info, get());

@@ -148,7 +148,7 @@ class _Event(ctypes.Structure):
 
 
 class _WaitOptions(ctypes.Structure):
-    _fields_ = [("size", _SIZE), ("mark", _P)]
+    _fields_ = [("size", _SIZE), ("mark", _P), ("reached", _P)]
 
 
 class _Op(ctypes.Structure):

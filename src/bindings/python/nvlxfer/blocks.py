@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from ._arguments import Buffer, _buffer, _filled, _integer, _integers
-from ._calls import _interruptibly, _make, _Owned
+from ._calls import _interruptibly, _make, _Owned, _run
 from ._native import _IDS_ON_GPU, _P, _READ, _U64, _WRITE, _BlockIds, _BlockRegion
 from .arrays import _located
 from .errors import _invalid
@@ -85,10 +85,24 @@ class Blocks(_Owned):
         """Copies block local[i] here to block remote[i] of the peer; otherwise as `read`."""
         return self._transfer(_WRITE, local, remote, **how)
 
-    def _transfer(
-        self, opcode: int, local: Ids, remote: Ids, *, group: int = 0, first_region: int = 0, regions: int = 0,
-        stream: Any = None, mechanism: int = 0, max_sms: int = 0, priority: int = 0, message: Buffer | None = None,
-    ) -> Request:  # fmt: skip
+    def capture_read(self, local: Ids, remote: Ids, *, stream: Any, **how: Any) -> None:
+        """As `read`, into the graph that a CUDA stream captures: each replay copies. Ids on a GPU are read by each, and
+        must stay as long as the graph; others are those of now."""
+        self._start(_READ, local, remote, True, stream=stream, **how)
+
+    def capture_write(self, local: Ids, remote: Ids, *, stream: Any, **how: Any) -> None:
+        """As `write`, and as `capture_read`."""
+        self._start(_WRITE, local, remote, True, stream=stream, **how)
+
+    def _transfer(self, opcode: int, local: Ids, remote: Ids, **how: Any) -> Request:
+        made, noted = self._start(opcode, local, remote, False, **how)
+        return Request(self._engine, made, noted)
+
+    def _start(
+        self, opcode: int, local: Ids, remote: Ids, captures: bool, *, group: int = 0, first_region: int = 0,
+        regions: int = 0, stream: Any = None, mechanism: int = 0, max_sms: int = 0, priority: int = 0,
+        message: Buffer | None = None,
+    ) -> tuple[int, bool]:  # fmt: skip
         self._engine._sweep()
         here, there = _ids("local", local), _ids("remote", remote)
         for what, one, other in zip(("there are", "ids have bytes:", "on a GPU:"), here[1:], there[1:]):
@@ -100,10 +114,14 @@ class Blocks(_Owned):
             each.place if each.on_gpu else ctypes.cast(ctypes.c_char_p(each.place), _P) for each in (here, there)
         )
         options = _options(stream, mechanism=mechanism, max_sms=max_sms, priority=priority)
-        kept, noted = _with_message(options, message), self._engine._note(options)
-        made = _make(self._core.dropped.append, "nvlx_blocks_transfer", self, ctypes.byref(ids), ctypes.byref(options))
+        kept, noted, made = _with_message(options, message), not captures and self._engine._note(options), 0
+        what = ctypes.byref(ids), ctypes.byref(options)
+        if captures:
+            _run("nvlx_blocks_transfer", self, *what, None)
+        else:
+            made = _make(self._core.dropped.append, "nvlx_blocks_transfer", self, *what)
         del kept, here, there
-        return Request(self._engine, made, noted)
+        return made, noted
 
     def close(self) -> None:
         """Waits for its transfers in flight."""

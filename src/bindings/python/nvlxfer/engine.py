@@ -384,12 +384,16 @@ class Engine(_Object):
         what = _stream(stream), peer, _integer("address", address), _integer("value", value)
         _run("nvlx_stream_signal", self, *what, _ADD if add else 0)
 
-    def stream_wait(self, stream: Any, peer: Peer, address: int, value: int, mark: int | None = None) -> int:
+    def stream_wait(
+        self, stream: Any, peer: Peer, address: int, value: int, mark: int | None = None, *, reached: int | None = None
+    ) -> int:
         """Lets a CUDA stream wait until this process's count at `address` has reached `value`, which the peer shall
         signal, or until nobody signals any more. Returns a number for `wait_test`. A wait that fails sets the 64 bits
-        at `mark`, registered memory of the same GPU, to the code before the stream goes on."""
+        at `mark`, registered memory of the same GPU, to the code before the stream goes on. Of a stream that captures a
+        graph, each replay waits; with `reached`, such memory too, for `value` more than before."""
         number = _U64()
-        options = _WaitOptions(ctypes.sizeof(_WaitOptions), None if mark is None else _integer("mark", mark))
+        options = _WaitOptions(ctypes.sizeof(_WaitOptions), None if mark is None else _integer("mark", mark),
+                               None if reached is None else _integer("reached", reached))  # fmt: skip
         where = _integer("address", address), _integer("value", value)
         _run("nvlx_stream_wait", self, _stream(stream), peer, *where, ctypes.byref(options), ctypes.byref(number))
         return number.value
@@ -475,7 +479,8 @@ class Engine(_Object):
 
     def close(self) -> None:
         """Waits for all calls and transfers in flight, then frees all that came from this engine. Timeout: for 10
-        seconds others read from a relay of it, which is to be closed before."""
+        seconds others read from a relay of it, which is to be closed before. Busy: a CUDA graph has a part of it, and
+        is to be destroyed first."""
         if self._closable():
             _interruptibly(lambda stop: (_close_all(self), self._close()))
 
@@ -491,6 +496,14 @@ class Engine(_Object):
             self._hub.stop()
             try:
                 self._core.destroy()
-            finally:
-                while self._owned:
-                    self._owned.pop()._drop()
+            except Busy:  # a CUDA graph has a part of it: all is as it was
+                self._core.give_back()
+                raise
+            except BaseException:
+                self._drop_owned()
+                raise
+            self._drop_owned()
+
+    def _drop_owned(self) -> None:
+        while self._owned:
+            self._owned.pop()._drop()

@@ -80,6 +80,11 @@ class Prepared(_Owned):
         del kept
         return Request(self._engine, made, noted)
 
+    def capture(self, stream: Any) -> None:
+        """Into the graph that a CUDA stream captures: each replay copies the list. The graph keeps what it uses until
+        it is gone."""
+        _run("nvlx_post", self, ctypes.byref(_options(stream)), None)
+
     def close(self) -> None:
         """Waits for its posts in flight."""
         if self._closable():

@@ -29,9 +29,12 @@ def test_signals():
         with sender.prepare([write(peer, mine, memory, 8), signal(peer, counts + 8, 3, add=True)]) as prepared:
             for _ in range(5):
                 prepared.post().wait(30)
+            raises(nvlxfer.NotSupported, "NVLX_ENOTSUP", "stream", prepared.capture, 77)
         assert receiver.signal_read(counts) == 1 and receiver.signal_read(counts + 8) == 15
         raises(nvlxfer.Timeout, "NVLX_ETIMEDOUT", "not yet 2", receiver.signal_wait, counts, 2, timeout=0.01)
         raises(nvlxfer.NotSupported, "NVLX_ENOTSUP", "stream", receiver.stream_wait, 77, source, counts, 1)
+        raises(nvlxfer.NotSupported, "NVLX_ENOTSUP", "stream", receiver.stream_wait, 77, source, counts, 1,
+               reached=counts + 8)  # fmt: skip
         raises(nvlxfer.NotSupported, "NVLX_ENOTSUP", "stream", sender.stream_signal, 77, peer, counts, 1)
         sender.close()
         raises(nvlxfer.Stale, "NVLX_ESTALE", "not yet 2", receiver.signal_wait, counts, 2, source, 30)
