@@ -2,67 +2,24 @@
  * hold, what is refused with the capture left valid, and that no replay waits for the dead. Usage:
  * cuda_graphs [moves | blocks | rounds [N] | held | killed [N]]: all of them, in short, without an argument.
  * SPDX-License-Identifier: Apache-2.0 */
-#define _GNU_SOURCE
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "cuda/support/cuda_support.h"
+#include "cuda/order/cuda_graphs.h"
 
-enum { PIECES = 1024, REPLAYS = 20, ROUNDS = 2000, UNAWAITED = 200, KILLS = 10, NAME = 64, AHEAD = 64, IDS = 32 };
+enum { PIECES = 1024, REPLAYS = 20, ROUNDS = 2000, UNAWAITED = 200, AHEAD = 64, IDS = 32 };
 
-#define BYTES        (16 * MIB)
-#define WORDS        (BYTES / sizeof(uint32_t))
-#define LAYER        (64 * KIB) /* that a round sends */
-#define BLOCK        (16 * KIB)
-#define BLOCKS       (BYTES / 2 / BLOCK)
-#define MODE_SECONDS 60u  /* of each mode; of each kill */
-#define LATE_MS      50.0 /* in which a stream goes on when its peer was killed */
-
-enum { SIGNALLED, MARK, REACHED, PRODUCED, CHECKED, COUNTS }; /* what each count is for */
-
-/* Both processes have the same. The first one, which the test is, leads. */
-struct side {
-    bool leads;
-    int socket;
-    struct nvlx_engine *engine;
-    struct nvlx_peer *peer;
-    uint64_t *counts;
-    uint32_t *source, *target; /* BYTES each */
-    uint32_t *ids;             /* 2 * IDS */
-    struct nvlx_region *region_of_source, *region_of_target;
-    uint64_t their_counts, their_source, their_target; /* as the peer calls them */
-    unsigned long long *wrong;
-    cudaStream_t stream;
-    struct nvlx_transfer_options in_stream;
-};
+#define BYTES  (16 * MIB)
+#define WORDS  (BYTES / sizeof(uint32_t))
+#define LAYER  (64 * KIB) /* that a round sends */
+#define BLOCK  (16 * KIB)
+#define BLOCKS (BYTES / 2 / BLOCK)
 
 static void meet(const struct side *side) {
     put_int(side->socket, 1);
     get_int(side->socket);
-}
-
-static void name_of(char name[NAME], bool leader, int pid) {
-    snprintf(name, NAME, "@nvlx-cuda-graphs-%d-%s", pid, leader ? "leader" : "follower");
-}
-
-static void *zeroed(size_t bytes) {
-    void *made;
-    CUDA(cudaMalloc(&made, bytes));
-    CUDA(cudaMemset(made, 0, bytes));
-    CUDA(cudaDeviceSynchronize());
-    return made;
-}
-
-static struct nvlx_region *share(struct nvlx_engine *engine, const void *address, size_t length, const char *name) {
-    struct nvlx_region_options options;
-    struct nvlx_region *region;
-    nvlx_region_options_init(&options);
-    options.name = name;
-    OK(nvlx_register(engine, address, length, &options, &region));
-    return region;
 }
 
 static void side_make(struct side *side, bool leads, int gpu, int socket, int pid) {
@@ -99,41 +56,6 @@ static void side_end(struct side *side) {
     OK(nvlx_peer_close(side->peer));
     meet(side);
     OK(nvlx_engine_destroy(side->engine));
-}
-
-/* ---- Graphs ------------------------------------------------------------------------------------------------ */
-
-struct graph {
-    cudaGraph_t graph;
-    cudaGraphExec_t exec;
-};
-
-static void capture(const struct side *side) {
-    CUDA(cudaStreamBeginCapture(side->stream, cudaStreamCaptureModeThreadLocal));
-}
-
-static bool is_capturing(const struct side *side) {
-    enum cudaStreamCaptureStatus status;
-    CUDA(cudaStreamIsCapturing(side->stream, &status));
-    return status == cudaStreamCaptureStatusActive;
-}
-
-static struct graph captured(const struct side *side) {
-    struct graph made;
-    EXPECT(is_capturing(side));
-    CUDA(cudaStreamEndCapture(side->stream, &made.graph));
-    CUDA(cudaGraphInstantiate(&made.exec, made.graph, 0));
-    return made;
-}
-
-static void replay(const struct side *side, const struct graph *graph) {
-    CUDA(cudaGraphLaunch(graph->exec, side->stream));
-    CUDA(cudaStreamSynchronize(side->stream));
-}
-
-static void destroy(const struct graph *graph) {
-    CUDA(cudaGraphExecDestroy(graph->exec));
-    CUDA(cudaGraphDestroy(graph->graph));
 }
 
 /* ---- Content: the leader asks the follower for it, by its seed ----------------------------------------------- */
@@ -531,126 +453,6 @@ static void run_pair(int gpu, int what, int count) {
     put_int(child.socket, count);
     run_modes(true, 0, child.socket, (int)getpid(), what, count);
     child_end(&child);
-}
-
-/* ---- No replay waits for the dead ----------------------------------------------------------------------------------
- */
-
-/* Serves its memory, and waits to be killed. */
-static void producer_role(int socket) {
-    char name[NAME];
-    const int gpu = get_int(socket);
-    CUDA(cudaSetDevice(gpu));
-    struct nvlx_engine *engine = engine_on(&gpu, 1);
-    share(engine, zeroed(MIB), MIB, "data");
-    name_of(name, false, (int)getpid());
-    OK(nvlx_serve(engine, name, NULL));
-    put_int(socket, (int)getpid());
-    get_int(socket);
-}
-
-/* A wait, then a copy of the dead's bytes. */
-static struct graph capture_waiter(struct side *w, struct nvlx_prepared *prepared, uint64_t *wait) {
-    struct nvlx_wait_options options;
-    nvlx_wait_options_init(&options);
-    options.mark = &w->counts[MARK];
-    options.reached = &w->counts[REACHED];
-    capture(w);
-    OK(nvlx_stream_wait(w->engine, w->stream, w->peer, &w->counts[SIGNALLED], 1, &options, wait));
-    OK(nvlx_post(prepared, &w->in_stream, NULL));
-    return captured(w);
-}
-
-static void expect_mark(const struct side *w, int64_t code) {
-    uint64_t counts[COUNTS];
-    CUDA(cudaMemcpy(counts, w->counts, sizeof counts, cudaMemcpyDeviceToHost));
-    EQUAL((uint64_t)code, counts[MARK]);
-    EQUAL(0, counts[SIGNALLED]);
-    CUDA(cudaMemset(w->counts, 0, KIB));
-    CUDA(cudaDeviceSynchronize());
-}
-
-static void expect_event(struct side *w, uint64_t wait) {
-    struct nvlx_event event = {.size = sizeof event};
-    int code;
-    while ((code = nvlx_next_event(w->engine, &event)) == 0 && event.kind != NVLX_EVENT_WAIT_FAILED)
-        ;
-    while (code == NVLX_EAGAIN) {
-        usleep(200);
-        code = nvlx_next_event(w->engine, &event);
-        if (!code && event.kind != NVLX_EVENT_WAIT_FAILED)
-            code = NVLX_EAGAIN;
-    }
-    OK(code);
-    EQUAL(wait, event.wait);
-    REFUSED(nvlx_stream_wait_status(w->engine, wait), NVLX_ESTALE, "gone");
-}
-
-static double kill_one(struct side *w, struct child *child) {
-    struct nvlx_prepared *prepared;
-    struct nvlx_op op = {.opcode = NVLX_OP_READ, .peer = w->peer, .local = w->target, .length = MIB};
-    uint64_t wait, length;
-    OK(nvlx_peer_find(w->peer, "data", &op.remote, &length));
-    OK(nvlx_prepare(w->engine, &op, 1, NULL, &prepared));
-    struct graph graph = capture_waiter(w, prepared, &wait);
-    CUDA(cudaGraphLaunch(graph.exec, w->stream));
-    usleep(2000);
-    EXPECT(cudaStreamQuery(w->stream) == cudaErrorNotReady);
-    OK(nvlx_stream_wait_status(w->engine, wait));
-    const double begun = now_ms();
-    EXPECT(kill(child->pid, SIGKILL) == 0);
-    CUDA(cudaStreamSynchronize(w->stream));
-    const double took = now_ms() - begun;
-    child_kill(child); /* its end takes the driver longer than that */
-    expect_mark(w, NVLX_ESTALE);
-    for (int i = 0; i < 3; i++) {
-        replay(w, &graph);
-        expect_mark(w, NVLX_ESTALE);
-    }
-    expect_event(w, wait);
-    capture(w);
-    GIVES(NVLX_ESTALE, nvlx_post(prepared, &w->in_stream, NULL));
-    GIVES(NVLX_ESTALE, nvlx_stream_wait(w->engine, w->stream, w->peer, w->counts, 1, NULL, NULL));
-    EXPECT(is_capturing(w));
-    CUDA(cudaStreamEndCapture(w->stream, &(cudaGraph_t){0}));
-    OK(nvlx_prepared_free(prepared));
-    destroy(&graph);
-    OK(nvlx_peer_close(w->peer));
-    return took;
-}
-
-static void killed(int gpu, int kills) {
-    const int own = 0;
-    struct side w = {.engine = engine_on(&own, 1)};
-    double worst = 0, sum = 0;
-    CUDA(cudaSetDevice(own));
-    w.counts = zeroed(KIB);
-    w.target = zeroed(MIB);
-    CUDA(cudaStreamCreateWithFlags(&w.stream, cudaStreamNonBlocking));
-    nvlx_transfer_options_init(&w.in_stream);
-    w.in_stream.stream = w.stream;
-    share(w.engine, w.counts, KIB, "counts");
-    share(w.engine, w.target, MIB, "target");
-    for (int i = 0; i < kills; i++) {
-        char name[NAME];
-        struct child child;
-        watchdog(MODE_SECONDS);
-        cuda_child_start(&child, "producer", NULL);
-        put_int(child.socket, gpu);
-        name_of(name, false, get_int(child.socket));
-        OK(nvlx_connect(w.engine, name, PATIENCE, &w.peer));
-        const double took = kill_one(&w, &child);
-        worst = took > worst ? took : worst;
-        sum += took;
-        if (i % 10 == 9)
-            printf("  killed %d times: %.2f ms at most\n", i + 1, worst);
-    }
-    printf(
-        "a peer killed %d times, from the kill until the waiting replay has ended: %.2f ms on average, %.2f at most\n",
-        kills, sum / kills, worst);
-    if (worst > LATE_MS)
-        FAIL("a replay went on %.1f ms after its peer was killed", worst);
-    OK(nvlx_engine_destroy(w.engine));
 }
 
 int main(int argc, char **argv) {
