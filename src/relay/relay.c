@@ -344,14 +344,25 @@ static bool is_done(const struct nvlx_relay *relay) {
            (relay->reader || (!relay->reading && relay->info.done + relay->info.lost >= relay->options.readers));
 }
 
-static int fail_not_done(const struct nvlx_relay_info *info, const struct nvlx_relay *relay, int code) {
+struct found { /* of a relay, at one moment */
+    struct nvlx_relay_info info;
+    uint32_t silent;
+};
+
+/* Under the mutex. */
+static struct found look_at(const struct nvlx_relay *relay) {
+    return (struct found){.info = relay->info, .silent = relay->silent};
+}
+
+static int fail_not_done(const struct nvlx_relay *relay, const struct found *found, int code) {
+    const struct nvlx_relay_info *info = &found->info;
     if (relay->reader)
         return nvlxi_fail(code, "%" PRIu64 " of %" PRIu64 " bytes are in place, of generation %" PRIu64, info->arrived,
                           info->bytes, info->generation);
     return nvlxi_fail(code,
                       "%u readers have generation %" PRIu64 ", %u are lost, %u are at it, of which %u say "
                       "nothing; %u are waited for",
-                      info->done, info->generation, info->lost, info->readers - info->done, relay->silent,
+                      info->done, info->generation, info->lost, info->readers - info->done, found->silent,
                       relay->options.readers);
 }
 
@@ -366,11 +377,11 @@ static int relay_wait(struct nvlx_relay *relay, int64_t timeout_ns) {
         in_time = nvlxi_cond_wait(&relay->news, &relay->mutex, deadline);
     const bool done = is_done(relay);
     code = relay->failure;
-    const struct nvlx_relay_info info = relay->info;
+    const struct found found = look_at(relay);
     pthread_mutex_unlock(&relay->mutex);
     if (code)
         return nvlxi_fail(code, "%s", relay->reason);
-    return done ? 0 : fail_not_done(&info, relay, NVLX_ETIMEDOUT);
+    return done ? 0 : fail_not_done(relay, &found, NVLX_ETIMEDOUT);
 }
 
 int nvlx_relay_wait(struct nvlx_relay *relay, int64_t timeout_ns) {
@@ -386,7 +397,7 @@ static int relay_next(struct nvlx_relay *relay) {
     pthread_mutex_lock(&relay->mutex);
     code = relay->failure;
     const bool goes_on = !code && may_go_on(relay);
-    const struct nvlx_relay_info info = relay->info;
+    const struct found found = look_at(relay);
     if (goes_on) {
         relay->wanted = relay->done + 1;
         relay->held = false;
@@ -395,7 +406,7 @@ static int relay_next(struct nvlx_relay *relay) {
     if (code)
         return nvlxi_fail(code, "%s", relay->reason);
     if (!goes_on)
-        return fail_not_done(&info, relay, NVLX_EBUSY);
+        return fail_not_done(relay, &found, NVLX_EBUSY);
     nvlxi_relay_wake(relay);
     return 0;
 }
@@ -416,11 +427,11 @@ static int relay_hold(struct nvlx_relay *relay) {
     code = relay->failure;
     relay->held = relay->held || (!code && may_go_on(relay));
     const bool held = relay->held;
-    const struct nvlx_relay_info info = relay->info;
+    const struct found found = look_at(relay);
     pthread_mutex_unlock(&relay->mutex);
     if (code)
         return nvlxi_fail(code, "%s", relay->reason);
-    return held ? nvlxi_relay_source_forget(relay) : fail_not_done(&info, relay, NVLX_EBUSY);
+    return held ? nvlxi_relay_source_forget(relay) : fail_not_done(relay, &found, NVLX_EBUSY);
 }
 
 int nvlx_relay_hold(struct nvlx_relay *relay) {
