@@ -116,7 +116,7 @@ static void try_stream(struct setup *setup, const char *name, cudaStream_t strea
 }
 
 /* While `capturing` captures, `given` is refused in the options; the capture goes on, and its graph runs. */
-static void refuse(struct setup *s, cudaStream_t capturing, void *given, enum cudaStreamCaptureMode mode,
+static void refuse(struct setup *s, cudaStream_t capturing, void *given, enum cudaStreamCaptureMode mode, int code,
                    const char *words) {
     const struct nvlx_op op = {
         .opcode = NVLX_OP_WRITE, .peer = s->peer, .local = s->local, .remote = s->slot[SINK], .length = BYTES};
@@ -132,7 +132,7 @@ static void refuse(struct setup *s, cudaStream_t capturing, void *given, enum cu
     CUDA(cudaDeviceSynchronize());
     CUDA(cudaStreamBeginCapture(capturing, mode));
     CUDA(kernel_produce(s->local, WORDS, 0, ++s->seed, capturing));
-    REFUSED(nvlx_transfer(s->engine, &op, 1, &options, &request), NVLX_ENOTSUP, words);
+    REFUSED(nvlx_transfer(s->engine, &op, 1, &options, &request), code, words);
     CUDA(cudaStreamIsCapturing(capturing, &status));
     EXPECT(status == cudaStreamCaptureStatusActive);
     CUDA(kernel_count(s->local, WORDS, s->seed, s->wrong, capturing));
@@ -150,13 +150,13 @@ static void try_captures(struct setup *setup, cudaStream_t plain, cudaStream_t b
     const enum cudaStreamCaptureMode modes[] = {cudaStreamCaptureModeGlobal, cudaStreamCaptureModeThreadLocal,
                                                 cudaStreamCaptureModeRelaxed};
     for (int i = 0; i < 3; i++) {
-        refuse(setup, plain, plain, modes[i], "capturing a graph");
-        refuse(setup, blocking, blocking, modes[i], "capturing a graph");
-        refuse(setup, cudaStreamPerThread, NVLX_STREAM_PER_THREAD, modes[i], "capturing a graph");
+        refuse(setup, plain, plain, modes[i], NVLX_EINVAL, "captures a graph");
+        refuse(setup, blocking, blocking, modes[i], NVLX_EINVAL, "captures a graph");
+        refuse(setup, cudaStreamPerThread, NVLX_STREAM_PER_THREAD, modes[i], NVLX_EINVAL, "captures a graph");
         /* The legacy stream would wait for the blocking one, which cannot be while that is capturing. */
-        refuse(setup, blocking, NVLX_STREAM_LEGACY, modes[i], "the stream in the options");
+        refuse(setup, blocking, NVLX_STREAM_LEGACY, modes[i], NVLX_ENOTSUP, "the stream in the options");
     }
-    printf("12 transfers into capturing streams were refused, and each capture ended well\n");
+    printf("12 transfers with a request into capturing streams were refused, and each capture ended well\n");
 }
 
 int main(int argc, char **argv) {
