@@ -271,7 +271,8 @@ struct nvlxi_device_ops {
     /* The same, by a kernel of one thread that also ends when the gate is reached. Both counts may be in any memory
      * that the lane's GPU can read, which must stay. NVLX_ENOTSUP: the GPU has no kernels. */
     int (*await_gated)(struct nvlxi_lane *lane, const struct nvlxi_gated *gated);
-    /* The same for the lane of a stream that captures. The gate is read from time to time: it opens for good. */
+    /* The same, for graphs: what is awaited is computed when the lane comes to it. The gate is read from time to time,
+     * and opens for good. NVLX_EDEVICE also for what is to be written, if it is mapped read-only. */
     int (*await_paced)(struct nvlxi_lane *lane, const struct nvlxi_paced *paced);
     /* Reads a count in memory of this process, as a CPU. Waits for nothing that is queued. */
     int (*signal_read)(struct nvlxi_device *device, uint64_t address, uint64_t *value);

@@ -298,6 +298,47 @@ static void a_gated_wait_ends_with_the_count_or_the_gate(void **state) {
     desk_free(&desk);
 }
 
+/* Queues one, as a graph does each time, and says whether it holds up what is behind it. */
+static bool paced_holds_up(const struct desk *desk, uint64_t value, uint64_t reached, const uint64_t *gate) {
+    const struct nvlxi_paced paced = {
+        .address = desk->counts, .value = value, .reached = reached, .gate = gate, .mark = desk->counts + 16};
+    OK(me.ops->await_paced(desk->lane, &paced));
+    OK(me.ops->event_record(desk->lane, desk->event));
+    usleep(BRIEF_US);
+    return me.ops->event_query(desk->event) == NVLX_EAGAIN;
+}
+
+static void a_paced_wait_goes_on_from_what_was_reached(void **state) {
+    (void)state;
+    const struct desk desk = desk_make();
+    const uint64_t reached = desk.counts + 8;
+    void *gate;
+    OK(me.ops->list_alloc(me.device, sizeof(uint64_t), &gate));
+    __atomic_store_n((uint64_t *)gate, 0, __ATOMIC_RELEASE);
+    assert_true(paced_holds_up(&desk, 2, reached, gate));
+    set_now(&desk, 3);
+    wait_for(desk.event);
+    assert_int_equal(count_at(reached), 2);
+    assert_true(paced_holds_up(&desk, 2, reached, gate));
+    set_now(&desk, 4);
+    wait_for(desk.event);
+    assert_int_equal(count_at(reached), 4);
+    assert_false(paced_holds_up(&desk, 4, 0, gate));
+    assert_int_equal(count_at(desk.counts + 16), 0);
+    assert_true(paced_holds_up(&desk, 1, reached, gate));
+    __atomic_store_n((uint64_t *)gate, 77, __ATOMIC_RELEASE);
+    wait_for(desk.event);
+    assert_int_equal(count_at(desk.counts + 16), 77);
+    assert_int_equal(count_at(reached), 4);
+    assert_false(paced_holds_up(&desk, 9, 0, gate)); /* from now on none does */
+    const struct nvlxi_paced odd = {.address = desk.counts, .reached = reached + 4, .gate = gate},
+                             nowhere = {.address = desk.counts, .mark = 8, .gate = gate};
+    GIVES(NVLX_EDEVICE, me.ops->await_paced(desk.lane, &odd));
+    GIVES(NVLX_EDEVICE, me.ops->await_paced(desk.lane, &nowhere));
+    me.ops->list_free(me.device, gate);
+    desk_free(&desk);
+}
+
 const struct contract_case signal_cases[] = {
     {"signals set and add", signals_set_and_add},
     {"a wait ends when the count is reached", a_wait_ends_when_the_count_is_reached},
@@ -311,5 +352,6 @@ const struct contract_case signal_cases[] = {
     {"what is no count is refused", what_is_no_count_is_refused},
     {"a signal into a read-only mapping is refused", a_signal_into_a_read_only_mapping_is_refused},
     {"a gated wait ends with the count or the gate", a_gated_wait_ends_with_the_count_or_the_gate},
+    {"a paced wait goes on from what was reached", a_paced_wait_goes_on_from_what_was_reached},
 };
 const size_t signal_case_count = NVLXI_COUNT(signal_cases);
