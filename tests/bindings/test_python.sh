@@ -29,7 +29,7 @@ python3 "$here/tools/layout.py" "$root/include/nvlxfer.h" >"$work/layout.c"
     "$NVLX_LIBRARY" -Wl,-rpath,"$(dirname "$NVLX_LIBRARY")"
 export NVLX_WATCH=$work/watch.so
 
-timeout 120 python3 -W error::ResourceWarning "$here/support.py" transfers/{binding,models,rows,signals,blocks,relays,publish,words} \
+timeout 120 python3 -W error::ResourceWarning "$here/support.py" transfers/{binding,models,withdrawn,rows,signals,blocks,relays,publish,words} \
     memory/{arrays,regions,sleep,tensors,digest} notices/metrics
 for program in lifetime/{lifetimes,closing,interrupt,threads,end} notices/{await,events,log}; do
     timeout 120 python3 -W error::ResourceWarning "$here/$program.py"

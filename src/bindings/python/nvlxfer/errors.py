@@ -61,7 +61,7 @@ _NAMES = (None, "EINVAL", "ENOMEM", "EDEVICE", "EFORK", "EAGAIN", "ETIMEDOUT", "
 _CLASSES = {-1: InvalidArgument, -5: Again, -6: Timeout, -7: Busy, -8: NotSupported, -9: OutOfRange, -10: AccessDenied,
             -11: NotFound, -16: Stale, -17: WrongDigest, -18: Suspended}  # fmt: skip
 _EINVAL, _ENOMEM, _EDEVICE, _EAGAIN, _ETIMEDOUT, _EBUSY, _ENOTSUP = -1, -2, -3, -5, -6, -7, -8
-_ENOENT, _EEXIST, _EFORMAT, _EVERSION = -11, -12, -13, -14
+_ENOENT, _EEXIST, _EFORMAT, _EVERSION, _ESTALE = -11, -12, -13, -14, -16
 _ANY = range(-99, 0)  # of the codes
 
 

@@ -18,9 +18,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Union
 from ._arguments import _text
 from ._calls import _interruptibly, _Local, _run
 from ._dtypes import _DTYPES
-from ._values import Access, RegionInfo
+from ._values import Access, Alloc, RegionInfo
 from .arrays import Layout, _layout
-from .errors import _EFORMAT, _ENOENT, _EVERSION, NvlxError, WrongDigest, _error, _invalid, _wrong_type
+from .errors import (
+    _EFORMAT,
+    _ENOENT,
+    _ESTALE,
+    _EVERSION,
+    NotFound,
+    NotSupported,
+    NvlxError,
+    OutOfRange,
+    Stale,
+    WrongDigest,
+    _error,
+    _invalid,
+    _wrong_type,
+)  # fmt: skip
 from .lists import Ops, read
 from .memory import Array, _dims, _nbytes
 from .peers import Peer, Region
@@ -33,6 +47,7 @@ Tensors = Union[Mapping[str, Any], Any]  # name: tensor, or such mappings in it;
 Box = tuple[tuple[int, ...], tuple[int, ...]]  # where it begins in the whole tensor, and its extents
 _FORMAT = 1  # of the list
 _ALIGNMENT = 512  # bytes, of arrays made here
+_NAMED = 3  # tensors that a message names at most
 
 
 class Slice(NamedTuple):
@@ -122,11 +137,23 @@ class Published(_Local):
             told.append([name, layout.dtype, layout.shape, entry.whole, entry.start])
         self._set_digests()
         text = json.dumps({"nvlxfer": _FORMAT, "tensors": told}, separators=(",", ":")).encode()
-        self._list = self._engine.empty([len(text)], gpu=self._gpu)
+        self._list = self._room(len(text))
         self._list.fill(text)
         self._regions.append(self._engine.register((self._list.address, len(text)), self.name, Access.READ))
         self._regions[-1].set_digest()
         self.generation = self._engine.publish()
+
+    def _room(self, length: int) -> Array:
+        """For the list, in memory that reaches as far as the tensors do: chunks, where the engine gives them to peers.
+        Peers of texts get no chunks of an engine that does not serve. There the tensors' kind decides."""
+        told = json.loads(self._engine.export())
+        by_file = {str(index) for index, segment in enumerate(told["segments"]) if segment.get("file")}
+        own = {region.name for region in self._regions}
+        chunks = (words.split()[0] in by_file for name, words in told["regions"] if name in own)
+        if told["process"].get("address") or any(chunks):
+            with contextlib.suppress(NotSupported):  # a GPU without chunks
+                return self._engine.empty([length], gpu=self._gpu, kind=Alloc.VMM)
+        return self._engine.empty([length], gpu=self._gpu)
 
     def _set_digests(self) -> None:
         regions = self._regions if self._digest else []
@@ -169,7 +196,8 @@ def publish(
 
     Each is contiguous, of any shape, in memory that the engine can register, and complete. It is not copied. A `Slice`
     says that it is part of a larger tensor, as with tensor parallelism. With `digest`, readers verify what they pull.
-    `name` is at most 240 bytes. The list of the names takes some memory: on the GPU `gpu`, else the engine's first.
+    `name` is at most 240 bytes. The list of the names takes some memory: on the GPU `gpu`, else the engine's first. It is
+    chunks (`Alloc.VMM`) where the engine serves or a tensor is shared by file descriptor, else the default.
     Errors: those of `Engine.register` (NvlxError of EEXIST: there is such a model)."""
     entries = {key: _entry(key, value) for key, value in _flat(tensors)}
     made = Published(engine, name, digest, gpu)
@@ -185,14 +213,36 @@ def publish(
 # ---- Pulling ---------------------------------------------------------------------------------------------------------
 
 
+def _is_withdrawn(failure: NvlxError) -> bool:
+    """Whether it says that bytes of a peer are gone, or are others. A local range that is missing is our own fault."""
+    return isinstance(failure, Stale) or (isinstance(failure, OutOfRange) and "the peer's range" in failure._text)
+
+
+def _is_gone(peer: Peer) -> bool:
+    try:
+        peer.test()
+    except Stale:
+        return True
+    return False
+
+
+def _withdrawn(what: str, text: str) -> Stale:
+    return Stale(_ESTALE, f"{what}: the owner has withdrawn or replaced it: pull again ({text})")
+
+
 def _read_list(engine: Engine, peer: Peer, name: str, gpu: int | None) -> tuple[int, list[Any]]:
     """The list of a model, and the generation of the peer that it is of."""
     info = peer.region(name)
     with engine.empty([info.length], gpu=gpu) as room:
         with engine.register((room.address, info.length), access=Access.NONE):
             op = read(peer, room.address, info.address, info.length)
-            with engine.transfer(op, generation=info.peer_generation, verify=info.digest is not None) as request:
-                request.wait()
+            try:
+                with engine.transfer(op, generation=info.peer_generation, verify=info.digest is not None) as request:
+                    request.wait()
+            except (OutOfRange, Stale) as failure:
+                if not _is_withdrawn(failure) or _is_gone(peer):
+                    raise
+                raise _withdrawn(f"the list of model {name!r}", failure._text) from None
         text = room.tobytes()
     try:
         told = json.loads(text)
@@ -206,8 +256,8 @@ def _read_list(engine: Engine, peer: Peer, name: str, gpu: int | None) -> tuple[
     return info.peer_generation, tensors
 
 
-def _sources(peer: Peer, name: str, told: list[Any], wanted: set[str] | None) -> dict[str, _Source]:
-    """Of a peer's list, what is wanted, checked: its bytes come from another process."""
+def _sources(peer: Peer, name: str, generation: int, told: list[Any], wanted: set[str] | None) -> dict[str, _Source]:
+    """Of a peer's list of that generation, what is wanted, checked: its bytes come from another process."""
     found: dict[str, _Source] = {}
     for index, entry in enumerate(told):
         try:
@@ -220,7 +270,13 @@ def _sources(peer: Peer, name: str, told: list[Any], wanted: set[str] | None) ->
             raise _error(_EFORMAT, f"tensor {index} of model {name!r} is malformed: {entry!r:.200}") from None
         if wanted is not None and key not in wanted:
             continue
-        info = peer.region(f"{name}/{index}")
+        try:
+            info = peer.region(f"{name}/{index}")
+        except NotFound as failure:
+            raise _withdrawn(f"of model {name!r}, tensor {key!r}", failure._text) from None
+        if info.generation > generation:
+            text = f"the list is of generation {generation}, the tensor of {info.generation}"
+            raise _withdrawn(f"of model {name!r}, tensor {key!r}", text)
         if info.length != length:
             raise _error(_EFORMAT, f"tensor {key!r} has {info.length} bytes, not {length} as {dtype} {dims[0]}")
         found[key] = _Source(info, dtype, *dims)
@@ -287,15 +343,31 @@ def _offset(start: Sequence[int], own: Sequence[int], shape: Sequence[int], item
 class _Feed:
     """What comes from one peer: tensors that are taken whole, which can be verified, and parts."""
 
-    def __init__(self, engine: Engine, peer: Peer, generation: int) -> None:
+    def __init__(self, engine: Engine, peer: Peer, model: str, generation: int, sources: dict[str, _Source]) -> None:
         self.engine, self.peer, self.generation = engine, peer, generation
+        self.model, self.sources = model, sources
         self.verified, self.rest = _Runs(), _Runs()
         self.names: list[str] = []  # of the tensors in `verified`, an op for each
         self.lists: list[Ops] = []
         self.prepared: Prepared | None = None  # of all
         self.prepared_rest: Prepared | None = None
 
+    @contextlib.contextmanager
+    def telling(self) -> Iterator[None]:
+        """Around what uses the peer's tensors: failures name them."""
+        try:
+            yield
+        except (OutOfRange, Stale, WrongDigest) as failure:
+            told = self.named(failure)
+            if told is failure:
+                raise
+            raise told from None
+
     def prepare(self) -> None:
+        with self.telling():
+            self._prepare()
+
+    def _prepare(self) -> None:
         self.lists, rest = self.verified.ops(self.peer), self.rest.ops(self.peer)
         if self.lists or rest:
             self.prepared = self.engine.prepare(self.lists + rest, generation=self.generation)
@@ -310,8 +382,27 @@ class _Feed:
         elif self.prepared is not None:
             yield self.prepared.post(stream)
 
-    def named(self, failure: WrongDigest) -> WrongDigest:
-        """The same, which names the tensor and not only the op and the region."""
+    def named(self, failure: NvlxError) -> NvlxError:
+        """The same, which names the tensor and not only the op and the region; Stale where it says that the owner has
+        withdrawn or replaced tensors."""
+        if isinstance(failure, WrongDigest):
+            return self._with_tensor(failure)
+        if not _is_withdrawn(failure) or _is_gone(self.peer):
+            return failure
+        gone = [key for key, source in self.sources.items() if self._is_replaced(source.info)]
+        if gone:
+            listed = ", ".join(map(repr, gone[:_NAMED])) + (f" and {len(gone) - _NAMED} more" if gone[_NAMED:] else "")
+            return _withdrawn(f"of model {self.model!r}, tensor{'s' if gone[1:] else ''} {listed}", failure._text)
+        return failure if isinstance(failure, Stale) else _withdrawn(f"model {self.model!r}", failure._text)
+
+    def _is_replaced(self, info: RegionInfo) -> bool:
+        try:
+            now = self.peer.region(info.name)
+        except NotFound:
+            return True
+        return (now.generation, now.address, now.length) != (info.generation, info.address, info.length)
+
+    def _with_tensor(self, failure: WrongDigest) -> WrongDigest:
         found = re.match(r"op (\d+): ", failure._text)
         index = int(found[1]) if found else len(self.names)
         if index >= len(self.names):
@@ -401,7 +492,7 @@ class Pull(_Local):
     def start(self, stream: Any = None, *, verify: bool = True) -> list[Request]:
         """Starts to bring all tensors anew: await each request, or wait for it. With `stream` of CUDA, in its order.
         Their WrongDigest names the peer's region; that of `again` names the tensor. If one does not start, this raises
-        why; those that did go on, and `close` waits for them."""
+        why, Stale as `again` does; those that did go on, and `close` waits for them."""
         return [request for _, request in self._start(stream, verify)]
 
     def _start(self, stream: Any, verify: bool) -> Iterator[tuple[_Feed, Request]]:
@@ -409,14 +500,16 @@ class Pull(_Local):
             if _is_complete(request):
                 self._started.discard(request)
         for feed in self._feeds:
-            for request in feed.start(stream, verify):
-                self._started.add(request)
-                yield feed, request
+            with feed.telling():
+                for request in feed.start(stream, verify):
+                    self._started.add(request)
+                    yield feed, request
 
     def again(self, generation: int | None = None, timeout: float | None = None, *, verify: bool = True) -> None:
         """Brings all tensors anew, and waits up to `timeout` seconds for each peer. `generation` is what the owner's
         `Published.generation` says after a change; it is waited for. WrongDigest: a tensor is not what its owner has
-        told. Stale: the owner has withdrawn a tensor: pull again. Timeout: transfers are still in flight."""
+        told. Stale: the owner has withdrawn or replaced tensors, which the message names: close this, then pull again.
+        Or the peer is gone: connect again. Timeout: transfers are still in flight."""
         if generation is not None:
             for feed in self._feeds:
                 feed.peer.sync(generation, timeout)
@@ -431,10 +524,8 @@ class Pull(_Local):
             try:
                 request.wait(timeout)
                 request.close()
-            except WrongDigest as failure:
-                failures.append(feed.named(failure))
             except NvlxError as failure:  # none is in flight when this returns, unless it is a Timeout
-                failures.append(failure)
+                failures.append(feed.named(failure))
         if failures:
             raise failures[0]
 
@@ -482,7 +573,8 @@ def pull(
     and whole shapes must be those of the peers. A `Slice` in it takes its part of the whole, from whichever peers have
     it: so tensor parallelism of four becomes one of two. None: whole new Arrays. They, and the list of the names while
     it is read, are on the GPU `gpu`, else on the engine's first.
-    NotFound: a peer has no such model, or part of a tensor has no source. WrongDigest: see `Pull.again`."""
+    NotFound: a peer has no such model, or part of a tensor has no source. Stale: the owner has withdrawn or replaced
+    tensors meanwhile: pull again. WrongDigest: see `Pull.again`. Close the Pull before its peers."""
     sources = [peers] if isinstance(peers, Peer) else list(peers)
     if not sources:
         raise _invalid("no peer is given")
@@ -493,8 +585,8 @@ def pull(
         found = []
         for peer in sources:
             generation, told = _read_list(engine, peer, name, gpu)
-            found.append(_sources(peer, name, told, None if given is None else set(given)))
-            made._feeds.append(_Feed(engine, peer, generation))
+            found.append(_sources(peer, name, generation, told, None if given is None else set(given)))
+            made._feeds.append(_Feed(engine, peer, name, generation, found[-1]))
         made.tensors = dict(made._make_room(found)) if given is None else given
         entries = {key: _entry(key, value) for key, value in made.tensors.items()}
         made._connect(entries, found)
