@@ -15,6 +15,7 @@
 #include "base/error.h"
 #include "base/fork_files.h"
 #include "base/utf8.h"
+#include "rendezvous/reach.h"
 
 #define ANSWER_NS 1000000000 /* for a server that is there to answer a greeting */
 #define PAUSE_MAX 50000000u  /* ns between two tries to connect: doubled each time, up to this */
@@ -256,8 +257,8 @@ static int try_to_open(struct nvlxi_connection *connection, enum nvlxi_protocol_
     if (*reason == ENOENT || *reason == ECONNREFUSED || *reason == EAGAIN)
         return 1;
     if (*reason)
-        return nvlxi_fail(nvlxi_socket_code(*reason), "cannot connect to \"%s\": %s", connection->address,
-                          strerror(*reason));
+        return nvlxi_fail(nvlxi_socket_code(*reason), "cannot connect to \"%s\": %s%s", connection->address,
+                          strerror(*reason), nvlxi_reach_connect(connection->address, *reason).text);
     int code = greet(connection, role, deadline, &closed);
     if (code)
         nvlxi_connection_close(connection);
@@ -297,11 +298,14 @@ int nvlxi_connection_open(struct nvlxi_connection *connection, const char *addre
     snprintf(connection->address, sizeof connection->address, "%s", address);
     while ((code = try_to_open(connection, role, deadline, &reason)) == 1) {
         if (reason != EAGAIN && !wait)
-            return nvlxi_fail(NVLX_ESTALE, "nobody serves at \"%s\" any more: the peer is gone", address);
+            return nvlxi_fail(NVLX_ESTALE,
+                              "nobody serves at \"%s\" any more: the peer is gone, or is not reached from here%s",
+                              address, nvlxi_reach_connect(address, reason).text);
         if (reason == ECONNREFUSED && (code = check_kind(address)))
             return code;
         if (!nvlxi_connection_pause(&pause, deadline))
-            return nvlxi_fail(NVLX_ETIMEDOUT, "cannot connect to \"%s\" in time: %s", address, strerror(reason));
+            return nvlxi_fail(NVLX_ETIMEDOUT, "cannot connect to \"%s\" in time: %s%s", address, strerror(reason),
+                              nvlxi_reach_connect(address, reason).text);
     }
     return code;
 }

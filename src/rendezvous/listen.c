@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "base/fork_files.h"
 #include "rendezvous/connection.h"
+#include "rendezvous/reach.h"
 
 #define LOCK_TRIES    100
 #define LOCK_PAUSE_US 10000
@@ -80,13 +81,18 @@ static int bind_patiently(int socket, const struct sockaddr_un *address, socklen
     }
 }
 
+static int fail_to_serve(const char *address, int reason) {
+    return nvlxi_fail(nvlxi_socket_code(reason), "cannot serve at \"%s\": %s%s", address, strerror(reason),
+                      nvlxi_reach_serve(address, reason).text);
+}
+
 static int bind_socket(struct nvlxi_listener *listener, const struct sockaddr_un *address, socklen_t length) {
     struct stat status;
     bool own;
     if (bind_patiently(listener->socket, address, length) == 0)
         return 0;
     if (errno != EADDRINUSE)
-        return nvlxi_fail(nvlxi_socket_code(errno), "cannot serve at \"%s\": %s", listener->address, strerror(errno));
+        return fail_to_serve(listener->address, errno);
     if (address->sun_path[0] && lstat(address->sun_path, &status) == 0 && !S_ISSOCK(status.st_mode))
         return nvlxi_fail(NVLX_EEXIST, "cannot serve at \"%s\": it is there already, and no socket", listener->address);
     if (!is_dead(address, length, &own) || !address->sun_path[0])
@@ -234,6 +240,8 @@ int nvlxi_listener_admits(const struct nvlxi_listener *listener, int connection,
     if (listener->group_count &&
         (has(listener->groups, listener->group_count, peer.gid) || has_supplementary_group(listener, connection)))
         return 0;
-    return nvlxi_fail(NVLX_EACCES, "user %u with group %u is not among those that may connect", (unsigned)peer.uid,
-                      (unsigned)peer.gid);
+    return nvlxi_fail(NVLX_EACCES,
+                      "user %u with group %u is not among those that may connect: serve_options.users or groups must "
+                      "name it",
+                      (unsigned)peer.uid, (unsigned)peer.gid);
 }

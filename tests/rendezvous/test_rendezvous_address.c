@@ -55,7 +55,8 @@ static void addresses_are_checked(void) {
     REFUSED(nvlx_serve(engine, NULL, NULL), NVLX_EINVAL, "address");
     REFUSED(nvlx_connect(engine, address, 0, NULL), NVLX_EINVAL, "peer");
     REFUSED(nvlx_serve(engine, "/tmp", NULL), NVLX_EEXIST, "no socket");
-    REFUSED(nvlx_serve(engine, "/tmp/no such folder/x", NULL), NVLX_ENOENT, "no such folder");
+    REFUSED(nvlx_serve(engine, "/tmp/no such folder/a/x", NULL), NVLX_ENOENT,
+            "the folder \"/tmp/no such folder\" is missing");
     snprintf(file, sizeof file, "%s-file", address);
     fclose(fopen(file, "we"));
     REFUSED(nvlx_serve(engine, file, NULL), NVLX_EEXIST, "no socket");
@@ -77,6 +78,24 @@ static void addresses_are_checked(void) {
     OK(nvlx_engine_destroy(other));
     end();
     EXPECT(access(path, F_OK));
+}
+
+/* What is likely wrong where nobody serves. */
+static void absence_is_told(void) {
+    struct nvlx_peer *peer;
+    char words[128], path[96];
+    begin();
+    snprintf(words, sizeof words, "nobody serves at \"%s\" in this network namespace", own_name());
+    REFUSED(nvlx_connect(engine, own_name(), 0, &peer), NVLX_ETIMEDOUT, words);
+    REFUSED(nvlx_connect(engine, address, 0, &peer), NVLX_ETIMEDOUT, "the folder \"/tmp\" has no such file");
+    REFUSED(nvlx_connect(engine, "/nvlxfer-none", 0, &peer), NVLX_ETIMEDOUT, "the folder \"/\" has no such file");
+    snprintf(path, sizeof path, "%s-none/deep/s", address);
+    snprintf(words, sizeof words, "the folder \"%s-none\" is missing", address);
+    REFUSED(nvlx_connect(engine, path, 0, &peer), NVLX_ETIMEDOUT, words);
+    close(raw_listen(address));
+    REFUSED(nvlx_connect(engine, address, 0, &peer), NVLX_ETIMEDOUT, "who served has ended");
+    unlink(address);
+    end();
 }
 
 /* An address in UTF-8 is told to peers, as any other. */
@@ -254,6 +273,7 @@ static void one_takes_over(void) {
 
 int main(int argc, char **argv) {
     static const struct test tests[] = {{"addresses_are_checked", addresses_are_checked},
+                                        {"absence_is_told", absence_is_told},
                                         {"addresses_are_utf8", addresses_are_utf8},
                                         {"options_are_checked", options_are_checked},
                                         {"folders_that_do_not_work_are_told", folders_that_do_not_work_are_told},

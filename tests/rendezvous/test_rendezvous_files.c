@@ -211,7 +211,10 @@ static void owners_must_serve(void) {
     owner->address[0] = '\0';
     REFUSED(files->open(files, told, owner, segments, 1, &opened), NVLX_ENOTSUP, "nvlx_serve");
     snprintf(owner->address, sizeof owner->address, "%s-nobody", own_path());
-    REFUSED(files->open(files, told, owner, segments, 1, &opened), NVLX_ESTALE, "nobody serves");
+    REFUSED(files->open(files, told, owner, segments, 1, &opened), NVLX_ESTALE,
+            "any more: the peer is gone, or is not reached from here: the folder \"/tmp\" has no such file");
+    snprintf(owner->address, sizeof owner->address, "%s-nobody", own_name());
+    REFUSED(files->open(files, told, owner, segments, 1, &opened), NVLX_ESTALE, "in this network namespace");
     snprintf(owner->address, sizeof owner->address, "%s", own_path());
     owner->identity.engine[0] ^= 1;
     REFUSED(files->open(files, told, owner, segments, 1, &opened), NVLX_ESTALE, "another engine serves at");

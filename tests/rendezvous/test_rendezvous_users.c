@@ -21,7 +21,7 @@ struct visit {
     char address[64];
 };
 
-/* A child that becomes somebody else and connects; sends the code. */
+/* A child that becomes somebody else and connects; sends the code, and what was told. */
 static void visitor_role(int socket) {
     struct visit visit;
     struct nvlx_peer *peer;
@@ -31,13 +31,17 @@ static void visitor_role(int socket) {
         FAIL("cannot become user %u: %s", visit.user, strerror(errno));
     die_with_parent(); /* becoming somebody else has undone it */
     struct nvlx_engine *visitor = make_engine(0);
+    char told[512] = {0};
     int code = nvlx_connect(visitor, visit.address, 5 * SECOND_NS, &peer);
+    snprintf(told, sizeof told, "%s", code ? nvlx_last_error() : "");
     put(socket, &code, sizeof code);
+    put(socket, told, sizeof told);
     OK(nvlx_engine_destroy(visitor));
 }
 
-static void visit(uint32_t user, uint32_t group, uint32_t supplementary, int expected) {
+static void visit_and_hear(uint32_t user, uint32_t group, uint32_t supplementary, int expected, const char *words) {
     struct child child;
+    char told[512];
     struct visit visit = {.user = user, .group = group, .supplementary = supplementary};
     int code;
     snprintf(visit.address, sizeof visit.address, "%s", address);
@@ -46,7 +50,14 @@ static void visit(uint32_t user, uint32_t group, uint32_t supplementary, int exp
     get(child.socket, &code, sizeof code);
     if (code != expected)
         FAIL("user %u, groups %u and %u: %d, not %d", user, group, supplementary, code, expected);
+    get(child.socket, told, sizeof told);
+    if (!strstr(told, words))
+        FAIL("\"%s\" does not say \"%s\"", told, words);
     child_end(&child);
+}
+
+static void visit(uint32_t user, uint32_t group, uint32_t supplementary, int expected) {
+    visit_and_hear(user, group, supplementary, expected, "");
 }
 
 static bool is_root(const char *test) {
@@ -78,7 +89,9 @@ static void users_are_told_apart(void) {
         snprintf(address, sizeof address, "%s", addresses[i]);
         serve_for(NULL, NULL, i ? 0 : 0777); /* the file lets them in, the server does not */
         visit(0, 0, 0, 0);
-        visit(NOBODY, NOBODY, NOBODY, NVLX_EACCES);
+        visit_and_hear(NOBODY, NOBODY, NOBODY, NVLX_EACCES,
+                       "user 65534 with group 65534 is not among those that may connect: serve_options.users or groups "
+                       "must name it");
         OK(nvlx_engine_destroy(engine));
         serve_for(&user, NULL, 0);
         visit(NOBODY, NOBODY, NOBODY, 0);
@@ -93,13 +106,32 @@ static void users_are_told_apart(void) {
     }
     snprintf(address, sizeof address, "%s", own_path());
     serve_for(NULL, NULL, 0); /* not even the file lets them in */
-    visit(NOBODY, NOBODY, NOBODY, NVLX_EACCES);
+    visit_and_hear(NOBODY, NOBODY, NOBODY, NVLX_EACCES,
+                   "user 65534 may not write to the socket file (mode 0600, of user 0): serve_options.users");
     OK(nvlx_engine_destroy(engine));
+}
+
+/* The server would let them in, a folder above the file does not. */
+static void closed_folders_are_told(void) {
+    const uint32_t user = NOBODY;
+    char folder[48], words[160];
+    if (!is_root("closed_folders_are_told"))
+        return;
+    snprintf(folder, sizeof folder, "%.38s-closed", own_path());
+    snprintf(address, sizeof address, "%s/s", folder);
+    snprintf(words, sizeof words, "user 65534 may not search the folder \"%s\"", folder);
+    EQUAL(0, mkdir(folder, 0700));
+    serve_for(&user, NULL, 0);
+    visit_and_hear(NOBODY, NOBODY, NOBODY, NVLX_EACCES, words);
+    EQUAL(0, chmod(folder, 0711));
+    visit(NOBODY, NOBODY, NOBODY, 0);
+    OK(nvlx_engine_destroy(engine));
+    EQUAL(0, rmdir(folder));
 }
 
 /* A child that is somebody else and serves in a folder that is root's. */
 static void intruder_role(int socket) {
-    char folder[64], path[80];
+    char folder[64], path[80], words[160];
     get(socket, folder, sizeof folder);
     if (setgroups(0, NULL) || setgid(NOBODY) || setuid(NOBODY))
         FAIL("cannot become nobody: %s", strerror(errno));
@@ -107,25 +139,35 @@ static void intruder_role(int socket) {
     struct nvlx_engine *intruder = make_engine(0);
     snprintf(path, sizeof path, "%s/here", folder);
     REFUSED(nvlx_serve(intruder, path, NULL), NVLX_EACCES, path);
+    snprintf(words, sizeof words, "user 65534 may not write in the folder \"%s\"", folder);
+    REFUSED(nvlx_serve(intruder, path, NULL), NVLX_EACCES, words);
+    snprintf(path, sizeof path, "%s/closed/here", folder);
+    snprintf(words, sizeof words, "user 65534 may not search the folder \"%s/closed\"", folder);
+    REFUSED(nvlx_serve(intruder, path, NULL), NVLX_EACCES, words);
     OK(nvlx_engine_destroy(intruder));
 }
 
 static void folders_are_protected(void) {
     struct child child;
-    char folder[64] = {0};
+    char folder[64] = {0}, closed[80];
     if (!is_root("folders_are_protected"))
         return;
     snprintf(folder, sizeof folder, "%s-folder", own_path());
+    snprintf(closed, sizeof closed, "%s/closed", folder);
     EQUAL(0, mkdir(folder, 0755));
+    EQUAL(0, mkdir(closed, 0700));
     child_start(&child, "intruder");
     put(child.socket, folder, sizeof folder);
     child_end(&child);
+    EQUAL(0, rmdir(closed));
     EQUAL(0, rmdir(folder));
 }
 
 int main(int argc, char **argv) {
-    static const struct test tests[] = {
-        {"users_are_told_apart", users_are_told_apart}, {"folders_are_protected", folders_are_protected}, {0}};
+    static const struct test tests[] = {{"users_are_told_apart", users_are_told_apart},
+                                        {"closed_folders_are_told", closed_folders_are_told},
+                                        {"folders_are_protected", folders_are_protected},
+                                        {0}};
     static const struct role roles[] = {{"visitor", visitor_role}, {"intruder", intruder_role}, {0}};
     return run_tests(argc, argv, tests, roles, 60);
 }
