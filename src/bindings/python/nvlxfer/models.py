@@ -196,8 +196,8 @@ def publish(
 
     Each is contiguous, of any shape, in memory that the engine can register, and complete. It is not copied. A `Slice`
     says that it is part of a larger tensor, as with tensor parallelism. With `digest`, readers verify what they pull.
-    `name` is at most 240 bytes. The list of the names takes some memory: on the GPU `gpu`, else the engine's first. It is
-    chunks (`Alloc.VMM`) where the engine serves or a tensor is shared by file descriptor, else the default.
+    `name` is at most 240 bytes. The list of the names takes some memory: on the GPU `gpu`, else the engine's first. It
+    is chunks (`Alloc.VMM`) where the engine serves or a tensor is shared by file descriptor, else the default.
     Errors: those of `Engine.register` (NvlxError of EEXIST: there is such a model)."""
     entries = {key: _entry(key, value) for key, value in _flat(tensors)}
     made = Published(engine, name, digest, gpu)

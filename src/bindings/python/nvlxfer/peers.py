@@ -73,7 +73,11 @@ def _handles(regions: Sequence[Region]) -> Any:
 
 
 class Peer(_Owned):
-    """Another process, as known from its descriptor."""
+    """Another process, as known from its descriptor.
+
+    When it withdraws memory and lives, `test` raises nothing: `find` raises NotFound, `Engine.transfer` OutOfRange, or
+    Stale if other memory is there and `generation` was given, and `Prepared.post` Stale. When it is gone, `test` and
+    transfers raise Stale: close it, and connect again. `Pull` raises Stale in both cases."""
 
     _instead = "Send the text of its descriptor or the address it serves at, and open a Peer there"
 
@@ -174,7 +178,8 @@ class Peer(_Owned):
         return _interruptibly(lambda stop: _in_slices(slices, stop, ask))
 
     def test(self) -> None:
-        """Raises what is wrong with a peer from `Engine.connect`: Stale, if it is gone."""
+        """Raises what is wrong with a peer from `Engine.connect`: Stale, if it is gone. One that has withdrawn memory, or
+        is stopped, is not gone."""
         _run("nvlx_peer_test", self)
 
     def send(self, message: Buffer) -> None:

@@ -72,7 +72,8 @@ class Prepared(_Owned):
         return f"{self._count} ops"
 
     def post(self, stream: Any = None, *, message: Buffer | None = None) -> Request:
-        """Starts all copies of the list. The message comes after them."""
+        """Starts all copies of the list. The message comes after them. Stale: the peer has withdrawn or replaced memory
+        of the list, or is gone, which `Peer.test` tells: find the names again and prepare anew, or connect again."""
         self._engine._sweep()
         options = _options(stream)
         kept, noted = _with_message(options, message), self._engine._note(options)
