@@ -204,7 +204,13 @@ class Engine(_Object):
         options = _filled(_RegionOptions, access=access)
         options.ready = _integer("ready", ready)
         options.name = None if name is None else _text("name", name)
-        handle = _make(self._unregister, "nvlx_register", self, address, length, ctypes.byref(options))
+        try:
+            handle = _make(self._unregister, "nvlx_register", self, address, length, ctypes.byref(options))
+        except NotSupported as failure:
+            if "nvlx_alloc" not in failure._text:
+                raise
+            text = f"{failure._text}. In Python: Engine.empty makes memory, and fill of its Array copies into it"
+            raise _error(failure.code, text) from None
         return Region(self, handle, address, length, kept, name)
 
     def _unregister(self, handle: int) -> None:

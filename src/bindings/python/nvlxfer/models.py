@@ -6,9 +6,7 @@ that region by the model's name. It comes last, so who finds it finds all."""
 
 from __future__ import annotations
 
-import array
 import contextlib
-import itertools
 import json
 import math
 import re
@@ -16,10 +14,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 from ._arguments import _text
+from ._boxes import Box, _Entry, _overlap, _Runs, _Source
 from ._calls import _interruptibly, _Local, _run
 from ._dtypes import _DTYPES
 from ._values import Access, Alloc, RegionInfo
-from .arrays import Layout, _layout
+from .arrays import _layout
 from .errors import (
     _EFORMAT,
     _ENOENT,
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
     from .transfers import Prepared, Request
 
 Tensors = Union[Mapping[str, Any], Any]  # name: tensor, or such mappings in it; or a module with state_dict()
-Box = tuple[tuple[int, ...], tuple[int, ...]]  # where it begins in the whole tensor, and its extents
 _FORMAT = 1  # of the list
 _ALIGNMENT = 512  # bytes, of arrays made here
 _NAMED = 3  # tensors that a message names at most
@@ -56,24 +54,6 @@ class Slice(NamedTuple):
     tensor: Any
     whole: Sequence[int]  # the shape of the larger one
     start: Sequence[int]
-
-
-class _Entry(NamedTuple):
-    """A tensor where it lies, and which part of a whole it is."""
-
-    layout: Layout
-    whole: tuple[int, ...]
-    start: tuple[int, ...]
-
-
-class _Source(NamedTuple):
-    """A tensor of a peer."""
-
-    info: RegionInfo
-    dtype: str
-    shape: tuple[int, ...]
-    whole: tuple[int, ...]
-    start: tuple[int, ...]
 
 
 def _flat(tensors: Tensors, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -281,63 +261,6 @@ def _sources(peer: Peer, name: str, generation: int, told: list[Any], wanted: se
             raise _error(_EFORMAT, f"tensor {key!r} has {info.length} bytes, not {length} as {dtype} {dims[0]}")
         found[key] = _Source(info, dtype, *dims)
     return found
-
-
-def _overlap(a: Box, b: Box) -> Box | None:
-    """What two boxes share, unless that is nothing."""
-    start = tuple(map(max, a[0], b[0]))
-    extents = tuple(min(p + n, q + m) - s for p, n, q, m, s in zip(*a, *b, start))
-    return (start, extents) if min(extents, default=1) > 0 else None
-
-
-class _Runs:
-    """Columns of ops that copy boxes between contiguous tensors."""
-
-    def __init__(self) -> None:
-        self.plain = [array.array("Q") for _ in range(3)]  # local, remote, length
-        self.rows = [array.array("Q") for _ in range(6)]  # and count, local pitch, remote pitch
-
-    def add(self, entry: _Entry, source: _Source, box: Box) -> None:
-        item = _DTYPES[source.dtype][1] // 8
-        start, extents = box
-        here, there = entry.layout.shape, source.shape
-        local, pitches = _offset(start, entry.start, here, item)
-        remote, remote_pitches = _offset(start, source.start, there, item)
-        local, remote = local + entry.layout.address, remote + source.info.address
-        depth, length = len(extents) - 1, item
-        while depth >= 0:  # what lies together on both sides
-            length *= extents[depth]
-            depth -= 1
-            if not extents[depth + 1] == here[depth + 1] == there[depth + 1]:
-                break
-        if depth < 0:
-            _append(self.plain, local, remote, length)
-            return
-        for place in itertools.product(*map(range, extents[:depth])):
-            first = local + sum(i * pitch for i, pitch in zip(place, pitches))
-            second = remote + sum(i * pitch for i, pitch in zip(place, remote_pitches))
-            _append(self.rows, first, second, length, extents[depth], pitches[depth], remote_pitches[depth])
-
-    def ops(self, peer: Peer) -> list[Ops]:
-        parts = []
-        if self.plain[0]:
-            local, remote, length = self.plain
-            parts.append(read(peer, local, remote, length))
-        if self.rows[0]:
-            local, remote, length, *rows = self.rows
-            parts.append(read(peer, local, remote, length, rows))
-        return parts
-
-
-def _append(columns: list[array.array[int]], *values: int) -> None:
-    for column, value in zip(columns, values):
-        column.append(value)
-
-
-def _offset(start: Sequence[int], own: Sequence[int], shape: Sequence[int], item: int) -> tuple[int, list[int]]:
-    """Bytes from the start of a contiguous tensor to an element of the whole, and from one step to the next."""
-    pitches = [item * math.prod(shape[depth + 1 :]) for depth in range(len(shape))]
-    return sum((s - o) * pitch for s, o, pitch in zip(start, own, pitches)), pitches
 
 
 class _Feed:

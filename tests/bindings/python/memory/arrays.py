@@ -45,6 +45,8 @@ def test_array():
         raises(nvlxfer.OutOfRange, "NVLX_ERANGE", "", engine.transfer, [read(engine.peer_open(engine.export()), 8, 8, 8)])
         assert engine.empty((), "bfloat16").nbytes == 2 and engine.empty(7).shape == (7,)
         assert engine.empty((0, 4), "int8", kind=Alloc.VMM).nbytes == 0
+        plain = (ctypes.c_char * 64)()
+        raises(nvlxfer.NotSupported, "NVLX_ENOTSUP", "Engine.empty", engine.register, (ctypes.addressof(plain), 64))
         invalid = nvlxfer.InvalidArgument, "NVLX_EINVAL"
         raises(nvlxfer.NotSupported, "NVLX_ENOTSUP", "float31", engine.empty, 4, "float31")
         raises(*invalid, "negative", engine.empty, (-1,))
