@@ -366,8 +366,8 @@ class Engine(_Object):
     ) -> Request:  # fmt: skip
         """Starts copies: all, or none if it raises. Without `stream`, one of CUDA's (PyTorch's, CuPy's, or its number),
         the sources' content must be complete. With the `generation` at which the peer's addresses were learned, bytes
-        that came later are Stale, as is a peer that is gone. OutOfRange: a "local range" is not registered here, or "the
-        peer's range" is not there, or not any more: find the name again. `verify` compares what has arrived with the
+        that came later are Stale, as is a peer that is gone. OutOfRange: a "local range" is not registered here,
+        or "the peer's range" is not there any more: find the name again. `verify` compares what has arrived with the
         digests that the peer told of its regions: awaiting the request raises WrongDigest. The message goes to the one
         peer of all ops when they are complete. The rest is as in struct nvlx_transfer_options."""
         self._sweep()

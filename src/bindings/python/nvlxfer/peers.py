@@ -178,8 +178,8 @@ class Peer(_Owned):
         return _interruptibly(lambda stop: _in_slices(slices, stop, ask))
 
     def test(self) -> None:
-        """Raises what is wrong with a peer from `Engine.connect`: Stale, if it is gone. One that has withdrawn memory, or
-        is stopped, is not gone."""
+        """Raises what is wrong with a peer from `Engine.connect`: Stale, if it is gone. One that has withdrawn memory,
+        or is stopped, is not gone."""
         _run("nvlx_peer_test", self)
 
     def send(self, message: Buffer) -> None:
