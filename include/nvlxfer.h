@@ -506,8 +506,9 @@ int nvlx_request_free(struct nvlx_request *request);
  *
  * For others:
  * - nvlx_peer_sync, nvlx_signal_wait, nvlx_peer_stats, nvlx_relay_wait: up to their timeouts.
- * - nvlx_relay_join: up to its timeout for the source, as nvlx_connect. nvlx_relay_free: up to its timeout for those
- * who read, and a few seconds until its thread has ended, where that maps memory of a process that is stopped.
+ * - nvlx_relay_join: up to its timeout for the source, as nvlx_connect.
+ * - nvlx_relay_free: up to its timeout for those who read. Where its thread maps memory of a process that is stopped, a
+ *   few seconds until it has ended.
  * - nvlx_unregister, nvlx_suspend (up to their timeouts), nvlx_peer_close and nvlx_engine_destroy: until streams with a
  *   wait that they end have come to it.
  * - nvlx_connect: up to its timeout for a server to appear. A server that is there has 1 s more to answer, then 10 s
@@ -986,8 +987,8 @@ int nvlx_region_ready(struct nvlx_region *region, void *stream);
  *   NVLX_ENOTSUP. All goes into the stream itself, one after the other.
  * - What is refused leaves the capture as it was. Only where the driver refuses in the middle (NVLX_EDEVICE), the graph
  *   may have some of the list.
- * - A run moves the bytes that are there at that time. A signal with NVLX_OP_ADD adds each time, any other sets the
- * same value each time.
+ * - A run moves the bytes that are there at that time. A signal with NVLX_OP_ADD adds each time. Any other sets the
+ *   same value each time.
  * - Ids with NVLX_IDS_ON_GPU are read by each run: they may change between runs. Pairs with an id out of range are not
  *   copied, and a warning tells so when the graph is gone. Ids in host memory are those of the capture.
  *
@@ -1272,13 +1273,12 @@ enum {
  *   in a chain. Others on a GPU read from that first one. A reader may join at any time.
  * - Pieces. A piece is passed on as soon as it is in place: a signal behind its bytes says so on the GPU. It is checked
  *   later: who reads from a reader whose bytes are wrong finds that, too.
- * - Death. What read from a reader that has died goes on with another parent, at the piece where it was. When the
- * source is gone, those that are not done get NVLX_ESTALE.
+ * - Death. Who read from a reader that has died goes on with another parent, at the piece where it was. When the source
+ *   is gone, those that are not done get NVLX_ESTALE.
  * - A reader that is stopped is slow, not dead. Who reads from one that says nothing for options.patience_ns gets
- *   another parent. The stopped one goes on by itself when its process does. For a source that is stopped, readers
- * wait.
- * - Checked. The source digests its bytes, as nvlx_digest does, while they are on their way. Each reader digests what
- * has arrived. nvlx_relay_wait gives 0 only if all digests are equal.
+ *   another parent. The stopped one goes on by itself when its process does. For a stopped source, readers wait.
+ * - Checked. The source digests its bytes, as nvlx_digest does, while they are on their way. Each reader digests what has
+ *   arrived. nvlx_relay_wait gives 0 only if all digests are equal.
  * - Generations. Each offer, and then each nvlx_relay_next of the source, is a generation of the bytes. The first is 1.
  * - An engine of its own. A relay makes an engine, with the backend, GPUs and budgets of the caller's. It registers the
  *   parts there, for reading. The caller need not register them. Events of the caller's engine are not touched. The

@@ -19,15 +19,15 @@
  * - Objects are move-only, and as large as one to three pointers. One that was moved from is empty: its functions give
  *   NVLX_EINVAL, or free nothing. An object ends before its engine, and before what it uses. So declare the engine
  *   first, then memory, regions and peers, then lists, then requests.
- * - Destructors call the C function that frees, and drop its code. They never throw. Three of them wait, for at most
- * what nvlx::destructor_limit says: 10 s if nothing does. ~request waits until the transfer ends. ~region and ~relay
- * wait as nvlx_unregister does, until no peer uses it. Then the others find no transfer in flight.
+ * - Destructors call the C function that frees, and drop its code. They never throw. Three of them wait, for at most what
+ *   nvlx::destructor_limit says: 10 s if nothing does. ~request waits until the transfer ends. ~region and ~relay wait as
+ *   nvlx_unregister does, until no peer uses it. Then the others find no transfer in flight.
  * - What has not ended by then is left to the engine. From then on nobody knows what is still in use. So no destructor
  *   of this module frees a peer, list, memory or engine any more: the end of the process does. To do better, call
  *   request.wait and region.unregister with a timeout before. A module is the program, or one of its shared libraries:
  *   each that includes this header has a limit of its own, and does not know what others have left.
  * - Without a transfer, some C functions wait all the same, and so do the destructors of peers, memory and engines. It
- *   is for a kernel that runs while CUDA frees or closes, for a stream whose wait they end, and 1 s for messages, or for
+ *   is for a kernel that runs while CUDA frees or closes, for a stream whose wait they end, and 1 s for messages or
  *   CUDA graphs. What a graph still uses then, destructors leave as it is.
  * - Destructors may change nvlx_last_error. An nvlx::error has a copy of the message, made by value(): so call that
  *   before this thread calls anything else.

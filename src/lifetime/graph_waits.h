@@ -10,8 +10,8 @@
  *     ENTERED   in the list, before anything is queued: it pins the peer, and its count, its mark and what it has
  *               reached cannot be unregistered. Then the graph holds it (transfer/hold.h), then its kernel is queued
  *     FAILED    the gate has the code: the peer is gone, or memory of the wait was withdrawn. Runs that come to the
- * wait and find the count not reached write the mark and go on (gone)    the hold has ended. Everything is given back
- * by whoever looks next
+ *               wait and find the count not reached write the mark and go on
+ *     (gone)    the hold has ended. Everything is given back by whoever looks next
  *
  *     ENTERED -> FAILED    by the thread that looks after waits (waits.h), or by who withdraws the memory
  *     both -> (gone)       when the graph is gone, and all that was made from it

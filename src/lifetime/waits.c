@@ -419,9 +419,10 @@ static int borrow(struct nvlxi_waits *waits, struct nvlxi_wait *wait) {
 static int put_into_stream(struct nvlxi_waits *waits, struct nvlxi_wait *wait) {
     const struct nvlxi_device_ops *ops = ops_of(waits);
     const struct nvlxi_gated gated = {wait->address, wait->value, wait->gate, wait->number};
-    int code = wait->gate ? ops->await_gated(wait->lane->lane, &gated)
-                          : ops->await(wait->lane->lane, wait->address, wait->value);
-    const bool unrecorded = !code && ops->event_record(wait->lane->lane, wait->event->event);
+    /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): it was borrowed */
+    struct nvlxi_lane *lane = wait->lane->lane;
+    int code = wait->gate ? ops->await_gated(lane, &gated) : ops->await(lane, wait->address, wait->value);
+    const bool unrecorded = !code && ops->event_record(lane, wait->event->event);
     pthread_mutex_lock(&waits->mutex);
     wait->unrecorded = unrecorded;
     wait->queued = !code;

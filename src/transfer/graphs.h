@@ -10,8 +10,8 @@
  *     VALIDATED  as in transfer.h, or posted
  *     CAPTURED   in the list of those captured, from the step that would make it IN FLIGHT; it pins its peers and
  *                mappings, and its local bytes cannot be unregistered. Then the graph holds it (hold.h), then its
- * copies are queued: into the stream itself, since other lanes do not capture (idle)     the hold has ended: all is
- * given back, by whoever looks next (nvlxi_graphs_reap)
+ *                copies are queued: into the stream itself, since other lanes do not capture
+ *     (idle)     the hold has ended: all is given back, by whoever looks next (nvlxi_graphs_reap)
  *
  *     VALIDATED -> CAPTURED    as VALIDATED -> IN FLIGHT: with the tables held for reading, or as a post
  *     CAPTURED -> VALIDATED    it is refused, before the graph holds it
@@ -22,7 +22,7 @@
  * - Nothing is queued that the graph does not hold, and nothing that a capture does not take: that is refused before.
  * - A part is not IN FLIGHT: it has no completion, and is none of config.max_requests.
  * - An owner that withdraws memory waits for the parts that use it, and for no others, as graphs live long: a part
- * counts as a transfer of the peer if the peer does not tell all its bytes any more (nvlxi_graphs_holding).
+ *   counts as a transfer of the peer if the peer does not tell all its bytes any more (nvlxi_graphs_holding).
  * - As long as there is a part, its engine and its peers stay. */
 #ifndef NVLXI_TRANSFER_GRAPHS_H
 #define NVLXI_TRANSFER_GRAPHS_H

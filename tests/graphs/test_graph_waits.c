@@ -305,7 +305,8 @@ static void what_is_refused_leaves_the_capture_valid(void) {
     options.reached = (char *)&consumer.counts[REACHED] + 4;
     REFUSED(nvlx_stream_wait(consumer.engine, stream, consumer.peer, consumer.counts, 1, &options, NULL), NVLX_EINVAL,
             "multiple of 8");
-    for (int i = 0; i < 4; i++) { /* what is asked before; there is no lane; the graph does not hold it, or its kernel */
+    /* What is asked before; there is no lane; the graph does not hold it, or its kernel. */
+    for (int i = 0; i < 4; i++) {
         atomic_store(&faults.fail_at, atomic_load(&faults.calls) + 2 + i);
         EXPECT(wait_for(&consumer, consumer.peer, 1, true, NULL) != 0);
         EXPECT(atomic_load(&faults.calls) >= atomic_load(&faults.fail_at));
