@@ -1277,8 +1277,8 @@ enum {
  *   is gone, those that are not done get NVLX_ESTALE.
  * - A reader that is stopped is slow, not dead. Who reads from one that says nothing for options.patience_ns gets
  *   another parent. The stopped one goes on by itself when its process does. For a stopped source, readers wait.
- * - Checked. The source digests its bytes, as nvlx_digest does, while they are on their way. Each reader digests what has
- *   arrived. nvlx_relay_wait gives 0 only if all digests are equal.
+ * - Checked. The source digests its bytes, as nvlx_digest does, while they are on their way. Each reader digests
+ *   what has arrived. nvlx_relay_wait gives 0 only if all digests are equal.
  * - Generations. Each offer, and then each nvlx_relay_next of the source, is a generation of the bytes. The first is 1.
  * - An engine of its own. A relay makes an engine, with the backend, GPUs and budgets of the caller's. It registers the
  *   parts there, for reading. The caller need not register them. Events of the caller's engine are not touched. The

@@ -19,9 +19,9 @@
  * - Objects are move-only, and as large as one to three pointers. One that was moved from is empty: its functions give
  *   NVLX_EINVAL, or free nothing. An object ends before its engine, and before what it uses. So declare the engine
  *   first, then memory, regions and peers, then lists, then requests.
- * - Destructors call the C function that frees, and drop its code. They never throw. Three of them wait, for at most what
- *   nvlx::destructor_limit says: 10 s if nothing does. ~request waits until the transfer ends. ~region and ~relay wait as
- *   nvlx_unregister does, until no peer uses it. Then the others find no transfer in flight.
+ * - Destructors call the C function that frees, and drop its code. They never throw. Three of them wait, for at most
+ *   what nvlx::destructor_limit says: 10 s if nothing does. ~request waits until the transfer ends. ~region and ~relay
+ *   wait as nvlx_unregister does, until no peer uses it. Then the others find no transfer in flight.
  * - What has not ended by then is left to the engine. From then on nobody knows what is still in use. So no destructor
  *   of this module frees a peer, list, memory or engine any more: the end of the process does. To do better, call
  *   request.wait and region.unregister with a timeout before. A module is the program, or one of its shared libraries:
