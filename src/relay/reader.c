@@ -132,6 +132,23 @@ static void take_parent(struct nvlx_relay *relay, const struct nvlxi_relay_word 
     pthread_mutex_unlock(&relay->mutex);
 }
 
+static void take_checked(struct nvlx_relay *relay, const struct nvlxi_relay_word *word) {
+    pthread_mutex_lock(&relay->mutex);
+    relay->checked = word->generation;
+    pthread_cond_broadcast(&relay->news);
+    pthread_mutex_unlock(&relay->mutex);
+}
+
+static void hear(struct nvlx_relay *relay, const struct nvlx_event *event) {
+    struct nvlxi_relay_word word;
+    if (nvlxi_relay_hear(event, &word))
+        return;
+    if (word.kind == NVLXI_RELAY_PARENT)
+        take_parent(relay, &word);
+    else if (word.kind == NVLXI_RELAY_CHECKED)
+        take_checked(relay, &word);
+}
+
 static void lose_peer(struct nvlx_relay *relay, const struct nvlx_event *event) {
     struct nvlxi_relay_reader *reader = relay->reader;
     struct nvlxi_relay_link *link;
@@ -145,13 +162,11 @@ static void lose_peer(struct nvlx_relay *relay, const struct nvlx_event *event) 
 
 static void read_events(struct nvlx_relay *relay) {
     struct nvlx_event event = {.size = sizeof event};
-    struct nvlxi_relay_word word;
     while (nvlx_next_event(relay->engine, &event) == 0) {
         if (event.kind == NVLX_EVENT_PEER_LOST)
             lose_peer(relay, &event);
-        else if (event.kind == NVLX_EVENT_MESSAGE && nvlxi_relay_hear(&event, &word) == 0 &&
-                 word.kind == NVLXI_RELAY_PARENT)
-            take_parent(relay, &word);
+        else if (event.kind == NVLX_EVENT_MESSAGE)
+            hear(relay, &event);
     }
 }
 
@@ -239,19 +254,23 @@ static int read_table(struct nvlx_relay *relay, uint64_t *table, size_t length) 
     return code ? code : nvlxi_relay_seen_read(relay, relay->seen.digests, table, length);
 }
 
-/* Until it has the digests of this generation, or a newer one. */
-static int await_table(struct nvlx_relay *relay, uint64_t generation, uint64_t *table, size_t length) {
+/* Until the source has digests of the generation. False: it is given up. */
+static bool await_digests(struct nvlx_relay *relay, uint64_t generation) {
+    pthread_mutex_lock(&relay->mutex);
+    while (!relay->stopping && !relay->failure && relay->check.generation == generation && relay->checked < generation)
+        nvlxi_cond_wait(&relay->news, &relay->mutex, UINT64_MAX);
+    const bool has = !relay->stopping && !relay->failure && relay->checked == generation;
+    pthread_mutex_unlock(&relay->mutex);
+    return has;
+}
+
+/* NVLX_EAGAIN: they are not, or not any more, of this generation: another one is to be read. */
+static int read_digests(struct nvlx_relay *relay, uint64_t generation, uint64_t *table, size_t length) {
     const uint64_t since = nvlxi_now_ns();
-    table[0] = 0;
-    while (table[0] < generation) {
-        if (nvlxi_relay_stops(relay))
-            return NVLX_EAGAIN;
-        int code = read_table(relay, table, length);
-        if (code && code != NVLX_EBUSY)
-            return code;
+    int code;
+    while ((code = read_table(relay, table, length)) == NVLX_EBUSY && !nvlxi_relay_stops(relay))
         nvlxi_pause(since);
-    }
-    return table[0] == generation ? 0 : NVLX_EAGAIN;
+    return !code && table[0] != generation ? NVLX_EAGAIN : code;
 }
 
 static int compare(struct nvlx_relay *relay, const uint64_t *theirs) {
@@ -266,6 +285,18 @@ static int compare(struct nvlx_relay *relay, const uint64_t *theirs) {
                               relay->check.digests[i], theirs[i]);
     }
     return 0;
+}
+
+/* Digests differ. If the source meanwhile changes its bytes, that tells nothing: the next generation will. */
+static int judge(struct nvlx_relay *relay, uint64_t generation, uint64_t *table) {
+    char reason[sizeof relay->reason];
+    snprintf(reason, sizeof reason, "%s", nvlx_last_error());
+    int code = read_digests(relay, generation, table, sizeof *table);
+    if (!code)
+        nvlxi_relay_fail(relay, code = NVLX_EDIGEST, reason);
+    else if (code != NVLX_EAGAIN)
+        nvlxi_relay_fail_source(relay, code);
+    return code;
 }
 
 static void finish(struct nvlx_relay *relay, uint64_t generation) {
@@ -289,12 +320,13 @@ static void finish(struct nvlx_relay *relay, uint64_t generation) {
 void nvlxi_relay_reader_checked(struct nvlx_relay *relay, uint64_t generation) {
     const size_t length = (relay->content.span_count + 1) * sizeof(uint64_t);
     uint64_t *table = malloc(length);
-    int code = table ? await_table(relay, generation, table, length)
-                     : nvlxi_fail(NVLX_ENOMEM, "no memory for %zu digests", relay->content.span_count);
+    int code = table ? 0 : nvlxi_fail(NVLX_ENOMEM, "no memory for %zu digests", relay->content.span_count);
+    if (!code)
+        code = await_digests(relay, generation) ? read_digests(relay, generation, table, length) : NVLX_EAGAIN;
     if (code && code != NVLX_EAGAIN)
         nvlxi_relay_fail_source(relay, code);
-    else if (!code && (code = compare(relay, table + 1)))
-        nvlxi_relay_fail(relay, code, nvlx_last_error());
+    else if (!code && compare(relay, table + 1))
+        code = judge(relay, generation, table);
     free(table);
     if (code)
         return;

@@ -86,6 +86,7 @@ struct nvlx_relay {
     bool held;                /* source: no reader begins with the generation */
     bool forgotten;           /* source: no digests are told */
     uint32_t reading, silent; /* source: readers that are not done; of them say nothing */
+    uint64_t checked;         /* reader: the source has digests of this generation */
     struct nvlxi_relay_check check;
     struct nvlx_relay_info info;  /* what is known now */
     uint64_t begun_ns, placed_ns; /* reader: when the generation was begun, and when the last piece was in place */

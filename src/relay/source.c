@@ -22,6 +22,7 @@ struct member { /* a reader */
     bool done, out;    /* it has it; it has left, or failed */
     bool told;         /* whom to read it from: */
     uint64_t parent;   /* a number */
+    uint64_t checked;  /* it was told that there are digests of this generation */
     bool shunned;      /* nobody reads from it: another one could not, */
     bool quiet;        /* or it is at the generation, and says nothing for a while, */
     bool silent;       /* or for longer than the patience */
@@ -119,6 +120,16 @@ static void tell_parent(struct nvlxi_relay_source *source, struct member *member
     member->told = nvlxi_relay_say(member->peer, word) == 0;
     member->parent = number;
     source->changed |= !member->told; /* once more */
+}
+
+/* Digests can be read: of what those who are at it, or wait for their digests, have. */
+static void tell_checked(struct nvlxi_relay_source *source) {
+    const struct nvlxi_relay_word word = {.kind = NVLXI_RELAY_CHECKED, .generation = source->generation};
+    for (size_t i = 0; i < source->count; i++) {
+        struct member *member = source->members[i];
+        if (is_at(source, member) && member->checked != source->generation && nvlxi_relay_say(member->peer, word) == 0)
+            member->checked = source->generation;
+    }
 }
 
 static void plan(struct nvlx_relay *relay) {
@@ -301,8 +312,8 @@ static void take_generation(struct nvlx_relay *relay, uint64_t wanted) {
     pthread_mutex_unlock(&relay->mutex);
 }
 
-/* For those who wait and ask. */
-static void publish_counts(struct nvlx_relay *relay) {
+/* For those who wait and ask. True: the digests are made. */
+static bool publish_counts(struct nvlx_relay *relay) {
     const struct nvlxi_relay_source *source = relay->source;
     pthread_mutex_lock(&relay->mutex);
     count_readers(relay);
@@ -313,8 +324,10 @@ static void publish_counts(struct nvlx_relay *relay) {
     relay->info.readers = relay->reading + source->done;
     relay->info.done = source->done;
     relay->info.lost = source->lost;
+    const bool checked = relay->done == source->generation;
     pthread_cond_broadcast(&relay->news);
     pthread_mutex_unlock(&relay->mutex);
+    return checked;
 }
 
 static uint64_t wanted_generation(struct nvlx_relay *relay) {
@@ -336,7 +349,8 @@ void *nvlxi_relay_source_run(void *argument) {
         look_for_silence(relay);
         if (source->changed)
             plan(relay);
-        publish_counts(relay);
+        if (publish_counts(relay))
+            tell_checked(source);
         const uint64_t part = is_busy(source) ? NVLXI_RELAY_ALIVE_PART : NVLXI_RELAY_IDLE_PART;
         nvlxi_relay_sleep(relay, nvlxi_now_ns() + (uint64_t)relay->options.patience_ns / part);
     }
@@ -372,6 +386,7 @@ void nvlxi_relay_source_checked(struct nvlx_relay *relay, uint64_t generation) {
     relay->forgotten = false;
     pthread_cond_broadcast(&relay->news);
     pthread_mutex_unlock(&relay->mutex);
+    nvlxi_relay_wake(relay);
 }
 
 int nvlxi_relay_source_make(struct nvlx_relay *relay) {

@@ -11,6 +11,7 @@
  *     source -> reader: WELCOME  the length of a piece, how many parts there are, of how many bytes, and the patience
  *                       REFUSED  `number` is a code
  *                       PARENT   read the generation from the reader at this address; "": from me
+ *                       CHECKED  the digests of the generation can be read
  *
  * All are of one length, so that a later version can tell what it does not know by `version`. */
 #ifndef NVLXI_RELAY_WORDS_H
@@ -42,7 +43,8 @@ enum nvlxi_relay_kind {
     NVLXI_RELAY_LEAVE = 6,
     NVLXI_RELAY_WELCOME = 16,
     NVLXI_RELAY_REFUSED = 17,
-    NVLXI_RELAY_PARENT = 18
+    NVLXI_RELAY_PARENT = 18,
+    NVLXI_RELAY_CHECKED = 19
 };
 
 struct nvlxi_relay_word {
