@@ -2,7 +2,6 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
 #include <stdlib.h>
-#include <string.h>
 #include <sys/prctl.h>
 
 #include "base/thread.h"
@@ -28,30 +27,35 @@ static bool take(struct nvlx_relay *relay, struct task *task) {
     return goes_on;
 }
 
-/* Whether it was the last piece of its generation. What belongs to an older one is dropped. */
-static bool keep(struct nvlx_relay *relay, const struct task *task, const uint64_t *digests) {
+/* Notes that a piece was taken. Whether it was the last of its generation; what belongs to an older one is dropped. */
+static bool keep(struct nvlx_relay *relay, const struct task *task) {
     struct nvlxi_relay_check *check = &relay->check;
-    const size_t first = relay->content.first[task->piece];
-    const size_t count = relay->content.first[task->piece + 1] - first;
     pthread_mutex_lock(&relay->mutex);
-    bool last = false;
-    if (check->generation == task->generation) {
-        memcpy(&check->digests[first], digests, count * sizeof *digests);
-        last = ++check->taken == relay->content.piece_count;
-    }
+    const bool last = check->generation == task->generation && ++check->taken == relay->content.piece_count;
     pthread_mutex_unlock(&relay->mutex);
     return last;
 }
 
-static int digest(struct nvlx_relay *relay, size_t piece, uint64_t *digests) {
+/* Digests the units of which this piece was the last. Only this thread knows `left`. */
+static int digest(struct nvlx_relay *relay, size_t piece) {
     const struct nvlxi_relay_content *content = &relay->content;
     int code = 0;
     for (size_t i = content->first[piece]; !code && i < content->first[piece + 1]; i++) {
-        const struct nvlxi_relay_span *span = &content->spans[i];
-        code = nvlx_digest(relay->engine, (char *)content->parts[span->part].address + span->offset, span->length,
-                           digests++);
+        const size_t number = content->spans[i].unit;
+        const struct nvlxi_relay_unit *unit = &content->units[number];
+        relay->check.left[number] -= content->spans[i].length;
+        if (!relay->check.left[number])
+            code = nvlx_digest(relay->engine, (char *)content->parts[unit->part].address + unit->offset, unit->length,
+                               &relay->check.digests[number]);
     }
     return code;
+}
+
+/* Nothing of the generation is digested yet. */
+static void begin(struct nvlx_relay *relay, uint64_t generation) {
+    for (size_t i = 0; i < relay->content.unit_count; i++)
+        relay->check.left[i] = relay->content.units[i].length;
+    relay->check.begun = generation;
 }
 
 static void finish(struct nvlx_relay *relay, uint64_t generation) {
@@ -65,12 +69,13 @@ static void *run(void *argument) {
     struct nvlx_relay *relay = argument;
     struct task task;
     prctl(PR_SET_NAME, "nvlx-relay-sum");
-    uint64_t *digests = relay->check.digests + relay->content.span_count;
     while (take(relay, &task)) {
-        const int code = digest(relay, task.piece, digests);
+        if (task.generation != relay->check.begun)
+            begin(relay, task.generation);
+        const int code = digest(relay, task.piece);
         if (code)
             nvlxi_relay_fail(relay, code, nvlx_last_error());
-        else if (keep(relay, &task, digests))
+        else if (keep(relay, &task))
             finish(relay, task.generation);
     }
     return NULL;
@@ -79,8 +84,9 @@ static void *run(void *argument) {
 int nvlxi_relay_check_make(struct nvlx_relay *relay) {
     struct nvlxi_relay_check *check = &relay->check;
     check->order = calloc(relay->content.piece_count, sizeof *check->order);
-    check->digests = calloc(2 * relay->content.span_count, sizeof *check->digests); /* the second half: of one piece */
-    if (!check->order || !check->digests)
+    check->digests = calloc(relay->content.unit_count + 1, sizeof *check->digests);
+    check->left = calloc(relay->content.unit_count + 1, sizeof *check->left);
+    if (!check->order || !check->digests || !check->left)
         return nvlxi_fail(NVLX_ENOMEM, "no memory for digests of %zu pieces", relay->content.piece_count);
     if (nvlxi_thread_start(&check->thread, run, relay))
         return nvlxi_fail(NVLX_ENOMEM, "no thread for the digests of a relay");
@@ -103,4 +109,5 @@ void nvlxi_relay_check_end(struct nvlx_relay *relay) {
         pthread_join(relay->check.thread, NULL);
     free(relay->check.order);
     free(relay->check.digests);
+    free(relay->check.left);
 }

@@ -69,6 +69,8 @@ int nvlxi_relay_content_make(struct nvlxi_relay_content *content, const struct n
     return code;
 }
 
+#define UNIT_BYTES (UINT64_C(512) << 20)
+
 static size_t count_spans(const struct nvlxi_relay_content *content, uint64_t piece_bytes) {
     size_t count = 0;
     for (size_t i = 0; i < content->part_count; i++)
@@ -79,13 +81,17 @@ static size_t count_spans(const struct nvlxi_relay_content *content, uint64_t pi
 static void cut_part(struct nvlxi_relay_content *content, size_t part, uint64_t piece_bytes, uint64_t *filled) {
     for (uint64_t offset = 0; offset < content->parts[part].length; offset += piece_bytes) {
         const uint64_t length = nvlxi_min(content->parts[part].length - offset, piece_bytes);
+        const struct nvlxi_relay_unit *unit = content->unit_count ? &content->units[content->unit_count - 1] : NULL;
         if (!content->piece_count || *filled + length > piece_bytes) {
             content->first[content->piece_count++] = content->span_count;
             *filled = 0;
         }
+        if (!unit || unit->part != part || unit->length + length > nvlxi_max(UNIT_BYTES, piece_bytes))
+            content->units[content->unit_count++] = (struct nvlxi_relay_unit){.part = (uint32_t)part, .offset = offset};
         *filled += length;
-        content->spans[content->span_count++] =
-            (struct nvlxi_relay_span){.part = (uint32_t)part, .offset = offset, .length = length};
+        content->units[content->unit_count - 1].length += length;
+        content->spans[content->span_count++] = (struct nvlxi_relay_span){
+            .part = (uint32_t)part, .offset = offset, .length = length, .unit = content->unit_count - 1};
     }
 }
 
@@ -93,8 +99,9 @@ int nvlxi_relay_content_cut(struct nvlxi_relay_content *content, uint64_t piece_
     uint64_t filled = 0;
     const size_t spans = count_spans(content, piece_bytes);
     content->spans = calloc(spans + 1, sizeof *content->spans);
+    content->units = calloc(spans + 1, sizeof *content->units);
     content->first = calloc(spans + 1, sizeof *content->first);
-    if (!content->spans || !content->first)
+    if (!content->spans || !content->units || !content->first)
         return nvlxi_fail(NVLX_ENOMEM, "no memory for %zu pieces", spans);
     for (size_t i = 0; i < content->part_count; i++)
         cut_part(content, i, piece_bytes, &filled);
@@ -107,6 +114,7 @@ void nvlxi_relay_content_free(struct nvlxi_relay_content *content) {
         free((char *)(uintptr_t)content->parts[i].name);
     free(content->parts);
     free(content->spans);
+    free(content->units);
     free(content->first);
     *content = (struct nvlxi_relay_content){0};
 }

@@ -4,7 +4,8 @@
  *
  * Parts are kept in the order of their names, so that source and readers cut them alike, whatever order their callers
  * gave. A *span* is what of a part lies in one piece. Parts are cut at multiples of the piece's length from their own
- * begin: spans are aligned as their parts are. */
+ * begin: spans are aligned as their parts are. A *unit* is what of a part is digested at once: many spans, since each
+ * digest is a kernel, which may have to wait for its turn on the GPU. */
 #ifndef NVLXI_RELAY_CONTENT_H
 #define NVLXI_RELAY_CONTENT_H
 
@@ -16,6 +17,12 @@
 struct nvlxi_relay_span {
     uint32_t part;
     uint64_t offset, length; /* in the part; length > 0 */
+    size_t unit;
+};
+
+struct nvlxi_relay_unit {
+    uint32_t part;
+    uint64_t offset, length; /* in the part; length > 0 */
 };
 
 struct nvlxi_relay_content {
@@ -24,6 +31,8 @@ struct nvlxi_relay_content {
     uint64_t bytes;
     struct nvlxi_relay_span *spans;
     size_t span_count;
+    struct nvlxi_relay_unit *units;
+    size_t unit_count;
     size_t *first; /* span of each piece; one more entry ends the last */
     size_t piece_count;
 };

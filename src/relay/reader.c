@@ -275,13 +275,13 @@ static int read_digests(struct nvlx_relay *relay, uint64_t generation, uint64_t 
 
 static int compare(struct nvlx_relay *relay, const uint64_t *theirs) {
     const struct nvlxi_relay_content *content = &relay->content;
-    for (size_t i = 0; i < content->span_count; i++) {
-        const struct nvlxi_relay_span *span = &content->spans[i];
+    for (size_t i = 0; i < content->unit_count; i++) {
+        const struct nvlxi_relay_unit *unit = &content->units[i];
         if (relay->check.digests[i] != theirs[i])
             return nvlxi_fail(NVLX_EDIGEST,
                               "the part \"%s\", bytes %" PRIu64 " to %" PRIu64 ": digest 0x%016" PRIx64
                               ", at the source 0x%016" PRIx64,
-                              content->parts[span->part].name, span->offset, span->offset + span->length,
+                              content->parts[unit->part].name, unit->offset, unit->offset + unit->length,
                               relay->check.digests[i], theirs[i]);
     }
     return 0;
@@ -318,9 +318,9 @@ static void finish(struct nvlx_relay *relay, uint64_t generation) {
 }
 
 void nvlxi_relay_reader_checked(struct nvlx_relay *relay, uint64_t generation) {
-    const size_t length = (relay->content.span_count + 1) * sizeof(uint64_t);
+    const size_t length = (relay->content.unit_count + 1) * sizeof(uint64_t);
     uint64_t *table = malloc(length);
-    int code = table ? 0 : nvlxi_fail(NVLX_ENOMEM, "no memory for %zu digests", relay->content.span_count);
+    int code = table ? 0 : nvlxi_fail(NVLX_ENOMEM, "no memory for %zu digests", relay->content.unit_count);
     if (!code)
         code = await_digests(relay, generation) ? read_digests(relay, generation, table, length) : NVLX_EAGAIN;
     if (code && code != NVLX_EAGAIN)

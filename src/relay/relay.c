@@ -122,7 +122,7 @@ int nvlxi_relay_state_make(struct nvlx_relay *relay) {
     struct nvlxi_relay_state *state = &relay->state;
     bool in_chunks;
     state->digests = relay->content.piece_count * sizeof(uint64_t);
-    state->length = state->digests + (relay->content.span_count + 1) * sizeof(uint64_t);
+    state->length = state->digests + (relay->content.unit_count + 1) * sizeof(uint64_t);
     const struct words words = {
         .length = state->length, .kind = NVLX_ALLOC_VMM, .name = NVLXI_RELAY_STATE, .access = NVLX_ACCESS_READ};
     void *zeros = calloc(1, state->length);
@@ -139,7 +139,7 @@ int nvlxi_relay_state_make(struct nvlx_relay *relay) {
 int nvlxi_relay_seen_make(struct nvlx_relay *relay, bool on_host) {
     struct nvlxi_relay_seen *seen = &relay->seen;
     seen->digests = NVLXI_RELAY_FLAGS * sizeof(uint64_t);
-    seen->length = seen->digests + (relay->content.span_count + 1) * sizeof(uint64_t);
+    seen->length = seen->digests + (relay->content.unit_count + 1) * sizeof(uint64_t);
     const struct words words = {
         .length = seen->length, .kind = on_host ? NVLX_ALLOC_HOST : 0, .access = NVLX_ACCESS_NONE};
     int code = make_words(relay, words, &seen->memory, &seen->on_host);

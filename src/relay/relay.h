@@ -6,7 +6,7 @@
  * mixed with those of the program. The memory stays the program's: the relay's engine registers it once more.
  *
  * The source serves the parts. It knows all readers, decides who reads from whom (tree.h), tells them (words.h), and
- * digests each span of the content.
+ * digests each unit of the content.
  *
  * A reader serves its own parts, and flags: one 64-bit word a piece, in memory of its GPU. It reads a piece from its
  * parent when the parent's flag of the piece is the generation. The list that reads the piece sets the reader's own
@@ -38,7 +38,7 @@ struct nvlxi_relay_source;
 struct nvlxi_relay_reader;
 
 /* Words of 64 bits in memory of a GPU, which others read: flags of pieces, then digests of the source. First of these
- * is the generation that they are of, then one for each span. */
+ * is the generation that they are of, then one for each unit. */
 struct nvlxi_relay_state {
     char *memory;
     size_t digests, length; /* offsets in bytes */
@@ -52,13 +52,15 @@ struct nvlxi_relay_seen {
     bool on_host;
 };
 
-struct nvlxi_relay_check { /* see check.c; all but the thread, under the relay's mutex */
+struct nvlxi_relay_check { /* see check.c */
     pthread_t thread;
     bool started;
+    uint64_t *digests, *left; /* of each unit: its digest, bytes that are missing. Its thread's */
+    uint64_t begun;           /* likewise: the generation that they are of */
+    /* under the relay's mutex: */
     uint64_t generation;
     size_t *order;         /* pieces that are in place, as they came */
     size_t arrived, taken; /* of them */
-    uint64_t *digests;     /* of each span */
 };
 
 struct nvlx_relay {

@@ -374,7 +374,7 @@ int nvlxi_relay_source_forget(struct nvlx_relay *relay) {
 void nvlxi_relay_source_checked(struct nvlx_relay *relay, uint64_t generation) {
     char *table = relay->state.memory + relay->state.digests;
     int code = nvlx_memcpy(relay->engine, table + sizeof(uint64_t), relay->check.digests,
-                           relay->content.span_count * sizeof(uint64_t));
+                           relay->content.unit_count * sizeof(uint64_t));
     if (!code)
         code = nvlx_memcpy(relay->engine, table, &generation, sizeof generation);
     if (code) {

@@ -26,6 +26,7 @@ static void check_pieces(const struct nvlxi_relay_content *content, uint64_t pie
             EQUAL(offset, content->spans[span].offset);
             EXPECT(content->spans[span].length > 0);
             EXPECT(offset % piece_bytes == 0);
+            EQUAL(i, content->units[content->spans[span].unit].part);
             offset += content->spans[span].length;
             EXPECT(offset <= content->parts[i].length);
         }
@@ -61,6 +62,28 @@ static void pieces_have_all_bytes(void **state) {
         for (size_t i = 1; i < count; i++)
             EXPECT(strcmp(content.parts[i - 1].name, content.parts[i].name) < 0);
         check_pieces(&content, piece_bytes);
+        nvlxi_relay_content_free(&content);
+    }
+}
+
+/* Half a GiB each, never of two parts. */
+static void units_are_long(void **state) {
+    const uint64_t gib = UINT64_C(1) << 30;
+    const struct nvlx_relay_part parts[] = {{"a", somewhere, 3 * gib + 5}, {"b", somewhere, 100}};
+    struct nvlxi_relay_content content;
+    (void)state;
+    for (uint64_t piece = gib / 16; piece < gib; piece *= 8) {
+        uint64_t bytes = 0;
+        OK(nvlxi_relay_content_make(&content, parts, 2));
+        OK(nvlxi_relay_content_cut(&content, piece));
+        EQUAL(8, content.unit_count);
+        for (size_t i = 0; i < content.unit_count; i++) {
+            EXPECT(content.units[i].length <= gib / 2);
+            EQUAL(i + 1 == content.unit_count, content.units[i].part);
+            EQUAL(i + 1 == content.unit_count ? 0 : bytes, content.units[i].offset);
+            bytes += content.units[i].length;
+        }
+        EQUAL(3 * gib + 105, bytes);
         nvlxi_relay_content_free(&content);
     }
 }
@@ -138,7 +161,7 @@ static void every_tree_has_all(void **state) {
     }
 }
 
-static const struct CMUnitTest cases[] = {cmocka_unit_test(pieces_have_all_bytes),
+static const struct CMUnitTest cases[] = {cmocka_unit_test(pieces_have_all_bytes), cmocka_unit_test(units_are_long),
                                           cmocka_unit_test(the_order_of_parts_does_not_matter),
                                           cmocka_unit_test(gpus_are_a_chain), cmocka_unit_test(every_tree_has_all)};
 const struct program program = {.name = "relay_plan", .cases = cases, .count = COUNT(cases)};
