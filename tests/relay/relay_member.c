@@ -27,12 +27,16 @@ static size_t length;
 
 /* ---- The child ------------------------------------------------------------------------------------------- */
 
+size_t member_bytes(void) {
+    return (sanitized() ? 8 : 64) * MIB + 100;
+}
+
 static size_t part_length(enum shape shape, size_t i) {
     if (shape == MANY)
         return i % 17 ? i * 181 % 65521 : 0;
     if (i)
         return 1000;
-    return 64 * MIB + 100 - (shape == SHORT);
+    return member_bytes() - (shape == SHORT);
 }
 
 /* One behind the other, the first at an odd address. */

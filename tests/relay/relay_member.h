@@ -10,12 +10,14 @@
 void member_role(int socket);
 
 enum shape {        /* of the parts */
-             ONE,   /* 64 MiB, and 100 bytes more */
+             ONE,   /* of member_bytes */
              MANY,  /* 300 parts of odd lengths, some of 0 bytes; 8 MiB or so in all */
              SHORT, /* as ONE, but one byte is missing */
              OTHER, /* as ONE, with another name */
              MORE,  /* as ONE, and a part that nobody has */
 };
+
+size_t member_bytes(void); /* 64 MiB or so */
 
 struct member {
     struct child child;
