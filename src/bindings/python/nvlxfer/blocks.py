@@ -115,11 +115,11 @@ class Blocks(_Owned):
         )
         options = _options(stream, mechanism=mechanism, max_sms=max_sms, priority=priority)
         kept, noted, made = _with_message(options, message), not captures and self._engine._note(options), 0
-        what = ctypes.byref(ids), ctypes.byref(options)
+        given = ctypes.byref(ids), ctypes.byref(options)
         if captures:
-            _run("nvlx_blocks_transfer", self, *what, None)
+            _run("nvlx_blocks_transfer", self, *given, None)
         else:
-            made = _make(self._core.dropped.append, "nvlx_blocks_transfer", self, *what)
+            made = _make(self._core.dropped.append, "nvlx_blocks_transfer", self, *given)
         del kept, here, there
         return made, noted
 

@@ -489,7 +489,11 @@ class Engine(_Object):
         seconds others read from a relay of it, which is to be closed before. Busy: a CUDA graph has a part of it, and
         is to be destroyed first."""
         if self._closable():
-            _interruptibly(lambda stop: (_close_all(self), self._close()))
+            _interruptibly(lambda stop: self._close_with_relays())
+
+    def _close_with_relays(self) -> None:
+        _close_all(self)
+        self._close()
 
     def _close(self) -> None:
         with self._lock:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def _parts(memories: Mapping[str, Memory]) -> tuple[Any, list[Any]]:
     """An array of C's, and what keeps it and the memory alive."""
     located = [(_text("name", name), *_locate(memory)) for name, memory in memories.items()]
-    parts = (_RelayPart * len(located))(*((name, address, length) for name, address, length, _ in located))
+    parts = (_RelayPart * len(located))(*(_RelayPart(name, address, length) for name, address, length, _ in located))
     return parts, [(name, kept) for name, _, _, kept in located]
 
 
@@ -56,8 +56,8 @@ class Relay(_Owned):
         """What is known of it now."""
         made = _RelayInfo(ctypes.sizeof(_RelayInfo))
         _run("nvlx_relay_get_info", self, ctypes.byref(made))
-        numbers = [getattr(made, name) for name in RelayInfo._fields[:5]]
-        return RelayInfo(*numbers, made.source != 0, made.readers, made.done, made.lost, made.parent.decode())
+        fields = {name: getattr(made, name) for name in RelayInfo._fields}
+        return RelayInfo(**{**fields, "source": made.source != 0, "parent": made.parent.decode()})
 
     def close(self, timeout: float | None = None) -> None:
         """Ends it, then waits until nobody reads its tensors. After `timeout` seconds, or Ctrl-C, it raises: Timeout
