@@ -20,7 +20,7 @@ struct command {
 static struct nvlx_engine *engine;
 static struct nvlx_relay *relay;
 static struct nvlx_relay_part parts[PARTS_MAX];
-static char names[PARTS_MAX][16];
+static char names[PARTS_MAX][32];
 static size_t part_count;
 static char *memory;
 static size_t length;
