@@ -5,6 +5,10 @@
 set -euo pipefail
 export NVLX_LIBRARY=$2 NVLX_BACKEND=host NVLX_HOST_GPUS=2 PYTHONPATH=$1/src/bindings/python
 export PYTHONDONTWRITEBYTECODE=1 OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
+if ! python3 -c 'import ctypes, sys; sys.exit(sys.version_info < (3, 9))' 2>/dev/null; then
+    echo "SKIP: there is no python3 of 3.9 or newer with ctypes"
+    exit 77
+fi
 less=()
 case $3 in
     stream)
