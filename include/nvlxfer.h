@@ -984,7 +984,8 @@ int nvlx_region_ready(struct nvlx_region *region, void *stream);
  * - `request` must be NULL (NVLX_EINVAL): what becomes of a run, the program's own events behind it tell. A message,
  *   NVLX_DONE_EVENT, NVLX_VERIFY and NVLX_OP_WAIT_READY give NVLX_ENOTSUP.
  * - All of a list's local memory is on the stream's GPU, and none is copied to another GPU of this process: else
- *   NVLX_ENOTSUP. All goes into the stream itself, one after the other.
+ *   NVLX_ENOTSUP. All goes into the stream itself, one after the other. Signals come from the stream's GPU, and take
+ *   its kernels: else NVLX_ENOTSUP.
  * - What is refused leaves the capture as it was. Only where the driver refuses in the middle (NVLX_EDEVICE), the graph
  *   may have some of the list.
  * - A run moves the bytes that are there at that time. A signal with NVLX_OP_ADD adds each time. Any other sets the
@@ -1299,7 +1300,8 @@ struct nvlx_relay_options {
     size_t size;
     uint64_t piece_bytes; /* of the source: what is passed on at a time, at least 65,536. 0: 64 MiB */
     int64_t patience_ns;  /* of the source: see above. 0: half a second */
-    uint32_t readers;     /* of the source: how many nvlx_relay_wait waits for */
+    uint32_t readers;     /* of the source: how many nvlx_relay_wait waits for, of each generation. After a death fewer
+                             come. 0: for those that are at it */
     uint32_t reserved;    /* 0 */
     const struct nvlx_serve_options
         *serve; /* who may connect: to the source, and to each reader. NULL: as nvlx_serve */

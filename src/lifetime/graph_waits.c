@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "lifetime/reads.h"
+#include "transfer/graphs.h"
 #include "transfer/op.h"
 
 static const struct nvlxi_context *context_of(const struct nvlxi_waits *waits) {
@@ -24,7 +25,8 @@ static uint64_t *gate_of(const struct nvlxi_graph_wait *wait) {
     return (uint64_t *)(void *)wait->chunk->fragment;
 }
 
-static int make_gate(const struct nvlxi_waits *waits, struct nvlxi_graph_wait *wait) {
+static int make_gate(struct nvlxi_waits *waits, struct nvlxi_graph_wait *wait) {
+    nvlxi_graphs_reap(waits->transfers); /* what graphs held that are gone is list memory, too */
     int code = nvlxi_list_memory_borrow_exact(memory_of(waits), 1, &wait->chunk);
     if (code == NVLXI_FULL)
         return nvlxi_fail(NVLX_EBUSY, "no list memory is left for a wait of a graph: raise config.list_memory");
@@ -175,6 +177,7 @@ static int enter(struct nvlxi_waits *waits, struct nvlxi_graph_wait *wait, const
 /* Once the graph holds it, it is the graph's, whatever becomes of the kernel. */
 static int queue(struct nvlxi_waits *waits, struct nvlxi_graph_wait *wait, const struct nvlxi_stream *stream) {
     const struct nvlxi_context *context = context_of(waits);
+    const struct nvlxi_paced paced = wait->paced; /* the wait may be gone with the graph, if the capture is broken */
     struct nvlxi_lane *lane;
     int code = context->ops->stream_lane(context->device, stream, &lane);
     if (!code && (code = nvlxi_hold_begin(context, stream, &waits->holds, &wait->hold)))
@@ -185,7 +188,7 @@ static int queue(struct nvlxi_waits *waits, struct nvlxi_graph_wait *wait, const
         pthread_mutex_unlock(&waits->mutex);
         return code;
     }
-    code = context->ops->await_paced(lane, &wait->paced);
+    code = context->ops->await_paced(lane, &paced);
     context->ops->stream_lane_end(lane);
     return code;
 }

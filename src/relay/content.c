@@ -97,6 +97,7 @@ static void cut_part(struct nvlxi_relay_content *content, size_t part, uint64_t 
 
 int nvlxi_relay_content_cut(struct nvlxi_relay_content *content, uint64_t piece_bytes) {
     uint64_t filled = 0;
+    piece_bytes = nvlxi_min(piece_bytes, content->bytes); /* there is a byte; and no sum wraps around */
     const size_t spans = count_spans(content, piece_bytes);
     content->spans = calloc(spans + 1, sizeof *content->spans);
     content->units = calloc(spans + 1, sizeof *content->units);

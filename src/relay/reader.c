@@ -12,6 +12,8 @@
 #include "base/log.h"
 #include "base/thread.h"
 
+#define HELLO_NS UINT64_C(1000000000) /* after which a reader says again that it is there */
+
 /* ---- Links ----------------------------------------------------------------------------------------------- */
 
 /* Finds all parts at the other end, which has them with the same lengths. */
@@ -98,24 +100,33 @@ void nvlxi_relay_fail_source(struct nvlx_relay *relay, int code) {
 
 /* ---- What the source says -------------------------------------------------------------------------------- */
 
-static void begin_generation(struct nvlx_relay *relay, uint64_t generation) {
+/* False: the program has the bytes, until its nvlx_relay_next. The source has not heard yet that it has. */
+static bool begin_generation(struct nvlx_relay *relay, uint64_t generation) {
+    pthread_mutex_lock(&relay->mutex);
+    const bool begins = relay->done < relay->wanted;
+    if (begins) {
+        nvlxi_relay_check_begin(relay, generation);
+        relay->begun_ns = nvlxi_now_ns();
+        relay->info.generation = generation;
+        relay->info.arrived = relay->info.elapsed_ns = relay->info.parents = 0;
+    }
+    pthread_mutex_unlock(&relay->mutex);
+    if (!begins)
+        return false;
     relay->reader->generation = generation;
     relay->reader->parent = NULL;
     nvlxi_relay_pull_begin(relay);
-    pthread_mutex_lock(&relay->mutex);
-    nvlxi_relay_check_begin(relay, generation);
-    relay->begun_ns = nvlxi_now_ns();
-    relay->info.generation = generation;
-    relay->info.arrived = relay->info.elapsed_ns = relay->info.parents = 0;
-    pthread_mutex_unlock(&relay->mutex);
+    return true;
 }
 
 static void take_parent(struct nvlx_relay *relay, const struct nvlxi_relay_word *word) {
     struct nvlxi_relay_reader *reader = relay->reader;
     if (word->generation < reader->generation)
         return;
-    if (word->generation > reader->generation)
-        begin_generation(relay, word->generation);
+    if (word->generation > reader->generation && !begin_generation(relay, word->generation)) {
+        reader->reported = 0; /* said again */
+        return;
+    }
     struct nvlxi_relay_link *link = find_link(reader, word->address);
     reader->parent = NULL;
     if (!link && open_link(relay, word->address, &link)) {
@@ -141,7 +152,7 @@ static void take_checked(struct nvlx_relay *relay, const struct nvlxi_relay_word
 
 static void hear(struct nvlx_relay *relay, const struct nvlx_event *event) {
     struct nvlxi_relay_word word;
-    if (nvlxi_relay_hear(event, &word))
+    if (event->peer != relay->reader->source.peer || nvlxi_relay_hear(event, &word))
         return;
     if (word.kind == NVLXI_RELAY_PARENT)
         take_parent(relay, &word);
@@ -202,13 +213,15 @@ static uint64_t alive_period(const struct nvlxi_relay_reader *reader) {
 static void tell_source(struct nvlx_relay *relay) {
     struct nvlxi_relay_reader *reader = relay->reader;
     const struct known known = look_at(relay);
-    if (reader->asked < known.wanted && say(relay, NVLXI_RELAY_BEGIN, known.wanted - 1, 0))
-        reader->asked = known.wanted;
     if (*reader->lost && say(relay, NVLXI_RELAY_LOST, reader->generation, 0))
         reader->lost[0] = '\0';
     if (reader->generation > reader->reported && (known.failure || known.done == reader->generation) &&
         say(relay, NVLXI_RELAY_DONE, reader->generation, (uint64_t)(int64_t)known.failure))
         reader->reported = reader->generation;
+    /* In this order: a late DONE would take back what BEGIN has asked for. */
+    if (reader->asked < known.wanted && reader->reported == reader->generation &&
+        say(relay, NVLXI_RELAY_BEGIN, known.wanted - 1, 0))
+        reader->asked = known.wanted;
     if (nvlxi_now_ns() - reader->alive_ns > alive_period(reader))
         say(relay, NVLXI_RELAY_ALIVE, reader->generation, reader->placed);
     if (reader->source_gone && known.wanted > known.done && !known.failure)
@@ -346,16 +359,21 @@ static int say_hello(struct nvlx_relay *relay) {
 /* The next word of the source. */
 static int await_word(struct nvlx_relay *relay, uint64_t deadline, struct nvlxi_relay_word *word) {
     struct nvlx_event event = {.size = sizeof event};
+    uint64_t again = nvlxi_now_ns() + HELLO_NS;
     for (;;) {
         while (nvlx_next_event(relay->engine, &event) == 0) {
             if (event.kind == NVLX_EVENT_PEER_LOST && event.peer == relay->reader->source.peer)
                 return nvlxi_fail(NVLX_ESTALE, "the source of the relay has ended: %s", event.reason);
-            if (event.kind == NVLX_EVENT_MESSAGE)
+            if (event.kind == NVLX_EVENT_MESSAGE && event.peer == relay->reader->source.peer)
                 return nvlxi_relay_hear(&event, word);
         }
         if (nvlxi_now_ns() >= deadline)
             return nvlxi_fail(NVLX_ETIMEDOUT, "the source of the relay does not answer");
-        nvlxi_relay_sleep(relay, deadline);
+        if (nvlxi_now_ns() >= again) { /* it could not connect to this reader, say */
+            say_hello(relay);
+            again = nvlxi_now_ns() + HELLO_NS;
+        }
+        nvlxi_relay_sleep(relay, nvlxi_min(deadline, again));
     }
 }
 

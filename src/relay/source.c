@@ -168,7 +168,7 @@ static void admit(struct nvlx_relay *relay, const struct nvlx_event *event, cons
     struct nvlxi_relay_source *source = relay->source;
     struct nvlx_peer *peer;
     if (nvlx_connect(relay->engine, word->address, 0, &peer))
-        return; /* it is gone, or does not answer */
+        return; /* it is gone, or does not answer: it says so again */
     if (source->count == NVLXI_RELAY_MEMBERS_MAX) {
         nvlxi_relay_say(peer, (struct nvlxi_relay_word){.kind = NVLXI_RELAY_REFUSED, .number = (uint64_t)-NVLX_EBUSY});
         nvlx_peer_close(peer);
@@ -191,6 +191,12 @@ static void admit(struct nvlx_relay *relay, const struct nvlx_event *event, cons
 }
 
 static void note_done(struct nvlxi_relay_source *source, struct member *member, const struct nvlxi_relay_word *word) {
+    const bool is_old = word->generation < source->generation && member->has >= word->generation;
+    if (is_old && !word->number && !member->out && !member->done) {
+        member->has = word->generation; /* it was let in to the next one before this was heard, and has not asked */
+        member->done = source->changed = true;
+        return;
+    }
     if (!is_at(source, member) || word->generation != source->generation)
         return;
     if (word->number) {

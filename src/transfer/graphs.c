@@ -82,8 +82,19 @@ void nvlxi_graphs_leave(struct nvlx_request *request) {
 
 /* ---- Queued -------------------------------------------------------------------------------------------- */
 
+/* Signals may be kernels, and come when the copies are captured already. */
+static int check_kernels(const struct nvlxi_context *context, int gpu) {
+    struct nvlxi_gpu_limits limits;
+    int code = context->ops->limits(context->device, gpu, &limits);
+    return code || limits.sms ? code
+                              : nvlxi_fail(NVLX_ENOTSUP,
+                                           "the stream captures a graph: a part of one signals by kernels, and there "
+                                           "are none for GPU %d, or they are being loaded",
+                                           gpu);
+}
+
 /* What the capture would not take, or not all of it. */
-static int check_plan(const struct nvlxi_terms *terms) {
+static int check_plan(const struct nvlxi_context *context, const struct nvlxi_terms *terms) {
     const struct nvlxi_plan *plan = terms->plan;
     for (const struct nvlxi_group *group = plan->groups; group; group = group->following) {
         const struct nvlxi_ends ends = nvlxi_submit_ends(group);
@@ -104,7 +115,7 @@ static int check_plan(const struct nvlxi_terms *terms) {
                               "the stream captures a graph: a part of one signals from the stream's GPU, which is %d, "
                               "and the list from GPU %d",
                               terms->stream->gpu, plan->signals[i].gpu);
-    return 0;
+    return plan->signal_count ? check_kernels(context, terms->stream->gpu) : 0;
 }
 
 /* A group takes up to two: one for engines, and one for a kernel. */
@@ -142,7 +153,7 @@ int nvlxi_graphs_issue(struct nvlx_request *request, const struct nvlxi_terms *t
     const struct nvlxi_context *context = request->transfers->pool.context;
     struct nvlxi_pooled_lane lane = {.kind = NVLXI_CALLERS, .key = {.gpu = terms->stream->gpu}};
     struct nvlxi_legs legs;
-    int code = check_plan(terms);
+    int code = check_plan(context, terms);
     if (code || (code = make_legs(terms->plan, &lane, &legs)))
         return code;
     code = context->ops->stream_lane(context->device, terms->stream, &lane.lane);
@@ -166,6 +177,9 @@ static void tell_fault(const struct nvlx_request *request) {
 }
 
 static void give_back(struct nvlx_request *request) {
+    /* A capture that is broken lets go of the graph: the call that makes this part may still be at it. */
+    pthread_mutex_lock(&request->polling);
+    pthread_mutex_unlock(&request->polling);
     if (request->blocks.id_count)
         tell_fault(request);
     nvlxi_graphs_leave(request);

@@ -14,6 +14,7 @@
 
 #include "base/error.h"
 #include "base/thread.h"
+#include "transfer/graphs.h"
 #include "transfer/op.h"
 #include "transfer/transfer.h"
 
@@ -219,6 +220,7 @@ static int make_form(struct nvlx_prepared *prepared, const struct nvlxi_form *ol
     struct nvlxi_form *made = calloc(1, sizeof *made);
     if (!made)
         return nvlxi_fail(NVLX_ENOMEM, "no memory for a prepared list");
+    nvlxi_graphs_reap(prepared->transfers); /* list memory of graphs that are gone */
     made->transfers = prepared->transfers;
     made->prepared = prepared;
     made->older = older;

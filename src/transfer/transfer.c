@@ -353,7 +353,7 @@ static int submit_shape(struct nvlx_request *made, const struct nvlxi_admission 
     shaped.ops = shape->ops;
     shaped.count = shape->count;
     int code = submit_list(made, &shaped, how, mechanism);
-    return nvlxi_shape_misfits(code) ? submit_list(made, admission, how, mechanism) : code;
+    return nvlxi_shape_misfits(code) && !nvlxi_graphs_have(made) ? submit_list(made, admission, how, mechanism) : code;
 }
 
 static int submit(struct nvlx_request *made, struct nvlxi_validation *validation, const struct nvlx_op *ops,

@@ -88,6 +88,20 @@ static void units_are_long(void **state) {
     }
 }
 
+static void a_piece_may_be_longer_than_all(void **state) {
+    const struct nvlx_relay_part parts[] = {{"a", somewhere, 300}, {"b", somewhere, 100}, {"c", somewhere, 7}};
+    const uint64_t long_ones[] = {408, UINT64_MAX - 300, UINT64_MAX};
+    struct nvlxi_relay_content content;
+    (void)state;
+    for (size_t i = 0; i < COUNT(long_ones); i++) {
+        OK(nvlxi_relay_content_make(&content, parts, 3));
+        OK(nvlxi_relay_content_cut(&content, long_ones[i]));
+        EQUAL(1, content.piece_count);
+        EQUAL(3, content.span_count);
+        nvlxi_relay_content_free(&content);
+    }
+}
+
 static void the_order_of_parts_does_not_matter(void **state) {
     const struct nvlx_relay_part there[] = {{"b", somewhere, 10}, {"a", somewhere, 700}, {"c", somewhere, 5}};
     const struct nvlx_relay_part here[] = {{"c", somewhere, 5}, {"b", somewhere, 10}, {"a", somewhere, 700}};
@@ -161,7 +175,10 @@ static void every_tree_has_all(void **state) {
     }
 }
 
-static const struct CMUnitTest cases[] = {cmocka_unit_test(pieces_have_all_bytes), cmocka_unit_test(units_are_long),
+static const struct CMUnitTest cases[] = {cmocka_unit_test(pieces_have_all_bytes),
+                                          cmocka_unit_test(units_are_long),
+                                          cmocka_unit_test(a_piece_may_be_longer_than_all),
                                           cmocka_unit_test(the_order_of_parts_does_not_matter),
-                                          cmocka_unit_test(gpus_are_a_chain), cmocka_unit_test(every_tree_has_all)};
+                                          cmocka_unit_test(gpus_are_a_chain),
+                                          cmocka_unit_test(every_tree_has_all)};
 const struct program program = {.name = "relay_plan", .cases = cases, .count = COUNT(cases)};

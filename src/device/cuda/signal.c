@@ -76,13 +76,19 @@ static int signal_by_kernel(const struct nvlxi_lane *lane, const struct nvlxi_si
     return code ? code : launch_one_thread(lane, signal->add ? counters->add : counters->set, arguments);
 }
 
+/* A stream that captures is not asked for what it may refuse only when the graph runs. */
+static bool takes_a_kernel(const struct nvlxi_lane *lane, const struct nvlxi_signal *signal) {
+    struct nvlxi_cuda_attributes attributes;
+    return signal->add || (lane->capturing && (nvlxi_cuda_attributes(signal->address, &attributes) || attributes.pool));
+}
+
 int nvlxi_cuda_signal(struct nvlxi_lane *lane, const struct nvlxi_signal *signal) {
     struct nvlxi_cuda_entry entry;
     CUresult error = CUDA_ERROR_INVALID_VALUE;
     int code = nvlxi_cuda_enter(lane->device, lane->gpu, &entry);
     if (code)
         return code;
-    if (!signal->add)
+    if (!takes_a_kernel(lane, signal))
         error = nvlxi_cuda_driver.cuStreamWriteValue64(lane->stream, signal->address, signal->value,
                                                        CU_STREAM_WRITE_VALUE_DEFAULT);
     if (error == CUDA_ERROR_INVALID_VALUE)
