@@ -1,5 +1,5 @@
 /* Something that happened and waits to be told: a part of the peer or request that it happened to, so that noting it
- * takes no memory and cannot fail. The queue is rendezvous/events.h's.
+ * takes no memory and cannot fail. The queue is rendezvous/messages/events.h's.
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef NVLXI_REMOTE_EVENT_H

@@ -93,9 +93,10 @@ struct nvlx_peer {
     atomic_uint pins;             /* requests in flight, and prepared lists */
     struct nvlxi_peer_cell *cell; /* what is counted of it; set before anything is */
     struct nvlxi_parting parting;
-    struct nvlxi_event_node changed, lost; /* of a peer that is followed: in the queue of rendezvous/events.h */
-    struct nvlxi_event_node wait_failed;   /* a stream's wait for it, likewise */
-    struct nvlx_peer *prev, *next;         /* the engine's list */
+    struct nvlxi_event_node changed,
+        lost;                            /* of a peer that is followed: in the queue of rendezvous/messages/events.h */
+    struct nvlxi_event_node wait_failed; /* a stream's wait for it, likewise */
+    struct nvlx_peer *prev, *next;       /* the engine's list */
 };
 
 int nvlxi_remote_init(struct nvlxi_remote *remote, const struct nvlxi_context *context);

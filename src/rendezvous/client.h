@@ -20,8 +20,8 @@
 
 #include "lifetime/closer.h"
 #include "remote/peer.h"
-#include "rendezvous/events.h"
-#include "rendezvous/outbox.h"
+#include "rendezvous/messages/events.h"
+#include "rendezvous/messages/outbox.h"
 #include "rendezvous/watch.h"
 #include "transfer/transfer.h"
 

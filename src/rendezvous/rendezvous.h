@@ -10,7 +10,7 @@
 #define NVLXI_RENDEZVOUS_RENDEZVOUS_H
 
 #include "rendezvous/client.h"
-#include "rendezvous/fd_fetch.h"
+#include "rendezvous/files/fd_fetch.h"
 #include "rendezvous/server.h"
 
 #define NVLXI_CONNECTIONS_DEFAULT 64u /* where serve_options.max_connections is 0 */

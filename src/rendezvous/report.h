@@ -8,7 +8,7 @@
 #ifndef NVLXI_RENDEZVOUS_REPORT_H
 #define NVLXI_RENDEZVOUS_REPORT_H
 
-#include "rendezvous/channel.h"
+#include "rendezvous/files/channel.h"
 #include "rendezvous/news.h"
 
 struct nvlxi_reporter { /* what an engine tells of itself */

@@ -15,8 +15,8 @@
 #include "base/fork_files.h"
 #include "base/log.h"
 #include "rendezvous/connection.h"
-#include "rendezvous/fd_give.h"
-#include "rendezvous/mailbox.h"
+#include "rendezvous/files/fd_give.h"
+#include "rendezvous/messages/mailbox.h"
 #include "rendezvous/news.h"
 #include "rendezvous/report.h"
 

@@ -7,8 +7,8 @@
  *
  * - STRANGER: admitted. Its HELLO must be complete 5 s after it came.
  * - SUBSCRIBER: is sent the descriptor, and the newest one after each change. It asks for files, one ASK after the
- *   other: the next is not read before all files of the one before are sent, or denied (fd_give.h). From ASK to DONE
- *   it is `mapping`: it gets no text, at most for 1 s without progress.
+ *   other: the next is not read before all files of the one before are sent, or denied (files/fd_give.h). From ASK to
+ * DONE it is `mapping`: it gets no text, at most for 1 s without progress.
  * - FETCHER: sends one FETCH at a time. The next is not read before all its files are sent.
  * - CUT OFF: a follower (lifetime/revocation.h) that has its first descriptor, and sent a message that is not proper,
  * or stalled. Its half of the connection is waited for; what comes over it is dropped.
@@ -22,8 +22,8 @@
 #define NVLXI_RENDEZVOUS_SERVER_H
 
 #include "lifetime/revocation.h"
-#include "rendezvous/events.h"
 #include "rendezvous/listen.h"
+#include "rendezvous/messages/events.h"
 #include "rendezvous/publisher.h"
 #include "rendezvous/report.h"
 #include "rendezvous/watch.h"

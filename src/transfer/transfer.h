@@ -44,7 +44,8 @@ struct nvlxi_letter;
 struct nvlxi_asked { /* of a transfer: what is to be told when it is complete */
     bool event;      /* REQUEST_DONE, with `user` */
     void *user;
-    struct nvlxi_letter *letter; /* its message, which waits in the queue of the peer (rendezvous/outbox.h); or NULL */
+    struct nvlxi_letter
+        *letter; /* its message, which waits in the queue of the peer (rendezvous/messages/outbox.h); or NULL */
     enum {
         NVLXI_WANTS_REQUEST,
         NVLXI_WANTS_NO_REQUEST, /* the stream must be one that captures */

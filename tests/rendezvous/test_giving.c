@@ -7,7 +7,7 @@
 
 #include "base/fork_files.h"
 #include "base/identity.h"
-#include "rendezvous/fd_give.h"
+#include "rendezvous/files/fd_give.h"
 #include "support.h"
 
 #define CHUNKS 40

@@ -17,7 +17,7 @@
 #include "base/base.h"
 #include "file_device.h"
 #include "remote/peer.h"
-#include "rendezvous/fd_fetch.h"
+#include "rendezvous/files/fd_fetch.h"
 #include "rendezvous/protocol.h"
 #include "rendezvous_support.h"
 

@@ -1,5 +1,5 @@
 /* Fetches the file descriptors of a peer's segments from where the peer serves. SPDX-License-Identifier: Apache-2.0 */
-#include "rendezvous/fd_fetch.h"
+#include "rendezvous/files/fd_fetch.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -8,7 +8,7 @@
 
 #include "base/base.h"
 #include "base/error.h"
-#include "rendezvous/channel.h"
+#include "rendezvous/files/channel.h"
 
 #define PATIENCE_NS INT64_C(10000000000)
 

@@ -8,10 +8,10 @@
  *
  * A message is TAKEN when it is in the queue of events: from then on only the end of this engine can lose it. The end
  * of the connection does not: who has sent it may be gone when it is read. */
-#ifndef NVLXI_RENDEZVOUS_MAILBOX_H
-#define NVLXI_RENDEZVOUS_MAILBOX_H
+#ifndef NVLXI_RENDEZVOUS_MESSAGES_MAILBOX_H
+#define NVLXI_RENDEZVOUS_MESSAGES_MAILBOX_H
 
-#include "rendezvous/events.h"
+#include "rendezvous/messages/events.h"
 
 struct nvlxi_mailbox { /* starts zeroed */
     struct nvlxi_sender *sender;

@@ -1,6 +1,6 @@
 /* Sends messages in their order, and knows what has become of them: see outbox.h. SPDX-License-Identifier: Apache-2.0
  */
-#include "rendezvous/outbox.h"
+#include "rendezvous/messages/outbox.h"
 
 #include <inttypes.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
 /* Puts messages together from their chunks: see mailbox.h. SPDX-License-Identifier: Apache-2.0 */
-#include "rendezvous/mailbox.h"
+#include "rendezvous/messages/mailbox.h"
 
 #include <inttypes.h>
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 /* Gives file descriptors out, a few at a time. SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
-#include "rendezvous/fd_give.h"
+#include "rendezvous/files/fd_give.h"
 
 #include <errno.h>
 #include <inttypes.h>

@@ -14,8 +14,8 @@
  * The end of the connection wakes all up: no request is answered any more. `mutex` guards the list, the requests in it,
  * the question for counts, and the order of what is sent. Nobody waits with it: what cannot go at once is refused,
  * except for the end of what has gone in part (`rest`), which goes before anything else does. */
-#ifndef NVLXI_RENDEZVOUS_CHANNEL_H
-#define NVLXI_RENDEZVOUS_CHANNEL_H
+#ifndef NVLXI_RENDEZVOUS_FILES_CHANNEL_H
+#define NVLXI_RENDEZVOUS_FILES_CHANNEL_H
 
 #include <pthread.h>
 

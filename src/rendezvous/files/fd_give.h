@@ -8,8 +8,8 @@
  * it up (ETOOMANYREFS), or this process has no descriptor free, it is tried again a little later.
  *
  * Invariant: a file descriptor to be given out is open only within one call. */
-#ifndef NVLXI_RENDEZVOUS_FD_GIVE_H
-#define NVLXI_RENDEZVOUS_FD_GIVE_H
+#ifndef NVLXI_RENDEZVOUS_FILES_FD_GIVE_H
+#define NVLXI_RENDEZVOUS_FILES_FD_GIVE_H
 
 #include "local/registration.h"
 #include "rendezvous/protocol.h"

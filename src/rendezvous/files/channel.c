@@ -1,6 +1,6 @@
 /* Requests for files over a follower's connection. SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
-#include "rendezvous/channel.h"
+#include "rendezvous/files/channel.h"
 
 #include <errno.h>
 #include <stdio.h>

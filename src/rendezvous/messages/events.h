@@ -15,8 +15,8 @@
  *
  * Invariant: `fd` is readable exactly while the queue is not empty; both change under `mutex`, which guards all of it.
  * What was read last (`given`) stays until the next is read: its bytes are the user's until then. */
-#ifndef NVLXI_RENDEZVOUS_EVENTS_H
-#define NVLXI_RENDEZVOUS_EVENTS_H
+#ifndef NVLXI_RENDEZVOUS_MESSAGES_EVENTS_H
+#define NVLXI_RENDEZVOUS_MESSAGES_EVENTS_H
 
 #include <pthread.h>
 #include <stddef.h>

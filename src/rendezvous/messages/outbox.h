@@ -19,12 +19,12 @@
  * Whoever makes it possible sends: who calls nvlx_send, who sees a transfer complete, the service thread when the
  * socket is writable again (`blocked`) or when it reads TAKEN. `mutex` guards all of it. Order: polling, this mutex,
  * the channel's. Requests are concluded without it. */
-#ifndef NVLXI_RENDEZVOUS_OUTBOX_H
-#define NVLXI_RENDEZVOUS_OUTBOX_H
+#ifndef NVLXI_RENDEZVOUS_MESSAGES_OUTBOX_H
+#define NVLXI_RENDEZVOUS_MESSAGES_OUTBOX_H
 
 #include <stdatomic.h>
 
-#include "rendezvous/channel.h"
+#include "rendezvous/files/channel.h"
 #include "transfer/transfer.h"
 
 #define NVLXI_OUTBOX_MAX (4u << 20) /* bytes of letters with their costs; nvlxfer.h tells it */

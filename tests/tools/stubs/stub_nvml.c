@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "tools/stub.h"
+#include "tools/stubs/stub.h"
 
 struct memory {
     unsigned long long total, free, used;

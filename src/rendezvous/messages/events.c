@@ -1,6 +1,6 @@
 /* The queue of events: see events.h. SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
-#include "rendezvous/events.h"
+#include "rendezvous/messages/events.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -14,7 +14,7 @@
 #include "base/fork_files.h"
 #include "base/log.h"
 #include "remote/peer.h"
-#include "rendezvous/mailbox.h"
+#include "rendezvous/messages/mailbox.h"
 #include "transfer/transfer.h"
 
 void nvlxi_events_init(struct nvlxi_events *events) {

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "tools/stub.h"
+#include "tools/stubs/stub.h"
 
 int cuInit(unsigned flags);
 int cuDriverGetVersion(int *version);
