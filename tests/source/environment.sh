@@ -60,7 +60,7 @@ prove src/doc/environment.md 's/^| `NVLX_BACKEND`/| `NVLX_BACKENDS`/' '+NVLX_BAC
 prove src/tools/info/variables.c '/"NVLX_LOG_LEVEL"/d' '-NVLX_LOG_LEVEL'
 prove src/device/host/host.c 's/getenv("NVLX_HOST_GPUS")/getenv("NVLX_SOFTWARE_GPUS")/' '-NVLX_SOFTWARE_GPUS'
 prove src/bindings/nixl/entry/settings.cc 's/{"folder"/{"place"/' '-NVLX_NIXL_PLACE'
-prove src/bindings/python/nvlxfer/_native.py 's/"NVLX_LIBRARY"/"NVLX_FILE"/' '-NVLX_FILE'
+prove src/bindings/python/nvlxfer/_c/native.py 's/"NVLX_LIBRARY"/"NVLX_FILE"/' '-NVLX_FILE'
 prove src/bindings/python/nvlxfer/mooncake/_sessions.py 's/environ.get("NVLX_MOONCAKE_FOLDER")/environ["NVLX_MOONCAKE_PLACE"]/' \
     '-NVLX_MOONCAKE_PLACE'
 prove src/bindings/python/nvlxfer/mooncake/engine.py 's/"MC_TRANSFER_TIMEOUT"/"MC_PATIENCE"/' '-MC_PATIENCE'

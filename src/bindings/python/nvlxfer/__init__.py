@@ -55,7 +55,7 @@ what Python adds:
 - `publish` lends the tensors of a model by name, `pull` brings them, whole or in slices, and verifies them.
 """
 
-from ._values import (
+from ._c.values import (
     STREAM_LEGACY,
     STREAM_PER_THREAD,
     Access,
@@ -92,9 +92,9 @@ from .lists import Ops, read, signal, wait_ready, write
 from .log import LogLevel, reset_log, set_log
 from .memory import Array
 from .metrics import Collector
-from .models import Published, Pull, Slice, publish, pull
 from .peers import Peer, Region
 from .relays import Relay
+from .tensors.models import Published, Pull, Slice, publish, pull
 from .transfers import Prepared, Request
 
 __all__ = [

@@ -7,11 +7,11 @@ import ctypes
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from ._arguments import Buffer, _buffer, _filled, _integer, _integers
-from ._calls import _interruptibly, _make, _Owned, _run
-from ._native import _IDS_ON_GPU, _P, _READ, _U64, _WRITE, _BlockIds, _BlockRegion
-from .arrays import _located
+from ._c.arguments import Buffer, _buffer, _filled, _integer, _integers
+from ._c.calls import _interruptibly, _make, _Owned, _run
+from ._c.native import _IDS_ON_GPU, _P, _READ, _U64, _WRITE, _BlockIds, _BlockRegion
 from .errors import _invalid
+from .tensors.arrays import _located
 from .transfers import Request, _options, _with_message
 
 Ids = Any  # a buffer of 32-bit or 64-bit integers, a tensor of them, or a sequence of ints

@@ -10,7 +10,7 @@ import weakref
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from ._arguments import (
+from ._c.arguments import (
     Buffer,
     _filled,
     _host,
@@ -21,7 +21,7 @@ from ._arguments import (
     _slices,
     _text,
 )  # fmt: skip
-from ._calls import (
+from ._c.calls import (
     _check_thread,
     _Core,
     _in_main_thread,
@@ -35,8 +35,8 @@ from ._calls import (
     _told,
     _wait_for_calls,
 )  # fmt: skip
-from ._end import _collected
-from ._native import (
+from ._c.end import _collected
+from ._c.native import (
     _ADD,
     _COUNTS,
     _DONE_EVENT,
@@ -57,9 +57,7 @@ from ._native import (
     _ServeOptions,
     _WaitOptions,
 )  # fmt: skip
-from ._shared import _Shared
-from ._values import Access, Alloc, Backend, EngineInfo, Mechanism
-from .arrays import Memory, _locate
+from ._c.values import Access, Alloc, Backend, EngineInfo, Mechanism
 from .blocks import BlockRegion, Blocks, _block_regions
 from .errors import (
     _ANY,
@@ -77,6 +75,8 @@ from .lists import Ops, _joined
 from .memory import Array, _dims, _dtype_name, _nbytes
 from .peers import Peer, Region, _handles
 from .relays import Relay, _close_all, _parts
+from .tensors.arrays import Memory, _locate
+from .tensors.shared import _Shared
 from .transfers import Prepared, Request, _options, _stream, _with_message
 
 

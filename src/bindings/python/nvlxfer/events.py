@@ -12,9 +12,9 @@ import weakref
 from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ._calls import _run, _this_loop
-from ._native import _I, _REQUEST_DONE, _Event
-from ._values import EventKind
+from ._c.calls import _run, _this_loop
+from ._c.native import _I, _REQUEST_DONE, _Event
+from ._c.values import EventKind
 from .errors import _EAGAIN, InvalidArgument, NvlxError, _invalid
 
 if TYPE_CHECKING:

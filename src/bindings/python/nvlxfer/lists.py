@@ -8,8 +8,8 @@ import ctypes
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from ._arguments import _buffer, _integer
-from ._native import _ADD, _READ, _ROWS, _SIGNAL, _WAIT_READY, _WRITE, _Op, _Rows
+from ._c.arguments import _buffer, _integer
+from ._c.native import _ADD, _READ, _ROWS, _SIGNAL, _WAIT_READY, _WRITE, _Op, _Rows
 from .errors import _invalid, _wrong_type
 from .peers import Peer
 

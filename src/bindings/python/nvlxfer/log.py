@@ -14,9 +14,9 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from ._arguments import _integer
-from ._calls import _check_thread, _here, _Listener, _program
-from ._native import _I, _P, _S, _last_error, _library, _when_loaded
+from ._c.arguments import _integer
+from ._c.calls import _check_thread, _here, _Listener, _program
+from ._c.native import _I, _P, _S, _last_error, _library, _when_loaded
 from .errors import _ENOMEM, NvlxError, _error, _invalid, _wrong_type
 
 

@@ -10,12 +10,12 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ._arguments import _buffer
-from ._calls import _Local
-from ._dtypes import _DTYPES, _typestr
-from ._native import _I64, _P, _S
-from .arrays import Layout, _DLManagedTensor
+from ._c.arguments import _buffer
+from ._c.calls import _Local
+from ._c.native import _I64, _P, _S
 from .errors import _EBUSY, _ENOTSUP, NvlxError, _error, _invalid, _wrong_type
+from .tensors.arrays import Layout, _DLManagedTensor
+from .tensors.dtypes import _DTYPES, _typestr
 
 if TYPE_CHECKING:
     from .engine import Engine

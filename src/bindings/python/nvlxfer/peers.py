@@ -8,10 +8,10 @@ import ctypes
 from collections.abc import Container, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ._arguments import Buffer, _in_slices, _integer, _message, _seconds, _slices, _text
-from ._calls import _interruptibly, _Owned, _run
-from ._native import _I, _P, _SIZE, _U64, _last_error, _library, _PeerInfo, _RegionInfo
-from ._values import Access, Kind, PeerInfo, RegionInfo
+from ._c.arguments import Buffer, _in_slices, _integer, _message, _seconds, _slices, _text
+from ._c.calls import _interruptibly, _Owned, _run
+from ._c.native import _I, _P, _SIZE, _U64, _last_error, _library, _PeerInfo, _RegionInfo
+from ._c.values import Access, Kind, PeerInfo, RegionInfo
 from .errors import _EDEVICE, _ENOENT, _ETIMEDOUT, Timeout
 from .transfers import _stream
 

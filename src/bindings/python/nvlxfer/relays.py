@@ -7,11 +7,11 @@ import ctypes
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ._arguments import _in_slices, _seconds, _slices, _text
-from ._calls import _interruptibly, _Owned, _run
-from ._native import _RelayInfo, _RelayPart
-from ._values import RelayInfo
-from .arrays import Memory, _locate
+from ._c.arguments import _in_slices, _seconds, _slices, _text
+from ._c.calls import _interruptibly, _Owned, _run
+from ._c.native import _RelayInfo, _RelayPart
+from ._c.values import RelayInfo
+from .tensors.arrays import Memory, _locate
 
 if TYPE_CHECKING:
     from .engine import Engine

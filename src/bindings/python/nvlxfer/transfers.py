@@ -8,8 +8,8 @@ import weakref
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
-from ._arguments import Buffer, _filled, _integer, _message, _slices
-from ._calls import (
+from ._c.arguments import Buffer, _filled, _integer, _message, _slices
+from ._c.calls import (
     _in_main_thread,
     _interruptibly,
     _make,
@@ -20,8 +20,8 @@ from ._calls import (
     _this_loop,
     _told,
 )  # fmt: skip
-from ._native import _NO_MAP, _P, _VERIFY, _RequestInfo, _TransferOptions
-from ._values import STREAM_LEGACY, RequestInfo
+from ._c.native import _NO_MAP, _P, _VERIFY, _RequestInfo, _TransferOptions
+from ._c.values import STREAM_LEGACY, RequestInfo
 from .errors import _ANY, _EAGAIN, _ETIMEDOUT, Busy, NvlxError, _error, _wrong_type
 from .log import _log
 

@@ -14,7 +14,7 @@ import nvlxfer
 from nvlxfer import read
 from support import itself, raises, run_tests
 
-stuck = ctypes.c_int.in_dll(nvlxfer._native._library()._library, "nvlx_watch_hang")
+stuck = ctypes.c_int.in_dll(nvlxfer._c.native._library()._library, "nvlx_watch_hang")
 
 
 def until(done):
@@ -112,7 +112,7 @@ def test_inside_of_a_call():
     """A finalizer that closes in the middle of a call of this thread does not wait for who closes the engine, which
     waits for this call."""
     engine, address, _ = itself(4096)
-    region, calls = engine.register((address, 64)), nvlxfer._calls
+    region, calls = engine.register((address, 64)), nvlxfer._c.calls
     entry = (threading.get_ident(), (engine,))
     calls._in_flight[id(entry)] = entry  # as if the garbage collector came within a call
     closer = []
@@ -181,7 +181,7 @@ def test_forked():
 def test_collector_in_between():
     """What the garbage collector ends while somebody looks at the calls in flight does no harm."""
     engine, _, _ = itself(4096)
-    calls = nvlxfer._calls
+    calls = nvlxfer._c.calls
 
     class Cycle:
         def __init__(self, key):

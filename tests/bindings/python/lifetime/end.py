@@ -112,8 +112,8 @@ calls = {"memcpy": lambda: engine.memcpy(address, b"x"), "wait": lambda: engine.
 ops = read(peer, address, address + 64, 64)
 request = engine.transfer(ops) if sys.argv[1] == "none" else None
 hang = sys.argv[1] != "connect"  # whose slices end by themselves
-ctypes.c_int.in_dll(nvlxfer._native._library()._library, "nvlx_watch_hang").value = hang
-nvlxfer._calls._TRANSFERS_END = 1.0
+ctypes.c_int.in_dll(nvlxfer._c.native._library()._library, "nvlx_watch_hang").value = hang
+nvlxfer._c.calls._TRANSFERS_END = 1.0
 threading.Thread(target=calls[sys.argv[1]], daemon=True).start()
 time.sleep(0.2)
 """

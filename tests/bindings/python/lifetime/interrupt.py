@@ -13,7 +13,7 @@ import nvlxfer
 from nvlxfer import Access, Alloc, Engine, read
 from support import content, itself, run_tests
 
-stuck = ctypes.c_int.in_dll(nvlxfer._native._library()._library, "nvlx_watch_hang")
+stuck = ctypes.c_int.in_dll(nvlxfer._c.native._library()._library, "nvlx_watch_hang")
 AFTER, AT_ONCE = 0.15, 2  # seconds
 
 
@@ -36,8 +36,8 @@ def interrupted(function, *arguments):
 def quiet():
     """Nothing that was given up is still under way."""
     deadline = time.monotonic() + 30
-    while nvlxfer._calls._in_flight:
-        assert time.monotonic() < deadline, nvlxfer._calls._in_flight
+    while nvlxfer._c.calls._in_flight:
+        assert time.monotonic() < deadline, nvlxfer._c.calls._in_flight
         time.sleep(0.001)
 
 
@@ -91,7 +91,7 @@ def test_close():
         quiet()
         each.close()
         assert each.closed, each
-    assert peer.closed and not nvlxfer._calls._cores
+    assert peer.closed and not nvlxfer._c.calls._cores
 
 
 def serve_chunks(name, ready):

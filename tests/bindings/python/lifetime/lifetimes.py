@@ -39,13 +39,13 @@ def test_dropped():
     itself(4096)  # dropped open
     assert len(weakref.finalize._registry) == watched
     gc.collect()
-    assert not nvlxfer._calls._cores
+    assert not nvlxfer._c.calls._cores
 
 
 def test_peer_that_closes_badly():
     """The driver fails to close a mapping: the peer is closed all the same, and not closed again."""
     engine, address, peer = itself(4096)
-    library, closed = nvlxfer._native._library(), []
+    library, closed = nvlxfer._c.native._library(), []
     real = library.nvlx_peer_close
 
     def fails(handle):

@@ -15,7 +15,7 @@ import nvlxfer
 from nvlxfer import read, write
 from support import itself, raises, run_tests
 
-stuck = ctypes.c_int.in_dll(nvlxfer._native._library()._library, "nvlx_watch_hang")
+stuck = ctypes.c_int.in_dll(nvlxfer._c.native._library()._library, "nvlx_watch_hang")
 REFUSED = (nvlxfer.InvalidArgument, nvlxfer.Busy, nvlxfer.NotFound)
 
 
@@ -124,7 +124,7 @@ def test_while_waiting():
     waiters = [threading.Thread(target=wait) for _ in range(3)]
     for waiter in waiters:
         waiter.start()
-    until(lambda: len(nvlxfer._calls._threads_inside(request)) == 3)
+    until(lambda: len(nvlxfer._c.calls._threads_inside(request)) == 3)
     closer = threading.Thread(target=engine.close)
     closer.start()
     for waiter in waiters:
@@ -185,7 +185,7 @@ def test_dropped_anywhere():
         thread.join(60)
         assert not thread.is_alive()
     gc.collect()
-    until(lambda: not nvlxfer._calls._cores)
+    until(lambda: not nvlxfer._c.calls._cores)
 
 
 def test_handler():
@@ -214,4 +214,4 @@ def test_handler():
 
 sys.setswitchinterval(1e-4)
 run_tests([test_engine, test_children, test_while_waiting, test_same, test_dropped_anywhere, test_handler])
-print("the watch was asked", ctypes.c_long.in_dll(nvlxfer._native._library()._library, "nvlx_watch_checks").value, "times")
+print("the watch was asked", ctypes.c_long.in_dll(nvlxfer._c.native._library()._library, "nvlx_watch_checks").value, "times")

@@ -95,7 +95,7 @@ def test_dlpack():
         capsule = made.__dlpack__(stream=None, max_version=(1, 0), dl_device=(1, 0), copy=False)
         address = pointer(capsule, b"dltensor")
         rename(capsule, USED)
-        tensor = nvlxfer.arrays._DLManagedTensor.from_address(address)
+        tensor = nvlxfer.tensors.arrays._DLManagedTensor.from_address(address)
         assert (tensor.data, tensor.ndim, tensor.code, tensor.bits, tensor.lanes) == (made.address, 2, 4, 16, 1)
         assert tensor.shape[:2] == [2, 3] and not tensor.strides
         del capsule

@@ -32,7 +32,7 @@ class Tensor:
         dims = ctypes.c_int64 * len(shape)
         self.kept = dims(*shape), dims(*strides) if strides else None
         self.deleter = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(self.free)
-        self.managed = nvlxfer.arrays._DLManagedTensor(address, self.device, 0, len(shape), 2, bits, 1, *self.kept, offset)
+        self.managed = nvlxfer.tensors.arrays._DLManagedTensor(address, self.device, 0, len(shape), 2, bits, 1, *self.kept, offset)
         self.managed.deleter = ctypes.cast(self.deleter, ctypes.c_void_p)
         make = ctypes.pythonapi.PyCapsule_New
         make.restype, make.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]

@@ -11,7 +11,7 @@ import nvlxfer
 from nvlxfer import read
 from support import content, itself, run_tests
 
-stuck = ctypes.c_int.in_dll(nvlxfer._native._library()._library, "nvlx_watch_hang")
+stuck = ctypes.c_int.in_dll(nvlxfer._c.native._library()._library, "nvlx_watch_hang")
 
 
 class Stuck:

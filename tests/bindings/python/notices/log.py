@@ -122,7 +122,7 @@ def test_collected_meanwhile():
     gc.collect()
     nvlxfer.reset_log(LogLevel.ERROR)
     deadline = time.monotonic() + 30
-    while nvlxfer._calls._cores or nvlxfer._calls._in_flight:
+    while nvlxfer._c.calls._cores or nvlxfer._c.calls._in_flight:
         assert time.monotonic() < deadline
         time.sleep(0.001)
 
@@ -133,9 +133,9 @@ def test_collected_by_who_logs():
     engine, other = Engine(), Engine()
     engine.serve(address)
     nvlxfer.set_log(LogLevel.ERROR)
-    nvlxfer._calls._here.in_log = True
+    nvlxfer._c.calls._here.in_log = True
     del engine
-    nvlxfer._calls._here.in_log = False
+    nvlxfer._c.calls._here.in_log = False
     deadline = time.monotonic() + 30
     while True:
         try:
@@ -293,11 +293,11 @@ def no_threads():
         raise RuntimeError("can't start new thread")
 
     kept, threading.Thread.start = threading.Thread.start, start
-    kept_low, nvlxfer._end._thread = nvlxfer._end._thread, type("Low", (), {"start_new_thread": start})
+    kept_low, nvlxfer._c.end._thread = nvlxfer._c.end._thread, type("Low", (), {"start_new_thread": start})
     try:
         yield
     finally:
-        threading.Thread.start, nvlxfer._end._thread = kept, kept_low
+        threading.Thread.start, nvlxfer._c.end._thread = kept, kept_low
 
 
 def test_no_thread():
@@ -327,13 +327,13 @@ def test_no_thread_to_destroy():
     """An engine that is collected inside the library is destroyed by another thread, else when the program ends."""
     engine = Engine()
     with no_threads():
-        nvlxfer._calls._here.in_c = True
+        nvlxfer._c.calls._here.in_c = True
         del engine
-        nvlxfer._calls._here.in_c = False
-    assert len(nvlxfer._calls._cores) == 1
-    for core in list(nvlxfer._calls._cores.values()):
-        nvlxfer._end._collected(core)
-    assert not nvlxfer._calls._cores
+        nvlxfer._c.calls._here.in_c = False
+    assert len(nvlxfer._c.calls._cores) == 1
+    for core in list(nvlxfer._c.calls._cores.values()):
+        nvlxfer._c.end._collected(core)
+    assert not nvlxfer._c.calls._cores
 
 
 def test_raising():

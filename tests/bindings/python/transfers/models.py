@@ -307,11 +307,11 @@ def failing_pull(peer, mine):
     def again(self, generation=None, timeout=None, *, verify=True):
         raise nvlxfer.Timeout(-6, "-1")
 
-    whole, nvlxfer.models.Pull.again = nvlxfer.models.Pull.again, again
+    whole, nvlxfer.tensors.models.Pull.again = nvlxfer.tensors.models.Pull.again, again
     try:
         pull(peer, {"a": mine})
     finally:
-        nvlxfer.models.Pull.again = whole
+        nvlxfer.tensors.models.Pull.again = whole
 
 
 def test_into_what_others_use():

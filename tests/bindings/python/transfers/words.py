@@ -210,9 +210,9 @@ def test_times():
             refuses(InvalidArgument, "timeout", call, value)
         for value in ("1", b"1", [], True, 1j, object()):
             refuses(InvalidType, "timeout", call, value)
-    assert [nvlxfer._arguments._seconds(value) for value in (None, 0, Index(2), 10**400)] == [math.inf, 0, 2, math.inf]
+    assert [nvlxfer._c.arguments._seconds(value) for value in (None, 0, Index(2), 10**400)] == [math.inf, 0, 2, math.inf]
     for value in (sys.maxsize, 2**64 / 1e9, 1e300, 1e12, math.inf, None, 10**400):
-        slices = nvlxfer._arguments._slices(value, 1, 1e9)
+        slices = nvlxfer._c.arguments._slices(value, 1, 1e9)
         assert [next(slices) for _ in range(3)] == [10**9, 2 * 10**9, 4 * 10**9]
         engine.transfer(read(peer, a, a, 8)).wait(value)
         engine.register((a, 8)).close(value)

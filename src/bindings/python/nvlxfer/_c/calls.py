@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable, Container, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from ._native import _last_error, _library
-from .errors import _EBUSY, _ETIMEDOUT, NvlxError, _error, _invalid
+from ..errors import _EBUSY, _ETIMEDOUT, NvlxError, _error, _invalid
+from .native import _last_error, _library
 
 if TYPE_CHECKING:
     import asyncio
 
-    from .engine import Engine
+    from ..engine import Engine
 
 _Result = TypeVar("_Result")
 _Self = TypeVar("_Self", bound="_Object")

@@ -10,8 +10,8 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from ._values import EngineInfo, PeerInfo, RelayInfo, RequestInfo
-from .errors import _ENOTSUP, NvlxError, _error
+from ..errors import _ENOTSUP, NvlxError, _error
+from .values import EngineInfo, PeerInfo, RelayInfo, RequestInfo
 
 _I, _U32, _U64, _I64 = ctypes.c_int, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_int64
 _SIZE, _S, _P = ctypes.c_size_t, ctypes.c_char_p, ctypes.c_void_p
@@ -60,7 +60,7 @@ _when_loaded: list[Callable[[_Library], None]] = []
 @functools.cache
 def _library() -> _Library:
     named = os.environ.get("NVLX_LIBRARY")
-    here = pathlib.Path(__file__).resolve().parent
+    here = pathlib.Path(__file__).resolve().parents[1]
     inside, built = here / "libnvlxfer.so.0", here / "../../../../build/libnvlxfer.so.0"
     failures = []
     for path in [named] if named else [str(inside)] * inside.exists() + ["libnvlxfer.so.0", str(built)]:

@@ -10,10 +10,10 @@ import reprlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ._arguments import _integer
-from ._dtypes import _NAMES_OF, _name_of_typestr
-from ._native import _I, _I64, _P, _S, _SIZE, _U64
-from .errors import _ENOTSUP, NvlxError, _error, _invalid, _wrong_type
+from .._c.arguments import _integer
+from .._c.native import _I, _I64, _P, _S, _SIZE, _U64
+from ..errors import _ENOTSUP, NvlxError, _error, _invalid, _wrong_type
+from .dtypes import _NAMES_OF, _name_of_typestr
 
 # (address, length), or a tensor: an object with __cuda_array_interface__, __array_interface__ or __dlpack__
 Memory = Any

@@ -9,11 +9,11 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ._dtypes import _DTYPES
-from ._values import RegionInfo
+from .._c.values import RegionInfo
+from ..lists import Ops, read
+from ..peers import Peer
 from .arrays import Layout
-from .lists import Ops, read
-from .peers import Peer
+from .dtypes import _DTYPES
 
 Box = tuple[tuple[int, ...], tuple[int, ...]]  # where it begins in the whole tensor, and its extents
 

@@ -9,12 +9,12 @@ import os
 import threading
 import time
 
-from . import _calls
-from ._calls import _all_in_flight, _Core, _cores, _here, _in_flight, _program, _run
-from ._native import _library
-from .errors import _ANY, _ETIMEDOUT
-from .events import _hubs
-from .log import _log
+from ..errors import _ANY, _ETIMEDOUT
+from ..events import _hubs
+from ..log import _log
+from . import calls as _calls
+from .calls import _all_in_flight, _Core, _cores, _here, _in_flight, _program, _run
+from .native import _library
 
 
 def _collected(core: _Core, watch: object = None) -> None:

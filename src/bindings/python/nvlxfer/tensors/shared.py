@@ -6,13 +6,13 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from ._values import Access
+from .._c.values import Access
+from ..errors import Busy
+from ..peers import Region
 from .arrays import Layout
-from .errors import Busy
-from .peers import Region
 
 if TYPE_CHECKING:
-    from .engine import Engine
+    from ..engine import Engine
 
 
 class _Shared:

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar, Union
 
-from ._native import _I, _SIZE, _U32, _U64
-from .errors import Timeout, _invalid, _wrong_type
+from ..errors import Timeout, _invalid, _wrong_type
+from .native import _I, _SIZE, _U32, _U64
 
 Buffer = Union[bytes, bytearray, memoryview]
 _Result = TypeVar("_Result")

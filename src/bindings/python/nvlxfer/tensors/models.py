@@ -13,13 +13,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
-from ._arguments import _text
-from ._boxes import Box, _Entry, _overlap, _Runs, _Source
-from ._calls import _interruptibly, _Local, _run
-from ._dtypes import _DTYPES
-from ._values import Access, Alloc, RegionInfo
-from .arrays import _layout
-from .errors import (
+from .._c.arguments import _text
+from .._c.calls import _interruptibly, _Local, _run
+from .._c.values import Access, Alloc, RegionInfo
+from ..errors import (
     _EFORMAT,
     _ENOENT,
     _ESTALE,
@@ -34,13 +31,16 @@ from .errors import (
     _invalid,
     _wrong_type,
 )  # fmt: skip
-from .lists import Ops, read
-from .memory import Array, _dims, _nbytes
-from .peers import Peer, Region
+from ..lists import Ops, read
+from ..memory import Array, _dims, _nbytes
+from ..peers import Peer, Region
+from .arrays import _layout
+from .boxes import Box, _Entry, _overlap, _Runs, _Source
+from .dtypes import _DTYPES
 
 if TYPE_CHECKING:
-    from .engine import Engine
-    from .transfers import Prepared, Request
+    from ..engine import Engine
+    from ..transfers import Prepared, Request
 
 Tensors = Union[Mapping[str, Any], Any]  # name: tensor, or such mappings in it; or a module with state_dict()
 _FORMAT = 1  # of the list
