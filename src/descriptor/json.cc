@@ -75,7 +75,7 @@ int scan(std::string_view text) {
     return NVLX_OK;
 }
 
-// Of jsoncpp's "* Line 1, Column 2\n  What it means.\n..." the first two lines in one, but for the words that jsoncpp
+// Of jsoncpp's "* Line 1, Column 2\n  What it means.\n..." the first two lines in one, without the words that jsoncpp
 // quotes from the text, which might be a handle: "'x' is not a number.", "Duplicate key: 'x'".
 int syntax_error(const std::string &errors) {
     const size_t first = errors.find('\n'), second = errors.find('\n', first + 1);

@@ -18,7 +18,7 @@ struct nvlxi_name_index {
     size_t count;
 };
 
-/* Indexes the names of at most NVLXI_REGIONS_MAX regions, but for empty ones. NVLX_ENOMEM, or NVLX_EINVAL if two are
+/* Indexes the names of at most NVLXI_REGIONS_MAX regions, except for empty ones. NVLX_ENOMEM, or NVLX_EINVAL if two are
  * equal: *twin is the first region, and *region the next, of such a name. */
 int nvlxi_name_index_build(const struct nvlxi_region_record *regions, size_t count, struct nvlxi_name_index *index,
                            size_t *region, size_t *twin);

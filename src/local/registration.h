@@ -208,7 +208,7 @@ int nvlxi_registration_await_file(struct nvlxi_registration *registration, uint6
 int nvlxi_registration_check(struct nvlxi_registration *registration);
 
 /* Records of all that peers may use, for encoding; free by nvlxi_registration_records_free. NVLX_EBUSY: changes are
- * held back. Identity and backend are the caller's to fill, but for the generation. */
+ * held back. Identity and backend are the caller's to fill, except for the generation. */
 int nvlxi_registration_records(struct nvlxi_registration *registration, struct nvlxi_descriptor *descriptor);
 /* What has changed since a generation that peers were told: descriptor->from is that, and what is removed is also what
  * came and went since then. Asks the driver of some segments whether they live, and looks at nothing else that has not

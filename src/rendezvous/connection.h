@@ -32,7 +32,7 @@ struct nvlxi_connection_files {
 /* Closes them. */
 void nvlxi_connection_files_close(struct nvlxi_connection_files *files);
 
-/* A message on its way in. Starts zeroed, but for from_server. */
+/* A message on its way in. Starts zeroed, except for from_server. */
 struct nvlxi_inbox {
     bool from_server;
     uint8_t head[NVLXI_PROTOCOL_HEADER];

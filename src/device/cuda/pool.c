@@ -5,7 +5,7 @@
  * for each import of a pool. And it gives one and the same address for each import of an allocation, but the first free
  * of that unmaps it for all (NVIDIA's bug 5570902). So each is imported once, and counted, in tables of the process.
  *
- * A GPU's context is current in every function here that calls the driver, but for close; device/cuda/memory.c enters
+ * A GPU's context is current in every function here that calls the driver, except close; device/cuda/memory.c enters
  * it.
  *
  * SPDX-License-Identifier: Apache-2.0 */

@@ -40,7 +40,7 @@ uint64_t nvlxi_kernels_average(const struct nvlxi_plan *plan, const struct nvlxi
 /* The next part of a list from `place` on, which moves behind it, of `most` fragments; false at the end. */
 bool nvlxi_kernels_take_part(struct nvlxi_place *place, uint64_t most, struct nvlxi_part *part);
 
-/* The next parts of their lists, a chunk of each in turn, of `most` fragments together, but for no more than one
+/* The next parts of their lists, a chunk of each in turn, of `most` fragments together, except for no more than one
  * kernel; returns how many. `place` has a place for each of the plan's groups, which moves on. */
 uint32_t nvlxi_kernels_take(const struct nvlxi_plan *plan, const struct nvlxi_group *first, struct nvlxi_place *place,
                             uint64_t most, struct nvlxi_part *parts);
