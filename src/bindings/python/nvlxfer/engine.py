@@ -7,7 +7,7 @@ import ctypes
 import functools
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ._c.arguments import (
@@ -119,6 +119,7 @@ class Engine(_Object):
         self._first_gpu: int = config.gpus[0] if config.gpu_count else 0
         self._owned: set[_Owned] = set()
         self._peers: dict[int, Peer] = {}
+        self._serves = False
         self._shared = _Shared()
         handle = _make(lambda made: _run("nvlx_engine_destroy", made), "nvlx_engine_create", ctypes.byref(config))
         self._core = _Core(handle)
@@ -295,6 +296,7 @@ class Engine(_Object):
         options.users, options.user_count = user_ids, len(user_ids)
         options.groups, options.group_count = group_ids, len(group_ids)
         _run("nvlx_serve", self, _text("address", address), ctypes.byref(options))
+        self._serves = True
 
     def connect(self, address: str, timeout: float | None = 10.0) -> Peer:
         """A peer that serves at the address, or will within `timeout` seconds. It follows what the peer registers."""
@@ -317,24 +319,22 @@ class Engine(_Object):
     def join(self, address: str, tensors: Mapping[str, Memory], timeout: float | None = 10.0) -> Relay:
         """Brings what the source at this address offers into tensors of the same names and lengths, and passes it on.
         It waits up to `timeout` seconds for the source."""
-        return self._relay("nvlx_relay_join", address, tensors, 0, 0.0, 0, timeout)
+        slices = _slices(_seconds(timeout), 5.0, 20.0)  # each try makes an engine
+        return self._relay("nvlx_relay_join", address, tensors, 0, 0.0, 0, slices)
 
     def _relay(
         self, function: str, address: str, tensors: Mapping[str, Memory], piece_bytes: int, patience: float,
-        readers: int, *timeout: float | None,
+        readers: int, slices: Iterator[int] | None = None,
     ) -> Relay:  # fmt: skip
         parts, kept = _parts(tensors)
         options = _filled(_RelayOptions, piece_bytes=piece_bytes, readers=readers)
         options.patience_ns = int(min(_seconds(patience), 1e9) * 1e9)
         where = _text("address", address), parts, len(parts), ctypes.byref(options)
-        slices = [_slices(_seconds(limit), 5.0, 20.0) for limit in timeout]  # each try makes an engine
 
         def make(*limit: int) -> Relay:
             return Relay(self, _make(self._unrelay, function, self, *where, *limit), address, kept)
 
-        if not slices:
-            return _interruptibly(lambda stop: make(), Relay.close)
-        return _interruptibly(lambda stop: _in_slices(slices[0], stop, make), Relay.close)
+        return _interruptibly(lambda stop: make() if slices is None else _in_slices(slices, stop, make), Relay.close)
 
     def _unrelay(self, handle: int) -> None:
         _run("nvlx_relay_free", handle, int(1e9), also=(self,))
@@ -487,7 +487,7 @@ class Engine(_Object):
     def close(self) -> None:
         """Waits for all calls and transfers in flight, then frees all that came from this engine. Timeout: for 10
         seconds others read from a relay of it, which is to be closed before. Busy: a CUDA graph has a part of it, and
-        is to be destroyed first."""
+        is to be destroyed first. Then the engine is still there, without its relays, and `events` has ended."""
         if self._closable():
             _interruptibly(lambda stop: self._close_with_relays())
 
@@ -507,7 +507,7 @@ class Engine(_Object):
             self._hub.stop()
             try:
                 self._core.destroy()
-            except Busy:  # a CUDA graph has a part of it: all is as it was
+            except Busy:  # a CUDA graph has a part of it, or others read from a relay: it is still there
                 self._core.give_back()
                 raise
             except BaseException:

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ._c.arguments import _in_slices, _seconds, _slices, _text
-from ._c.calls import _interruptibly, _Owned, _run
+from ._c.calls import _interruptibly, _Owned, _run, _told
 from ._c.native import _RelayInfo, _RelayPart
 from ._c.values import RelayInfo
 from .tensors.arrays import Memory, _locate
@@ -54,10 +53,8 @@ class Relay(_Owned):
 
     def info(self) -> RelayInfo:
         """What is known of it now."""
-        made = _RelayInfo(ctypes.sizeof(_RelayInfo))
-        _run("nvlx_relay_get_info", self, ctypes.byref(made))
-        fields = {name: getattr(made, name) for name in RelayInfo._fields}
-        return RelayInfo(**{**fields, "source": made.source != 0, "parent": made.parent.decode()})
+        told = dict(zip(RelayInfo._fields, _told(_RelayInfo, "nvlx_relay_get_info", self, RelayInfo._fields)))
+        return RelayInfo(**{**told, "source": told["source"] != 0, "parent": told["parent"].decode()})
 
     def close(self, timeout: float | None = None) -> None:
         """Ends it, then waits until nobody reads its tensors. After `timeout` seconds, or Ctrl-C, it raises: Timeout
@@ -70,9 +67,13 @@ class Relay(_Owned):
 
     def _end(self, nanoseconds: int) -> None:
         handle = self._handle
-        self._free("nvlx_relay_free", nanoseconds)
-        if handle is not None:
+        if handle is not None:  # before: another relay may come to the address of one that is freed
             self._core.relays.discard(handle)
+        try:
+            self._free("nvlx_relay_free", nanoseconds, within=nanoseconds / 1e9)
+        finally:
+            if handle is not None and self._handle == handle:
+                self._core.relays.add(handle)
 
     def _drop(self) -> None:
         self._handle = None

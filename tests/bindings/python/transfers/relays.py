@@ -13,8 +13,8 @@ from support import pattern, raises, run_tests
 LENGTH = 1 << 20
 READER = """
 import sys
-from nvlxfer import Backend, Engine
-from support import content, pattern
+from nvlxfer import Backend, Engine, InvalidArgument
+from support import content, pattern, raises
 with Engine(Backend.HOST) as engine:
     tensor = engine.empty(1 << 20, gpu=1)
     with engine.join(sys.argv[1], {"w": tensor}, timeout=30) as relay:
@@ -22,6 +22,7 @@ with Engine(Backend.HOST) as engine:
             relay.wait(30)
             assert content(engine, tensor.address, 1 << 20) == pattern(generation, 1 << 20)
             assert relay.info().generation == generation and relay.info().arrived == 1 << 20
+            raises(InvalidArgument, "NVLX_EINVAL", "holds nothing", relay.hold)
             relay.next()
         sys.stdin.read()
 """
@@ -80,6 +81,21 @@ def test_engine_ends():
     relay = engine.offer(address, {"w": engine.empty(LENGTH)})
     engine.close()
     assert relay.closed
+    with Engine(Backend.HOST) as engine:
+        engine.offer(address, {"w": engine.empty(LENGTH)}).close()  # nobody serves there any more
 
 
-run_tests([test_generations, test_errors, test_engine_ends])
+def test_end_of_the_program():
+    """What it offers ends with it, also where nobody closes it."""
+    program = f"""
+import os
+from nvlxfer import Engine
+engine = Engine()
+relay = engine.offer("@nvlxfer-test-relays-" + str(os.getpid()), {{"w": engine.empty({LENGTH})}})
+relay.wait(30)
+"""
+    for _ in range(3):
+        subprocess.run([sys.executable, "-c", program], timeout=60, check=True)
+
+
+run_tests([test_generations, test_errors, test_engine_ends, test_end_of_the_program])

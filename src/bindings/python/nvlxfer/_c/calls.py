@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Container, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from ..errors import _EBUSY, _ETIMEDOUT, NvlxError, _error, _invalid
+from ..errors import _EBUSY, _ETIMEDOUT, Busy, NvlxError, _error, _invalid
 from .native import _last_error, _library
 
 if TYPE_CHECKING:
@@ -280,14 +280,19 @@ class _Core:
         return not self.relays
 
     def destroy(self) -> None:
-        self.watch = None
+        """Busy: it is still there."""
         if not self.free_relays():
-            raise _last_error(_ETIMEDOUT)
+            raise _error(_EBUSY, "others read from a relay of this engine")
         _run("nvlx_engine_destroy", self.handle)
+        self.watch = None
 
     def destroy_quietly(self) -> None:
-        with contextlib.suppress(NvlxError, SystemExit):
+        try:
             self.destroy()
+        except Busy:
+            self.give_back()  # the end of the program tries again
+        except (NvlxError, SystemExit):
+            pass
 
 
 _cores: dict[int, _Core] = {}  # the open ones

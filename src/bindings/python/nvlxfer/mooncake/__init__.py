@@ -10,7 +10,7 @@ program uses it in one of three ways:
     nvlxfer.mooncake.install()                             # multiprocessing spawns have it too
 
     # the program is not changed at all
-    PYTHONPATH=$(python -m nvlxfer.mooncake)${PYTHONPATH:+:$PYTHONPATH} vllm serve ...
+    place=$(python -m nvlxfer.mooncake) && PYTHONPATH=$place${PYTHONPATH:+:$PYTHONPATH} vllm serve ...
 
 The other modules of an installed Mooncake (`mooncake.store` ...) stay what they are.
 

@@ -126,14 +126,16 @@ class Published(_Local):
     def _room(self, length: int) -> Array:
         """For the list, in memory that reaches as far as the tensors do: chunks, where the engine gives them to peers.
         Peers of texts get no chunks of an engine that does not serve. There the tensors' kind decides."""
-        told = json.loads(self._engine.export())
-        by_file = {str(index) for index, segment in enumerate(told["segments"]) if segment.get("file")}
-        own = {region.name for region in self._regions}
-        chunks = (words.split()[0] in by_file for name, words in told["regions"] if name in own)
-        if told["process"].get("address") or any(chunks):
+        if self._engine._serves or self._has_chunks():
             with contextlib.suppress(NotSupported):  # a GPU without chunks
                 return self._engine.empty([length], gpu=self._gpu, kind=Alloc.VMM)
         return self._engine.empty([length], gpu=self._gpu)
+
+    def _has_chunks(self) -> bool:
+        told = json.loads(self._engine.export())
+        by_file = {str(index) for index, segment in enumerate(told["segments"]) if segment.get("file")}
+        own = {region.name for region in self._regions}
+        return any(words.split()[0] in by_file for name, words in told["regions"] if name in own)
 
     def _set_digests(self) -> None:
         regions = self._regions if self._digest else []
@@ -177,7 +179,8 @@ def publish(
     Each is contiguous, of any shape, in memory that the engine can register, and complete. It is not copied. A `Slice`
     says that it is part of a larger tensor, as with tensor parallelism. With `digest`, readers verify what they pull.
     `name` is at most 240 bytes. The list of the names takes some memory: on the GPU `gpu`, else the engine's first. It
-    is chunks (`Alloc.VMM`) where the engine serves or a tensor is shared by file descriptor, else the default.
+    is chunks (`Alloc.VMM`) where the engine serves or a tensor is shared by file descriptor, else the default,
+    which a GPU without chunks takes as well.
     Errors: those of `Engine.register` (NvlxError of EEXIST: there is such a model)."""
     entries = {key: _entry(key, value) for key, value in _flat(tensors)}
     made = Published(engine, name, digest, gpu)
