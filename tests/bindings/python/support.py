@@ -15,6 +15,18 @@ sys.path.append(str(HERE.parent))
 from running import run_tests  # noqa: E402, F401
 
 
+def given_to_c(module, call):
+    """What C would be given: the host backend has no streams."""
+    calls = []
+    kept, module._run = module._run, lambda *arguments, **_: calls.append(arguments)
+    try:
+        call()
+    finally:
+        module._run = kept
+    (given,) = calls
+    return given
+
+
 def raises(kind, code, text, function, *arguments, **keywords):
     try:
         function(*arguments, **keywords)

@@ -4,7 +4,7 @@
 import array
 import nvlxfer
 from nvlxfer import Access, BlockRegion, Engine
-from support import Seed, content, pattern, raises, run_tests
+from support import Seed, content, given_to_c, pattern, raises, run_tests
 
 LAYERS, BLOCKS, EACH = 4, 16, 1000
 
@@ -126,6 +126,10 @@ def test_regions_and_writes():
     assert both.seed.memory(at - 1, EACH + 2) == pattern(at - 1, 1) + b"w" * EACH + pattern(at + EACH, 1)
     before = (2 * BLOCKS + 6) * EACH
     assert both.seed.memory(before, EACH) == pattern(before, EACH)
+    for capture, opcode in (blocks.capture_read, 1), (blocks.capture_write, 2):
+        function, _, ids, options, request = given_to_c(nvlxfer.blocks, lambda: capture([5, 7], [6, 8], stream=77))
+        assert (function, ids._obj.opcode, ids._obj.count, options._obj.stream, request) == (
+            "nvlx_blocks_transfer", opcode, 2, 77, None)  # fmt: skip
     blocks.close()
     blocks.close()
     raises(nvlxfer.InvalidArgument, "NVLX_EINVAL", "the Blocks is closed", blocks.read, [0], [0])

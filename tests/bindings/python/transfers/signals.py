@@ -6,7 +6,7 @@ import threading
 
 import nvlxfer
 from nvlxfer import Access, Backend, Engine, read, signal, wait_ready, write
-from support import content, pattern, raises, run_tests
+from support import content, given_to_c, pattern, raises, run_tests
 
 
 def test_signals():
@@ -30,11 +30,16 @@ def test_signals():
             for _ in range(5):
                 prepared.post().wait(30)
             raises(nvlxfer.NotSupported, "NVLX_ENOTSUP", "stream", prepared.capture, 77)
+            function, _, options, request = given_to_c(nvlxfer.transfers, lambda: prepared.capture(77))
+            assert (function, options._obj.stream, request) == ("nvlx_post", 77, None)
         assert receiver.signal_read(counts) == 1 and receiver.signal_read(counts + 8) == 15
         raises(nvlxfer.Timeout, "NVLX_ETIMEDOUT", "not yet 2", receiver.signal_wait, counts, 2, timeout=0.01)
         raises(nvlxfer.NotSupported, "NVLX_ENOTSUP", "stream", receiver.stream_wait, 77, source, counts, 1)
-        raises(nvlxfer.NotSupported, "NVLX_ENOTSUP", "stream", receiver.stream_wait, 77, source, counts, 1,
-               reached=counts + 8)  # fmt: skip
+        given = given_to_c(nvlxfer.engine, lambda: receiver.stream_wait(77, source, counts, 1, counts + 16,
+                                                                         reached=counts + 8))  # fmt: skip
+        function, _, stream, _, where, value, options, _ = given
+        assert tuple(getattr(each, "value", each) for each in (function, stream, where, value)) == ("nvlx_stream_wait", 77, counts, 1), given
+        assert (options._obj.mark, options._obj.reached) == (counts + 16, counts + 8)
         raises(nvlxfer.NotSupported, "NVLX_ENOTSUP", "stream", sender.stream_signal, 77, peer, counts, 1)
         sender.close()
         raises(nvlxfer.Stale, "NVLX_ESTALE", "not yet 2", receiver.signal_wait, counts, 2, source, 30)
