@@ -343,7 +343,7 @@ int nvlx_peer_generation(struct nvlx_peer *peer, uint64_t *generation);
  * dropped. Until this call, the memory of a dead process stays allocated (measured), if the peer was made from a
  * text. What a peer of nvlx_connect leaves behind is closed as soon as nothing of it is in flight. Memory of a pool
  * stays until this process ends: see Kinds of memory.
- * Errors: NVLX_EBUSY (a prepared list names the peer in an op that moves bytes),
+ * Errors: NVLX_EBUSY (a prepared list names the peer in an op that moves bytes, or a CUDA graph does),
  *         NVLX_ETIMEDOUT (the peer has not taken all messages: the last may be lost. It is closed all the same),
  *         NVLX_EDEVICE (CUDA failed to close a mapping. The peer is closed all the same). */
 int nvlx_peer_close(struct nvlx_peer *peer);
@@ -991,7 +991,8 @@ int nvlx_region_ready(struct nvlx_region *region, void *stream);
  * - A run moves the bytes that are there at that time. A signal with NVLX_OP_ADD adds each time. Any other sets the
  *   same value each time.
  * - Ids with NVLX_IDS_ON_GPU are read by each run: they may change between runs. Pairs with an id out of range are not
- *   copied, and a warning tells so when the graph is gone. Ids in host memory are those of the capture.
+ *   copied, and a warning tells so when the graph is gone. Their memory must stay as long as the graph: it is not held.
+ *   Ids in host memory are those of the capture.
  *
  * A wait of a graph is a kernel of one thread. With wait_options.reached, it waits until the count has come to `value`
  * more than the number there. It then stores there what it has waited for. Set that memory to 0 before the first run:
@@ -1006,7 +1007,7 @@ int nvlx_region_ready(struct nvlx_region *region, void *stream);
  * none of them runs. CUDA tells that a moment later (measured: 0.2 ms).
  * - Lists and blocks may be freed before. Each part keeps its lists in config.list_memory.
  * - nvlx_unregister and nvlx_suspend of memory that it uses give NVLX_ETIMEDOUT meanwhile, and nvlx_free NVLX_EBUSY.
- * The message says that a graph uses it.
+ *   The message says that a graph uses it.
  * - Peers wait for it likewise, if it uses the bytes that they withdraw. Runs go on to move these bytes until then.
  * - The memory of a peer that is gone stays mapped, and so is not free, as long as a graph uses it. Runs read its old
  *   bytes. New parts give NVLX_ESTALE. Destroy such graphs.

@@ -25,18 +25,6 @@ static uint64_t *gate_of(const struct nvlxi_graph_wait *wait) {
     return (uint64_t *)(void *)wait->chunk->fragment;
 }
 
-static int make_gate(struct nvlxi_waits *waits, struct nvlxi_graph_wait *wait) {
-    nvlxi_graphs_reap(waits->transfers); /* what graphs held that are gone is list memory, too */
-    int code = nvlxi_list_memory_borrow_exact(memory_of(waits), 1, &wait->chunk);
-    if (code == NVLXI_FULL)
-        return nvlxi_fail(NVLX_EBUSY, "no list memory is left for a wait of a graph: raise config.list_memory");
-    if (code)
-        return code;
-    *gate_of(wait) = 0;
-    wait->paced.gate = gate_of(wait);
-    return 0;
-}
-
 /* ---- The list: all under the mutex ---------------------------------------------------------------------- */
 
 static void destroy(struct nvlxi_waits *waits, struct nvlxi_graph_wait *wait) {
@@ -54,8 +42,24 @@ static void reap(struct nvlxi_waits *waits) {
     struct nvlxi_hold *hold = nvlxi_holds_take_ended(&waits->holds), *next;
     for (; hold; hold = next) {
         next = hold->next;
-        take_out(waits, (struct nvlxi_graph_wait *)(void *)hold);
+        take_out(waits, nvlxi_container_of(hold, struct nvlxi_graph_wait, hold));
     }
+}
+
+/* What graphs held that are gone is list memory too. */
+static int make_gate(struct nvlxi_waits *waits, struct nvlxi_graph_wait *wait) {
+    nvlxi_graphs_reap(waits->transfers);
+    pthread_mutex_lock(&waits->mutex);
+    reap(waits);
+    pthread_mutex_unlock(&waits->mutex);
+    int code = nvlxi_list_memory_borrow_exact(memory_of(waits), 1, &wait->chunk);
+    if (code == NVLXI_FULL)
+        return nvlxi_fail(NVLX_EBUSY, "no list memory is left for a wait of a graph: raise config.list_memory");
+    if (code)
+        return code;
+    *gate_of(wait) = 0;
+    wait->paced.gate = gate_of(wait);
+    return 0;
 }
 
 /* The code comes last, since kernels read it. */
@@ -193,19 +197,9 @@ static int queue(struct nvlxi_waits *waits, struct nvlxi_graph_wait *wait, const
     return code;
 }
 
-static int check_kernels(const struct nvlxi_context *context, int gpu) {
-    struct nvlxi_gpu_limits limits;
-    int code = context->ops->limits(context->device, gpu, &limits);
-    return code || limits.sms ? code
-                              : nvlxi_fail(NVLX_ENOTSUP,
-                                           "a wait of a graph is a kernel, and there are none for GPU %d, or they are "
-                                           "being loaded",
-                                           gpu);
-}
-
 int nvlxi_graph_waits_add(struct nvlxi_waits *waits, const struct nvlxi_awaited *awaited,
                           const struct nvlxi_stream *stream, uint64_t *number) {
-    int code = check_kernels(context_of(waits), stream->gpu);
+    int code = nvlxi_graphs_check_kernels(context_of(waits), stream->gpu);
     if (code || (code = nvlxi_waits_start(waits)))
         return code;
     struct nvlxi_graph_wait *made = malloc(sizeof *made);

@@ -34,14 +34,6 @@ int nvlxi_waits_check_count_on(const struct nvlxi_transfers *transfers, uint64_t
                             where, gpu);
 }
 
-int nvlxi_waits_check_peer(const struct nvlx_peer *peer) {
-    int code = nvlxi_peer_check(peer);
-    if (!code && !peer->subscription && !peer->life)
-        code = nvlxi_fail(NVLX_ENOTSUP, "a stream cannot wait for a peer that was made from a text: nobody tells when "
-                                        "it is gone; use nvlx_connect");
-    return code;
-}
-
 static int begin(struct nvlxi_waits *waits, struct nvlxi_read *read) {
     struct nvlxi_tables *tables = waits->transfers->context->tables;
     nvlxi_tables_read(tables);

@@ -21,9 +21,6 @@ int nvlxi_waits_check_count(const struct nvlxi_transfers *transfers, uint64_t ad
 /* The same, for streams of one GPU, where it must be. */
 int nvlxi_waits_check_count_on(const struct nvlxi_transfers *transfers, uint64_t address, int gpu);
 
-/* A peer to wait for: it is there, and somebody would tell that it is gone. NVLX_ESTALE, NVLX_ENOTSUP. */
-int nvlxi_waits_check_peer(const struct nvlx_peer *peer);
-
 /* Reads a count of this process's. NVLX_EINVAL, NVLX_ERANGE, NVLX_ESUSPENDED: there is none at the address. */
 int nvlxi_read_count(struct nvlxi_waits *waits, uint64_t address, uint64_t *value);
 

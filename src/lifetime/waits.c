@@ -288,7 +288,7 @@ static bool turn(struct nvlxi_waits *waits) {
     take_out_all(waits);
     while (end_lost(waits)) /* a peer is gone for all its waits, before one is ended: that may end others */
         ;
-    const uint64_t written = find_written(waits);
+    const uint64_t written = next_of(waits, NULL) ? find_written(waits) : 0; /* graphs alone wait by gates */
     const bool ending = mark_all(waits);
     if (ending)
         end_marked(waits, written);
@@ -482,11 +482,20 @@ static int make(struct nvlxi_waits *waits, const struct nvlxi_awaited *awaited, 
     return code;
 }
 
+/* A peer to wait for: it is there, and somebody would tell that it is gone. */
+static int check_peer(const struct nvlx_peer *peer) {
+    int code = nvlxi_peer_check(peer);
+    if (!code && !peer->subscription && !peer->life)
+        code = nvlxi_fail(NVLX_ENOTSUP, "a stream cannot wait for a peer that was made from a text: nobody tells when "
+                                        "it is gone; use nvlx_connect");
+    return code;
+}
+
 int nvlxi_waits_add(struct nvlxi_waits *waits, const struct nvlxi_awaited *awaited, uint64_t *number) {
     const struct nvlxi_context *context = waits->transfers->context;
     struct nvlxi_wait *wait = NULL;
     struct nvlxi_stream stream;
-    int code = nvlxi_waits_check_peer(awaited->peer);
+    int code = check_peer(awaited->peer);
     if (code || (code = context->ops->stream_find(context->device, awaited->stream, &stream)))
         return code;
     if (stream.capturing)

@@ -37,7 +37,6 @@ void nvlxi_graphs_want_not(struct nvlx_request *request) {
         free(request->captured->known);
     free(request->captured);
     request->captured = NULL;
-    request->needs.keeps_remote_uses = false;
 }
 
 /* ---- VALIDATED -> CAPTURED ----------------------------------------------------------------------------- */
@@ -82,14 +81,13 @@ void nvlxi_graphs_leave(struct nvlx_request *request) {
 
 /* ---- Queued -------------------------------------------------------------------------------------------- */
 
-/* Signals may be kernels, and come when the copies are captured already. */
-static int check_kernels(const struct nvlxi_context *context, int gpu) {
+int nvlxi_graphs_check_kernels(const struct nvlxi_context *context, int gpu) {
     struct nvlxi_gpu_limits limits;
     int code = context->ops->limits(context->device, gpu, &limits);
     return code || limits.sms ? code
                               : nvlxi_fail(NVLX_ENOTSUP,
-                                           "the stream captures a graph: a part of one signals by kernels, and there "
-                                           "are none for GPU %d, or they are being loaded",
+                                           "the stream captures a graph: a part of one signals and waits by kernels, "
+                                           "and there are none for GPU %d, or they are being loaded",
                                            gpu);
 }
 
@@ -115,7 +113,7 @@ static int check_plan(const struct nvlxi_context *context, const struct nvlxi_te
                               "the stream captures a graph: a part of one signals from the stream's GPU, which is %d, "
                               "and the list from GPU %d",
                               terms->stream->gpu, plan->signals[i].gpu);
-    return plan->signal_count ? check_kernels(context, terms->stream->gpu) : 0;
+    return plan->signal_count ? nvlxi_graphs_check_kernels(context, terms->stream->gpu) : 0;
 }
 
 /* A group takes up to two: one for engines, and one for a kernel. */
@@ -195,35 +193,17 @@ void nvlxi_graphs_reap(struct nvlxi_transfers *transfers) {
     struct nvlxi_hold *hold = nvlxi_holds_take_ended(&transfers->holds), *next;
     for (; hold; hold = next) {
         next = hold->next;
-        give_back(((struct nvlxi_captured *)(void *)hold)->request);
+        give_back(nvlxi_container_of(hold, struct nvlxi_captured, hold)->request);
     }
 }
 
 /* ---- Who asks ------------------------------------------------------------------------------------------ */
 
-bool nvlxi_graphs_use(const struct nvlxi_transfers *transfers, uint64_t address, uint64_t length) {
-    const struct nvlx_request *request;
-    DL_FOREACH(transfers->captured, request) {
-        const struct nvlxi_plan *plan = request->form ? &request->form->plan : &request->plan;
-        if (nvlxi_needs_overlap(nvlxi_request_needs(request), plan, address, length))
-            return true;
-    }
-    return false;
-}
-
-static bool names(const struct nvlx_request *request, const struct nvlx_peer *peer, size_t *number) {
-    const struct nvlxi_needs *needs = nvlxi_request_needs(request);
-    for (*number = 0; *number < needs->peer_count; ++*number)
-        if (needs->peers[*number] == peer)
-            return true;
-    return false;
-}
-
 /* Whether it uses bytes that the peer has withdrawn. With the tables held for reading. */
 static bool holds(const struct nvlx_request *request, const struct nvlx_peer *peer) {
     const struct nvlxi_needs *needs = nvlxi_request_needs(request);
     size_t number;
-    if (!names(request, peer, &number))
+    if (!nvlxi_needs_name(needs, peer, &number))
         return false;
     const uint64_t known = request->form ? request->form->known[number].generation : request->captured->known[number];
     for (size_t i = 0; i < needs->remote_use_count; i++) {
@@ -253,7 +233,7 @@ uint32_t nvlxi_graphs_count(struct nvlxi_transfers *transfers, const struct nvlx
     size_t number;
     pthread_mutex_lock(&transfers->mutex);
     DL_FOREACH(transfers->captured, request) {
-        count += !peer || names(request, peer, &number);
+        count += !peer || nvlxi_needs_name(nvlxi_request_needs(request), peer, &number);
     }
     pthread_mutex_unlock(&transfers->mutex);
     return count;

@@ -54,11 +54,13 @@ static inline bool nvlxi_graphs_have(const struct nvlx_request *request) {
     return request->captured && request->captured->held;
 }
 
+/* Signals and waits of a graph are kernels, which come when copies are captured already. NVLX_ENOTSUP: the GPU has none
+ * loaded. */
+int nvlxi_graphs_check_kernels(const struct nvlxi_context *context, int gpu);
+
 /* Gives back what graphs held that are gone. */
 void nvlxi_graphs_reap(struct nvlxi_transfers *transfers);
 
-/* Under the transfers' mutex: whether a part of a graph uses any of these local bytes. */
-bool nvlxi_graphs_use(const struct nvlxi_transfers *transfers, uint64_t address, uint64_t length);
 /* How many parts use bytes that the peer does not tell any more. */
 uint32_t nvlxi_graphs_holding(struct nvlxi_transfers *transfers, const struct nvlx_peer *peer);
 /* How many there are: that name a peer, or, if it is NULL, at all. */

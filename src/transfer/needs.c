@@ -94,6 +94,13 @@ static bool plan_touches(const struct nvlxi_plan *plan, uint64_t address, uint64
     return signals_touch(plan, address, length);
 }
 
+bool nvlxi_needs_name(const struct nvlxi_needs *needs, const struct nvlx_peer *peer, size_t *number) {
+    for (*number = 0; *number < needs->peer_count; ++*number)
+        if (needs->peers[*number] == peer)
+            return true;
+    return false;
+}
+
 bool nvlxi_needs_overlap(const struct nvlxi_needs *needs, const struct nvlxi_plan *plan, uint64_t address,
                          uint64_t length) {
     bool maybe = false;

@@ -45,6 +45,9 @@ void nvlxi_needs_free(struct nvlxi_needs *needs);
 void nvlxi_needs_pin(const struct nvlxi_needs *needs);
 void nvlxi_needs_unpin(const struct nvlxi_needs *needs);
 
+/* Whether a list names the peer, and where in its peers. */
+bool nvlxi_needs_name(const struct nvlxi_needs *needs, const struct nvlx_peer *peer, size_t *number);
+
 /* Whether the list touches any of [address, address + length). `plan` is its plan; it is not read while needs->ops is
  * set. */
 bool nvlxi_needs_overlap(const struct nvlxi_needs *needs, const struct nvlxi_plan *plan, uint64_t address,

@@ -307,19 +307,13 @@ uint64_t nvlxi_transfers_number(struct nvlxi_transfers *transfers) {
     return number;
 }
 
-static bool names(const struct nvlxi_needs *needs, const struct nvlx_peer *peer) {
-    for (size_t i = 0; i < needs->peer_count; i++)
-        if (needs->peers[i] == peer)
-            return true;
-    return false;
-}
-
 uint32_t nvlxi_transfers_naming(struct nvlxi_transfers *transfers, const struct nvlx_peer *peer, uint64_t number) {
     const struct nvlx_request *request;
     uint32_t count = 0;
+    size_t ignored;
     pthread_mutex_lock(&transfers->mutex);
     DL_FOREACH(transfers->in_flight, request) {
-        count += request->number <= number && names(nvlxi_request_needs(request), peer);
+        count += request->number <= number && nvlxi_needs_name(nvlxi_request_needs(request), peer, &ignored);
     }
     pthread_mutex_unlock(&transfers->mutex);
     return count;
@@ -343,8 +337,10 @@ uint32_t nvlxi_transfers_users(struct nvlxi_transfers *t, uint64_t address, uint
         if (!atomic_load(&form->upset) && nvlxi_needs_overlap(&form->needs, &form->plan, address, length))
             users |= NVLXI_A_PREPARED_LIST;
     }
-    if (nvlxi_graphs_use(t, address, length))
-        users |= NVLXI_A_GRAPH;
+    DL_FOREACH(t->captured, request) {
+        if (touches(request, address, length))
+            users |= NVLXI_A_GRAPH;
+    }
     pthread_mutex_unlock(&t->mutex);
     return users;
 }

@@ -118,7 +118,7 @@ struct nvlxi_event {
     X(cuStreamGetCtx, 9020, PFN_cuStreamGetCtx_v9020)                                                                  \
     X(cuStreamGetId, 12000, PFN_cuStreamGetId_v12000)                                                                  \
     X(cuStreamIsCapturing, 10000, PFN_cuStreamIsCapturing_v10000)                                                      \
-    X(cuStreamGetCaptureInfo, 12030, PFN_cuStreamGetCaptureInfo_v12030)                                                \
+    X(cuStreamGetCaptureInfo, 11030, PFN_cuStreamGetCaptureInfo_v11030)                                                \
     X(cuUserObjectCreate, 11030, PFN_cuUserObjectCreate_v11030)                                                        \
     X(cuUserObjectRelease, 11030, PFN_cuUserObjectRelease_v11030)                                                      \
     X(cuGraphRetainUserObject, 11030, PFN_cuGraphRetainUserObject_v11030)                                              \
@@ -181,8 +181,6 @@ struct nvlxi_cuda_attributes {
 };
 
 int nvlxi_cuda_attributes(uint64_t address, struct nvlxi_cuda_attributes *attributes);
-/* The allocation under an address: of chunks one mapped chunk. */
-CUresult nvlxi_cuda_range(uint64_t address, CUdeviceptr *base, size_t *size);
 /* CUmemAllocationHandleType bits: how the chunk or pool under `address` can be shared. */
 int nvlxi_cuda_handle_types(uint64_t address, uint64_t *types);
 void nvlxi_cuda_fill_handle(struct nvlxi_handle *handle, const void *bytes, size_t length);

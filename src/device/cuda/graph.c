@@ -28,7 +28,7 @@ static void CUDA_CB end_keep(void *argument) {
 static int give(const struct nvlxi_stream *stream, CUuserObject object, struct keep *keep) {
     CUstreamCaptureStatus status;
     CUgraph graph = NULL;
-    CUresult error = nvlxi_cuda_driver.cuStreamGetCaptureInfo(stream->handle, &status, NULL, &graph, NULL, NULL, NULL);
+    CUresult error = nvlxi_cuda_driver.cuStreamGetCaptureInfo(stream->handle, &status, NULL, &graph, NULL, NULL);
     if (!error && status == CU_STREAM_CAPTURE_STATUS_ACTIVE)
         error = nvlxi_cuda_driver.cuGraphRetainUserObject(graph, object, 1, CU_GRAPH_USER_OBJECT_MOVE);
     else if (!error)

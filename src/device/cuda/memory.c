@@ -36,9 +36,9 @@ int nvlxi_cuda_handle_types(uint64_t address, uint64_t *types) {
     return error ? nvlxi_cuda_driver_failure(error, NVLX_EDEVICE, "cuPointerGetAttributes") : 0;
 }
 
-/* Of a chunk of host memory, cuMemGetAddressRange gives the size, and 0 as its base (measured, driver 580.159.04): of
- * such the mapping's base is asked. */
-CUresult nvlxi_cuda_range(uint64_t address, CUdeviceptr *base, size_t *size) {
+/* The allocation under an address: of chunks one mapped chunk. Of one of host memory, cuMemGetAddressRange gives the
+ * size, and 0 as its base (measured, driver 580.159.04): of such the mapping's base is asked. */
+static CUresult find_range(uint64_t address, CUdeviceptr *base, size_t *size) {
     CUpointer_attribute names[] = {CU_POINTER_ATTRIBUTE_MAPPING_BASE_ADDR, CU_POINTER_ATTRIBUTE_MAPPING_SIZE};
     void *values[] = {base, size};
     CUresult error = nvlxi_cuda_driver.cuMemGetAddressRange(base, size, address);
@@ -155,11 +155,11 @@ static bool leaves(const void *address, size_t length) {
     const CUdeviceptr first = (CUdeviceptr)(uintptr_t)address;
     CUdeviceptr base;
     size_t size;
-    if (nvlxi_cuda_range(first, &base, &size))
+    if (find_range(first, &base, &size))
         return false; /* no memory of CUDA's */
     while (base + size - first < length) {
         const CUdeviceptr next = base + size;
-        if (nvlxi_cuda_range(next, &base, &size) || range_start(next) != range_start(first))
+        if (find_range(next, &base, &size) || range_start(next) != range_start(first))
             return true;
     }
     return false;
@@ -210,7 +210,7 @@ static int describe(uint64_t address, const struct nvlxi_cuda_attributes *attrib
                     struct nvlxi_allocation *allocation) {
     CUdeviceptr base;
     size_t size;
-    CUresult error = nvlxi_cuda_range(address, &base, &size);
+    CUresult error = find_range(address, &base, &size);
     if (error)
         return nvlxi_cuda_driver_failure(error, NVLX_EDEVICE, "cuMemGetAddressRange");
     *allocation = (struct nvlxi_allocation){.kind = attributes->type == CU_MEMORYTYPE_HOST ? NVLXI_KIND_HOST
