@@ -260,6 +260,10 @@ static bool report(const struct prefill *prefill, struct times *times, int round
            both, checked - both);
     if (!kv_has_streams(&prefill->side) || prefill->side.gpus < 2) {
         printf("  what is hidden cannot be told: both processes use the same processors\n");
+        if (kv_arguments.hidden > 0) {
+            printf("SKIP: --hidden takes two GPUs\n");
+            exit(77);
+        }
         return true;
     }
     printf("  %.1f %% of the transfer is hidden%s\n", hidden,

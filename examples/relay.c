@@ -1,13 +1,14 @@
 /* Weights from one process to many: a source and readers, each of which passes on what it has (nvlx_relay_offer).
  *
  * The source is on GPU 0, reader i on GPU (i + 1) mod the number of GPUs. There may be more processes than GPUs. Each
- * round is a generation of new bytes, which all readers check. Then the same readers read from the source alone, all at
- * a time, for comparison. With --kill the last round loses a reader half-way.
+ * round is a generation of new bytes, of which all readers check 16 MiB. Then the same readers read from the source
+ * alone, all at a time, for comparison. With --kill the last round loses a reader half-way.
  *
  *     relay [--readers 3] [--mib 8192] [--piece-mib 64] [--rounds 5] [--kill READER] [--backend cuda|host]
  *
- * It prints a line a round, and the medians. It uses only the public header. Exit: 0 all bytes are right, 1 some are
- * not, or a call failed.
+ * Each of the processes takes so many MiB, on the host backend of the machine's memory: there 64 are the default. It
+ * prints a line a round, and the medians. It uses only the public header. Exit: 0 all bytes are right, 1 some are not,
+ * a call failed, or a process has ended.
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
@@ -32,10 +33,10 @@
 
 static struct {
     int readers, rounds, kill;
-    size_t bytes, piece;
+    size_t bytes, piece; /* bytes 0: as the backend is */
     uint32_t backend;
     char address[64];
-} arguments = {.readers = 3, .rounds = 5, .kill = -1, .bytes = 8192 * MIB, .backend = NVLX_BACKEND_AUTO};
+} arguments = {.readers = 3, .rounds = 5, .kill = -1, .backend = NVLX_BACKEND_AUTO};
 
 static const char *name = "relay"; /* of the process */
 
@@ -59,6 +60,7 @@ enum order { READY, AWAIT, CHANGE, PLAIN, LOOK, END };
 struct answer {
     double begin_ms, end_ms; /* of what was to be done */
     struct nvlx_relay_info info;
+    size_t bytes;
 };
 
 struct member {
@@ -81,6 +83,8 @@ static void make_member(struct member *member, int number) {
     config.gpus = &gpu;
     config.gpu_count = 1;
     check(nvlx_engine_create(&config, &member->engine), "nvlx_engine_create");
+    if (!arguments.bytes)
+        arguments.bytes = strcmp(nvlx_backend_name(member->engine), "host") ? 8192 * MIB : 64 * MIB;
     check(nvlx_alloc(member->engine, gpu, arguments.bytes, NULL, &memory), "nvlx_alloc");
     member->part = (struct nvlx_relay_part){.name = "weights", .address = memory, .length = arguments.bytes};
     member->block = malloc(MIB);
@@ -110,7 +114,9 @@ static void change(const struct member *member) {
 
 static void look(const struct member *member) {
     char *seen = malloc(MIB);
-    for (size_t i = 0; seen && i < CHECKED; i++) {
+    if (!seen)
+        exit(1);
+    for (size_t i = 0; i < CHECKED; i++) {
         make_block(member, i);
         check(nvlx_memcpy(member->engine, seen, block_at(member, i), MIB), "nvlx_memcpy");
         if (memcmp(seen, member->block, MIB)) {
@@ -153,22 +159,14 @@ static void read_plainly(struct member *member, struct answer *answer) {
     check(nvlx_request_free(request), "nvlx_request_free");
 }
 
-/* Readers say a moment after their wait that they are done. */
-static void hold(struct nvlx_relay *relay) {
-    int code = nvlx_relay_hold(relay);
-    for (int tries = 0; code == NVLX_EBUSY && tries < 10000; tries++) {
-        usleep(1000);
-        code = nvlx_relay_hold(relay);
-    }
-    check(code, "nvlx_relay_hold");
-}
-
 static void obey(struct member *member, enum order order, struct answer *answer) {
     if (order == READY && member->round++) {
-        if (member->is_source)
-            hold(member->relay);
-        else
+        if (member->is_source) {
+            check(nvlx_relay_wait(member->relay, PATIENCE_NS), "nvlx_relay_wait");
+            check(nvlx_relay_hold(member->relay), "nvlx_relay_hold");
+        } else {
             check(nvlx_relay_next(member->relay), "nvlx_relay_next");
+        }
     }
     if (order == READY && member->is_source)
         change(member);
@@ -202,7 +200,7 @@ static void run_child(int number, int socket) {
     name = own_name;
     make_member(&member, number);
     while (recv(socket, &order, sizeof order, 0) == sizeof order && order != END) {
-        struct answer answer = {0};
+        struct answer answer = {.bytes = arguments.bytes};
         obey(&member, order, &answer);
         if (send(socket, &answer, sizeof answer, MSG_NOSIGNAL) != sizeof answer)
             exit(1);
@@ -231,15 +229,26 @@ static void start_children(void) {
     }
 }
 
+/* Ends the program, as a process has ended: it has said why, or was killed. */
+static void fail_ended(int child) {
+    int status = 0;
+    waitpid(children[child].pid, &status, 0);
+    if (WIFSIGNALED(status))
+        fprintf(stderr, "relay: process %d was ended by signal %d (%s)\n", child, WTERMSIG(status),
+                strsignal(WTERMSIG(status)));
+    exit(1);
+}
+
 static void give(int child, enum order order) {
     if (send(children[child].socket, &order, sizeof order, MSG_NOSIGNAL) != sizeof order)
-        exit(1);
+        fail_ended(child);
 }
 
 static struct answer take(int child) {
     struct answer answer;
     if (recv(children[child].socket, &answer, sizeof answer, 0) != sizeof answer)
-        exit(1); /* it has said why */
+        fail_ended(child);
+    arguments.bytes = answer.bytes;
     return answer;
 }
 
@@ -313,7 +322,7 @@ static int compare(const void *a, const void *b) {
 
 static double median(double *ms, int count) {
     qsort(ms, (size_t)count, sizeof *ms, compare);
-    return ms[count / 2];
+    return (ms[(count - 1) / 2] + ms[count / 2]) / 2;
 }
 
 static void read_arguments(int argc, char **argv) {
@@ -326,7 +335,12 @@ static void read_arguments(int argc, char **argv) {
                                             {NULL, 0, NULL, 0}};
     int option;
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
-        const long number = option == 'b' ? 0 : strtol(optarg ? optarg : "", NULL, 10);
+        char *end = NULL;
+        const long number = option == 'b' || !optarg ? 0 : strtol(optarg, &end, 10);
+        if (end && (end == optarg || *end || number < 1 || number > 1 << 20)) {
+            fprintf(stderr, "relay: %s is no number from 1 to %d\n", optarg, 1 << 20);
+            exit(1);
+        }
         switch (option) {
         case 'r':
             arguments.readers = (int)number;
@@ -344,14 +358,19 @@ static void read_arguments(int argc, char **argv) {
             arguments.kill = (int)number;
             break;
         case 'b':
-            arguments.backend = optarg && !strcmp(optarg, "host") ? NVLX_BACKEND_HOST : NVLX_BACKEND_CUDA;
+            arguments.backend = !strcmp(optarg, "host") ? NVLX_BACKEND_HOST : NVLX_BACKEND_CUDA;
+            if (arguments.backend == NVLX_BACKEND_CUDA && strcmp(optarg, "cuda") != 0) {
+                fprintf(stderr, "relay: %s is no backend: cuda or host\n", optarg);
+                exit(1);
+            }
             break;
         default:
             exit(1);
         }
     }
     if (arguments.readers < 1 || arguments.readers > READERS_MAX || arguments.rounds < 1 ||
-        arguments.rounds > ROUNDS_MAX || arguments.bytes < CHECKED * MIB || arguments.kill > arguments.readers) {
+        arguments.rounds > ROUNDS_MAX || (arguments.bytes && arguments.bytes < CHECKED * MIB) ||
+        arguments.kill > arguments.readers) {
         fprintf(stderr, "relay: 1 to %d readers, 1 to %d rounds, at least %d MiB, and --kill one of the readers\n",
                 READERS_MAX, ROUNDS_MAX, CHECKED);
         exit(1);

@@ -66,7 +66,7 @@
  *   keeps no socket of the parent open. A child made by _Fork or clone may only exec.
  * - Waiting. Advanced use begins with the list of all calls that can wait for a GPU or another process. The others do
  *   not.
- * - Limits. They are listed there too. No limit is silent: the call that reaches one tells it.
+ * - Limits. Most are listed there too, the others at their call. A call that is refused for a limit tells which.
  * - Safety. Bounds and access rights protect from mistakes, not from malice. Who holds a descriptor can open the whole
  *   segments that it names. Treat it as a secret.
  */
@@ -266,7 +266,8 @@ int nvlx_unregister(struct nvlx_region *region, int64_t timeout_ns);
 
 /* Writes this engine's descriptor: JSON, UTF-8, without line breaks, `length` bytes and a final NUL. It lists all
  * regions that grant peers something. It leaves out segments whose memory was freed, with a warning. Exporting orders
- * nothing: what is to be read must be complete before the reader starts. Free the text by nvlx_text_free. */
+ * nothing: what is to be read must be complete before the reader starts. Free the text by nvlx_text_free.
+ * Errors: NVLX_EBUSY (changes are held back: see nvlx_hold). */
 int nvlx_export(struct nvlx_engine *engine, char **text, size_t *length);
 void nvlx_text_free(char *text);
 
@@ -553,7 +554,7 @@ int nvlx_request_free(struct nvlx_request *request);
  *   told, memory is tried for 3 s. What changes faster than it can be mapped gives NVLX_ETIMEDOUT after 10 s.
  * - Messages to peers: 64 KiB each. A receiver holds 1 MiB of each connection that was not read. To one peer, 4 MiB may
  *   be under way, the receiver's 1 MiB not counted once they are taken. Each message counts with 64 bytes more.
- * - Relays: 256 readers of a source, if serve_options.max_connections lets them in. 2^64 - 1 bytes in all parts.
+ * - Relays: by default 64 readers of a source, as of any server, and at most 256. Addresses of at most 90 bytes.
  * - Texts: 511 bytes of nvlx_last_error, 255 of request_info.error. Longer ones are cut. */
 
 /* ---- Backends ---------------------------------------------------------------------------------------- */
@@ -1026,7 +1027,7 @@ int nvlx_region_ready(struct nvlx_region *region, void *stream);
  *   engines do. */
 enum {
     NVLX_MECHANISM_DEFAULT = 0,     /* in options: what the engine's config says; in the config: auto */
-    NVLX_MECHANISM_AUTO = 1,        /* the fastest, by size, alignment and number */
+    NVLX_MECHANISM_AUTO = 1,        /* chosen by size, alignment and number: many small ones go by kernels */
     NVLX_MECHANISM_COPY_ENGINE = 2, /* copy engines only: takes no SMs */
     NVLX_MECHANISM_KERNEL = 3       /* copy kernels only; NVLX_ENOTSUP where they cannot copy */
 };
@@ -1260,9 +1261,10 @@ enum {
 /* ---- Relays ------------------------------------------------------------------------------------------ */
 
 /* A relay brings the same bytes from one process, the source, to many others, the readers: such as weights after a
- * training step. Each reader passes on what it has. So the last of many readers is nearly as fast as a single one.
+ * training step. Each reader passes on what it has. So each link carries the bytes once, in each direction, however
+ * many readers there are.
  *
- *     source:  nvlx_relay_offer("@weights", parts)        each reader:  nvlx_relay_join("@weights", parts)
+ *     source:  nvlx_relay_offer("@weights", parts, 8)     each reader:  nvlx_relay_join("@weights", parts)
  *              nvlx_relay_wait(relay, -1)                               nvlx_relay_wait(relay, -1): bytes are right
  *              nvlx_relay_hold(relay)                                   ... they are used ...
  *              ... new bytes are put in place ...
@@ -1277,8 +1279,9 @@ enum {
  *   later: who reads from a reader whose bytes are wrong finds that, too.
  * - Death. Who read from a reader that has died goes on with another parent, at the piece where it was. When the source
  *   is gone, those that are not done get NVLX_ESTALE.
- * - A reader that is stopped is slow, not dead. Who reads from one that says nothing for options.patience_ns gets
- *   another parent. The stopped one goes on by itself when its process does. For a stopped source, readers wait.
+ * - A reader that is stopped is slow, not dead. Who reads from one that says nothing for a sixteenth of
+ *   options.patience_ns, or for all of it if that one has all bytes, gets another parent. The stopped one goes on by
+ *   itself when its process does. For a stopped source, readers wait.
  * - Checked. The source digests its bytes, as nvlx_digest does, while they are on their way. Each reader digests
  *   what has arrived. nvlx_relay_wait gives 0 only if all digests are equal.
  * - Generations. Each offer, and then each nvlx_relay_next of the source, is a generation of the bytes. The first is 1.
@@ -1301,8 +1304,8 @@ struct nvlx_relay_options {
     size_t size;
     uint64_t piece_bytes; /* of the source: what is passed on at a time, at least 65,536. 0: 64 MiB */
     int64_t patience_ns;  /* of the source: see above. 0: half a second */
-    uint32_t readers;     /* of the source: how many nvlx_relay_wait waits for, of each generation. After a death fewer
-                             come. 0: for those that are at it */
+    uint32_t readers;     /* of the source: how many nvlx_relay_wait waits for, of each generation, without those that
+                             were lost before it. 0: for those that have joined */
     uint32_t reserved;    /* 0 */
     const struct nvlx_serve_options
         *serve; /* who may connect: to the source, and to each reader. NULL: as nvlx_serve */
@@ -1316,8 +1319,8 @@ static inline void nvlx_relay_options_init(struct nvlx_relay_options *options) {
 /* Offers the bytes of these parts to readers, at an address as that of nvlx_serve. They must be complete. They must not
  * change until nvlx_relay_hold gives 0, nor may they be freed before nvlx_relay_free. It is also a server like any
  * other: nvlx_connect finds the parts by name. The call waits as nvlx_engine_create does. The caller frees the relay.
- * Errors: NVLX_EINVAL (also: two parts of one name, or no byte at all), those of nvlx_engine_create, nvlx_register and
- *         nvlx_serve. */
+ * Errors: NVLX_EINVAL (also: two parts of one name, or no byte at all; the address has more than 90 bytes), those of
+ *         nvlx_engine_create, nvlx_register and nvlx_serve. */
 int nvlx_relay_offer(struct nvlx_engine *engine, const char *address, const struct nvlx_relay_part *parts, size_t count,
                      const struct nvlx_relay_options *options, struct nvlx_relay **relay);
 
@@ -1327,16 +1330,17 @@ int nvlx_relay_offer(struct nvlx_engine *engine, const char *address, const stru
  * Errors: those of nvlx_relay_offer, nvlx_connect, or
  *         NVLX_EINVAL (a length differs, or the source has other parts: the message names one),
  *         NVLX_ENOENT (the source has no part of a name, or no relay is served there),
- *         NVLX_EBUSY (the source has 256 readers), NVLX_EVERSION (it speaks another version),
+ *         NVLX_EBUSY (the source has as many readers as it can have), NVLX_EVERSION (it speaks another version),
  *         NVLX_ESTALE (it has ended meanwhile), NVLX_ETIMEDOUT (nobody serves, or does not answer). */
 int nvlx_relay_join(struct nvlx_engine *engine, const char *address, const struct nvlx_relay_part *parts, size_t count,
                     const struct nvlx_relay_options *options, int64_t timeout_ns, struct nvlx_relay **relay);
 
 /* Waits up to `timeout_ns` (< 0: for ever, 0: asks once).
  * - A reader waits until all bytes of a generation are in place, and right. They stay so until its nvlx_relay_next.
- * Until then it may read them, and must not change them: others read them, too.
+ *   Until then it may read them, and must not change them: others read them, too.
  * - The source waits until options.readers readers have ended with the generation, and no reader is still at it. Those
- *   that were lost count as ended: nvlx_relay_get_info tells how many. It also waits for its own digests.
+ *   that were lost count as ended: nvlx_relay_get_info tells how many. With 0 readers asked for, and none there, it is
+ *   done at once. It also waits for its own digests.
  * Errors: NVLX_ETIMEDOUT (not yet; the message says what is missing), or of a reader:
  *         NVLX_EDIGEST (bytes are not those of the source: the message names the part),
  *         NVLX_ESTALE (the source is gone), others as nvlx_transfer. The relay then only can be freed. */

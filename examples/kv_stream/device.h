@@ -10,7 +10,7 @@
 extern "C" {
 #endif
 
-/* The blocks of a request in one layer. Word w of its block number b has the value that kv_word gives. */
+/* The blocks of a request in one layer. Word w of its block number b has the value that KV_WORD gives. */
 struct kv_layer {
     uint32_t *base;       /* block 0 of the layer */
     const uint32_t *ids;  /* of the request's blocks, in memory of the device */

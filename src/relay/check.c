@@ -101,7 +101,6 @@ void nvlxi_relay_check_begin(struct nvlx_relay *relay, uint64_t generation) {
 
 void nvlxi_relay_check_piece(struct nvlx_relay *relay, size_t piece) {
     relay->check.order[relay->check.arrived++] = piece;
-    pthread_cond_broadcast(&relay->news);
 }
 
 void nvlxi_relay_check_end(struct nvlx_relay *relay) {

@@ -86,7 +86,7 @@ static void cut_part(struct nvlxi_relay_content *content, size_t part, uint64_t 
             content->first[content->piece_count++] = content->span_count;
             *filled = 0;
         }
-        if (!unit || unit->part != part || unit->length + length > nvlxi_max(UNIT_BYTES, piece_bytes))
+        if (!unit || unit->part != part || unit->length + length > UNIT_BYTES)
             content->units[content->unit_count++] = (struct nvlxi_relay_unit){.part = (uint32_t)part, .offset = offset};
         *filled += length;
         content->units[content->unit_count - 1].length += length;

@@ -1,5 +1,4 @@
 /* A reader of a relay brings pieces from its parent: see reader.h. SPDX-License-Identifier: Apache-2.0 */
-#include "base/log.h"
 #include "relay/reader.h"
 
 #include <string.h>
@@ -15,13 +14,13 @@ static void place(struct nvlx_relay *relay, size_t piece) {
     const struct nvlxi_relay_content *content = &relay->content;
     uint64_t bytes = 0;
     reader->pieces[piece] = NVLXI_RELAY_PLACED;
-    reader->placed++;
     for (size_t i = content->first[piece]; i < content->first[piece + 1]; i++)
         bytes += content->spans[i].length;
     pthread_mutex_lock(&relay->mutex);
     relay->info.arrived += bytes;
     relay->placed_ns = nvlxi_now_ns();
     nvlxi_relay_check_piece(relay, piece);
+    pthread_cond_broadcast(&relay->news);
     pthread_mutex_unlock(&relay->mutex);
 }
 
@@ -202,5 +201,5 @@ void nvlxi_relay_pull_begin(struct nvlx_relay *relay) {
     nvlxi_relay_pull_end(relay);
     memset(reader->pieces, NVLXI_RELAY_MISSING, relay->content.piece_count);
     memset(reader->flags, 0, sizeof reader->flags);
-    reader->first = reader->placed = reader->seen = 0;
+    reader->first = reader->seen = 0;
 }

@@ -12,6 +12,8 @@
 #include "base/log.h"
 #include "base/thread.h"
 
+#define AWAKE_NS UINT64_C(20000000)   /* in which a reader whose parent has nothing new hardly sleeps; */
+#define DOZE_NS  UINT64_C(1000000)    /* and for how long then */
 #define HELLO_NS UINT64_C(1000000000) /* after which a reader says again that it is there */
 
 /* ---- Links ----------------------------------------------------------------------------------------------- */
@@ -100,6 +102,18 @@ void nvlxi_relay_fail_source(struct nvlx_relay *relay, int code) {
 
 /* ---- What the source says -------------------------------------------------------------------------------- */
 
+/* Nothing is in flight. Closing may wait for kernels. */
+static void close_lost(struct nvlxi_relay_reader *reader) {
+    struct nvlxi_relay_link *link, *next;
+    LL_FOREACH_SAFE(reader->links, link, next) {
+        if (!link->lost)
+            continue;
+        LL_DELETE(reader->links, link);
+        close_link(link);
+        free(link);
+    }
+}
+
 /* False: the program has the bytes, until its nvlx_relay_next. The source has not heard yet that it has. */
 static bool begin_generation(struct nvlx_relay *relay, uint64_t generation) {
     pthread_mutex_lock(&relay->mutex);
@@ -116,6 +130,7 @@ static bool begin_generation(struct nvlx_relay *relay, uint64_t generation) {
     relay->reader->generation = generation;
     relay->reader->parent = NULL;
     nvlxi_relay_pull_begin(relay);
+    close_lost(relay->reader);
     return true;
 }
 
@@ -199,6 +214,8 @@ static struct known look_at(struct nvlx_relay *relay) {
 static bool say(struct nvlx_relay *relay, uint16_t kind, uint64_t generation, uint64_t number) {
     struct nvlxi_relay_reader *reader = relay->reader;
     struct nvlxi_relay_word word = {.kind = kind, .generation = generation, .number = number};
+    if (reader->source_gone)
+        return false;
     if (kind == NVLXI_RELAY_LOST)
         memcpy(word.address, reader->lost, sizeof word.address);
     reader->alive_ns = nvlxi_now_ns();
@@ -206,7 +223,7 @@ static bool say(struct nvlx_relay *relay, uint16_t kind, uint64_t generation, ui
 }
 
 static uint64_t alive_period(const struct nvlxi_relay_reader *reader) {
-    const bool is_at_it = reader->generation > reader->reported;
+    const bool is_at_it = reader->generation > reader->reported && !reader->source_gone;
     return reader->patience_ns / (is_at_it ? NVLXI_RELAY_ALIVE_PART : NVLXI_RELAY_IDLE_PART);
 }
 
@@ -223,7 +240,7 @@ static void tell_source(struct nvlx_relay *relay) {
         say(relay, NVLXI_RELAY_BEGIN, known.wanted - 1, 0))
         reader->asked = known.wanted;
     if (nvlxi_now_ns() - reader->alive_ns > alive_period(reader))
-        say(relay, NVLXI_RELAY_ALIVE, reader->generation, reader->placed);
+        say(relay, NVLXI_RELAY_ALIVE, reader->generation, 0);
     if (reader->source_gone && known.wanted > known.done && !known.failure)
         nvlxi_relay_fail(relay, NVLX_ESTALE, "the source of the relay is gone");
     if (known.failure)
@@ -240,8 +257,10 @@ void *nvlxi_relay_reader_run(void *argument) {
         read_events(relay);
         tell_source(relay);
         nvlxi_relay_pull(relay);
-        if (nvlxi_relay_pulls(relay))
+        if (nvlxi_relay_pulls(relay) && nvlxi_now_ns() - reader->moved_ns < AWAKE_NS)
             nvlxi_pause(reader->moved_ns);
+        else if (nvlxi_relay_pulls(relay))
+            nvlxi_relay_sleep(relay, nvlxi_now_ns() + DOZE_NS);
         else
             nvlxi_relay_sleep(relay, nvlxi_now_ns() + alive_period(reader));
     }

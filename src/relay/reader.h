@@ -45,7 +45,7 @@ struct nvlxi_relay_reader {
     bool source_gone;
     uint64_t alive_ns, moved_ns; /* when it was said, and when something has changed */
     uint8_t *pieces;             /* enum nvlxi_relay_piece of each */
-    size_t first, placed;        /* the first that is MISSING; how many are PLACED */
+    size_t first;                /* the first that is MISSING */
     struct nvlxi_relay_flight flights[NVLXI_RELAY_FLIGHTS];
     struct nvlxi_relay_flight look;    /* reads the parent's flags, from `piece` on */
     uint64_t flags[NVLXI_RELAY_FLAGS]; /* as seen last, from piece `seen` on */

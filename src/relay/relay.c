@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +17,7 @@
 
 #define PIECE_BYTES (UINT64_C(64) << 20)
 #define PATIENCE_NS 500000000
+#define ADDRESS_MAX (NVLXI_ADDRESS_MAX - 17)
 
 /* ---- For both -------------------------------------------------------------------------------------------- */
 
@@ -27,7 +29,7 @@ void nvlxi_relay_sleep(struct nvlx_relay *relay, uint64_t deadline) {
     struct pollfd fds[] = {{.fd = relay->event_fd, .events = POLLIN}, {.fd = relay->wake_fd, .events = POLLIN}};
     const uint64_t now = nvlxi_now_ns();
     eventfd_t ignored;
-    poll(fds, 2, deadline > now ? (int)nvlxi_ceil_div(deadline - now, 1000000) : 0);
+    poll(fds, 2, deadline > now ? (int)nvlxi_min(nvlxi_ceil_div(deadline - now, 1000000), INT_MAX) : 0);
     if (fds[1].revents)
         eventfd_read(relay->wake_fd, &ignored);
 }
@@ -50,13 +52,6 @@ void nvlxi_relay_fail(struct nvlx_relay *relay, int code, const char *reason) {
     nvlxi_relay_wake(relay);
 }
 
-int nvlxi_relay_failure(struct nvlx_relay *relay) {
-    pthread_mutex_lock(&relay->mutex);
-    const int code = relay->failure;
-    pthread_mutex_unlock(&relay->mutex);
-    return code;
-}
-
 /* ---- The memory ------------------------------------------------------------------------------------------ */
 
 static int add_region(struct nvlx_relay *relay, void *address, uint64_t length, const char *name, uint32_t access) {
@@ -77,9 +72,7 @@ int nvlxi_relay_serve(struct nvlx_relay *relay, const char *address) {
                           NVLX_ACCESS_READ);
     if (code)
         return code;
-    const int length = snprintf(relay->address, sizeof relay->address, "%s", address);
-    if (length >= (int)sizeof relay->address)
-        return nvlxi_fail(NVLX_EINVAL, "the address \"%s\" is too long", address);
+    snprintf(relay->address, sizeof relay->address, "%s", address);
     return nvlx_serve(relay->engine, relay->address, relay->options.serve);
 }
 
@@ -106,29 +99,28 @@ static int make_of_kind(struct nvlx_relay *relay, const struct words *words, cha
     return code;
 }
 
-/* Of this kind, or of cudaMalloc where that does not work. */
-static int make_words(struct nvlx_relay *relay, struct words words, char **memory, bool *of_kind) {
+/* Of this kind, or of cudaMalloc where that does not work: *kind is what it has become. */
+static int make_words(struct nvlx_relay *relay, struct words *words, char **memory) {
     struct nvlxi_attempt attempt;
     nvlxi_attempt_begin(&attempt);
-    *of_kind = make_of_kind(relay, &words, memory) == 0;
+    const bool made = words->kind && make_of_kind(relay, words, memory) == 0;
     nvlxi_attempt_end(&attempt, 0);
-    if (*of_kind)
+    if (made)
         return 0;
-    words.kind = 0;
-    return make_of_kind(relay, &words, memory);
+    words->kind = 0;
+    return make_of_kind(relay, words, memory);
 }
 
 int nvlxi_relay_state_make(struct nvlx_relay *relay) {
     struct nvlxi_relay_state *state = &relay->state;
-    bool in_chunks;
     state->digests = relay->content.piece_count * sizeof(uint64_t);
     state->length = state->digests + (relay->content.unit_count + 1) * sizeof(uint64_t);
-    const struct words words = {
+    struct words words = {
         .length = state->length, .kind = NVLX_ALLOC_VMM, .name = NVLXI_RELAY_STATE, .access = NVLX_ACCESS_READ};
     void *zeros = calloc(1, state->length);
     if (!zeros)
         return nvlxi_fail(NVLX_ENOMEM, "no memory for the flags of a relay");
-    int code = make_words(relay, words, &state->memory, &in_chunks);
+    int code = make_words(relay, &words, &state->memory);
     if (!code)
         code = nvlx_memcpy(relay->engine, state->memory, zeros, state->length);
     free(zeros);
@@ -139,11 +131,11 @@ int nvlxi_relay_state_make(struct nvlx_relay *relay) {
 int nvlxi_relay_seen_make(struct nvlx_relay *relay, bool on_host) {
     struct nvlxi_relay_seen *seen = &relay->seen;
     seen->digests = NVLXI_RELAY_FLAGS * sizeof(uint64_t);
-    seen->length = seen->digests + (relay->content.unit_count + 1) * sizeof(uint64_t);
-    const struct words words = {
-        .length = seen->length, .kind = on_host ? NVLX_ALLOC_HOST : 0, .access = NVLX_ACCESS_NONE};
-    int code = make_words(relay, words, &seen->memory, &seen->on_host);
-    seen->on_host = seen->on_host && on_host;
+    struct words words = {.length = seen->digests + (relay->content.unit_count + 1) * sizeof(uint64_t),
+                          .kind = on_host ? NVLX_ALLOC_HOST : 0,
+                          .access = NVLX_ACCESS_NONE};
+    int code = make_words(relay, &words, &seen->memory);
+    seen->on_host = words.kind != 0;
     return code;
 }
 
@@ -278,9 +270,7 @@ static int become_source(struct nvlx_relay *relay, const char *address) {
 
 static int become_reader(struct nvlx_relay *relay, const char *address, int64_t timeout_ns) {
     char own[NVLXI_RELAY_ADDRESS];
-    const int length = snprintf(own, sizeof own, "%s.%.16s", address, relay->engine->context.identity.engine);
-    if (length >= (int)sizeof own)
-        return nvlxi_fail(NVLX_EINVAL, "the address \"%s\" leaves no room for 17 characters behind it", address);
+    snprintf(own, sizeof own, "%s.%.16s", address, relay->engine->context.identity.engine);
     int code = nvlxi_relay_serve(relay, own);
     if (code || (code = nvlxi_relay_reader_make(relay, address, timeout_ns)))
         return code;
@@ -294,6 +284,10 @@ static int make(struct nvlx_engine *engine, const char *address, const struct nv
     if (code || (code = nvlxi_pointer_check(address, "address")) || (code = nvlxi_pointer_check(relay, "relay")) ||
         (code = take_options(&known, options)))
         return code;
+    if (strlen(address) > ADDRESS_MAX)
+        return nvlxi_fail(
+            NVLX_EINVAL, "the address \"%s\" of a relay has %zu bytes: at most %d, as readers serve at it with 17 more",
+            address, strlen(address), ADDRESS_MAX);
     struct nvlx_relay *made = calloc(1, sizeof *made);
     if (!made)
         return nvlxi_fail(NVLX_ENOMEM, "no memory for a relay");
@@ -335,23 +329,28 @@ static int check_relay(const struct nvlx_relay *relay) {
 /* A reader has its generation; or no reader is at that of the source, except for silent ones. Under the mutex. */
 static bool may_go_on(const struct nvlx_relay *relay) {
     return relay->done >= relay->wanted &&
-           (relay->reader || (relay->planned == relay->wanted && relay->reading == relay->silent));
+           (relay->reader || (relay->info.generation == relay->wanted && relay->reading == relay->silent));
 }
 
 /* Under the mutex. */
 static bool is_done(const struct nvlx_relay *relay) {
     return may_go_on(relay) &&
-           (relay->reader || (!relay->reading && relay->info.done + relay->info.lost >= relay->options.readers));
+           (relay->reader ||
+            (!relay->reading && relay->info.done + relay->info.lost + relay->missing >= relay->options.readers));
 }
 
 struct found { /* of a relay, at one moment */
     struct nvlx_relay_info info;
-    uint32_t silent;
+    uint32_t silent, missing;
+    bool digests; /* those that it has told, or has as a reader */
 };
 
 /* Under the mutex. */
 static struct found look_at(const struct nvlx_relay *relay) {
-    return (struct found){.info = relay->info, .silent = relay->silent};
+    return (struct found){.info = relay->info,
+                          .silent = relay->silent,
+                          .missing = relay->missing,
+                          .digests = relay->done >= relay->wanted};
 }
 
 static int fail_not_done(const struct nvlx_relay *relay, const struct found *found, int code) {
@@ -360,10 +359,11 @@ static int fail_not_done(const struct nvlx_relay *relay, const struct found *fou
         return nvlxi_fail(code, "%" PRIu64 " of %" PRIu64 " bytes are in place, of generation %" PRIu64, info->arrived,
                           info->bytes, info->generation);
     return nvlxi_fail(code,
-                      "%u readers have generation %" PRIu64 ", %u are lost, %u are at it, of which %u say "
-                      "nothing; %u are waited for",
-                      info->done, info->generation, info->lost, info->readers - info->done, found->silent,
-                      relay->options.readers);
+                      "%u readers have generation %" PRIu64
+                      ", %u are lost, %u were lost before, %u are at it, of which %u "
+                      "say nothing; %u are waited for%s",
+                      info->done, info->generation, info->lost, found->missing, info->readers - info->done,
+                      found->silent, relay->options.readers, found->digests ? "" : ", and so is its own digest");
 }
 
 static int relay_wait(struct nvlx_relay *relay, int64_t timeout_ns) {

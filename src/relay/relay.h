@@ -48,7 +48,7 @@ struct nvlxi_relay_state {
  * its CPU looks at them without asking a GPU. */
 struct nvlxi_relay_seen {
     char *memory;
-    size_t digests, length;
+    size_t digests;
     bool on_host;
 };
 
@@ -83,11 +83,11 @@ struct nvlx_relay {
     pthread_cond_t news;
     bool stopping;
     uint64_t wanted;          /* source: the generation that is offered. Reader: it takes one that is at least so new */
-    uint64_t planned;         /* source: the generation that its thread is at */
     uint64_t done;            /* reader: the generation that it has, and that is right. Source: that it has digested */
     bool held;                /* source: no reader begins with the generation */
     bool forgotten;           /* source: no digests are told */
     uint32_t reading, silent; /* source: readers that are not done; of them say nothing */
+    uint32_t missing;         /* source: readers that were lost before the generation */
     uint64_t checked;         /* reader: the source has digests of this generation */
     struct nvlxi_relay_check check;
     struct nvlx_relay_info info;  /* what is known now */
@@ -105,7 +105,6 @@ void nvlxi_relay_sleep(struct nvlx_relay *relay, uint64_t deadline);
 bool nvlxi_relay_stops(struct nvlx_relay *relay);
 /* Keeps the first failure, for nvlx_relay_wait. Not under the mutex. */
 void nvlxi_relay_fail(struct nvlx_relay *relay, int code, const char *reason);
-int nvlxi_relay_failure(struct nvlx_relay *relay);
 
 /* Begins to serve, as the relay's engine: parts are registered first. Errors as nvlx_register and nvlx_serve. */
 int nvlxi_relay_serve(struct nvlx_relay *relay, const char *address);
@@ -121,7 +120,7 @@ int nvlxi_relay_seen_read(struct nvlx_relay *relay, size_t offset, void *bytes, 
 int nvlxi_relay_check_make(struct nvlx_relay *relay);
 /* A new generation: nothing is in place. Under the mutex. */
 void nvlxi_relay_check_begin(struct nvlx_relay *relay, uint64_t generation);
-/* A piece is in place. Under the mutex. */
+/* A piece is in place. Under the mutex; whoever calls tells `news`. */
 void nvlxi_relay_check_piece(struct nvlx_relay *relay, size_t piece);
 /* It has digested what it is at, and ends. `stopping` is set. */
 void nvlxi_relay_check_end(struct nvlx_relay *relay);

@@ -1,6 +1,5 @@
 /* The source of a relay: knows its readers, tells each whom to read from. SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,6 +36,8 @@ struct nvlxi_relay_source {
     uint8_t gpu[NVLXI_UUID_BYTES];
     uint64_t generation, begun_ns, elapsed_ns;
     uint32_t done, lost; /* readers of the generation */
+    uint32_t gone;       /* readers that have died, left or failed, and whose place nobody has taken; */
+    uint32_t missing;    /* and of them those that were gone when the generation began */
     bool changed;        /* parents are to be found again */
 };
 
@@ -70,6 +71,7 @@ static struct member *find_address(const struct nvlxi_relay_source *source, cons
 /* It is not in the tree any more. */
 static void take_out(struct nvlxi_relay_source *source, struct member *member) {
     source->lost += is_at(source, member);
+    source->gone += !member->out;
     member->out = true;
     source->changed = true;
 }
@@ -170,7 +172,7 @@ static void admit(struct nvlx_relay *relay, const struct nvlx_event *event, cons
     if (nvlx_connect(relay->engine, word->address, 0, &peer))
         return; /* it is gone, or does not answer: it says so again */
     if (source->count == NVLXI_RELAY_MEMBERS_MAX) {
-        nvlxi_relay_say(peer, (struct nvlxi_relay_word){.kind = NVLXI_RELAY_REFUSED, .number = (uint64_t)-NVLX_EBUSY});
+        nvlxi_relay_say(peer, (struct nvlxi_relay_word){.kind = NVLXI_RELAY_REFUSED});
         nvlx_peer_close(peer);
         return;
     }
@@ -187,6 +189,8 @@ static void admit(struct nvlx_relay *relay, const struct nvlx_event *event, cons
     memcpy(member->address, word->address, sizeof member->address);
     member->heard_ns = nvlxi_now_ns();
     source->members[source->count++] = member;
+    source->gone -= source->gone > 0;
+    source->missing = (uint32_t)nvlxi_min(source->missing, source->gone);
     nvlxi_log(NVLX_LOG_INFO, "the relay at %s has a reader at %s", relay->address, member->address);
 }
 
@@ -308,6 +312,7 @@ static void take_generation(struct nvlx_relay *relay, uint64_t wanted) {
         nvlxi_relay_fail(relay, code, nvlx_last_error());
     source->generation = wanted;
     source->done = source->lost = 0;
+    source->missing = source->gone;
     source->begun_ns = nvlxi_now_ns();
     source->elapsed_ns = 0;
     source->changed = true;
@@ -315,6 +320,7 @@ static void take_generation(struct nvlx_relay *relay, uint64_t wanted) {
     nvlxi_relay_check_begin(relay, wanted);
     for (size_t i = 0; i < relay->content.piece_count; i++)
         nvlxi_relay_check_piece(relay, i);
+    pthread_cond_broadcast(&relay->news);
     pthread_mutex_unlock(&relay->mutex);
 }
 
@@ -322,16 +328,18 @@ static void take_generation(struct nvlx_relay *relay, uint64_t wanted) {
 static bool publish_counts(struct nvlx_relay *relay) {
     const struct nvlxi_relay_source *source = relay->source;
     pthread_mutex_lock(&relay->mutex);
+    const struct nvlx_relay_info before = relay->info;
+    const uint32_t silent = relay->silent, missing = relay->missing;
     count_readers(relay);
-    relay->planned = source->generation;
+    relay->missing = source->missing;
     relay->info.generation = source->generation;
-    relay->info.arrived = relay->info.bytes;
-    relay->info.elapsed_ns = source->elapsed_ns;
+    relay->info.elapsed_ns = relay->reading ? 0 : source->elapsed_ns;
     relay->info.readers = relay->reading + source->done;
     relay->info.done = source->done;
     relay->info.lost = source->lost;
     const bool checked = relay->done == source->generation;
-    pthread_cond_broadcast(&relay->news);
+    if (memcmp(&before, &relay->info, sizeof before) || silent != relay->silent || missing != relay->missing)
+        pthread_cond_broadcast(&relay->news);
     pthread_mutex_unlock(&relay->mutex);
     return checked;
 }
@@ -401,6 +409,7 @@ int nvlxi_relay_source_make(struct nvlx_relay *relay) {
     if (!relay->source)
         return nvlxi_fail(NVLX_ENOMEM, "no memory for a relay");
     relay->info.source = 1;
+    relay->info.arrived = relay->info.bytes;
     return context->ops->uuid(context->device, relay->gpu, relay->source->gpu);
 }
 

@@ -4,12 +4,12 @@
  *
  *     reader -> source: HELLO    here are my address and GPU; answer: WELCOME or REFUSED, over a connection to it
  *                       BEGIN    my memory waits for a generation newer than `generation`; answer: PARENT
- *                       ALIVE    I have `number` pieces of the generation
+ *                       ALIVE    I am at the generation, or have it
  *                       LOST     I cannot read from the reader at this address; answer: PARENT, if there is another
  *                       DONE     all is in place and right, or `number` is the code of how it failed
  *                       LEAVE    nobody shall read from me any more
  *     source -> reader: WELCOME  the length of a piece, how many parts there are, of how many bytes, and the patience
- *                       REFUSED  `number` is a code
+ *                       REFUSED  there are too many readers
  *                       PARENT   read the generation from the reader at this address; "": from me
  *                       CHECKED  the digests of the generation can be read
  *

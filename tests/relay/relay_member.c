@@ -106,9 +106,7 @@ void member_role(int socket) {
     make_parts(made.gpu, made.shape);
     while (get_or_end(socket, &command, sizeof command)) {
         struct outcome outcome = {0};
-        const double begin = now_ms();
         outcome.code = obey(&command, &outcome);
-        outcome.ms = now_ms() - begin;
         if (outcome.code)
             snprintf(outcome.error, sizeof outcome.error, "%s", nvlx_last_error());
         put(socket, &outcome, sizeof outcome);
@@ -152,9 +150,14 @@ struct outcome member_offer(struct member *member, const char *address, uint32_t
     return order(member, &command);
 }
 
-struct outcome member_join(struct member *member, const char *address, int64_t timeout_ns) {
+void member_join_begin(struct member *member, const char *address, int64_t timeout_ns) {
     const struct command command = make(JOIN, address, timeout_ns);
-    return order(member, &command);
+    put(member->child.socket, &command, sizeof command);
+}
+
+struct outcome member_join(struct member *member, const char *address, int64_t timeout_ns) {
+    member_join_begin(member, address, timeout_ns);
+    return member_wait_end(member);
 }
 
 void member_wait_begin(struct member *member, int64_t timeout_ns) {

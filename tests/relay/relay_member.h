@@ -26,8 +26,7 @@ struct member {
 struct outcome {
     int code;
     char error[512];
-    uint64_t wrong, changed; /* bytes that are not the seed's; that are not as before */
-    double ms;               /* that the call took */
+    uint64_t wrong; /* bytes that are not the seed's */
     struct nvlx_relay_info info;
 };
 
@@ -39,7 +38,8 @@ struct outcome member_offer(struct member *member, const char *address, uint32_t
                             const struct nvlx_relay_options *options);
 struct outcome member_join(struct member *member, const char *address, int64_t timeout_ns);
 struct outcome member_wait(struct member *member, int64_t timeout_ns);
-/* In two steps, so that several wait at a time. */
+/* In two steps, so that several wait at a time; the second one is that of both. */
+void member_join_begin(struct member *member, const char *address, int64_t timeout_ns);
 void member_wait_begin(struct member *member, int64_t timeout_ns);
 struct outcome member_wait_end(struct member *member);
 struct outcome member_hold(struct member *member);

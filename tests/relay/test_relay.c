@@ -86,7 +86,7 @@ static void await_arrived(struct member *member, uint64_t percent) {
     }
 }
 
-/* The next one, in the chain: whose parent is this one's. */
+/* Whom it reads from. */
 static const char *parent_of(struct member *member) {
     static char parent[112];
     const struct nvlx_relay_info info = member_info(member);
@@ -108,6 +108,7 @@ static void readers_get_all_bytes(enum shape shape) {
     EQUAL(READERS, info.readers);
     EQUAL(READERS, info.done);
     EQUAL(0, info.lost);
+    EXPECT(info.elapsed_ns > 0);
     free_all();
     end();
 }
@@ -161,8 +162,10 @@ static void a_reader_joins_late(void) {
 static void a_reader_waits_for_its_source(void) {
     begin(ONE);
     expect(member_join(&readers[0], address, SECOND_NS / 5), NVLX_ETIMEDOUT, "");
+    member_join_begin(&readers[0], address, PATIENCE);
+    usleep(200000);
     offer();
-    join(0);
+    expect(member_wait_end(&readers[0]), 0, "");
     expect_done(&readers[0], SEED);
     free_all();
     end();
@@ -312,6 +315,30 @@ static void a_dead_reader_is_bridged(void) {
     int tries = 1;
     while (!kills_the_first())
         EXPECT(tries++ < 20);
+}
+
+/* A generation later nobody waits for it, until another one comes in its place. */
+static void the_dead_are_not_waited_for_again(void) {
+    begin(ONE);
+    options.readers = READERS;
+    offer();
+    join_all();
+    for (int i = 0; i < READERS; i++)
+        expect_done(&readers[i], SEED);
+    expect(member_wait(&source, PATIENCE), 0, "");
+    kill_member(&readers[1]);
+    expect(member_hold(&source), 0, "");
+    member_fill(&source, SEED + 1);
+    expect(member_next(&source), 0, "");
+    expect(member_next(&readers[0]), 0, "");
+    expect_done(&readers[0], SEED + 1);
+    expect(member_wait(&source, SECOND_NS / 5), NVLX_ETIMEDOUT, "1 were lost before");
+    expect(member_next(&readers[2]), 0, "");
+    expect_done(&readers[2], SEED + 1);
+    expect(member_wait(&source, PATIENCE), 0, "");
+    EQUAL(2, member_info(&source).done);
+    free_all();
+    end();
 }
 
 static void a_dead_source_fails_all(void) {
@@ -571,6 +598,7 @@ int main(int argc, char **argv) {
         {"what_is_no_relay_is_refused", what_is_no_relay_is_refused},
         {"wrong_bytes_are_found", wrong_bytes_are_found},
         {"a_dead_reader_is_bridged", a_dead_reader_is_bridged},
+        {"the_dead_are_not_waited_for_again", the_dead_are_not_waited_for_again},
         {"a_dead_source_fails_all", a_dead_source_fails_all},
         {"who_is_done_survives_the_source", who_is_done_survives_the_source},
         {"a_stopped_reader_is_bridged", a_stopped_reader_is_bridged},
