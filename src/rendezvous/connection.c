@@ -262,7 +262,7 @@ static int try_to_open(struct nvlxi_connection *connection, enum nvlxi_protocol_
     int code = greet(connection, role, deadline, &closed);
     if (code)
         nvlxi_connection_close(connection);
-    *reason = ECONNREFUSED;
+    *reason = ECONNRESET;
     return closed ? 1 : code;
 }
 

@@ -98,10 +98,11 @@ static int bind_socket(struct nvlxi_listener *listener, const struct sockaddr_un
     if (!is_dead(address, length, &own) || !address->sun_path[0])
         return nvlxi_fail(NVLX_EEXIST, "cannot serve at \"%s\": another %s serves there", listener->address,
                           own ? "engine of this process" : "process");
-    if (unlink(address->sun_path) || bind(listener->socket, (const struct sockaddr *)address, length))
-        return nvlxi_fail(nvlxi_socket_code(errno), "cannot take over the dead socket \"%s\": %s", listener->address,
-                          strerror(errno));
-    return 0;
+    if (unlink(address->sun_path) == 0 && bind(listener->socket, (const struct sockaddr *)address, length) == 0)
+        return 0;
+    const int reason = errno;
+    return nvlxi_fail(nvlxi_socket_code(reason), "cannot take over the dead socket \"%s\": %s%s", listener->address,
+                      strerror(reason), nvlxi_reach_serve(listener->address, reason).text);
 }
 
 /* Whether the file at the address is still the one that was bound. */

@@ -50,7 +50,9 @@ struct nvlxi_reach nvlxi_reach_connect(const char *address, int reason) {
     char folder[NVLXI_ADDRESS_MAX + 1] = "";
     const bool abstract = address[0] == '@';
     const int found = abstract ? 0 : look_at_folders(address, folder);
-    if (abstract && reason == ECONNREFUSED)
+    if (reason == ECONNRESET)
+        snprintf(reach.text, sizeof reach.text, ": who serves there hangs up: it is about to end, or is no engine");
+    else if (abstract && reason == ECONNREFUSED)
         snprintf(reach.text, sizeof reach.text, ": nobody serves at \"%s\" in this network namespace", address);
     else if (reason == ECONNREFUSED)
         snprintf(reach.text, sizeof reach.text, ": nobody listens there: who served has ended, and left the file");

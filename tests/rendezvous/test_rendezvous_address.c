@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -94,6 +95,24 @@ static void absence_is_told(void) {
     REFUSED(nvlx_connect(engine, path, 0, &peer), NVLX_ETIMEDOUT, words);
     close(raw_listen(address));
     REFUSED(nvlx_connect(engine, address, 0, &peer), NVLX_ETIMEDOUT, "who served has ended");
+    unlink(address);
+    end();
+}
+
+static void *hang_up(void *listener) {
+    close(accept(*(int *)listener, NULL, NULL));
+    return NULL;
+}
+
+static void who_hangs_up_is_told(void) {
+    struct nvlx_peer *peer;
+    pthread_t thread;
+    begin();
+    int listener = raw_listen(address);
+    EQUAL(0, pthread_create(&thread, NULL, hang_up, &listener));
+    REFUSED(nvlx_connect(engine, address, 0, &peer), NVLX_ETIMEDOUT, "who serves there hangs up");
+    pthread_join(thread, NULL);
+    close(listener);
     unlink(address);
     end();
 }
@@ -274,6 +293,7 @@ static void one_takes_over(void) {
 int main(int argc, char **argv) {
     static const struct test tests[] = {{"addresses_are_checked", addresses_are_checked},
                                         {"absence_is_told", absence_is_told},
+                                        {"who_hangs_up_is_told", who_hangs_up_is_told},
                                         {"addresses_are_utf8", addresses_are_utf8},
                                         {"options_are_checked", options_are_checked},
                                         {"folders_that_do_not_work_are_told", folders_that_do_not_work_are_told},

@@ -206,7 +206,7 @@ ln -s python3.12 "$work/base/bin/python3"
 ln -s ../../base/bin/python3 "$work/environment/bin/python3"
 user=$HOME/.local/lib/python3.12/site-packages
 wheel "$user" nixl_cu12 1.3.0
-mkdir -p "$HOME/.local/lib/python3.11/site-packages"
+wheel "$HOME/.local/lib/python3.11/site-packages" nixl_cu12 1.2.0
 
 VIRTUAL_ENV=$work/environment run 0
 says "folder: $environment" "from: of VIRTUAL_ENV" "places:" "nixl version: 1.5.1" "works: yes" "from: nixl-cu13 in .*" "nixl version: 1.4.0" \
@@ -223,6 +223,7 @@ says "folder: $user" "from: of the user" "folder: $base" "from: of python3 on PA
 sed -i 's/false/true/' "$work/environment/pyvenv.cfg"
 VIRTUAL_ENV=$work/environment PATH=$work/environment/bin:$PATH run 0
 says "folder: $environment" "folder: $user" "folder: $base" "from: of the Python that the environment was made by"
+! grep -q 'python3.11' "$work/output" || fail "packages of another Python than the environment's were looked at"
 mv "$HOME/.local" "$work/other"
 mkdir -p "$work/base/lib/python3/dist-packages"
 PATH=$work/base/bin:$PATH run 1

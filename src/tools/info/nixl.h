@@ -47,8 +47,8 @@ char *nixl_override(const struct nixl *nixl, char **from);
 /* As asprintf; ends the process where there is no memory. nixl_find.c. */
 char *text_of(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/* Tells all. Returns the exit code: 0: one is found that NIXL loads, 1: none, 2: a folder that is none, which is named,
- * 3: no process can be made. nixl.c. */
+/* Tells all. Returns the exit code: 0: in one place it loads, and NIXL takes it if there is one, 1: nowhere, 2: a
+ * folder that is none, which is named, 3: no process can be made. nixl.c. */
 int info_nixl(char **folders, size_t count, bool json);
 
 #endif

@@ -35,7 +35,6 @@ static bool is_folder(const char *path) {
     return !stat(path, &status) && S_ISDIR(status.st_mode);
 }
 
-/* Whether there is such a file, for which a format makes the path. */
 static bool is_there(const char *folder, const char *name) {
     char *path = text_of("%s/%s", folder, name);
     const bool there = !access(path, F_OK);
@@ -106,7 +105,7 @@ static void add_nixl(struct nixls *nixls, struct nixl nixl) {
 }
 
 /* The wheel nvlxfer-nixl makes the folders of both packages: only what is NIXL's own tells that NIXL is there. */
-static bool add_wheel(struct nixls *nixls, const struct site *site, const char *package) {
+static void add_wheel(struct nixls *nixls, const struct site *site, const char *package) {
     char *name = folder_name(package), *libraries = text_of("%s/.%s.mesonpy.libs", site->folder, name), *version;
     const bool there = site_has_wheel(site->folder, package, &version) || is_there(libraries, "libnixl.so");
     if (there)
@@ -118,7 +117,6 @@ static bool add_wheel(struct nixls *nixls, const struct site *site, const char *
                                       .site = text_of("%s", site->folder)});
     free(libraries);
     free(name);
-    return there;
 }
 
 static bool is_same(const char *one, const char *other) {
@@ -180,13 +178,24 @@ static void add_prefix(struct nixls *nixls, const char *prefix, const char *pyth
     add_site(nixls, text_of("%s/lib/python3/dist-packages", prefix), origin);
 }
 
+/* "python3.12", as the file is named that python3 is a link to; NULL: its name does not tell. */
+static char *python_of(const char *path) {
+    char *real = realpath(path, NULL), *python = NULL;
+    const char *slash = real ? strrchr(real, '/') : NULL;
+    if (slash && !strncmp(slash, "/python3.", strlen("/python3.")))
+        python = text_of("%s", slash + 1);
+    free(real);
+    return python;
+}
+
 /* A virtual environment has its own packages, and those of the Python that it was made by only if it says so. False: it
  * is none. */
-static bool add_environment(struct nixls *nixls, const char *prefix, const char *python, const char *origin) {
+static bool add_environment(struct nixls *nixls, const char *prefix, const char *origin) {
     char *file = text_of("%s/pyvenv.cfg", prefix);
     const bool is_one = !access(file, R_OK);
     char *shared = is_one ? read_value(file, "include-system-site-packages", '=') : NULL;
     char *home = shared && !strcmp(shared, "true") ? read_value(file, "home", '=') : NULL;
+    char *interpreter = text_of("%s/bin/python3", prefix), *python = python_of(interpreter);
     if (is_one)
         add_prefix(nixls, prefix, NULL, origin);
     char *end = home ? strrchr(home, '/') : NULL;
@@ -195,6 +204,8 @@ static bool add_environment(struct nixls *nixls, const char *prefix, const char 
         add_home(nixls, python);
         add_prefix(nixls, home, python, "of the Python that the environment was made by");
     }
+    free(python);
+    free(interpreter);
     free(home);
     free(shared);
     free(file);
@@ -215,16 +226,6 @@ static char *find_python(void) {
     return NULL;
 }
 
-/* "python3.12", as the file is named that python3 is a link to; NULL: its name does not tell. */
-static char *python_of(const char *path) {
-    char *real = realpath(path, NULL), *python = NULL;
-    const char *slash = real ? strrchr(real, '/') : NULL;
-    if (slash && !strncmp(slash, "/python3.", strlen("/python3.")))
-        python = text_of("%s", slash + 1);
-    free(real);
-    return python;
-}
-
 static void add_python_on_path(struct nixls *nixls) {
     static const char origin[] = "of python3 on PATH";
     char *path = find_python(), *python = path ? python_of(path) : NULL;
@@ -235,7 +236,7 @@ static void add_python_on_path(struct nixls *nixls) {
             *slash = '\0';
     }
     nixls->one_python = true;
-    if (prefix && !add_environment(nixls, prefix, python, origin)) {
+    if (prefix && !add_environment(nixls, prefix, origin)) {
         nixls->one_python = python != NULL;
         add_home(nixls, python);
         add_prefix(nixls, prefix, python, origin);
@@ -250,7 +251,7 @@ static void look_by_itself(struct nixls *nixls) {
     const char *environment = getenv("VIRTUAL_ENV");
     if (environment && *environment) {
         nixls->one_python = true;
-        if (!add_environment(nixls, environment, NULL, "of VIRTUAL_ENV"))
+        if (!add_environment(nixls, environment, "of VIRTUAL_ENV"))
             add_prefix(nixls, environment, NULL, "of VIRTUAL_ENV");
         return;
     }
@@ -317,7 +318,7 @@ static void look_at(struct nixls *nixls, const char *given) {
     } else if (ends_with(folder, "/plugins") && is_there(above, "libnixl.so")) {
         add_library(nixls, above);
     } else {
-        if (!add_environment(nixls, folder, NULL, "of an environment that is given"))
+        if (!add_environment(nixls, folder, "of an environment that is given"))
             add_prefix(nixls, folder, NULL, "of a Python that is given");
         if (nixls->site_count == before)
             add_nixl(nixls, (struct nixl){.folder = text_of("%s", folder), .from = text_of("given")});
