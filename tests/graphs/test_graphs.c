@@ -156,6 +156,14 @@ static void apply_blocks(const uint32_t *local, const uint32_t *remote, size_t c
     }
 }
 
+static char logged[2048];
+
+static void collect(void *context, int level, const char *message) {
+    (void)context;
+    (void)level;
+    snprintf(logged, sizeof logged, "%s", message);
+}
+
 static void ids_on_the_gpu_change_between_replays(void) {
     enum { IDS = 8 };
     begin();
@@ -189,8 +197,11 @@ static void ids_on_the_gpu_change_between_replays(void) {
     apply_blocks(ids, ids + IDS, 2);
     apply_blocks(ids + 3, ids + IDS + 3, IDS - 3);
     bench_compare(&bench, "after a replay with an id that is out of range");
+    OK(nvlx_set_log(NVLX_LOG_WARNING, collect, NULL));
     nvlxi_host_graph_free(graph);
-    OK(nvlx_free(bench.engine, ids));
+    OK(nvlx_free(bench.engine, ids)); /* whoever looks next is told */
+    OK(nvlx_set_log(NVLX_LOG_WARNING, NULL, NULL));
+    EXPECT(strstr(logged, "a graph that is gone: ") && strstr(logged, "id"));
     end();
 }
 
@@ -268,6 +279,32 @@ static void what_is_refused_leaves_the_capture_valid(void) {
     end();
 }
 
+/* Copies and signals of another GPU: with an engine of this process as the peer. */
+static void other_gpus_are_refused(void) {
+    struct nvlx_region *regions[2];
+    void *memory[2];
+    begin();
+    struct nvlx_engine *engine = make_engine(0);
+    for (int gpu = 0; gpu < 2; gpu++) {
+        OK(nvlx_alloc(engine, gpu, EACH, NULL, &memory[gpu]));
+        regions[gpu] = register_range(engine, memory[gpu], EACH, NULL, NVLX_ACCESS_READ_WRITE);
+    }
+    struct nvlx_peer *peer = peer_of(bench.engine, engine);
+    const struct nvlx_op across = make_op(NVLX_OP_READ, peer, bench.local[0], (uintptr_t)memory[1], 100);
+    const struct nvlx_op ops[] = {make_op(NVLX_OP_READ, peer, bench.local[0], (uintptr_t)memory[0], 100),
+                                  {.opcode = NVLX_OP_SIGNAL, .peer = peer, .remote = (uintptr_t)memory[1], .arg = 1}};
+    capture();
+    REFUSED(nvlx_transfer(bench.engine, &across, 1, &in_stream, NULL), NVLX_ENOTSUP, "does not copy between");
+    REFUSED(nvlx_transfer(bench.engine, ops, 2, &in_stream, NULL), NVLX_ENOTSUP, "signals from the stream's GPU");
+    OK(nvlx_transfer(bench.engine, ops, 1, &in_stream, NULL));
+    nvlxi_host_graph_free(captured());
+    OK(nvlx_peer_close(peer));
+    for (int gpu = 0; gpu < 2; gpu++)
+        OK(nvlx_unregister(regions[gpu], PATIENCE));
+    OK(nvlx_engine_destroy(engine));
+    end();
+}
+
 /* ---- What graphs hold -------------------------------------------------------------------------------------- */
 
 static struct nvlxi_host_graph *capture_read(void) {
@@ -279,6 +316,14 @@ static struct nvlxi_host_graph *capture_read(void) {
     return captured();
 }
 
+static void replay_read(struct nvlxi_host_graph *graph) {
+    const struct nvlx_op op = bench_op(&bench, NVLX_OP_READ, 0, 0, 0, 3000);
+    bench_fill_remote(&bench, 0, 400);
+    replay(graph);
+    bench_apply(&bench, &op, 1);
+    bench_compare(&bench, "after a replay of one read");
+}
+
 static void own_memory_is_held(void) {
     begin();
     struct nvlxi_host_graph *graph = capture_read();
@@ -287,7 +332,7 @@ static void own_memory_is_held(void) {
     REFUSED(nvlx_free(bench.engine, bench.local[0]), NVLX_EBUSY, "a graph uses the memory");
     REFUSED(nvlx_peer_close(bench.peer), NVLX_EBUSY, "1 transfers and 0 waits that name the peer");
     REFUSED(nvlx_engine_destroy(bench.engine), NVLX_EBUSY, "1 transfers and 0 waits of this engine");
-    replay(graph);
+    replay_read(graph);
     nvlxi_host_graph_free(graph);
     OK(nvlx_unregister(mine[0], PATIENCE));
     OK(nvlx_peer_close(bench.peer));
@@ -304,6 +349,9 @@ static void a_run_holds_what_the_graph_held(void) {
     REFUSED(nvlx_unregister(mine[0], 1000000), NVLX_ETIMEDOUT, "an own graph uses it");
     stream_goes_on(&stream);
     OK(nvlx_unregister(mine[0], PATIENCE));
+    const struct nvlx_op op = bench_op(&bench, NVLX_OP_READ, 0, 0, 0, 3000);
+    bench_apply(&bench, &op, 1);
+    bench_compare(&bench, "after the run");
     end();
 }
 
@@ -315,7 +363,7 @@ static void own_memory_sleeps(void) {
     OK(nvlx_suspend(mine, 1, PATIENCE));
     OK(nvlx_resume(mine, 1, NULL));
     graph = capture_read();
-    replay(graph);
+    replay_read(graph);
     nvlxi_host_graph_free(graph);
     end();
 }
@@ -404,6 +452,7 @@ int main(int argc, char **argv) {
         {"ids_on_the_gpu_change_between_replays", ids_on_the_gpu_change_between_replays},
         {"ids_of_the_host_are_those_of_the_capture", ids_of_the_host_are_those_of_the_capture},
         {"what_is_refused_leaves_the_capture_valid", what_is_refused_leaves_the_capture_valid},
+        {"other_gpus_are_refused", other_gpus_are_refused},
         {"own_memory_is_held", own_memory_is_held},
         {"a_run_holds_what_the_graph_held", a_run_holds_what_the_graph_held},
         {"own_memory_sleeps", own_memory_sleeps},
