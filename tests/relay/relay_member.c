@@ -5,13 +5,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum order { OFFER, JOIN, WAIT, HOLD, NEXT, FREE, INFO, FILL, DAMAGE, WRONG };
+#include "api/engine.h"
+#include "faulty_device.h"
+
+enum order { OFFER, JOIN, WAIT, HOLD, NEXT, FREE, INFO, SLOW, FILL, DAMAGE, WRONG };
 
 struct command {
     enum order order;
     char address[108];
     int64_t timeout_ns;
     uint32_t seed;
+    bool slow;
     struct nvlx_relay_options options;
 };
 
@@ -28,7 +32,7 @@ static size_t length;
 /* ---- The child ------------------------------------------------------------------------------------------- */
 
 size_t member_bytes(void) {
-    return (sanitized() ? 8 : 64) * MIB + 100;
+    return (sanitized() ? 8 : 16) * MIB + 100;
 }
 
 static size_t part_length(enum shape shape, size_t i) {
@@ -78,6 +82,9 @@ static int obey(const struct command *command, struct outcome *outcome) {
     case INFO:
         outcome->info.size = sizeof outcome->info;
         return nvlx_relay_get_info(relay, &outcome->info);
+    case SLOW:
+        atomic_store(&faults.copy_delay_us, command->slow ? (int)(3000000 * MEMBER_PIECE / member_bytes()) : 0);
+        return 0;
     case FILL:
         fill(engine, memory + 1, length - 1, command->seed);
         return 0;
@@ -102,7 +109,7 @@ void member_role(int socket) {
     nvlx_config_init(&config);
     config.gpus = &made.gpu;
     config.gpu_count = 1;
-    OK(nvlx_engine_create(&config, &engine));
+    OK(nvlxi_engine_create(&config, &faulty_device, &engine));
     make_parts(made.gpu, made.shape);
     while (get_or_end(socket, &command, sizeof command)) {
         struct outcome outcome = {0};
@@ -194,6 +201,12 @@ struct outcome member_free(struct member *member, int64_t timeout_ns) {
 struct nvlx_relay_info member_info(struct member *member) {
     const struct command command = make(INFO, "", 0);
     return order(member, &command).info;
+}
+
+void member_slow(struct member *member, bool slow) {
+    struct command command = make(SLOW, "", 0);
+    command.slow = slow;
+    order(member, &command);
 }
 
 void member_fill(struct member *member, uint32_t seed) {

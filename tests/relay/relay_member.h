@@ -17,7 +17,8 @@ enum shape {        /* of the parts */
              MORE,  /* as ONE, and a part that nobody has */
 };
 
-size_t member_bytes(void); /* 64 MiB or so */
+size_t member_bytes(void); /* 16 MiB or so; less with a sanitizer */
+#define MEMBER_PIECE (128 * KIB)
 
 struct member {
     struct child child;
@@ -47,6 +48,8 @@ struct outcome member_next(struct member *member);
 struct outcome member_free(struct member *member, int64_t timeout_ns);
 
 struct nvlx_relay_info member_info(struct member *member);
+/* From now on a reader takes 3 s for all bytes, however fast it is: so a test can do something in their middle. */
+void member_slow(struct member *member, bool slow);
 void member_fill(struct member *member, uint32_t seed);
 /* Changes one byte of its parts behind the library's back. */
 void member_damage(struct member *member);

@@ -161,6 +161,7 @@ static int faulty_lane_call(struct nvlxi_lane *lane, void (*function)(void *argu
 
 static int copy_fault(const char *name) {
     int code = fault(name);
+    usleep((useconds_t)atomic_load(&faults.copy_delay_us));
     if (!code && atomic_load(&faults.copies))
         code = nvlxi_fail(NVLX_EDEVICE, "the %s broke on purpose", name);
     return code;

@@ -32,6 +32,7 @@ struct faults {
     atomic_ullong average;                    /* of the last kernel's fragments */
     atomic_int map_delay_us, mapped_delay_us; /* before and after it is mapped */
     atomic_int unmap_delay_us, export_delay_us, file_delay_us, list_delay_us;
+    atomic_int copy_delay_us; /* before every copy is queued */
     atomic_long lane_creates, list_allocs, list_frees;
     atomic_size_t launched; /* kernels that are recorded here, of all that were launched since it was set to 0 */
     struct launch {
