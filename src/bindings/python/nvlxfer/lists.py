@@ -29,6 +29,7 @@ class Ops:
         self._buffer = buffer
         self._peers = peers
         self._rows = rows  # what the ops point to
+        self._given: Any = None  # the buffer, as C gets it
 
     def __repr__(self) -> str:
         return f"<nvlxfer.Ops: {len(self)} ops>"
@@ -40,7 +41,9 @@ class Ops:
         for peer in self._peers:
             if peer._engine is not engine:
                 raise _invalid("ops name a Peer of another Engine")
-        return (ctypes.c_char * len(self._buffer)).from_buffer(self._buffer), len(self)
+        if self._given is None:
+            self._given = (ctypes.c_char * len(self._buffer)).from_buffer(self._buffer)
+        return self._given, len(self)
 
 
 def read(peer: Peer, local: Numbers, remote: Numbers, length: Numbers, rows: Rows | None = None) -> Ops:

@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
-from ._c.arguments import Buffer, _filled, _integer, _message, _slices
+from ._c.arguments import Buffer, _integer, _message, _slices
 from ._c.calls import (
     _in_main_thread,
     _interruptibly,
@@ -20,7 +20,7 @@ from ._c.calls import (
     _this_loop,
     _told,
 )  # fmt: skip
-from ._c.native import _NO_MAP, _P, _VERIFY, _RequestInfo, _TransferOptions
+from ._c.native import _NO_MAP, _P, _U32, _VERIFY, _RequestInfo, _TransferOptions
 from ._c.values import STREAM_LEGACY, RequestInfo
 from .errors import _ANY, _EAGAIN, _ETIMEDOUT, Busy, NvlxError, _error, _wrong_type
 from .log import _log
@@ -31,10 +31,19 @@ if TYPE_CHECKING:
     from .engine import Engine
 
 
-def _options(stream: Any, no_map: bool = False, verify: bool = False, **fields: int) -> Any:
-    made = _filled(_TransferOptions, **fields)
-    made.flags, made.stream = (_NO_MAP if no_map else 0) | (_VERIFY if verify else 0), _stream(stream)
-    return made
+def _options(
+    stream: Any, no_map: bool = False, verify: bool = False, *, mechanism: int = 0, max_sms: int = 0,
+    priority: int = 0, generation: int = 0,
+) -> Any:  # fmt: skip
+    return _TransferOptions(
+        ctypes.sizeof(_TransferOptions),
+        (_NO_MAP if no_map else 0) | (_VERIFY if verify else 0),
+        _stream(stream),
+        _integer("mechanism", mechanism, _U32),
+        _integer("max_sms", max_sms, _U32),
+        _integer("priority", priority, ctypes.c_int32),
+        _integer("generation", generation),
+    )
 
 
 def _with_message(options: Any, message: Buffer | None) -> Any:

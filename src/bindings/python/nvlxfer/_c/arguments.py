@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import itertools
 import math
 import operator
 import reprlib
@@ -30,12 +31,14 @@ _RANGES = {kind: _range_of(kind) for kind in (_I, _U32, _U64, _SIZE, ctypes.c_in
 
 def _integer(what: str, value: Any, kind: Any = _U64) -> int:
     """A number that C can hold, which ctypes would cut in silence. NumPy's integers are as good as Python's."""
-    if isinstance(value, bool):
-        raise _wrong_type(what, value, "an integer")
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise _wrong_type(what, value, "an integer") from None
+    number: int = value
+    if type(value) is not int:
+        if isinstance(value, bool):
+            raise _wrong_type(what, value, "an integer")
+        try:
+            number = operator.index(value)
+        except TypeError:
+            raise _wrong_type(what, value, "an integer") from None
     low, high = _RANGES[kind]
     if not low <= number <= high:
         raise _invalid(f"{what} {number} does not fit: it has {8 * ctypes.sizeof(kind)} bits, from {low} to {high}")
@@ -70,8 +73,12 @@ def _seconds(timeout: float | None) -> float:
 
 def _slices(timeout: float | None, first: float, longest: float) -> Iterator[int]:
     """Cuts a time into nanoseconds for calls of C, between which signals and the end of the program are seen."""
-    deadline = time.monotonic() + _seconds(timeout)
-    length = first
+    if timeout is None and first == longest:
+        return itertools.repeat(int(longest * 1e9))
+    return _cut(time.monotonic() + _seconds(timeout), first, longest)
+
+
+def _cut(deadline: float, length: float, longest: float) -> Iterator[int]:
     while True:
         left = max(0.0, deadline - time.monotonic())
         yield int(min(left, length) * 1e9)

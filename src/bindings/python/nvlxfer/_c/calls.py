@@ -158,6 +158,8 @@ def _told(struct: Any, function: str, whose: _Object, names: Sequence[str]) -> l
 def _threads_inside(target: _Object) -> list[int]:
     """Of calls in flight that use the object, or what came from it."""
     found: list[int] = []
+    if not _in_flight:  # as nearly always
+        return found
     for thread, users in _all_in_flight():
         if any(isinstance(user, _Object) and target in (user, user._home) for user in users):
             found.append(thread)
