@@ -195,7 +195,7 @@ static void admit(struct nvlx_relay *relay, const struct nvlx_event *event, cons
 }
 
 static void note_done(struct nvlxi_relay_source *source, struct member *member, const struct nvlxi_relay_word *word) {
-    const bool is_old = word->generation < source->generation && member->has >= word->generation;
+    const bool is_old = word->generation && word->generation < source->generation && member->has >= word->generation;
     if (is_old && !word->number && !member->out && !member->done) {
         member->has = word->generation; /* it was let in to the next one before this was heard, and has not asked */
         member->done = source->changed = true;
