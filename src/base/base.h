@@ -56,4 +56,13 @@ static inline uint64_t nvlxi_deadline(int64_t timeout_ns) {
     return deadline;
 }
 
+/* What is left until the moment `deadline`, as poll takes it: milliseconds, rounded up, a minute at most; -1 if that is
+ * never. */
+static inline int nvlxi_poll_ms(uint64_t deadline) {
+    const uint64_t now = nvlxi_now_ns();
+    if (deadline == UINT64_MAX)
+        return -1;
+    return deadline > now ? (int)nvlxi_min(nvlxi_ceil_div(deadline - now, 1000000), 60000) : 0;
+}
+
 #endif

@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <limits.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,9 +26,8 @@ void nvlxi_relay_wake(struct nvlx_relay *relay) {
 
 void nvlxi_relay_sleep(struct nvlx_relay *relay, uint64_t deadline) {
     struct pollfd fds[] = {{.fd = relay->event_fd, .events = POLLIN}, {.fd = relay->wake_fd, .events = POLLIN}};
-    const uint64_t now = nvlxi_now_ns();
     eventfd_t ignored;
-    poll(fds, 2, deadline > now ? (int)nvlxi_min(nvlxi_ceil_div(deadline - now, 1000000), INT_MAX) : 0);
+    poll(fds, 2, nvlxi_poll_ms(deadline));
     if (fds[1].revents)
         eventfd_read(relay->wake_fd, &ignored);
 }

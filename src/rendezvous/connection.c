@@ -160,11 +160,10 @@ void nvlxi_inbox_clear(struct nvlxi_inbox *inbox) {
 static bool wait_for(int socket, short events, uint64_t deadline) {
     struct pollfd ready = {.fd = socket, .events = events};
     for (;;) {
-        uint64_t now = nvlxi_now_ns();
-        if (now >= deadline)
+        int left_ms = nvlxi_poll_ms(deadline);
+        if (!left_ms)
             return false;
-        uint64_t left_ms = nvlxi_min((deadline - now + 999999) / 1000000, 60000);
-        int count = poll(&ready, 1, (int)left_ms);
+        int count = poll(&ready, 1, left_ms);
         if (count > 0 || (count < 0 && errno != EINTR))
             return true; /* the call to follow tells what is wrong */
     }

@@ -39,17 +39,9 @@ void nvlxi_unwatch(struct nvlxi_watcher *watcher, struct nvlxi_watch *watch) {
     watch->watched = false;
 }
 
-/* Milliseconds, rounded up. */
-static int timeout_of(uint64_t deadline) {
-    uint64_t now = nvlxi_now_ns();
-    if (deadline == UINT64_MAX)
-        return -1;
-    return deadline > now ? (int)nvlxi_min((deadline - now + 999999) / 1000000, 60000) : 0;
-}
-
 void nvlxi_watcher_wait(struct nvlxi_watcher *watcher, uint64_t deadline) {
     struct epoll_event events[EVENTS_A_WAIT];
-    int count = epoll_wait(watcher->epoll, events, EVENTS_A_WAIT, timeout_of(deadline));
+    int count = epoll_wait(watcher->epoll, events, EVENTS_A_WAIT, nvlxi_poll_ms(deadline));
     for (int i = 0; i < count; i++) {
         struct nvlxi_watch *watch = events[i].data.ptr;
         watch->ready = events[i].events;

@@ -135,6 +135,23 @@ static struct nvlxi_relay_word reader_enters(const struct speaker *speaker, int 
     return expect_word(speaker, NVLXI_RELAY_PARENT);
 }
 
+/* On two more GPUs, the second one a reader of the first. Returns when the first was let in. */
+static double begin_with_two(struct speaker readers[2], int64_t patience_ns) {
+    begin_source(patience_ns);
+    for (int i = 0; i < 2; i++)
+        reader_open(&readers[i], i + 1);
+    reader_enters(&readers[0], 1);
+    const double entered = now_ms();
+    EXPECT(!strcmp(reader_enters(&readers[1], 2).address, readers[0].address));
+    return entered;
+}
+
+static void end_with_two(struct speaker readers[2]) {
+    for (int i = 0; i < 2; i++)
+        speaker_close(&readers[i]);
+    end();
+}
+
 static struct nvlx_relay_info relay_info(void) {
     struct nvlx_relay_info info = {.size = sizeof info};
     OK(nvlx_relay_get_info(relay, &info));
@@ -182,11 +199,7 @@ static void what_is_no_word_is_not_heard(void) {
 /* Words of a member, about what never was: it stays one, and no other one is concerned. */
 static void nonsense_of_a_member_changes_nothing(void) {
     struct speaker readers[2];
-    begin_source(PATIENCE);
-    for (int i = 0; i < 2; i++)
-        reader_open(&readers[i], i + 1);
-    reader_enters(&readers[0], 1);
-    EXPECT(!strcmp(reader_enters(&readers[1], 2).address, readers[0].address));
+    begin_with_two(readers, PATIENCE);
     say_kind(&readers[1], NVLXI_RELAY_DONE, 0);
     say_kind(&readers[1], NVLXI_RELAY_DONE, 2);
     say_kind(&readers[1], NVLXI_RELAY_DONE, UINT64_MAX);
@@ -203,19 +216,12 @@ static void nonsense_of_a_member_changes_nothing(void) {
     snprintf(word.address, sizeof word.address, "%s", "@nobody");
     say_word(&readers[1], &word);
     EXPECT(!strcmp(expect_word(&readers[1], NVLXI_RELAY_PARENT).address, readers[0].address));
-    for (int i = 0; i < 2; i++)
-        speaker_close(&readers[i]);
-    await_counts(0, 2);
-    end();
+    end_with_two(readers);
 }
 
 static void who_leaves_is_lost(void) {
     struct speaker readers[2];
-    begin_source(PATIENCE);
-    for (int i = 0; i < 2; i++)
-        reader_open(&readers[i], i + 1);
-    reader_enters(&readers[0], 1);
-    EXPECT(!strcmp(reader_enters(&readers[1], 2).address, readers[0].address));
+    begin_with_two(readers, PATIENCE);
     say_kind(&readers[0], NVLXI_RELAY_LEAVE, 1);
     EXPECT(*expect_word(&readers[1], NVLXI_RELAY_PARENT).address == '\0');
     await_counts(1, 1);
@@ -228,9 +234,7 @@ static void who_leaves_is_lost(void) {
     await_counts(1, 1);
     EXPECT(nvlx_relay_wait(relay, PATIENCE) == 0);
     EQUAL(1, relay_info().done);
-    for (int i = 0; i < 2; i++)
-        speaker_close(&readers[i]);
-    end();
+    end_with_two(readers);
 }
 
 /* The next word while it says that it is alive. */
@@ -248,12 +252,7 @@ static void who_is_silent_goes_to_the_end(void) {
     const double patience_ms = 4000;
     struct speaker readers[2];
     struct nvlxi_relay_word word;
-    begin_source((int64_t)patience_ms * 1000000);
-    for (int i = 0; i < 2; i++)
-        reader_open(&readers[i], i + 1);
-    reader_enters(&readers[0], 1);
-    const double entered = now_ms();
-    EXPECT(!strcmp(reader_enters(&readers[1], 2).address, readers[0].address));
+    const double entered = begin_with_two(readers, (int64_t)patience_ms * 1000000);
     EQUAL(NVLXI_RELAY_PARENT, hear_alive(&readers[1], patience_ms, &word));
     EXPECT(*word.address == '\0' && now_ms() - entered > patience_ms / NVLXI_RELAY_QUIET_PART);
     while (now_ms() - entered < patience_ms + 500)
@@ -261,9 +260,7 @@ static void who_is_silent_goes_to_the_end(void) {
     say_kind(&readers[0], NVLXI_RELAY_ALIVE, 1);
     EQUAL(NVLXI_RELAY_PARENT, hear_alive(&readers[0], 5000, &word));
     EXPECT(!strcmp(word.address, readers[1].address));
-    for (int i = 0; i < 2; i++)
-        speaker_close(&readers[i]);
-    end();
+    end_with_two(readers);
 }
 
 static void one_more_than_there_can_be_is_refused(void) {

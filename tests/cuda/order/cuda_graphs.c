@@ -17,11 +17,6 @@ enum { PIECES = 1024, REPLAYS = 20, ROUNDS = 2000, UNAWAITED = 200, AHEAD = 64, 
 #define BLOCK  (16 * KIB)
 #define BLOCKS (BYTES / 2 / BLOCK)
 
-static void meet(const struct side *side) {
-    put_int(side->socket, 1);
-    get_int(side->socket);
-}
-
 static void side_make(struct side *side, bool leads, int gpu, int socket, int pid) {
     char mine[NAME], theirs[NAME];
     uint64_t length;
@@ -37,9 +32,9 @@ static void side_make(struct side *side, bool leads, int gpu, int socket, int pi
     CUDA(cudaStreamCreateWithFlags(&side->stream, cudaStreamNonBlocking));
     nvlx_transfer_options_init(&side->in_stream);
     side->in_stream.stream = side->stream;
-    share(side->engine, side->counts, KIB, "counts");
-    side->region_of_source = share(side->engine, side->source, BYTES, "source");
-    side->region_of_target = share(side->engine, side->target, BYTES, "target");
+    register_range(side->engine, side->counts, KIB, "counts", NVLX_ACCESS_READ_WRITE);
+    side->region_of_source = register_range(side->engine, side->source, BYTES, "source", NVLX_ACCESS_READ_WRITE);
+    side->region_of_target = register_range(side->engine, side->target, BYTES, "target", NVLX_ACCESS_READ_WRITE);
     name_of(mine, leads, pid);
     name_of(theirs, !leads, pid);
     OK(nvlx_serve(side->engine, mine, NULL));
@@ -47,14 +42,14 @@ static void side_make(struct side *side, bool leads, int gpu, int socket, int pi
     OK(nvlx_peer_find(side->peer, "counts", &side->their_counts, &length));
     OK(nvlx_peer_find(side->peer, "source", &side->their_source, &length));
     OK(nvlx_peer_find(side->peer, "target", &side->their_target, &length));
-    meet(side);
+    meet(side->socket);
 }
 
 static void side_end(struct side *side) {
-    meet(side);
+    meet(side->socket);
     CUDA(cudaStreamSynchronize(side->stream));
     OK(nvlx_peer_close(side->peer));
-    meet(side);
+    meet(side->socket);
     OK(nvlx_engine_destroy(side->engine));
 }
 
@@ -253,11 +248,11 @@ static void blocks(struct side *side, uint64_t unused) {
 
 static void reset(const struct side *side) {
     CUDA(cudaStreamSynchronize(side->stream));
-    meet(side);
+    meet(side->socket);
     CUDA(cudaMemset(side->counts, 0, KIB));
     CUDA(cudaMemset(side->wrong, 0, sizeof *side->wrong));
     CUDA(cudaDeviceSynchronize());
-    meet(side);
+    meet(side->socket);
 }
 
 /* For one more signal of the peer, each time that it runs. */
@@ -311,7 +306,7 @@ static unsigned long long run_rounds(const struct side *side, uint64_t count, bo
     struct graph graph = side->leads ? capture_producer(side) : capture_checker(side, waits);
     for (uint64_t i = 0; i < count; i++) {
         if (i % AHEAD == 0)
-            meet(side);
+            meet(side->socket);
         const double begun = now_ms();
         CUDA(cudaGraphLaunch(graph.exec, side->stream));
         us[i] = (now_ms() - begun) * 1000;
@@ -323,7 +318,7 @@ static unsigned long long run_rounds(const struct side *side, uint64_t count, bo
     CUDA(cudaMemcpy(counts, side->counts, sizeof counts, cudaMemcpyDeviceToHost));
     EQUAL(0, counts[MARK]);
     EQUAL(count, counts[side->leads ? PRODUCED : CHECKED]);
-    meet(side);
+    meet(side->socket);
     destroy(&graph);
     return wrong;
 }
@@ -388,7 +383,7 @@ static void hold(struct side *side) {
     REFUSED(nvlx_unregister(side->region_of_target, SECOND_NS / 10), NVLX_ETIMEDOUT, "an own graph uses it");
     REFUSED(nvlx_peer_close(side->peer), NVLX_EBUSY, "graphs have 1 transfers");
     REFUSED(nvlx_engine_destroy(side->engine), NVLX_EBUSY, "graphs have 1 transfers");
-    meet(side); /* the follower withdraws what is read: see held */
+    meet(side->socket); /* the follower withdraws what is read: see held */
     get_int(side->socket);
     replay(side, &graph);
     memcpy(model.target, model.source, BYTES);
@@ -404,16 +399,16 @@ static void held(struct side *side, uint64_t unused) {
     (void)unused;
     if (side->leads) {
         hold(side);
-        meet(side);
+        meet(side->socket);
         return;
     }
     follow(side);
-    meet(side);
+    meet(side->socket);
     REFUSED(nvlx_unregister(side->region_of_source, SECOND_NS / 2), NVLX_ETIMEDOUT, "graphs among them");
     printf("the owner is told: %s\n", nvlx_last_error());
     put_int(side->socket, 1);
     OK(nvlx_unregister(side->region_of_source, PATIENCE));
-    meet(side);
+    meet(side->socket);
 }
 
 /* ---- Both sides ----------------------------------------------------------------------------------------------------

@@ -31,24 +31,6 @@ static inline void name_of(char name[NAME], bool leader, int pid) {
     snprintf(name, NAME, "@nvlx-cuda-graphs-%d-%s", pid, leader ? "leader" : "follower");
 }
 
-static inline void *zeroed(size_t bytes) {
-    void *made;
-    CUDA(cudaMalloc(&made, bytes));
-    CUDA(cudaMemset(made, 0, bytes));
-    CUDA(cudaDeviceSynchronize());
-    return made;
-}
-
-static inline struct nvlx_region *share(struct nvlx_engine *engine, const void *address, size_t length,
-                                        const char *name) {
-    struct nvlx_region_options options;
-    struct nvlx_region *region;
-    nvlx_region_options_init(&options);
-    options.name = name;
-    OK(nvlx_register(engine, address, length, &options, &region));
-    return region;
-}
-
 /* ---- Graphs ------------------------------------------------------------------------------------------------ */
 
 struct graph {

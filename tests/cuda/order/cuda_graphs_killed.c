@@ -14,7 +14,7 @@ void producer_role(int socket) {
     const int gpu = get_int(socket);
     CUDA(cudaSetDevice(gpu));
     struct nvlx_engine *engine = engine_on(&gpu, 1);
-    share(engine, zeroed(MIB), MIB, "data");
+    register_range(engine, zeroed(MIB), MIB, "data", NVLX_ACCESS_READ_WRITE);
     name_of(name, false, (int)getpid());
     OK(nvlx_serve(engine, name, NULL));
     put_int(socket, (int)getpid());
@@ -101,8 +101,8 @@ void killed(int gpu, int kills) {
     CUDA(cudaStreamCreateWithFlags(&w.stream, cudaStreamNonBlocking));
     nvlx_transfer_options_init(&w.in_stream);
     w.in_stream.stream = w.stream;
-    share(w.engine, w.counts, KIB, "counts");
-    share(w.engine, w.target, MIB, "target");
+    register_range(w.engine, w.counts, KIB, "counts", NVLX_ACCESS_READ_WRITE);
+    register_range(w.engine, w.target, MIB, "target", NVLX_ACCESS_READ_WRITE);
     for (int i = 0; i < kills; i++) {
         char name[NAME];
         struct child child;

@@ -41,31 +41,18 @@ struct side {
     cudaStream_t stream;
 };
 
-static void meet(const struct side *side) {
-    put_int(side->socket, 1);
-    get_int(side->socket);
-}
-
 static void name_of(char name[NAME], bool leader, int pid) {
     snprintf(name, NAME, "@nvlx-cuda-signals-%d-%s", pid, leader ? "leader" : "follower");
 }
 
-static void *zeroed(size_t bytes) {
-    void *made;
-    CUDA(cudaMalloc(&made, bytes));
-    CUDA(cudaMemset(made, 0, bytes));
-    CUDA(cudaDeviceSynchronize());
-    return made;
-}
-
-static struct nvlx_region *share(struct nvlx_engine *engine, const void *address, size_t length, const char *name,
-                                 uint64_t *ready) {
+/* The source, whose readiness is a count. */
+static struct nvlx_region *share_source(const struct side *side) {
     struct nvlx_region_options options;
     struct nvlx_region *region;
     nvlx_region_options_init(&options);
-    options.name = name;
-    options.ready = ready;
-    OK(nvlx_register(engine, address, length, &options, &region));
+    options.name = "source";
+    options.ready = &side->counts[2];
+    OK(nvlx_register(side->engine, side->source, BYTES, &options, &region));
     return region;
 }
 
@@ -89,9 +76,9 @@ static void side_make(struct side *side, bool leads, int gpu, int socket, int pi
     side->target = zeroed(BYTES);
     side->wrong = zeroed(sizeof *side->wrong);
     CUDA(cudaStreamCreateWithFlags(&side->stream, cudaStreamNonBlocking));
-    share(side->engine, side->counts, KIB, "counts", NULL);
-    side->produced = share(side->engine, side->source, BYTES, "source", &side->counts[2]);
-    share(side->engine, side->target, BYTES, "data", NULL);
+    register_range(side->engine, side->counts, KIB, "counts", NVLX_ACCESS_READ_WRITE);
+    side->produced = share_source(side);
+    register_range(side->engine, side->target, BYTES, "data", NVLX_ACCESS_READ_WRITE);
     name_of(mine, leads, pid);
     name_of(theirs, !leads, pid);
     OK(nvlx_serve(side->engine, mine, NULL));
@@ -100,25 +87,25 @@ static void side_make(struct side *side, bool leads, int gpu, int socket, int pi
     OK(nvlx_peer_find(side->peer, "data", &side->their_data, &length));
     OK(nvlx_peer_find(side->peer, "source", &side->their_source, &length));
     map_by_hand(side);
-    meet(side);
+    meet(side->socket);
 }
 
 static void side_end(struct side *side) {
-    meet(side);
+    meet(side->socket);
     CUDA(cudaStreamSynchronize(side->stream));
     CUDA(cudaIpcCloseMemHandle(side->raw));
     OK(nvlx_peer_close(side->peer));
-    meet(side);
+    meet(side->socket);
     OK(nvlx_engine_destroy(side->engine));
 }
 
 static void reset(struct side *side) {
     CUDA(cudaStreamSynchronize(side->stream));
-    meet(side);
+    meet(side->socket);
     CUDA(cudaMemset(side->counts, 0, KIB));
     CUDA(cudaMemset(side->wrong, 0, sizeof *side->wrong));
     CUDA(cudaDeviceSynchronize());
-    meet(side);
+    meet(side->socket);
 }
 
 /* ---- Ways to signal and to wait --------------------------------------------------------------------------- */
@@ -191,7 +178,7 @@ static void measure_way(struct side *side, const struct way *way, double *median
     for (int i = 0; i < BATCH; i++)
         CUDA(cudaEventCreate(&events[i]));
     for (int batch = 0; batch < BATCHES; batch++) {
-        meet(side);
+        meet(side->socket);
         queue_batch(side, way, &value, events);
         for (int i = BATCH / 4; side->leads && i < BATCH; i++) { /* by then both sides have queued all */
             float ms;
@@ -249,7 +236,7 @@ static void cost(struct side *side, uint64_t count) {
         signalled[i] = transfer_us(side, set, 2);
         added[i] = transfer_us(side, add, 2);
     }
-    meet(side);
+    meet(side->socket);
     if (!side->leads)
         return;
     report("without a signal", plain, COPIES, &medians[0]);
@@ -474,7 +461,7 @@ static void killed(int kills) {
     w.counts = zeroed(KIB);
     CUDA(cudaHostAlloc((void **)&w.seen, KIB, 0));
     CUDA(cudaStreamCreateWithFlags(&w.stream, cudaStreamNonBlocking));
-    share(w.engine, w.counts, KIB, "counts", NULL);
+    register_range(w.engine, w.counts, KIB, "counts", NVLX_ACCESS_READ_WRITE);
     for (int i = 0; i < kills; i++) {
         char name[NAME];
         struct child child;

@@ -24,12 +24,8 @@ struct fixture {
 };
 
 static void *registered(struct nvlx_engine *engine, size_t bytes) {
-    struct nvlx_region *region;
-    void *made;
-    CUDA(cudaMalloc(&made, bytes));
-    CUDA(cudaMemset(made, 0, bytes));
-    CUDA(cudaDeviceSynchronize());
-    OK(nvlx_register(engine, made, bytes, NULL, &region));
+    void *made = zeroed(bytes);
+    register_range(engine, made, bytes, NULL, NVLX_ACCESS_READ_WRITE);
     return made;
 }
 

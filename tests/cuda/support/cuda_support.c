@@ -38,6 +38,14 @@ void sort_values(double *values, size_t count) {
     qsort(values, count, sizeof *values, by_value);
 }
 
+void *zeroed(size_t bytes) {
+    void *made;
+    CUDA(cudaMalloc(&made, bytes));
+    CUDA(cudaMemset(made, 0, bytes));
+    CUDA(cudaDeviceSynchronize());
+    return made;
+}
+
 /* ---- Children ------------------------------------------------------------------------------------------ */
 
 void cuda_child_start(struct child *child, const char *role, const char *visible) {
@@ -54,6 +62,11 @@ int get_int(int socket) {
     int number;
     get(socket, &number, sizeof number);
     return number;
+}
+
+void meet(int socket) {
+    put_int(socket, 1);
+    get_int(socket);
 }
 
 /* ---- The library --------------------------------------------------------------------------------------- */

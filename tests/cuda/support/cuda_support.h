@@ -26,6 +26,9 @@ void driver_function(const char *name, unsigned version, void **function);
 
 void sort_values(double *values, size_t count);
 
+/* Memory of cudaMalloc, of the current device. */
+void *zeroed(size_t bytes);
+
 /* ---- Children ------------------------------------------------------------------------------------------ */
 
 /* `visible`: CUDA_VISIBLE_DEVICES of the child; NULL: as here. */
@@ -33,6 +36,8 @@ void cuda_child_start(struct child *child, const char *role, const char *visible
 /* An int as a message, which tells a child its GPU or how many there are. */
 void put_int(int socket, int number);
 int get_int(int socket);
+/* Until the process at the other end does so, too. */
+void meet(int socket);
 
 /* ---- The library --------------------------------------------------------------------------------------- */
 
