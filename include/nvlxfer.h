@@ -129,7 +129,7 @@ enum {
         NVLX_OK = 0
 };
 
-/* A short text for a code. Never NULL, valid for ever. */
+/* A short text for a code, which begins with its name: "NVLX_ENOENT: ...". Never NULL, valid for ever. */
 const char *nvlx_strerror(int code);
 
 /* The last failure of a call by this thread, in full: the values, the cause, the driver's words. "" if there was none.
@@ -1266,6 +1266,7 @@ enum {
  * training step. Each reader passes on what it has. So each link carries the bytes once, in each direction, however
  * many readers there are.
  *
+ *     options.readers = 3
  *     source:  nvlx_relay_offer("@weights", parts, 8)     each reader:  nvlx_relay_join("@weights", parts)
  *              nvlx_relay_wait(relay, -1)                               nvlx_relay_wait(relay, -1): bytes are right
  *              nvlx_relay_hold(relay)                                   ... they are used ...
@@ -1297,8 +1298,8 @@ struct nvlx_relay;
 
 struct nvlx_relay_part {
     const char *name; /* as region_options.name, copied. Not "nvlx-relay" */
-    void *address;    /* memory of this process, which can be shared: see Kinds of memory */
-    uint64_t length;  /* bytes; may be 0 */
+    void *address;   /* memory of this process, which can be shared: see Kinds of memory. Parts of a reader lie apart */
+    uint64_t length; /* bytes; may be 0 */
 };
 
 /* Options of a relay. None is needed. */
@@ -1307,7 +1308,7 @@ struct nvlx_relay_options {
     uint64_t piece_bytes; /* of the source: what is passed on at a time, at least 65,536. 0: 64 MiB */
     int64_t patience_ns;  /* of the source: see above. 0: half a second */
     uint32_t readers;     /* of the source: how many nvlx_relay_wait waits for, of each generation, without those that
-                             were lost before it. 0: for those that have joined */
+                             were lost before it. 0: for all that have joined; before the first has, for nobody */
     uint32_t reserved;    /* 0 */
     const struct nvlx_serve_options
         *serve; /* who may connect: to the source, and to each reader. NULL: as nvlx_serve */
@@ -1330,7 +1331,7 @@ int nvlx_relay_offer(struct nvlx_engine *engine, const char *address, const stru
  * `timeout_ns` (< 0: for ever) for the source, as nvlx_connect does. The reader serves its parts in turn, at
  * the source's address with "." and 16 digits behind it. The caller frees the relay.
  * Errors: those of nvlx_relay_offer, nvlx_connect, or
- *         NVLX_EINVAL (a length differs, or the source has other parts: the message names one),
+ *         NVLX_EINVAL (a length differs, two parts overlap, or the source has others: the message names one),
  *         NVLX_ENOENT (the source has no part of a name, or no relay is served there),
  *         NVLX_EBUSY (the source has as many readers as it can have), NVLX_EVERSION (it speaks another version),
  *         NVLX_ESTALE (it has ended meanwhile), NVLX_ETIMEDOUT (nobody serves, or does not answer). */
@@ -1341,8 +1342,8 @@ int nvlx_relay_join(struct nvlx_engine *engine, const char *address, const struc
  * - A reader waits until all bytes of a generation are in place, and right. They stay so until its nvlx_relay_next.
  *   Until then it may read them, and must not change them: others read them, too.
  * - The source waits until options.readers readers have ended with the generation, and no reader is still at it. Those
- *   that were lost count as ended: nvlx_relay_get_info tells how many. With 0 readers asked for, and none there, it is
- *   done at once. It also waits for its own digests.
+ *   that were lost count as ended: nvlx_relay_get_info tells how many. If options.readers is 0, it waits for all that
+ *   have joined, also for those whose nvlx_relay_next has not come yet. It also waits for its own digests.
  * Errors: NVLX_ETIMEDOUT (not yet; the message says what is missing), or of a reader:
  *         NVLX_EDIGEST (bytes are not those of the source: the message names the part),
  *         NVLX_ESTALE (the source is gone), others as nvlx_transfer. The relay then only can be freed. */
@@ -1355,7 +1356,9 @@ int nvlx_relay_wait(struct nvlx_relay *relay, int64_t timeout_ns);
 int nvlx_relay_hold(struct nvlx_relay *relay);
 
 /* Begins the next generation. Of the source: new bytes are in place. nvlx_relay_hold comes before the first of them is
- * changed. Of a reader: its bytes may be overwritten, when the source has a newer generation. It waits for nobody.
+ * changed: without it, who joins meanwhile reads bytes that change, and may get NVLX_EDIGEST. Of a reader: its bytes
+ * may be overwritten, when the source has a newer generation. It waits for nobody. A reader that calls it late misses
+ * generations, unless the source waits for it.
  * Errors: NVLX_EBUSY (a reader is not done; or as nvlx_relay_hold), or how the relay failed. */
 int nvlx_relay_next(struct nvlx_relay *relay);
 
@@ -1366,7 +1369,8 @@ struct nvlx_relay_info {
     uint64_t arrived;    /* of them are in place. Source: all */
     uint64_t elapsed_ns; /* of a reader: from when it was told whom to read from until all was in place and right, of
                             this generation. Source: until the last reader has said so. 0: not yet */
-    uint64_t parents;    /* of a reader: whom it has read from, one after the other, in this generation */
+    uint64_t parents;    /* of a reader: whom it has read from, one after the other, in this generation. On a busy
+                            machine they change often */
     uint32_t source;     /* 1: it is the source */
     uint32_t readers;    /* source: that are at the generation, or have it */
     uint32_t done;       /* source: of them have it */

@@ -8,6 +8,7 @@
 
 #include "base/base.h"
 #include "base/log.h"
+#include "base/utf8.h"
 
 static _Thread_local char last_error[NVLXI_ERROR_TEXT];
 static _Thread_local struct nvlxi_attempt *current; /* the innermost one that is open, or NULL */
@@ -23,7 +24,7 @@ const char *nvlx_strerror(int code) {
         return "success";
 #define ERROR_TEXT(name, value, text)                                                                                  \
     case NVLX_##name:                                                                                                  \
-        return text;
+        return "NVLX_" #name ": " text;
         NVLX_ERRORS(ERROR_TEXT)
 #undef ERROR_TEXT
     default:
@@ -51,10 +52,12 @@ static int level_of(int code) {
     }
 }
 
-/* A child that uses what is its parent's is told so by the call: it may do so for each object that it frees. */
+/* With the code's name. A child that uses what is its parent's is told so by the call: it may do so for each object
+ * that it frees. */
 static void log_failure(int code) {
+    const char *text = nvlx_strerror(code);
     if (code != NVLX_EFORK)
-        nvlxi_log(level_of(code), "%s", last_error);
+        nvlxi_log(level_of(code), "%.*s: %s", (int)strcspn(text, ":"), text, last_error);
 }
 
 int(nvlxi_fail)(int code, const char *format, ...) {
@@ -62,6 +65,7 @@ int(nvlxi_fail)(int code, const char *format, ...) {
     va_start(arguments, format);
     vsnprintf(current_text(), NVLXI_ERROR_TEXT, format, arguments);
     va_end(arguments);
+    nvlxi_text_to_line(current_text());
     if (current)
         current->unlogged = code;
     else

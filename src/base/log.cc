@@ -18,6 +18,7 @@ extern "C" {
 #include "base/error.h"
 }
 #include "base/mute.h"
+#include "base/utf8.h"
 
 namespace {
 
@@ -233,6 +234,7 @@ extern "C" void nvlxi_log(int level, const char *format, ...) {
     va_start(arguments, format);
     std::vsnprintf(message, sizeof message, format, arguments);
     va_end(arguments);
+    nvlxi_text_to_line(message);
     const Sink now = enter_sink();
     write_message(now, level, message);
     leave_sink();

@@ -85,3 +85,9 @@ int nvlxi_text_cut(const char *text, int most) {
             return cut;
     return most;
 }
+
+void nvlxi_text_to_line(char *text) {
+    for (; *text; text++)
+        if ((unsigned char)*text < 0x20 || *text == 0x7f)
+            *text = '?';
+}

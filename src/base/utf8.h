@@ -21,6 +21,9 @@ bool nvlxi_address_bytes_valid(const char *bytes, size_t length);
 /* The bytes of a text to be shown by "%.*s", `most` at most, which end with a whole character. */
 int nvlxi_text_cut(const char *text, int most);
 
+/* Control characters become '?': what was named by others, such as a refused name, makes no further line. */
+void nvlxi_text_to_line(char *text);
+
 #ifdef __cplusplus
 }
 #endif

@@ -14,6 +14,8 @@ static int by_name(const void *a, const void *b) {
 static int check_part(const struct nvlx_relay_part *part, size_t i) {
     if (!part->name)
         return nvlxi_fail(NVLX_EINVAL, "parts[%zu].name is NULL", i);
+    if (!strcmp(part->name, NVLXI_RELAY_STATE))
+        return nvlxi_fail(NVLX_EINVAL, "parts[%zu].name is \"%s\", which the relay itself uses", i, part->name);
     if (part->length && !part->address)
         return nvlxi_fail(NVLX_EINVAL, "parts[%zu] (\"%s\") has %llu bytes and no address", i, part->name,
                           (unsigned long long)part->length);
@@ -39,6 +41,35 @@ static int check_names(const struct nvlx_relay_part *sorted, size_t count) {
         if (!strcmp(sorted[i].name, sorted[i - 1].name))
             return nvlxi_fail(NVLX_EINVAL, "two parts have the name \"%s\"", sorted[i].name);
     return 0;
+}
+
+static int by_address(const void *a, const void *b) {
+    const uintptr_t first = (uintptr_t)(*(const struct nvlx_relay_part *const *)a)->address,
+                    second = (uintptr_t)(*(const struct nvlx_relay_part *const *)b)->address;
+    return (first > second) - (first < second);
+}
+
+static int check_sorted(const struct nvlx_relay_part **sorted, size_t count) {
+    for (size_t i = 1; i < count; i++) {
+        const struct nvlx_relay_part *before = sorted[i - 1], *part = sorted[i];
+        if ((uintptr_t)part->address - (uintptr_t)before->address < before->length)
+            return nvlxi_fail(NVLX_EINVAL, "the parts \"%s\" and \"%s\" share bytes", before->name, part->name);
+    }
+    return 0;
+}
+
+int nvlxi_relay_content_check_apart(const struct nvlxi_relay_content *content) {
+    const struct nvlx_relay_part **sorted = calloc(content->part_count, sizeof *sorted);
+    size_t count = 0;
+    if (!sorted)
+        return nvlxi_fail(NVLX_ENOMEM, "no memory for %zu parts", content->part_count);
+    for (size_t i = 0; i < content->part_count; i++)
+        if (content->parts[i].length)
+            sorted[count++] = &content->parts[i];
+    qsort(sorted, count, sizeof *sorted, by_address);
+    const int code = check_sorted(sorted, count);
+    free(sorted);
+    return code;
 }
 
 int nvlxi_relay_content_make(struct nvlxi_relay_content *content, const struct nvlx_relay_part *parts, size_t count) {

@@ -14,6 +14,8 @@
 
 #include "nvlxfer.h"
 
+#define NVLXI_RELAY_STATE "nvlx-relay" /* the name of the region with flags and digests */
+
 struct nvlxi_relay_span {
     uint32_t part;
     uint64_t offset, length; /* in the part; length > 0 */
@@ -37,9 +39,11 @@ struct nvlxi_relay_content {
     size_t piece_count;
 };
 
-/* Copies and sorts. NVLX_EINVAL: a part has no name or address, two have one name, or there is not one byte. To be
- * freed only after 0. */
+/* Copies and sorts. NVLX_EINVAL: a part has no name or address, two have one name or one that of the state, or there is
+ * not one byte. To be freed only after 0. */
 int nvlxi_relay_content_make(struct nvlxi_relay_content *content, const struct nvlx_relay_part *parts, size_t count);
+/* NVLX_EINVAL: two parts share bytes, so that nothing can come into them. */
+int nvlxi_relay_content_check_apart(const struct nvlxi_relay_content *content);
 /* Once: into pieces of at most so many bytes, > 0. */
 int nvlxi_relay_content_cut(struct nvlxi_relay_content *content, uint64_t piece_bytes);
 void nvlxi_relay_content_free(struct nvlxi_relay_content *content);

@@ -269,8 +269,8 @@ static int become_source(struct nvlx_relay *relay, const char *address) {
 static int become_reader(struct nvlx_relay *relay, const char *address, int64_t timeout_ns) {
     char own[NVLXI_RELAY_ADDRESS];
     snprintf(own, sizeof own, "%s.%.16s", address, relay->engine->context.identity.engine);
-    int code = nvlxi_relay_serve(relay, own);
-    if (code || (code = nvlxi_relay_reader_make(relay, address, timeout_ns)))
+    int code = nvlxi_relay_content_check_apart(&relay->content);
+    if (code || (code = nvlxi_relay_serve(relay, own)) || (code = nvlxi_relay_reader_make(relay, address, timeout_ns)))
         return code;
     return start(relay, nvlxi_relay_reader_run);
 }
@@ -332,15 +332,17 @@ static bool may_go_on(const struct nvlx_relay *relay) {
 
 /* Under the mutex. */
 static bool is_done(const struct nvlx_relay *relay) {
-    return may_go_on(relay) &&
-           (relay->reader ||
-            (!relay->reading && relay->info.done + relay->info.lost + relay->missing >= relay->options.readers));
+    if (relay->reader || !may_go_on(relay))
+        return may_go_on(relay);
+    const uint32_t wanted = relay->options.readers, ended = relay->info.done + relay->info.lost + relay->missing;
+    return !relay->reading && (wanted ? ended >= wanted : !relay->idle);
 }
 
 struct found { /* of a relay, at one moment */
     struct nvlx_relay_info info;
-    uint32_t silent, missing;
-    bool digests; /* those that it has told, or has as a reader */
+    uint32_t silent, missing, idle;
+    bool digests; /* those that it has told */
+    bool asks;    /* a reader: for more than it has */
 };
 
 /* Under the mutex. */
@@ -348,20 +350,45 @@ static struct found look_at(const struct nvlx_relay *relay) {
     return (struct found){.info = relay->info,
                           .silent = relay->silent,
                           .missing = relay->missing,
-                          .digests = relay->done >= relay->wanted};
+                          .idle = relay->idle,
+                          .digests = relay->done >= relay->wanted,
+                          .asks = relay->done == relay->info.generation && relay->wanted > relay->done};
+}
+
+static int fail_reader_not_done(const struct found *found, int code) {
+    const struct nvlx_relay_info *info = &found->info;
+    if (!found->asks)
+        return nvlxi_fail(code, "%" PRIu64 " of %" PRIu64 " bytes are in place, of generation %" PRIu64, info->arrived,
+                          info->bytes, info->generation);
+    if (!info->generation)
+        return nvlxi_fail(code, "the source has let the reader in to no generation yet");
+    return nvlxi_fail(code,
+                      "the reader has generation %" PRIu64
+                      ", and nvlx_relay_next was called: the source has offered no "
+                      "newer one yet",
+                      info->generation);
+}
+
+/* Only what there is. */
+static void add_number(char *text, size_t size, uint32_t number, const char *words) {
+    const size_t length = strlen(text);
+    if (number)
+        snprintf(text + length, size - length, ", %u %s", number, words);
 }
 
 static int fail_not_done(const struct nvlx_relay *relay, const struct found *found, int code) {
     const struct nvlx_relay_info *info = &found->info;
+    char text[256] = "";
     if (relay->reader)
-        return nvlxi_fail(code, "%" PRIu64 " of %" PRIu64 " bytes are in place, of generation %" PRIu64, info->arrived,
-                          info->bytes, info->generation);
-    return nvlxi_fail(code,
-                      "%u readers have generation %" PRIu64
-                      ", %u are lost, %u were lost before, %u are at it, of which %u "
-                      "say nothing; %u are waited for%s",
-                      info->done, info->generation, info->lost, found->missing, info->readers - info->done,
-                      found->silent, relay->options.readers, found->digests ? "" : ", and so is its own digest");
+        return fail_reader_not_done(found, code);
+    add_number(text, sizeof text, info->readers - info->done, "are at it");
+    add_number(text, sizeof text, found->silent, "of them say nothing");
+    add_number(text, sizeof text, found->idle, "have joined and not asked for it");
+    add_number(text, sizeof text, info->lost, "are lost");
+    add_number(text, sizeof text, found->missing, "were lost before");
+    add_number(text, sizeof text, relay->options.readers, "are waited for");
+    return nvlxi_fail(code, "%u readers have generation %" PRIu64 "%s%s", info->done, info->generation, text,
+                      found->digests ? "" : ", and the source's own digest is not made yet");
 }
 
 static int relay_wait(struct nvlx_relay *relay, int64_t timeout_ns) {

@@ -31,8 +31,7 @@
 #include "relay/content.h"
 #include "relay/words.h"
 
-#define NVLXI_RELAY_STATE "nvlx-relay" /* the name of the region with flags and digests */
-#define NVLXI_RELAY_FLAGS 64           /* that are read at a time */
+#define NVLXI_RELAY_FLAGS 64 /* that are read at a time */
 
 struct nvlxi_relay_source;
 struct nvlxi_relay_reader;
@@ -87,6 +86,7 @@ struct nvlx_relay {
     bool held;                /* source: no reader begins with the generation */
     bool forgotten;           /* source: no digests are told */
     uint32_t reading, silent; /* source: readers that are not done; of them say nothing */
+    uint32_t idle;            /* source: readers that have joined, and have not asked for the generation */
     uint32_t missing;         /* source: readers that were lost before the generation */
     uint64_t checked;         /* reader: the source has digests of this generation */
     struct nvlxi_relay_check check;

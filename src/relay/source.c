@@ -79,10 +79,12 @@ static void take_out(struct nvlxi_relay_source *source, struct member *member) {
 /* Under the mutex. */
 static void count_readers(struct nvlx_relay *relay) {
     const struct nvlxi_relay_source *source = relay->source;
-    relay->reading = relay->silent = 0;
+    relay->reading = relay->silent = relay->idle = 0;
     for (size_t i = 0; i < source->count; i++) {
-        relay->reading += is_at(source, source->members[i]);
-        relay->silent += is_at(source, source->members[i]) && source->members[i]->silent;
+        const struct member *member = source->members[i];
+        relay->reading += is_at(source, member);
+        relay->silent += is_at(source, member) && member->silent;
+        relay->idle += !member->out && member->has != source->generation;
     }
 }
 
@@ -329,7 +331,7 @@ static bool publish_counts(struct nvlx_relay *relay) {
     const struct nvlxi_relay_source *source = relay->source;
     pthread_mutex_lock(&relay->mutex);
     const struct nvlx_relay_info before = relay->info;
-    const uint32_t silent = relay->silent, missing = relay->missing;
+    const uint32_t silent = relay->silent, missing = relay->missing, idle = relay->idle;
     count_readers(relay);
     relay->missing = source->missing;
     relay->info.generation = source->generation;
@@ -338,7 +340,8 @@ static bool publish_counts(struct nvlx_relay *relay) {
     relay->info.done = source->done;
     relay->info.lost = source->lost;
     const bool checked = relay->done == source->generation;
-    if (memcmp(&before, &relay->info, sizeof before) || silent != relay->silent || missing != relay->missing)
+    if (memcmp(&before, &relay->info, sizeof before) || silent != relay->silent || missing != relay->missing ||
+        idle != relay->idle)
         pthread_cond_broadcast(&relay->news);
     pthread_mutex_unlock(&relay->mutex);
     return checked;

@@ -144,10 +144,11 @@ int nvlxi_peer_still_has(const struct nvlx_peer *peer, uint64_t start, uint64_t 
 
 static int check_generation(const struct nvlxi_identity *known, const struct nvlxi_identity *offered) {
     if (strcmp(known->engine, offered->engine))
-        return nvlxi_fail(
-            NVLX_ESTALE,
-            "the descriptor is of engine %s, the peer is engine %s: it was restarted; open it as a new peer",
-            offered->engine, known->engine);
+        return nvlxi_fail(NVLX_ESTALE,
+                          "the descriptor is of engine %s, the peer is engine %s: another engine's, or it was "
+                          "restarted: open it as a new "
+                          "peer",
+                          offered->engine, known->engine);
     if (offered->generation < known->generation)
         return nvlxi_fail(NVLX_ESTALE, "the descriptor is of generation %" PRIu64 ", %" PRIu64 " is known already",
                           offered->generation, known->generation);

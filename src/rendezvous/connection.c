@@ -31,7 +31,7 @@ int nvlxi_address_check(const char *address) {
                           address, count, NVLXI_ADDRESS_MAX);
     if (!nvlxi_address_bytes_valid(address, count))
         return nvlxi_fail(NVLX_EINVAL,
-                          "the address \"%s\" is not an absolute path or \"@name\", without control characters",
+                          "the address \"%s\" is neither an absolute path nor \"@\" and a name, without control characters",
                           address);
     return 0;
 }

@@ -62,7 +62,7 @@ struct nvlxi_reach nvlxi_reach_connect(const char *address, int reason) {
         tell_folder(&reach, reason, folder);
     else if (reason == ENOENT && !found)
         snprintf(reach.text, sizeof reach.text,
-                 ": the folder \"%s\" has no such file: nobody serves there, or not in this folder of that name",
+                 ": the folder \"%s\" has no such file: nobody serves there, or the server sees another folder at that path",
                  folder);
     else if (reason == EACCES && !found)
         tell_file(&reach, address);

@@ -136,7 +136,9 @@ static struct label label_of(const struct nvlx_op *op, size_t index) {
 }
 
 int nvlxi_op_fail_foreign(const struct nvlx_op *op, size_t index) {
-    return nvlxi_fail(NVLX_EINVAL, "op %zu: peer %p is not one of this engine", index, (void *)op->peer);
+    return op->peer ? nvlxi_fail(NVLX_EINVAL, "op %zu: the peer %p is not one of this engine, or was closed", index,
+                                 (void *)op->peer)
+                    : nvlxi_fail(NVLX_EINVAL, "op %zu: peer is NULL", index);
 }
 
 static bool overlaps(const struct nvlx_op *op) {
@@ -184,7 +186,8 @@ int nvlxi_op_fail_remote(const struct nvlx_op *op, size_t index, uint64_t where,
                           label_of(op, index).text, where, op->opcode == NVLX_OP_READ ? "reading" : "writing");
     return nvlxi_fail(NVLX_ERANGE,
                       "%s: the peer's range 0x%" PRIx64 " + %" PRIu64
-                      " is not in its registered regions (byte 0x%" PRIx64 " is missing)",
+                      " is not in its registered regions (byte 0x%" PRIx64
+                      " is missing): if it was there before, find the name again",
                       label_of(op, index).text, op->remote, op->length, where);
 }
 

@@ -326,6 +326,42 @@ static void texts_are_cut_between_characters(void) {
     bench_end(&bench);
 }
 
+/* ---- What is logged of others' words ------------------------------------------------------------------------ */
+
+static char logged[1024];
+
+static void keep_message(void *context, int level, const char *message) {
+    (void)context, (void)level;
+    snprintf(logged, sizeof logged, "%s", message);
+}
+
+/* A name that was refused, with lines of its own: neither the error nor the log has more than one. */
+static void a_name_makes_no_line(void) {
+    struct nvlx_engine *engine = make_engine(0);
+    struct nvlx_region_options options;
+    struct nvlx_region *region;
+    void *memory = allocate(engine, 0, 64, 0);
+    nvlx_region_options_init(&options);
+    options.name = "w\nE nvlxfer: no such line\x7f";
+    OK(nvlx_set_log(NVLX_LOG_DEBUG, keep_message, NULL));
+    REFUSED(nvlx_register(engine, memory, 64, &options, &region), NVLX_EINVAL, "w?E nvlxfer: no such line?");
+    OK(nvlx_set_log(NVLX_LOG_WARNING, NULL, NULL));
+    EXPECT(strstr(logged, "w?E nvlxfer") && !strchr(logged, '\n'));
+    OK(nvlx_engine_destroy(engine));
+}
+
+static void codes_are_named(void) {
+    struct nvlx_engine *engine = make_engine(0);
+    uint64_t ignored;
+    OK(nvlx_set_log(NVLX_LOG_DEBUG, keep_message, NULL));
+    GIVES(NVLX_EINVAL, nvlx_digest(NULL, NULL, 0, &ignored));
+    OK(nvlx_set_log(NVLX_LOG_WARNING, NULL, NULL));
+    EXPECT(!strncmp(logged, "NVLX_EINVAL: ", 13) && !strcmp(logged + 13, nvlx_last_error()));
+    EXPECT(!strncmp(nvlx_strerror(NVLX_ESUSPENDED), "NVLX_ESUSPENDED: ", 17));
+    EXPECT(!strcmp(nvlx_strerror(0), "success") && !strcmp(nvlx_strerror(1), "unknown error code"));
+    OK(nvlx_engine_destroy(engine));
+}
+
 int main(int argc, char **argv) {
     static const struct test tests[] = {{"requests_that_fail", requests_that_fail},
                                         {"requests_of_others_that_fail", requests_of_others_that_fail},
@@ -338,6 +374,8 @@ int main(int argc, char **argv) {
                                         {"the_function_forks", the_function_forks},
                                         {"levels_are_checked", levels_are_checked},
                                         {"texts_are_cut_between_characters", texts_are_cut_between_characters},
+                                        {"a_name_makes_no_line", a_name_makes_no_line},
+                                        {"codes_are_named", codes_are_named},
                                         {NULL, NULL}};
     static const struct role roles[] = {OWNER_ROLE, {NULL, NULL}};
     return run_tests(argc, argv, tests, roles, 60);

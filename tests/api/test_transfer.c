@@ -194,7 +194,7 @@ static void bad_fields(void) {
     ops[1] = good, ops[1].arg = 1;
     refuse(ops, 3, NVLX_EINVAL, "op 1: flags");
     ops[1] = good, ops[1].peer = NULL;
-    refuse(ops, 3, NVLX_EINVAL, "op 1: peer");
+    refuse(ops, 3, NVLX_EINVAL, "op 1: peer is NULL");
     REFUSED(nvlx_transfer(bench.engine, NULL, 1, NULL, &request), NVLX_EINVAL, "ops is NULL");
     REFUSED(nvlx_transfer(bench.engine, ops, 0, NULL, NULL), NVLX_EINVAL, "request is NULL");
     REFUSED(nvlx_transfer(NULL, ops, 0, NULL, &request), NVLX_EINVAL, "engine is NULL");
@@ -208,7 +208,7 @@ static void bad_fields(void) {
     struct nvlx_engine *other = make_engine(0);
     char *text = owner_export(&bench.owner);
     ops[1] = good, ops[1].peer = open_peer(other, text);
-    refuse(ops, 3, NVLX_EINVAL, "op 1: peer");
+    refuse(ops, 3, NVLX_EINVAL, "op 1: the peer");
     free(text);
     OK(nvlx_engine_destroy(other));
     bench_end(&bench);

@@ -67,7 +67,7 @@ for kind in vmm vmm_chunks pool; do
 done
 try "same user" cuda_malloc moved env env
 if [[ $backend == host ]]; then
-    try "another user, allowed" cuda_malloc "nvlx_transfer: not supported:*same user*NVLX_ALLOC_VMM*nvlx_serve*" env "$other" $stranger
+    try "another user, allowed" cuda_malloc "nvlx_transfer: NVLX_ENOTSUP: not supported:*same user*NVLX_ALLOC_VMM*nvlx_serve*" env "$other" $stranger
 else
     try "another user, allowed" cuda_malloc moved env "$other" $stranger
 fi

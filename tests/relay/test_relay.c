@@ -223,7 +223,7 @@ static void nobody_begins_while_bytes_change(void) {
     expect(member_hold(&source), 0, "");
     member_fill(&source, SEED + 1);
     join(1);
-    expect(member_wait(&readers[1], SECOND_NS / 5), NVLX_ETIMEDOUT, "of generation 0");
+    expect(member_wait(&readers[1], SECOND_NS / 5), NVLX_ETIMEDOUT, "in to no generation yet");
     expect(member_next(&source), 0, "");
     expect_done(&readers[1], SEED + 1);
     EQUAL(2, member_info(&readers[1]).generation);
@@ -341,6 +341,32 @@ static void the_dead_are_not_waited_for_again(void) {
     end();
 }
 
+/* Also for those that have a generation, and whose programs have not asked for the next one. */
+static void without_a_number_all_are_waited_for(void) {
+    begin(ONE);
+    options.readers = 0;
+    offer();
+    for (int i = 0; i < 2; i++) {
+        join(i);
+        expect_done(&readers[i], SEED);
+    }
+    expect(member_wait(&source, PATIENCE), 0, "");
+    expect(member_hold(&source), 0, "");
+    member_fill(&source, SEED + 1);
+    expect(member_next(&source), 0, "");
+    expect(member_wait(&source, SECOND_NS / 5), NVLX_ETIMEDOUT, "2 have joined and not asked for it");
+    expect(member_next(&readers[0]), 0, "");
+    expect(member_next(&readers[0]), NVLX_EBUSY, "");
+    expect_done(&readers[0], SEED + 1);
+    expect(member_wait(&source, SECOND_NS / 5), NVLX_ETIMEDOUT, "1 have joined and not asked for it");
+    kill_member(&readers[1]);
+    expect(member_wait(&source, PATIENCE), 0, "");
+    expect(member_next(&readers[0]), 0, "");
+    expect(member_wait(&readers[0], SECOND_NS / 5), NVLX_ETIMEDOUT, "the source has offered no newer one");
+    free_all();
+    end();
+}
+
 static void a_dead_source_fails_all(void) {
     begin(ONE);
     join_until_the_middle();
@@ -373,7 +399,7 @@ static void a_stopped_reader_is_bridged(void) {
     expect_done(&readers[1], SEED);
     expect_done(&readers[2], SEED);
     usleep(400000);
-    expect(member_wait(&source, 0), NVLX_ETIMEDOUT, "1 are at it, of which 1 say nothing");
+    expect(member_wait(&source, 0), NVLX_ETIMEDOUT, "1 are at it, 1 of them say nothing");
     EXPECT(kill(readers[0].child.pid, SIGCONT) == 0);
     member_slow(&readers[0], false);
     expect_done(&readers[0], SEED);
@@ -393,7 +419,7 @@ static void a_quiet_reader_is_bridged(void) {
     expect_done(&readers[1], SEED);
     expect_done(&readers[2], SEED);
     EXPECT(now_ms() - stopped < 16000);
-    expect(member_wait(&source, 0), NVLX_ETIMEDOUT, "1 are at it, of which 0 say nothing");
+    expect(member_wait(&source, 0), NVLX_ETIMEDOUT, "1 are at it, 3 are waited for");
     EQUAL(NVLX_EBUSY, member_hold(&source).code);
     EXPECT(kill(readers[0].child.pid, SIGCONT) == 0);
     member_slow(&readers[0], false);
@@ -547,7 +573,11 @@ static void arguments_are_checked(void) {
     parts[1] = (struct nvlx_relay_part){"v", memory, UINT64_MAX};
     REFUSED(nvlx_relay_offer(engine, "@x", parts, 2, NULL, &relay), NVLX_EINVAL, "more than 2^64 bytes");
     parts[1] = (struct nvlx_relay_part){"nvlx-relay", memory, 1};
-    REFUSED(nvlx_relay_offer(engine, own_name(), parts, 2, NULL, &relay), NVLX_EEXIST, "nvlx-relay");
+    REFUSED(nvlx_relay_offer(engine, own_name(), parts, 2, NULL, &relay), NVLX_EINVAL, "\"nvlx-relay\", which");
+    parts[1] = (struct nvlx_relay_part){"v", memory + MIB - 1, 1};
+    REFUSED(nvlx_relay_join(engine, own_name(), parts, 2, NULL, 0, &relay), NVLX_EINVAL, "\"w\" and \"v\" share bytes");
+    parts[1] = (struct nvlx_relay_part){"v", memory, 0};
+    REFUSED(nvlx_relay_join(engine, own_name(), parts, 2, NULL, 0, &relay), NVLX_ETIMEDOUT, "");
     parts[1] = (struct nvlx_relay_part){"v", &relay, sizeof relay};
     REFUSED(nvlx_relay_offer(engine, own_name(), parts, 2, NULL, &relay), NVLX_ENOTSUP, "");
     REFUSED(nvlx_relay_wait(NULL, 0), NVLX_EINVAL, "relay is NULL");
@@ -593,6 +623,7 @@ int main(int argc, char **argv) {
         {"wrong_bytes_are_found", wrong_bytes_are_found},
         {"a_dead_reader_is_bridged", a_dead_reader_is_bridged},
         {"the_dead_are_not_waited_for_again", the_dead_are_not_waited_for_again},
+        {"without_a_number_all_are_waited_for", without_a_number_all_are_waited_for},
         {"a_dead_source_fails_all", a_dead_source_fails_all},
         {"who_is_done_survives_the_source", who_is_done_survives_the_source},
         {"a_stopped_reader_is_bridged", a_stopped_reader_is_bridged},

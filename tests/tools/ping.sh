@@ -55,7 +55,7 @@ names "--bytes cannot be '3X'"
 run 2 "$at" more
 names "'more'"
 run 2 --timeout 0 nobody
-names 'nobody: .*"nobody" is not an absolute path'
+names 'nobody: .*"nobody" is neither an absolute path'
 run 2 --gpu 7 --timeout 0 "$at"
 names "--gpu: .*is 7, but there are 2 GPUs"
 NVLX_BACKEND=hst run 5 --timeout 0 "$at"

@@ -196,8 +196,9 @@ static int open_file(const struct nvlxi_host_handle *handle) {
     if (code)
         return code;
     if (start != handle->start_time)
-        return nvlxi_fail(NVLX_ESTALE, "process %d, which exported segment %" PRIu64 ", is gone", (int)handle->pid,
-                          handle->serial);
+        return nvlxi_fail(NVLX_ESTALE,
+                          "process %d, which exported segment %" PRIu64 ", is gone: its successor is a new peer",
+                          (int)handle->pid, handle->serial);
     snprintf(path, sizeof path, "/proc/%d/fd/%d", (int)handle->pid, (int)handle->fd);
     int found = open(path, O_PATH | O_CLOEXEC);
     if (found < 0 && errno == ENOENT)

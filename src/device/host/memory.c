@@ -262,9 +262,9 @@ int nvlxi_host_resolve(struct nvlxi_device *device, uint64_t address, struct nvl
     if (found.kind == NVLXI_KIND_UNKNOWN)
         return nvlxi_fail(
             NVLX_ENOTSUP,
-            "0x%" PRIx64 " is not memory of the host backend (software GPUs), on which this engine runs: "
-            "for plain host memory, which cudaHostRegister would pin with CUDA, use memory of nvlx_alloc; "
-            "for that of a real GPU, the cuda backend",
+            "0x%" PRIx64
+            " is not memory of the host backend, on which this engine runs: use memory of nvlx_alloc. Plain "
+            "host memory is pinned by cudaHostRegister, with CUDA; memory of a real GPU needs NVLX_BACKEND=cuda",
             address);
     if (found.kind == NVLXI_KIND_PINNED)
         found.gpu = nvlxi_host_home(device, found.gpu);

@@ -60,8 +60,10 @@ static bool on_gpu(const struct nvlx_block_ids *ids) {
 }
 
 static int fail_id(const struct nvlx_block_ids *ids, size_t index, const char *side, uint64_t id, uint64_t blocks) {
-    return nvlxi_fail(NVLX_ERANGE, "%s id %zu of group %" PRIu32 " is %" PRIu64 ", and there are %" PRIu64 " blocks",
-                      side, index, ids->group, id, blocks);
+    return nvlxi_fail(NVLX_ERANGE,
+                      "%s id %zu of group %" PRIu32 " is %" PRIu64 ", and there are %" PRIu64
+                      " blocks; block_ids.width is %" PRIu32,
+                      side, index, ids->group, id, blocks, ids->width);
 }
 
 static int check_ids(const struct nvlx_block_ids *ids, const struct nvlxi_block_group *group) {
