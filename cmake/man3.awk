@@ -1,5 +1,5 @@
 # Manual pages of section 3 from the comments of include/nvlxfer.h: nvlxfer.3 is its introduction, each of its sections is
-# a page, and each function leads to the page of its section.
+# a page, and each function and struct leads to the page of its section.
 # Usage: awk -v folder=FOLDER -v date=YYYY-MM-DD -v version=VERSION -f man3.awk nvlxfer.h
 # SPDX-License-Identifier: Apache-2.0
 
@@ -145,6 +145,7 @@ function flush_page(i) {
         return
     write_page(page, title, page_names, synopsis, body)
     pages = pages ".BR " page " (3),\n"
+    taken[page] = 1
     for (i = 1; i <= functions; i++) {
         if (alias[i] == page)
             fail("the page " page " has the name of a function")
@@ -161,6 +162,15 @@ function add_function(line, name) {
     names = names (names == "" ? "" : ", ") name
     page_names = page_names ", " name
     alias[++functions] = name
+    taken[name] = 1
+}
+
+# It is linked at the end, as a page or function may have its name.
+function add_struct(line) {
+    sub(/^struct /, "", line)
+    sub(/[ ;].*/, "", line)
+    if (!(line in struct_page) || $0 ~ /\{$/)
+        struct_page[line] = page
 }
 
 # The introduction is the first comment.
@@ -247,6 +257,8 @@ $0 == "" {
         add_function($0)
         in_code = 1
     }
+    if ($0 ~ /^struct nvlx_[a-z_]+( \{|;)/)
+        add_struct($0)
     code[++codes] = $0
 }
 
@@ -254,6 +266,9 @@ END {
     if (failed)
         exit 1
     flush_page()
+    for (name in struct_page)
+        if (!(name in taken))
+            print "ln -sf '" struct_page[name] ".3' '" folder "/" name ".3'" | "sh -e"
     if (pages == "")
         fail("no section was found")
     write_page("nvlxfer", purpose, "", "", introduction)

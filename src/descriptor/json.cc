@@ -173,6 +173,9 @@ size_t find_portion(std::string_view text, size_t *at) {
 
 int read_json(std::string_view text, const char *field, Json::Value *root, Cut *cut) {
     *cut = Cut();
+    if (!text.empty() && (text[0] == '@' || text[0] == '/'))
+        return nvlxi_fail(NVLX_EFORMAT,
+                          "descriptor: begins with '%c': an address is for nvlx_connect, not a descriptor", text[0]);
     const int code = scan(text);
     if (code != NVLX_OK)
         return code;

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The manual pages say what the header and the tools say: each function has a page, each word of the header is in one, and
+# The manual pages say what the header and the tools say: each function and struct has a page, each word of the header is in one, and
 # each option of a tool in its own. mandoc, where it is there, finds no error and nothing to warn of.
 # Usage: tests/tools/man.sh ROOT FOLDER_WITH_PAGES TOOL...
 # SPDX-License-Identifier: Apache-2.0
@@ -21,6 +21,9 @@ check_pages() {
     while read -r name; do
         grep -qE "^\.SS (.*, )?$name(,|$)" "$1/$name.3" || { echo "$name has no page" && return 1; }
     done < <(sed -n '/global:/,/local:/ s/^ *\([a-z_0-9]*\);$/\1/p' "$root/src/api/interface/nvlxfer.map")
+    while read -r name; do
+        grep -q "struct $name" "$1/$name.3" || { echo "struct $name has no page" && return 1; }
+    done < <(sed -n 's/^struct \(nvlx_[a-z_]*\) {$/\1/p' "$root/include/nvlxfer.h")
     # What follows the last section, and the frame of the file, are no part of the manual.
     missing=$(comm -23 <(sed -e '/^#ifndef NVLXFER_H$/,/^\/\* ==== Simple/d' -e '/^#ifdef __GNUC__$/,$d' -e '/SPDX/d' \
         -e '/^\/\* ==== /d' -e '/^static inline /,/^}/d' "$root/include/nvlxfer.h" | words) \
