@@ -8,16 +8,8 @@ set -euo pipefail
 root=$1 library=$2 plugin=$3 cache=$4
 shift 4
 here=$root/tests/bindings/nixl
+source "$root/tests/bindings/fetch.sh"
 known='^1\.[0-5]\.[0-9]+$'
-
-# fetch NAME PACKAGE: unpacks it to CACHE/NAME, once. Fails where it cannot be had.
-fetch() {
-    [[ -d $cache/$1 ]] && return
-    rm -rf "$cache/$1.new"
-    "$cache/python/bin/pip" install --quiet --disable-pip-version-check --timeout 10 --retries 2 --no-deps --no-compile \
-        --target "$cache/$1.new" "$2" >"$cache/$1.log" 2>&1 &&
-        mv "$cache/$1.new" "$cache/$1"
-}
 
 # with VERSION: the program, in that wheel.
 with() {
@@ -62,7 +54,7 @@ echo 'class Tensor: ...' >"$cache/torch/torch.py" # NIXL before 1.4 imports it, 
 ln -sf "$plugin" "$cache/plugins/libplugin_NVLX.so"
 export root cache here known
 export -f fetch with try bench
-if [[ ! -d $cache/python ]] && ! python3 -m venv "$cache/python" >"$cache/python.log" 2>&1; then
+if ! prepare_fetch; then
     echo "SKIP: NIXL was not tried, there is no venv: $(tail -n 1 "$cache/python.log")"
     exit 77
 fi
