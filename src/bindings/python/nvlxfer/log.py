@@ -154,6 +154,7 @@ class _Log(_Listener):
             raise
 
     def _tell_all(self, messages: queue.SimpleQueue[tuple[int, bytes] | None]) -> None:
+        ctypes.CDLL(None).prctl(15, b"nvlxfer-log")  # PR_SET_NAME: else it has the name of who started it
         for message in iter(messages.get, None):
             self._tell(*message)
 
@@ -191,7 +192,8 @@ def set_log(level: int = LogLevel.WARNING, function: LogFunction | None = None) 
 
 
 def reset_log(level: int = LogLevel.WARNING) -> None:
-    """Gives the log back to the library, which writes it to stderr, or where the program's glog does."""
+    """Gives the log back to the library, which writes it to stderr. Only one that shares the program's glog, as with
+    NVLX_STATIC_DEPS=OFF, writes it where that does."""
     _log.set(_log_level(level), None)
 
 

@@ -94,13 +94,15 @@ def test_service_thread():
 
     def function(level, text):
         if threading.current_thread().name == "nvlxfer-log":
-            threads.append(text)
+            with open("/proc/thread-self/comm") as file:
+                threads.append(file.read())
             came.set()
 
     nvlxfer.set_log(LogLevel.DEBUG, function)
     peer = engine.connect(address, 30)
     server.close()
     assert came.wait(30), "the service thread says nothing of the server's end"
+    assert set(threads) == {"nvlxfer-log\n"}, threads
     nvlxfer.reset_log(LogLevel.ERROR)
     peer.close()
     engine.close()
