@@ -7,6 +7,7 @@ import os
 import random
 import sys
 import threading
+import time
 
 import nvlxfer
 from nvlxfer import Access, Engine, Slice, publish, pull
@@ -73,12 +74,53 @@ def test_whole():
             with pull(peer, into=mine, name="m") as got:
                 assert mine["scale"].tobytes() == weights["scale"].tobytes()
                 assert mine["layers"]["1"]["w"].tobytes() == weights["layers"]["1"]["w"].tobytes()
-            raises(nvlxfer.NotFound, "NVLX_ENOENT", "", pull, peer, name="other")
+            raises(nvlxfer.NotFound, "NVLX_ENOENT", "", pull, peer, name="other", timeout=0)
             raises(nvlxfer.NotFound, "NVLX_ENOENT", "'none'", pull, peer, {"none": mine["scale"]}, "m")
             raises(*INVALID, "at the peer", pull, peer, {"scale": reader.empty(2, "int64")}, "m")
             raises(nvlxfer.InvalidType, "NVLX_EINVAL", "a dict", pull, peer, [1], "m")
             assert reader.info().regions == 0
         assert owner.info().regions == 0
+
+
+def test_late():
+    """A model that is published later is waited for, at a peer that is followed, as long as the caller says."""
+    address = f"@nvlxfer-models-late-{os.getpid()}"
+    not_found = nvlxfer.NotFound, "NVLX_ENOENT"
+    with Engine() as owner, Engine() as reader:
+        weight, made = filled(owner, (64,), "int8"), []
+        owner.serve(address)
+        with reader.connect(address, 30) as peer:
+            raises(*not_found, f"at {address!r} publishes no model 'm'", pull, peer, name="m", timeout=0)
+            since = time.monotonic()
+            raises(*not_found, "no model 'm'", pull, peer, name="m", timeout=0.3)
+            assert 0.3 <= time.monotonic() - since < 9
+
+            def change_then_publish():  # what is another's is no model
+                time.sleep(0.2)
+                made.append(owner.register(weight, "other"))
+                time.sleep(0.2)
+                made.append(publish({"w": weight}, owner, "m"))
+
+            for timeout in (30, None):
+                thread = threading.Thread(target=change_then_publish)
+                thread.start()
+                calls, sync = [], peer.sync
+                peer.sync = lambda *arguments: calls.append(sync(*arguments))
+                with pull(peer, name="m", timeout=timeout) as got:
+                    assert got.tensors["w"].tobytes() == weight.tobytes()
+                assert 0 < len(calls) < 5, calls  # nothing is polled
+                del peer.sync
+                thread.join()
+                while made:
+                    made.pop().close()
+                peer.sync(owner.publish(), 30)
+            with reader.peer_open(owner.export()) as of_text:
+                since = time.monotonic()
+                raises(*not_found, "from a text publishes no model 'm'", pull, of_text, name="m", timeout=30)
+                assert time.monotonic() - since < 9
+            raises(nvlxfer.InvalidType, "NVLX_EINVAL", "timeout", pull, peer, timeout="1")
+            threading.Timer(0.3, owner.close).start()
+            raises(nvlxfer.Stale, "NVLX_ESTALE", "", pull, peer, name="m", timeout=30)
 
 
 def test_timeout():
@@ -463,7 +505,7 @@ def test_given_back_by_the_collector():
     assert done
 
 
-run_tests([test_whole, test_timeout, test_slices, test_refused, test_module, test_wrong_digest, test_unverified,
+run_tests([test_whole, test_late, test_timeout, test_slices, test_refused, test_module, test_wrong_digest, test_unverified,
            test_into_the_same, test_into_what_others_use,
            test_into_the_same_by_threads, test_relay, test_gpus, test_one_does_not_start, test_closed_by_threads,
            test_closed, test_given_back_by_the_collector])  # fmt: skip

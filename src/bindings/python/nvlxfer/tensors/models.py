@@ -10,10 +10,11 @@ import contextlib
 import json
 import math
 import re
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
-from .._c.arguments import _text
+from .._c.arguments import _seconds, _text
 from .._c.calls import _interruptibly, _Local, _run
 from .._c.values import Access, Alloc, RegionInfo
 from ..errors import (
@@ -26,6 +27,7 @@ from ..errors import (
     NvlxError,
     OutOfRange,
     Stale,
+    Timeout,
     WrongDigest,
     _error,
     _invalid,
@@ -46,6 +48,7 @@ Tensors = Union[Mapping[str, Any], Any]  # name: tensor, or such mappings in it;
 _FORMAT = 1  # of the list
 _ALIGNMENT = 512  # bytes, of arrays made here
 _NAMED = 3  # tensors that a message names at most
+_APPEARS = 10.0  # seconds, as for Engine.connect: until a model is there, where the caller does not say
 
 
 class Slice(NamedTuple):
@@ -213,9 +216,24 @@ def _withdrawn(what: str, text: str) -> Stale:
     return Stale(_ESTALE, f"{what}: the owner has withdrawn or replaced it: pull again ({text})")
 
 
-def _read_list(engine: Engine, peer: Peer, name: str, gpu: int | None) -> tuple[int, list[Any]]:
+def _find_list(peer: Peer, name: str, deadline: float) -> RegionInfo:
+    """The list of a model, once the peer has published it. Nothing comes to a peer of a text: that is not waited for."""
+    while True:
+        known = peer.generation()  # before the look: what comes after it is waited for
+        try:
+            return peer.region(name)
+        except NotFound as failure:
+            left = max(0.0, deadline - time.monotonic())
+            if not left or not peer.info().followed:
+                text = f"the peer {peer._origin} publishes no model {name!r}: {failure._text}"
+                raise NotFound(failure.code, text) from None
+        with contextlib.suppress(Timeout):
+            peer.sync(known + 1, left)
+
+
+def _read_list(engine: Engine, peer: Peer, name: str, gpu: int | None, deadline: float) -> tuple[int, list[Any]]:
     """The list of a model, and the generation of the peer that it is of."""
-    info = peer.region(name)
+    info = _find_list(peer, name, deadline)
     with engine.empty([info.length], gpu=gpu) as room:
         with engine.register((room.address, info.length), access=Access.NONE):
             op = read(peer, room.address, info.address, info.length)
@@ -499,18 +517,22 @@ def pull(
     and whole shapes must be those of the peers. A `Slice` in it takes its part of the whole, from whichever peers have
     it: so tensor parallelism of four becomes one of two. None: whole new Arrays. They, and the list of the names while
     it is read, are on the GPU `gpu`, else on the engine's first.
-    NotFound: a peer has no such model, or part of a tensor has no source. Stale: the owner has withdrawn or replaced
+    `timeout`: a peer of `connect` may publish the model later. That is waited for, up to so many seconds for all peers.
+    Then the bytes of each peer may take as long again. None: 10 seconds for the model, any time for the bytes. A peer
+    of a text is not waited for.
+    NotFound: a peer has no such model then, or part of a tensor has no source. Stale: the owner has withdrawn or replaced
     tensors meanwhile: pull again. WrongDigest: see `Pull.again`. Close the Pull before its peers."""
     sources = [peers] if isinstance(peers, Peer) else list(peers)
     if not sources:
         raise _invalid("no peer is given")
+    deadline = time.monotonic() + (_APPEARS if timeout is None else _seconds(timeout))
     engine = sources[0]._engine
     given = None if into is None else dict(_flat(into))
     made = Pull(engine, gpu)
     try:
         found = []
         for peer in sources:
-            generation, told = _read_list(engine, peer, name, gpu)
+            generation, told = _read_list(engine, peer, name, gpu, deadline)
             found.append(_sources(peer, name, generation, told, None if given is None else set(given)))
             made._feeds.append(_Feed(engine, peer, name, generation, found[-1]))
         made.tensors = dict(made._make_room(found)) if given is None else given
