@@ -48,8 +48,8 @@ def trainer(readers: int, rounds: int) -> int:
     with nvlxfer.Engine() as engine:
         tensors = make_tensors(engine)
         train(tensors, 0)
-        engine.serve(address)
         with nvlxfer.publish(tensors, engine) as published:
+            engine.serve(address)
             command = [sys.executable, __file__, "--read", address]
             children = [
                 subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
