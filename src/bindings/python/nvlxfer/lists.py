@@ -126,7 +126,7 @@ def _pitches(rows: Rows | None) -> list[int | memoryview]:
 
 def _column(what: str, column: Numbers) -> int | memoryview:
     view = None if isinstance(column, int) else _buffer(column)
-    if view is None:
+    if view is None or not view.ndim:  # a number of NumPy's, say
         if not hasattr(column, "__index__"):
             raise _wrong_type(what, column, 'an integer, or a buffer of 64-bit integers such as array.array("Q")')
         return _integer(what, column)

@@ -131,13 +131,14 @@ class Array(_Local):
         return _capsule_new(address, _CAPSULE, ctypes.cast(_destructor, _P))
 
     def fill(self, content: Any) -> None:
-        """Copies a contiguous buffer of as many bytes into the array (bytes, a NumPy array), and waits for it."""
+        """Copies a contiguous buffer of as many bytes into the array (bytes, an array or a number of NumPy), and waits
+        for it."""
         view = _buffer(content)
         if view is None:
             raise _wrong_type("content", content, "a buffer")
         if view.nbytes != self.nbytes:
             raise _invalid(f"the content has {view.nbytes} bytes, the Array {self.nbytes}")
-        self._engine.memcpy(self.address, content, self.nbytes)
+        self._engine.memcpy(self.address, content if view.ndim else view.cast("B"), self.nbytes)
 
     def tobytes(self) -> bytes:
         """A copy of the content."""

@@ -54,6 +54,45 @@ def test_array():
         raises(*invalid, "", engine.empty, (1 << 62, 8), "float64")
 
 
+def test_no_dimension():
+    """A buffer of no dimension is data, also where an address could stand; a number of NumPy's there is an address."""
+    with Engine() as engine:
+        number, room = ctypes.c_double(7.5), ctypes.c_double()
+        assert memoryview(number).ndim == 0
+        made = engine.empty((), "float64")
+        made.fill(number)
+        assert made.tobytes() == bytes(number)
+        made.fill(bytes(8))
+        engine.memcpy(made.address, number)
+        engine.memcpy(room, made.address)
+        assert room.value == 7.5
+        raises(nvlxfer.InvalidArgument, "NVLX_EINVAL", "4 bytes, the Array 8", made.fill, ctypes.c_float(1))
+        address = f"@nvlx-arrays-message-{os.getpid()}"
+        engine.serve(address)
+        with Engine() as other, other.connect(address, 30) as peer:
+            peer.send(number)
+            while (event := engine.next_event()) is None:
+                pass
+            assert event.message == bytes(number)
+        if HAS_NUMPY:
+            import numpy
+
+            for content in (numpy.array(2.5), numpy.float64(3.5), numpy.array(1.5)[()], numpy.array([4.5])):
+                made.fill(content)
+                assert made.tobytes() == content.tobytes()
+            whole = engine.empty((), "int64")
+            for content in (numpy.array(5), numpy.int64(6)):
+                whole.fill(content)
+                assert whole.tobytes() == content.tobytes()
+            for address in (numpy.int64(made.address), numpy.uint64(made.address)):
+                engine.memcpy(address, numpy.array(9.5))
+                engine.memcpy(seen := numpy.array(0.0), address)
+                assert seen == 9.5
+                peer = engine.peer_open(engine.export())
+                assert len(read(peer, address, numpy.array(made.address), numpy.int32(8))) == 1
+            raises(nvlxfer.InvalidType, "NVLX_EINVAL", "local", read, peer, numpy.array(7.5), 8, 8)
+
+
 class OnCuda:
     """What an Array asks of an engine, as on the backend cuda."""
 
@@ -233,5 +272,5 @@ def test_numpy():
         raises(nvlxfer.InvalidArgument, "NVLX_EINVAL", "64-bit", read, peer, local, remote, numpy.full(100, 64.0))
 
 
-run_tests([test_array, test_host_memory, test_dlpack, test_parts, test_given_back_by_the_collector,
+run_tests([test_array, test_no_dimension, test_host_memory, test_dlpack, test_parts, test_given_back_by_the_collector,
            test_closed_by_threads, test_fork, test_numpy])  # fmt: skip

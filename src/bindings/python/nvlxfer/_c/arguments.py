@@ -7,6 +7,7 @@ import ctypes
 import functools
 import itertools
 import math
+import numbers
 import operator
 import reprlib
 import time
@@ -129,17 +130,17 @@ def _filled(struct: type[_Struct], **fields: Any) -> _Struct:
 
 
 def _buffer(data: Any) -> memoryview | None:
-    """What a buffer gives; None for a number, such as one of NumPy's, which is a buffer of no dimension."""
+    """What a buffer gives, of any number of dimensions; None: it is none."""
     try:
-        view = memoryview(data)
+        return memoryview(data)
     except TypeError:
         return None
-    return view if view.ndim else None
 
 
 def _host(what: str, data: int | Buffer, written: bool) -> tuple[Any, int | None]:
-    """What C gets for an address or a buffer, and the buffer's length."""
-    view = _buffer(data)
+    """What C gets for an address or a buffer, and the buffer's length. NumPy's integers are both: they are addresses.
+    An array of no dimension is data."""
+    view = None if isinstance(data, numbers.Integral) else _buffer(data)
     if view is None:
         if not hasattr(data, "__index__"):
             raise _wrong_type(what, data, "an address, or a buffer")
