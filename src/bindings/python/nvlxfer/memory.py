@@ -15,7 +15,7 @@ from ._c.calls import _Local
 from ._c.native import _I64, _P, _S
 from .errors import _EBUSY, _ENOTSUP, NvlxError, _error, _invalid, _wrong_type
 from .tensors.arrays import Layout, _DLManagedTensor
-from .tensors.dtypes import _DTYPES, _typestr
+from .tensors.dtypes import _DTYPES, _refuse_swapped, _typestr
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -138,6 +138,8 @@ class Array(_Local):
             raise _wrong_type("content", content, "a buffer")
         if view.nbytes != self.nbytes:
             raise _invalid(f"the content has {view.nbytes} bytes, the Array {self.nbytes}")
+        if _DTYPES[self.dtype][1] > 8 and view.itemsize > 1:  # else they are no more than bytes
+            _refuse_swapped("the content", view.format)
         self._engine.memcpy(self.address, content if view.ndim else view.cast("B"), self.nbytes)
 
     def tobytes(self) -> bytes:
@@ -195,6 +197,7 @@ def _dtype_name(dtype: Any) -> str:
     """The name of a type, of which torch, JAX and NumPy have objects."""
     name = dtype if isinstance(dtype, str) else getattr(dtype, "name", None) or getattr(dtype, "__name__", str(dtype))
     name = str(name).rpartition(".")[2]
+    _refuse_swapped(f"dtype {dtype!r}", str(getattr(dtype, "byteorder", "")))
     if name not in _DTYPES:
         raise _error(_ENOTSUP, f"dtype {dtype!r} is none of {', '.join(sorted(_DTYPES))}")
     return name

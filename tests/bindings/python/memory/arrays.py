@@ -93,6 +93,37 @@ def test_no_dimension():
             raises(nvlxfer.InvalidType, "NVLX_EINVAL", "local", read, peer, numpy.array(7.5), 8, 8)
 
 
+def test_byte_order():
+    """Elements of the other byte order are refused where their type counts: they would be read as other numbers."""
+    refused = nvlxfer.NotSupported, "NVLX_ENOTSUP"
+    swapped = (ctypes.c_int32.__ctype_be__ * 2)(1, 2)
+    kind = type("Kind", (), {"name": "int32", "byteorder": ">"})()
+    with Engine() as engine:
+        raises(*refused, "byte order is big-endian", engine.empty, 2, kind)
+        raises(*refused, "'>i4'", engine.empty, 2, ">i4")
+        made, plain = engine.empty(2, "int32"), engine.empty(8)
+        raises(*refused, "byte order is big-endian", made.fill, swapped)
+        plain.fill(swapped)
+        assert plain.tobytes() == bytes(swapped)
+        for interface in ("__array_interface__", "__cuda_array_interface__"):
+            told = {**made.__array_interface__, "typestr": ">i4"}
+            for more in ({}, {"__dlpack__": None}):
+                tensor = type("Tensor", (), {interface: told, **more})()
+                raises(*refused, "tensor 't': the byte order is big-endian ('>i4')", nvlxfer.publish, {"t": tensor},
+                       engine)  # fmt: skip
+            with engine.register(tensor) as region:  # its peers read bytes
+                assert region.length == 8
+        if HAS_NUMPY:
+            import numpy
+
+            raises(*refused, "big-endian", engine.empty, 2, numpy.dtype(">i4"))
+            raises(*refused, "big-endian", made.fill, numpy.array([1, 2], ">i4"))
+            raises(*refused, "big-endian", nvlxfer.publish, {"t": numpy.asarray(made).view(">i4")}, engine)
+            raises(nvlxfer.InvalidType, "NVLX_EINVAL", "a buffer", plain.fill, numpy.ones(1, "datetime64[s]"))
+            for kind in (numpy.dtype("<i4"), numpy.dtype("=i4"), numpy.int32, numpy.dtype("int8")):
+                assert engine.empty(2, kind).dtype in ("int32", "int8")
+
+
 class OnCuda:
     """What an Array asks of an engine, as on the backend cuda."""
 
@@ -272,5 +303,5 @@ def test_numpy():
         raises(nvlxfer.InvalidArgument, "NVLX_EINVAL", "64-bit", read, peer, local, remote, numpy.full(100, 64.0))
 
 
-run_tests([test_array, test_no_dimension, test_host_memory, test_dlpack, test_parts, test_given_back_by_the_collector,
+run_tests([test_array, test_no_dimension, test_byte_order, test_host_memory, test_dlpack, test_parts, test_given_back_by_the_collector,
            test_closed_by_threads, test_fork, test_numpy])  # fmt: skip

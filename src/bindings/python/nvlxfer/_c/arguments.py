@@ -133,7 +133,7 @@ def _buffer(data: Any) -> memoryview | None:
     """What a buffer gives, of any number of dimensions; None: it is none."""
     try:
         return memoryview(data)
-    except TypeError:
+    except (TypeError, ValueError):  # NumPy gives none of its datetime64, nor of bfloat16
         return None
 
 

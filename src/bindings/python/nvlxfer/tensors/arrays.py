@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from .._c.arguments import _integer
 from .._c.native import _I, _I64, _P, _S, _SIZE, _U64
 from ..errors import _ENOTSUP, NvlxError, _error, _invalid, _wrong_type
-from .dtypes import _NAMES_OF, _name_of_typestr
+from .dtypes import _NAMES_OF, _name_of_typestr, _refuse_swapped
 
 # (address, length), or a tensor: an object with __cuda_array_interface__, __array_interface__ or __dlpack__
 Memory = Any
@@ -137,6 +137,7 @@ def _layout(what: str, tensor: Any) -> Layout:
         address, length = _located(interface)
         if named is not None:
             return Layout(address, length, named, tuple(map(operator.index, interface["shape"])), tensor)
+        _refuse_swapped(what, interface["typestr"])
         if not hasattr(tensor, "__dlpack__"):
             raise _error(_ENOTSUP, f"{what} has elements of type {interface['typestr']!r}, of which there is no name")
     borrowed = _dlpack(tensor)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from ..errors import _ENOTSUP, _error
+
 _INT, _UINT, _FLOAT, _BFLOAT, _COMPLEX, _BOOL = 0, 1, 2, 4, 5, 6  # of DLPack
 _DTYPES = {"bool": (_BOOL, 8), "bfloat16": (_BFLOAT, 16)}  # name: DLPack's code, bits
 _DTYPES.update({f"int{bits}": (_INT, bits) for bits in (8, 16, 32, 64)})
@@ -30,3 +32,9 @@ def _name_of_typestr(typestr: str) -> str | None:
     if code is None or typestr[0] not in "<|" or not typestr[2:].isdecimal():
         return None
     return _NAMES_OF.get((code, 8 * int(typestr[2:])))
+
+
+def _refuse_swapped(what: str, order: str) -> None:
+    """`order` is NumPy's letter, or a word that begins with it. Names of types mean little-endian elements."""
+    if order[:1] in (">", "!"):
+        raise _error(_ENOTSUP, f"{what}: the byte order is big-endian ({order!r}): give little-endian elements")
