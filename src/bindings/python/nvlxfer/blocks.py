@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from ._c.arguments import Buffer, _buffer, _filled, _integer, _integers
 from ._c.calls import _interruptibly, _make, _Owned, _run
 from ._c.native import _IDS_ON_GPU, _P, _READ, _U64, _WRITE, _BlockIds, _BlockRegion
-from .errors import _invalid
+from .errors import _invalid, _listed, _wrong_type
 from .tensors.arrays import _located
 from .transfers import Request, _options, _with_message
 
@@ -29,7 +29,13 @@ class BlockRegion(NamedTuple):
 
 
 def _block_regions(what: str, regions: Iterable[BlockRegion]) -> Any:
-    listed = [BlockRegion(*region) for region in regions]
+    listed = []
+    for i, given in enumerate(_listed(what, regions, "a sequence of BlockRegion")):
+        fields = _listed(f"{what}[{i}]", given, "a BlockRegion")
+        try:
+            listed.append(BlockRegion(*fields))
+        except TypeError:  # too few, or too many
+            raise _wrong_type(f"{what}[{i}]", given, "a BlockRegion") from None
     made = (_BlockRegion * len(listed))()
     for i, region in enumerate(listed):
         for name, kind, *_ in _BlockRegion._fields_[:-1]:

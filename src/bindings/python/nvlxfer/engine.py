@@ -66,9 +66,10 @@ from .errors import (
     _EINVAL,
     Busy,
     NotSupported,
+    _check,
     _error,
     _invalid,
-    _wrong_type,
+    _listed,
 )
 from .events import Event, _Hub
 from .lists import Ops, _joined
@@ -147,8 +148,7 @@ class Engine(_Object):
 
     def stats(self, peer: Peer | None = None) -> dict[str, int]:
         """Counts since it was made, by the names of struct nvlx_counts; with a peer those that concern this peer."""
-        if peer is not None and not isinstance(peer, Peer):
-            raise _wrong_type("peer", peer, "a Peer, or None for all")
+        _check("peer", peer, (Peer, type(None)), "a Peer, or None for all")
         counts = _Counts(ctypes.sizeof(_Counts))
         _run("nvlx_stats", self, peer, ctypes.byref(counts))
         return {name: getattr(counts, name) for name in _COUNTS}
@@ -261,20 +261,19 @@ class Engine(_Object):
     def resume(self, regions: Iterable[Region], addresses: Iterable[int | None] | None = None) -> None:
         """Tells peers these regions again, with the memory that is there now: where they were, or at `addresses`."""
         listed = self._list_regions(regions)
-        moved = [None] * len(listed) if addresses is None else list(addresses)
+        moved = [None] * len(listed) if addresses is None else _listed("addresses", addresses, "a sequence of integers")
         if len(moved) != len(listed):
             raise _invalid(f"{len(listed)} regions have {len(moved)} addresses")
-        where = [0 if address is None else _integer("address", address) for address in moved]
+        where = [0 if address is None else _integer(f"addresses[{i}]", address) for i, address in enumerate(moved)]
         _run("nvlx_resume", _handles(listed), len(listed), (_P * len(where))(*where), also=(self, *listed))
         for region, address in zip(listed, where):
             if address and address != region.address:
                 region.address, region._memory = address, None
 
     def _list_regions(self, regions: Iterable[Region]) -> list[Region]:
-        listed = list(regions)
-        for region in listed:
-            if not isinstance(region, Region):
-                raise _wrong_type("a region", region, "what Engine.register returned")
+        listed = _listed("regions", regions, "a sequence of what Engine.register returned")
+        for index, region in enumerate(listed):
+            _check(f"regions[{index}]", region, Region, "what Engine.register returned")
         return listed
 
     def peer_open(self, text: str) -> Peer:
@@ -388,6 +387,7 @@ class Engine(_Object):
 
     def stream_signal(self, stream: Any, peer: Peer, address: int, value: int, add: bool = False) -> None:
         """Behind what is in a CUDA stream, the peer's count becomes `value`, or grows by it."""
+        _check("peer", peer, Peer, "a Peer")
         what = _stream(stream), peer, _integer("address", address), _integer("value", value)
         _run("nvlx_stream_signal", self, *what, _ADD if add else 0)
 
@@ -398,6 +398,7 @@ class Engine(_Object):
         signal, or until nobody signals any more. Returns a number for `wait_test`. A wait that fails sets the 64 bits
         at `mark`, registered memory of the same GPU, to the code before the stream goes on. Of a stream that captures a
         graph, each replay waits; with `reached`, such memory too, for `value` more than before."""
+        _check("peer", peer, Peer, "a Peer")
         number = _U64()
         options = _WaitOptions(ctypes.sizeof(_WaitOptions), None if mark is None else _integer("mark", mark),
                                None if reached is None else _integer("reached", reached))  # fmt: skip
@@ -417,6 +418,7 @@ class Engine(_Object):
 
     def signal_wait(self, address: int, value: int, peer: Peer | None = None, timeout: float | None = None) -> None:
         """Until this process's count has reached `value`. Timeout. Stale: the peer, who shall signal, is gone."""
+        _check("peer", peer, (Peer, type(None)), "a Peer, or None")
         where, slices = (_integer("address", address), _integer("value", value)), _slices(_seconds(timeout), 0.1, 0.1)
         _interruptibly(
             lambda stop: _in_slices(slices, stop, lambda ns: _run("nvlx_signal_wait", self, peer, *where, ns))
@@ -453,8 +455,7 @@ class Engine(_Object):
     ) -> Blocks:  # fmt: skip
         """Checks and maps two tables of regions that consist of blocks, here and there. Region i of one is region i of
         the other. `access` tells what transfers shall do."""
-        if not isinstance(peer, Peer):
-            raise _wrong_type("peer", peer, "a Peer")
+        _check("peer", peer, Peer, "a Peer")
         here, there = _block_regions("local", local), _block_regions("remote", remote)
         if len(here) != len(there):
             raise _invalid(f"there are {len(here)} local and {len(there)} remote regions")

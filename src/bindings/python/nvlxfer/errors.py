@@ -73,5 +73,20 @@ def _invalid(text: str) -> NvlxError:
     return _error(_EINVAL, text)
 
 
+def _listed(what: str, values: Any, right: str) -> list[Any]:
+    """What is in an iterable. A str is none: it would be taken letter by letter."""
+    try:
+        if not isinstance(values, (str, bytes)):
+            return list(values)
+    except TypeError:
+        pass
+    raise _wrong_type(what, values, right) from None
+
+
+def _check(what: str, value: object, kind: type | tuple[type, ...], right: str) -> None:
+    if not isinstance(value, kind):
+        raise _wrong_type(what, value, right)
+
+
 def _wrong_type(what: str, value: object, right: str) -> InvalidType:
     return InvalidType(_EINVAL, f"{what} is {reprlib.repr(value)}, of type {type(value).__name__}: give {right}")

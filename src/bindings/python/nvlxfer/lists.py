@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._c.arguments import _buffer, _integer
 from ._c.native import _ADD, _READ, _ROWS, _SIGNAL, _WAIT_READY, _WRITE, _Op, _Rows
-from .errors import _invalid, _wrong_type
+from .errors import _check, _invalid, _wrong_type
 from .peers import Peer
 
 if TYPE_CHECKING:
@@ -61,23 +61,20 @@ def write(peer: Peer, local: Numbers, remote: Numbers, length: Numbers, rows: Ro
 def signal(peer: Peer, remote: int, value: int, add: bool = False) -> Ops:
     """The peer's count of 64 bits at `remote` becomes `value`, or grows by it, when all bytes of the list are in
     place."""
-    if not isinstance(peer, Peer):
-        raise _wrong_type("peer", peer, "a Peer")
+    _check("peer", peer, Peer, "a Peer")
     flags, where = _ADD if add else 0, _integer("remote", remote)
     return Ops(bytearray(_Op(_SIGNAL, flags, peer._live(), None, where, 0, _integer("value", value))), {peer})
 
 
 def wait_ready(peer: Peer, remote: int, value: int) -> Ops:
     """The list, which has a stream, begins when the peer's count of 64 bits at `remote` has reached `value`."""
-    if not isinstance(peer, Peer):
-        raise _wrong_type("peer", peer, "a Peer")
+    _check("peer", peer, Peer, "a Peer")
     where = _integer("remote", remote)
     return Ops(bytearray(_Op(_WAIT_READY, 0, peer._live(), None, where, 0, _integer("value", value))), {peer})
 
 
 def _ops(opcode: int, peer: Peer, local: Numbers, remote: Numbers, length: Numbers, rows: Rows | None) -> Ops:
-    if not isinstance(peer, Peer):
-        raise _wrong_type("peer", peer, "a Peer")
+    _check("peer", peer, Peer, "a Peer")
     columns = [_column("local", local), _column("remote", remote), _column("length", length)]
     pitches = _pitches(rows)
     counts = {len(column) for column in columns + pitches if not isinstance(column, int)}

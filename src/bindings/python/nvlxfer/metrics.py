@@ -6,13 +6,11 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .errors import NvlxError
-
-if TYPE_CHECKING:
-    from .engine import Engine
-    from .peers import Peer
+from .engine import Engine
+from .errors import NvlxError, _check
+from .peers import Peer
 
 
 class Collector:
@@ -25,6 +23,7 @@ class Collector:
     of its own. Any thread. ImportError: there is no prometheus_client."""
 
     def __init__(self, source: Engine | Peer) -> None:
+        _check("source", source, (Engine, Peer), "an Engine, or a Peer")
         self._source = source
         self._parse: Any = importlib.import_module("prometheus_client.parser").text_string_to_metric_families
 

@@ -12,7 +12,7 @@ from ._c.arguments import Buffer, _in_slices, _integer, _message, _seconds, _sli
 from ._c.calls import _interruptibly, _Owned, _run
 from ._c.native import _I, _P, _SIZE, _U64, _last_error, _library, _PeerInfo, _RegionInfo
 from ._c.values import Access, Kind, PeerInfo, RegionInfo
-from .errors import _EDEVICE, _ENOENT, _ETIMEDOUT, Timeout
+from .errors import _EDEVICE, _ENOENT, _ETIMEDOUT, Timeout, _listed
 from .transfers import _stream
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class Peer(_Owned):
     def find_all(self, names: Iterable[str]) -> tuple[array.array[int], array.array[int], int]:
         """Addresses and lengths in bytes of many regions, as arrays of "Q" that `read`, `write` and NumPy take, and the
         peer's generation that all of them are of: for `generation` of transfers. NotFound: there is none of a name."""
-        encoded = [_text("name", name) for name in names]
+        encoded = [_text(f"names[{i}]", name) for i, name in enumerate(_listed("names", names, "a sequence of str"))]
         function = "nvlx_peer_region_by_name"
         while True:
             found = [self._region(function, name)[1] for name in encoded]

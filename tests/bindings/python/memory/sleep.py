@@ -51,7 +51,7 @@ def test_arguments():
         owner.suspend([])
         owner.resume([])
         raises(nvlxfer.InvalidArgument, "NVLX_EINVAL", "is not suspended", owner.resume, [region])
-        raises(nvlxfer.InvalidType, "NVLX_EINVAL", "a region", owner.suspend, [memory])
+        raises(nvlxfer.InvalidType, "NVLX_EINVAL", "regions[0]", owner.suspend, [memory])
         raises(nvlxfer.InvalidArgument, "NVLX_EINVAL", "1 regions have 2", owner.resume, [region], [None, memory])
         owner.suspend([region])
         owner.resume([region], [None])

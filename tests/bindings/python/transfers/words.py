@@ -166,6 +166,49 @@ def test_types():
         for value in values:
             refuses(InvalidType, argument, call, value)
             refuses(InvalidType, right, call, value)
+    tensors = {"t": (a, 8)}
+    for argument, call in (
+        ("peers", lambda value: nvlxfer.pull(value)),
+        ("peers[0]", lambda value: nvlxfer.pull([value])),
+        ("peers[1]", lambda value: nvlxfer.pull([peer, value])),
+        ("tensors", lambda value: nvlxfer.pull(peer, [value])),
+        ("tensors", lambda value: nvlxfer.publish(value, engine)),
+        ("engine", lambda value: nvlxfer.publish(tensors, value)),
+        ("name", lambda value: nvlxfer.publish({}, engine, value)),
+        ("name", lambda value: nvlxfer.pull(peer, name=value)),
+        ("names", peer.find_all),
+        ("names[0]", lambda value: peer.find_all([value])),
+        ("peer", engine.stats),
+        ("peer", lambda value: nvlxfer.signal(value, a, 1)),
+        ("peer", lambda value: nvlxfer.wait_ready(value, a, 1)),
+        ("peer", lambda value: engine.stream_signal(1, value, a, 1)),
+        ("peer", lambda value: engine.stream_wait(1, value, a, 1)),
+        ("peer", lambda value: engine.signal_wait(a, 1, value, timeout=0)),
+        ("peer", lambda value: engine.blocks(value, [], [])),
+        ("local", lambda value: engine.blocks(peer, value, [])),
+        ("remote[0]", lambda value: engine.blocks(peer, [], [value])),
+        ("regions", engine.suspend),
+        ("regions[0]", lambda value: engine.suspend([value])),
+        ("regions", engine.resume),
+        ("addresses", lambda value: engine.resume([], value)),
+        ("addresses[0]", lambda value: engine.resume([engine.register((a, 8))], [value])),
+        ("tensors", lambda value: engine.offer("@words", value)),
+        ("tensors", lambda value: engine.join("@words", value)),
+        ("a tensor's name", lambda value: engine.offer("@words", {value: (a, 8)})),
+        ("content", engine.empty(8).fill),
+        ("message", peer.send),
+        ("message", lambda value: engine.transfer([], message=value)),
+        ("memory", engine.digest),
+        ("backend", nvlxfer.gpu_count),
+        ("backend", nvlxfer.Engine),
+        ("level", nvlxfer.reset_log),
+    ):
+        texts = () if argument in ("name", "a tensor's name", "names[0]") else ("@words",)
+        for value in (object(), 1.5, *texts):
+            refuses(InvalidType, f"{argument} is ", call, value)
+    with nvlxfer.publish({}, engine, "words") as published:
+        refuses(InvalidType, "timeout", published.close, "1")
+        assert not published._regions[0].closed
     refuses(InvalidType, "ops[1]", engine.transfer, [read(peer, a, a, 8), 7])
     refuses(InvalidType, "remote", read, peer, a, [1, 2, 3], 8)
     for memory in (None, 5, "x", b"x", [a, 4], object()):

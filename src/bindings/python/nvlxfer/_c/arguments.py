@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar, Union
 
-from ..errors import Timeout, _invalid, _wrong_type
+from ..errors import Timeout, _invalid, _listed, _wrong_type
 from .native import _I, _SIZE, _U32, _U64
 
 Buffer = Union[bytes, bytearray, memoryview]
@@ -48,10 +48,7 @@ def _integer(what: str, value: Any, kind: Any = _U64) -> int:
 
 def _integers(what: str, values: Iterable[int], kind: Any) -> Any:
     """An array of C's."""
-    try:
-        listed = list(values)
-    except TypeError:
-        raise _wrong_type(what, values, "a sequence of integers") from None
+    listed = _listed(what, values, "a sequence of integers")
     return (kind * len(listed))(*(_integer(f"{what}[{i}]", value, kind) for i, value in enumerate(listed)))
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Union
 from .._c.arguments import _seconds, _text
 from .._c.calls import _interruptibly, _Local, _run
 from .._c.values import Access, Alloc, RegionInfo
+from ..engine import Engine
 from ..errors import (
     _EFORMAT,
     _ENOENT,
@@ -29,8 +30,10 @@ from ..errors import (
     Stale,
     Timeout,
     WrongDigest,
+    _check,
     _error,
     _invalid,
+    _listed,
     _wrong_type,
 )  # fmt: skip
 from ..lists import Ops, read
@@ -41,7 +44,6 @@ from .boxes import Box, _Entry, _overlap, _Runs, _Source
 from .dtypes import _DTYPES
 
 if TYPE_CHECKING:
-    from ..engine import Engine
     from ..transfers import Prepared, Request
 
 Tensors = Union[Mapping[str, Any], Any]  # name: tensor, or such mappings in it; or a module with state_dict()
@@ -159,6 +161,7 @@ class Published(_Local):
         """Withdraws all tensors at once, then waits until no peer uses one: the memory may go. After `timeout` seconds,
         for each of them, Timeout says who does; close it again. Busy: a prepared list uses a tensor, as an open Pull
         into it does: nobody finds the model any more; close that, then this again."""
+        _seconds(timeout)  # before anything is withdrawn
         for region in self._regions:
             with contextlib.suppress(NvlxError):
                 region.close(0)
@@ -185,6 +188,8 @@ def publish(
     is chunks (`Alloc.VMM`) where the engine serves or a tensor is shared by file descriptor, else the default,
     which a GPU without chunks takes as well.
     Errors: those of `Engine.register` (NvlxError of EEXIST: there is such a model)."""
+    _check("engine", engine, Engine, "an Engine")
+    _text("name", name)
     entries = {key: _entry(key, value) for key, value in _flat(tensors)}
     made = Published(engine, name, digest, gpu)
     try:
@@ -217,7 +222,7 @@ def _withdrawn(what: str, text: str) -> Stale:
 
 
 def _find_list(peer: Peer, name: str, deadline: float) -> RegionInfo:
-    """The list of a model, once the peer has published it. Nothing comes to a peer of a text: that is not waited for."""
+    """The list of a model, once the peer has published it. A peer of a text learns nothing later, so nobody waits."""
     while True:
         known = peer.generation()  # before the look: what comes after it is waited for
         try:
@@ -520,11 +525,15 @@ def pull(
     `timeout`: a peer of `connect` may publish the model later. That is waited for, up to so many seconds for all peers.
     Then the bytes of each peer may take as long again. None: 10 seconds for the model, any time for the bytes. A peer
     of a text is not waited for.
-    NotFound: a peer has no such model then, or part of a tensor has no source. Stale: the owner has withdrawn or replaced
-    tensors meanwhile: pull again. WrongDigest: see `Pull.again`. Close the Pull before its peers."""
-    sources = [peers] if isinstance(peers, Peer) else list(peers)
+    NotFound: a peer has no such model then, or part of a tensor has no source. Stale: the owner has withdrawn or
+    replaced tensors meanwhile: pull again. Or it is gone. WrongDigest: see `Pull.again`. Close the Pull before its
+    peers."""
+    sources = [peers] if isinstance(peers, Peer) else _listed("peers", peers, "a Peer, or some of them")
     if not sources:
         raise _invalid("no peer is given")
+    for index, peer in enumerate(sources):
+        _check(f"peers[{index}]", peer, Peer, "a Peer")
+    _text("name", name)
     deadline = time.monotonic() + (_APPEARS if timeout is None else _seconds(timeout))
     engine = sources[0]._engine
     given = None if into is None else dict(_flat(into))
