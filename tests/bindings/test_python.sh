@@ -5,7 +5,7 @@
 set -euo pipefail
 root=$1
 here=$root/tests/bindings/python
-export NVLX_LIBRARY=$2 NVLX_BACKEND=host NVLX_HOST_GPUS=2
+export NVLX_TEST_ROOT=$root NVLX_LIBRARY=$2 NVLX_BACKEND=host NVLX_HOST_GPUS=2
 export PYTHONDONTWRITEBYTECODE=1
 if ! python3 -c 'import ctypes, sys; sys.exit(sys.version_info < (3, 9))' 2>/dev/null; then
     echo "SKIP: there is no python3 of 3.9 or newer with ctypes"

@@ -33,9 +33,9 @@ and, on the host backend, NumPy take as an array of theirs, without a copy. With
 `engine.export()` by any channel to `engine.peer_open(text)`. What each call means is told in nvlxfer.h; here is only
 what Python adds:
 
-- A failure is an NvlxError with .code, .name and the library's own text. An argument of a wrong type is InvalidType, a
-  TypeError too, and no number is cut to what C can hold. Lengths are bytes, GPUs are CUDA's ordinals in this process.
-  Times are seconds; None waits for ever.
+- A failure is an NvlxError with .code, .name and the library's own text. Each code has a class, whose help tells what
+  to do. An argument of a wrong type is InvalidType, a TypeError too, and no number is cut to what C can hold. Lengths
+  are bytes, GPUs are CUDA's ordinals in this process. Times are seconds; None waits for ever.
 - An engine keeps its regions, peers, blocks and prepared lists, and a region its tensor, until they are closed. A
   request that is dropped is freed once its transfer has ended. Closing an engine closes all that came from it.
 - Any thread may call. What one thread closes while others are inside calls on it, is freed when they have left; their
@@ -48,7 +48,7 @@ what Python adds:
   must stay. Every call releases the GIL.
 - When the program ends, other threads that call end too (SystemExit). Calls in flight get two seconds, transfers ten.
   Then open engines are closed, or, if something is still in flight, left to the end of the process.
-- A forked child cannot use its parent's objects: calls fail with NVLX_EFORK, and closing does nothing.
+- A forked child cannot use its parent's objects: calls raise Forked, and closing does nothing.
 - The log goes to logging.getLogger("nvlxfer"). `set_log` sends it elsewhere, or more of it.
 - Many ops cost no Python object each: see `read` and `write`.
 - `Engine.offer` and `Engine.join` bring the same tensors to many processes, each of which passes them on.
@@ -75,17 +75,24 @@ from .engine import Engine, build_info, gpu_count, version
 from .errors import (
     AccessDenied,
     Again,
+    AlreadyExists,
     Busy,
+    DeviceError,
+    Forked,
     InvalidArgument,
     InvalidType,
+    Malformed,
     NotFound,
     NotSupported,
     NvlxError,
+    OutOfHostMemory,
     OutOfRange,
     Stale,
     Suspended,
     Timeout,
+    WrongBackend,
     WrongDigest,
+    WrongVersion,
 )
 from .events import Event
 from .lists import Ops, read, signal, wait_ready, write
@@ -104,25 +111,30 @@ __all__ = [
     "AccessDenied",
     "Again",
     "Alloc",
+    "AlreadyExists",
     "Array",
     "Backend",
     "BlockRegion",
     "Blocks",
     "Busy",
     "Collector",
+    "DeviceError",
     "Engine",
     "EngineInfo",
     "Event",
     "EventKind",
+    "Forked",
     "InvalidArgument",
     "InvalidType",
     "Kind",
     "LogLevel",
+    "Malformed",
     "Mechanism",
     "NotFound",
     "NotSupported",
     "NvlxError",
     "Ops",
+    "OutOfHostMemory",
     "OutOfRange",
     "Peer",
     "PeerInfo",
@@ -139,7 +151,9 @@ __all__ = [
     "Stale",
     "Suspended",
     "Timeout",
+    "WrongBackend",
     "WrongDigest",
+    "WrongVersion",
     "build_info",
     "gpu_count",
     "publish",

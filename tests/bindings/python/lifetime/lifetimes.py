@@ -54,7 +54,7 @@ def test_peer_that_closes_badly():
 
     library.nvlx_peer_close = fails
     try:
-        raises(nvlxfer.NvlxError, "NVLX_EDEVICE", "", peer.close)
+        raises(nvlxfer.DeviceError, "NVLX_EDEVICE", "", peer.close)
         assert peer.closed and closed == [0]
         peer.close()
         assert closed == [0]
@@ -68,7 +68,7 @@ def test_fork():
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
-        raises(nvlxfer.NvlxError, "NVLX_EFORK", "", engine.export)
+        raises(nvlxfer.Forked, "NVLX_EFORK", "", engine.export)
         sys.exit(5)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 5
     engine.export()

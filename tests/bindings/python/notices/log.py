@@ -307,7 +307,7 @@ def test_no_thread():
     said = []
     with Engine() as engine:
         with no_threads():
-            raises(nvlxfer.NvlxError, "NVLX_ENOMEM", "nvlxfer-log", nvlxfer.set_log, 1, lambda *told: said.append(told))
+            raises(nvlxfer.OutOfHostMemory, "NVLX_ENOMEM", "nvlxfer-log", nvlxfer.set_log, 1, lambda *told: said.append(told))
         assert not nvlxfer.log._log.used and log_threads() == 0
         refused(engine)
         assert not said

@@ -191,7 +191,7 @@ def test_refused():
         raises(nvlxfer.InvalidType, "NVLX_EINVAL", "name", publish, {3: tensor}, engine)
         raises(nvlxfer.InvalidType, "NVLX_EINVAL", "__dlpack__", publish, {"t": object()}, engine)
         first = publish({"t": tensor}, engine)
-        raises(nvlxfer.NvlxError, "NVLX_EEXIST", "", publish, {"t": tensor}, engine)
+        raises(nvlxfer.AlreadyExists, "NVLX_EEXIST", "", publish, {"t": tensor}, engine)
         assert engine.info().regions == 2
         peer = engine.peer_open(engine.export())
         half = engine.empty((2, 4), "float32")

@@ -4,11 +4,14 @@
 import array
 import copy
 import math
+import os
 import pickle
+import re
 import sys
 import textwrap
 import threading
 import time
+from pathlib import Path
 
 import nvlxfer
 from nvlxfer import Access, Backend, Engine, InvalidArgument, InvalidType, read
@@ -273,6 +276,26 @@ def test_times():
     late.close()
 
 
+def test_classes():
+    """Each code has one, which is public and tells what to do; the README's table has all of them."""
+    errors = nvlxfer.errors
+    assert len(errors._CLASSES) == len(errors._NAMES)
+    for number, name in enumerate(errors._NAMES[1:], 1):
+        failure = errors._error(-number, "so")
+        kind = type(failure)
+        assert kind is not nvlxfer.NvlxError and getattr(nvlxfer, kind.__name__) is kind, failure
+        assert kind.__name__ in nvlxfer.__all__ and (failure.name, failure.code) == (f"NVLX_{name}", -number)
+        assert kind.__doc__.startswith(f"NVLX_{name}. "), kind
+        assert pickle.loads(pickle.dumps(failure)).code == -number
+    assert InvalidType.__doc__.startswith("NVLX_EINVAL. ")
+    assert type(errors._error(-99, "so")) is nvlxfer.NvlxError
+    header, package = (Path(os.environ["NVLX_TEST_ROOT"]) / f for f in ("include/nvlxfer.h", "src/bindings/python/README.md"))
+    codes = re.findall(r"    X\((E[A-Z]+), -(\d+),", header.read_text())
+    assert [name for name, _ in codes] == list(errors._NAMES[1:])
+    told = re.findall(r"^\| `NVLX_(E[A-Z]+)` \| `(\w+)` \|", package.read_text(), re.M)
+    assert told == [(name, errors._CLASSES[number].__name__) for number, name in enumerate(errors._NAMES[1:], 1)], told
+
+
 def test_copies():
     engine, a, peer = itself(4096)
     ops = read(peer, a, a, 8)
@@ -295,4 +318,4 @@ def test_copies():
     engine.close()
 
 
-run_tests([test_memory, test_introduction_of_many_ops, test_repr, test_integers, test_types, test_times, test_copies])
+run_tests([test_memory, test_introduction_of_many_ops, test_repr, test_integers, test_types, test_times, test_classes, test_copies])

@@ -187,7 +187,7 @@ def publish(
     `name` is at most 240 bytes. The list of the names takes some memory: on the GPU `gpu`, else the engine's first. It
     is chunks (`Alloc.VMM`) where the engine serves or a tensor is shared by file descriptor, else the default,
     which a GPU without chunks takes as well.
-    Errors: those of `Engine.register` (NvlxError of EEXIST: there is such a model)."""
+    Errors: those of `Engine.register` (AlreadyExists: there is such a model)."""
     _check("engine", engine, Engine, "an Engine")
     _text("name", name)
     entries = {key: _entry(key, value) for key, value in _flat(tensors)}
