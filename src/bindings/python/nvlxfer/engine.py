@@ -166,7 +166,8 @@ class Engine(_Object):
     def alloc(self, gpu: int, length: int, kind: Alloc = Alloc.CUDA_MALLOC, chunk_length: int = 0) -> int:
         """The address of `length` bytes of new device memory, which lives until `free` or the engine's end. It makes
         the GPU's context where this process has none: hundreds of MiB, until the engine's end."""
-        options = _filled(_AllocOptions, flags=kind, chunk_length=chunk_length)
+        options = _filled(_AllocOptions, chunk_length=chunk_length)
+        options.flags = _integer("kind", kind, _U32)
         where = _integer("gpu", gpu, _I), _integer("length", length, _SIZE)
         return _make(self.free, "nvlx_alloc", self, *where, ctypes.byref(options))
 

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import reprlib
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -111,6 +113,17 @@ _CLASSES = (NvlxError, InvalidArgument, OutOfHostMemory, DeviceError, Forked, Ag
 _EINVAL, _ENOMEM, _EDEVICE, _EAGAIN, _ETIMEDOUT, _EBUSY, _ENOTSUP = -1, -2, -3, -5, -6, -7, -8
 _ENOENT, _EEXIST, _EFORMAT, _EVERSION, _ESTALE = -11, -12, -13, -14, -16
 _ANY = range(-99, 0)  # of the codes
+
+
+@contextlib.contextmanager
+def _naming(what: str) -> Iterator[None]:
+    """Around what concerns one of many: failures begin with its name."""
+    try:
+        yield
+    except NvlxError as failure:
+        if failure._text.startswith(what):
+            raise
+        raise type(failure)(failure.code, f"{what}: {failure._text}") from None
 
 
 def _error(code: int, text: str) -> NvlxError:

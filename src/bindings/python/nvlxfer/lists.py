@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import array
 import ctypes
+import operator
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -124,9 +125,14 @@ def _pitches(rows: Rows | None) -> list[int | memoryview]:
 def _column(what: str, column: Numbers) -> int | memoryview:
     view = None if isinstance(column, int) else _buffer(column)
     if view is None or not view.ndim:  # a number of NumPy's, say
-        if not hasattr(column, "__index__"):
-            raise _wrong_type(what, column, 'an integer, or a buffer of 64-bit integers such as array.array("Q")')
-        return _integer(what, column)
+        try:
+            number = operator.index(column)
+        except TypeError:
+            right = 'an integer, or a buffer of 64-bit integers such as array.array("Q")'
+            if hasattr(column, "data_ptr"):
+                right = f"{right}. The address of this one is its data_ptr()"
+            raise _wrong_type(what, column, right) from None
+        return _integer(what, number if view is not None else column)
     whole = view.format.lstrip("@=<") in ("Q", "q", "L", "l") and view.itemsize == 8
     if view.ndim != 1 or not view.contiguous or not whole:
         raise _invalid(f"{what}: a buffer of format {view.format!r} is not of 64-bit integers one after the other")

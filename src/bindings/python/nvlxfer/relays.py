@@ -10,7 +10,7 @@ from ._c.arguments import _in_slices, _seconds, _slices, _text
 from ._c.calls import _interruptibly, _Owned, _run, _told
 from ._c.native import _RelayInfo, _RelayPart
 from ._c.values import RelayInfo
-from .errors import _check
+from .errors import _check, _naming
 from .tensors.arrays import Memory, _locate
 
 if TYPE_CHECKING:
@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 def _parts(memories: Mapping[str, Memory]) -> tuple[Any, list[Any]]:
     """An array of C's, and what keeps it and the memory alive."""
     _check("tensors", memories, Mapping, "a dict of tensors, or pairs (address, length), by name")
-    located = [(_text("a tensor's name", name), *_locate(memory)) for name, memory in memories.items()]
+    located = []
+    for name, memory in memories.items():
+        encoded = _text("a tensor's name", name)
+        with _naming(f"tensor {name!r}"):
+            located.append((encoded, *_locate(memory)))
     parts = (_RelayPart * len(located))(*(_RelayPart(name, address, length) for name, address, length, _ in located))
     return parts, [(name, kept) for name, _, _, kept in located]
 

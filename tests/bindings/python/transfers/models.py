@@ -216,6 +216,38 @@ def test_refused():
         peer.close()
 
 
+def test_words():
+    """Messages name the tensor and the model, and what to do."""
+    with Engine() as engine:
+        weights = {f"layer.{i}.weight": filled(engine, (4,), "int8", i) for i in range(7)}
+        plain = type("Tensor", (), {"__array_interface__": dict(typestr="<i4", shape=(2,), data=(id(engine), False))})()
+        exists = nvlxfer.AlreadyExists, "NVLX_EEXIST"
+        with publish(weights, engine), engine.peer_open(engine.export()) as peer:
+            told = f"{exists[1]}: a model 'model' is published already: close it, or give another name"
+            raises(*exists, told, publish, weights, engine)
+            with publish({}, engine, "empty"):
+                raises(*exists, "a model or a region 'empty' is there already: close it,", publish, {}, engine, "empty")
+            mine = engine.empty((4,), "int8")
+            for wanted, near in (("layer.3.weigth", "layer.3.weight"), ("zz", "layer.0.weight")):
+                told = f"no peer publishes a tensor {wanted!r}; there are 7, such as {near!r}"
+                raises(nvlxfer.NotFound, "NVLX_ENOENT", told, pull, peer, {wanted: mine})
+            told = "NVLX_ENOTSUP: tensor 'plain': "
+            raises(nvlxfer.NotSupported, "NVLX_ENOTSUP", told, publish, {"plain": plain}, engine, "other")
+            with publish({"plain": engine.empty((2,), "int32")}, engine, "third"):
+                with engine.peer_open(engine.export()) as other:
+                    raises(nvlxfer.NotSupported, "NVLX_ENOTSUP", told, pull, other, {"plain": plain}, "third")
+            told = "NVLX_EINVAL: tensor 'odd': "
+            for odd in (object(), type("Tensor", (), {"__array_interface__": {}})()):
+                for call in (publish, lambda tensors, engine: engine.offer("@nvlx-models-odd", tensors)):
+                    try:
+                        call({"odd": odd}, engine, *["other"][: call is publish])
+                        raise AssertionError(odd)
+                    except nvlxfer.InvalidArgument as failure:
+                        assert str(failure).startswith(told), failure
+            with pull(peer):
+                raises(nvlxfer.Busy, "NVLX_EBUSY", "a Pull, Prepared or Blocks: close it before", peer.close)
+
+
 def test_module():
     """What has state_dict(), as torch's modules."""
 
@@ -505,7 +537,7 @@ def test_given_back_by_the_collector():
     assert done
 
 
-run_tests([test_whole, test_late, test_timeout, test_slices, test_refused, test_module, test_wrong_digest, test_unverified,
+run_tests([test_whole, test_late, test_timeout, test_slices, test_refused, test_words, test_module, test_wrong_digest, test_unverified,
            test_into_the_same, test_into_what_others_use,
            test_into_the_same_by_threads, test_relay, test_gpus, test_one_does_not_start, test_closed_by_threads,
            test_closed, test_given_back_by_the_collector])  # fmt: skip

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import nvlxfer
 from nvlxfer import Access, Backend, Engine, InvalidArgument, InvalidType, read
-from support import content, itself, run_tests
+from support import content, itself, raises, run_tests
 
 INVALID = InvalidArgument, "NVLX_EINVAL"
 
@@ -100,7 +100,7 @@ def test_integers():
     wide = [
         ("gpu", 32, lambda value: engine.alloc(value, 64)),
         ("length", 64, lambda value: engine.alloc(0, value)),
-        ("flags", 32, lambda value: engine.alloc(0, 64, value)),
+        ("kind", 32, lambda value: engine.alloc(0, 64, value)),
         ("chunk_length", 64, lambda value: engine.alloc(0, 64, 1, value)),
         ("address", 64, engine.free),
         ("gpu", 32, lambda value: peer.map(value, a, 64)),
@@ -247,6 +247,37 @@ def test_types():
     engine.close()
 
 
+def test_hints():
+    """What to give instead is told in Python's words."""
+    engine, a, peer = itself(4096)
+    for right, call in (
+        ("a Backend, such as nvlxfer.Backend.HOST", Engine),
+        ("a Backend, such as nvlxfer.Backend.HOST", nvlxfer.gpu_count),
+        ("an Access, such as nvlxfer.Access.READ", lambda value: engine.register((a, 8), access=value)),
+        ("an Alloc, such as nvlxfer.Alloc.VMM", lambda value: engine.empty(8, kind=value)),
+        ("a Mechanism, such as nvlxfer.Mechanism.KERNEL", lambda value: engine.transfer([], mechanism=value)),
+        ("a LogLevel, such as nvlxfer.LogLevel.INFO", nvlxfer.reset_log),
+    ):
+        refuses(InvalidType, f"is 'host', of type str: give {right}", call, "host")
+    made = engine.empty(8)
+    refuses(InvalidType, "of type Array: give an integer", read, peer, made, a, 8)
+    for each in (made, type("Tensor", (), {"data_ptr": None, "__index__": lambda self: int("x" and {})})()):
+        refuses(InvalidType, "The address of this one is its data_ptr()", read, peer, each, a, 8)
+    engine.close()
+
+
+def test_busy():
+    """What Python's users have instead of a prepared list, wherever it is in the way."""
+    engine, a, peer = itself(4096)
+    prepared, region = engine.prepare(read(peer, a, a + 64, 8)), engine.register((a, 4096))
+    for call in (peer.close, region.close, lambda: engine.free(a)):
+        raises(nvlxfer.Busy, "NVLX_EBUSY", "In Python that is a Pull, Prepared or Blocks: close it before", call)
+    prepared.close()
+    peer.close()
+    region.close()
+    engine.close()
+
+
 def test_times():
     engine, a, peer = itself(4096)
     calls = [lambda value: engine.connect("@nobody-serves-here", value), engine.register((a, 8)).close]
@@ -318,4 +349,4 @@ def test_copies():
     engine.close()
 
 
-run_tests([test_memory, test_introduction_of_many_ops, test_repr, test_integers, test_types, test_times, test_classes, test_copies])
+run_tests([test_memory, test_introduction_of_many_ops, test_repr, test_integers, test_types, test_hints, test_busy, test_times, test_classes, test_copies])

@@ -30,16 +30,25 @@ def _range_of(kind: Any) -> tuple[int, int]:
 _RANGES = {kind: _range_of(kind) for kind in (_I, _U32, _U64, _SIZE, ctypes.c_int32)}
 
 
+_ENUMS = {
+    "access": "an Access, such as nvlxfer.Access.READ",
+    "backend": "a Backend, such as nvlxfer.Backend.HOST",
+    "kind": "an Alloc, such as nvlxfer.Alloc.VMM",
+    "level": "a LogLevel, such as nvlxfer.LogLevel.INFO",
+    "mechanism": "a Mechanism, such as nvlxfer.Mechanism.KERNEL",
+}
+
+
 def _integer(what: str, value: Any, kind: Any = _U64) -> int:
     """A number that C can hold, which ctypes would cut in silence. NumPy's integers are as good as Python's."""
     number: int = value
     if type(value) is not int:
         if isinstance(value, bool):
-            raise _wrong_type(what, value, "an integer")
+            raise _wrong_type(what, value, _ENUMS.get(what, "an integer"))
         try:
             number = operator.index(value)
         except TypeError:
-            raise _wrong_type(what, value, "an integer") from None
+            raise _wrong_type(what, value, _ENUMS.get(what, "an integer")) from None
     low, high = _RANGES[kind]
     if not low <= number <= high:
         raise _invalid(f"{what} {number} does not fit: it has {8 * ctypes.sizeof(kind)} bits, from {low} to {high}")

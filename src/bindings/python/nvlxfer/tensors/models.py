@@ -7,6 +7,7 @@ that region by the model's name. It comes last, so who finds it finds all."""
 from __future__ import annotations
 
 import contextlib
+import difflib
 import json
 import math
 import re
@@ -23,6 +24,7 @@ from ..errors import (
     _ENOENT,
     _ESTALE,
     _EVERSION,
+    AlreadyExists,
     NotFound,
     NotSupported,
     NvlxError,
@@ -34,6 +36,7 @@ from ..errors import (
     _error,
     _invalid,
     _listed,
+    _naming,
     _wrong_type,
 )  # fmt: skip
 from ..lists import Ops, read
@@ -77,7 +80,8 @@ def _flat(tensors: Tensors, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def _entry(name: str, given: Any) -> _Entry:
     tensor = given.tensor if isinstance(given, Slice) else given
-    layout = _layout(f"tensor {name!r}", tensor)
+    with _naming(f"tensor {name!r}"):
+        layout = _layout(f"tensor {name!r}", tensor)
     if layout.dtype not in _DTYPES:
         raise _invalid(f"tensor {name!r} is of type {layout.dtype!r}, which is none of {', '.join(sorted(_DTYPES))}")
     if not isinstance(given, Slice):
@@ -116,15 +120,26 @@ class Published(_Local):
         told = []
         for index, (name, entry) in enumerate(entries.items()):
             layout = entry.layout
-            region = self._engine.register((layout.address, layout.length), f"{self.name}/{index}", Access.READ)
+            try:
+                with _naming(f"tensor {name!r}"):
+                    memory = layout.address, layout.length
+                    region = self._engine.register(memory, f"{self.name}/{index}", Access.READ)
+            except AlreadyExists as failure:
+                text = f"a model {self.name!r} is published already: close it, or give another name"
+                raise AlreadyExists(failure.code, text) from None
             region._memory = layout.kept
             self._regions.append(region)
             told.append([name, layout.dtype, layout.shape, entry.whole, entry.start])
         self._set_digests()
-        text = json.dumps({"nvlxfer": _FORMAT, "tensors": told}, separators=(",", ":")).encode()
-        self._list = self._room(len(text))
-        self._list.fill(text)
-        self._regions.append(self._engine.register((self._list.address, len(text)), self.name, Access.READ))
+        content = json.dumps({"nvlxfer": _FORMAT, "tensors": told}, separators=(",", ":")).encode()
+        self._list = self._room(len(content))
+        self._list.fill(content)
+        try:
+            region = self._engine.register((self._list.address, len(content)), self.name, Access.READ)
+        except AlreadyExists as failure:
+            what = f"a model or a region {self.name!r} is there already"
+            raise AlreadyExists(failure.code, f"{what}: close it, or give another name") from None
+        self._regions.append(region)
         self._regions[-1].set_digest()
         self.generation = self._engine.publish()
 
@@ -262,8 +277,11 @@ def _read_list(engine: Engine, peer: Peer, name: str, gpu: int | None, deadline:
     return info.peer_generation, tensors
 
 
-def _sources(peer: Peer, name: str, generation: int, told: list[Any], wanted: set[str] | None) -> dict[str, _Source]:
-    """Of a peer's list of that generation, what is wanted, checked: its bytes come from another process."""
+def _sources(
+    peer: Peer, name: str, generation: int, told: list[Any], wanted: set[str] | None, names: set[str]
+) -> dict[str, _Source]:  # fmt: skip
+    """Of a peer's list of that generation, what is wanted, checked: its bytes come from another process. All names are
+    added to `names`."""
     found: dict[str, _Source] = {}
     for index, entry in enumerate(told):
         try:
@@ -274,6 +292,7 @@ def _sources(peer: Peer, name: str, generation: int, told: list[Any], wanted: se
             length = _nbytes(dims[0], dtype)
         except (ValueError, TypeError, KeyError, NvlxError):
             raise _error(_EFORMAT, f"tensor {index} of model {name!r} is malformed: {entry!r:.200}") from None
+        names.add(key)
         if wanted is not None and key not in wanted:
             continue
         try:
@@ -287,6 +306,13 @@ def _sources(peer: Peer, name: str, generation: int, told: list[Any], wanted: se
             raise _error(_EFORMAT, f"tensor {key!r} has {info.length} bytes, not {length} as {dtype} {dims[0]}")
         found[key] = _Source(info, dtype, *dims)
     return found
+
+
+def _such_as(wanted: str, names: set[str]) -> str:
+    if not names:
+        return "there are none"
+    near = difflib.get_close_matches(wanted, names, 1) or [min(names)]
+    return f"there {'are' if names - set(near) else 'is'} {len(names)}, such as {near[0]!r}"
 
 
 class _Feed:
@@ -407,10 +433,11 @@ class Pull(_Local):
         return made
 
     def _register(self, entries: Mapping[str, _Entry]) -> None:
-        for entry in entries.values():
-            self._regions.append(self._engine._shared.take(self._engine, entry.layout, self))
+        for name, entry in entries.items():
+            with _naming(f"tensor {name!r}"):
+                self._regions.append(self._engine._shared.take(self._engine, entry.layout, self))
 
-    def _connect(self, entries: Mapping[str, _Entry], found: list[dict[str, _Source]]) -> None:
+    def _connect(self, entries: Mapping[str, _Entry], found: list[dict[str, _Source]], names: set[str]) -> None:
         for key, entry in entries.items():
             box: Box = (entry.start, entry.layout.shape)
             taken: list[Box] = []
@@ -418,6 +445,8 @@ class Pull(_Local):
                 if key in sources:
                     self._take(key, entry, box, feed, sources[key], taken)
             missing = math.prod(box[1]) - sum(math.prod(extents) for _, extents in taken)
+            if key not in names:
+                raise _error(_ENOENT, f"no peer publishes a tensor {key!r}; {_such_as(key, names)}")
             if missing:
                 raise _error(_ENOENT, f"of tensor {key!r}, {missing} of {math.prod(box[1])} elements have no source")
 
@@ -539,14 +568,15 @@ def pull(
     given = None if into is None else dict(_flat(into))
     made = Pull(engine, gpu)
     try:
-        found = []
+        found: list[dict[str, _Source]] = []
+        names: set[str] = set()
         for peer in sources:
             generation, told = _read_list(engine, peer, name, gpu, deadline)
-            found.append(_sources(peer, name, generation, told, None if given is None else set(given)))
+            found.append(_sources(peer, name, generation, told, None if given is None else set(given), names))
             made._feeds.append(_Feed(engine, peer, name, generation, found[-1]))
         made.tensors = dict(made._make_room(found)) if given is None else given
         entries = {key: _entry(key, value) for key, value in made.tensors.items()}
-        made._connect(entries, found)
+        made._connect(entries, found, names)
         if given is not None:
             made._register(entries)
         for feed in made._feeds:
