@@ -5,6 +5,10 @@
 the environment variable NVLX_LIBRARY names, else the one inside, else the libnvlxfer.so.0 that the loader finds, else
 that of build/ in its own checkout. Nothing is loaded before the first call; no driver is needed to load it.
 
+What is below has an example of each kind of call. Details tell, each on a page: help(nvlxfer.Engine), where all begins,
+help(nvlxfer.Peer), help(nvlxfer.read), help(nvlxfer.Request), help(nvlxfer.Blocks), help(nvlxfer.publish),
+help(nvlxfer.pull), help(nvlxfer.Array), help(nvlxfer.NvlxError) and its classes. help(nvlxfer) goes on with all.
+
     # process A (seed)                                     # process B (target)
     from nvlxfer import Access, Engine                     from nvlxfer import Access, Engine, read
     torch.cuda.synchronize()                               torch.cuda.synchronize()

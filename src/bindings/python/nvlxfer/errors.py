@@ -8,8 +8,10 @@ import reprlib
 from collections.abc import Iterator
 from typing import Any
 
+from ._c.values import _Brief
 
-class NvlxError(Exception):
+
+class NvlxError(Exception, metaclass=_Brief):
     """A call failed: `code` and `name` are those of nvlxfer.h, the text is nvlx_last_error's. Each code has a class.
     This one itself comes only for a code that is newer than the package."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import enum
 import logging  # before atexit.register: what is logged at the end then finds it open
 import os
 import queue
@@ -17,10 +16,13 @@ from typing import Any
 from ._c.arguments import _integer
 from ._c.calls import _check_thread, _here, _Listener, _program
 from ._c.native import _I, _P, _S, _last_error, _library, _when_loaded
+from ._c.values import _Enum
 from .errors import _ENOMEM, NvlxError, _error, _invalid, _wrong_type
 
 
-class LogLevel(enum.IntEnum):
+class LogLevel(_Enum):
+    """Up to which the log tells."""
+
     ERROR, WARNING, INFO, DEBUG = range(4)
 
 

@@ -6,6 +6,7 @@ import copy
 import math
 import os
 import pickle
+import pydoc
 import re
 import sys
 import textwrap
@@ -327,6 +328,20 @@ def test_classes():
     assert told == [(name, errors._CLASSES[number].__name__) for number, name in enumerate(errors._NAMES[1:], 1)], told
 
 
+def test_help():
+    """It says what this package says, and where to go on: with all of int in each enumeration it was twice as long."""
+    assert len(pydoc.plain(pydoc.render_doc(nvlxfer)).splitlines()) < 3600
+    named = re.findall(r"help\(nvlxfer\.(\w+)\)", nvlxfer.__doc__)
+    assert len(named) > 5 and set(named) <= set(nvlxfer.__all__), named
+    for name in nvlxfer.__all__:
+        each = getattr(nvlxfer, name)
+        if isinstance(each, type):
+            assert each.__doc__, name
+            if issubclass(each, (int, nvlxfer.NvlxError)):
+                assert len(pydoc.plain(pydoc.render_doc(each)).splitlines()) < 60, name
+    assert {"CUDA", "HOST"} <= set(dir(nvlxfer.Backend)) and "code" in dir(nvlxfer.Busy(-7, ""))
+
+
 def test_copies():
     engine, a, peer = itself(4096)
     ops = read(peer, a, a, 8)
@@ -349,4 +364,4 @@ def test_copies():
     engine.close()
 
 
-run_tests([test_memory, test_introduction_of_many_ops, test_repr, test_integers, test_types, test_hints, test_busy, test_times, test_classes, test_copies])
+run_tests([test_memory, test_introduction_of_many_ops, test_repr, test_integers, test_types, test_hints, test_busy, test_times, test_classes, test_help, test_copies])

@@ -7,28 +7,59 @@ import enum
 from typing import NamedTuple
 
 
-class Backend(enum.IntEnum):
+class _Brief(type):
+    """Of such a class dir, and so help, tells what this package says, not what Exception brings."""
+
+    def __dir__(cls) -> list[str]:
+        return sorted({name for each in cls.__mro__ if isinstance(each, _Brief) for name in vars(each)})
+
+
+class _BriefEnum(enum.EnumMeta):
+    """Of such an enumeration its members, not what int brings: that is a page for each."""
+
+    def __dir__(cls) -> list[str]:
+        return list(cls.__members__)
+
+
+class _Enum(enum.IntEnum, metaclass=_BriefEnum):
+    """An enumeration of nvlxfer.h."""
+
+
+class Backend(_Enum):
+    """Where an Engine works. AUTO: what the environment variable NVLX_BACKEND names, else CUDA where a driver and a GPU
+    answer, else HOST."""
+
     AUTO, CUDA, HOST = range(3)
 
 
-class Mechanism(enum.IntEnum):
+class Mechanism(_Enum):
+    """What carries the copies. DEFAULT: as the Engine was told."""
+
     DEFAULT, AUTO, COPY_ENGINE, KERNEL = range(4)
 
 
-class Access(enum.IntEnum):
+class Access(_Enum):
+    """What peers may do with a region. NONE: it is for this process's own transfers."""
+
     NONE, READ, WRITE, READ_WRITE = range(4)
 
 
-class Alloc(enum.IntEnum):
+class Alloc(_Enum):
+    """How memory is made. CUDA_MALLOC reaches processes of one PID namespace, VMM (chunks) others, too."""
+
     CUDA_MALLOC, VMM, POOL = range(3)
     HOST = 4
 
 
-class Kind(enum.IntEnum):
+class Kind(_Enum):
+    """How a peer's memory is shared."""
+
     UNKNOWN, CUDA_MALLOC, VMM, POOL, FABRIC, HOST = range(6)
 
 
-class EventKind(enum.IntEnum):
+class EventKind(_Enum):
+    """What an Event tells."""
+
     PEER_LOST, PEER_CHANGED, MESSAGE = range(1, 4)
     WAIT_FAILED = 5
 
