@@ -123,12 +123,21 @@ class _Log(_Listener):
                 raise
             _complain()
 
-    def deliver(self) -> None:
+    def deliver(self, raised: NvlxError | None = None) -> None:
         while _here.messages:
-            self._tell(*_here.messages.pop(0))
+            level, message = _here.messages.pop(0)
+            if raised is None or not self._is_enough(raised, message):
+                self._tell(level, message)
         if _here.interrupted:
             _here.interrupted = False
             raise KeyboardInterrupt
+
+    def _is_enough(self, raised: NvlxError, message: bytes) -> bool:
+        """Whether the exception tells it, and only `logging.lastResort` would, on stderr: then a program that catches
+        the one should not see the other. What no exception tells, such as a peer's death, is printed there."""
+        if self._function is not _to_logging or logging.getLogger("nvlxfer").hasHandlers():
+            return False
+        return raised._text in message.decode("utf-8", "replace")
 
     def _start(self) -> None:
         """The thread that tells, unless it runs. Under the lock."""
@@ -184,8 +193,9 @@ _when_loaded.append(_log.begin)
 
 def set_log(level: int = LogLevel.WARNING, function: LogFunction | None = None) -> None:
     """Sends the log of the whole process to `function(level, text)`, without one to logging.getLogger("nvlxfer"). There
-    it goes from the start, up to the level that the environment variable NVLX_LOG_LEVEL says, or warnings. What is
-    above `level` is dropped. A call's own messages come in its thread before it returns, others in a thread
+    it goes from the start, up to the level that the environment variable NVLX_LOG_LEVEL says, or warnings. Where that
+    logger has no handler, warnings go to stderr, except those that an exception tells. What is above `level` is
+    dropped. A call's own messages come in its thread before it returns, others in a thread
     "nvlxfer-log"; the function may be called by several threads at once, and may itself call the library. What it
     raises goes to sys.excepthook, SystemExit too; only Ctrl-C comes out of the call. Ends with the program."""
     if function is not None and not callable(function):

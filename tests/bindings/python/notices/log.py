@@ -188,6 +188,60 @@ def test_default():
             assert len(lines) == len(told) and all(f in line for f, line in zip(told, lines)), left
 
 
+OWNER = """
+import nvlxfer, sys
+engine = nvlxfer.Engine()
+engine.serve(sys.argv[1])
+print("serves", flush=True)
+sys.stdin.read()
+"""
+UNCONFIGURED = """
+import logging, nvlxfer, subprocess, sys
+address, owner, *silent = sys.argv[1:]
+if silent:
+    logging.getLogger("nvlxfer").addHandler(logging.NullHandler())
+owner = subprocess.Popen([sys.executable, "-c", owner, address], stdin=-1, stdout=-1)
+owner.stdout.readline()
+engine = nvlxfer.Engine()
+peer = engine.connect(address, 30)
+array = engine.empty(8)
+engine.register(array, "w0")
+for call in (lambda: engine.alloc(1000, 8), lambda: engine.register(array, "w0"), lambda: engine.register((5, 5)),
+             lambda: engine.transfer(nvlxfer.read(peer, array.address, 8, 8)), lambda: engine.serve("no")):
+    try:
+        call()
+        raise AssertionError
+    except nvlxfer.NvlxError as failure:
+        print(failure)
+with nvlxfer.publish({"a": array}, engine), engine.peer_open(engine.export()) as itself, nvlxfer.pull(itself) as got:
+    array.fill(b"changed!")
+    try:
+        got.again()
+        raise AssertionError
+    except nvlxfer.WrongDigest as failure:
+        print(failure)
+owner.kill()
+owner.communicate()
+while nvlxfer.log._log._thread is None:  # which tells that the peer is gone
+    try:
+        peer.test()
+    except nvlxfer.Stale:
+        pass
+nvlxfer.reset_log()  # when all has been told
+"""
+
+
+def test_unconfigured():
+    """Where the program has no handler, what it can catch is not printed, too; a peer's death, which it may not see,
+    is."""
+    environment = {key: value for key, value in os.environ.items() if key != "NVLX_LOG_LEVEL"}
+    command = [sys.executable, "-c", UNCONFIGURED, f"@nvlxfer-unconfigured-{os.getpid()}", OWNER]
+    for silent in ([], ["silent"]):
+        left = subprocess.run(command + silent, capture_output=True, timeout=60, env=environment, text=True)
+        assert left.returncode == 0 and len(left.stdout.splitlines()) == 6, left
+        assert len(left.stderr.splitlines()) == (not silent) and ("gone" in left.stderr) == (not silent), left
+
+
 END = """
 import logging, sys, threading
 import nvlxfer
@@ -378,7 +432,7 @@ def test_raising():
     assert "the hook's own" in shown.getvalue() and "a function's own" in shown.getvalue()
 
 
-run_tests([test_default, test_function, test_logging, test_calling_back, test_service_thread, test_collected_meanwhile,
-           test_collected_by_who_logs, test_end])  # fmt: skip
+run_tests([test_default, test_unconfigured, test_function, test_logging, test_calling_back, test_service_thread,
+           test_collected_meanwhile, test_collected_by_who_logs, test_end])  # fmt: skip
 run_tests([test_setters, test_setting_from_inside, test_no_thread, test_no_thread_to_destroy, test_raising])
 run_tests([test_fork])

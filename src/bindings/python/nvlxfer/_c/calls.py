@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Container, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from ..errors import _EBUSY, _ETIMEDOUT, Busy, NvlxError, _error, _invalid
+from ..errors import _ANY, _EBUSY, _ETIMEDOUT, Busy, NvlxError, _error, _invalid
 from .native import _last_error, _library
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ class _Listener:
 
     used = False
 
-    def deliver(self) -> None:
-        """Tells the messages of calls that this thread made."""
+    def deliver(self, raised: NvlxError | None = None) -> None:
+        """Tells the messages of calls that this thread made, of which the last one raises that."""
 
 
 class _Program:
@@ -121,7 +121,7 @@ def _run(function: str, *arguments: Any, also: Iterable[_Object] = (), passed: C
             _here.in_c = False
         _in_flight.pop(id(entry), None)
     if logged:
-        log.deliver()
+        log.deliver(failure)
     try:
         if failure is not None:
             raise failure
@@ -281,20 +281,23 @@ class _Core:
         self.relays.difference_update(free)
         return not self.relays
 
-    def destroy(self) -> None:
+    def destroy(self, passed: Container[int] = ()) -> int:
         """Busy: it is still there."""
         if not self.free_relays():
             raise _error(_EBUSY, "others read from a relay of this engine")
-        _run("nvlx_engine_destroy", self.handle)
+        code = _run("nvlx_engine_destroy", self.handle, passed=passed)
         self.watch = None
+        return code
 
     def destroy_quietly(self) -> None:
         try:
-            self.destroy()
+            busy = self.destroy(_ANY) == _EBUSY  # nothing is raised, so the log tells why
         except Busy:
-            self.give_back()  # the end of the program tries again
+            busy = True
         except (NvlxError, SystemExit):
-            pass
+            return
+        if busy:
+            self.give_back()  # the end of the program tries again
 
 
 _cores: dict[int, _Core] = {}  # the open ones
