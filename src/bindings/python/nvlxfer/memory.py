@@ -49,7 +49,9 @@ class Array(_Local):
 
     torch.as_tensor, torch.from_dlpack, cupy.asarray, numba.cuda.as_cuda_array, jax.dlpack.from_dlpack and, of host
     memory (`Alloc.HOST`, or the backend host), numpy.asarray take it as it is: no byte is copied. It lives until
-    `close` or the engine's end, and nobody may use it longer. Its content is not set."""
+    `close` or the engine's end, and nobody may use it longer: consumers of DLPack are counted, and `close` is Busy as
+    long as there are some. Who took its address by an array interface, as numpy.asarray, is not: to use that later
+    ends the process (SIGSEGV). Its content is not set."""
 
     _instead = "Register it, or publish it: others read it"
 
