@@ -19,10 +19,45 @@ set(NVLX_GLOG_URL https://github.com/google/glog/archive/refs/tags/v0.6.0.tar.gz
 set(NVLX_JSONCPP_URL https://github.com/open-source-parsers/jsoncpp/archive/refs/tags/1.9.5.tar.gz
     CACHE STRING "Source of jsoncpp 1.9.5")
 include(FetchContent)
-FetchContent_Declare(nvlx_glog URL ${NVLX_GLOG_URL}
-    URL_HASH SHA256=8a83bf982f37bb70825df71a9709fa90ea9f4447fb3c099e1d720a439d88bad6)
-FetchContent_Declare(nvlx_jsoncpp URL ${NVLX_JSONCPP_URL}
-    URL_HASH SHA256=f409856e5920c18d0c2fb85276e24ee607d2a09b5e7d5f0a371368903c275da2)
+
+# What is left to do is the last line that a build prints: FetchContent itself tries six times, then prints all of CMake's
+# own words.
+function(nvlx_cannot_fetch url why)
+    message(FATAL_ERROR "Cannot get ${url}: ${why}. Without it:\n"
+        "  -DNVLX_STATIC_DEPS=OFF takes the system's libraries: libgoogle-glog-dev, libjsoncpp-dev and pkg-config\n"
+        "  -DNVLX_GLOG_URL=FILE and -DNVLX_JSONCPP_URL=FILE take files\n"
+        "With pip: pip install --config-settings=cmake.define.NVLX_STATIC_DEPS=OFF .")
+endfunction()
+
+# A file comes once, in two tries at most. Files of the caller's, and folders that stand for them, are left to FetchContent.
+function(nvlx_declare name url hash)
+    string(TOUPPER FETCHCONTENT_SOURCE_DIR_${name} folder)
+    if(url MATCHES "^[a-z]+://" AND NOT ${folder} AND NOT FETCHCONTENT_FULLY_DISCONNECTED)
+        set(file ${CMAKE_BINARY_DIR}/_deps/${name}.tar.gz)
+        set(found)
+        if(EXISTS ${file})
+            file(SHA256 ${file} found)
+        endif()
+        foreach(try RANGE 1)
+            if(NOT found STREQUAL hash)
+                file(DOWNLOAD ${url} ${file} STATUS status INACTIVITY_TIMEOUT 30)
+                list(GET status 1 why)
+                string(REPLACE "\"" "" why "${why}")
+                file(SHA256 ${file} found)
+            endif()
+        endforeach()
+        if(NOT found STREQUAL hash)
+            list(GET status 0 code)
+            file(REMOVE ${file})
+            if(NOT code)
+                set(why "it has the SHA256 ${found}, not ${hash}")
+            endif()
+            nvlx_cannot_fetch(${url} "${why}")
+        endif()
+        set(url ${file})
+    endif()
+    FetchContent_Declare(${name} URL ${url} URL_HASH SHA256=${hash})
+endfunction()
 
 # Their own projects are not asked: glog's takes a minute to find out what each Linux with gcc or clang has, jsoncpp's
 # sets where all that is built goes.
@@ -33,8 +68,9 @@ function(nvlx_add_static name)
     set_target_properties(${name} PROPERTIES POSITION_INDEPENDENT_CODE ON)
 endfunction()
 
-message(STATUS "Fetching ${NVLX_GLOG_URL} and ${NVLX_JSONCPP_URL}. If that fails: NVLX_GLOG_URL and NVLX_JSONCPP_URL take "
-               "files, and NVLX_STATIC_DEPS=OFF takes the system's libraries")
+message(STATUS "Fetching ${NVLX_GLOG_URL} and ${NVLX_JSONCPP_URL}")
+nvlx_declare(nvlx_glog ${NVLX_GLOG_URL} 8a83bf982f37bb70825df71a9709fa90ea9f4447fb3c099e1d720a439d88bad6)
+nvlx_declare(nvlx_jsoncpp ${NVLX_JSONCPP_URL} f409856e5920c18d0c2fb85276e24ee607d2a09b5e7d5f0a371368903c275da2)
 FetchContent_Populate(nvlx_glog)
 set(made ${nvlx_glog_BINARY_DIR}/made)
 set(ac_cv___attribute___noinline "__attribute__((noinline))")
