@@ -17,7 +17,7 @@ class NvlxError(Exception, metaclass=_Brief):
 
     def __init__(self, code: int, text: str) -> None:
         self.code, self._text = code, text
-        self.name = f"NVLX_{_NAMES[-code]}" if 0 < -code < len(_NAMES) else f"error {code}"
+        self.name = _name(code)
         super().__init__(f"{self.name}: {text}")
 
     def __reduce__(self) -> tuple[Any, ...]:  # failures travel between processes
@@ -126,6 +126,10 @@ def _naming(what: str) -> Iterator[None]:
         if failure._text.startswith(what):
             raise
         raise type(failure)(failure.code, f"{what}: {failure._text}") from None
+
+
+def _name(code: int) -> str:
+    return f"NVLX_{_NAMES[-code]}" if 0 < -code < len(_NAMES) else f"error {code}"
 
 
 def _error(code: int, text: str) -> NvlxError:

@@ -321,6 +321,11 @@ def test_classes():
         assert pickle.loads(pickle.dumps(failure)).code == -number
     assert InvalidType.__doc__.startswith("NVLX_EINVAL. ")
     assert type(errors._error(-99, "so")) is nvlxfer.NvlxError
+    told = []
+    thread = threading.Thread(target=lambda: told.append(nvlxfer._c.native._last_error(-7)))  # without a last error
+    thread.start()
+    thread.join()
+    assert str(told[0]).count("NVLX_EBUSY") == 1, told
     header, package = (Path(os.environ["NVLX_TEST_ROOT"]) / f for f in ("include/nvlxfer.h", "src/bindings/python/README.md"))
     codes = re.findall(r"    X\((E[A-Z]+), -(\d+),", header.read_text())
     assert [name for name, _ in codes] == list(errors._NAMES[1:])

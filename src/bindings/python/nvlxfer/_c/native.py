@@ -10,7 +10,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from ..errors import _EBUSY, _ENOTSUP, NvlxError, _error
+from ..errors import _EBUSY, _ENOTSUP, NvlxError, _error, _name
 from .values import EngineInfo, PeerInfo, RelayInfo, RequestInfo
 
 _I, _U32, _U64, _I64 = ctypes.c_int, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_int64
@@ -78,7 +78,7 @@ def _library() -> _Library:
 def _last_error(code: int) -> NvlxError:
     """What the library says of the last failure of this thread, whose code it is."""
     told = _library().nvlx_last_error() or _library().nvlx_strerror(code)
-    text = told.decode("utf-8", "replace")
+    text = told.decode("utf-8", "replace").removeprefix(f"{_name(code)}: ")  # nvlx_strerror begins with it
     if code == _EBUSY and "a prepared list" in text:
         text += ". In Python that is a Pull, Prepared or Blocks: close it before"
     return _error(code, text)
