@@ -140,6 +140,8 @@ class Array(_Local):
             raise _wrong_type("content", content, "a buffer")
         if view.nbytes != self.nbytes:
             raise _invalid(f"the content has {view.nbytes} bytes, the Array {self.nbytes}")
+        if view.format.lstrip("@=<") == "O":
+            raise _error(_ENOTSUP, f"the content is of Python's objects (format {view.format!r}): give numbers")
         if _DTYPES[self.dtype][1] > 8 and view.itemsize > 1:  # else they are no more than bytes
             _refuse_swapped("the content", view.format)
         self._engine.memcpy(self.address, content if view.ndim else view.cast("B"), self.nbytes)

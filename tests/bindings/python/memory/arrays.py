@@ -103,6 +103,7 @@ def test_byte_order():
         raises(*refused, "'>i4'", engine.empty, 2, ">i4")
         made, plain = engine.empty(2, "int32"), engine.empty(8)
         raises(*refused, "byte order is big-endian", made.fill, swapped)
+        raises(*refused, "Python's objects", plain.fill, (ctypes.py_object * 1)(None))
         plain.fill(swapped)
         assert plain.tobytes() == bytes(swapped)
         for interface in ("__array_interface__", "__cuda_array_interface__"):

@@ -231,6 +231,9 @@ def test_words():
             for wanted, near in (("layer.3.weigth", "layer.3.weight"), ("zz", "layer.0.weight")):
                 told = f"no peer publishes a tensor {wanted!r}; there are 7, such as {near!r}"
                 raises(nvlxfer.NotFound, "NVLX_ENOENT", told, pull, peer, {wanted: mine})
+            for twice in ({"a.b": mine, "a": {"b": mine}}, {"a": {"b": mine}, "a.b": mine}):
+                raises(*INVALID, "tensor 'a.b' is given twice", publish, twice, engine, "twice")
+                raises(*INVALID, "tensor 'a.b' is given twice", pull, peer, twice)
             told = "NVLX_ENOTSUP: tensor 'plain': "
             raises(nvlxfer.NotSupported, "NVLX_ENOTSUP", told, publish, {"plain": plain}, engine, "other")
             with publish({"plain": engine.empty((2,), "int32")}, engine, "third"):

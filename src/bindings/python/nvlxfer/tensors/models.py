@@ -78,6 +78,16 @@ def _flat(tensors: Tensors, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield prefix + key, value
 
 
+def _by_name(tensors: Tensors) -> dict[str, Any]:
+    """Each once: "a.b" and the "b" of "a" are one name."""
+    found: dict[str, Any] = {}
+    for name, tensor in _flat(tensors):
+        if name in found:
+            raise _invalid(f"tensor {name!r} is given twice")
+        found[name] = tensor
+    return found
+
+
 def _entry(name: str, given: Any) -> _Entry:
     tensor = given.tensor if isinstance(given, Slice) else given
     with _naming(f"tensor {name!r}"):
@@ -205,7 +215,7 @@ def publish(
     Errors: those of `Engine.register` (AlreadyExists: there is such a model)."""
     _check("engine", engine, Engine, "an Engine")
     _text("name", name)
-    entries = {key: _entry(key, value) for key, value in _flat(tensors)}
+    entries = {key: _entry(key, value) for key, value in _by_name(tensors).items()}
     made = Published(engine, name, digest, gpu)
     try:
         made._tell(entries)
@@ -565,7 +575,7 @@ def pull(
     _text("name", name)
     deadline = time.monotonic() + (_APPEARS if timeout is None else _seconds(timeout))
     engine = sources[0]._engine
-    given = None if into is None else dict(_flat(into))
+    given = None if into is None else _by_name(into)
     made = Pull(engine, gpu)
     try:
         found: list[dict[str, _Source]] = []
