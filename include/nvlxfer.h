@@ -1306,9 +1306,10 @@ struct nvlx_relay_part {
 struct nvlx_relay_options {
     size_t size;
     uint64_t piece_bytes; /* of the source: what is passed on at a time, at least 65,536. 0: 64 MiB */
-    int64_t patience_ns;  /* of the source: see above. 0: half a second */
+    int64_t patience_ns;  /* of the source: see above. At least 10 ms. 0: half a second */
     uint32_t readers;     /* of the source: how many nvlx_relay_wait waits for, of each generation, without those that
-                             were lost before it. 0: for all that have joined; before the first has, for nobody */
+                             were lost, unless others have joined in their place. 0: for all that have joined; before
+                             the first has, for nobody */
     uint32_t reserved;    /* 0 */
     const struct nvlx_serve_options
         *serve; /* who may connect: to the source, and to each reader. NULL: as nvlx_serve */
@@ -1374,7 +1375,7 @@ struct nvlx_relay_info {
     uint32_t source;     /* 1: it is the source */
     uint32_t readers;    /* source: that are at the generation, or have it */
     uint32_t done;       /* source: of them have it */
-    uint32_t lost;       /* source: that were at the generation, and have died, left or failed */
+    uint32_t lost;       /* source: that have died, left or failed since the generation began, without it */
     char parent[112];    /* of a reader: the address of whom it reads from. "": of the source, or of none yet */
 };
 

@@ -14,7 +14,7 @@ static int by_name(const void *a, const void *b) {
 static int check_part(const struct nvlx_relay_part *part, size_t i) {
     if (!part->name)
         return nvlxi_fail(NVLX_EINVAL, "parts[%zu].name is NULL", i);
-    if (!strcmp(part->name, NVLXI_RELAY_STATE))
+    if (!strcmp(part->name, NVLXI_RELAY_STATE) || !strcmp(part->name, NVLXI_RELAY_READER_STATE))
         return nvlxi_fail(NVLX_EINVAL, "parts[%zu].name is \"%s\", which the relay itself uses", i, part->name);
     if (part->length && !part->address)
         return nvlxi_fail(NVLX_EINVAL, "parts[%zu] (\"%s\") has %llu bytes and no address", i, part->name,

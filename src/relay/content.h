@@ -14,7 +14,10 @@
 
 #include "nvlxfer.h"
 
-#define NVLXI_RELAY_STATE "nvlx-relay" /* the name of the region with flags and digests */
+/* The names of the regions with flags and digests: of the source, which is what nvlx_relay_join looks for, and of
+ * readers. */
+#define NVLXI_RELAY_STATE        "nvlx-relay"
+#define NVLXI_RELAY_READER_STATE "nvlx-relay-reader"
 
 struct nvlxi_relay_span {
     uint32_t part;

@@ -122,12 +122,16 @@ static size_t flag_count(const struct nvlx_relay *relay, size_t first) {
     return nvlxi_min(relay->content.piece_count - first, NVLXI_RELAY_FLAGS);
 }
 
+static const struct nvlxi_relay_seen *seen_of(const struct nvlx_relay *relay, const struct nvlxi_relay_link *link) {
+    return link->here ? &relay->seen_here : &relay->seen;
+}
+
 static void look(struct nvlx_relay *relay) {
     struct nvlxi_relay_reader *reader = relay->reader;
     const uint64_t moved_ns = reader->moved_ns;
     const struct nvlx_op op = {.opcode = NVLX_OP_READ,
                                .peer = reader->parent->peer,
-                               .local = relay->seen.memory,
+                               .local = seen_of(relay, reader->parent)->memory,
                                .remote = reader->parent->state + reader->first * sizeof(uint64_t),
                                .length = flag_count(relay, reader->first) * sizeof(uint64_t)};
     reader->look.piece = reader->first;
@@ -151,7 +155,8 @@ static void see(struct nvlx_relay *relay) {
         return;
     reader->seen = flight->piece;
     memset(reader->flags, 0, sizeof reader->flags);
-    code = nvlxi_relay_seen_read(relay, 0, reader->flags, flag_count(relay, flight->piece) * sizeof(uint64_t));
+    code = nvlxi_relay_seen_read(relay, seen_of(relay, flight->link), 0, reader->flags,
+                                 flag_count(relay, flight->piece) * sizeof(uint64_t));
     if (code)
         nvlxi_relay_fail(relay, code, nvlx_last_error());
 }

@@ -38,8 +38,14 @@ static int find_parts(const struct nvlx_relay *relay, struct nvlxi_relay_link *l
 }
 
 static int find_state(struct nvlxi_relay_link *link, uint64_t length_wanted) {
+    struct nvlx_peer_info info = {.size = sizeof info};
     uint64_t length;
-    int code = nvlx_peer_find(link->peer, NVLXI_RELAY_STATE, &link->state, &length);
+    int code = nvlx_peer_get_info(link->peer, &info);
+    if (code)
+        return code;
+    link->here = info.same_process;
+    code = nvlx_peer_find(link->peer, *link->address ? NVLXI_RELAY_READER_STATE : NVLXI_RELAY_STATE, &link->state,
+                          &length);
     if (code)
         return nvlxi_fail(code, "no relay is served there");
     return length >= length_wanted
@@ -264,6 +270,7 @@ void *nvlxi_relay_reader_run(void *argument) {
         else
             nvlxi_relay_sleep(relay, nvlxi_now_ns() + alive_period(reader));
     }
+    tell_source(relay); /* that it is done, say */
     say(relay, NVLXI_RELAY_LEAVE, reader->generation, 0);
     nvlxi_relay_pull_end(relay);
     return NULL;
@@ -274,16 +281,17 @@ void *nvlxi_relay_reader_run(void *argument) {
 /* Reads the source's table once. */
 static int read_table(struct nvlx_relay *relay, uint64_t *table, size_t length) {
     const struct nvlxi_relay_link *source = &relay->reader->source;
+    const struct nvlxi_relay_seen *seen = source->here ? &relay->seen_here : &relay->seen;
     const struct nvlx_op op = {.opcode = NVLX_OP_READ,
                                .peer = source->peer,
-                               .local = relay->seen.memory + relay->seen.digests,
+                               .local = seen->memory + seen->digests,
                                .remote = source->state + relay->state.digests,
                                .length = length};
     struct nvlx_request *request;
     int code = nvlx_transfer(relay->engine, &op, 1, NULL, &request);
     if (!code)
         code = nvlx_request_free(request); /* which waits for it */
-    return code ? code : nvlxi_relay_seen_read(relay, relay->seen.digests, table, length);
+    return code ? code : nvlxi_relay_seen_read(relay, seen, seen->digests, table, length);
 }
 
 /* Until the source has digests of the generation. False: it is given up. */
@@ -422,12 +430,6 @@ static int make_room(struct nvlx_relay *relay) {
     return 0;
 }
 
-static int make_seen(struct nvlx_relay *relay) {
-    struct nvlx_peer_info info = {.size = sizeof info};
-    int code = nvlx_peer_get_info(relay->reader->source.peer, &info);
-    return code ? code : nvlxi_relay_seen_make(relay, !info.same_process);
-}
-
 int nvlxi_relay_reader_make(struct nvlx_relay *relay, const char *address, int64_t timeout_ns) {
     const uint64_t deadline = nvlxi_deadline(timeout_ns);
     struct nvlxi_relay_word word;
@@ -438,8 +440,9 @@ int nvlxi_relay_reader_make(struct nvlx_relay *relay, const char *address, int64
     int code = nvlx_connect(relay->engine, address, timeout_ns, &source->peer);
     if (code || (code = find_state(source, 0)) || (code = find_parts(relay, source)) || (code = say_hello(relay)) ||
         (code = await_word(relay, nvlxi_max(deadline, nvlxi_deadline(1000000000)), &word)) ||
-        (code = take_welcome(relay, &word)) || (code = nvlxi_relay_state_make(relay)) || (code = make_seen(relay)) ||
-        (code = find_state(source, relay->state.length)) || (code = make_room(relay)))
+        (code = take_welcome(relay, &word)) || (code = nvlxi_relay_state_make(relay)) ||
+        (code = nvlxi_relay_seen_make(relay)) || (code = find_state(source, relay->state.length)) ||
+        (code = make_room(relay)))
         return code;
     return nvlxi_relay_check_make(relay);
 }

@@ -22,6 +22,7 @@ struct nvlxi_relay_link {
     struct nvlx_peer *peer;
     uint64_t *parts; /* the addresses of all parts */
     uint64_t state;  /* that of flags and digests */
+    bool here;       /* it is in this process */
     bool lost;       /* it is not used any more */
     struct nvlxi_relay_link *next;
 };

@@ -14,9 +14,10 @@
 #include "base/fork_files.h"
 #include "base/thread.h"
 
-#define PIECE_BYTES (UINT64_C(64) << 20)
-#define PATIENCE_NS 500000000
-#define ADDRESS_MAX (NVLXI_ADDRESS_MAX - 17)
+#define PIECE_BYTES     (UINT64_C(64) << 20)
+#define PATIENCE_NS     500000000
+#define PATIENCE_MIN_NS 10000000
+#define ADDRESS_MAX     (NVLXI_ADDRESS_MAX - 17)
 
 /* ---- For both -------------------------------------------------------------------------------------------- */
 
@@ -74,9 +75,9 @@ int nvlxi_relay_serve(struct nvlx_relay *relay, const char *address) {
     return nvlx_serve(relay->engine, relay->address, relay->options.serve);
 }
 
-struct words { /* of 64 bits */
-    size_t length;
-    uint32_t kind; /* NVLX_ALLOC_..., or 0 */
+struct words {            /* of 64 bits */
+    size_t length, spare; /* bytes of the region; and behind it */
+    uint32_t kind;        /* NVLX_ALLOC_..., or 0 */
     const char *name;
     uint32_t access;
 };
@@ -86,7 +87,7 @@ static int make_of_kind(struct nvlx_relay *relay, const struct words *words, cha
     void *made;
     nvlx_alloc_options_init(&options);
     options.flags = words->kind;
-    int code = nvlx_alloc(relay->engine, relay->gpu, words->length, &options, &made);
+    int code = nvlx_alloc(relay->engine, relay->gpu, words->length + words->spare, &options, &made);
     if (code)
         return code;
     code = add_region(relay, made, words->length, words->name, words->access);
@@ -109,12 +110,19 @@ static int make_words(struct nvlx_relay *relay, struct words *words, char **memo
     return make_of_kind(relay, words, memory);
 }
 
+static size_t seen_length(const struct nvlx_relay *relay) {
+    return (NVLXI_RELAY_FLAGS + relay->content.unit_count + 1) * sizeof(uint64_t);
+}
+
 int nvlxi_relay_state_make(struct nvlx_relay *relay) {
     struct nvlxi_relay_state *state = &relay->state;
     state->digests = relay->content.piece_count * sizeof(uint64_t);
     state->length = state->digests + (relay->content.unit_count + 1) * sizeof(uint64_t);
-    struct words words = {
-        .length = state->length, .kind = NVLX_ALLOC_VMM, .name = NVLXI_RELAY_STATE, .access = NVLX_ACCESS_READ};
+    struct words words = {.length = state->length,
+                          .spare = relay->reader ? seen_length(relay) : 0,
+                          .kind = NVLX_ALLOC_VMM,
+                          .name = relay->reader ? NVLXI_RELAY_READER_STATE : NVLXI_RELAY_STATE,
+                          .access = NVLX_ACCESS_READ};
     void *zeros = calloc(1, state->length);
     if (!zeros)
         return nvlxi_fail(NVLX_ENOMEM, "no memory for the flags of a relay");
@@ -125,22 +133,20 @@ int nvlxi_relay_state_make(struct nvlx_relay *relay) {
     return code;
 }
 
-/* Host memory is for copies by its own GPU: what another GPU of this process would copy goes to memory of the GPU. */
-int nvlxi_relay_seen_make(struct nvlx_relay *relay, bool on_host) {
-    struct nvlxi_relay_seen *seen = &relay->seen;
-    seen->digests = NVLXI_RELAY_FLAGS * sizeof(uint64_t);
-    struct words words = {.length = seen->digests + (relay->content.unit_count + 1) * sizeof(uint64_t),
-                          .kind = on_host ? NVLX_ALLOC_HOST : 0,
-                          .access = NVLX_ACCESS_NONE};
-    int code = make_words(relay, &words, &seen->memory);
-    seen->on_host = words.kind != 0;
-    return code;
+int nvlxi_relay_seen_make(struct nvlx_relay *relay) {
+    struct words words = {.length = seen_length(relay), .kind = NVLX_ALLOC_HOST, .access = NVLX_ACCESS_NONE};
+    int code = make_words(relay, &words, &relay->seen.memory);
+    relay->seen.on_host = words.kind != 0;
+    relay->seen_here.memory = relay->state.memory + relay->state.length;
+    relay->seen.digests = relay->seen_here.digests = NVLXI_RELAY_FLAGS * sizeof(uint64_t);
+    return code ? code : add_region(relay, relay->seen_here.memory, words.length, NULL, NVLX_ACCESS_NONE);
 }
 
-int nvlxi_relay_seen_read(struct nvlx_relay *relay, size_t offset, void *bytes, size_t length) {
-    if (!relay->seen.on_host)
-        return nvlx_memcpy(relay->engine, bytes, relay->seen.memory + offset, length);
-    memcpy(bytes, relay->seen.memory + offset, length);
+int nvlxi_relay_seen_read(struct nvlx_relay *relay, const struct nvlxi_relay_seen *seen, size_t offset, void *bytes,
+                          size_t length) {
+    if (!seen->on_host)
+        return nvlx_memcpy(relay->engine, bytes, seen->memory + offset, length);
+    memcpy(bytes, seen->memory + offset, length);
     return 0;
 }
 
@@ -197,8 +203,9 @@ static int take_options(struct nvlx_relay_options *known, const struct nvlx_rela
         return code;
     if (known->reserved)
         return nvlxi_fail(NVLX_EINVAL, "relay_options.reserved is %u, not 0", (unsigned)known->reserved);
-    if (known->patience_ns < 0)
-        return nvlxi_fail(NVLX_EINVAL, "relay_options.patience_ns is %lld", (long long)known->patience_ns);
+    if (known->patience_ns && known->patience_ns < PATIENCE_MIN_NS)
+        return nvlxi_fail(NVLX_EINVAL, "relay_options.patience_ns is %lld: at least %d, or 0 for the default",
+                          (long long)known->patience_ns, PATIENCE_MIN_NS);
     if (known->piece_bytes && known->piece_bytes < NVLXI_RELAY_PIECE_MIN)
         return nvlxi_fail(NVLX_EINVAL, "relay_options.piece_bytes is %llu: at least %u, or 0 for the default",
                           (unsigned long long)known->piece_bytes, NVLXI_RELAY_PIECE_MIN);
@@ -210,6 +217,7 @@ static int take_options(struct nvlx_relay_options *known, const struct nvlx_rela
 static int init(struct nvlx_relay *relay, struct nvlx_engine *engine, const struct nvlx_relay_part *parts,
                 size_t count) {
     pthread_mutex_init(&relay->mutex, NULL);
+    pthread_mutex_init(&relay->telling, NULL);
     nvlxi_cond_init(&relay->news);
     relay->wake_fd = nvlxi_fork_files_eventfd();
     if (relay->wake_fd < 0)
@@ -219,7 +227,7 @@ static int init(struct nvlx_relay *relay, struct nvlx_engine *engine, const stru
         return code;
     relay->wanted = 1;
     relay->info.bytes = relay->content.bytes;
-    relay->regions = calloc(count + 2, sizeof *relay->regions);
+    relay->regions = calloc(count + 3, sizeof *relay->regions);
     if (!relay->regions)
         return nvlxi_fail(NVLX_ENOMEM, "no memory for %zu parts", count);
     return make_engine(relay, engine);
@@ -247,6 +255,7 @@ static void dispose(struct nvlx_relay *relay) {
     nvlxi_relay_content_free(&relay->content);
     free(relay->regions);
     pthread_cond_destroy(&relay->news);
+    pthread_mutex_destroy(&relay->telling);
     pthread_mutex_destroy(&relay->mutex);
     free(relay);
 }
@@ -330,12 +339,14 @@ static bool may_go_on(const struct nvlx_relay *relay) {
            (relay->reader || (relay->info.generation == relay->wanted && relay->reading == relay->silent));
 }
 
-/* Under the mutex. */
+/* Of the readers that are waited for, those that were lost count as far as others have not come in their place. Under
+ * the mutex. */
 static bool is_done(const struct nvlx_relay *relay) {
     if (relay->reader || !may_go_on(relay))
         return may_go_on(relay);
-    const uint32_t wanted = relay->options.readers, ended = relay->info.done + relay->info.lost + relay->missing;
-    return !relay->reading && (wanted ? ended >= wanted : !relay->idle);
+    const uint32_t wanted = relay->options.readers, away = wanted > relay->joined ? wanted - relay->joined : 0,
+                   lost = (uint32_t)nvlxi_min(relay->info.lost + relay->missing, away);
+    return !relay->reading && (wanted ? relay->info.done + lost >= wanted : !relay->idle);
 }
 
 struct found { /* of a relay, at one moment */
@@ -421,7 +432,7 @@ static int relay_next(struct nvlx_relay *relay) {
         return code;
     pthread_mutex_lock(&relay->mutex);
     code = relay->failure;
-    const bool goes_on = !code && may_go_on(relay);
+    const bool goes_on = !code && (relay->held || may_go_on(relay)); /* who is back since then takes the next one */
     const struct found found = look_at(relay);
     if (goes_on) {
         relay->wanted = relay->done + 1;
@@ -452,11 +463,12 @@ static int relay_hold(struct nvlx_relay *relay) {
     code = relay->failure;
     relay->held = relay->held || (!code && may_go_on(relay));
     const bool held = relay->held;
+    const uint64_t generation = relay->wanted;
     const struct found found = look_at(relay);
     pthread_mutex_unlock(&relay->mutex);
     if (code)
         return nvlxi_fail(code, "%s", relay->reason);
-    return held ? nvlxi_relay_source_forget(relay) : fail_not_done(relay, &found, NVLX_EBUSY);
+    return held ? nvlxi_relay_source_forget(relay, generation) : fail_not_done(relay, &found, NVLX_EBUSY);
 }
 
 int nvlx_relay_hold(struct nvlx_relay *relay) {

@@ -19,8 +19,9 @@
  *
  * Threads: "nvlx-relay" does all that is said above. "nvlx-relay-sum" digests pieces that are in place (check.c).
  *
- * `mutex` guards what both threads and callers use; no call of the library is made with it. All else belongs to the
- * thread "nvlx-relay" (struct nvlxi_relay_source, struct nvlxi_relay_reader), or does not change. */
+ * `mutex` guards what both threads and callers use; no call of the library is made with it. `telling` is never held
+ * with it. All else belongs to the thread "nvlx-relay" (struct nvlxi_relay_source, struct nvlxi_relay_reader), or does
+ * not change. */
 #ifndef NVLXI_RELAY_RELAY_H
 #define NVLXI_RELAY_RELAY_H
 
@@ -43,8 +44,9 @@ struct nvlxi_relay_state {
     size_t digests, length; /* offsets in bytes */
 };
 
-/* Where a reader reads such words to: flags of its parent, and digests. In host memory, where there is such, so that
- * its CPU looks at them without asking a GPU. */
+/* Where a reader reads such words to: flags of its parent, and digests. From another process it is host memory, where
+ * there is such, so that its CPU looks at them without asking a GPU. From a parent in this process it is memory of the
+ * GPU: there the parent's GPU may be the one that copies, which may not use the host memory of another. */
 struct nvlxi_relay_seen {
     char *memory;
     size_t digests;
@@ -69,8 +71,8 @@ struct nvlx_relay {
     char address[NVLXI_RELAY_ADDRESS]; /* at which its engine serves */
     int gpu;                           /* of the first part with bytes */
     struct nvlxi_relay_state state;
-    struct nvlxi_relay_seen seen;
-    struct nvlx_region **regions; /* of the parts; then those of state and seen */
+    struct nvlxi_relay_seen seen, seen_here; /* of parents in other processes, and in this one */
+    struct nvlx_region **regions;            /* of the parts; then those of state and of what is seen */
     size_t region_count;
     pthread_t thread;
     bool started, withdrawn; /* by nvlx_relay_free */
@@ -84,10 +86,12 @@ struct nvlx_relay {
     uint64_t wanted;          /* source: the generation that is offered. Reader: it takes one that is at least so new */
     uint64_t done;            /* reader: the generation that it has, and that is right. Source: that it has digested */
     bool held;                /* source: no reader begins with the generation */
-    bool forgotten;           /* source: no digests are told */
+    uint32_t joined;          /* source: readers that have joined, and are not lost */
     uint32_t reading, silent; /* source: readers that are not done; of them say nothing */
     uint32_t idle;            /* source: readers that have joined, and have not asked for the generation */
     uint32_t missing;         /* source: readers that were lost before the generation */
+    pthread_mutex_t telling;  /* source: of the digests in `state`; calls of the library are made with it */
+    uint64_t told;            /* under it: the generation that they are of; 0: they were taken back */
     uint64_t checked;         /* reader: the source has digests of this generation */
     struct nvlxi_relay_check check;
     struct nvlx_relay_info info;  /* what is known now */
@@ -108,12 +112,13 @@ void nvlxi_relay_fail(struct nvlx_relay *relay, int code, const char *reason);
 
 /* Begins to serve, as the relay's engine: parts are registered first. Errors as nvlx_register and nvlx_serve. */
 int nvlxi_relay_serve(struct nvlx_relay *relay, const char *address);
-/* When the content is cut: makes the state and its region. */
+/* When the content is cut: makes the state and its region; for a reader with room behind it. */
 int nvlxi_relay_state_make(struct nvlx_relay *relay);
-/* Then, for a reader: makes room for what it sees. */
-int nvlxi_relay_seen_make(struct nvlx_relay *relay, bool on_host);
+/* Then, for a reader: makes what it sees into, of which what is seen in this process lies in that room. */
+int nvlxi_relay_seen_make(struct nvlx_relay *relay);
 /* Copies what was read to this process: `length` bytes from `offset` on. */
-int nvlxi_relay_seen_read(struct nvlx_relay *relay, size_t offset, void *bytes, size_t length);
+int nvlxi_relay_seen_read(struct nvlx_relay *relay, const struct nvlxi_relay_seen *seen, size_t offset, void *bytes,
+                          size_t length);
 
 /* ---- check.c ------------------------------------------------------------------------------------------- */
 
@@ -130,8 +135,9 @@ void nvlxi_relay_check_end(struct nvlx_relay *relay);
 int nvlxi_relay_source_make(struct nvlx_relay *relay);
 void *nvlxi_relay_source_run(void *argument);
 void nvlxi_relay_source_free(struct nvlx_relay *relay);
-/* The digests that were told are of no generation: who has not read them yet waits for the next ones. */
-int nvlxi_relay_source_forget(struct nvlx_relay *relay);
+/* Takes back the digests that were told of this generation, or of an older one: who has not read them yet waits for the
+ * next ones. */
+int nvlxi_relay_source_forget(struct nvlx_relay *relay, uint64_t generation);
 /* All digests are made: tells them. By the thread of checks. */
 void nvlxi_relay_source_checked(struct nvlx_relay *relay, uint64_t generation);
 

@@ -10,6 +10,8 @@
 #include "relay/relay.h"
 #include "relay/tree.h"
 
+#define EVENTS_A_TURN 64
+
 struct member { /* a reader */
     struct nvlx_peer *peer;
     uint64_t number; /* of no other one; 0 is the source */
@@ -36,9 +38,11 @@ struct nvlxi_relay_source {
     uint8_t gpu[NVLXI_UUID_BYTES];
     uint64_t generation, begun_ns, elapsed_ns;
     uint32_t done, lost; /* readers of the generation */
-    uint32_t gone;       /* readers that have died, left or failed, and whose place nobody has taken; */
+    uint32_t gone;       /* readers that have died, left or failed; */
     uint32_t missing;    /* and of them those that were gone when the generation began */
     bool changed;        /* parents are to be found again */
+    uint64_t looked_ns;  /* when it looked last for who says nothing, */
+    uint64_t pause_ns;   /* and how long it meant to sleep then */
 };
 
 static bool is_at(const struct nvlxi_relay_source *source, const struct member *member) {
@@ -68,9 +72,13 @@ static struct member *find_address(const struct nvlxi_relay_source *source, cons
 
 /* ---- Who reads from whom --------------------------------------------------------------------------------- */
 
+static bool has_it(const struct nvlxi_relay_source *source, const struct member *member) {
+    return member->has == source->generation && member->done;
+}
+
 /* It is not in the tree any more. */
 static void take_out(struct nvlxi_relay_source *source, struct member *member) {
-    source->lost += is_at(source, member);
+    source->lost += !member->out && !has_it(source, member);
     source->gone += !member->out;
     member->out = true;
     source->changed = true;
@@ -79,12 +87,13 @@ static void take_out(struct nvlxi_relay_source *source, struct member *member) {
 /* Under the mutex. */
 static void count_readers(struct nvlx_relay *relay) {
     const struct nvlxi_relay_source *source = relay->source;
-    relay->reading = relay->silent = relay->idle = 0;
+    relay->reading = relay->silent = relay->idle = relay->joined = 0;
     for (size_t i = 0; i < source->count; i++) {
         const struct member *member = source->members[i];
         relay->reading += is_at(source, member);
         relay->silent += is_at(source, member) && member->silent;
         relay->idle += !member->out && member->has != source->generation;
+        relay->joined += !member->out;
     }
 }
 
@@ -179,8 +188,7 @@ static void admit(struct nvlx_relay *relay, const struct nvlx_event *event, cons
         return;
     }
     struct member *member = calloc(1, sizeof *member);
-    if (!member || welcome(relay, peer)) {
-        free(member);
+    if (!member) {
         nvlx_peer_close(peer);
         return;
     }
@@ -191,8 +199,15 @@ static void admit(struct nvlx_relay *relay, const struct nvlx_event *event, cons
     memcpy(member->address, word->address, sizeof member->address);
     member->heard_ns = nvlxi_now_ns();
     source->members[source->count++] = member;
-    source->gone -= source->gone > 0;
-    source->missing = (uint32_t)nvlxi_min(source->missing, source->gone);
+    pthread_mutex_lock(&relay->mutex);
+    count_readers(relay); /* before its nvlx_relay_join returns */
+    pthread_mutex_unlock(&relay->mutex);
+    if (welcome(relay, peer)) { /* it is gone: nobody has known it */
+        source->count--;
+        nvlx_peer_close(peer);
+        free(member);
+        return;
+    }
     nvlxi_log(NVLX_LOG_INFO, "the relay at %s has a reader at %s", relay->address, member->address);
 }
 
@@ -238,10 +253,22 @@ static void hear(struct nvlxi_relay_source *source, struct member *member, const
     }
 }
 
+/* Its answer has this version, which is all that the other one needs to know. */
+static void refuse(struct nvlx_relay *relay, const struct nvlxi_relay_word *word) {
+    struct nvlx_peer *peer;
+    if (nvlx_connect(relay->engine, word->address, 0, &peer))
+        return;
+    nvlxi_relay_say(peer, (struct nvlxi_relay_word){.kind = NVLXI_RELAY_REFUSED});
+    nvlx_peer_close(peer);
+}
+
 static void hear_message(struct nvlx_relay *relay, const struct nvlx_event *event) {
     struct nvlxi_relay_word word;
     struct member *member = find_engine(relay->source, event->engine);
-    if (nvlxi_relay_hear(event, &word))
+    int code = nvlxi_relay_hear(event, &word);
+    if (code == NVLX_EVERSION && !member && word.kind == NVLXI_RELAY_HELLO)
+        refuse(relay, &word);
+    if (code)
         return;
     if (member)
         hear(relay->source, member, &word);
@@ -270,9 +297,10 @@ static void forget(struct nvlx_relay *relay, struct member *member) {
     free(member);
 }
 
+/* Some of them: the rest keeps its thread awake, but does not keep it from all else. */
 static void read_events(struct nvlx_relay *relay) {
     struct nvlx_event event = {.size = sizeof event};
-    while (nvlx_next_event(relay->engine, &event) == 0) {
+    for (int left = EVENTS_A_TURN; left && nvlx_next_event(relay->engine, &event) == 0; left--) {
         struct member *member = find_peer(relay->source, event.peer);
         if (event.kind == NVLX_EVENT_MESSAGE)
             hear_message(relay, &event);
@@ -281,12 +309,20 @@ static void read_events(struct nvlx_relay *relay) {
     }
 }
 
+/* For how long this thread itself was away, or busy: what was said meanwhile it has not heard. */
+static uint64_t time_away(struct nvlxi_relay_source *source, uint64_t now) {
+    const uint64_t since = source->looked_ns ? now - source->looked_ns : 0;
+    source->looked_ns = now;
+    return since > source->pause_ns ? since - source->pause_ns : 0;
+}
+
 /* Who says nothing is not read from. */
 static void look_for_silence(struct nvlx_relay *relay) {
     struct nvlxi_relay_source *source = relay->source;
-    const uint64_t now = nvlxi_now_ns(), patience = (uint64_t)relay->options.patience_ns;
+    const uint64_t now = nvlxi_now_ns(), patience = (uint64_t)relay->options.patience_ns, away = time_away(source, now);
     for (size_t i = 0; i < source->count; i++) {
         struct member *member = source->members[i];
+        member->heard_ns = nvlxi_min(member->heard_ns + away, now);
         const uint64_t since = now - member->heard_ns;
         const bool silent = since > patience;
         const bool quiet =
@@ -309,7 +345,7 @@ static bool is_busy(const struct nvlxi_relay_source *source) {
 /* The next generation is offered: its bytes are in place. */
 static void take_generation(struct nvlx_relay *relay, uint64_t wanted) {
     struct nvlxi_relay_source *source = relay->source;
-    int code = nvlxi_relay_source_forget(relay);
+    int code = nvlxi_relay_source_forget(relay, source->generation);
     if (code)
         nvlxi_relay_fail(relay, code, nvlx_last_error());
     source->generation = wanted;
@@ -369,38 +405,45 @@ void *nvlxi_relay_source_run(void *argument) {
         if (publish_counts(relay))
             tell_checked(source);
         const uint64_t part = is_busy(source) ? NVLXI_RELAY_ALIVE_PART : NVLXI_RELAY_IDLE_PART;
-        nvlxi_relay_sleep(relay, nvlxi_now_ns() + (uint64_t)relay->options.patience_ns / part);
+        source->pause_ns = (uint64_t)relay->options.patience_ns / part;
+        nvlxi_relay_sleep(relay, nvlxi_now_ns() + source->pause_ns);
     }
     return NULL;
 }
 
-int nvlxi_relay_source_forget(struct nvlx_relay *relay) {
+int nvlxi_relay_source_forget(struct nvlx_relay *relay, uint64_t generation) {
     const uint64_t none = 0;
-    pthread_mutex_lock(&relay->mutex);
-    const bool forgotten = relay->forgotten;
-    pthread_mutex_unlock(&relay->mutex);
-    if (forgotten)
-        return 0;
-    int code = nvlx_memcpy(relay->engine, relay->state.memory + relay->state.digests, &none, sizeof none);
-    pthread_mutex_lock(&relay->mutex);
-    relay->forgotten = code == 0;
-    pthread_mutex_unlock(&relay->mutex);
+    int code = 0;
+    pthread_mutex_lock(&relay->telling);
+    if (relay->told && relay->told <= generation)
+        code = nvlx_memcpy(relay->engine, relay->state.memory + relay->state.digests, &none, sizeof none);
+    if (!code && relay->told <= generation)
+        relay->told = 0;
+    pthread_mutex_unlock(&relay->telling);
     return code;
 }
 
-void nvlxi_relay_source_checked(struct nvlx_relay *relay, uint64_t generation) {
+static int tell(struct nvlx_relay *relay, uint64_t generation) {
     char *table = relay->state.memory + relay->state.digests;
+    pthread_mutex_lock(&relay->telling);
     int code = nvlx_memcpy(relay->engine, table + sizeof(uint64_t), relay->check.digests,
                            relay->content.unit_count * sizeof(uint64_t));
     if (!code)
         code = nvlx_memcpy(relay->engine, table, &generation, sizeof generation);
+    if (!code)
+        relay->told = generation;
+    pthread_mutex_unlock(&relay->telling);
+    return code;
+}
+
+void nvlxi_relay_source_checked(struct nvlx_relay *relay, uint64_t generation) {
+    const int code = tell(relay, generation);
     if (code) {
         nvlxi_relay_fail(relay, code, nvlx_last_error());
         return;
     }
     pthread_mutex_lock(&relay->mutex);
     relay->done = generation;
-    relay->forgotten = false;
     pthread_cond_broadcast(&relay->news);
     pthread_mutex_unlock(&relay->mutex);
     nvlxi_relay_wake(relay);

@@ -15,11 +15,11 @@ int nvlxi_relay_hear(const struct nvlx_event *event, struct nvlxi_relay_word *wo
     if (event->message_length != sizeof *word)
         return nvlxi_fail(NVLX_EFORMAT, "a message of %zu bytes is no word of a relay", event->message_length);
     memcpy(word, event->message, sizeof *word);
+    word->address[sizeof word->address - 1] = '\0';
     if (word->magic != NVLXI_RELAY_MAGIC)
         return nvlxi_fail(NVLX_EFORMAT, "a message from process %lld is no word of a relay", (long long)event->pid);
     if (word->version != NVLXI_RELAY_VERSION)
         return nvlxi_fail(NVLX_EVERSION, "process %lld speaks version %u of a relay's words", (long long)event->pid,
                           word->version);
-    word->address[sizeof word->address - 1] = '\0';
     return 0;
 }

@@ -9,7 +9,7 @@
  *                       DONE     all is in place and right, or `number` is the code of how it failed
  *                       LEAVE    nobody shall read from me any more
  *     source -> reader: WELCOME  the length of a piece, how many parts there are, of how many bytes, and the patience
- *                       REFUSED  there are too many readers
+ *                       REFUSED  there are too many readers; or, to a HELLO of another version, see mine
  *                       PARENT   read the generation from the reader at this address; "": from me
  *                       CHECKED  the digests of the generation can be read
  *
@@ -58,7 +58,7 @@ struct nvlxi_relay_word {
 
 /* NVLX_ESTALE: the peer is gone. */
 int nvlxi_relay_say(struct nvlx_peer *peer, struct nvlxi_relay_word word);
-/* NVLX_EFORMAT, NVLX_EVERSION: it is none that this version understands. */
+/* NVLX_EFORMAT: it is none. NVLX_EVERSION: one of another version, of which kind and address are good. */
 int nvlxi_relay_hear(const struct nvlx_event *event, struct nvlxi_relay_word *word);
 
 #endif

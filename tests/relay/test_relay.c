@@ -1,11 +1,14 @@
 /* Relays between processes: a source and readers on four GPUs, of which some die or stand still. On the host backend.
  * SPDX-License-Identifier: Apache-2.0 */
 #include <glob.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "relay/relay.h"
 #include "relay_member.h"
 #include "rendezvous_support.h"
 
@@ -367,6 +370,63 @@ static void without_a_number_all_are_waited_for(void) {
     end();
 }
 
+/* Each kind of end of a reader that has the generation before, and whose program has not asked for this one. */
+static void who_is_lost_before_it_asks_counts(void) {
+    for (int kills = 0; kills < 2; kills++) {
+        begin(ONE);
+        options.readers = 2;
+        offer();
+        for (int i = 0; i < 2; i++) {
+            join(i);
+            expect_done(&readers[i], SEED);
+        }
+        expect(member_wait(&source, PATIENCE), 0, "");
+        expect(member_hold(&source), 0, "");
+        expect(member_next(&source), 0, "");
+        expect(member_next(&readers[0]), 0, "");
+        expect_done(&readers[0], SEED);
+        if (kills)
+            kill_member(&readers[1]);
+        else
+            expect(member_free(&readers[1], PATIENCE), 0, "");
+        expect(member_wait(&source, PATIENCE), 0, "");
+        EQUAL(1, member_info(&source).lost);
+        if (!kills)
+            kill_member(&readers[1]);
+        free_all();
+        end();
+    }
+}
+
+/* Two have joined beside the two that are waited for, and have left: those that stay are waited for all the same. */
+static void guests_that_left_do_not_count(void) {
+    struct member guests[2];
+    begin(ONE);
+    options.readers = 2;
+    offer();
+    for (int i = 0; i < 2; i++) {
+        join(i);
+        expect_done(&readers[i], SEED);
+        member_start(&guests[i], i, ONE);
+        expect(member_join(&guests[i], address, PATIENCE), 0, "");
+        expect_done(&guests[i], SEED);
+    }
+    for (int i = 0; i < 2; i++) {
+        expect(member_free(&guests[i], PATIENCE), 0, "");
+        member_end(&guests[i]);
+    }
+    expect(member_wait(&source, PATIENCE), 0, "");
+    expect(member_hold(&source), 0, "");
+    expect(member_next(&source), 0, "");
+    expect(member_wait(&source, SECOND_NS / 5), NVLX_ETIMEDOUT, "2 have joined and not asked for it");
+    for (int i = 0; i < 2; i++)
+        expect(member_next(&readers[i]), 0, "");
+    expect(member_wait(&source, PATIENCE), 0, "");
+    EQUAL(2, member_info(&source).done);
+    free_all();
+    end();
+}
+
 static void a_dead_source_fails_all(void) {
     begin(ONE);
     join_until_the_middle();
@@ -442,6 +502,53 @@ static void who_does_not_answer_is_not_read_from(void) {
     EXPECT(now_ms() - begun < 16000);
     EXPECT(*parent_of(&readers[1]) == '\0');
     EXPECT(kill(readers[0].child.pid, SIGCONT) == 0);
+    free_all();
+    end();
+}
+
+/* When the source has begun to change the bytes: the reader goes on with the next generation. */
+static void a_stopped_reader_comes_back_while_they_change(void) {
+    begin(ONE);
+    options.patience_ns = SECOND_NS / 5;
+    options.readers = 1;
+    member_slow(&readers[0], true);
+    offer();
+    join(0);
+    await_arrived(&readers[0], 10);
+    child_stop(&readers[0].child);
+    for (double since = now_ms(); member_hold(&source).code; usleep(10000))
+        EXPECT(now_ms() - since < 10000);
+    EXPECT(kill(readers[0].child.pid, SIGCONT) == 0);
+    for (double since = now_ms(); strstr(member_wait(&source, 0).error, "say nothing"); usleep(1000))
+        EXPECT(now_ms() - since < 10000);
+    member_fill(&source, SEED + 1);
+    expect(member_next(&source), 0, "");
+    member_slow(&readers[0], false);
+    expect(member_wait(&source, PATIENCE), 0, "");
+    expect_done(&readers[0], SEED + 1);
+    EQUAL(2, member_info(&readers[0]).generation);
+    free_all();
+    end();
+}
+
+/* It has not heard meanwhile what its readers said: they are not taken for stopped. */
+static void a_source_that_was_stopped_knows_its_readers(void) {
+    begin(ONE);
+    options.patience_ns = SECOND_NS / 5;
+    options.readers = 1;
+    member_slow(&readers[0], true);
+    offer();
+    join(0);
+    await_arrived(&readers[0], 5);
+    for (int i = 0; i < 5; i++) {
+        child_stop(&source.child);
+        usleep(300000);
+        EXPECT(kill(source.child.pid, SIGCONT) == 0);
+        for (double since = now_ms(); now_ms() - since < 50; usleep(1000))
+            expect(member_hold(&source), NVLX_EBUSY, "1 are at it, 1 are waited for");
+    }
+    member_slow(&readers[0], false);
+    expect_done(&readers[0], SEED);
     free_all();
     end();
 }
@@ -522,6 +629,35 @@ static void no_socket_file_stays(void) {
     end();
 }
 
+/* Readers of one process, each on a GPU of its own, form a chain as those of several do. */
+static void readers_of_one_process_form_a_chain(void) {
+    struct nvlx_relay *relays[READERS];
+    struct nvlx_engine *engine;
+    char *memory[READERS];
+    OK(nvlx_engine_create(NULL, &engine));
+    begin(ONE);
+    options.patience_ns = 60 * SECOND_NS;
+    offer();
+    for (int i = 0; i < READERS; i++) {
+        memory[i] = allocate(engine, i + 1, member_bytes(), 0);
+        const struct nvlx_relay_part part = {"w0", memory[i], member_bytes()};
+        OK(nvlx_relay_join(engine, address, &part, 1, NULL, PATIENCE, &relays[i]));
+    }
+    for (int i = 0; i < READERS; i++) {
+        struct nvlx_relay_info info = {.size = sizeof info};
+        OK(nvlx_relay_wait(relays[i], PATIENCE));
+        OK(nvlx_relay_get_info(relays[i], &info));
+        EQUAL(1, info.parents);
+        EXPECT((*info.parent == '\0') == (i == 0));
+        EQUAL(0, wrong(engine, memory[i], member_bytes(), SEED));
+    }
+    for (int i = READERS; i-- > 0;)
+        OK(nvlx_relay_free(relays[i], PATIENCE));
+    OK(nvlx_engine_destroy(engine));
+    free_all();
+    end();
+}
+
 /* A source and a reader of one process, made and freed again and again. */
 static void nothing_stays(void) {
     struct holdings before;
@@ -564,6 +700,8 @@ static void arguments_are_checked(void) {
     wrong_options.piece_bytes = 65535;
     REFUSED(nvlx_relay_offer(engine, "@x", parts, 1, &wrong_options, &relay), NVLX_EINVAL, "piece_bytes is 65535");
     wrong_options.piece_bytes = 0;
+    wrong_options.patience_ns = 9999999;
+    REFUSED(nvlx_relay_offer(engine, "@x", parts, 1, &wrong_options, &relay), NVLX_EINVAL, "patience_ns is 9999999");
     wrong_options.patience_ns = -1;
     REFUSED(nvlx_relay_offer(engine, "@x", parts, 1, &wrong_options, &relay), NVLX_EINVAL, "patience_ns is -1");
     parts[1] = (struct nvlx_relay_part){NULL, memory, 1};
@@ -585,6 +723,101 @@ static void arguments_are_checked(void) {
     EXPECT(relay == NULL);
     OK(nvlx_relay_free(NULL, 0));
     OK(nvlx_engine_destroy(engine));
+}
+
+/* ---- In one process ---------------------------------------------------------------------------------------- */
+
+static struct nvlx_engine *own_engine;
+static struct nvlx_relay *offered, *joined;
+
+/* A source, on GPU 0, and a reader, on 1, of a few pieces. */
+static void begin_here(const struct nvlx_relay_options *with) {
+    own_engine = make_engine(0);
+    const struct nvlx_relay_part there = {"w", allocate(own_engine, 0, MIB, SEED), MIB},
+                                 here = {"w", allocate(own_engine, 1, MIB, 0), MIB};
+    OK(nvlx_relay_offer(own_engine, own_name(), &there, 1, with, &offered));
+    OK(nvlx_relay_join(own_engine, own_name(), &here, 1, NULL, PATIENCE, &joined));
+}
+
+static void end_here(void) {
+    OK(nvlx_relay_free(joined, PATIENCE));
+    OK(nvlx_relay_free(offered, PATIENCE));
+    OK(nvlx_engine_destroy(own_engine));
+}
+
+static struct nvlx_relay_info offered_info(void) {
+    struct nvlx_relay_info info = {.size = sizeof info};
+    OK(nvlx_relay_get_info(offered, &info));
+    return info;
+}
+
+static void who_has_joined_is_waited_for(void) {
+    for (int i = 0; i < 30; i++) {
+        begin_here(NULL);
+        OK(nvlx_relay_wait(offered, PATIENCE));
+        EQUAL(1, offered_info().done);
+        OK(nvlx_relay_wait(joined, PATIENCE));
+        end_here();
+    }
+}
+
+/* A reader that has all, and ends at once, was not lost. */
+static void who_has_all_may_go(void) {
+    for (int i = 0; i < 30; i++) {
+        begin_here(NULL);
+        OK(nvlx_relay_wait(joined, PATIENCE));
+        OK(nvlx_relay_free(joined, PATIENCE));
+        joined = NULL;
+        OK(nvlx_relay_wait(offered, PATIENCE));
+        EQUAL(1, offered_info().done);
+        EQUAL(0, offered_info().lost);
+        end_here();
+    }
+}
+
+static atomic_bool holds;
+
+static void *hold_always(void *unused) {
+    while (atomic_load(&holds))
+        nvlx_relay_hold(offered); /* NVLX_EBUSY now and then */
+    return unused;
+}
+
+/* Threads that hold at any time take back no digests but those of what they hold: source and reader go on. */
+static void any_thread_may_hold(void) {
+    pthread_t threads[3];
+    begin_here(NULL);
+    atomic_store(&holds, true);
+    for (size_t i = 0; i < COUNT(threads); i++)
+        EXPECT(pthread_create(&threads[i], NULL, hold_always, NULL) == 0);
+    for (double since = now_ms(); now_ms() - since < 2000;) {
+        nvlx_relay_next(offered); /* NVLX_EBUSY: the reader is at it */
+        if (nvlx_relay_wait(joined, 0) == 0)
+            OK(nvlx_relay_next(joined));
+    }
+    atomic_store(&holds, false);
+    for (size_t i = 0; i < COUNT(threads); i++)
+        pthread_join(threads[i], NULL);
+    for (double since = now_ms(); nvlx_relay_next(offered); usleep(1000))
+        EXPECT(now_ms() - since < 10000);
+    for (struct nvlx_relay_info info = {.size = sizeof info}; info.generation != offered_info().generation;) {
+        OK(nvlx_relay_wait(joined, PATIENCE));
+        OK(nvlx_relay_get_info(joined, &info));
+        OK(nvlx_relay_next(joined));
+    }
+    EXPECT(offered_info().generation > 20);
+    end_here();
+}
+
+/* A reader is no source. */
+static void at_a_reader_no_relay_is_served(void) {
+    struct nvlx_relay *other;
+    char at[112];
+    begin_here(NULL);
+    snprintf(at, sizeof at, "%s", joined->address);
+    const struct nvlx_relay_part part = {"w", allocate(own_engine, 1, MIB, 0), MIB};
+    REFUSED(nvlx_relay_join(own_engine, at, &part, 1, NULL, PATIENCE, &other), NVLX_ENOENT, "no relay is served there");
+    end_here();
 }
 
 /* It is the parent's. */
@@ -624,16 +857,25 @@ int main(int argc, char **argv) {
         {"a_dead_reader_is_bridged", a_dead_reader_is_bridged},
         {"the_dead_are_not_waited_for_again", the_dead_are_not_waited_for_again},
         {"without_a_number_all_are_waited_for", without_a_number_all_are_waited_for},
+        {"who_is_lost_before_it_asks_counts", who_is_lost_before_it_asks_counts},
+        {"guests_that_left_do_not_count", guests_that_left_do_not_count},
         {"a_dead_source_fails_all", a_dead_source_fails_all},
         {"who_is_done_survives_the_source", who_is_done_survives_the_source},
         {"a_stopped_reader_is_bridged", a_stopped_reader_is_bridged},
         {"who_does_not_answer_is_not_read_from", who_does_not_answer_is_not_read_from},
         {"a_quiet_reader_is_bridged", a_quiet_reader_is_bridged},
+        {"a_stopped_reader_comes_back_while_they_change", a_stopped_reader_comes_back_while_they_change},
+        {"a_source_that_was_stopped_knows_its_readers", a_source_that_was_stopped_knows_its_readers},
         {"a_stopped_reader_misses_a_generation", a_stopped_reader_misses_a_generation},
         {"a_reader_leaves_in_the_middle", a_reader_leaves_in_the_middle},
         {"a_source_that_ends_fails_who_is_not_done", a_source_that_ends_fails_who_is_not_done},
         {"no_socket_file_stays", no_socket_file_stays},
+        {"readers_of_one_process_form_a_chain", readers_of_one_process_form_a_chain},
         {"nothing_stays", nothing_stays},
+        {"who_has_joined_is_waited_for", who_has_joined_is_waited_for},
+        {"who_has_all_may_go", who_has_all_may_go},
+        {"any_thread_may_hold", any_thread_may_hold},
+        {"at_a_reader_no_relay_is_served", at_a_reader_no_relay_is_served},
         {"arguments_are_checked", arguments_are_checked},
         {"a_forked_child_has_no_relay", a_forked_child_has_no_relay},
         {NULL, NULL}};

@@ -175,9 +175,6 @@ static void what_is_no_word_is_not_heard(void) {
     reader_open(&reader, 1);
     const struct nvlxi_relay_word right = hello(&reader, 1);
     struct nvlxi_relay_word word = right;
-    word.version++;
-    say_word(&reader, &word);
-    word = right;
     word.magic ^= 1;
     say_word(&reader, &word);
     say_bytes(&reader, &right, sizeof right - 1);
@@ -192,6 +189,20 @@ static void what_is_no_word_is_not_heard(void) {
     await_counts(0, 0);
     EXPECT(*reader_enters(&reader, 1).address == '\0');
     await_counts(1, 0);
+    speaker_close(&reader);
+    end();
+}
+
+/* It hears which version the source speaks. */
+static void another_version_is_refused(void) {
+    struct speaker reader;
+    begin_source(0);
+    reader_open(&reader, 1);
+    struct nvlxi_relay_word word = hello(&reader, 1);
+    word.version++;
+    say_word(&reader, &word);
+    EQUAL(NVLXI_RELAY_VERSION, expect_word(&reader, NVLXI_RELAY_REFUSED).version);
+    await_counts(0, 0);
     speaker_close(&reader);
     end();
 }
@@ -431,6 +442,7 @@ int main(int argc, char **argv) {
     static const struct role roles[] = {{NULL, NULL}};
     static const struct test tests[] = {
         {"what_is_no_word_is_not_heard", what_is_no_word_is_not_heard},
+        {"another_version_is_refused", another_version_is_refused},
         {"nonsense_of_a_member_changes_nothing", nonsense_of_a_member_changes_nothing},
         {"who_leaves_is_lost", who_leaves_is_lost},
         {"who_is_silent_goes_to_the_end", who_is_silent_goes_to_the_end},
