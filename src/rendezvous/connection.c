@@ -30,9 +30,9 @@ int nvlxi_address_check(const char *address) {
         return nvlxi_fail(NVLX_EINVAL, "the address \"%.*s...\" has %zu bytes: at most %d", nvlxi_text_cut(address, 40),
                           address, count, NVLXI_ADDRESS_MAX);
     if (!nvlxi_address_bytes_valid(address, count))
-        return nvlxi_fail(NVLX_EINVAL,
-                          "the address \"%s\" is neither an absolute path nor \"@\" and a name, without control characters",
-                          address);
+        return nvlxi_fail(
+            NVLX_EINVAL,
+            "the address \"%s\" is neither an absolute path nor \"@\" and a name, without control characters", address);
     return 0;
 }
 

@@ -61,9 +61,10 @@ struct nvlxi_reach nvlxi_reach_connect(const char *address, int reason) {
     else if ((reason == ENOENT || reason == EACCES) && found == reason)
         tell_folder(&reach, reason, folder);
     else if (reason == ENOENT && !found)
-        snprintf(reach.text, sizeof reach.text,
-                 ": the folder \"%s\" has no such file: nobody serves there, or the server sees another folder at that path",
-                 folder);
+        snprintf(
+            reach.text, sizeof reach.text,
+            ": the folder \"%s\" has no such file: nobody serves there, or the server sees another folder at that path",
+            folder);
     else if (reason == EACCES && !found)
         tell_file(&reach, address);
     return reach;
