@@ -606,6 +606,7 @@ enum {
  *   (CU_MEM_LOCATION_TYPE_HOST_NUMA) with a POSIX file descriptor as handle type. What Kinds of memory says of chunks
  *   holds. CPUs of the process read and write them at their address. GPUs move 54.8 GB/s (measured, two H100).
  * - Chunks of the program's own making are copied by a GPU that it has given access (cuMemSetAccess).
+ * - Local chunks, and memory on another GPU of this same process: NVLX_ENOTSUP, as that GPU would copy.
  * - Pinned memory is the local side alone: of cudaHostAlloc, cudaMallocHost or cudaHostRegister. It must stay pinned
  *   until nvlx_unregister, or nvlx_suspend, has given 0.
  * - Plain host memory (malloc, a stack, a file) gives NVLX_ENOTSUP. Most GPUs read it only with the CPU's help, so a

@@ -37,17 +37,23 @@ static inline bool nvlxi_kind_is_host(uint32_t kind) {
     return kind == NVLXI_KIND_HOST || kind == NVLXI_KIND_PINNED;
 }
 
-/* Where memory is, as one number: on a GPU, or in host memory, which a GPU copies. The GPU is given by its index. */
-static inline uint16_t nvlxi_place(uint32_t device, bool host) {
-    return (uint16_t)(2 * device + host);
+/* Where memory of a kind is, as one number: on a GPU, or in host memory, which a GPU copies. The GPU is given by its
+ * index. */
+static inline uint16_t nvlxi_place(uint32_t device, uint32_t kind) {
+    return (uint16_t)(4 * device + 2 * (kind == NVLXI_KIND_HOST) + nvlxi_kind_is_host(kind));
 }
 
 static inline uint16_t nvlxi_place_device(uint16_t place) {
-    return place / 2;
+    return place / 4;
 }
 
 static inline bool nvlxi_place_is_host(uint16_t place) {
     return place % 2;
+}
+
+/* Whether it is host memory that only that GPU may use: a chunk. Pinned memory is for all. */
+static inline bool nvlxi_place_is_bound(uint16_t place) {
+    return place & 2;
 }
 
 /* Who exported a descriptor. Two processes are the same if the first four are equal: a pid alone is reused, and is

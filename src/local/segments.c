@@ -223,7 +223,7 @@ static struct nvlxi_range next_range(const struct nvlx_region *region, uint32_t 
         .end = nvlxi_min(region->address + region->length, last->key.base + last->allocation.size),
         .owner = first->number,
         .access = (uint8_t)region->access,
-        .place = nvlxi_place((uint32_t)first->allocation.gpu, nvlxi_kind_is_host(first->allocation.kind))};
+        .place = nvlxi_place((uint32_t)first->allocation.gpu, first->allocation.kind)};
 }
 
 /* Whether no copy may go on from what lies below an address into this segment. */

@@ -26,7 +26,7 @@ static uint16_t device_of(struct nvlxi_remote *r, const uint8_t uuid[NVLXI_UUID_
 }
 
 uint16_t nvlxi_remote_place(struct nvlxi_remote *r, const struct nvlxi_segment_record *segment) {
-    return nvlxi_place(device_of(r, segment->device), nvlxi_kind_is_host(segment->kind));
+    return nvlxi_place(device_of(r, segment->device), segment->kind);
 }
 
 /* Where a GPU stands. Its bytes are set before anybody knows its number. */

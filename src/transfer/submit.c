@@ -275,7 +275,7 @@ static struct nvlxi_lane_key key_of(const struct nvlxi_lane_pool *pool, const st
                                    .priority = priority_on(pool, group->gpu, terms->priority),
                                    .ordered = terms->stream != NULL,
                                    .stream = terms->stream ? *terms->stream : (struct nvlxi_stream){0},
-                                   .place = nvlxi_place(group->device, group->hosts != 0),
+                                   .place = nvlxi_place(group->device, group->hosts ? NVLXI_KIND_PINNED : NVLXI_KIND_CUDA_MALLOC),
                                    .opcode = group->opcode};
 }
 

@@ -114,6 +114,29 @@ static void moves_within_the_process(void) {
     bench_end(&bench);
 }
 
+/* A chunk is for one GPU, which has a mapping of it: another one's copy would break its context on CUDA. */
+static void a_chunk_is_for_its_gpu(void) {
+    struct nvlx_request *request;
+    begin();
+    register_range(bench.engine, bench.local[0], SIZE, "near", NVLX_ACCESS_READ);
+    struct nvlx_peer *self = peer_of(bench.engine, bench.engine);
+    const struct nvlx_op op = make_op(NVLX_OP_READ, self, bench.local[1], (uintptr_t)bench.local[0], 100);
+    if (second_gpu()) {
+        REFUSED(nvlx_transfer(bench.engine, &op, 1, NULL, &request), NVLX_ENOTSUP, "chunk of host memory for GPU 1");
+        const struct nvlx_rows rows = {.count = 4, .local_pitch = 200, .remote_pitch = 200};
+        struct nvlx_op of_rows = op;
+        of_rows.flags = NVLX_OP_ROWS;
+        of_rows.arg = (uintptr_t)&rows;
+        REFUSED(nvlx_transfer(bench.engine, &of_rows, 1, NULL, &request), NVLX_ENOTSUP, "allocate it for that one");
+        bench_compare(&bench, "refused");
+    } else {
+        OK(nvlx_transfer(bench.engine, &op, 1, NULL, &request));
+        finish(request);
+    }
+    OK(nvlx_peer_close(self));
+    bench_end(&bench);
+}
+
 static void digests_are_checked(void) {
     struct nvlx_transfer_options options;
     struct nvlx_request *request;
@@ -231,6 +254,7 @@ int main(int argc, char **argv) {
                                         {"prepared_lists_and_rows_move", prepared_lists_and_rows_move},
                                         {"blocks_move", blocks_move},
                                         {"moves_within_the_process", moves_within_the_process},
+                                        {"a_chunk_is_for_its_gpu", a_chunk_is_for_its_gpu},
                                         {"digests_are_checked", digests_are_checked},
                                         {"peers_are_told_the_kind", peers_are_told_the_kind},
                                         {"host_to_host_is_refused", host_to_host_is_refused},

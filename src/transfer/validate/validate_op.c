@@ -399,6 +399,12 @@ int nvlxi_validate_part(struct nvlxi_validation *v, const struct nvlx_op *op, co
                           "op %zu: the peer's bytes at 0x%" PRIx64 " are host memory, and so are those at 0x%" PRIx64
                           ": a GPU is to have one side",
                           part->index, part->remote, part->local);
+    if (nvlxi_place_is_bound(local) && op->peer->same_process &&
+        nvlxi_place_device(local) != nvlxi_place_device(remote->place))
+        return nvlxi_fail(NVLX_ENOTSUP,
+                          "op %zu: the local bytes at 0x%" PRIx64 " are a chunk of host memory for GPU %d, and GPU %d, "
+                          "which has the peer's, would copy: allocate it for that one, or pin memory (cudaHostAlloc)",
+                          part->index, part->local, nvlxi_place_device(local), nvlxi_place_device(remote->place));
     int code = use_local(v, part->local_range, part->local + part->local_length);
     if (code || (code = find_route(v, op->peer, local, remote->place, route)) ||
         (code = use_run(v, *route, remote->owner, offset)) || *offset == NVLXI_UNMAPPED)
@@ -417,7 +423,7 @@ int nvlxi_validate_used(struct nvlxi_validation *v, const struct nvlx_op *op, in
     const struct nvlxi_range *piece = &ranges->piece[nvlxi_intervals_find(ranges, op->remote)];
     const uint64_t end = op->remote + op->length;
     struct nvlxi_route *route;
-    int code = find_route(v, op->peer, nvlxi_place((uint32_t)gpu, false), piece->place, &route);
+    int code = find_route(v, op->peer, nvlxi_place((uint32_t)gpu, NVLXI_KIND_CUDA_MALLOC), piece->place, &route);
     if (!code)
         code = use_run(v, route, piece->owner, offset);
     if (!code)
