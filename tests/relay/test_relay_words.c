@@ -180,8 +180,8 @@ static void what_is_no_word_is_not_heard(void) {
     say_bytes(&reader, &right, sizeof right - 1);
     say_bytes(&reader, "", 0);
     say_kind(&reader, 99, 0);
-    for (uint16_t kind = NVLXI_RELAY_BEGIN; kind <= NVLXI_RELAY_CHECKED; kind++)
-        say_kind(&reader, kind, UINT64_MAX); /* before its HELLO */
+    for (int kind = NVLXI_RELAY_BEGIN; kind <= NVLXI_RELAY_CHECKED; kind++)
+        say_kind(&reader, (uint16_t)kind, UINT64_MAX); /* before its HELLO */
     word = right;
     memset(word.address, 'a', sizeof word.address); /* without an end */
     say_word(&reader, &word);
