@@ -309,17 +309,20 @@ static void read_events(struct nvlx_relay *relay) {
     }
 }
 
-/* For how long this thread itself was away, or busy: what was said meanwhile it has not heard. */
-static uint64_t time_away(struct nvlxi_relay_source *source, uint64_t now) {
-    const uint64_t since = source->looked_ns ? now - source->looked_ns : 0;
+#define LATE_NS UINT64_C(2000000) /* that a thread may come too late on any machine */
+
+/* For how long this thread itself was away, or busy, if that counts: what was said meanwhile it has not heard. */
+static uint64_t time_away(struct nvlxi_relay_source *source, uint64_t now, uint64_t patience) {
+    const uint64_t since = source->looked_ns ? now - source->looked_ns : 0, pause = source->pause_ns;
     source->looked_ns = now;
-    return since > source->pause_ns ? since - source->pause_ns : 0;
+    return since > pause + nvlxi_max(patience / NVLXI_RELAY_QUIET_PART, LATE_NS) ? since - pause : 0;
 }
 
 /* Who says nothing is not read from. */
 static void look_for_silence(struct nvlx_relay *relay) {
     struct nvlxi_relay_source *source = relay->source;
-    const uint64_t now = nvlxi_now_ns(), patience = (uint64_t)relay->options.patience_ns, away = time_away(source, now);
+    const uint64_t now = nvlxi_now_ns(), patience = (uint64_t)relay->options.patience_ns,
+                   away = time_away(source, now, patience);
     for (size_t i = 0; i < source->count; i++) {
         struct member *member = source->members[i];
         member->heard_ns = nvlxi_min(member->heard_ns + away, now);
