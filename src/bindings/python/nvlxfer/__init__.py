@@ -105,7 +105,9 @@ from .memory import Array
 from .metrics import Collector
 from .peers import Peer, Region
 from .relays import Relay
-from .tensors.models import Published, Pull, Slice, publish, pull
+from .tensors.named import Slice
+from .tensors.published import Published, publish
+from .tensors.pulled import Pull, pull
 from .transfers import Prepared, Request
 
 __all__ = [

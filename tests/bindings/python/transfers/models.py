@@ -384,11 +384,11 @@ def failing_pull(peer, mine):
     def again(self, generation=None, timeout=None, *, verify=True):
         raise nvlxfer.Timeout(-6, "-1")
 
-    whole, nvlxfer.tensors.models.Pull.again = nvlxfer.tensors.models.Pull.again, again
+    whole, nvlxfer.tensors.pulled.Pull.again = nvlxfer.tensors.pulled.Pull.again, again
     try:
         pull(peer, {"a": mine})
     finally:
-        nvlxfer.tensors.models.Pull.again = whole
+        nvlxfer.tensors.pulled.Pull.again = whole
 
 
 def test_into_what_others_use():

@@ -194,9 +194,9 @@ def test_withdrawn_meanwhile():
     """While a first pull is at each of its steps: when it reads the list, looks tensors up, prepares, and starts."""
     steps = (
         (Engine, "transfer", "the list of model 'model'"),
-        (nvlxfer.tensors.models, "_sources", "tensor 'a'"),
-        (nvlxfer.tensors.models._Feed, "prepare", "tensors 'a', 'b', 'c'"),
-        (nvlxfer.tensors.models.Pull, "again", "tensors 'a', 'b', 'c'"),
+        (nvlxfer.tensors.pulled, "_sources", "tensor 'a'"),
+        (nvlxfer.tensors.pulled._Feed, "prepare", "tensors 'a', 'b', 'c'"),
+        (nvlxfer.tensors.pulled.Pull, "again", "tensors 'a', 'b', 'c'"),
     )
     for place, function, named in steps:
         with Engine() as owner, Engine() as reader:
@@ -223,18 +223,18 @@ def test_replaced_meanwhile():
     with Engine() as owner, Engine() as reader:
         published = publish(weights(owner, 1), owner)
         with connected(owner, reader) as peer:
-            whole = nvlxfer.tensors.models._sources
+            whole = nvlxfer.tensors.pulled._sources
 
             def sources(*arguments):
                 withdraw(published, owner, peer)
                 peer.sync(publish({"a": owner.empty((5,), "int8")}, owner).generation, 30)
                 return whole(*arguments)
 
-            nvlxfer.tensors.models._sources = sources
+            nvlxfer.tensors.pulled._sources = sources
             try:
                 raises(nvlxfer.Stale, "NVLX_ESTALE", "tensor 'a'", pull, peer)
             finally:
-                nvlxfer.tensors.models._sources = whole
+                nvlxfer.tensors.pulled._sources = whole
 
 
 def test_own_fault():
