@@ -44,13 +44,14 @@ class Relay(_Owned):
 
     def wait(self, timeout: float | None = None) -> None:
         """A reader: until all bytes of a generation are in place, and right. They stay so, and must not be changed,
-        until `next`. The source: until as many readers as `offer` was told have ended. Timeout says what is missing.
-        WrongDigest, Stale: a reader's bytes are wrong, or the source is gone."""
+        until `next`. The source: until as many readers as `offer` was told have them, or all that have joined; those
+        that were lost are not waited for. Timeout says what is missing. WrongDigest, Stale: a reader's bytes are wrong,
+        or the source is gone."""
         slices = _slices(_seconds(timeout), 0.1, 0.1)
         _interruptibly(lambda stop: _in_slices(slices, stop, lambda ns: _run("nvlx_relay_wait", self, ns)))
 
     def hold(self) -> None:
-        """Of the source: its bytes are to be changed. Busy: a reader is at them."""
+        """Of the source: its bytes are to be changed, so nobody begins to read them. Busy: a reader is at them."""
         _run("nvlx_relay_hold", self)
 
     def next(self) -> None:

@@ -124,5 +124,5 @@ class RelayInfo(NamedTuple):
     source: bool
     readers: int  # of the source: that are at the generation, or have it
     done: int  # of them have it
-    lost: int  # that were at it, and have died, left or failed
+    lost: int  # that have died, left or failed since it began, without it
     parent: str  # the address of whom a reader reads from; "": of the source
