@@ -267,7 +267,9 @@ END {
         exit 1
     flush_page()
     for (name in struct_page)
-        if (!(name in taken))
+        if (name in taken && struct_page[name] != name)
+            printf ".PP\nThe struct of this name is on\n.BR %s (3).\n", struct_page[name] >> folder "/" name ".3"
+        else if (!(name in taken))
             print "ln -sf '" struct_page[name] ".3' '" folder "/" name ".3'" | "sh -e"
     if (pages == "")
         fail("no section was found")

@@ -1298,7 +1298,7 @@ enum {
 struct nvlx_relay;
 
 struct nvlx_relay_part {
-    const char *name; /* as region_options.name, copied. Not "nvlx-relay" */
+    const char *name; /* as region_options.name, copied. Not "nvlx-relay" or "nvlx-relay-reader" */
     void *address;   /* memory of this process, which can be shared: see Kinds of memory. Parts of a reader lie apart */
     uint64_t length; /* bytes; may be 0 */
 };
@@ -1308,8 +1308,8 @@ struct nvlx_relay_options {
     size_t size;
     uint64_t piece_bytes; /* of the source: what is passed on at a time, at least 65,536. 0: 64 MiB */
     int64_t patience_ns;  /* of the source: see above. At least 10 ms. 0: half a second */
-    uint32_t readers;     /* of the source: how many nvlx_relay_wait waits for, of each generation, without those that
-                             were lost, unless others have joined in their place. 0: for all that have joined; before
+    uint32_t readers;     /* of the source: how many nvlx_relay_wait waits for, of each generation. Who was lost, or has
+                             left, is not waited for, unless another one has joined. 0: for all that have joined; before
                              the first has, for nobody */
     uint32_t reserved;    /* 0 */
     const struct nvlx_serve_options
@@ -1333,7 +1333,7 @@ int nvlx_relay_offer(struct nvlx_engine *engine, const char *address, const stru
  * `timeout_ns` (< 0: for ever) for the source, as nvlx_connect does. The reader serves its parts in turn, at
  * the source's address with "." and 16 digits behind it. The caller frees the relay.
  * Errors: those of nvlx_relay_offer, nvlx_connect, or
- *         NVLX_EINVAL (a length differs, two parts overlap, or the source has others: the message names one),
+ *         NVLX_EINVAL (a length differs, two parts overlap, or the source has others: the message says which),
  *         NVLX_ENOENT (the source has no part of a name, or no relay is served there),
  *         NVLX_EBUSY (the source has as many readers as it can have), NVLX_EVERSION (it speaks another version),
  *         NVLX_ESTALE (it has ended meanwhile), NVLX_ETIMEDOUT (nobody serves, or does not answer). */
@@ -1343,10 +1343,10 @@ int nvlx_relay_join(struct nvlx_engine *engine, const char *address, const struc
 /* Waits up to `timeout_ns` (< 0: for ever, 0: asks once).
  * - A reader waits until all bytes of a generation are in place, and right. They stay so until its nvlx_relay_next.
  *   Until then it may read them, and must not change them: others read them, too.
- * - The source waits until options.readers readers have ended with the generation, and no reader is still at it. Those
- *   that were lost count as ended: nvlx_relay_get_info tells how many. If options.readers is 0, it waits for all that
+ * - The source waits until options.readers readers have the generation, and no reader is still at it. In the place of
+ *   those that are not there, each that was lost or has left counts. If options.readers is 0, it waits for all that
  *   have joined, also for those whose nvlx_relay_next has not come yet. It also waits for its own digests.
- * Errors: NVLX_ETIMEDOUT (not yet; the message says what is missing), or of a reader:
+ * Errors: NVLX_ETIMEDOUT (not yet; the message says what is missing). Of a reader also
  *         NVLX_EDIGEST (bytes are not those of the source: the message names the part),
  *         NVLX_ESTALE (the source is gone), others as nvlx_transfer. The relay then only can be freed. */
 int nvlx_relay_wait(struct nvlx_relay *relay, int64_t timeout_ns);

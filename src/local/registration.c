@@ -331,7 +331,7 @@ static void withdraw(struct nvlxi_registration *r, struct nvlx_region *region) {
     else if (!region->stale)
         nvlxi_region_untell(r, region);
     remove_from_list(r, region);
-    LL_PREPEND2(r->withdrawn, region, next_withdrawn);
+    DL_PREPEND2(r->withdrawn, region, previous_withdrawn, next_withdrawn);
     if (region->name)
         HASH_DEL(r->names, region->name);
     nvlxi_segments_release(r, region);
@@ -363,7 +363,7 @@ int nvlxi_registration_withdraw(struct nvlxi_registration *r, struct nvlx_region
 
 void nvlxi_registration_free_region(struct nvlxi_registration *registration, struct nvlx_region *region) {
     pthread_mutex_lock(&registration->mutex);
-    LL_DELETE2(registration->withdrawn, region, next_withdrawn);
+    DL_DELETE2(registration->withdrawn, region, previous_withdrawn, next_withdrawn);
     pthread_mutex_unlock(&registration->mutex);
     free_region(region);
 }

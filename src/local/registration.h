@@ -64,7 +64,7 @@ struct nvlx_region {
     /* Descriptors of generations from `known` on, before `unknown`, tell its bytes: who was told one of these may use
      * them. UINT64_MAX, 0: none yet. Of a region that woke before all had let go of it, also from before it slept. */
     uint64_t known, unknown;
-    struct nvlx_region *next_withdrawn;
+    struct nvlx_region *next_withdrawn, *previous_withdrawn;
     uint64_t digest;                /* of its bytes, if that is told */
     void *ready;                    /* the caller's count of how often it was ready; or NULL */
     struct nvlxi_region_name *name; /* NULL: none */

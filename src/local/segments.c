@@ -218,12 +218,12 @@ static struct nvlxi_range next_range(const struct nvlx_region *region, uint32_t 
     while (++*index < region->segment_count &&
            is_crossed(&last->allocation, &region->stakes[*index].segment->allocation))
         last = region->stakes[*index].segment;
-    return (struct nvlxi_range){
-        .start = nvlxi_max(region->address, first->key.base),
-        .end = nvlxi_min(region->address + region->length, last->key.base + last->allocation.size),
-        .owner = first->number,
-        .access = (uint8_t)region->access,
-        .place = nvlxi_place((uint32_t)first->allocation.gpu, first->allocation.kind)};
+    return (struct nvlxi_range){.start = nvlxi_max(region->address, first->key.base),
+                                .end =
+                                    nvlxi_min(region->address + region->length, last->key.base + last->allocation.size),
+                                .owner = first->number,
+                                .access = (uint8_t)region->access,
+                                .place = nvlxi_place((uint32_t)first->allocation.gpu, first->allocation.kind)};
 }
 
 /* Whether no copy may go on from what lies below an address into this segment. */

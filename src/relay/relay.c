@@ -339,14 +339,14 @@ static bool may_go_on(const struct nvlx_relay *relay) {
            (relay->reader || (relay->info.generation == relay->wanted && relay->reading == relay->silent));
 }
 
-/* Of the readers that are waited for, those that were lost count as far as others have not come in their place. Under
- * the mutex. */
+/* Under the mutex. A source waits for so many readers. Those that are there must have the generation. In the place of
+ * those that are not there, whoever is gone counts: with the generation or without it. */
 static bool is_done(const struct nvlx_relay *relay) {
     if (relay->reader || !may_go_on(relay))
         return may_go_on(relay);
     const uint32_t wanted = relay->options.readers, away = wanted > relay->joined ? wanted - relay->joined : 0,
-                   lost = (uint32_t)nvlxi_min(relay->info.lost + relay->missing, away);
-    return !relay->reading && (wanted ? relay->info.done + lost >= wanted : !relay->idle);
+                   gone = relay->info.done - relay->having + relay->info.lost + relay->missing;
+    return !relay->reading && (wanted ? relay->having + nvlxi_min(gone, away) >= wanted : !relay->idle);
 }
 
 struct found { /* of a relay, at one moment */
@@ -394,9 +394,9 @@ static int fail_not_done(const struct nvlx_relay *relay, const struct found *fou
         return fail_reader_not_done(found, code);
     add_number(text, sizeof text, info->readers - info->done, "are at it");
     add_number(text, sizeof text, found->silent, "of them say nothing");
-    add_number(text, sizeof text, found->idle, "have joined and not asked for it");
+    add_number(text, sizeof text, found->idle, "have joined and not begun it");
     add_number(text, sizeof text, info->lost, "are lost");
-    add_number(text, sizeof text, found->missing, "were lost before");
+    add_number(text, sizeof text, found->missing, "were lost or left before");
     add_number(text, sizeof text, relay->options.readers, "are waited for");
     return nvlxi_fail(code, "%u readers have generation %" PRIu64 "%s%s", info->done, info->generation, text,
                       found->digests ? "" : ", and the source's own digest is not made yet");

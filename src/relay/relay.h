@@ -86,10 +86,10 @@ struct nvlx_relay {
     uint64_t wanted;          /* source: the generation that is offered. Reader: it takes one that is at least so new */
     uint64_t done;            /* reader: the generation that it has, and that is right. Source: that it has digested */
     bool held;                /* source: no reader begins with the generation */
-    uint32_t joined;          /* source: readers that have joined, and are not lost */
+    uint32_t joined, having;  /* source: readers that have joined and are there; of them have the generation */
     uint32_t reading, silent; /* source: readers that are not done; of them say nothing */
-    uint32_t idle;            /* source: readers that have joined, and have not asked for the generation */
-    uint32_t missing;         /* source: readers that were lost before the generation */
+    uint32_t idle;            /* source: of them have not begun it, though they may */
+    uint32_t missing;         /* source: readers that were lost, or have left, before the generation */
     pthread_mutex_t telling;  /* source: of the digests in `state`; calls of the library are made with it */
     uint64_t told;            /* under it: the generation that they are of; 0: they were taken back */
     uint64_t checked;         /* reader: the source has digests of this generation */

@@ -38,7 +38,7 @@ struct nvlxi_relay_source {
     uint8_t gpu[NVLXI_UUID_BYTES];
     uint64_t generation, begun_ns, elapsed_ns;
     uint32_t done, lost; /* readers of the generation */
-    uint32_t gone;       /* readers that have died, left or failed; */
+    uint32_t gone;       /* readers that have died, left or failed, at any time; */
     uint32_t missing;    /* and of them those that were gone when the generation began */
     bool changed;        /* parents are to be found again */
     uint64_t looked_ns;  /* when it looked last for who says nothing, */
@@ -76,10 +76,11 @@ static bool has_it(const struct nvlxi_relay_source *source, const struct member 
     return member->has == source->generation && member->done;
 }
 
-/* It is not in the tree any more. */
+/* It is not in the tree any more. Who never asked for anything, as its nvlx_relay_join has failed, was no reader. */
 static void take_out(struct nvlxi_relay_source *source, struct member *member) {
-    source->lost += !member->out && !has_it(source, member);
-    source->gone += !member->out;
+    const bool was_reader = !member->out && (member->has || member->asks);
+    source->lost += was_reader && !has_it(source, member);
+    source->gone += was_reader;
     member->out = true;
     source->changed = true;
 }
@@ -87,13 +88,14 @@ static void take_out(struct nvlxi_relay_source *source, struct member *member) {
 /* Under the mutex. */
 static void count_readers(struct nvlx_relay *relay) {
     const struct nvlxi_relay_source *source = relay->source;
-    relay->reading = relay->silent = relay->idle = relay->joined = 0;
+    relay->reading = relay->silent = relay->idle = relay->joined = relay->having = 0;
     for (size_t i = 0; i < source->count; i++) {
         const struct member *member = source->members[i];
         relay->reading += is_at(source, member);
         relay->silent += is_at(source, member) && member->silent;
-        relay->idle += !member->out && member->has != source->generation;
         relay->joined += !member->out;
+        relay->having += !member->out && has_it(source, member);
+        relay->idle += !member->out && member->has != source->generation && !(relay->held && member->asks);
     }
 }
 

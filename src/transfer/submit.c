@@ -271,12 +271,13 @@ static int priority_on(const struct nvlxi_lane_pool *pool, int gpu, int priority
 
 static struct nvlxi_lane_key key_of(const struct nvlxi_lane_pool *pool, const struct nvlxi_terms *terms,
                                     const struct nvlxi_group *group) {
-    return (struct nvlxi_lane_key){.gpu = group->gpu,
-                                   .priority = priority_on(pool, group->gpu, terms->priority),
-                                   .ordered = terms->stream != NULL,
-                                   .stream = terms->stream ? *terms->stream : (struct nvlxi_stream){0},
-                                   .place = nvlxi_place(group->device, group->hosts ? NVLXI_KIND_PINNED : NVLXI_KIND_CUDA_MALLOC),
-                                   .opcode = group->opcode};
+    return (struct nvlxi_lane_key){
+        .gpu = group->gpu,
+        .priority = priority_on(pool, group->gpu, terms->priority),
+        .ordered = terms->stream != NULL,
+        .stream = terms->stream ? *terms->stream : (struct nvlxi_stream){0},
+        .place = nvlxi_place(group->device, group->hosts ? NVLXI_KIND_PINNED : NVLXI_KIND_CUDA_MALLOC),
+        .opcode = group->opcode};
 }
 
 /* Legs for signals alone: one on each GPU where no copies are. */

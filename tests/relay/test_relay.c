@@ -260,10 +260,14 @@ static void wrong_content_is_refused(void) {
 static void fewer_parts_are_refused(void) {
     snprintf(address, sizeof address, "%s", own_name());
     nvlx_relay_options_init(&options);
+    options.readers = 1;
     member_start(&source, 0, MORE);
     member_start(&readers[0], 1, ONE);
     offer();
     expect(member_join(&readers[0], address, PATIENCE), NVLX_EINVAL, "the source has 2 parts");
+    usleep(100000); /* its connection has ended */
+    expect(member_wait(&source, 0), NVLX_ETIMEDOUT, "0 readers have generation 1, 1 are waited for");
+    EQUAL(0, member_info(&source).lost);
     expect(member_free(&source, PATIENCE), 0, "");
     end();
 }
@@ -335,7 +339,7 @@ static void the_dead_are_not_waited_for_again(void) {
     expect(member_next(&source), 0, "");
     expect(member_next(&readers[0]), 0, "");
     expect_done(&readers[0], SEED + 1);
-    expect(member_wait(&source, SECOND_NS / 5), NVLX_ETIMEDOUT, "1 were lost before");
+    expect(member_wait(&source, SECOND_NS / 5), NVLX_ETIMEDOUT, "1 were lost or left before");
     expect(member_next(&readers[2]), 0, "");
     expect_done(&readers[2], SEED + 1);
     expect(member_wait(&source, PATIENCE), 0, "");
@@ -357,11 +361,11 @@ static void without_a_number_all_are_waited_for(void) {
     expect(member_hold(&source), 0, "");
     member_fill(&source, SEED + 1);
     expect(member_next(&source), 0, "");
-    expect(member_wait(&source, SECOND_NS / 5), NVLX_ETIMEDOUT, "2 have joined and not asked for it");
+    expect(member_wait(&source, SECOND_NS / 5), NVLX_ETIMEDOUT, "2 have joined and not begun it");
     expect(member_next(&readers[0]), 0, "");
     expect(member_next(&readers[0]), NVLX_EBUSY, "");
     expect_done(&readers[0], SEED + 1);
-    expect(member_wait(&source, SECOND_NS / 5), NVLX_ETIMEDOUT, "1 have joined and not asked for it");
+    expect(member_wait(&source, SECOND_NS / 5), NVLX_ETIMEDOUT, "1 have joined and not begun it");
     kill_member(&readers[1]);
     expect(member_wait(&source, PATIENCE), 0, "");
     expect(member_next(&readers[0]), 0, "");
@@ -418,11 +422,40 @@ static void guests_that_left_do_not_count(void) {
     expect(member_wait(&source, PATIENCE), 0, "");
     expect(member_hold(&source), 0, "");
     expect(member_next(&source), 0, "");
-    expect(member_wait(&source, SECOND_NS / 5), NVLX_ETIMEDOUT, "2 have joined and not asked for it");
+    expect(member_wait(&source, SECOND_NS / 5), NVLX_ETIMEDOUT, "2 have joined and not begun it");
     for (int i = 0; i < 2; i++)
         expect(member_next(&readers[i]), 0, "");
     expect(member_wait(&source, PATIENCE), 0, "");
     EQUAL(2, member_info(&source).done);
+    free_all();
+    end();
+}
+
+/* One that has left with the generation does not stand for two, whatever was lost before. */
+static void who_leaves_counts_once(void) {
+    begin(ONE);
+    options.readers = 2;
+    offer();
+    for (int i = 0; i < 2; i++) {
+        join(i);
+        expect_done(&readers[i], SEED);
+    }
+    expect(member_wait(&source, PATIENCE), 0, "");
+    kill_member(&readers[1]);
+    join(2); /* in its place */
+    expect_done(&readers[2], SEED);
+    expect(member_hold(&source), 0, "");
+    expect(member_next(&source), 0, "");
+    expect(member_next(&readers[2]), 0, "");
+    expect_done(&readers[2], SEED);
+    expect(member_wait(&source, SECOND_NS / 5), NVLX_ETIMEDOUT, "1 have joined and not begun it");
+    kill_member(&readers[2]);
+    for (double since = now_ms(); !strstr(member_wait(&source, 0).error, "1 have joined and not begun it");)
+        EXPECT(now_ms() - since < 10000);
+    expect(member_wait(&source, SECOND_NS / 2), NVLX_ETIMEDOUT, "1 have joined and not begun it");
+    expect(member_next(&readers[0]), 0, "");
+    expect_done(&readers[0], SEED);
+    expect(member_wait(&source, PATIENCE), 0, "");
     free_all();
     end();
 }
@@ -859,6 +892,7 @@ int main(int argc, char **argv) {
         {"without_a_number_all_are_waited_for", without_a_number_all_are_waited_for},
         {"who_is_lost_before_it_asks_counts", who_is_lost_before_it_asks_counts},
         {"guests_that_left_do_not_count", guests_that_left_do_not_count},
+        {"who_leaves_counts_once", who_leaves_counts_once},
         {"a_dead_source_fails_all", a_dead_source_fails_all},
         {"who_is_done_survives_the_source", who_is_done_survives_the_source},
         {"a_stopped_reader_is_bridged", a_stopped_reader_is_bridged},

@@ -266,8 +266,10 @@ static void who_is_silent_goes_to_the_end(void) {
     const double entered = begin_with_two(readers, (int64_t)patience_ms * 1000000);
     EQUAL(NVLXI_RELAY_PARENT, hear_alive(&readers[1], patience_ms, &word));
     EXPECT(*word.address == '\0' && now_ms() - entered > patience_ms / NVLXI_RELAY_QUIET_PART);
-    while (now_ms() - entered < patience_ms + 500)
+    for (double since = now_ms(); nvlx_relay_wait(relay, 0), !strstr(nvlx_last_error(), "1 of them say nothing");) {
         EQUAL(0, hear_alive(&readers[1], 100, &word));
+        EXPECT(now_ms() - since < 30000);
+    }
     say_kind(&readers[0], NVLXI_RELAY_ALIVE, 1);
     EQUAL(NVLXI_RELAY_PARENT, hear_alive(&readers[0], 5000, &word));
     EXPECT(!strcmp(word.address, readers[1].address));
@@ -279,6 +281,8 @@ static void one_more_than_there_can_be_is_refused(void) {
     struct rlimit files;
     EXPECT(getrlimit(RLIMIT_NOFILE, &files) == 0);
     files.rlim_cur = files.rlim_max;
+    if (files.rlim_max < 2048)
+        FAIL("the hard limit of open files is %llu: it takes 2,048", (unsigned long long)files.rlim_max);
     EXPECT(setrlimit(RLIMIT_NOFILE, &files) == 0);
     begin_source(PATIENCE);
     for (int i = 0; i <= NVLXI_RELAY_MEMBERS_MAX; i++) {

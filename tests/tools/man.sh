@@ -22,7 +22,7 @@ check_pages() {
         grep -qE "^\.SS (.*, )?$name(,|$)" "$1/$name.3" || { echo "$name has no page" && return 1; }
     done < <(sed -n '/global:/,/local:/ s/^ *\([a-z_0-9]*\);$/\1/p' "$root/src/api/interface/nvlxfer.map")
     while read -r name; do
-        grep -q "struct $name" "$1/$name.3" || { echo "struct $name has no page" && return 1; }
+        grep -qE "struct $name|^The struct of this name" "$1/$name.3" || { echo "struct $name has no page" && return 1; }
     done < <(sed -n 's/^struct \(nvlx_[a-z_]*\) {$/\1/p' "$root/include/nvlxfer.h")
     # What follows the last section, and the frame of the file, are no part of the manual.
     missing=$(comm -23 <(sed -e '/^#ifndef NVLXFER_H$/,/^\/\* ==== Simple/d' -e '/^#ifdef __GNUC__$/,$d' -e '/SPDX/d' \

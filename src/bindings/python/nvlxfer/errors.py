@@ -143,12 +143,9 @@ def _invalid(text: str) -> NvlxError:
 
 def _listed(what: str, values: Any, right: str) -> list[Any]:
     """What is in an iterable. A str is none: it would be taken letter by letter."""
-    try:
-        if not isinstance(values, (str, bytes)):
-            return list(values)
-    except TypeError:
-        pass
-    raise _wrong_type(what, values, right) from None
+    if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
+        raise _wrong_type(what, values, right)
+    return list(values)
 
 
 def _check(what: str, value: object, kind: type | tuple[type, ...], right: str) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import ctypes
 import math
 import operator
+import re
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -140,10 +141,11 @@ class Array(_Local):
             raise _wrong_type("content", content, "a buffer")
         if view.nbytes != self.nbytes:
             raise _invalid(f"the content has {view.nbytes} bytes, the Array {self.nbytes}")
-        if view.format.lstrip("@=<") == "O":
+        kinds = re.sub(":[^:]*:", "", view.format)  # without the names of a struct's fields
+        if "O" in kinds:
             raise _error(_ENOTSUP, f"the content is of Python's objects (format {view.format!r}): give numbers")
         if _DTYPES[self.dtype][1] > 8 and view.itemsize > 1:  # else they are no more than bytes
-            _refuse_swapped("the content", view.format)
+            _refuse_swapped("the content", kinds[max(kinds.find(">"), kinds.find("!"), 0) :])
         self._engine.memcpy(self.address, content if view.ndim else view.cast("B"), self.nbytes)
 
     def tobytes(self) -> bytes:

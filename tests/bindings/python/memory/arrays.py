@@ -119,6 +119,9 @@ def test_byte_order():
 
             raises(*refused, "big-endian", engine.empty, 2, numpy.dtype(">i4"))
             raises(*refused, "big-endian", made.fill, numpy.array([1, 2], ">i4"))
+            raises(*refused, "big-endian", made.fill, numpy.zeros(1, [("O", "<i4"), ("b", ">i4")]))
+            raises(*refused, "Python's objects", made.fill, numpy.zeros(1, [("a", object)]))
+            made.fill(numpy.zeros(1, [("O", "<i4"), ("b", "<i4")]))
             raises(*refused, "big-endian", nvlxfer.publish, {"t": numpy.asarray(made).view(">i4")}, engine)
             raises(nvlxfer.InvalidType, "NVLX_EINVAL", "a buffer", plain.fill, numpy.ones(1, "datetime64[s]"))
             for kind in (numpy.dtype("<i4"), numpy.dtype("=i4"), numpy.int32, numpy.dtype("int8")):

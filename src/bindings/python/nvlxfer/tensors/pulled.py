@@ -73,6 +73,7 @@ def _find_list(peer: Peer, name: str, deadline: float) -> RegionInfo:
         except NotFound as failure:
             left = max(0.0, deadline - time.monotonic())
             if not left or not peer.info().followed:
+                peer.test()  # which is Stale if it is gone
                 text = f"the peer {peer._origin} publishes no model {name!r}: {failure._text}"
                 raise NotFound(failure.code, text) from None
         with contextlib.suppress(Timeout):
