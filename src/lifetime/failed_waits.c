@@ -4,6 +4,7 @@
 #include <string.h>
 #include <utlist.h>
 
+#include "base/error.h"
 #include "base/log.h"
 #include "lifetime/waits.h"
 
@@ -31,4 +32,27 @@ const struct nvlxi_failed_waits *nvlxi_failed_find(const struct nvlxi_failed_wai
             break;
     }
     return failed;
+}
+
+void nvlxi_failed_free(struct nvlxi_failed_waits *list) {
+    struct nvlxi_failed_waits *failed, *next;
+    LL_FOREACH_SAFE(list, failed, next) {
+        free(failed);
+    }
+}
+
+int nvlxi_waits_outcome(struct nvlxi_waits *waits, uint64_t number) {
+    char reason[NVLXI_REASON_BYTES] = "";
+    int code = 0;
+    pthread_mutex_lock(&waits->mutex);
+    const struct nvlxi_failed_waits *failed = nvlxi_failed_find(waits->failed, number);
+    const struct nvlxi_wait *wait = nvlxi_waits_find(waits, number);
+    if (failed)
+        code = failed->code;
+    else if (wait && wait->marked)
+        code = wait->failure;
+    if (code)
+        snprintf(reason, sizeof reason, "%s", failed ? failed->reason : wait->reason);
+    pthread_mutex_unlock(&waits->mutex);
+    return code ? nvlxi_fail_again(code, reason) : 0;
 }

@@ -101,33 +101,17 @@ static void set_count(const struct nvlxi_waits *waits, struct nvlxi_wait *wait, 
 
 /* ---- What has become of them ------------------------------------------------------------------------------- */
 
-static struct nvlxi_wait *find(const struct nvlxi_waits *waits, uint64_t number) {
+struct nvlxi_wait *nvlxi_waits_find(const struct nvlxi_waits *waits, uint64_t number) {
     struct nvlxi_wait *wait;
     DL_SEARCH_SCALAR(waits->list, wait, number, number);
     return wait;
-}
-
-int nvlxi_waits_outcome(struct nvlxi_waits *waits, uint64_t number) {
-    char reason[NVLXI_REASON_BYTES] = "";
-    int code = 0;
-    pthread_mutex_lock(&waits->mutex);
-    const struct nvlxi_failed_waits *failed = nvlxi_failed_find(waits->failed, number);
-    const struct nvlxi_wait *wait = find(waits, number);
-    if (failed)
-        code = failed->code;
-    else if (wait && wait->marked)
-        code = wait->failure;
-    if (code)
-        snprintf(reason, sizeof reason, "%s", failed ? failed->reason : wait->reason);
-    pthread_mutex_unlock(&waits->mutex);
-    return code ? nvlxi_fail_again(code, reason) : 0;
 }
 
 int nvlxi_waits_status(struct nvlxi_waits *waits, uint64_t number) {
     char reason[NVLXI_REASON_BYTES] = "";
     int code = 0;
     pthread_mutex_lock(&waits->mutex);
-    struct nvlxi_wait *wait = find(waits, number);
+    struct nvlxi_wait *wait = nvlxi_waits_find(waits, number);
     const struct nvlxi_failed_waits *failed = nvlxi_failed_find(waits->failed, number);
     const bool known = number && number <= waits->number;
     if (failed) {
@@ -144,7 +128,7 @@ int nvlxi_waits_status(struct nvlxi_waits *waits, uint64_t number) {
 
 void nvlxi_waits_drop(struct nvlxi_waits *waits, uint64_t number) {
     pthread_mutex_lock(&waits->mutex);
-    struct nvlxi_wait *wait = find(waits, number);
+    struct nvlxi_wait *wait = nvlxi_waits_find(waits, number);
     if (wait) {
         set_failure(wait, NVLX_EBUSY, "the list that waits was refused");
         wait->unwanted = true;
@@ -593,10 +577,7 @@ void nvlxi_waits_finish(struct nvlxi_waits *waits) {
 }
 
 void nvlxi_waits_free(struct nvlxi_waits *waits) {
-    struct nvlxi_failed_waits *failed, *next;
-    LL_FOREACH_SAFE(waits->failed, failed, next) {
-        free(failed);
-    }
+    nvlxi_failed_free(waits->failed);
     pthread_cond_destroy(&waits->gone);
     pthread_cond_destroy(&waits->news);
     pthread_mutex_destroy(&waits->mutex);

@@ -84,6 +84,7 @@ struct nvlxi_failed_waits {
 /* Under the mutex. Without memory it is only logged: who asks is told that it has gone on. */
 void nvlxi_failed_note(struct nvlxi_failed_waits **list, uint64_t number, int code, const char *reason);
 const struct nvlxi_failed_waits *nvlxi_failed_find(const struct nvlxi_failed_waits *list, uint64_t number);
+void nvlxi_failed_free(struct nvlxi_failed_waits *list);
 
 #define NVLXI_WAIT_GPUS 64
 #define NVLXI_WAITS_MAX 384 /* on one GPU: of NVLXI_ORDERED_DEPTH, so that signals which others wait for find room */
@@ -132,6 +133,9 @@ int nvlxi_waits_add(struct nvlxi_waits *waits, const struct nvlxi_awaited *await
 /* 0: it has gone on, since the count was reached, or it is a graph's; NVLX_EAGAIN (not logged): not yet; else why it
  * has failed. */
 int nvlxi_waits_status(struct nvlxi_waits *waits, uint64_t number);
+
+/* Under the mutex. NULL: it is not in the list any more. */
+struct nvlxi_wait *nvlxi_waits_find(const struct nvlxi_waits *waits, uint64_t number);
 
 /* Of a wait behind which its stream has come: 0, or why it has failed. */
 int nvlxi_waits_outcome(struct nvlxi_waits *waits, uint64_t number);

@@ -324,6 +324,29 @@ static void a_dead_reader_is_bridged(void) {
     end();
 }
 
+/* The first two readers have the first generation, and the source knows that. It waits for so many. */
+static void begin_with_two(uint32_t number) {
+    begin(ONE);
+    options.readers = number;
+    offer();
+    for (int i = 0; i < 2; i++) {
+        join(i);
+        expect_done(&readers[i], SEED);
+    }
+    expect(member_wait(&source, PATIENCE), 0, "");
+}
+
+static void offer_the_next(void) {
+    expect(member_hold(&source), 0, "");
+    member_fill(&source, SEED + 1);
+    expect(member_next(&source), 0, "");
+}
+
+static void take_the_next(int i) {
+    expect(member_next(&readers[i]), 0, "");
+    expect_done(&readers[i], SEED + 1);
+}
+
 /* A generation later nobody waits for it, until another one comes in its place. */
 static void the_dead_are_not_waited_for_again(void) {
     begin(ONE);
@@ -334,14 +357,10 @@ static void the_dead_are_not_waited_for_again(void) {
         expect_done(&readers[i], SEED);
     expect(member_wait(&source, PATIENCE), 0, "");
     kill_member(&readers[1]);
-    expect(member_hold(&source), 0, "");
-    member_fill(&source, SEED + 1);
-    expect(member_next(&source), 0, "");
-    expect(member_next(&readers[0]), 0, "");
-    expect_done(&readers[0], SEED + 1);
+    offer_the_next();
+    take_the_next(0);
     expect(member_wait(&source, SECOND_NS / 5), NVLX_ETIMEDOUT, "1 were lost or left before");
-    expect(member_next(&readers[2]), 0, "");
-    expect_done(&readers[2], SEED + 1);
+    take_the_next(2);
     expect(member_wait(&source, PATIENCE), 0, "");
     EQUAL(2, member_info(&source).done);
     free_all();
@@ -350,17 +369,8 @@ static void the_dead_are_not_waited_for_again(void) {
 
 /* Also for those that have a generation, and whose programs have not asked for the next one. */
 static void without_a_number_all_are_waited_for(void) {
-    begin(ONE);
-    options.readers = 0;
-    offer();
-    for (int i = 0; i < 2; i++) {
-        join(i);
-        expect_done(&readers[i], SEED);
-    }
-    expect(member_wait(&source, PATIENCE), 0, "");
-    expect(member_hold(&source), 0, "");
-    member_fill(&source, SEED + 1);
-    expect(member_next(&source), 0, "");
+    begin_with_two(0);
+    offer_the_next();
     expect(member_wait(&source, SECOND_NS / 5), NVLX_ETIMEDOUT, "2 have joined and not begun it");
     expect(member_next(&readers[0]), 0, "");
     expect(member_next(&readers[0]), NVLX_EBUSY, "");
@@ -377,18 +387,9 @@ static void without_a_number_all_are_waited_for(void) {
 /* Each kind of end of a reader that has the generation before, and whose program has not asked for this one. */
 static void who_is_lost_before_it_asks_counts(void) {
     for (int kills = 0; kills < 2; kills++) {
-        begin(ONE);
-        options.readers = 2;
-        offer();
-        for (int i = 0; i < 2; i++) {
-            join(i);
-            expect_done(&readers[i], SEED);
-        }
-        expect(member_wait(&source, PATIENCE), 0, "");
-        expect(member_hold(&source), 0, "");
-        expect(member_next(&source), 0, "");
-        expect(member_next(&readers[0]), 0, "");
-        expect_done(&readers[0], SEED);
+        begin_with_two(2);
+        offer_the_next();
+        take_the_next(0);
         if (kills)
             kill_member(&readers[1]);
         else
@@ -420,8 +421,7 @@ static void guests_that_left_do_not_count(void) {
         member_end(&guests[i]);
     }
     expect(member_wait(&source, PATIENCE), 0, "");
-    expect(member_hold(&source), 0, "");
-    expect(member_next(&source), 0, "");
+    offer_the_next();
     expect(member_wait(&source, SECOND_NS / 5), NVLX_ETIMEDOUT, "2 have joined and not begun it");
     for (int i = 0; i < 2; i++)
         expect(member_next(&readers[i]), 0, "");
@@ -433,28 +433,18 @@ static void guests_that_left_do_not_count(void) {
 
 /* One that has left with the generation does not stand for two, whatever was lost before. */
 static void who_leaves_counts_once(void) {
-    begin(ONE);
-    options.readers = 2;
-    offer();
-    for (int i = 0; i < 2; i++) {
-        join(i);
-        expect_done(&readers[i], SEED);
-    }
-    expect(member_wait(&source, PATIENCE), 0, "");
+    begin_with_two(2);
     kill_member(&readers[1]);
     join(2); /* in its place */
     expect_done(&readers[2], SEED);
-    expect(member_hold(&source), 0, "");
-    expect(member_next(&source), 0, "");
-    expect(member_next(&readers[2]), 0, "");
-    expect_done(&readers[2], SEED);
+    offer_the_next();
+    take_the_next(2);
     expect(member_wait(&source, SECOND_NS / 5), NVLX_ETIMEDOUT, "1 have joined and not begun it");
     kill_member(&readers[2]);
     for (double since = now_ms(); !strstr(member_wait(&source, 0).error, "1 have joined and not begun it");)
         EXPECT(now_ms() - since < 10000);
     expect(member_wait(&source, SECOND_NS / 2), NVLX_ETIMEDOUT, "1 have joined and not begun it");
-    expect(member_next(&readers[0]), 0, "");
-    expect_done(&readers[0], SEED);
+    take_the_next(0);
     expect(member_wait(&source, PATIENCE), 0, "");
     free_all();
     end();
