@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Faults made on purpose: nvlx_info --doctor names each of them with its remedy, and nothing else. On a sound machine it
 # names none. The machine's limits are raised, or lowered, for it; namespaces and other users take root.
-# Usage: tests/tools/doctor.sh NVLX_INFO LIBRARY TESTS_FOLDER WITH_CUDA SANITIZER
-#        (TESTS_FOLDER has isolation, libstub_crash.so, libstub_driver.so, libstub_nvml.so, libstub_glog.so)
+# Usage: tests/tools/doctor.sh NVLX_INFO LIBRARY TESTS_FOLDER WITH_CUDA [SANITIZER [BACKEND]]
+#        TESTS_FOLDER has isolation, libstub_crash.so, libstub_driver.so, libstub_nvml.so, libstub_glog.so
+#        BACKEND      host, or on a machine with GPUs cuda: the doctor then looks at its driver, too
 # SPDX-License-Identifier: Apache-2.0
 set -euo pipefail
-with_cuda=$4 sanitizer=${5:-}
+with_cuda=$4 sanitizer=${5:-} backend=${6:-host}
 work=$(mktemp -d)
 owner=
 trap '[[ -z $owner ]] || kill -KILL "$owner" 2>/dev/null || true; rm -rf "$work"' EXIT
@@ -69,7 +70,8 @@ own_pids=
 machine() { # the faults of the machine that this runs on, then those given
     echo "${own_pids}${own_pids:+${1:+ }}${1:-}"
 }
-host=(NVLX_BACKEND=host)
+host=(NVLX_BACKEND="$backend")
+software=(NVLX_BACKEND=host)
 finds "$(machine)" " 0 faults" "${host[@]}"
 
 # ---- The driver and GPUs, by stubs ---------------------------------------------------------------------------------
@@ -113,7 +115,7 @@ gpus "FAULT driver" "ended by signal 6.* do look at nvidia-smi, and at the kerne
 # ---- The environment and neighbours --------------------------------------------------------------------------------
 
 finds "$(machine "FAULT environment")" 'NVLX_LOG_LEVEL is "9".* do set NVLX_LOG_LEVEL to 0, 1, 2 or 3.* 1 fault,' "${host[@]}" NVLX_LOG_LEVEL=9
-finds "FAULT environment" "NVLX_HOST_GPUS is '65'.* do set NVLX_HOST_GPUS to a number" "${host[@]}" NVLX_HOST_GPUS=65 -- --check environment,identity
+finds "FAULT environment" "NVLX_HOST_GPUS is '65'.* do set NVLX_HOST_GPUS to a number" "${software[@]}" NVLX_HOST_GPUS=65 -- --check environment,identity
 finds "FAULT environment" 'NVLX_BACKEND is "gpu".* do set NVLX_BACKEND to auto, cuda or host' NVLX_BACKEND=gpu -- --check environment
 # Several at once are all told.
 finds "FAULT environment" 'LEVEL is "x"; NVLX_BACKEND is "y"; .*99.* do set NVLX_LOG_LEVEL to .*; set NVLX_BACKEND to .*; set NVLX_HOST_GPUS' \
@@ -123,10 +125,10 @@ finds "FAULT allocator" 'PYTORCH_ALLOC_CONF is .*; XLA_PYTHON.*; TF_GPU_.* do ta
 # What takes an engine is not tried then: it would tell the same fault again, as another one.
 for wrong in NVLX_HOST_GPUS=99 NVLX_BACKEND=bogus; do
     finds "$(machine "FAULT environment")" "skipped share_pool: ${wrong%=*} is .*: see the check environment.*skipped peer: ${wrong%=*} is " \
-        "${host[@]}" "$wrong" -- --peer "$work/none" --check "$own_checks"
+        "${software[@]}" "$wrong" -- --peer "$work/none" --check "$own_checks"
 done
 finds "$(machine "FAULT environment")" "skipped identity: .*skipped socket_folder: .*skipped abstract_address: .*99.*see the check environment" \
-    "${host[@]}" NVLX_HOST_GPUS=99
+    "${software[@]}" NVLX_HOST_GPUS=99
 finds "$(machine "FAULT allocator")" "default pool cannot be shared.* do take backend:cudaMallocAsync away" "${host[@]}" \
     PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True PYTORCH_ALLOC_CONF=backend:cudaMallocAsync
 finds "$(machine)" "its owner calls nvlx_serve" "${host[@]}" PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True
@@ -219,13 +221,27 @@ if [[ -z $own_pids ]] && can "${users[@]}"; then
     finds "risk user_namespace" "user namespace of its own.* do run both sides in one" "${host[@]}" "${users[@]}"
 fi
 
+# ---- Faults of a real driver ---------------------------------------------------------------------------------------
+
+if [[ $backend == cuda ]]; then
+    finds "FAULT hidden_gpus" 'CUDA_VISIBLE_DEVICES="" hides all GPUs.* do name GPUs' CUDA_VISIBLE_DEVICES= -- --check "$of_gpus"
+    finds "FAULT hidden_gpus" "entry 2 names none.* do correct that entry" CUDA_VISIBLE_DEVICES=0,99 -- --check "$of_gpus"
+    finds "" "ok +share_pool.*were read" "${host[@]}" -- --check share_pool
+    for stubs in /usr/local/cuda/lib64/stubs /usr/local/cuda/targets/x86_64-linux/lib/stubs; do
+        [[ -e $stubs/libcuda.so ]] || continue
+        mkdir "$work/toolkit" && cp "$stubs/libcuda.so" "$work/toolkit/libcuda.so.1"
+        finds "FAULT driver" "is a stub.* do take the folder of stubs off" LD_LIBRARY_PATH="$work/toolkit:$path" -- --check driver
+        break
+    done
+fi
+
 # ---- Peers ---------------------------------------------------------------------------------------------------------
 
 # serve ADDRESS KIND [PREFIX...]: an engine, by tests/lifetime/isolation.c, until `quit`.
 serve() {
     local line address=$1 kind=$2
     shift 2
-    coproc OWNER { exec env NVLX_BACKEND=host "$@" "$work/bin/isolation" owner "$address" "$kind" 2>/dev/null; }
+    coproc OWNER { exec env "${host[@]}" "$@" "$work/bin/isolation" owner "$address" "$kind" 2>/dev/null; }
     owner=$OWNER_PID
     exec 7<&"${OWNER[0]}" 8>&"${OWNER[1]}"
     read -r line <&7
@@ -245,7 +261,7 @@ finds "FAULT peer" "nobody serves at @nvlx-none.*network namespace.* do start.*h
 touch "$work/sockets/file"
 finds "FAULT peer" "do give the address at which the engine serves" "${host[@]}" -- "${peer[@]}" "$work/sockets/file"
 serve "$here" vmm
-finds "" "backend host, generation.*memory was read, of kind vmm" "${host[@]}" -- --check peer,peer_memory --peer "$here"
+finds "" "backend $backend, generation.*memory was read, of kind vmm" "${host[@]}" -- --check peer,peer_memory --peer "$here"
 kill -STOP "$owner"
 finds "FAULT peer" "process $owner, which serves.* is stopped.* do let it go on" "${host[@]}" -- "${peer[@]}" "$here"
 if ((EUID == 0)) && can "${other[@]}"; then
