@@ -69,6 +69,7 @@ void fault_also(struct finding *finding, const char *remedy, const char *format,
 /* Whether the environment lets no engine be made: of the host backend, or of the backend that a program gets. Then
  * there is nothing to try, which it writes. machine.c. */
 bool environment_forbids(bool host, struct finding *finding);
+bool addresses_are_limited(void); /* limits.c */
 
 /* Asks for the facts, in memory that is shared with all that this process forks; NULL: there is none. facts.c. */
 const struct facts *facts_ask(void);

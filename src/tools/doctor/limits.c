@@ -62,9 +62,14 @@ static void check_locked(const struct doctor *doctor, struct finding *finding) {
             "docker. UCX and other network libraries in the same process need it as well");
 }
 
+bool addresses_are_limited(void) {
+    struct rlimit limit;
+    return !getrlimit(RLIMIT_AS, &limit) && limit.rlim_cur != RLIM_INFINITY;
+}
+
 static void check_addresses(const struct doctor *doctor, struct finding *finding) {
     struct rlimit limit;
-    if (getrlimit(RLIMIT_AS, &limit) || limit.rlim_cur == RLIM_INFINITY) {
+    if (!addresses_are_limited() || getrlimit(RLIMIT_AS, &limit)) {
         found(finding, VERDICT_OK, "the address space has no limit");
         return;
     }

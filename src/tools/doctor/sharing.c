@@ -1,6 +1,7 @@
 /* The doctor: sockets, and memory that two processes share. SPDX-License-Identifier: Apache-2.0 */
 #include <nvlxfer.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -80,11 +81,21 @@ static void advise_on_memory(struct finding *finding, const struct pair_result *
         do_this(finding, "see the checks peer_access, mig and iommu, and dmesg");
 }
 
-static void try_memory(uint32_t flags, struct finding *finding) {
+/* What no GPU can show is told once, by the checks of GPUs. */
+static bool has_no_gpu(const struct doctor *doctor) {
+    const char *backend = getenv("NVLX_BACKEND");
+    return backend && !strcmp(backend, "cuda") && !doctor->facts->driver.count;
+}
+
+static void try_memory(const struct doctor *doctor, uint32_t flags, struct finding *finding) {
     char address[64];
     struct pair_result result;
     if (environment_forbids(false, finding))
         return;
+    if (has_no_gpu(doctor)) {
+        found(finding, VERDICT_SKIPPED, "no GPU is shown");
+        return;
+    }
     snprintf(address, sizeof address, "@nvlx-doctor-%ld", (long)getpid());
     const struct pair pair = {.address = address, .share = true, .flags = flags};
     pair_run(&pair, &result);
@@ -97,23 +108,19 @@ static void try_memory(uint32_t flags, struct finding *finding) {
 }
 
 static void check_malloc(const struct doctor *doctor, struct finding *finding) {
-    (void)doctor;
-    try_memory(0, finding);
+    try_memory(doctor, 0, finding);
 }
 
 static void check_chunks(const struct doctor *doctor, struct finding *finding) {
-    (void)doctor;
-    try_memory(NVLX_ALLOC_VMM, finding);
+    try_memory(doctor, NVLX_ALLOC_VMM, finding);
 }
 
 static void check_pool(const struct doctor *doctor, struct finding *finding) {
-    (void)doctor;
-    try_memory(NVLX_ALLOC_POOL, finding);
+    try_memory(doctor, NVLX_ALLOC_POOL, finding);
 }
 
 static void check_host(const struct doctor *doctor, struct finding *finding) {
-    (void)doctor;
-    try_memory(NVLX_ALLOC_HOST, finding);
+    try_memory(doctor, NVLX_ALLOC_HOST, finding);
 }
 
 const struct check checks_of_sharing[] = {

@@ -427,8 +427,8 @@ static void producer_role(int socket) {
     get_int(socket);
 }
 
-/* What waits: a stream, a list in a stream, a list in none, and a prepared list in a stream. */
-enum { LIST_IN_STREAM, LIST_ALONE, POSTED, LISTS };
+/* What waits: a stream, and lists of one op and of many in other streams. */
+enum { LISTS = 2, PIECES = 64 };
 
 struct waiter {
     struct nvlx_engine *engine;
@@ -436,7 +436,6 @@ struct waiter {
     char *target;
     cudaStream_t stream, list_streams[LISTS];
     struct nvlx_request *requests[LISTS];
-    struct nvlx_prepared *prepared;
 };
 
 static void waiter_make(struct waiter *w) {
@@ -447,38 +446,38 @@ static void waiter_make(struct waiter *w) {
     w->target = zeroed(LISTS * BYTES);
     CUDA(cudaHostAlloc((void **)&w->seen, KIB, 0));
     CUDA(cudaStreamCreateWithFlags(&w->stream, cudaStreamNonBlocking));
-    for (int i = 0; i < LISTS; i++)
+    for (size_t i = 0; i < LISTS; i++)
         CUDA(cudaStreamCreateWithFlags(&w->list_streams[i], cudaStreamNonBlocking));
     register_range(w->engine, w->counts, KIB, "counts", NVLX_ACCESS_READ_WRITE);
     register_range(w->engine, w->target, LISTS * BYTES, "target", NVLX_ACCESS_READ_WRITE);
 }
 
 static void lists_wait(struct waiter *w, struct nvlx_peer *peer) {
+    struct nvlx_op ops[1 + PIECES];
     uint64_t data, ready, length;
     OK(nvlx_peer_find(peer, "data", &data, &length));
     OK(nvlx_peer_find(peer, "ready", &ready, &length));
-    for (int i = 0; i < LISTS; i++) {
-        const struct nvlx_op ops[] = {
-            {.opcode = NVLX_OP_WAIT_READY, .peer = peer, .remote = ready, .arg = 1},
-            {.opcode = NVLX_OP_READ, .peer = peer, .local = w->target + i * BYTES, .remote = data, .length = BYTES}};
+    for (size_t i = 0; i < LISTS; i++) {
+        const size_t pieces = i ? PIECES : 1, each = BYTES / pieces;
+        ops[0] = (struct nvlx_op){.opcode = NVLX_OP_WAIT_READY, .peer = peer, .remote = ready, .arg = 1};
+        for (size_t piece = 0; piece < pieces; piece++)
+            ops[1 + piece] = (struct nvlx_op){.opcode = NVLX_OP_READ,
+                                              .peer = peer,
+                                              .local = w->target + i * BYTES + piece * each,
+                                              .remote = data + (pieces - 1 - piece) * each,
+                                              .length = each};
         struct nvlx_transfer_options options;
         nvlx_transfer_options_init(&options);
-        options.stream = i == LIST_ALONE ? NULL : w->list_streams[i];
-        if (i != POSTED) {
-            OK(nvlx_transfer(w->engine, ops, COUNT(ops), &options, &w->requests[i]));
-            continue;
-        }
-        OK(nvlx_prepare(w->engine, ops, COUNT(ops), NULL, &w->prepared));
-        OK(nvlx_post(w->prepared, &options, &w->requests[i]));
+        options.stream = w->list_streams[i];
+        OK(nvlx_transfer(w->engine, ops, 1 + pieces, &options, &w->requests[i]));
     }
 }
 
 static void lists_have_failed(struct waiter *w) {
-    for (int i = 0; i < LISTS; i++) {
+    for (size_t i = 0; i < LISTS; i++) {
         REFUSED(nvlx_wait(w->requests[i], PATIENCE), NVLX_ESTALE, "gone");
-        OK(nvlx_request_free(w->requests[i]));
+        GIVES(NVLX_ESTALE, nvlx_request_free(w->requests[i]));
     }
-    OK(nvlx_prepared_free(w->prepared));
 }
 
 static double kill_one(struct waiter *w, struct child *child, struct nvlx_peer *peer) {
@@ -493,12 +492,12 @@ static double kill_one(struct waiter *w, struct child *child, struct nvlx_peer *
     lists_wait(w, peer);
     usleep(2000);
     EXPECT(cudaStreamQuery(w->stream) == cudaErrorNotReady);
-    for (int i = 0; i < LISTS; i++)
+    for (size_t i = 0; i < LISTS; i++)
         GIVES(NVLX_EAGAIN, nvlx_test(w->requests[i]));
     const double begun = now_ms();
     EXPECT(kill(child->pid, SIGKILL) == 0);
     CUDA(cudaStreamSynchronize(w->stream));
-    for (int i = 0; i < LISTS; i++)
+    for (size_t i = 0; i < LISTS; i++)
         CUDA(cudaStreamSynchronize(w->list_streams[i]));
     lists_have_failed(w);
     const double took = now_ms() - begun;
