@@ -42,6 +42,7 @@ static void land(struct nvlx_relay *relay, struct nvlxi_relay_flight *flight) {
     flight->request = NULL;
     reader->moved_ns = nvlxi_now_ns();
     if (!code) {
+        reader->flight_ns = reader->moved_ns - flight->begun_ns;
         place(relay, flight->piece);
         return;
     }
@@ -111,6 +112,7 @@ static bool read_piece(struct nvlx_relay *relay, struct nvlxi_relay_flight *flig
     flight->piece = piece;
     if (!start(relay, flight, reader->ops, count))
         return false;
+    flight->begun_ns = reader->begun_ns = nvlxi_now_ns();
     reader->pieces[piece] = NVLXI_RELAY_FLYING;
     skip_what_is_there(relay);
     return true;
@@ -161,14 +163,26 @@ static void see(struct nvlx_relay *relay) {
         nvlxi_relay_fail(relay, code, nvlx_last_error());
 }
 
+/* ---- When the next one begins ---------------------------------------------------------------------------- */
+
+static bool any_flies(const struct nvlxi_relay_reader *reader) {
+    bool flies = false;
+    for (size_t i = 0; i < NVLXI_RELAY_FLIGHTS; i++)
+        flies |= reader->flights[i].request != NULL;
+    return flies;
+}
+
+/* Not yet: another flies, which alone keeps the link busy, and has hardly begun. In turn all end at equal distances,
+ * and while one is replaced the others fly. A little less than that distance, as this thread may come late. */
+static bool is_too_soon(const struct nvlxi_relay_reader *reader) {
+    return any_flies(reader) && nvlxi_now_ns() - reader->begun_ns < reader->flight_ns / NVLXI_RELAY_FLIGHTS / 4 * 3;
+}
+
 /* ---- All of it ------------------------------------------------------------------------------------------- */
 
 bool nvlxi_relay_pulls(const struct nvlx_relay *relay) {
     const struct nvlxi_relay_reader *reader = relay->reader;
-    bool flies = reader->look.request != NULL;
-    for (size_t i = 0; i < NVLXI_RELAY_FLIGHTS; i++)
-        flies |= reader->flights[i].request != NULL;
-    return flies || (reader->parent && reader->first < relay->content.piece_count);
+    return reader->look.request || any_flies(reader) || (reader->parent && reader->first < relay->content.piece_count);
 }
 
 void nvlxi_relay_pull(struct nvlx_relay *relay) {
@@ -183,7 +197,7 @@ void nvlxi_relay_pull(struct nvlx_relay *relay) {
         if (reader->flights[i].request)
             continue;
         if (find_piece(relay, &piece)) {
-            if (!read_piece(relay, &reader->flights[i], piece))
+            if (is_too_soon(reader) || !read_piece(relay, &reader->flights[i], piece))
                 return;
         } else if (reader->first < relay->content.piece_count && !is_source(reader, reader->parent) &&
                    !reader->look.request) {

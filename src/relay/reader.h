@@ -15,6 +15,8 @@
 
 #include "relay/relay.h"
 
+/* They share the link, so those that begin together end together, and then nothing moves until the next ones have
+ * begun. So a flight begins some time after the one before: see nvlxi_relay_pull. */
 #define NVLXI_RELAY_FLIGHTS 3
 
 struct nvlxi_relay_link {
@@ -31,6 +33,7 @@ struct nvlxi_relay_flight {
     struct nvlx_request *request; /* NULL: none */
     size_t piece;
     struct nvlxi_relay_link *link;
+    uint64_t begun_ns;
 };
 
 enum nvlxi_relay_piece { NVLXI_RELAY_MISSING, NVLXI_RELAY_FLYING, NVLXI_RELAY_PLACED };
@@ -48,6 +51,7 @@ struct nvlxi_relay_reader {
     uint8_t *pieces;             /* enum nvlxi_relay_piece of each */
     size_t first;                /* the first that is MISSING */
     struct nvlxi_relay_flight flights[NVLXI_RELAY_FLIGHTS];
+    uint64_t begun_ns, flight_ns;      /* when the latest flight of a piece has begun; how long the latest one took */
     struct nvlxi_relay_flight look;    /* reads the parent's flags, from `piece` on */
     uint64_t flags[NVLXI_RELAY_FLAGS]; /* as seen last, from piece `seen` on */
     size_t seen;

@@ -14,7 +14,7 @@
 #include "base/fork_files.h"
 #include "base/thread.h"
 
-#define PIECE_BYTES     (UINT64_C(64) << 20)
+#define PIECE_BYTES     (UINT64_C(16) << 20)
 #define PATIENCE_NS     500000000
 #define PATIENCE_MIN_NS 10000000
 #define ADDRESS_MAX     (NVLXI_ADDRESS_MAX - 17)

