@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from ._c.arguments import Buffer, _buffer, _filled, _integer, _integers
-from ._c.calls import _interruptibly, _make, _Owned, _run
-from ._c.native import _IDS_ON_GPU, _P, _READ, _U64, _WRITE, _BlockIds, _BlockRegion
+from ._c.calls import _interruptibly, _Owned, _run
+from ._c.native import _IDS_ON_GPU, _P, _READ, _U64, _WRITE, _BlockIds, _BlockRegion, _plain
 from .errors import _invalid, _listed, _wrong_type
 from .tensors.arrays import _located
-from .transfers import Request, _options, _with_message
+from .transfers import Request, _noted, _options, _with_message
 
 Ids = Any  # a buffer of 32-bit or 64-bit integers, a tensor of them, or a sequence of ints
 
@@ -101,14 +101,15 @@ class Blocks(_Owned):
         self._start(_WRITE, local, remote, True, stream=stream, **how)
 
     def _transfer(self, opcode: int, local: Ids, remote: Ids, **how: Any) -> Request:
-        made, noted = self._start(opcode, local, remote, False, **how)
-        return Request(self._engine, made, noted)
+        request = self._start(opcode, local, remote, False, **how)
+        assert request is not None
+        return request
 
     def _start(
         self, opcode: int, local: Ids, remote: Ids, captures: bool, *, group: int = 0, first_region: int = 0,
         regions: int = 0, stream: Any = None, mechanism: int = 0, max_sms: int = 0, priority: int = 0,
         message: Buffer | None = None,
-    ) -> tuple[int, bool]:  # fmt: skip
+    ) -> Request | None:  # fmt: skip
         self._engine._sweep()
         here, there = _ids("local", local), _ids("remote", remote)
         for what, one, other in zip(("there are", "ids have bytes:", "on a GPU:"), here[1:], there[1:]):
@@ -119,15 +120,16 @@ class Blocks(_Owned):
         ids.local, ids.remote = (
             each.place if each.on_gpu else ctypes.cast(ctypes.c_char_p(each.place), _P) for each in (here, there)
         )
-        options = _options(stream, mechanism=mechanism, max_sms=max_sms, priority=priority)
-        kept, noted, made = _with_message(options, message), not captures and self._engine._note(options), 0
+        noted, request = 0 if captures else _noted(), None
+        options = _options(stream, noted, mechanism=mechanism, max_sms=max_sms, priority=priority)
+        kept = _with_message(options, message)
         given = ctypes.byref(ids), ctypes.byref(options)
         if captures:
             _run("nvlx_blocks_transfer", self, *given, None)
         else:
-            made = _make(self._core.dropped.append, "nvlx_blocks_transfer", self, *given)
+            request = Request(self._engine, noted, _plain.blocks_transfer, (self,), (self._pointer, *given))
         del kept, here, there
-        return made, noted
+        return request
 
     def close(self) -> None:
         """Waits for its transfers in flight."""

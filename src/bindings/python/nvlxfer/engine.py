@@ -31,7 +31,6 @@ from ._c.calls import (
     _Owned,
     _program,
     _run,
-    _running_loop,
     _told,
     _wait_for_calls,
 )  # fmt: skip
@@ -39,19 +38,20 @@ from ._c.end import _collected
 from ._c.native import (
     _ADD,
     _COUNTS,
-    _DONE_EVENT,
     _I,
     _NO_MAP,
     _P,
     _SIZE,
     _U32,
     _U64,
+    _VERIFY,
     _AllocOptions,
     _BlocksOptions,
     _Config,
     _Counts,
     _EngineInfo,
     _library,
+    _plain,
     _RegionOptions,
     _RelayOptions,
     _ServeOptions,
@@ -78,7 +78,7 @@ from .peers import Peer, Region, _handles
 from .relays import Relay, _close_all, _parts
 from .tensors.arrays import Memory, _locate
 from .tensors.shared import _Shared
-from .transfers import Prepared, Request, _options, _stream, _with_message
+from .transfers import _DEFAULT, _FLAGS, _NOT_YET, Prepared, Request, _modules, _noted, _options, _stream, _with_message
 
 
 def version() -> str:
@@ -116,7 +116,7 @@ class Engine(_Object):
         _check_thread()
         if _program.ender is not None:
             raise _error(_EBUSY, "the program is ending: there is no new Engine")
-        self._lock = threading.RLock()
+        self._lock, self._closing = threading.RLock(), False
         self._first_gpu: int = config.gpus[0] if config.gpu_count else 0
         self._owned: set[_Owned] = set()
         self._peers: dict[int, Peer] = {}
@@ -124,7 +124,7 @@ class Engine(_Object):
         self._shared = _Shared()
         handle = _make(lambda made: _run("nvlx_engine_destroy", made), "nvlx_engine_create", ctypes.byref(config))
         self._core = _Core(handle)
-        self._handle = handle
+        self._handle, self._pointer = handle, ctypes.c_void_p(handle)
         self._hub = _Hub(self)
         self._backend = str(_library().nvlx_backend_name(handle).decode())
         self._core.watch = weakref.ref(self, functools.partial(_collected, self._core))
@@ -354,13 +354,6 @@ class Engine(_Object):
         """What happens to peers, and messages that come, until the engine is closed: for `async for`."""
         return self._hub.events()
 
-    def _note(self, options: Any) -> bool:
-        """Where a loop runs in this thread, a transfer shall tell it when it is complete."""
-        if _running_loop() is None:
-            return False
-        options.flags |= _DONE_EVENT
-        return True
-
     def transfer(
         self, ops: Ops | Iterable[Ops], stream: Any = None, no_map: bool = False, *, mechanism: int = 0,
         max_sms: int = 0, priority: int = 0, generation: int = 0, verify: bool = False, message: Buffer | None = None,
@@ -371,21 +364,38 @@ class Engine(_Object):
         or "the peer's range" is not there any more: find the name again. `verify` compares what has arrived with the
         digests that the peer told of its regions: awaiting the request raises WrongDigest. The message goes to the one
         peer of all ops when they are complete. The rest is as in struct nvlx_transfer_options."""
-        self._sweep()
-        joined = _joined(ops)
-        careful = _in_main_thread()  # there, mapping is left to another thread, as Ctrl-C shall end it
-        options = _options(stream, no_map or careful, verify, mechanism=mechanism, max_sms=max_sms, priority=priority,
-                           generation=generation)  # fmt: skip
-        kept, noted = _with_message(options, message), self._note(options)
-        while True:
-            passed = () if no_map or not careful else (_EAGAIN,)
-            made = _make(self._core.dropped.append, "nvlx_transfer", self, *joined._arguments(self),
-                         ctypes.byref(options), also=joined._peers, passed=passed)  # fmt: skip
-            if made:
-                del kept
-                return Request(self, made, noted)
-            careful = _interruptibly(lambda stop: self._map(joined))
-            options.flags &= ~(0 if careful else _NO_MAP)
+        if self._core.dropped:
+            self._sweep()
+        if not isinstance(ops, Ops):
+            ops = _joined(ops)
+        careful = not no_map and _in_main_thread()  # there, mapping is left to another thread, as Ctrl-C shall end it
+        noted = _noted() if "asyncio.events" in _modules else 0
+        flags = noted | (_NO_MAP if careful or no_map else 0) | (_VERIFY if verify else 0)
+        options = kept = None
+        if not (stream is message is None and mechanism is max_sms is priority is generation is _DEFAULT):
+            options = _options(stream, flags, mechanism=mechanism, max_sms=max_sms, priority=priority,
+                               generation=generation)  # fmt: skip
+            kept = _with_message(options, message)
+        engine, users, (table, count) = ops._given or ops._for(self)
+        if engine is not self:
+            _, users, (table, count) = ops._for(self)
+        given = self._pointer, table, count, _FLAGS[flags] if options is None else ctypes.byref(options)
+        request = Request(self, noted, _plain.transfer, users, given, _NOT_YET if careful else ())
+        if request._handle is None:
+            request = self._mapped(noted, ops, options or _options(None, flags))
+        del kept
+        return request
+
+    def _mapped(self, noted: int, ops: Ops, options: Any) -> Request:
+        """For `transfer`, where not all is mapped, and these options forbid to map: first it is, if there is room."""
+        _, users, listed = ops._for(self)
+        given = self._pointer, *listed, ctypes.byref(options)
+        while _interruptibly(lambda stop: self._map(ops)):
+            request = Request(self, noted, _plain.transfer, users, given, _NOT_YET)
+            if request._handle is not None:
+                return request
+        options.flags &= ~_NO_MAP
+        return Request(self, noted, _plain.transfer, users, given)
 
     def stream_signal(self, stream: Any, peer: Peer, address: int, value: int, add: bool = False) -> None:
         """Behind what is in a CUDA stream, the peer's count becomes `value`, or grows by it."""
@@ -429,7 +439,7 @@ class Engine(_Object):
     def _map(self, ops: Ops) -> bool:
         """Maps what a list needs, but starts nothing. False: there is no room for such a list."""
         try:
-            self._unprepare(self._prepare(ops, _options(None, mechanism=Mechanism.COPY_ENGINE)))
+            self._unprepare(self._prepare(ops, _options(None, 0, mechanism=Mechanism.COPY_ENGINE)))
             return True
         except (Busy, NotSupported):  # rows that copy engines do not take
             return False
@@ -440,13 +450,13 @@ class Engine(_Object):
     ) -> Prepared:  # fmt: skip
         """Checks and maps copies that are to be started many times."""
         joined = _joined(ops)
-        options = _options(None, no_map, mechanism=mechanism, max_sms=max_sms, priority=priority,
+        options = _options(None, _NO_MAP if no_map else 0, mechanism=mechanism, max_sms=max_sms, priority=priority,
                            generation=generation)  # fmt: skip
         return _interruptibly(lambda stop: Prepared(self, self._prepare(joined, options), len(joined)), Prepared.close)
 
     def _prepare(self, ops: Ops, options: Any) -> int:
-        arguments = (*ops._arguments(self), ctypes.byref(options))
-        return _make(self._unprepare, "nvlx_prepare", self, *arguments, also=ops._peers)
+        _, users, listed = ops._for(self)
+        return _make(self._unprepare, "nvlx_prepare", self, *listed, ctypes.byref(options), also=users)
 
     def _unprepare(self, handle: int) -> None:
         _run("nvlx_prepared_free", handle, also=(self,))

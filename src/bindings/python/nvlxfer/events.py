@@ -212,6 +212,7 @@ class _Hub:
         return self.full or loop not in self._loops
 
     def wake(self, key: Any) -> None:
+        """Who waits for this now. Who begins to afterwards sees by itself that it has happened, as `_wait` asks."""
         with self._lock:
             self._wake([key])
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import array
 import ctypes
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ._c.arguments import _buffer, _integer
@@ -15,6 +15,7 @@ from .errors import _check, _invalid, _wrong_type
 from .peers import Peer
 
 if TYPE_CHECKING:
+    from ._c.calls import _Object
     from .engine import Engine
 
 Numbers = Any  # an int, or a buffer of 64-bit integers: array.array("Q"), a memoryview, a NumPy array
@@ -30,7 +31,7 @@ class Ops:
         self._buffer = buffer
         self._peers = peers
         self._rows = rows  # what the ops point to
-        self._given: Any = None  # the buffer, as C gets it
+        self._given: tuple[Engine, Sequence[_Object], tuple[Any, Any]] | None = None  # what _for gave
 
     def __repr__(self) -> str:
         return f"<nvlxfer.Ops: {len(self)} ops>"
@@ -38,13 +39,18 @@ class Ops:
     def __len__(self) -> int:
         return len(self._buffer) // ctypes.sizeof(_Op)
 
-    def _arguments(self, engine: Engine) -> tuple[Any, int]:
-        for peer in self._peers:
-            if peer._engine is not engine:
-                raise _invalid("ops name a Peer of another Engine")
-        if self._given is None:
-            self._given = (ctypes.c_char * len(self._buffer)).from_buffer(self._buffer)
-        return self._given, len(self)
+    def _for(self, engine: Engine) -> tuple[Engine, Sequence[_Object], tuple[Any, Any]]:
+        """The engine, what a call on the list uses, and the list as C gets it. Made once: it does not change. A peer in
+        use stands for its engine, too."""
+        given = self._given
+        if given is None or given[0] is not engine:
+            for peer in self._peers:
+                if peer._engine is not engine:
+                    raise _invalid("ops name a Peer of another Engine")
+            ops = (ctypes.c_char * len(self._buffer)).from_buffer(self._buffer)
+            users = tuple(self._peers) or (engine,)
+            self._given = given = engine, users, (ctypes.byref(ops), ctypes.c_size_t(len(self)))
+        return given
 
 
 def read(peer: Peer, local: Numbers, remote: Numbers, length: Numbers, rows: Rows | None = None) -> Ops:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ._c.arguments import _integer
-from ._c.calls import _check_thread, _here, _Listener, _program
+from ._c.calls import _check_thread, _Listener, _local, _program
 from ._c.native import _I, _P, _S, _last_error, _library, _when_loaded
 from ._c.values import _Enum
 from .errors import _ENOMEM, NvlxError, _error, _invalid, _wrong_type
@@ -100,18 +100,19 @@ class _Log(_Listener):
 
     def _keep(self, context: int | None, level: int, message: bytes) -> None:
         try:
-            in_c = _here.in_c
-            _here.in_log = True
+            here = _local.here
+            in_c = here.in_c
+            here.in_log = True
             if in_c:
-                _here.messages.append((level, message))
+                here.messages.append((level, message))
             else:
                 self._queue.put((level, message))
                 if self._thread is None:
                     self._start_quietly()
         except KeyboardInterrupt:  # ctypes would drop it
-            _here.interrupted = True
+            _local.here.interrupted = True
         finally:
-            _here.in_log = False
+            _local.here.in_log = False
 
     def _tell(self, level: int, message: bytes) -> None:
         function = self._function
@@ -124,12 +125,13 @@ class _Log(_Listener):
             _complain()
 
     def deliver(self, raised: NvlxError | None = None) -> None:
-        while _here.messages:
-            level, message = _here.messages.pop(0)
+        here = _local.here
+        while here.messages:
+            level, message = here.messages.pop(0)
             if raised is None or not self._is_enough(raised, message):
                 self._tell(level, message)
-        if _here.interrupted:
-            _here.interrupted = False
+        if here.interrupted:
+            here.interrupted = False
             raise KeyboardInterrupt
 
     def _is_enough(self, raised: NvlxError, message: bytes) -> bool:
@@ -181,7 +183,7 @@ class _Log(_Listener):
 
     def after_fork(self) -> None:
         self._thread, self._queue, self._lock = None, queue.SimpleQueue(), threading.RLock()
-        _here.messages.clear()
+        _local.here.messages.clear()
         if self.explicit:  # else when there is something to tell
             self._start_quietly()
 

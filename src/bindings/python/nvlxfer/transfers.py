@@ -4,23 +4,34 @@
 from __future__ import annotations
 
 import ctypes
+import sys
+import threading
 import weakref
-from collections.abc import Callable, Generator
+from _thread import RLock as _RLock  # threading's is a function around it
+from collections.abc import Callable, Container, Generator
+from ctypes import byref as _byref
+from ctypes import c_void_p as _c_void_p
 from typing import TYPE_CHECKING, Any
 
 from ._c.arguments import Buffer, _integer, _message, _slices
 from ._c.calls import (
+    Users,
+    _call,
+    _in_flight,
     _in_main_thread,
     _interruptibly,
-    _make,
+    _local,
     _Object,
     _Owned,
+    _program,
     _run,
     _running_loop,
     _this_loop,
+    _threads_inside,
     _told,
+    _wait_for_calls,
 )  # fmt: skip
-from ._c.native import _NO_MAP, _P, _U32, _VERIFY, _RequestInfo, _TransferOptions
+from ._c.native import _DONE_EVENT, _NO_MAP, _P, _U32, _VERIFY, _plain, _RequestInfo, _TransferOptions
 from ._c.values import STREAM_LEGACY, RequestInfo
 from .errors import _ANY, _EAGAIN, _ETIMEDOUT, Busy, NvlxError, _error, _wrong_type
 from .log import _log
@@ -30,20 +41,33 @@ if TYPE_CHECKING:
 
     from .engine import Engine
 
+_modules = sys.modules
+_NOT_YET, _LATE = (_EAGAIN,), (_ETIMEDOUT,)
+_SLICE = ctypes.c_int64(int(0.1 * 1e9))  # between two of them Python sees signals
+
+_DEFAULT = 0  # compared by `is`: then it was not given, or is as good. A False, say, is to be refused
+# By flags: options that have nothing else, for all calls that give no more. C only reads them.
+_FLAGS = [ctypes.byref(_TransferOptions(ctypes.sizeof(_TransferOptions), flags))
+          for flags in range(2 * max(_NO_MAP, _VERIFY, _DONE_EVENT))]  # fmt: skip
+
 
 def _options(
-    stream: Any, no_map: bool = False, verify: bool = False, *, mechanism: int = 0, max_sms: int = 0,
-    priority: int = 0, generation: int = 0,
-) -> Any:  # fmt: skip
+    stream: Any, flags: int = 0, *, mechanism: int = 0, max_sms: int = 0, priority: int = 0, generation: int = 0
+) -> Any:
     return _TransferOptions(
         ctypes.sizeof(_TransferOptions),
-        (_NO_MAP if no_map else 0) | (_VERIFY if verify else 0),
+        flags,
         _stream(stream),
         _integer("mechanism", mechanism, _U32),
         _integer("max_sms", max_sms, _U32),
         _integer("priority", priority, ctypes.c_int32),
         _integer("generation", generation),
     )
+
+
+def _noted() -> int:
+    """Where a loop runs in this thread, a transfer shall tell it when it is complete."""
+    return 0 if _running_loop() is None else _DONE_EVENT
 
 
 def _with_message(options: Any, message: Buffer | None) -> Any:
@@ -83,12 +107,16 @@ class Prepared(_Owned):
     def post(self, stream: Any = None, *, message: Buffer | None = None) -> Request:
         """Starts all copies of the list. The message comes after them. Stale: the peer has withdrawn or replaced memory
         of the list, or is gone, which `Peer.test` tells: find the names again and prepare anew, or connect again."""
-        self._engine._sweep()
-        options = _options(stream)
-        kept, noted = _with_message(options, message), self._engine._note(options)
-        made = _make(self._core.dropped.append, "nvlx_post", self, ctypes.byref(options))
+        if self._core.dropped:
+            self._engine._sweep()
+        noted = _noted() if "asyncio.events" in _modules else 0
+        if stream is message is None:
+            return Request(self._engine, noted, _plain.post, (self,), (self._pointer, _FLAGS[noted]))
+        options = _options(stream, noted)
+        kept = _with_message(options, message)
+        request = Request(self._engine, noted, _plain.post, (self,), (self._pointer, _byref(options)))
         del kept
-        return Request(self._engine, made, noted)
+        return request
 
     def capture(self, stream: Any) -> None:
         """Into the graph that a CUDA stream captures: each replay copies the list. The graph keeps what it uses until
@@ -106,34 +134,64 @@ class Request(_Object):
     """The completion of one transfer: `wait`, `test`, or `await` it, from any number of threads."""
 
     _instead = "Wait for it in this process"
-    _ended = False  # and, if it failed, somebody was told
     _cancelled = False
 
-    def __init__(self, engine: Engine, handle: int, noted: bool = False) -> None:
-        super().__init__(engine, handle)
+    def __init__(
+        self, engine: Engine, noted: int, call: Any, users: Users, given: tuple[Any, ...], passed: Container[int] = ()
+    ) -> None:
+        """Calls what makes its handle. That is its own as soon as C has written it, whatever comes between: who drops
+        it sees to it. After a code of `passed` it has none."""
+        self._engine, self._core, self._handle = engine, engine._core, None
+        self._pointer = pointer = _c_void_p()
+        self._lock, self._closing = _RLock(), False
+        self._ended = False  # and, if it failed, somebody was told
         self._noted = noted  # its completion is an event
-        engine._core.requests.add(handle)
+        try:
+            _call(call, users, (*given, _byref(pointer)), passed)
+        finally:
+            handle = pointer.value
+            if handle is not None:
+                self._handle = handle
+                self._core.requests.add(handle)
 
     def _words(self) -> str:
         return "complete" if self._ended else "in flight, as far as anybody has asked"
 
-    def _ask(self, function: str, *arguments: Any, passed: int) -> bool:
+    def _ask(self, passed: Container[int], call: Any, *given: Any) -> bool:
         """True: complete; raises if the transfer failed."""
         try:
-            ended = _run(function, self, *arguments, passed=(passed,)) == 0
+            if _call(call, (self,), (self._pointer, *given), passed):
+                return False
         except NvlxError:
-            self._ended = not self.closed and not self._closing
+            self._note_failure()
             raise
-        self._ended = self._ended or ended
-        return ended
+        self._ended = True
+        return True
+
+    def _note_failure(self) -> None:
+        """The transfer's own, unless the call was refused."""
+        self._ended = not (self.closed or self._closing or _local.here.in_log)
 
     def test(self) -> bool:
         """Whether every byte is in place; raises if the transfer failed."""
-        return self._ask("nvlx_test", passed=_EAGAIN)
+        return self._ask(_NOT_YET, _plain.test)
 
     def wait(self, timeout: float | None = None) -> None:
         """Until every byte is in place; raises if the transfer failed. Timeout: it is still in flight after `timeout`
         seconds; wait again."""
+        if timeout is not None or _log.explicit:
+            self._wait_in_slices(timeout)
+            return
+        try:
+            if not _call(_plain.wait, (self,), (self._pointer, _SLICE), _LATE):  # as nearly always
+                self._ended = True
+                return
+        except NvlxError:
+            self._note_failure()
+            raise
+        self._wait_in_slices(timeout)
+
+    def _wait_in_slices(self, timeout: float | None) -> None:
         if _log.explicit and _in_main_thread() and not self.test():  # there, what logs would swallow Ctrl-C
             _interruptibly(lambda stop: self._wait(timeout, stop))
         else:
@@ -141,7 +199,7 @@ class Request(_Object):
 
     def _wait(self, timeout: float | None, stop: Callable[[], bool]) -> None:
         for nanoseconds in _slices(timeout, 0.1, 0.1):
-            if self._ask("nvlx_wait", nanoseconds, passed=_ETIMEDOUT) or stop():
+            if self._ask(_LATE, _plain.wait, ctypes.c_int64(nanoseconds)) or stop():
                 return
         raise _error(_ETIMEDOUT, f"the transfer is still in flight after {timeout} s")
 
@@ -188,7 +246,7 @@ class Request(_Object):
     def close(self) -> None:
         """Waits for the transfer and frees the request; raises how it failed, if nothing has raised that before. Waits
         for nothing if an `await` of it was cancelled: then it is freed once the transfer has ended."""
-        if not self._closable():
+        if (self._ended and self._free_ended()) or not self._closable():
             return
         if self._cancelled and not self._ended and self._leave():
             return
@@ -206,6 +264,38 @@ class Request(_Object):
                     self._core.requests.discard(handle)
                     self._engine._hub.wake(handle)  # who awaits it: an event of what is freed does not come
         self._wait_for_home()
+
+    def _free_ended(self) -> bool:
+        """What `close` does where nothing unusual is the case, in short: the steps are those of `_free_alone`, with the
+        same lock. False: something is, and nothing was done."""
+        core = self._core
+        if core.forks != _program.forks:  # then nobody may give the lock back
+            return False
+        with self._lock:
+            handle = self._handle
+            if handle is None or self._closing or core.closed:
+                return False
+            if _in_flight and threading.get_ident() in _threads_inside(self):
+                return False
+            self._closing = True  # new calls on it are refused from here on
+            try:
+                if _in_flight:
+                    _wait_for_calls(self)
+                self._handle = None
+                try:
+                    _call(_plain.request_free, (self._engine,), (self._pointer,), _ANY)
+                except NvlxError:  # its engine was closed meanwhile, or this thread logs
+                    self._handle = handle
+                    return False
+            finally:
+                self._closing = False
+        core.requests.discard(handle)
+        hub = self._engine._hub
+        if hub._waiting:  # who is not there yet sees by itself that it is closed
+            hub.wake(handle)
+        if core.closed:
+            self._wait_for_home()
+        return True
 
     def _complete(self) -> bool:
         return _run("nvlx_test", self, passed=_ANY) != _EAGAIN
@@ -226,16 +316,22 @@ class Request(_Object):
         if handle is not None and not self._core.closed:
             self._core.dropped.append(handle)
 
-    def __exit__(self, *exception: object) -> None:
-        if _running_loop() is not None and _is_cancellation(exception[0]):
+    def __exit__(self, kind: object = None, *exception: object) -> None:
+        if kind is None:
+            if self._ended and self._free_ended():
+                return
+        elif _is_cancellation(kind):
             self._give_up()
         self.close()
 
     def __del__(self) -> None:
-        self._hand_over()
+        if self._handle is not None:
+            self._hand_over()
 
 
 def _is_cancellation(kind: object) -> bool:
+    if _running_loop() is None:
+        return False
     import asyncio
 
     return isinstance(kind, type) and issubclass(kind, asyncio.CancelledError)

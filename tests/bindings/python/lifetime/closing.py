@@ -130,6 +130,30 @@ def test_inside_of_a_call():
     assert not closer[0].is_alive()
 
 
+def test_ended():
+    """Where a request has ended, too: who closes it in the middle of a call on it is refused, and it stays; and another
+    thread's call is waited for."""
+    engine, address, peer = itself(4096)
+    calls, me = nvlxfer._c.calls, threading.get_ident()
+    request = engine.transfer(read(peer, address, address + 64, 64))
+    request.wait()
+    for thread in (me, 0):
+        entry = (thread, (request,))
+        calls._in_flight[id(entry)] = entry
+        if thread == me:
+            raises(nvlxfer.Busy, "NVLX_EBUSY", "inside a call on the Request", request.close)
+            assert request.test()
+        else:
+            closer = begun(request.close)
+            closer.join(0.05)
+            assert closer.is_alive()
+            raises(nvlxfer.Busy, "NVLX_EBUSY", "another thread is closing", request.test)
+        calls._in_flight.pop(id(entry))
+    closer.join(30)
+    assert not closer.is_alive() and request.closed and not engine._core.requests
+    engine.close()
+
+
 def test_first_fails():
     """Then the second tries."""
     engine, address, _ = itself(4096)
@@ -157,17 +181,24 @@ def test_forked():
     """In a child whose parent was closing an engine, or what came from it, nobody waits for the parent's thread."""
     engine, address, peer = itself(4096)
     prepared = engine.prepare(read(peer, address, address + 64, 64))
-    for each in (prepared, engine):
+    request = prepared.post()
+    request.wait()
+    for each in (request, prepared, engine):
         stuck.value = 1
         thread = begun(each.close)
         until(lambda each=each: each.closed)
+        if each is request:
+            request._handle, request._closing = 1, False  # as just before, under the lock
         child = os.fork()
         if child == 0:
             for _ in range(4):  # whose numbers are those of the parent's threads
                 threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+            request.close()
             prepared.close()
             engine.close()
             os._exit(0)
+        if each is request:
+            request._handle = None
         stuck.value = 0
         deadline = time.monotonic() + 20
         while not (left := os.waitpid(child, os.WNOHANG))[0]:
@@ -208,5 +239,5 @@ def test_collector_in_between():
     engine.close()
 
 
-run_tests([test_second, test_of_an_engine, test_no_time, test_inside_of_a_call, test_first_fails, test_forked,
+run_tests([test_second, test_of_an_engine, test_no_time, test_inside_of_a_call, test_ended, test_first_fails, test_forked,
            test_collector_in_between])  # fmt: skip

@@ -3,6 +3,7 @@
 
 import ctypes
 import os
+import random
 import signal
 import sys
 import threading
@@ -159,5 +160,66 @@ def test_other_threads():
     engine.close()
 
 
+def test_anywhere():
+    """Ctrl-C at any moment while transfers begin and are waited for: none is lost, and no call stays entered. Before 3.10
+    Python takes signals between any two instructions, those of a `finally` too: nothing can be said of that."""
+    if sys.version_info < (3, 10):
+        return
+    engine, address, peer = itself(4096)
+    ops = read(peer, address, address + 64, 64)
+    prepared = engine.prepare(ops)
+    dice, came, kept = random.Random(5), 0, []  # within __del__ Python would swallow it
+
+    def sweep():
+        deadline = time.monotonic() + 30
+        while engine._core.dropped and time.monotonic() < deadline:
+            engine._sweep()
+
+    def interrupt(number, frame):
+        if armed:
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGALRM, interrupt)
+    for start in (prepared.post, lambda: engine.transfer(ops)):
+        for _ in range(2000):
+            armed = True
+            try:
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, dice.uniform(1e-6, 60e-6))
+                    for _ in range(20):
+                        kept.append(start())
+                        kept[-1].wait()
+                finally:
+                    armed = False
+            except KeyboardInterrupt:
+                came += 1
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            kept.clear()
+            sweep()
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    assert came > 1000, came
+    assert not nvlxfer._c.calls._in_flight
+    assert engine.info().requests == 0 and not engine._core.requests, (engine.info(), len(engine._core.requests))
+    prepared.close()
+    engine.close()
+
+
+def test_forked():
+    """In a child that another thread forked, this one gets the signals."""
+    codes = []
+
+    def fork():
+        assert not nvlxfer._c.calls._in_main_thread()
+        child = os.fork()
+        if child == 0:
+            os._exit(42 if nvlxfer._c.calls._in_main_thread() else 1)
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+    thread = threading.Thread(target=fork)
+    thread.start()
+    thread.join(30)
+    assert codes == [42] and nvlxfer._c.calls._in_main_thread()
+
+
 signal.signal(signal.SIGINT, signal.default_int_handler)
-run_tests([test_map, test_connect, test_wait, test_close, test_other_threads])
+run_tests([test_map, test_connect, test_wait, test_close, test_anywhere, test_other_threads, test_forked])

@@ -146,6 +146,11 @@ def test_closed_while_awaited():
     async def closed(engine, request):
         request.close()
 
+    async def ended(engine, request):
+        """Closed when it has ended, before the loop reads its event."""
+        request.wait()
+        request.close()
+
     async def left(engine, request):
         with request:
             pass
@@ -177,13 +182,13 @@ def test_closed_while_awaited():
         assert len(ended) == 2, close.__name__
         for task in tasks:
             assert task.exception() is None or type(task.exception()) is nvlxfer.InvalidArgument, task.exception()
-        if close in (closed, left):
+        if close in (closed, ended, left):
             assert all(task.exception() for task in tasks)
         if not engine.closed:
             assert not engine._hub._loops and not engine._hub._waiting
         engine.close()
 
-    for close in (closed, left, by_thread, engine_closed, one_cancelled):
+    for close in (closed, ended, left, by_thread, engine_closed, one_cancelled):
         asyncio.run(run(close))
 
 

@@ -13,7 +13,7 @@ import threading
 import time
 
 import nvlxfer
-from nvlxfer import Engine, LogLevel
+from nvlxfer import Engine, LogLevel, read
 from support import itself, raises, run_tests
 
 
@@ -135,9 +135,9 @@ def test_collected_by_who_logs():
     engine, other = Engine(), Engine()
     engine.serve(address)
     nvlxfer.set_log(LogLevel.ERROR)
-    nvlxfer._c.calls._here.in_log = True
+    nvlxfer._c.calls._local.here.in_log = True
     del engine
-    nvlxfer._c.calls._here.in_log = False
+    nvlxfer._c.calls._local.here.in_log = False
     deadline = time.monotonic() + 30
     while True:
         try:
@@ -148,6 +148,27 @@ def test_collected_by_who_logs():
             time.sleep(0.001)
     nvlxfer.reset_log(LogLevel.ERROR)
     other.close()
+
+
+def test_within_the_callback():
+    """What the garbage collector runs there can neither start a transfer nor end one, and breaks nothing."""
+    engine, address, peer = itself(4096)
+    ops = read(peer, address, address + 64, 64)
+    prepared, request, other = engine.prepare(ops), engine.transfer(ops), engine.transfer(ops)
+    request.wait()
+    nvlxfer._c.calls._local.here.in_log = True
+    try:
+        raises(nvlxfer.Busy, "NVLX_EBUSY", "inside the library", other.wait)
+        assert "in flight" in repr(other)  # it has not failed
+        for call in (prepared.post, lambda: engine.transfer(ops), request.wait, request.close):
+            raises(nvlxfer.Busy, "NVLX_EBUSY", "inside the library", call)
+    finally:
+        nvlxfer._c.calls._local.here.in_log = False
+    assert not request.closed and request.test()
+    for each in (request, other):
+        each.close()
+    assert not engine._core.requests
+    engine.close()
 
 
 DEFAULT = """
@@ -383,9 +404,9 @@ def test_no_thread_to_destroy():
     """An engine that is collected inside the library is destroyed by another thread, else when the program ends."""
     engine = Engine()
     with no_threads():
-        nvlxfer._c.calls._here.in_c = True
+        nvlxfer._c.calls._local.here.in_c = True
         del engine
-        nvlxfer._c.calls._here.in_c = False
+        nvlxfer._c.calls._local.here.in_c = False
     assert len(nvlxfer._c.calls._cores) == 1
     for core in list(nvlxfer._c.calls._cores.values()):
         nvlxfer._c.end._collected(core)
@@ -433,6 +454,6 @@ def test_raising():
 
 
 run_tests([test_default, test_unconfigured, test_function, test_logging, test_calling_back, test_service_thread,
-           test_collected_meanwhile, test_collected_by_who_logs, test_end])  # fmt: skip
+           test_collected_meanwhile, test_collected_by_who_logs, test_within_the_callback, test_end])  # fmt: skip
 run_tests([test_setters, test_setting_from_inside, test_no_thread, test_no_thread_to_destroy, test_raising])
 run_tests([test_fork])

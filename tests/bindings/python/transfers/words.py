@@ -230,7 +230,12 @@ def test_types():
     tensor = type("Tensor", (), {"__cuda_array_interface__": dict(typestr="<f4", shape=(2,), data=(-a, False))})()
     refuses(InvalidArgument, "the address", engine.register, tensor)
     other = Engine(Backend.HOST)
-    refuses(InvalidArgument, "another Engine", other.transfer, read(peer, a, a, 8))
+    ops = read(peer, a, a + 64, 8)
+    for _ in range(2):
+        engine.transfer(ops).close()
+        refuses(InvalidArgument, "another Engine", other.transfer, ops)
+    for keyword in ("mechanism", "max_sms", "priority", "generation"):
+        refuses(InvalidType, f"{keyword} is False, of type bool", engine.transfer, ops, **{keyword: False})
     for misspelt, call in (
         ("max_sm", engine.transfer),
         ("size", Engine),

@@ -22,19 +22,18 @@ if TYPE_CHECKING:
 
 _Result = TypeVar("_Result")
 _Self = TypeVar("_Self", bound="_Object")
+Users = Sequence["_Object"]
 _CALLS_END, _TRANSFERS_END = 2.0, 10.0  # seconds that calls and transfers in flight get when the program ends
-_in_flight: dict[int, tuple[int, tuple[Any, ...]]] = {}  # calls, by the entry's id(): the thread, and what it uses
+_in_flight: dict[int, tuple[int, Users]] = {}  # calls, by the entry's id(): the thread, and what it uses
 
 
-def _all_in_flight() -> list[tuple[int, tuple[Any, ...]]]:
+def _all_in_flight() -> list[tuple[int, Users]]:
     """Of this moment. A copy() of the dict is no single step: the garbage collector may run within, and change it."""
     return list(_in_flight.values())
 
 
 class _Listener:
     """Who is told what the library logs: log.py has the real one."""
-
-    used = False
 
     def deliver(self, raised: NvlxError | None = None) -> None:
         """Tells the messages of calls that this thread made, of which the last one raises that."""
@@ -43,27 +42,38 @@ class _Listener:
 class _Program:
     """What there is once in a process."""
 
-    ender: int | None = None  # the thread that ends the program: others get no further
-    forks = 0  # between the first process and this one
-    log = _Listener()
+    def __init__(self) -> None:
+        self.main = threading.main_thread().ident  # the thread that gets signals
+        self.ender: int | None = None  # the thread that ends the program: others get no further
+        self.forks = 0  # between the first process and this one
+        self.log = _Listener()
 
 
 _program = _Program()
 
 
-class _Here(threading.local):
+class _Here:
     """What a thread is doing."""
 
-    in_c = False  # Python code that runs meanwhile was called by the library, or by the garbage collector within
-    in_log = False
-    interrupted = False
-    caller = 0  # whose work this thread does, while that one waits; 0: its own
+    __slots__ = "caller", "ident", "in_c", "in_log", "interrupted", "messages"
 
     def __init__(self) -> None:
+        self.ident = threading.get_ident()
+        self.in_c = False  # Python code that runs meanwhile was called by the library, or by the collector within
+        self.in_log = False
+        self.interrupted = False
+        self.caller = 0  # whose work this thread does, while that one waits; 0: its own
         self.messages: list[tuple[int, bytes]] = []  # of calls that it makes
 
 
-_here = _Here()
+class _EachThread(threading.local):
+    """Where each thread has its own. To look here takes longer than to look at what is there."""
+
+    def __init__(self) -> None:
+        self.here = _Here()
+
+
+_local = _EachThread()
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
@@ -83,7 +93,7 @@ def _check_thread() -> None:
     """While the program ends, other threads that come here end without a word, as Python itself soon ends them."""
     if _program.ender is not None and _program.ender != threading.get_ident():
         _end_thread()
-    if _here.in_log:
+    if _local.here.in_log:
         raise _error(_EBUSY, "this thread is inside the library, which has called Python to log")
 
 
@@ -100,34 +110,57 @@ def _end_thread() -> None:
 def _run(function: str, *arguments: Any, also: Iterable[_Object] = (), passed: Container[int] = ()) -> int:
     """Calls C. It gets the handles of objects among the arguments, which, as those `also` used, nobody frees meanwhile.
     Returns 0 or a code of `passed`, and raises what other codes mean."""
-    call = getattr(_library(), function)
-    entry = (threading.get_ident(), (*arguments, *also))
-    log = _program.log
-    failure, logged = None, log.used  # without, no Python runs inside C
+    _check_thread()
+    users = [*also, *(each for each in arguments if isinstance(each, _Object))]
+    _refuse_closed(users)
+    given = [each._live() if isinstance(each, _Object) else each for each in arguments]
+    return _call(getattr(_library(), function), users, given, passed)
+
+
+def _call(call: Any, users: Users, given: Sequence[Any], passed: Container[int] = ()) -> int:
+    """What `_run` does, for who has the function and what it is given at hand. Each transfer comes here: it is brief.
+    In this order:
+    - The call is entered. Who frees a user refuses new calls first, then looks who has entered, and waits for them: so
+      does the end of the program.
+    - Other threads end here once the program does, and a user that is closed, or about to be, is refused.
+    - What C logs meanwhile is kept, and told afterwards: only then may Python run that is not ours."""
+    here = _local.here
+    entry = (here.ident, users)
+    key, failure = id(entry), None
     try:
-        _in_flight[id(entry)] = entry
-        if _program.ender is not None or logged:
+        _in_flight[key] = entry
+        if here.in_log or _program.ender is not None:
             _check_thread()
-        for user in also:
-            user._live()
-        given = [each._live() if isinstance(each, _Object) else each for each in arguments]
-        if logged:
-            _here.in_c = True
-        code: int = call(*given)
-        if code and code not in passed:
-            failure = _last_error(code)
+        if len(users) == 1:
+            user = users[0]
+            if user._handle is None or user._closing or user._core.closed:
+                user._refuse()
+        else:
+            _refuse_closed(users)
+        here.in_c = True
+        try:
+            code: int = call(*given)
+            if code and code not in passed:
+                failure = _last_error(code)
+        finally:
+            here.in_c = False
     finally:
-        if logged:
-            _here.in_c = False
-        _in_flight.pop(id(entry), None)
-    if logged:
-        log.deliver(failure)
+        _in_flight.pop(key, None)
+    if here.messages or here.interrupted:
+        _program.log.deliver(failure)
+    if failure is None:
+        return code
     try:
-        if failure is not None:
-            raise failure
+        raise failure
     finally:
         del failure  # or it and this frame would keep each other, and what they name
-    return code
+
+
+def _refuse_closed(users: Users) -> None:
+    """A function: Python 3.13 takes a signal at the end of a loop as if that were outside of the `try` around it."""
+    for user in users:
+        if user._handle is None or user._closing or user._core.closed:
+            user._refuse()
 
 
 def _make(
@@ -161,7 +194,7 @@ def _threads_inside(target: _Object) -> list[int]:
     if not _in_flight:  # as nearly always
         return found
     for thread, users in _all_in_flight():
-        if any(isinstance(user, _Object) and target in (user, user._home) for user in users):
+        if any(target in (user, user._home) for user in users):
             found.append(thread)
     return found
 
@@ -186,7 +219,7 @@ class _Job:
         self._failure: BaseException | None = None
 
     def run(self) -> None:
-        _here.caller = self._caller
+        _local.here.caller = self._caller
         try:
             self._result = self._work(lambda: self._abandoned)
         except BaseException as failure:
@@ -220,7 +253,7 @@ class _Job:
 
 
 def _in_main_thread() -> bool:
-    return threading.get_ident() == threading.main_thread().ident and _program.ender is None
+    return _local.here.ident == _program.main and _program.ender is None
 
 
 def _interruptibly(
@@ -253,7 +286,7 @@ class _Core:
     def __init__(self, handle: int) -> None:
         self.handle = handle
         self.closed = False  # nobody enters any more
-        self._forks = _program.forks
+        self.forks = _program.forks
         self.requests: set[int] = set()  # not freed yet
         self.relays: set[int] = set()  # likewise: they use memory of the engine
         self.dropped: collections.deque[int] = collections.deque()  # those of them that nobody holds any more
@@ -263,7 +296,7 @@ class _Core:
     @property
     def forked(self) -> bool:
         """Whether this process is a child of the one that made it."""
-        return self._forks != _program.forks
+        return self.forks != _program.forks
 
     def take(self) -> bool:
         """True once: whoever takes it destroys it, or gives it back."""
@@ -317,13 +350,14 @@ class _Object(_Local):
     """A handle of the library's, and the engine that it came from."""
 
     _core: _Core
-    _handle: int | None = None
-    _closing = False
+    _handle: int | None = None  # not the object's own, or no more: None
+    _pointer: ctypes.c_void_p  # the same, for _call: not to be read by others, as it stays when that goes
+    _closing = False  # each has its own, which is found sooner: this is for those that were not made whole
 
     def __init__(self, engine: Engine, handle: int) -> None:
-        self._engine, self._core = engine, engine._core
+        self._engine, self._core, self._closing = engine, engine._core, False
         self._lock = threading.RLock()  # of those that close
-        self._handle = handle
+        self._handle, self._pointer = handle, ctypes.c_void_p(handle)
 
     @property
     def _home(self) -> Engine:
@@ -342,7 +376,7 @@ class _Object(_Local):
         return ""
 
     def _live(self) -> int:
-        """The handle, for a call that is entered in _calls."""
+        """The handle."""
         handle = self._handle
         if handle is None or self._closing or self._core.closed:
             self._refuse()
@@ -400,7 +434,7 @@ class _Object(_Local):
     def _wait_for_home(self, within: float = -1) -> None:
         """Until no thread closes its engine. Not where such a thread waits for a call that this one is inside of, as
         when the garbage collector came in the middle of it."""
-        if not self._core.closed or (_here.caller or threading.get_ident()) in _threads_inside(self._home):
+        if not self._core.closed or (_local.here.caller or threading.get_ident()) in _threads_inside(self._home):
             return
         if not self._home._lock.acquire(True, within):
             self._tell_late()

@@ -13,7 +13,7 @@ from ..errors import _ANY, _ETIMEDOUT
 from ..events import _hubs
 from ..log import _log
 from . import calls as _calls
-from .calls import _all_in_flight, _Core, _cores, _here, _in_flight, _program, _run
+from .calls import _all_in_flight, _Core, _cores, _in_flight, _local, _program, _run
 from .native import _library
 
 
@@ -22,7 +22,7 @@ def _collected(core: _Core, watch: object = None) -> None:
     own, another one destroys it."""
     if _program.ender is not None or not core.take():
         return
-    if _here.in_c or _here.in_log or threading.get_ident() not in getattr(threading, "_active", ()):
+    if _local.here.in_c or _local.here.in_log or threading.get_ident() not in getattr(threading, "_active", ()):
         try:
             _thread.start_new_thread(core.destroy_quietly, ())
         except RuntimeError:  # there can be no more threads: the end of the program destroys it
@@ -80,6 +80,7 @@ def _end() -> None:
 def _after_fork() -> None:
     """In the child, where of the threads only this one is left, and the engines are the parent's."""
     _program.forks += 1  # what was made before is the parent's
+    _program.main = threading.main_thread().ident  # the thread that forked
     for hub in list(_hubs):
         hub.after_fork()
     _cores.clear()

@@ -54,7 +54,32 @@ class _Library:
         return function
 
 
-_when_loaded: list[Callable[[_Library], None]] = []
+class _Plain:
+    """Those that each transfer calls, once more. These convert and check nothing, so they must be given objects of
+    ctypes, of the right types. A Python int would be cut to 32 bits."""
+
+    post: Any
+    transfer: Any
+    blocks_transfer: Any
+    test: Any
+    wait: Any
+    request_free: Any
+
+    def bind(self, library: _Library) -> None:
+        for name in _Plain.__annotations__:
+            setattr(self, name, self._bound(library, f"nvlx_{name}"))
+
+    def _bound(self, library: _Library, name: str) -> Any:
+        try:
+            function = library._library[name]
+        except AttributeError:
+            return lambda *given: getattr(library, name)  # which tells that there is none
+        function.restype = _I
+        return function
+
+
+_plain = _Plain()
+_when_loaded: list[Callable[[_Library], None]] = [_plain.bind]
 
 
 @functools.cache
