@@ -3,12 +3,22 @@
 
     python3 bench.py [GiB of the model] [GPU of the owner] [GPU of the reader]
 
-By hand, on two GPUs; nvlx_perf has the same lists from C. Each figure is the best of several, and every byte is checked.
+By hand, on two GPUs. Lists are medians of 51 rounds, pulls the best of 7. Of what is pulled, one tensor in twenty is
+checked, each byte of it. overhead.py has what the package adds to a single transfer.
+
+A list has 8192 fragments in random slots of an arena of 8192 slots, on both sides. C has the like of
+them by
+
+    nvlx_perf --fragment=1K --arena=8M --bytes=8M --count=8192 --baseline=none --prepared
+    nvlx_perf --fragment=4K --arena=32M --bytes=32M --count=8192 --baseline=none --prepared
+    nvlx_perf --fragment=16K --arena=128M --bytes=128M --count=8192 --baseline=none --prepared
+    nvlx_perf --fragment=64K --arena=512M --bytes=512M --count=8192 --baseline=none --prepared
 """
 
 import array
 import os
 import random
+import statistics
 import subprocess
 import sys
 import time
@@ -17,7 +27,7 @@ import nvlxfer
 from nvlxfer import Access, Array, Engine, read
 
 TENSORS, COUNT, SIZES = 2000, 8192, (1 << 10, 4 << 10, 16 << 10, 64 << 10)
-ROUNDS = 7
+LIST_ROUNDS, PULL_ROUNDS = 51, 7
 
 
 def model(engine, gib, gpu):
@@ -54,13 +64,17 @@ def own(address, gib, gpu):
             sys.stdin.read()
 
 
-def timed(work):
-    best = 1e9
-    for _ in range(ROUNDS):
+def timed(work, rounds):
+    took = []
+    for _ in range(rounds):
         since = time.perf_counter()
         work()
-        best = min(best, time.perf_counter() - since)
-    return best
+        took.append(time.perf_counter() - since)
+    return took
+
+
+def usual(work):
+    return statistics.median(timed(work, LIST_ROUNDS))
 
 
 def pull_model(peer, gpu):
@@ -72,7 +86,7 @@ def pull_model(peer, gpu):
             if index % 20 == 0 and tensor.tobytes() != content(index, tensor.nbytes)[: tensor.nbytes]:
                 sys.exit(f"tensor {index} is wrong")
         for verify in (False, True):
-            best = timed(lambda: got.again(verify=verify))
+            best = min(timed(lambda: got.again(verify=verify), PULL_ROUNDS))
             print(f"pull, again, verify={verify}: {1e3 * best:.2f} ms, {total / best / 1e9:.1f} GB/s")
 
 
@@ -84,7 +98,7 @@ def lists(engine, peer, gpu):
         slots = random.Random(size).sample(range(COUNT), COUNT)
         local = array.array("Q", (mine.address + size * slot for slot in slots))
         remote = array.array("Q", (there + size * slot for slot in random.Random(1).sample(range(COUNT), COUNT)))
-        built = timed(lambda: read(peer, local, remote, size))
+        built = usual(lambda: read(peer, local, remote, size))
         ops = read(peer, local, remote, size)
 
         def call():
@@ -101,7 +115,7 @@ def lists(engine, peer, gpu):
 
         with engine.prepare(ops) as prepared:
             call()
-            rates = [COUNT * size / timed(work) / 1e9 for work in (call, call_with_list, post)]
+            rates = [COUNT * size / usual(work) / 1e9 for work in (call, call_with_list, post)]
             with engine.transfer(ops) as request:
                 request.wait()
                 submit = request.info().submit_ns / 1e3
