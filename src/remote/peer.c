@@ -284,15 +284,37 @@ void nvlxi_peer_info(struct nvlx_peer *peer, struct nvlx_peer_info *info) {
     nvlxi_tables_read_end(peer->remote->context->tables);
 }
 
+#define NAMES_TOLD  3
+#define NAME_TOLD   40 /* bytes of each */
+#define NAMES_TRIED 64 /* regions: who asks again and again until a name is there shall not wait for this */
+
+/* Some names that are there, for who has misspelt one: ", but \"a\", \"b\"". */
+static void list_names(const struct nvlxi_descriptor *descriptor, char *text, size_t size) {
+    const size_t tried = nvlxi_min(descriptor->region_count, NAMES_TRIED);
+    size_t at = 0;
+    text[0] = '\0';
+    for (size_t i = 0, told = 0; i < tried && told < NAMES_TOLD && at < size; i++) {
+        const char *name = descriptor->regions[i].name;
+        if (!*name)
+            continue;
+        at += (size_t)snprintf(text + at, size - at, "%s \"%.*s\"", told ? "," : ", but",
+                               nvlxi_text_cut(name, NAME_TOLD), name);
+        told++;
+    }
+}
+
 int nvlxi_peer_region_by_name(struct nvlx_peer *peer, const char *name, struct nvlx_region_info *info) {
+    char names[NAMES_TOLD * (NAME_TOLD + 8)] = "";
     nvlxi_tables_read(peer->remote->context->tables);
     const struct nvlxi_region_record *region = nvlxi_peer_table_find(peer->table, name);
     if (region)
         describe_region(peer->table->descriptor, region, info);
+    else
+        list_names(peer->table->descriptor, names, sizeof names);
     nvlxi_tables_read_end(peer->remote->context->tables);
     return region ? 0
-                  : nvlxi_fail(NVLX_ENOENT, "the peer has no region named \"%.*s\"",
-                               nvlxi_text_cut(name, NVLXI_NAME_MAX), name);
+                  : nvlxi_fail(NVLX_ENOENT, "the peer has no region named \"%.*s\"%s",
+                               nvlxi_text_cut(name, NVLXI_NAME_MAX), name, names);
 }
 
 int nvlxi_peer_region(struct nvlx_peer *peer, size_t *place, struct nvlx_region_info *info) {

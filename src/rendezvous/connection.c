@@ -201,7 +201,8 @@ static int fill_inbox(struct nvlxi_connection *connection, struct nvlxi_connecti
     nvlxi_inbox_clear(&connection->in);
     while ((code = nvlxi_inbox_fill(&connection->in, connection->socket, files)) == NVLX_EAGAIN)
         if (!wait_for(connection->socket, POLLIN, nvlxi_max(deadline, nvlxi_deadline(patience_ns))))
-            return nvlxi_fail(NVLX_ETIMEDOUT, "the server at \"%s\" does not answer", connection->address);
+            return nvlxi_fail(NVLX_ETIMEDOUT, "the server at \"%s\" does not answer: is it stopped?",
+                              connection->address);
     return code;
 }
 

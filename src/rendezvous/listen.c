@@ -49,31 +49,31 @@ static void unlock_folder(int lock) {
     close(lock);
 }
 
-/* Whether nobody listens behind the socket file. `own`: this process does. */
-static bool is_dead(const struct sockaddr_un *address, socklen_t length, bool *own) {
+enum listening { NOBODY, THIS_PROCESS, ANOTHER, UNKNOWN }; /* the last: this user may not ask */
+
+/* Who listens at an address. */
+static enum listening who_listens(const struct sockaddr_un *address, socklen_t length) {
     struct ucred server = {0};
     socklen_t size = sizeof server;
-    int probe = nvlxi_fork_files_socket();
-    *own = false;
+    const int probe = nvlxi_fork_files_socket();
     if (probe < 0)
-        return false;
-    bool connected = connect(probe, (const struct sockaddr *)address, length) == 0;
-    bool dead = !connected && errno == ECONNREFUSED;
-    *own = connected && !getsockopt(probe, SOL_SOCKET, SO_PEERCRED, &server, &size) && server.pid == getpid();
+        return ANOTHER;
+    const bool connected = connect(probe, (const struct sockaddr *)address, length) == 0;
+    const int reason = connected ? 0 : errno;
+    const bool own = connected && !getsockopt(probe, SOL_SOCKET, SO_PEERCRED, &server, &size) && server.pid == getpid();
     nvlxi_fork_files_close(probe);
-    return dead;
+    return reason == ECONNREFUSED ? NOBODY : reason == EACCES ? UNKNOWN : own ? THIS_PROCESS : ANOTHER;
 }
 
 /* An abstract name at which nobody listens is about to be free, or to be listened at: a child has its socket that was
  * forked a moment ago. */
 static int bind_patiently(int socket, const struct sockaddr_un *address, socklen_t length) {
-    bool own;
     for (int i = 0;; i++) {
         if (bind(socket, (const struct sockaddr *)address, length) == 0)
             return 0;
         if (errno != EADDRINUSE || address->sun_path[0] || i == LOCK_TRIES)
             return -1;
-        if (!is_dead(address, length, &own)) {
+        if (who_listens(address, length) != NOBODY) {
             errno = EADDRINUSE;
             return -1;
         }
@@ -87,17 +87,23 @@ static int fail_to_serve(const char *address, int reason) {
 }
 
 static int bind_socket(struct nvlxi_listener *listener, const struct sockaddr_un *address, socklen_t length) {
-    struct stat status;
-    bool own;
+    struct stat status = {0};
     if (bind_patiently(listener->socket, address, length) == 0)
         return 0;
     if (errno != EADDRINUSE)
         return fail_to_serve(listener->address, errno);
     if (address->sun_path[0] && lstat(address->sun_path, &status) == 0 && !S_ISSOCK(status.st_mode))
         return nvlxi_fail(NVLX_EEXIST, "cannot serve at \"%s\": it is there already, and no socket", listener->address);
-    if (!is_dead(address, length, &own) || !address->sun_path[0])
+    const enum listening who = who_listens(address, length);
+    if (who == UNKNOWN)
+        return nvlxi_fail(NVLX_EEXIST,
+                          "cannot serve at \"%s\": user %u cannot tell whether somebody serves there, as the socket "
+                          "file is of user %u, mode %04o: if nobody does, remove it",
+                          listener->address, (unsigned)geteuid(), (unsigned)status.st_uid,
+                          (unsigned)status.st_mode & 0777);
+    if (who != NOBODY || !address->sun_path[0])
         return nvlxi_fail(NVLX_EEXIST, "cannot serve at \"%s\": another %s serves there", listener->address,
-                          own ? "engine of this process" : "process");
+                          who == THIS_PROCESS ? "engine of this process" : "process");
     if (unlink(address->sun_path) == 0 && bind(listener->socket, (const struct sockaddr *)address, length) == 0)
         return 0;
     const int reason = errno;

@@ -35,14 +35,29 @@ static void tell_folder(struct nvlxi_reach *reach, int reason, const char *folde
                  folder);
 }
 
+/* Of its own: users have other numbers outside. */
+static bool in_user_namespace(void) {
+    char map[64] = "";
+    unsigned long inside = 1, outside = 1, count = 0;
+    FILE *file = fopen("/proc/self/uid_map", "re");
+    const bool is_read = file && fgets(map, sizeof map, file);
+    if (file)
+        fclose(file);
+    return is_read && sscanf(map, "%lu %lu %lu", &inside, &outside, &count) == 3 &&
+           (inside || outside || count != UINT32_MAX);
+}
+
 static void tell_file(struct nvlxi_reach *reach, const char *address) {
     struct stat status;
     if (stat(address, &status) || may(address, W_OK))
         return;
     snprintf(reach->text, sizeof reach->text,
              ": user %u may not write to the socket file (mode %04o, of user %u): serve_options.users or groups where "
-             "it serves name who may, serve_options.mode is the file's",
-             (unsigned)geteuid(), (unsigned)status.st_mode & 0777, (unsigned)status.st_uid);
+             "it serves name who may, serve_options.mode is the file's%s",
+             (unsigned)geteuid(), (unsigned)status.st_mode & 0777, (unsigned)status.st_uid,
+             in_user_namespace() ? "; this process is in a user namespace, so the server may know the user by another "
+                                   "number"
+                                 : "");
 }
 
 struct nvlxi_reach nvlxi_reach_connect(const char *address, int reason) {
@@ -70,11 +85,24 @@ struct nvlxi_reach nvlxi_reach_connect(const char *address, int reason) {
     return reach;
 }
 
+/* Only its owner, and the folder's, remove a file from such a folder. */
+static void tell_sticky(struct nvlxi_reach *reach, const char *address) {
+    struct stat status;
+    if (!lstat(address, &status) && status.st_uid != geteuid())
+        snprintf(reach->text, sizeof reach->text,
+                 ": the file is of user %u, who alone may remove it if its folder is sticky (mode 1777, as /tmp)",
+                 (unsigned)status.st_uid);
+}
+
 struct nvlxi_reach nvlxi_reach_serve(const char *address, int reason) {
     struct nvlxi_reach reach = {.text = ""};
     char folder[NVLXI_ADDRESS_MAX + 1] = "";
-    if (address[0] == '@' || (reason != ENOENT && reason != EACCES))
+    if (address[0] == '@' || (reason != ENOENT && reason != EACCES && reason != EPERM))
         return reach;
+    if (reason == EPERM) {
+        tell_sticky(&reach, address);
+        return reach;
+    }
     const int found = look_at_folders(address, folder);
     if (found == reason)
         tell_folder(&reach, reason, folder);

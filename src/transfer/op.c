@@ -184,11 +184,14 @@ int nvlxi_op_fail_remote(const struct nvlx_op *op, size_t index, uint64_t where,
     if (registered)
         return nvlxi_fail(NVLX_EACCES, "%s: the peer's region at 0x%" PRIx64 " does not grant %s",
                           label_of(op, index).text, where, op->opcode == NVLX_OP_READ ? "reading" : "writing");
+    char there[64] = "";
+    if (where > op->remote)
+        snprintf(there, sizeof there, ", the %" PRIu64 " before it are there", where - op->remote);
     return nvlxi_fail(NVLX_ERANGE,
                       "%s: the peer's range 0x%" PRIx64 " + %" PRIu64
                       " is not in its registered regions (byte 0x%" PRIx64
-                      " is missing): if it was there before, find the name again",
-                      label_of(op, index).text, op->remote, op->length, where);
+                      " is missing%s): if it was there before, find the name again",
+                      label_of(op, index).text, op->remote, op->length, where, there);
 }
 
 int nvlxi_op_fail_younger(const struct nvlx_op *op, size_t index, uint64_t where, uint64_t wanted, uint64_t born) {

@@ -83,7 +83,7 @@ static void updates_add_and_withdraw(void) {
     EQUAL(2, atomic_load(&faults.maps));
     OK(owner_unregister(&owner, 0));
     update(peer, &owner);
-    REFUSED(nvlx_peer_find(peer, "w", &address, &length), NVLX_ENOENT, "\"w\"");
+    REFUSED(nvlx_peer_find(peer, "w", &address, &length), NVLX_ENOENT, "no region named \"w\", but \"second\"");
     refuse_read(peer, w, 1, NVLX_ERANGE, "op 0");
     expect_mappings(engine, 1);
     EQUAL(1, atomic_load(&faults.unmaps));

@@ -141,6 +141,8 @@ static void bounds(void) {
     refuse_one(NVLX_OP_READ, 0, MINE, near_base + A - 1, 10, NVLX_ERANGE, "op 0: the peer's range");
     refuse_one(NVLX_OP_WRITE, 0, MINE, near_base + A - 1, 10, NVLX_ERANGE, "op 0: the peer's range");
     refuse_one(NVLX_OP_READ, 0, MINE, near_base + B + B_LENGTH - 9, 10, NVLX_ERANGE, "op 0: the peer's range");
+    refuse_one(NVLX_OP_READ, 0, MINE, near_base + B + B_LENGTH - 9, 10, NVLX_ERANGE,
+               "missing, the 9 before it are there)");
     refuse_one(NVLX_OP_READ, 0, MINE, near_base + B + B_LENGTH, 1, NVLX_ERANGE, "op 0: the peer's range");
     refuse_one(NVLX_OP_READ, 0, MINE, far_base + SIZE - 9, 10, NVLX_ERANGE, "op 0: the peer's range");
     refuse_one(NVLX_OP_READ, 0, MINE, near_base + A, SIZE_MAX, NVLX_ERANGE, "op 0");

@@ -148,7 +148,7 @@ static void connecting_gives_up(void) {
     EXPECT(now_ms() - start >= 199 && now_ms() - start < 5000);
     REFUSED(nvlx_connect(engine, address, 0, &peer), NVLX_ETIMEDOUT, "No such file");
     int silent = raw_listen(address);
-    REFUSED(nvlx_connect(engine, address, 200000000, &peer), NVLX_ETIMEDOUT, "does not answer");
+    REFUSED(nvlx_connect(engine, address, 200000000, &peer), NVLX_ETIMEDOUT, "does not answer: is it stopped?");
     close(silent);
     REFUSED(nvlx_connect(engine, address, 50000000, &peer), NVLX_ETIMEDOUT, "refused");
     unlink(address);

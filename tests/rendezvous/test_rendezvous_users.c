@@ -163,11 +163,51 @@ static void folders_are_protected(void) {
     EQUAL(0, rmdir(folder));
 }
 
+/* A child that is somebody else, in a folder where all may write. */
+static void heir_role(int socket) {
+    char path[64];
+    get(socket, path, sizeof path);
+    if (setgroups(0, NULL) || setgid(NOBODY) || setuid(NOBODY))
+        FAIL("cannot become nobody: %s", strerror(errno));
+    die_with_parent();
+    struct nvlx_engine *heir = make_engine(0);
+    REFUSED(nvlx_serve(heir, path, NULL), NVLX_EEXIST,
+            "user 65534 cannot tell whether somebody serves there, as the socket file is of user 0, mode 0600");
+    put(socket, "", 1);
+    get(socket, path, sizeof path); /* the file has another mode now */
+    REFUSED(nvlx_serve(heir, path, NULL), NVLX_EACCES, "the file is of user 0, who alone may remove it");
+    OK(nvlx_engine_destroy(heir));
+}
+
+/* What another user's server has left is not what somebody serves at. */
+static void dead_sockets_of_others_are_told(void) {
+    struct child child;
+    char folder[48], path[64] = {0};
+    if (!is_root("dead_sockets_of_others_are_told"))
+        return;
+    snprintf(folder, sizeof folder, "%.38s-dead", own_path());
+    snprintf(path, sizeof path, "%s/s", folder);
+    EQUAL(0, mkdir(folder, 0700));
+    EQUAL(0, chmod(folder, 01777));
+    close(raw_listen(path));
+    EQUAL(0, chmod(path, 0600));
+    child_start(&child, "heir");
+    put(child.socket, path, sizeof path);
+    get(child.socket, (char[1]){0}, 1);
+    EQUAL(0, chmod(path, 0666));
+    put(child.socket, path, sizeof path);
+    child_end(&child);
+    EQUAL(0, unlink(path));
+    EQUAL(0, rmdir(folder));
+}
+
 int main(int argc, char **argv) {
     static const struct test tests[] = {{"users_are_told_apart", users_are_told_apart},
                                         {"closed_folders_are_told", closed_folders_are_told},
                                         {"folders_are_protected", folders_are_protected},
+                                        {"dead_sockets_of_others_are_told", dead_sockets_of_others_are_told},
                                         {0}};
-    static const struct role roles[] = {{"visitor", visitor_role}, {"intruder", intruder_role}, {0}};
+    static const struct role roles[] = {
+        {"visitor", visitor_role}, {"intruder", intruder_role}, {"heir", heir_role}, {0}};
     return run_tests(argc, argv, tests, roles, 60);
 }

@@ -274,6 +274,11 @@ if ((EUID == 0)) && can "${other[@]}"; then
     finds "FAULT peer" "nvlx_connect: .* do let user 65534 write to the socket" "${host[@]}" "${other[@]}" -- "${peer[@]}" "$here"
     chmod 0666 "$here"
     finds "FAULT peer" "user 65534 .*not among.* do name user 65534 in serve_options.users" "${host[@]}" "${other[@]}" -- "${peer[@]}" "$here"
+    # The server knows by another number who is user 0 in a user namespace.
+    inside=(setpriv --reuid=65533 --regid=65533 --clear-groups "${users[@]}")
+    if can "${inside[@]}"; then
+        finds "FAULT peer" "user 65533 .*not among.* do name user 65533 in serve_options.users" "${host[@]}" "${inside[@]}" -- "${peer[@]}" "$here"
+    fi
 fi
 kill -KILL "$owner"
 quit

@@ -14,6 +14,8 @@
 #include "doctor/doctor.h"
 #include "doctor/visit.h"
 
+#define UNMAPPED_USER 65534u /* as which a user namespace sees those that it has no number for */
+
 /* ---- Why nobody answers --------------------------------------------------------------------------------- */
 
 /* Whether a socket with the abstract name is in this network namespace. */
@@ -96,19 +98,26 @@ static void explain_silence(const char *address, struct finding *finding) {
 /* ---- What refuses ---------------------------------------------------------------------------------------- */
 
 static void explain_denial(const char *address, const char *text, struct finding *finding) {
+    const char *refused = strstr(text, "refuses: user ");
+    unsigned user = (unsigned)geteuid();
     int reason;
     who_listens(address, &reason);
     found(finding, VERDICT_FAULT, "%s", text);
+    if (refused) /* as the server sees it, from whose user namespace it may be another one */
+        sscanf(refused, "refuses: user %u", &user);
     if (reason == EACCES || reason == EPERM)
         do_this(finding,
                 "let user %u write to the socket file, and search all folders above it: serve_options.users, "
                 "groups and mode of the engine that serves",
                 (unsigned)geteuid());
+    else if (user == UNMAPPED_USER && user != geteuid())
+        do_this(finding, "run both in one user namespace: user %u stands for all whom the server's does not know",
+                user);
     else
         do_this(finding,
                 "name user %u in serve_options.users, or one of its groups in serve_options.groups, where the "
                 "engine serves. Or run both as one user, in one user namespace",
-                (unsigned)geteuid());
+                user);
 }
 
 static const char *remedy_of(int code) {
