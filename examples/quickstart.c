@@ -19,15 +19,14 @@ int main(void) {
     struct nvlx_engine *engine;
     struct nvlx_region *region;
     struct nvlx_config config;
+    struct nvlx_region_options options;
     snprintf(address, sizeof address, "@quickstart-%d", (int)getpid());
     pid_t target = fork(); /* before CUDA is used */
-    nvlx_config_init(&config);
+    nvlx_config_init(&config), nvlx_region_options_init(&options);
     config.gpus = &gpu, config.gpu_count = 1;
     check(nvlx_engine_create(&config, &engine), "nvlx_engine_create");
     check(nvlx_alloc(engine, gpu, sizeof word, NULL, &buffer), "nvlx_alloc");
     if (target) { /* the seed */
-        struct nvlx_region_options options;
-        nvlx_region_options_init(&options);
         options.name = "greeting", options.access = NVLX_ACCESS_READ;
         check(nvlx_memcpy(engine, buffer, word, sizeof word), "nvlx_memcpy");
         check(nvlx_register(engine, buffer, sizeof word, &options, &region), "nvlx_register");
@@ -37,7 +36,8 @@ int main(void) {
     }
     struct nvlx_request *request; /* the target */
     struct nvlx_op op = {.opcode = NVLX_OP_READ, .local = buffer};
-    check(nvlx_register(engine, buffer, sizeof word, NULL, &region), "nvlx_register");
+    options.access = NVLX_ACCESS_NONE; /* peers need not reach what it reads into */
+    check(nvlx_register(engine, buffer, sizeof word, &options, &region), "nvlx_register");
     check(nvlx_connect(engine, address, 30000000000, &op.peer), "nvlx_connect"); /* within 30 s */
     check(nvlx_peer_find(op.peer, "greeting", &op.remote, &op.length), "nvlx_peer_find");
     check(nvlx_transfer(engine, &op, 1, NULL, &request), "nvlx_transfer");

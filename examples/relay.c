@@ -145,9 +145,12 @@ static void begin_relay(struct member *member) {
 static void read_plainly(struct member *member, struct answer *answer) {
     static struct nvlx_region *region;
     static struct nvlx_op op = {.opcode = NVLX_OP_READ};
+    struct nvlx_region_options options;
     struct nvlx_request *request;
     if (!region) {
-        check(nvlx_register(member->engine, member->part.address, arguments.bytes, NULL, &region), "nvlx_register");
+        nvlx_region_options_init(&options);
+        options.access = NVLX_ACCESS_NONE;
+        check(nvlx_register(member->engine, member->part.address, arguments.bytes, &options, &region), "nvlx_register");
         check(nvlx_connect(member->engine, arguments.address, PATIENCE_NS, &op.peer), "nvlx_connect");
         check(nvlx_peer_find(op.peer, "weights", &op.remote, &op.length), "nvlx_peer_find");
         op.local = member->part.address;

@@ -147,11 +147,13 @@ static void receive_all(int fd, void *data, size_t length) {
 
 /* ---- The seed ----------------------------------------------------------------------------------------- */
 
+/* What has no name is the local side of ops: no peer reaches it. */
 static void register_range(const struct memory *memory, const void *address, size_t length, const char *name) {
     struct nvlx_region *region; /* freed with the engine */
     struct nvlx_region_options options;
     nvlx_region_options_init(&options);
     options.name = name;
+    options.access = name ? NVLX_ACCESS_READ_WRITE : NVLX_ACCESS_NONE;
     check(nvlx_register(memory->engine, address, length, &options, &region), "nvlx_register");
 }
 
