@@ -11,7 +11,7 @@ if ! python3 -c 'import ctypes, sys; sys.exit(sys.version_info < (3, 9))' 2>/dev
     echo "SKIP: there is no python3 of 3.9 or newer with ctypes"
     exit 77
 fi
-for program in signatures calls lifetimes; do
+for program in signatures calls lifetimes advice; do
     timeout 120 python3 -W error::ResourceWarning "$here/$program.py"
 done
 

@@ -244,7 +244,7 @@ def test_peers():
         mine = buffer(engine, 4096)
         assert engine.transfer_sync_read(other.session, mine, first, 10) == 0
         for session, words in (
-            ("127.0.0.1:1", "no engine of nvlxfer.mooncake serves"),
+            ("127.0.0.1:1", "no engine of nvlxfer.mooncake is reached at"),
             ("192.0.2.7:12345", "is on another node"),
             ("nobody.invalid:12345", "is on another node"),
             ("127.0.0.1", 'is not "host:port"'),

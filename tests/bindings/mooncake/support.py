@@ -62,10 +62,10 @@ def told(words):
 
 
 class Owner:
-    """The other process: `owner("engine.get_rpc_port()")` is what it is there."""
+    """The other process: `owner("engine.get_rpc_port()")` is what it is there. `before`: a command that runs it."""
 
-    def __init__(self):
-        command = [sys.executable, str(HERE / "owner.py")]
+    def __init__(self, *before):
+        command = [*before, sys.executable, str(HERE / "owner.py")]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.session = json.loads(self.process.stdout.readline())
 

@@ -21,8 +21,11 @@ What is different:
 - A session is "host:port", as ever. The host is any name or address of this node, and the port is one that the engine
   holds in the network namespace: nobody listens on it. Engines of one network namespace and user find each other, at
   the abstract address "@nvlxfer-mooncake-PORT". For namespaces of their own, such as those of containers, set
-  NVLX_MOONCAKE_FOLDER to a folder that all see: an engine serves there in HOST-PORT.sock, and others must name
-  the host as it did.
+  NVLX_MOONCAKE_FOLDER in all programs, to one folder that all see: an engine serves there in HOST-PORT.sock, and others
+  must name the host as it did. No other user is let in, there neither.
+- `initialize` warns of an address that this node has not, unless the folder is set. Names are not looked up for it.
+- Between containers set PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True in the owner of the memory: CUDA refuses other
+  memory between two processes with equal PIDs.
 - Registered is memory of a GPU, of any allocator that nvlxfer.h lists under Kinds of memory. Host memory is refused.
 - A list is carried out as a whole or refused as a whole, and nothing of it goes on after a synchronous call has
   returned, however it ended. So such a call has no timeout. What waits before it, and unregistering, takes up to

@@ -12,6 +12,7 @@ import urllib.parse
 
 from .. import Engine, Peer
 from ..errors import _EEXIST, NvlxError, Stale, Timeout, _error, _invalid
+from ._advice import USE_FOLDER
 
 _CONNECTIONS = 4096  # to one engine: each peer takes one for its life
 _TRIES = 16  # ports, of which another program may have the name
@@ -64,6 +65,20 @@ def _on_this_node(host: str) -> bool:
     except (OSError, UnicodeError):
         return False
     return any(_is_here(str(address[0])) for *_, address in found)
+
+
+def doubt(host: str) -> str | None:
+    """Why peers may refuse sessions of an engine that has this host. Names are not looked up: that may take long."""
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+    if _folder() or _on_this_node(host):
+        return None
+    return (
+        f"{host!r} is no address of this node. Engines that have another host refuse its sessions: each is on another"
+        f" node, they say. Give an address of this node, or {USE_FOLDER}"
+    )
 
 
 def _held_port() -> tuple[int, int]:
@@ -151,12 +166,13 @@ class Sessions:
         host, port = _parse(session)
         if not _folder() and host != self._host and not _on_this_node(host):
             raise _invalid(f"the session {session!r} is on another node, as {host!r} is no address of this one: nvlxfer"
-                           " moves memory within a node")  # fmt: skip
+                           " moves memory within a node. If it is the address of a container of this node,"
+                           f" {USE_FOLDER}")  # fmt: skip
         try:
             return self._engine.connect(_address(host, port), timeout=0)
         except Timeout as failure:
-            raise _error(failure.code, f"no engine of nvlxfer.mooncake serves the session {session!r} on this node"
-                         f" ({failure})") from None  # fmt: skip
+            raise _error(failure.code, f"no engine of nvlxfer.mooncake is reached at the session {session!r} on this"
+                         f" node ({failure})") from None  # fmt: skip
 
     def catch_up(self, session: str, peer: Peer) -> None:
         """Until the peer knows what the session's engine has registered by now."""

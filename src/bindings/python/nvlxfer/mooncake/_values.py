@@ -9,6 +9,7 @@ import logging
 import operator
 
 from .. import NvlxError, Request, Timeout
+from ._advice import told
 
 _log = logging.getLogger("nvlxfer.mooncake")
 
@@ -57,7 +58,7 @@ class ScatterTransferTicket:
             except Timeout:
                 return ScatterTransferCompletionStatus.COMPLETION_UNKNOWN
             except NvlxError as failure:
-                _log.error("a scattered transfer has failed: %s", failure)
+                _log.error("a scattered transfer has failed: %s", told(failure))
                 self._status = ScatterTransferCompletionStatus.FAILED_DRAINED
             self._request = None
         return self._status

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from .. import Access, Busy, Engine, EventKind, NvlxError, OutOfRange, Request, Stale, read, write
 from ..errors import _invalid
 from . import _lacking, _lists
+from ._advice import told
 from ._lacking import (
     InnerTransferEngine,
     ReceivedData,
@@ -28,7 +29,7 @@ from ._lacking import (
 )
 from ._lists import Copies
 from ._memory import INVALID, Memory, Refused
-from ._sessions import Sessions, bare_host, serve
+from ._sessions import Sessions, bare_host, doubt, serve
 from ._values import ScatterTransferCompletionStatus, ScatterTransferTicket, TransferNotify, TransferOpcode
 
 __all__ = [
@@ -91,7 +92,7 @@ class TransferEngine:
         self, local_hostname: str, metadata_server: str, protocol: str, device_name: str, /,
     ) -> int:  # fmt: skip
         """Begins to serve. `metadata_server` is "P2PHANDSHAKE"; protocol and device are not used. 0, or -1: why, is
-        logged. NotSupported: another metadata server."""
+        logged. A host that peers may not find is warned of. NotSupported: another metadata server."""
         for what in (local_hostname, metadata_server, protocol, device_name):
             if not isinstance(what, str):
                 raise TypeError(f"initialize() takes four strings, not {what!r}")
@@ -102,12 +103,15 @@ class TransferEngine:
             if self._parts is not None:
                 _log.warning("initialize() was called before: the engine stays as it is")
                 return 0
+            host = bare_host(local_hostname)
             try:
-                self._parts = _Parts(bare_host(local_hostname), self._patience)
+                self._parts = _Parts(host, self._patience)
             except NvlxError as failure:
                 return _failed("initialize", failure)
         _log.info("port %d, on %s; protocol %r and device %r are not used", self._parts.port,
                   self._parts.engine.backend, protocol, device_name)  # fmt: skip
+        if (why := doubt(host)) is not None:
+            _log.warning("initialize: %s", why)
         return 0
 
     def initialize_ext(
@@ -434,7 +438,7 @@ class TransferEngine:
         try:
             self._start(session, opcode, copies, stream=_lists.number("stream_ptr", stream))
         except NvlxError as failure:
-            raise RuntimeError(str(failure)) from failure
+            raise RuntimeError(told(failure)) from failure
 
     def transfer_write_on_cuda(
         self, target_hostname: str, buffer: int, peer_buffer_address: int, length: int, stream_ptr: int = 0,
@@ -574,5 +578,5 @@ def _patience() -> float:
 
 def _failed(what: str, failure: Exception) -> int:
     """Mooncake's code for it."""
-    _log.error("%s: %s", what, failure)
+    _log.error("%s: %s", what, told(failure))
     return failure.code if isinstance(failure, Refused) else INVALID
