@@ -95,10 +95,10 @@ static int bind_socket(struct nvlxi_listener *listener, const struct sockaddr_un
     if (address->sun_path[0] && lstat(address->sun_path, &status) == 0 && !S_ISSOCK(status.st_mode))
         return nvlxi_fail(NVLX_EEXIST, "cannot serve at \"%s\": it is there already, and no socket", listener->address);
     const enum listening who = who_listens(address, length);
-    if (who == UNKNOWN)
+    if (who == UNKNOWN && address->sun_path[0])
         return nvlxi_fail(NVLX_EEXIST,
                           "cannot serve at \"%s\": user %u cannot tell whether somebody serves there, as the socket "
-                          "file is of user %u, mode %04o: if nobody does, remove it",
+                          "file is of user %u, mode %04o: if nobody does, let that user remove it",
                           listener->address, (unsigned)geteuid(), (unsigned)status.st_uid,
                           (unsigned)status.st_mode & 0777);
     if (who != NOBODY || !address->sun_path[0])

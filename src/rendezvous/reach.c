@@ -90,7 +90,8 @@ static void tell_sticky(struct nvlxi_reach *reach, const char *address) {
     struct stat status;
     if (!lstat(address, &status) && status.st_uid != geteuid())
         snprintf(reach->text, sizeof reach->text,
-                 ": the file is of user %u, who alone may remove it if its folder is sticky (mode 1777, as /tmp)",
+                 ": the file is of user %u, and in a sticky folder (mode 1777, as /tmp) only that user may remove it, "
+                 "or the folder's",
                  (unsigned)status.st_uid);
 }
 

@@ -175,7 +175,7 @@ static void heir_role(int socket) {
             "user 65534 cannot tell whether somebody serves there, as the socket file is of user 0, mode 0600");
     put(socket, "", 1);
     get(socket, path, sizeof path); /* the file has another mode now */
-    REFUSED(nvlx_serve(heir, path, NULL), NVLX_EACCES, "the file is of user 0, who alone may remove it");
+    REFUSED(nvlx_serve(heir, path, NULL), NVLX_EACCES, "the file is of user 0, and in a sticky folder");
     OK(nvlx_engine_destroy(heir));
 }
 

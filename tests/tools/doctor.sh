@@ -110,6 +110,8 @@ gpus "risk nvlink" "1 of 4 links.* do see nvidia-smi nvlink" "${stub[@]}" STUB_D
 gpus "FAULT mig" "GPU-a0.* is in MIG mode.*; GPU GPU-a1.* do nvidia-smi -i GPU-a0.* -mig 0.*; nvidia-smi -i GPU-a1" "${stub[@]}" STUB_MIG=1
 gpus "FAULT fabric" "NCCL_MNNVL_ENABLE=1, but there is no IMEX channel.* do start nvidia-imex" "${stub[@]}" STUB_FABRIC=1 NCCL_MNNVL_ENABLE=1
 gpus "FAULT fabric" "has no fabric handles.* do take the variable away" "${stub[@]}" NCCL_MNNVL_ENABLE=1
+# One check alone is no verdict on what it could not try.
+finds "FAULT share_vmm" "see the checks driver and gpus" "${stub[@]}" STUB_RESULT=100 NVLX_BACKEND=cuda -- --check share_vmm
 gpus "FAULT driver" "ended by signal 6.* do look at nvidia-smi, and at the kernel's log" "${stub[@]}" STUB_CRASH=1
 
 # ---- The environment and neighbours --------------------------------------------------------------------------------
@@ -272,10 +274,13 @@ finds "FAULT peer" "process $owner, which serves.* is stopped.* do let it go on"
 if ((EUID == 0)) && can "${other[@]}"; then
     kill -CONT "$owner"
     finds "FAULT peer" "nvlx_connect: .* do let user 65534 write to the socket" "${host[@]}" "${other[@]}" -- "${peer[@]}" "$here"
+    inside=(setpriv --reuid=65533 --regid=65533 --clear-groups "${users[@]}")
+    if can "${inside[@]}"; then
+        finds "FAULT peer" "mode 0600.*is in a user namespace, so the server may know" "${host[@]}" "${inside[@]}" -- "${peer[@]}" "$here"
+    fi
     chmod 0666 "$here"
     finds "FAULT peer" "user 65534 .*not among.* do name user 65534 in serve_options.users" "${host[@]}" "${other[@]}" -- "${peer[@]}" "$here"
     # The server knows by another number who is user 0 in a user namespace.
-    inside=(setpriv --reuid=65533 --regid=65533 --clear-groups "${users[@]}")
     if can "${inside[@]}"; then
         finds "FAULT peer" "user 65533 .*not among.* do name user 65533 in serve_options.users" "${host[@]}" "${inside[@]}" -- "${peer[@]}" "$here"
     fi

@@ -13,9 +13,9 @@
 /* Results of the driver that tell a cause (NVIDIA: CUDA Driver API, CUresult). */
 enum driver_result {
     DRIVER_OK = 0,
+    DRIVER_OUT_OF_MEMORY = 2,
     DRIVER_STUB = 34,
     DRIVER_UNAVAILABLE = 46,
-    DRIVER_OUT_OF_MEMORY = 2,
     DRIVER_NO_DEVICE = 100,
     DRIVER_OPERATING_SYSTEM = 304,
     DRIVER_NOT_READY = 802,

@@ -168,11 +168,15 @@ static void report_finding(struct report *report, const struct check *check, con
     report_close(report);
 }
 
+bool looks_at(const struct doctor *doctor, const char *check) {
+    return !doctor->only || is_listed(doctor->only, check);
+}
+
 static int run_all(const struct doctor *doctor, struct report *report, unsigned counts[4]) {
     const struct check *check;
     for (size_t i = 0; (check = check_at(i)); i++) {
         struct finding finding;
-        if (doctor->only && !is_listed(doctor->only, check->name))
+        if (!looks_at(doctor, check->name))
             continue;
         if (run_check(doctor, check, &finding)) {
             fprintf(stderr, "nvlx_info: no process for the check %s: %s\n", check->name, strerror(errno));

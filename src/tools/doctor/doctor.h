@@ -47,6 +47,9 @@ struct doctor {
     bool host; /* the host backend was asked for: no GPU is needed */
 };
 
+/* Whether this check is among those that are made: what one tells, others need not. */
+bool looks_at(const struct doctor *doctor, const char *check);
+
 struct check {
     const char *name;
     const char *tried;

@@ -123,7 +123,7 @@ static void check_gpus(const struct doctor *doctor, struct finding *finding) {
         found(finding, VERDICT_OK, "%d GPUs, the first is %s", driver->count, driver->gpus[0].name);
     else if (driver->result == DRIVER_NO_DEVICE && getenv("CUDA_VISIBLE_DEVICES"))
         found(finding, VERDICT_SKIPPED, "CUDA_VISIBLE_DEVICES is set: see hidden_gpus");
-    else if (driver->result == DRIVER_OUT_OF_MEMORY && addresses_are_limited())
+    else if (driver->result == DRIVER_OUT_OF_MEMORY && addresses_are_limited() && looks_at(doctor, "address_space"))
         found(finding, VERDICT_SKIPPED, "the driver has no room for its addresses: see address_space");
     if (finding->came[0])
         return;

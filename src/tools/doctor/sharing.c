@@ -84,7 +84,7 @@ static void advise_on_memory(struct finding *finding, const struct pair_result *
 /* What no GPU can show is told once, by the checks of GPUs. */
 static bool has_no_gpu(const struct doctor *doctor) {
     const char *backend = getenv("NVLX_BACKEND");
-    return backend && !strcmp(backend, "cuda") && !doctor->facts->driver.count;
+    return backend && !strcmp(backend, "cuda") && !doctor->facts->driver.count && looks_at(doctor, "gpus");
 }
 
 static void try_memory(const struct doctor *doctor, uint32_t flags, struct finding *finding) {

@@ -4,6 +4,7 @@
 import contextlib
 import logging
 import os
+import shutil
 import subprocess
 import tempfile
 
@@ -30,7 +31,8 @@ def folder():
 
 def can(*command):
     """Whether this user may run it; else what it is for is skipped."""
-    if os.geteuid() == 0 and subprocess.run([*command, "true"], capture_output=True).returncode == 0:
+    there = os.geteuid() == 0 and shutil.which(command[0])
+    if there and subprocess.run([*command, "true"], capture_output=True).returncode == 0:
         return True
     print(f"SKIP: {command[0]}: namespaces and other users need root and the right to unshare")
     return False

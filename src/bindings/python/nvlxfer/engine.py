@@ -483,19 +483,25 @@ class Engine(_Object):
         _run("nvlx_blocks_free", handle, also=(self,))
 
     def _sweep(self) -> None:
-        """Frees dropped requests whose transfers have ended."""
+        """Frees dropped requests whose transfers have ended. One that an interrupt leaves behind is freed with the
+        engine."""
         core = self._core
         for _ in range(len(core.dropped)):
             try:
                 handle = core.dropped.popleft()
             except IndexError:  # another thread was here
                 return
-            if _run("nvlx_test", handle, also=(self,), passed=_ANY) == _EAGAIN:
+            try:
+                ended = _run("nvlx_test", handle, also=(self,), passed=_ANY) != _EAGAIN
+            except BaseException:  # an interrupt, say
                 core.dropped.append(handle)
-            else:
-                _run("nvlx_request_free", handle, also=(self,), passed=_ANY)
-                core.requests.discard(handle)
-                self._hub.wake(handle)  # an event of what is freed does not come
+                raise
+            if not ended:
+                core.dropped.append(handle)
+                continue
+            core.requests.discard(handle)  # first, as in Request.close
+            _run("nvlx_request_free", handle, also=(self,), passed=_ANY)
+            self._hub.wake(handle)  # an event of what is freed does not come
 
     def close(self) -> None:
         """Waits for all calls and transfers in flight, then frees all that came from this engine. Timeout: for 10

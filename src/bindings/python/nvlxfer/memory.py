@@ -155,10 +155,10 @@ class Array(_Local):
         return bytes(content)
 
     def close(self) -> None:
-        """Frees the memory. Regions in it are withdrawn first, but peers are not waited for. On CUDA, to free what a peer
-        has mapped is undefined: close the regions before, which waits until peers have let go. See nvlx_free in the
-        header. Busy: a transfer in flight or a prepared list uses it, or a consumer of DLPack has it, or has an Array
-        that lies in it."""
+        """Frees the memory. Regions in it are withdrawn first, but peers are not waited for. On CUDA, to free what a
+        peer has mapped is undefined: close the regions before, which waits until peers have let go. See nvlx_free in
+        the header. Busy: a transfer in flight or a prepared list uses it, or a consumer of DLPack has it, or has an
+        Array that lies in it."""
         if not self._owned or self._engine._core.forked:  # another's memory: of an Array, or of the parent
             self._closed = True
             return

@@ -260,14 +260,19 @@ class Request(_Object):
             finally:
                 if not self.closed and (self._ended or self._complete()):  # otherwise the wait was interrupted
                     handle = self._live()
-                    self._free("nvlx_request_free", passed=_ANY)  # its code is the transfer's
-                    self._core.requests.discard(handle)
+                    self._core.requests.discard(handle)  # first: C may give what is free to another transfer
+                    try:
+                        self._free("nvlx_request_free", passed=_ANY)  # its code is the transfer's
+                    finally:
+                        if self._handle is not None:
+                            self._core.requests.add(handle)
                     self._engine._hub.wake(handle)  # who awaits it: an event of what is freed does not come
         self._wait_for_home()
 
     def _free_ended(self) -> bool:
         """What `close` does where nothing unusual is the case, in short: the steps are those of `_free_alone`, with the
-        same lock. False: something is, and nothing was done."""
+        same lock. False: something is, and nothing was done. Nobody can tell whether C was called if an interrupt comes
+        right before: then its engine's end frees it."""
         core = self._core
         if core.forks != _program.forks:  # then nobody may give the lock back
             return False
@@ -282,14 +287,15 @@ class Request(_Object):
                 if _in_flight:
                     _wait_for_calls(self)
                 self._handle = None
+                core.requests.discard(handle)  # first: C may give what is free to another transfer
                 try:
                     _call(_plain.request_free, (self._engine,), (self._pointer,), _ANY)
                 except NvlxError:  # its engine was closed meanwhile, or this thread logs
+                    core.requests.add(handle)
                     self._handle = handle
                     return False
             finally:
                 self._closing = False
-        core.requests.discard(handle)
         hub = self._engine._hub
         if hub._waiting:  # who is not there yet sees by itself that it is closed
             hub.wake(handle)

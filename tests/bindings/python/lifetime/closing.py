@@ -145,7 +145,7 @@ def test_ended():
             assert request.test()
         else:
             closer = begun(request.close)
-            closer.join(0.05)
+            until(lambda: request._closing)
             assert closer.is_alive()
             raises(nvlxfer.Busy, "NVLX_EBUSY", "another thread is closing", request.test)
         calls._in_flight.pop(id(entry))

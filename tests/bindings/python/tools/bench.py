@@ -6,8 +6,7 @@
 By hand, on two GPUs. Lists are medians of 51 rounds, pulls the best of 7. Of what is pulled, one tensor in twenty is
 checked, each byte of it. overhead.py has what the package adds to a single transfer.
 
-A list has 8192 fragments in random slots of an arena of 8192 slots, on both sides. C has the like of
-them by
+A list has 8192 fragments in random slots of an arena of 8192 slots, on both sides. C has the like of them by
 
     nvlx_perf --fragment=1K --arena=8M --bytes=8M --count=8192 --baseline=none --prepared
     nvlx_perf --fragment=4K --arena=32M --bytes=32M --count=8192 --baseline=none --prepared

@@ -22,7 +22,7 @@ What is different:
   holds in the network namespace: nobody listens on it. Engines of one network namespace and user find each other, at
   the abstract address "@nvlxfer-mooncake-PORT". For namespaces of their own, such as those of containers, set
   NVLX_MOONCAKE_FOLDER in all programs, to one folder that all see: an engine serves there in HOST-PORT.sock, and others
-  must name the host as it did. No other user is let in, there neither.
+  must name the host as it did. No other user is let in, not even there.
 - `initialize` warns of an address that this node has not, unless the folder is set. Names are not looked up for it.
 - Between containers set PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True in the owner of the memory: CUDA refuses other
   memory between two processes with equal PIDs.
