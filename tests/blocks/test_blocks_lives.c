@@ -205,11 +205,16 @@ static void generations(void) {
 static void freeing_waits_for_transfers(void) {
     pthread_t thread;
     struct nvlx_request *requests[3];
+    struct nvlx_transfer_options in_order;
+    struct stream stream; /* orders what they write */
     begin();
+    open_stream(&stream);
+    nvlx_transfer_options_init(&in_order);
+    in_order.stream = stream.lane;
     struct nvlx_blocks *blocks = create();
     atomic_store(&faults.hold, true);
     for (size_t i = 0; i < COUNT(requests); i++)
-        requests[i] = started(blocks);
+        OK(transfer(blocks, &in_order, &requests[i]));
     EQUAL(0, pthread_create(&thread, NULL, release_later, NULL));
     double since = now_ms();
     OK(nvlx_blocks_free(blocks));
@@ -221,6 +226,7 @@ static void freeing_waits_for_transfers(void) {
     }
     apply();
     bench_compare(&bench, "freed with transfers in flight");
+    close_stream(&stream);
     blocks = create(); /* left to the engine, with a transfer in flight */
     atomic_store(&faults.hold, true);
     started(blocks);
