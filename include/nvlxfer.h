@@ -375,7 +375,8 @@ static inline void nvlx_serve_options_init(struct nvlx_serve_options *options) {
  * Changes reach peers within milliseconds, and take as much time and memory as the changes themselves. A peer gets the
  * whole descriptor when it connects, and if it missed more than 16,384 changes. Writing whole ones takes at most a
  * tenth of the time: a long one comes later. A peer that is mapping hears of changes when it is done.
- * Errors: NVLX_EEXIST (another engine serves there, or the path is no socket, or this engine serves already),
+ * Errors: NVLX_EEXIST (another engine serves there, or this user may not ask whether one does, or the path is no
+ *         socket, or this engine serves already),
  *         NVLX_EACCES (the folder does not let it), NVLX_EBUSY (others lock the folder),
  *         NVLX_ENOENT (no such folder, or a file in its place, or links loop),
  *         NVLX_ENOMEM (also: the disk is full, or too many files are open). */

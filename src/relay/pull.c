@@ -112,7 +112,7 @@ static bool read_piece(struct nvlx_relay *relay, struct nvlxi_relay_flight *flig
     flight->piece = piece;
     if (!start(relay, flight, reader->ops, count))
         return false;
-    flight->begun_ns = reader->begun_ns = nvlxi_now_ns();
+    flight->begun_ns = nvlxi_now_ns();
     reader->pieces[piece] = NVLXI_RELAY_FLYING;
     skip_what_is_there(relay);
     return true;
@@ -165,24 +165,24 @@ static void see(struct nvlx_relay *relay) {
 
 /* ---- When the next one begins ---------------------------------------------------------------------------- */
 
-static bool any_flies(const struct nvlxi_relay_reader *reader) {
-    bool flies = false;
-    for (size_t i = 0; i < NVLXI_RELAY_FLIGHTS; i++)
-        flies |= reader->flights[i].request != NULL;
-    return flies;
-}
-
 /* Not yet: another flies, which alone keeps the link busy, and has hardly begun. In turn all end at equal distances,
  * and while one is replaced the others fly. A little less than that distance, as this thread may come late. */
 static bool is_too_soon(const struct nvlxi_relay_reader *reader) {
-    return any_flies(reader) && nvlxi_now_ns() - reader->begun_ns < reader->flight_ns / NVLXI_RELAY_FLIGHTS / 4 * 3;
+    uint64_t latest = 0;
+    for (size_t i = 0; i < NVLXI_RELAY_FLIGHTS; i++)
+        if (reader->flights[i].request)
+            latest = nvlxi_max(latest, reader->flights[i].begun_ns);
+    return latest && nvlxi_now_ns() - latest < reader->flight_ns / NVLXI_RELAY_FLIGHTS / 4 * 3;
 }
 
 /* ---- All of it ------------------------------------------------------------------------------------------- */
 
 bool nvlxi_relay_pulls(const struct nvlx_relay *relay) {
     const struct nvlxi_relay_reader *reader = relay->reader;
-    return reader->look.request || any_flies(reader) || (reader->parent && reader->first < relay->content.piece_count);
+    bool flies = reader->look.request != NULL;
+    for (size_t i = 0; i < NVLXI_RELAY_FLIGHTS; i++)
+        flies |= reader->flights[i].request != NULL;
+    return flies || (reader->parent && reader->first < relay->content.piece_count);
 }
 
 void nvlxi_relay_pull(struct nvlx_relay *relay) {

@@ -51,7 +51,7 @@ struct nvlxi_relay_reader {
     uint8_t *pieces;             /* enum nvlxi_relay_piece of each */
     size_t first;                /* the first that is MISSING */
     struct nvlxi_relay_flight flights[NVLXI_RELAY_FLIGHTS];
-    uint64_t begun_ns, flight_ns;      /* when the latest flight of a piece has begun; how long the latest one took */
+    uint64_t flight_ns;                /* how long the latest flight of a piece took */
     struct nvlxi_relay_flight look;    /* reads the parent's flags, from `piece` on */
     uint64_t flags[NVLXI_RELAY_FLAGS]; /* as seen last, from piece `seen` on */
     size_t seen;

@@ -98,7 +98,7 @@ static void expect_silence(const struct speaker *speaker) {
 
 /* ---- A source, and who speaks as its readers --------------------------------------------------------------- */
 
-static void begin_source(int64_t patience_ns) {
+static void begin_source_with(uint64_t piece_bytes, int64_t patience_ns) {
     struct nvlx_relay_options options;
     struct nvlx_serve_options serve;
     nvlx_serve_options_init(&serve);
@@ -107,11 +107,15 @@ static void begin_source(int64_t patience_ns) {
     memory = allocate(engine, 0, LENGTH, SEED);
     snprintf(address, sizeof address, "%s", own_name());
     nvlx_relay_options_init(&options);
-    options.piece_bytes = NVLXI_RELAY_PIECE_MIN;
+    options.piece_bytes = piece_bytes;
     options.patience_ns = patience_ns;
     options.serve = &serve;
     const struct nvlx_relay_part offered = part();
     OK(nvlx_relay_offer(engine, address, &offered, 1, &options, &relay));
+}
+
+static void begin_source(int64_t patience_ns) {
+    begin_source_with(NVLXI_RELAY_PIECE_MIN, patience_ns);
 }
 
 static void end(void) {
@@ -205,6 +209,21 @@ static void another_version_is_refused(void) {
     await_counts(0, 0);
     speaker_close(&reader);
     end();
+}
+
+/* Who joins cuts the parts as the source does. */
+static void the_source_tells_the_length_of_pieces(void) {
+    const uint64_t given[] = {0, NVLXI_RELAY_PIECE_MIN}, told[] = {16 * MIB, NVLXI_RELAY_PIECE_MIN};
+    for (size_t i = 0; i < COUNT(given); i++) {
+        struct speaker reader;
+        begin_source_with(given[i], 0);
+        reader_open(&reader, 1);
+        const struct nvlxi_relay_word word = hello(&reader, 1);
+        say_word(&reader, &word);
+        EQUAL(told[i], expect_word(&reader, NVLXI_RELAY_WELCOME).piece_bytes);
+        speaker_close(&reader);
+        end();
+    }
 }
 
 /* Words of a member, about what never was: it stays one, and no other one is concerned. */
@@ -445,6 +464,7 @@ static void a_reader_hears_its_source_alone(void) {
 int main(int argc, char **argv) {
     static const struct role roles[] = {{NULL, NULL}};
     static const struct test tests[] = {
+        {"the_source_tells_the_length_of_pieces", the_source_tells_the_length_of_pieces},
         {"what_is_no_word_is_not_heard", what_is_no_word_is_not_heard},
         {"another_version_is_refused", another_version_is_refused},
         {"nonsense_of_a_member_changes_nothing", nonsense_of_a_member_changes_nothing},

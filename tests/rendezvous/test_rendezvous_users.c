@@ -129,13 +129,17 @@ static void closed_folders_are_told(void) {
     EQUAL(0, rmdir(folder));
 }
 
+static void become_nobody(void) {
+    if (setgroups(0, NULL) || setgid(NOBODY) || setuid(NOBODY))
+        FAIL("cannot become nobody: %s", strerror(errno));
+    die_with_parent(); /* becoming somebody else has undone it */
+}
+
 /* A child that is somebody else and serves in a folder that is root's. */
 static void intruder_role(int socket) {
     char folder[64], path[80], words[160];
     get(socket, folder, sizeof folder);
-    if (setgroups(0, NULL) || setgid(NOBODY) || setuid(NOBODY))
-        FAIL("cannot become nobody: %s", strerror(errno));
-    die_with_parent();
+    become_nobody();
     struct nvlx_engine *intruder = make_engine(0);
     snprintf(path, sizeof path, "%s/here", folder);
     REFUSED(nvlx_serve(intruder, path, NULL), NVLX_EACCES, path);
@@ -167,9 +171,7 @@ static void folders_are_protected(void) {
 static void heir_role(int socket) {
     char path[64];
     get(socket, path, sizeof path);
-    if (setgroups(0, NULL) || setgid(NOBODY) || setuid(NOBODY))
-        FAIL("cannot become nobody: %s", strerror(errno));
-    die_with_parent();
+    become_nobody();
     struct nvlx_engine *heir = make_engine(0);
     REFUSED(nvlx_serve(heir, path, NULL), NVLX_EEXIST,
             "user 65534 cannot tell whether somebody serves there, as the socket file is of user 0, mode 0600");

@@ -62,20 +62,23 @@ static void check_locked(const struct doctor *doctor, struct finding *finding) {
             "docker. UCX and other network libraries in the same process need it as well");
 }
 
-bool addresses_are_limited(void) {
+static rlim_t most_addresses(void) {
     struct rlimit limit;
-    return !getrlimit(RLIMIT_AS, &limit) && limit.rlim_cur != RLIM_INFINITY;
+    return getrlimit(RLIMIT_AS, &limit) ? RLIM_INFINITY : limit.rlim_cur;
+}
+
+bool addresses_are_limited(void) {
+    return most_addresses() != RLIM_INFINITY;
 }
 
 static void check_addresses(const struct doctor *doctor, struct finding *finding) {
-    struct rlimit limit;
-    if (!addresses_are_limited() || getrlimit(RLIMIT_AS, &limit)) {
+    if (!addresses_are_limited()) {
         found(finding, VERDICT_OK, "the address space has no limit");
         return;
     }
     found(finding, doctor->host ? VERDICT_RISK : VERDICT_FAULT,
           "the address space is limited to %lu MiB: CUDA reserves more addresses than all GPUs have memory",
-          (unsigned long)(limit.rlim_cur >> 20));
+          (unsigned long)(most_addresses() >> 20));
     do_this(finding, "take the limit away: ulimit -v unlimited. To limit memory, use a cgroup");
 }
 

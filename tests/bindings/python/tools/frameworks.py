@@ -30,7 +30,17 @@ def values(seed):
     return (numpy.arange(SHAPE[0] * SHAPE[1], dtype=numpy.float32) * 3 + seed).reshape(SHAPE)
 
 
-class Torch:
+class Changing:
+    """Whose arrays can be written: bytes arrive in one of its own."""
+
+    def target(self):
+        return self.filled(0)
+
+    def has(self, array, seed):
+        return bool((array == self.filled(seed)).all())
+
+
+class Torch(Changing):
     def __init__(self, engine, gpu):
         self.torch, self.engine, self.gpu = importlib.import_module("torch"), engine, gpu
         self.torch.cuda.set_device(gpu)
@@ -39,12 +49,6 @@ class Torch:
         made = self.torch.from_numpy(values(seed)).to(f"cuda:{self.gpu}")
         self.torch.cuda.synchronize()
         return made
-
-    def target(self):
-        return self.filled(0)
-
-    def has(self, array, seed):
-        return bool((array == self.filled(seed)).all())
 
 
 class Jax:
@@ -62,7 +66,7 @@ class Jax:
         return bool((self.jax.dlpack.from_dlpack(array) == self.filled(seed)).all())
 
 
-class Cupy:
+class Cupy(Changing):
     def __init__(self, engine, gpu):
         self.cupy, self.engine, self.gpu = importlib.import_module("cupy"), engine, gpu
         self.cupy.cuda.Device(gpu).use()
@@ -72,14 +76,8 @@ class Cupy:
         self.cupy.cuda.Device(self.gpu).synchronize()
         return made
 
-    def target(self):
-        return self.filled(0)
 
-    def has(self, array, seed):
-        return bool((array == self.filled(seed)).all())
-
-
-class Numba:
+class Numba(Changing):
     def __init__(self, engine, gpu):
         self.cuda, self.engine, self.gpu = importlib.import_module("numba.cuda"), engine, gpu
         self.cuda.select_device(gpu)
@@ -88,9 +86,6 @@ class Numba:
         made = self.cuda.to_device(values(seed))
         self.cuda.synchronize()
         return made
-
-    def target(self):
-        return self.filled(0)
 
     def has(self, array, seed):
         return bool((array.copy_to_host() == values(seed)).all())

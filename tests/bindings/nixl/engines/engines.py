@@ -19,7 +19,7 @@ host memory (HiSparse), which are DRAM on one side only, SGLang's staging buffer
 
 Tensors are PyTorch's, over memory of the backend host; with NVLX_BACKEND=cuda they are on one GPU or two. It is no part
 of the suite: it needs the wheels, NIXL 1.5.1, msgspec, pyzmq, psutil, requests, aiohttp, prometheus_client, regex,
-packaging and PyTorch, and NIXL_PLUGIN_DIR as wheels.sh has it.
+packaging and PyTorch, and NIXL_PLUGIN_DIR as ../wheels.sh has it.
 """
 
 import subprocess
