@@ -12,11 +12,10 @@
 #include "remote/link.h"
 #include "transfer/graphs.h"
 
-#define NAP_NS     100000u   /* between two looks at what is in flight, at first; */
-#define NAP_MAX_NS 1000000u  /* then longer, up to this; */
-#define NAP_GROWS  64u       /* then by a part of it each time: what graphs hold they may hold for hours, */
-#define NAP_LAST   20000000u /* up to this */
-#define SAY_NS     1000000u  /* who asks is told after this that something is held */
+#define NAP_NS   100000u   /* between two looks at what is in flight, at first; */
+#define NAP_PART 2048u     /* then longer by such a part of the time that has passed, */
+#define NAP_LAST 20000000u /* up to this: what graphs hold they may hold for hours */
+#define SAY_NS   1000000u  /* who asks is told after this that something is held */
 
 void nvlxi_closer_init(struct nvlxi_closer *closer, struct nvlxi_transfers *transfers) {
     closer->transfers = transfers;
@@ -130,7 +129,7 @@ static bool has_work(const struct nvlxi_closer_thread *thread) {
 }
 
 static uint64_t longer(uint64_t nap_ns) {
-    return nap_ns < NAP_MAX_NS ? nvlxi_min(nap_ns * 2, NAP_MAX_NS) : nvlxi_min(nap_ns + nap_ns / NAP_GROWS, NAP_LAST);
+    return nvlxi_min(nap_ns + nap_ns / NAP_PART, NAP_LAST);
 }
 
 static void *run(void *argument) {

@@ -308,7 +308,7 @@ static void withdrawn(uint32_t kind, const char *kind_name, const struct setup *
     const double returned = now_ms(), ended = hear(&reader).at;
     OK(answer.code);
     printf("  with a read in flight for %.0f ms: returned %.2f ms after its end\n", ended - begun, returned - ended);
-    EXPECT(ended - begun > 400 && returned - ended > -0.1 && returned - ended < 20);
+    EXPECT(ended - begun > 400 && returned - ended > -0.1 && returned - ended < WITHDRAW_MS);
     child_end(&reader.child);
     child_end(&owner.child);
 }
