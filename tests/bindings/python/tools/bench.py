@@ -3,10 +3,11 @@
 
     python3 bench.py [GiB of the model] [GPU of the owner] [GPU of the reader]
 
-By hand, on two GPUs. Lists are medians of 51 rounds, pulls the best of 7. Of what is pulled, one tensor in twenty is
+By hand, on two GPUs. Lists are medians of 301 rounds, pulls the best of 7. Of what is pulled, one tensor in twenty is
 checked, each byte of it. overhead.py has what the package adds to a single transfer.
 
-A list has 8192 fragments in random slots of an arena of 8192 slots, on both sides. C has the like of them by
+A list has 8192 fragments in random slots of an arena of 8192 slots, on both sides. It goes by the package and by bare
+calls of C (bare.py), in turn, from the same memory. A program in C has the like of it by
 
     nvlx_perf --fragment=1K --arena=8M --bytes=8M --count=8192 --baseline=none --prepared
     nvlx_perf --fragment=4K --arena=32M --bytes=32M --count=8192 --baseline=none --prepared
@@ -23,10 +24,11 @@ import sys
 import time
 
 import nvlxfer
+from bare import Bare, compare
 from nvlxfer import Access, Array, Engine, read
 
 TENSORS, COUNT, SIZES = 2000, 8192, (1 << 10, 4 << 10, 16 << 10, 64 << 10)
-LIST_ROUNDS, PULL_ROUNDS = 51, 7
+LIST_ROUNDS, PULL_ROUNDS = 301, 7
 
 
 def model(engine, gib, gpu):
@@ -72,10 +74,6 @@ def timed(work, rounds):
     return took
 
 
-def usual(work):
-    return statistics.median(timed(work, LIST_ROUNDS))
-
-
 def pull_model(peer, gpu):
     since = time.perf_counter()
     with nvlxfer.pull(peer, gpu=gpu) as got:
@@ -89,37 +87,38 @@ def pull_model(peer, gpu):
             print(f"pull, again, verify={verify}: {1e3 * best:.2f} ms, {total / best / 1e9:.1f} GB/s")
 
 
+def tell(what, size, package, bare):
+    ours, theirs, more = compare(package, bare, LIST_ROUNDS)
+    print(f"    {what}: package {COUNT * size / ours:.1f} GB/s, bare {COUNT * size / theirs:.1f} ({theirs / ours:.3f}), "
+          f"more {more / 1e3:.1f} us")  # fmt: skip
+
+
 def lists(engine, peer, gpu):
     there, _ = peer.find("blocks")
-    mine = engine.empty((COUNT, SIZES[-1]), gpu=gpu)
+    mine, bare = engine.empty((COUNT, SIZES[-1]), gpu=gpu), Bare()
     engine.register(mine, access=Access.NONE)
     for size in SIZES:
         slots = random.Random(size).sample(range(COUNT), COUNT)
         local = array.array("Q", (mine.address + size * slot for slot in slots))
         remote = array.array("Q", (there + size * slot for slot in random.Random(1).sample(range(COUNT), COUNT)))
-        built = usual(lambda: read(peer, local, remote, size))
+        built = statistics.median(timed(lambda: read(peer, local, remote, size), LIST_ROUNDS))
         ops = read(peer, local, remote, size)
 
         def call():
             with engine.transfer(ops) as request:
                 request.wait()
 
-        def call_with_list():
-            with engine.transfer(read(peer, local, remote, size)) as request:
-                request.wait()
-
         def post():
             with prepared.post() as request:
                 request.wait()
 
+        with engine.transfer(ops) as request:
+            request.wait()
+            submit = request.info().submit_ns / 1e3
+        print(f"{COUNT} x {size}: list built in {1e6 * built:.0f} us, C's part of the first call {submit:.0f} us")
+        tell("one call", size, call, bare.transferrer(engine, ops))
         with engine.prepare(ops) as prepared:
-            call()
-            rates = [COUNT * size / usual(work) / 1e9 for work in (call, call_with_list, post)]
-            with engine.transfer(ops) as request:
-                request.wait()
-                submit = request.info().submit_ns / 1e3
-        print(f"{COUNT} x {size}: list built in {1e6 * built:.0f} us; GB/s: one call {rates[0]:.1f}, "
-              f"with the list {rates[1]:.1f}, prepared {rates[2]:.1f}; C's part of the call {submit:.0f} us")
+            tell("prepared", size, post, bare.poster(prepared))
 
 
 def main():
