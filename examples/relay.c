@@ -4,7 +4,7 @@
  * round is a generation of new bytes, of which all readers check 16 MiB. Then the same readers read from the source
  * alone, all at a time, for comparison. With --kill the last round loses a reader half-way.
  *
- *     relay [--readers 3] [--mib 8192] [--piece-mib 16] [--rounds 5] [--kill READER] [--backend cuda|host]
+ *     relay [--readers 3] [--mib 8192] [--piece-mib N] [--rounds 5] [--kill READER] [--backend cuda|host]
  *
  * Each of the processes takes so many MiB, on the host backend of the machine's memory: there 64 are the default. It
  * prints a line a round, and the medians. It uses only the public header. Exit: 0 all bytes are right, 1 some are not,

@@ -42,7 +42,6 @@ static void land(struct nvlx_relay *relay, struct nvlxi_relay_flight *flight) {
     flight->request = NULL;
     reader->moved_ns = nvlxi_now_ns();
     if (!code) {
-        reader->flight_ns = reader->moved_ns - flight->begun_ns;
         place(relay, flight->piece);
         return;
     }
@@ -112,7 +111,6 @@ static bool read_piece(struct nvlx_relay *relay, struct nvlxi_relay_flight *flig
     flight->piece = piece;
     if (!start(relay, flight, reader->ops, count))
         return false;
-    flight->begun_ns = nvlxi_now_ns();
     reader->pieces[piece] = NVLXI_RELAY_FLYING;
     skip_what_is_there(relay);
     return true;
@@ -163,18 +161,6 @@ static void see(struct nvlx_relay *relay) {
         nvlxi_relay_fail(relay, code, nvlx_last_error());
 }
 
-/* ---- When the next one begins ---------------------------------------------------------------------------- */
-
-/* Not yet: another flies, which alone keeps the link busy, and has hardly begun. In turn all end at equal distances,
- * and while one is replaced the others fly. A little less than that distance, as this thread may come late. */
-static bool is_too_soon(const struct nvlxi_relay_reader *reader) {
-    uint64_t latest = 0;
-    for (size_t i = 0; i < NVLXI_RELAY_FLIGHTS; i++)
-        if (reader->flights[i].request)
-            latest = nvlxi_max(latest, reader->flights[i].begun_ns);
-    return latest && nvlxi_now_ns() - latest < reader->flight_ns / NVLXI_RELAY_FLIGHTS / 4 * 3;
-}
-
 /* ---- All of it ------------------------------------------------------------------------------------------- */
 
 bool nvlxi_relay_pulls(const struct nvlx_relay *relay) {
@@ -197,7 +183,7 @@ void nvlxi_relay_pull(struct nvlx_relay *relay) {
         if (reader->flights[i].request)
             continue;
         if (find_piece(relay, &piece)) {
-            if (is_too_soon(reader) || !read_piece(relay, &reader->flights[i], piece))
+            if (!read_piece(relay, &reader->flights[i], piece))
                 return;
         } else if (reader->first < relay->content.piece_count && !is_source(reader, reader->parent) &&
                    !reader->look.request) {

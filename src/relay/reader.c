@@ -436,6 +436,7 @@ int nvlxi_relay_reader_make(struct nvlx_relay *relay, const char *address, int64
     relay->reader = calloc(1, sizeof *relay->reader);
     if (!relay->reader)
         return nvlxi_fail(NVLX_ENOMEM, "no memory for a reader of a relay");
+    relay->engine->transfers.pool.most = NVLXI_RELAY_LANES;
     struct nvlxi_relay_link *source = &relay->reader->source;
     int code = nvlx_connect(relay->engine, address, timeout_ns, &source->peer);
     if (code || (code = find_state(source, 0)) || (code = find_parts(relay, source)) || (code = say_hello(relay)) ||

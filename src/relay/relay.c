@@ -14,7 +14,6 @@
 #include "base/fork_files.h"
 #include "base/thread.h"
 
-#define PIECE_BYTES     (UINT64_C(16) << 20)
 #define PATIENCE_NS     500000000
 #define PATIENCE_MIN_NS 10000000
 #define ADDRESS_MAX     (NVLXI_ADDRESS_MAX - 17)
@@ -210,7 +209,6 @@ static int take_options(struct nvlx_relay_options *known, const struct nvlx_rela
         return nvlxi_fail(NVLX_EINVAL, "relay_options.piece_bytes is %llu: at least %u, or 0 for the default",
                           (unsigned long long)known->piece_bytes, NVLXI_RELAY_PIECE_MIN);
     known->patience_ns = known->patience_ns ? known->patience_ns : PATIENCE_NS;
-    known->piece_bytes = known->piece_bytes ? known->piece_bytes : PIECE_BYTES;
     return 0;
 }
 
@@ -268,6 +266,8 @@ static int start(struct nvlx_relay *relay, void *(*run)(void *argument)) {
 }
 
 static int become_source(struct nvlx_relay *relay, const char *address) {
+    if (!relay->options.piece_bytes)
+        relay->options.piece_bytes = nvlxi_relay_content_piece(&relay->content);
     int code = nvlxi_relay_content_cut(&relay->content, relay->options.piece_bytes);
     if (code || (code = nvlxi_relay_state_make(relay)) || (code = nvlxi_relay_source_make(relay)) ||
         (code = nvlxi_relay_check_make(relay)) || (code = nvlxi_relay_serve(relay, address)))

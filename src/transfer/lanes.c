@@ -11,6 +11,7 @@
 
 void nvlxi_lanes_init(struct nvlxi_lane_pool *pool, const struct nvlxi_context *context, size_t list_limit) {
     pool->context = context;
+    pool->most = NVLXI_LANES_MAX;
     pthread_mutex_init(&pool->mutex, NULL);
     nvlxi_list_memory_init(&pool->lists, context, list_limit);
 }
@@ -59,7 +60,8 @@ static bool same_kind(const struct nvlxi_lane_key *a, const struct nvlxi_lane_ke
 /* An idle lane, a new one, or the emptiest: so few are in use at the same time beside what waits for streams. */
 static enum found find_free(struct nvlxi_lane_pool *pool, const struct nvlxi_lane_key *key, uint32_t queued,
                             struct nvlxi_pooled_lane **found) {
-    const size_t most = atomic_load(&waiting[key->gpu % GPUS_COUNTED]) ? NVLXI_LANES_BESIDE : NVLXI_LANES_MAX;
+    const size_t beside = atomic_load(&waiting[key->gpu % GPUS_COUNTED]) ? NVLXI_LANES_BESIDE : NVLXI_LANES_MAX,
+                 most = nvlxi_min(pool->most, beside);
     struct nvlxi_pooled_lane *lane, *idle = NULL, *emptiest = NULL;
     size_t count = 0, in_use = 0;
     LL_FOREACH(pool->lanes[NVLXI_FREE], lane) {

@@ -67,6 +67,7 @@ struct nvlxi_pooled_event {
 struct nvlxi_lane_pool {
     const struct nvlxi_context *context;
     pthread_mutex_t mutex;
+    size_t most; /* free lanes of one kind in use at the same time, up to NVLXI_LANES_MAX */
     struct nvlxi_pooled_lane *lanes[NVLXI_LANE_KINDS]; /* all, callers' streams as long as they are borrowed */
     struct nvlxi_pooled_event *events;                 /* idle */
     struct nvlxi_pooled_event *marks;                  /* in callers' streams, not seen complete */

@@ -88,6 +88,21 @@ static void units_are_long(void **state) {
     }
 }
 
+/* 64 MiB of 8 GiB, as measured; of less, shorter ones, so that a reader behind others is not much later than they. */
+static void fewer_bytes_have_shorter_pieces(void **state) {
+    const uint64_t mib = UINT64_C(1) << 20,
+                   bytes[] = {1, mib, 8 * mib, 64 * mib, 1024 * mib, 8192 * mib, UINT64_MAX - 1},
+                   pieces[] = {mib, mib, 2 * mib, 8 * mib, 32 * mib, 64 * mib, 64 * mib};
+    struct nvlxi_relay_content content;
+    (void)state;
+    for (size_t i = 0; i < COUNT(bytes); i++) {
+        const struct nvlx_relay_part part = {"a", somewhere, bytes[i]};
+        OK(nvlxi_relay_content_make(&content, &part, 1));
+        EQUAL(pieces[i], nvlxi_relay_content_piece(&content));
+        nvlxi_relay_content_free(&content);
+    }
+}
+
 static void a_piece_may_be_longer_than_all(void **state) {
     const struct nvlx_relay_part parts[] = {{"a", somewhere, 300}, {"b", somewhere, 100}, {"c", somewhere, 7}};
     const uint64_t long_ones[] = {408, UINT64_MAX - 300, UINT64_MAX};
@@ -178,6 +193,7 @@ static void every_tree_has_all(void **state) {
 static const struct CMUnitTest cases[] = {cmocka_unit_test(pieces_have_all_bytes),
                                           cmocka_unit_test(units_are_long),
                                           cmocka_unit_test(a_piece_may_be_longer_than_all),
+                                          cmocka_unit_test(fewer_bytes_have_shorter_pieces),
                                           cmocka_unit_test(the_order_of_parts_does_not_matter),
                                           cmocka_unit_test(gpus_are_a_chain),
                                           cmocka_unit_test(every_tree_has_all)};

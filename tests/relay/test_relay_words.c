@@ -213,7 +213,7 @@ static void another_version_is_refused(void) {
 
 /* Who joins cuts the parts as the source does. */
 static void the_source_tells_the_length_of_pieces(void) {
-    const uint64_t given[] = {0, NVLXI_RELAY_PIECE_MIN}, told[] = {16 * MIB, NVLXI_RELAY_PIECE_MIN};
+    const uint64_t given[] = {0, NVLXI_RELAY_PIECE_MIN}, told[] = {MIB, NVLXI_RELAY_PIECE_MIN};
     for (size_t i = 0; i < COUNT(given); i++) {
         struct speaker reader;
         begin_source_with(given[i], 0);
