@@ -81,6 +81,7 @@ static int obey(const struct command *command, struct outcome *outcome) {
         return nvlx_relay_free(relay, command->timeout_ns);
     case INFO:
         outcome->info.size = sizeof outcome->info;
+        outcome->lanes = atomic_load(&faults.lane_creates);
         return nvlx_relay_get_info(relay, &outcome->info);
     case SLOW:
         atomic_store(&faults.copy_delay_us, command->slow ? (int)(3000000 * MEMBER_PIECE / member_bytes()) : 0);
@@ -201,6 +202,11 @@ struct outcome member_free(struct member *member, int64_t timeout_ns) {
 struct nvlx_relay_info member_info(struct member *member) {
     const struct command command = make(INFO, "", 0);
     return order(member, &command).info;
+}
+
+long member_lanes(struct member *member) {
+    const struct command command = make(INFO, "", 0);
+    return order(member, &command).lanes;
 }
 
 void member_slow(struct member *member, bool slow) {

@@ -120,6 +120,20 @@ static void one_part_arrives(void) {
     readers_get_all_bytes(ONE);
 }
 
+/* Its copies are slow, so that it queues as many as it may. */
+static void a_reader_of_the_source_uses_two_lanes(void) {
+    begin(ONE);
+    offer();
+    member_slow(&readers[0], true);
+    join(0);
+    await_arrived(&readers[0], 20);
+    EQUAL(2, member_lanes(&readers[0]));
+    member_slow(&readers[0], false);
+    expect_done(&readers[0], SEED);
+    expect(member_free(&readers[0], PATIENCE), 0, "");
+    end();
+}
+
 static void many_parts_arrive(void) {
     readers_get_all_bytes(MANY);
 }
@@ -866,6 +880,7 @@ int main(int argc, char **argv) {
     static const struct role roles[] = {MEMBER_ROLE, OWNER_ROLE, {NULL, NULL}};
     static const struct test tests[] = {
         {"one_part_arrives", one_part_arrives},
+        {"a_reader_of_the_source_uses_two_lanes", a_reader_of_the_source_uses_two_lanes},
         {"many_parts_arrive", many_parts_arrive},
         {"readers_form_a_chain", readers_form_a_chain},
         {"a_reader_joins_late", a_reader_joins_late},
