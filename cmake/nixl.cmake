@@ -12,6 +12,7 @@ add_library(plugin_NVLX MODULE
     src/bindings/nixl/peers/link.cc
     src/bindings/nixl/peers/mail.cc
     src/bindings/nixl/process.cc
+    src/bindings/nixl/ranges.cc
     src/bindings/nixl/say.cc
     src/bindings/nixl/transfer.cc
     src/bindings/nixl/worker.cc)

@@ -48,10 +48,20 @@ Status Transfer::prepare(const Lists &lists) {
     if (status != Status::success)
         return status;
     mine = regions_of<Mine>(lists.mine);
-    if (lists.mine.segment != lists.theirs.segment)
-        return refuse(Status::not_supported,
-                      "DRAM on one side and VRAM on the other: NVLX copies between two of a kind");
-    return static_cast<Segment>(lists.mine.segment) == Segment::vram ? prepare_vram(lists) : prepare_dram(lists);
+    return static_cast<Segment>(lists.theirs.segment) == Segment::vram ? prepare_vram(lists) : prepare_dram(lists);
+}
+
+/* DRAM of this process, for GPUs. */
+Status Transfer::lend(const abi::Pieces &pieces) const {
+    const abi::Region *last = nullptr;
+    for (const abi::Piece &piece : pieces.items) {
+        const Status status =
+            piece.region == last ? Status::success : static_cast<Mine *>(piece.region)->lend(around.engine);
+        if (status != Status::success)
+            return status;
+        last = piece.region;
+    }
+    return Status::success;
 }
 
 /* Whether all are the regions that the metadata named, and not others at the same addresses. `*generation`: from when
@@ -78,7 +88,9 @@ Status Transfer::look_up(const std::vector<const Theirs *> &ranges, uint64_t *ge
 Status Transfer::prepare_vram(const Lists &lists) {
     nvlx_transfer_options options;
     nvlx_transfer_options_init(&options);
-    const Status status = look_up(regions_of<Theirs>(lists.theirs), &options.generation);
+    Status status = look_up(regions_of<Theirs>(lists.theirs), &options.generation);
+    if (status == Status::success && static_cast<Segment>(lists.mine.segment) == Segment::dram)
+        status = lend(lists.mine);
     if (status != Status::success)
         return status;
     const uint32_t opcode = lists.operation == abi::Operation::read ? NVLX_OP_READ : NVLX_OP_WRITE;
@@ -97,6 +109,10 @@ Status Transfer::prepare_vram(const Lists &lists) {
 Status Transfer::prepare_dram(const Lists &lists) {
     copy.job = 0;
     copy.flags = lists.operation == abi::Operation::write ? mail_write : 0;
+    if (static_cast<Segment>(lists.mine.segment) == Segment::vram)
+        copy.flags |= mail_vram;
+    for (const Mine *range : mine)
+        copy.generation = std::max(copy.generation, range->card.generation);
     copy.address = around.address;
     copy.ops.reserve(lists.mine.items.size());
     for (size_t i = 0; i < lists.mine.items.size(); i++) {
@@ -151,7 +167,7 @@ Status Transfer::post_vram(const std::string *message) {
 Status Transfer::post_dram(const std::string *message) {
     job = around.inbox.new_job();
     copy.job = job->number;
-    copy.flags = static_cast<uint8_t>((copy.flags & mail_write) | (message ? mail_notice_follows : 0));
+    copy.flags = static_cast<uint8_t>((copy.flags & (mail_write | mail_vram)) | (message ? mail_notice_follows : 0));
     due = Clock::now() + std::chrono::nanoseconds(around.answer_ns);
     letters = copy_letters(copy);
     copy_letters_in_it = letters.size();
@@ -184,7 +200,7 @@ void Transfer::give_up(Status why) {
     if (ending && !lost)
         return;
     if (job && next_letter > 0 && next_letter < copy_letters_in_it && !lost) {
-        letters = copy_letters({0, job->number, static_cast<uint8_t>(copy.flags & mail_write), around.address, {}});
+        letters = copy_letters({0, job->number, static_cast<uint8_t>(copy.flags & mail_write), around.address, {}, 0});
         next_letter = 0;
         ending = true;
         return;

@@ -60,6 +60,7 @@ class Transfer : public abi::Request {
     }
 
   private:
+    abi::Status lend(const abi::Pieces &pieces) const;
     abi::Status prepare_vram(const Lists &lists);
     abi::Status prepare_dram(const Lists &lists);
     abi::Status look_up(const std::vector<const Theirs *> &ranges, uint64_t *generation) const;
@@ -81,10 +82,10 @@ class Transfer : public abi::Request {
     bool revoked = false;
     bool refused = false;                       /* to be released */
     abi::Status failure = abi::Status::success; /* of the last post, as far as it is known while that is ACTIVE */
-    /* VRAM */
+    /* VRAM of the peer */
     nvlx_prepared *prepared = nullptr;
     nvlx_request *request = nullptr;
-    /* DRAM */
+    /* DRAM of the peer */
     Copy copy{};
     std::shared_ptr<Job> job;
     Clock::time_point due; /* when it shall be answered */

@@ -26,9 +26,12 @@ inline void (*fini)();
 inline Plugin *plugin;
 inline nvlx_engine *memory; /* only to allocate */
 
-inline uint8_t *allocate(int gpu) {
+inline uint8_t *allocate(int gpu, uint32_t kind = 0) {
+    nvlx_alloc_options options;
     void *address = nullptr;
-    EXPECT(!nvlx_alloc(memory, gpu, length, nullptr, &address));
+    nvlx_alloc_options_init(&options);
+    options.flags = kind;
+    EXPECT(!nvlx_alloc(memory, gpu, length, &options, &address));
     return static_cast<uint8_t *>(address);
 }
 

@@ -7,12 +7,12 @@ import sys
 from support import Memory, finish, make_agent, notices
 
 agent = make_agent("owner")
-memory = {kind: Memory(kind, 1) for kind in ("VRAM", "DRAM")}
+memory = {kind: Memory(kind, 1) for kind in ("VRAM", "DRAM", "HOST")}
 handles = {}
 
 
 def register(kind):
-    handles[kind] = agent.register_memory([memory[kind].range], kind)
+    handles[kind] = memory[kind].register(agent)
 
 
 def deregister(kind):
@@ -49,12 +49,12 @@ def send(other, count, length):
         agent.send_notif("reader", i.to_bytes(4, "little") + bytes(length))
 
 
-def write_to(other, address, kind, message):
-    """With a message that follows it."""
+def write_to(other, address, segment, kind, message):
+    """From this memory to theirs. With a message that follows it."""
     agent.remove_remote_agent("reader")
     agent.add_remote_agent(bytes.fromhex(other))
-    here = agent.get_xfer_descs([(memory[kind].address, 65536, 0)], kind)
-    there = agent.get_xfer_descs([(address, 65536, 0)], kind)
+    here = memory[kind].described(agent, memory[kind].pieces((0,), 65536))
+    there = agent.get_xfer_descs([(address, 65536, 0)], segment)
     finish(agent, agent.initialize_xfer("WRITE", here, there, "reader", message.encode()))
 
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """An agent of the NIXL wheel at hand with the backend NVLX, and memory for it.
 
-That of the library's software GPUs counts as VRAM, a buffer of this process as DRAM."""
+That of the library's software GPUs counts as VRAM, a buffer of this process as DRAM. HOST is DRAM, too: chunks, which
+GPUs reach."""
 
 import ctypes
 import hashlib
@@ -10,7 +11,7 @@ import time
 
 from nixl_cu12._api import nixl_agent, nixl_agent_config
 
-from nvlxfer import Backend, Engine
+from nvlxfer import Alloc, Backend, Engine
 
 VERSION = tuple(int(word) for word in importlib.metadata.version("nixl_cu12").split("."))
 LENGTH = 2 << 20
@@ -23,10 +24,19 @@ def make_agent(name):
 
 class Memory:
     def __init__(self, kind, gpu=0):
-        self.kind = kind
-        self.buffer = (ctypes.c_uint8 * LENGTH)() if kind == "DRAM" else None
-        self.address = ctypes.addressof(self.buffer) if self.buffer else allocator.alloc(gpu, LENGTH)
+        self.segment = "VRAM" if kind == "VRAM" else "DRAM"
+        if kind == "DRAM":
+            self.buffer = (ctypes.c_uint8 * LENGTH)()
+            self.address = ctypes.addressof(self.buffer)
+        else:
+            self.address = allocator.alloc(gpu, LENGTH, Alloc.HOST if kind == "HOST" else Alloc.CUDA_MALLOC)
         self.range = (self.address, LENGTH, 0, "")
+
+    def register(self, agent):
+        return agent.register_memory([self.range], self.segment)
+
+    def described(self, agent, pieces):
+        return agent.get_xfer_descs(pieces, self.segment)
 
     def fill(self, seed):
         pattern = bytes((i * 7 + seed) % 251 for i in range(4096))

@@ -6,12 +6,29 @@
 #include <atomic>
 #include <cstring>
 #include <functional>
+#include <list>
 #include <optional>
 #include <thread>
 
 #include "agents.h"
 
 /* ---- Tests --------------------------------------------------------------------------------------------- */
+
+/* Where the bytes of a list lie. */
+struct Sides {
+    Segment here, there;
+};
+
+/* Memory of one side, here of GPU 0, there of GPU 1. DRAM is plain; where the other side is VRAM, it is such as that
+ * GPU reaches. */
+static uint8_t *place(Segment own, Segment other, int gpu) {
+    static std::list<std::vector<uint8_t>> plain;
+    if (own == Segment::vram)
+        return allocate(gpu);
+    if (other == Segment::vram)
+        return allocate(1 - gpu, NVLX_ALLOC_HOST);
+    return plain.emplace_back(length).data();
+}
 
 /* No two pages alike, and no byte in two seeds. */
 static void fill(uint8_t *memory_there, int seed) {
@@ -25,22 +42,21 @@ static void fill(uint8_t *memory_there, int seed) {
     }
 }
 
-static void moves_lists(Segment segment) {
+static void moves_lists(const Sides &sides) {
     Agent a("a"), b("b");
-    std::vector<uint8_t> x(length), y(length);
-    uint8_t *const here = segment == Segment::vram ? allocate(0) : x.data();
-    uint8_t *const there = segment == Segment::vram ? allocate(1) : y.data();
-    Region *const region = a.add(here, length, segment);
+    uint8_t *const here = place(sides.here, sides.there, 0);
+    uint8_t *const there = place(sides.there, sides.here, 1);
+    Region *const region = a.add(here, length, sides.here);
     const std::string words[] = {"", std::string("a\0b", 3), std::string(64000, 'x'), std::string(2u << 20, 'y')};
-    b.add(there, length, segment);
+    b.add(there, length, sides.there);
     a.load(b.mine);
     for (const size_t bytes : {size_t{1}, size_t{4096}, length / 4})
         for (const Operation operation : {Operation::read, Operation::write}) {
             const size_t count = std::min<size_t>(length / bytes / 2, 4000);
             fill(here, 1);
             fill(there, 2);
-            Posted list = {&a, "b", operation, pieces(segment, region, here, bytes, 2 * bytes, count),
-                           pieces(segment, a.theirs[0], there, bytes, 2 * bytes, count)};
+            Posted list = {&a, "b", operation, pieces(sides.here, region, here, bytes, 2 * bytes, count),
+                           pieces(sides.there, a.theirs[0], there, bytes, 2 * bytes, count)};
             EXPECT(list.prepare() == Status::success);
             for (const std::string &word : words) {
                 EXPECT(list.finish(&word) == Status::success);
@@ -55,38 +71,41 @@ static void moves_lists(Segment segment) {
     a.remove("b");
 }
 
-static void loops_back(Segment segment) {
+static void loops_back(const Sides &sides) {
     Agent a("a");
-    std::vector<uint8_t> x(length);
-    uint8_t *const here = segment == Segment::vram ? allocate(0) : x.data();
-    Region *const region = a.add(here, length, segment);
+    uint8_t *const here = place(sides.here, sides.there, 0), *const there = place(sides.there, sides.here, 1);
+    Region *const regions[] = {a.add(here, length, sides.here), a.add(there, length, sides.there)};
     Region *loop = nullptr;
-    EXPECT(a.engine->load_local(region, loop) == Status::success && loop != region);
-    fill(here, 3);
-    Posted list = {&a, "a", Operation::write, pieces(segment, region, here, length / 2),
-                   pieces(segment, loop, here + length / 2, length / 2)};
-    EXPECT(list.prepare() == Status::success && list.finish() == Status::success);
-    EXPECT(!memcmp(here, here + length / 2, length / 2) && list.release() == Status::success);
+    EXPECT(a.engine->load_local(regions[1], loop) == Status::success && loop != regions[1]);
+    for (const Operation operation : {Operation::read, Operation::write}) {
+        fill(here, 3);
+        fill(there, 4);
+        Posted list = {&a, "a", operation, pieces(sides.here, regions[0], here, length),
+                       pieces(sides.there, loop, there, length)};
+        EXPECT(list.prepare() == Status::success && list.finish() == Status::success);
+        EXPECT(!memcmp(here, there, length) && list.release() == Status::success);
+    }
     EXPECT(a.engine->send_notice("a", "to myself") == Status::success && a.notices(1)[0].second == "to myself");
     /* At the end NIXL deregisters first. */
-    EXPECT(a.engine->deregister_memory(region) == Status::success && a.engine->unload(loop) == Status::success);
+    for (Region *const region : regions)
+        EXPECT(a.engine->deregister_memory(region) == Status::success);
+    EXPECT(a.engine->unload(loop) == Status::success);
 }
 
 /* A request that is released in flight says so, without waiting; released again, it has ended. */
-static void releases_what_has_ended(Segment segment) {
+static void releases_what_has_ended(const Sides &sides) {
     Agent a("a"), b("b");
-    std::vector<uint8_t> x(length), y(length);
-    uint8_t *const here = segment == Segment::vram ? allocate(0) : x.data();
-    uint8_t *const there = segment == Segment::vram ? allocate(1) : y.data();
-    Region *const region = a.add(here, length, segment);
-    b.add(there, length, segment);
+    uint8_t *const here = place(sides.here, sides.there, 0);
+    uint8_t *const there = place(sides.there, sides.here, 1);
+    Region *const region = a.add(here, length, sides.here);
+    b.add(there, length, sides.there);
     a.load(b.mine);
     int kept = 0;
     for (int round = 0; round < 10; round++) {
         fill(here, 0);
         fill(there, round);
-        Posted list = {&a, "b", Operation::read, pieces(segment, region, here, length),
-                       pieces(segment, a.theirs[0], there, length)};
+        Posted list = {&a, "b", Operation::read, pieces(sides.here, region, here, length),
+                       pieces(sides.there, a.theirs[0], there, length)};
         EXPECT(list.prepare() == Status::success && list.post() >= Status::success);
         const Status again = list.post();
         EXPECT(again == Status::active || again >= Status::success);
@@ -100,18 +119,17 @@ static void releases_what_has_ended(Segment segment) {
 }
 
 /* Whatever goes first: the request, the peer, the memory. */
-static void releases_in_any_order(Segment segment) {
+static void releases_in_any_order(const Sides &sides) {
     Agent a("a"), b("b");
-    std::vector<uint8_t> x(length), y(length);
-    uint8_t *const here = segment == Segment::vram ? allocate(0) : x.data();
-    uint8_t *const there = segment == Segment::vram ? allocate(1) : y.data();
+    uint8_t *const here = place(sides.here, sides.there, 0);
+    uint8_t *const there = place(sides.there, sides.here, 1);
     for (int order = 0; order < 4; order++) {
-        Region *const region = a.add(here, length, segment);
+        Region *const region = a.add(here, length, sides.here);
         b.mine.ranges.clear();
-        Region *const remote = b.add(there, length, segment);
+        Region *const remote = b.add(there, length, sides.there);
         a.load(b.mine);
-        Posted list = {&a, "b", Operation::write, pieces(segment, region, here, length),
-                       pieces(segment, a.theirs[0], there, length)};
+        Posted list = {&a, "b", Operation::write, pieces(sides.here, region, here, length),
+                       pieces(sides.there, a.theirs[0], there, length)};
         EXPECT(list.prepare() == Status::success && list.post() >= Status::success);
         if (order & 1) /* while it is in flight: waits for it */
             EXPECT(a.engine->deregister_memory(region) == Status::success);
@@ -130,31 +148,30 @@ static void releases_in_any_order(Segment segment) {
 }
 
 /* The same address registered again is another region: old metadata does not reach it, prepared or not. */
-static void knows_generations(Segment segment) {
+static void knows_generations(const Sides &sides) {
     Agent a("a"), b("b");
-    std::vector<uint8_t> x(length), y(length);
-    uint8_t *const here = segment == Segment::vram ? allocate(0) : x.data();
-    uint8_t *const there = segment == Segment::vram ? allocate(1) : y.data();
-    Region *const region = a.add(here, length, segment);
-    Region *const remote = b.add(there, length, segment);
+    uint8_t *const here = place(sides.here, sides.there, 0);
+    uint8_t *const there = place(sides.there, sides.here, 1);
+    Region *const region = a.add(here, length, sides.here);
+    Region *const remote = b.add(there, length, sides.there);
     a.load(b.mine);
-    Posted before = {&a, "b", Operation::read, pieces(segment, region, here, length),
-                     pieces(segment, a.theirs[0], there, length)};
+    Posted before = {&a, "b", Operation::read, pieces(sides.here, region, here, length),
+                     pieces(sides.there, a.theirs[0], there, length)};
     Posted after = before;
     EXPECT(before.prepare() == Status::success && before.finish() == Status::success);
     EXPECT(b.engine->deregister_memory(remote) == Status::success);
     EXPECT(before.finish() == Status::not_found);
     b.mine.ranges.clear();
-    b.add(there, length, segment);
+    b.add(there, length, sides.there);
     EXPECT(before.finish() == Status::not_found && before.release() == Status::success);
     std::this_thread::sleep_for(300ms); /* the news of the new one comes by itself */
     const Status prepared = after.prepare();
-    EXPECT(prepared == Status::not_found || (segment == Segment::dram && after.finish() == Status::not_found));
+    EXPECT(prepared == Status::not_found || (sides.there == Segment::dram && after.finish() == Status::not_found));
     if (prepared == Status::success)
         EXPECT(after.release() == Status::success);
     a.remove("b");
     a.load(b.mine);
-    after.there = pieces(segment, a.theirs[0], there, length);
+    after.there = pieces(sides.there, a.theirs[0], there, length);
     EXPECT(after.prepare() == Status::success && after.finish() == Status::success);
     EXPECT(after.release() == Status::success);
 }
@@ -215,19 +232,18 @@ static void connects_late() {
 }
 
 /* One that ends, also in the middle of a transfer, is lost, and can be loaded again without having been removed. */
-static void loses_peers(Segment segment) {
+static void loses_peers(const Sides &sides) {
     Agent a("a");
-    std::vector<uint8_t> x(length), y(length);
-    uint8_t *const here = segment == Segment::vram ? allocate(0) : x.data();
-    uint8_t *const there = segment == Segment::vram ? allocate(1) : y.data();
-    Region *const region = a.add(here, length, segment);
+    uint8_t *const here = place(sides.here, sides.there, 0);
+    uint8_t *const there = place(sides.there, sides.here, 1);
+    Region *const region = a.add(here, length, sides.here);
     Request *old = nullptr;
     for (int life = 0; life < 3; life++) {
         Agent b("b");
-        b.add(there, length, segment);
+        b.add(there, length, sides.there);
         a.load(b.mine);
-        Posted list = {&a, "b", Operation::read, pieces(segment, region, here, length),
-                       pieces(segment, a.theirs.back(), there, length)};
+        Posted list = {&a, "b", Operation::read, pieces(sides.here, region, here, length),
+                       pieces(sides.there, a.theirs.back(), there, length)};
         EXPECT(list.prepare() == Status::success && list.finish() == Status::success);
         if (old) {
             Posted before = list;
@@ -250,11 +266,10 @@ static void loses_peers(Segment segment) {
 }
 
 /* The engine is made in a thread, and each step is done in another one, as handles of Python are. */
-static void needs_no_thread(Segment segment) {
+static void needs_no_thread(const Sides &sides) {
     const auto apart = [](const std::function<void()> &step) { std::thread(step).join(); };
-    std::vector<uint8_t> x(length), y(length);
-    uint8_t *const here = segment == Segment::vram ? allocate(0) : x.data();
-    uint8_t *const there = segment == Segment::vram ? allocate(1) : y.data();
+    uint8_t *const here = place(sides.here, sides.there, 0);
+    uint8_t *const there = place(sides.there, sides.here, 1);
     std::optional<Agent> a, b;
     Region *region = nullptr;
     Posted list = {};
@@ -262,11 +277,11 @@ static void needs_no_thread(Segment segment) {
     fill(there, 2);
     apart([&] { a.emplace("a"); });
     apart([&] { b.emplace("b"); });
-    apart([&] { region = a->add(here, length, segment); });
-    apart([&] { b->add(there, length, segment); });
+    apart([&] { region = a->add(here, length, sides.here); });
+    apart([&] { b->add(there, length, sides.there); });
     apart([&] { a->load(b->mine); });
-    list = {&*a, "b", Operation::write, pieces(segment, region, here, length),
-            pieces(segment, a->theirs[0], there, length)};
+    list = {&*a, "b", Operation::write, pieces(sides.here, region, here, length),
+            pieces(sides.there, a->theirs[0], there, length)};
     apart([&] { EXPECT(list.prepare() == Status::success); });
     apart([&] { EXPECT(list.post() >= Status::success); });
     apart([&] { EXPECT(list.wait() == Status::success); });
@@ -355,17 +370,21 @@ static void begins_again() {
 int main(int count, char **words) {
     load_plugin(count, words);
     begins_again();
-    for (const Segment segment : {Segment::vram, Segment::dram}) {
-        const char *const word = segment == Segment::vram ? "VRAM" : "DRAM";
-        const std::pair<const char *, void (*)(Segment)> tests[] = {{"lists", moves_lists},
-                                                                    {"loopback", loops_back},
-                                                                    {"release in flight", releases_what_has_ended},
-                                                                    {"release in any order", releases_in_any_order},
-                                                                    {"peers that end", loses_peers},
-                                                                    {"no thread", needs_no_thread},
-                                                                    {"generations", knows_generations}};
+    const std::pair<const char *, Sides> all[] = {{"VRAM", {Segment::vram, Segment::vram}},
+                                                  {"DRAM", {Segment::dram, Segment::dram}},
+                                                  {"DRAM to a peer's VRAM", {Segment::dram, Segment::vram}},
+                                                  {"VRAM to a peer's DRAM", {Segment::vram, Segment::dram}}};
+    for (const auto &[word, sides] : all) {
+        const std::pair<const char *, void (*)(const Sides &)> tests[] = {
+            {"lists", moves_lists},
+            {"loopback", loops_back},
+            {"release in flight", releases_what_has_ended},
+            {"release in any order", releases_in_any_order},
+            {"peers that end", loses_peers},
+            {"no thread", needs_no_thread},
+            {"generations", knows_generations}};
         for (const auto &[name, test] : tests) {
-            test(segment);
+            test(sides);
             printf("ok: %s, %s\n", name, word);
         }
     }

@@ -138,7 +138,7 @@ bool Backend::serve() const {
 bool Backend::start() {
     if (!make_engine() || !serve())
         return false;
-    state->copier.emplace(state->engine, state->closer, settings.answer_ns,
+    state->copier.emplace(state->engine, state->closer, Copier::Patience{settings.connect_ns, settings.answer_ns},
                           [this](Notice &&notice) { state->inbox.add(std::move(notice)); });
     state->around.emplace(Surroundings{state->engine, state->inbox, state->agent, state->address, settings.connect_ns,
                                        settings.answer_ns});
@@ -208,7 +208,7 @@ Status Backend::register_memory(const abi::Described &range, const Segment &segm
         if (status != Status::success)
             return status;
     } else if (segment == Segment::dram) {
-        state->copier->add(made->card.id, range);
+        state->copier->add(*made);
         if (settings.traced)
             prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY); /* without Yama it fails, and is not needed */
     } else {
@@ -227,12 +227,12 @@ Status Backend::withdraw(Mine &range) const {
     if (!state->revoke(range, deadline))
         return refuse(Status::active, "a transfer of this agent still uses the range at 0x%llx",
                       static_cast<unsigned long long>(range.range.address));
-    if (range.card.segment == Segment::dram) {
-        state->copier->withdraw(range.card.id);
+    if (range.card.segment == Segment::dram)
+        state->copier->withdraw(range);
+    if (!range.lent())
         return Status::success;
-    }
     const auto left = std::max<std::chrono::nanoseconds>(deadline - Clock::now(), std::chrono::nanoseconds(0));
-    const int code = nvlx_unregister(range.region, left.count());
+    const int code = nvlx_unregister(range.lent(), left.count());
     if (code == NVLX_ETIMEDOUT)
         return refuse(Status::active, "the range at 0x%llx is withdrawn, and must not be freed yet: %s",
                       static_cast<unsigned long long>(range.range.address), nvlx_last_error());

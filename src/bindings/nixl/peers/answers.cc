@@ -36,6 +36,14 @@ void Answers::send(int64_t pid, const std::string &address, std::string &&letter
         start(asker);
 }
 
+std::shared_ptr<Link> Answers::way_to(int64_t pid, const std::string &address) {
+    const std::lock_guard guard(mutex);
+    Asker &asker = find(pid, address);
+    if (!asker.busy && asker.link->lost())
+        asker.link = Link::make(closer, engine, address);
+    return asker.link;
+}
+
 /* Those that are lost go before another comes. */
 Answers::Asker &Answers::find(int64_t pid, const std::string &address) {
     const auto known = askers.find(address);

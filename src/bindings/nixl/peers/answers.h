@@ -28,6 +28,8 @@ class Answers {
     /* From one thread. It does not wait, unless no thread can be started: then a moment. `pid`: whose it is, 0 if that
      * is not known. */
     void send(int64_t pid, const std::string &address, std::string &&letter);
+    /* The way to an asker, which may have to be connected yet. From the same thread. */
+    std::shared_ptr<Link> way_to(int64_t pid, const std::string &address);
 
   private:
     using Clock = std::chrono::steady_clock;

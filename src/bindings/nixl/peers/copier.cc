@@ -1,4 +1,4 @@
-/* Copies between the DRAM of this process and of one that asks for it. SPDX-License-Identifier: Apache-2.0 */
+/* Copies between the DRAM of this process and memory of one that asks for it. SPDX-License-Identifier: Apache-2.0 */
 #include "bindings/nixl/peers/copier.h"
 
 #include <sys/uio.h>
@@ -15,18 +15,20 @@ namespace nvlx::nixl {
 static constexpr size_t batch_vectors = 512;       /* of one call; the kernel takes 1,024 */
 static constexpr uint64_t batch_bytes = 32u << 20; /* after which who withdraws may have the lock */
 
-Copier::Copier(nvlx_engine *library, Worker &links_closer, int64_t answer_ns, std::function<void(Notice &&)> function)
-    : deliver(std::move(function)), answers(library, links_closer, answer_ns) {
+Copier::Copier(nvlx_engine *library, Worker &links_closer, const Patience &with_askers,
+               std::function<void(Notice &&)> function)
+    : engine(library), patience(with_askers), deliver(std::move(function)),
+      answers(library, links_closer, with_askers.answer_ns) {
 }
 
-void Copier::add(uint64_t region, const abi::Range &range) {
+void Copier::add(Mine &range) {
     const std::unique_lock lock(mutex);
-    regions[region] = range;
+    regions[range.card.id] = &range;
 }
 
-void Copier::withdraw(uint64_t region) {
+void Copier::withdraw(const Mine &range) {
     const std::unique_lock lock(mutex);
-    regions.erase(region);
+    regions.erase(range.card.id);
 }
 
 void Copier::take(Copy &&copy) {
@@ -42,7 +44,9 @@ void Copier::take(Notice &&notice) {
 
 void Copier::serve(const Copy &copy) {
     const auto before = failed.find(copy.job);
-    const abi::Status status = before == failed.end() ? copy_all(copy) : before->second;
+    const abi::Status status = before != failed.end()   ? before->second
+                               : copy.flags & mail_vram ? copy_vram(copy)
+                                                        : copy_all(copy);
     if (status != abi::Status::success)
         failed[copy.job] = status;
     if (!(copy.flags & mail_last))
@@ -52,15 +56,19 @@ void Copier::serve(const Copy &copy) {
     answers.send(copy.pid, copy.address, result_letter(copy.job, status));
 }
 
-/* Under the lock. All of an op must lie in its region, also what was copied before. */
-bool Copier::find(const CopyOp &op, uint64_t offset) const {
+/* Under the lock. All of an op must lie in its region, also what was copied before; NULL if not. */
+Mine *Copier::find(const CopyOp &op, uint64_t offset) const {
     const auto region = regions.find(op.region);
     if (region == regions.end())
-        return false;
-    const abi::Range &range = region->second;
+        return nullptr;
+    const abi::Range &range = region->second->range;
     return offset <= op.length && op.theirs >= range.address && op.theirs - range.address <= range.length &&
-           op.length <= range.length - (op.theirs - range.address);
+                   op.length <= range.length - (op.theirs - range.address)
+               ? region->second
+               : nullptr;
 }
+
+/* ---- DRAM on both sides ------------------------------------------------------------------------------- */
 
 static abi::Status why_refused(const Copy &copy, int error) {
     if (error == ESRCH)
@@ -110,6 +118,42 @@ abi::Status Copier::copy_all(const Copy &copy) {
                       "a process of another PID namespace asks for DRAM: that is not reached from here");
     for (size_t op = 0; status == abi::Status::success && op < copy.ops.size();)
         status = copy_some(copy, &op, &offset);
+    return status;
+}
+
+/* ---- VRAM on the asker's side ------------------------------------------------------------------------- */
+
+/* The transfer that the library carries for who asks: what it reads is written to it. */
+abi::Status Copier::start_vram(const Copy &copy, nvlx_peer *peer, nvlx_request **request) {
+    const uint32_t opcode = copy.flags & mail_write ? NVLX_OP_READ : NVLX_OP_WRITE;
+    nvlx_transfer_options options;
+    nvlx_transfer_options_init(&options);
+    options.generation = copy.generation;
+    std::vector<nvlx_op> ops;
+    ops.reserve(copy.ops.size());
+    const std::shared_lock lock(mutex);
+    for (const CopyOp &op : copy.ops) {
+        Mine *const range = find(op, 0);
+        const abi::Status status = range ? range->lend(engine) : abi::Status::not_found;
+        if (status != abi::Status::success)
+            return status;
+        ops.push_back({opcode, 0, peer, reinterpret_cast<void *>(op.theirs), op.mine, op.length, 0});
+    }
+    return status_of(nvlx_transfer(engine, ops.data(), ops.size(), &options, request));
+}
+
+abi::Status Copier::copy_vram(const Copy &copy) {
+    const std::shared_ptr<Link> link = answers.way_to(copy.pid, copy.address);
+    nvlx_request *request = nullptr;
+    abi::Status status = link->reach(patience.connect_ns);
+    if (status == abi::Status::success)
+        status = link->status_of(nvlx_peer_sync(link->peer(), copy.generation, patience.connect_ns));
+    if (status == abi::Status::success)
+        status = start_vram(copy, link->peer(), &request);
+    if (status != abi::Status::success)
+        return status;
+    status = link->status_of(nvlx_wait(request, -1));
+    nvlx_request_free(request);
     return status;
 }
 

@@ -1,14 +1,19 @@
-/* DRAM of two processes: the owner of the peer's side copies. SPDX-License-Identifier: Apache-2.0
+/* DRAM of a peer: its owner copies. SPDX-License-Identifier: Apache-2.0
  *
  * Who wants to read or write a peer's DRAM asks for it by a letter. The owner's worker looks up each region by its ID
- * and checks the bounds. It copies between its own memory and that of the process that asks (process_vm_writev and
- * _readv), and answers. So it knows what is registered: what was withdrawn is not touched any more, and withdrawing
- * waits for what is being copied. It names the other process by the kernel's word for the connection that the letter
- * came by.
+ * and checks the bounds. It copies between its own memory and that of the process that asks, and answers. So it knows
+ * what is registered: what was withdrawn is not touched any more, and withdrawing waits for what is being copied.
  *
- * Limits: both processes must see each other in one PID namespace, and be of one user. Where the kernel has Yama
- * (ptrace_scope 1), who registers DRAM lets others at its memory (PR_SET_PTRACER), unless NVLX_NIXL_TRACED=0. One
- * thread copies for all who ask an owner: some GB/s. */
+ * DRAM on both sides: by process_vm_writev and _readv. The other process is named by the kernel's word for the
+ * connection that the letter came by. Both processes must see each other in one PID namespace, and be of one user.
+ * Where the kernel has Yama (ptrace_scope 1), who registers DRAM lets others at its memory (PR_SET_PTRACER), unless
+ * NVLX_NIXL_TRACED=0.
+ *
+ * VRAM on the asker's side: by a transfer of the library's, whose local side the DRAM is, so pinned. The owner connects
+ * to who asks.
+ *
+ * One thread copies for all who ask an owner, one letter after the other: between DRAM some GB/s. An asker that is
+ * stopped before it is connected holds up others for connect_ms, once. */
 #ifndef NVLX_BINDINGS_NIXL_PEERS_COPIER_H
 #define NVLX_BINDINGS_NIXL_PEERS_COPIER_H
 
@@ -18,6 +23,7 @@
 
 #include "bindings/nixl/peers/answers.h"
 #include "bindings/nixl/peers/mail.h"
+#include "bindings/nixl/ranges.h"
 #include "bindings/nixl/worker.h"
 
 struct iovec;
@@ -26,11 +32,16 @@ namespace nvlx::nixl {
 
 class Copier {
   public:
-    Copier(nvlx_engine *library, Worker &links_closer, int64_t answer_ns, std::function<void(Notice &&)> function);
+    struct Patience {
+        int64_t connect_ns, answer_ns;
+    };
+    Copier(nvlx_engine *library, Worker &links_closer, const Patience &with_askers,
+           std::function<void(Notice &&)> function);
 
-    /* This process's DRAM. withdraw waits for what is being copied. */
-    void add(uint64_t region, const abi::Range &range);
-    void withdraw(uint64_t region);
+    /* This process's DRAM. withdraw waits for what is being copied between DRAM. Of what was lent to the library, the
+     * library knows what is being copied. */
+    void add(Mine &range);
+    void withdraw(const Mine &range);
 
     /* Letters of peers, in their order: from one thread. */
     void take(Copy &&copy);
@@ -40,11 +51,15 @@ class Copier {
     void serve(const Copy &copy);
     abi::Status copy_all(const Copy &copy);
     abi::Status copy_some(const Copy &copy, size_t *op, uint64_t *offset);
-    bool find(const CopyOp &op, uint64_t offset) const;
+    abi::Status copy_vram(const Copy &copy);
+    abi::Status start_vram(const Copy &copy, nvlx_peer *peer, nvlx_request **request);
+    Mine *find(const CopyOp &op, uint64_t offset) const;
 
+    nvlx_engine *const engine;
+    const Patience patience;
     const std::function<void(Notice &&)> deliver;
-    std::shared_mutex mutex; /* `regions`. Shared while something is copied */
-    std::unordered_map<uint64_t, abi::Range> regions;
+    std::shared_mutex mutex; /* `regions`. Shared while something is copied, or started */
+    std::unordered_map<uint64_t, Mine *> regions;
     /* The worker's own: */
     std::unordered_map<uint64_t, abi::Status> failed; /* jobs, until their last letter */
     Answers answers;

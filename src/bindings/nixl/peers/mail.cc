@@ -46,8 +46,8 @@ Letters copy_letters(const Copy &copy) {
         const bool last = done + count == copy.ops.size();
         const auto flags = static_cast<uint8_t>(copy.flags | (last ? mail_last : 0));
         letters.push_back(make_letter(
-            {1, MailKind::copy, flags, 0, static_cast<uint32_t>(copy.address.size()), 0, copy.job, 0, 0}, copy.address,
-            {reinterpret_cast<const char *>(copy.ops.data() + done), count * sizeof(CopyOp)}));
+            {1, MailKind::copy, flags, 0, static_cast<uint32_t>(copy.address.size()), 0, copy.job, copy.generation, 0},
+            copy.address, {reinterpret_cast<const char *>(copy.ops.data() + done), count * sizeof(CopyOp)}));
         done += count;
     } while (done < copy.ops.size());
     return letters;
@@ -76,7 +76,7 @@ bool open_letter(std::string_view letter, MailHead &head, std::string_view &text
 bool read_copy(const MailHead &head, std::string_view text, std::string_view body, Copy &copy) {
     if (body.size() % sizeof(CopyOp) != 0)
         return false;
-    copy = {0, head.job, head.flags, std::string(text), {}};
+    copy = {0, head.job, head.flags, std::string(text), {}, head.total};
     copy.ops.resize(body.size() / sizeof(CopyOp));
     if (!body.empty())
         memcpy(copy.ops.data(), body.data(), body.size());

@@ -3,7 +3,7 @@
  * - A notice: NIXL's notification, with the sender's name. One that is longer than a message (64 KiB) is several, with
  *   a number in common. Of a transfer, the first is the transfer's own message: it comes after the data, and not at all
  *   if the transfer fails. Then the others are dropped.
- * - A copy: what of a peer's DRAM it shall copy from or to the sender's, see copier.h. A long list is several.
+ * - A copy: what of a peer's DRAM it shall copy from or to the sender's memory, see copier.h. A long list is several.
  * - A result: how a copy has ended.
  * - A drop: no more comes of a notice, of which the first letters were sent.
  * The messages of a Link come in the order in which they were sent. All numbers are unique among all engines. */
@@ -19,7 +19,7 @@
 namespace nvlx::nixl {
 
 enum class MailKind : uint8_t { notice = 1, rest = 2, copy = 3, result = 4, drop = 5 };
-enum : uint8_t { mail_write = 1, mail_last = 2, mail_notice_follows = 4 }; /* flags of a copy */
+enum : uint8_t { mail_write = 1, mail_last = 2, mail_notice_follows = 4, mail_vram = 8 }; /* flags of a copy */
 
 struct MailHead {
     uint8_t version; /* 1 */
@@ -29,7 +29,7 @@ struct MailHead {
     uint32_t text;   /* bytes behind the head: the sender's name, or the address at which it serves */
     uint64_t number; /* of a notice, and of its drop */
     uint64_t job;    /* of a copy, and of the notice and the result that belong to it; else 0 */
-    uint64_t total;  /* of a notice: bytes of it in all */
+    uint64_t total;  /* of a notice: bytes of it in all. Of a copy with mail_vram: Copy.generation */
     int64_t status;  /* of a result: an abi::Status */
 };
 static_assert(sizeof(MailHead) == 40);
@@ -44,6 +44,7 @@ struct Copy {
     uint8_t flags;
     std::string address; /* where the result goes */
     std::vector<CopyOp> ops;
+    uint64_t generation; /* mail_vram, the asker's side is VRAM: of its engine, that has these ranges */
 };
 
 struct Notice {

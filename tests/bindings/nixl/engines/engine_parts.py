@@ -106,6 +106,11 @@ class OnHost:
 
         self.torch, self.Tensor = torch, Tensor
 
+    def pinned(self, size):
+        """Host memory that GPUs reach."""
+        address = self.engine.alloc(self.gpu, size, Alloc.HOST)
+        return self.torch.frombuffer((ctypes.c_int8 * size).from_address(address), dtype=self.torch.int8)
+
     def bytes(self, size):
         room = -(-size // 512) * 512
         if self.used + room > SEGMENT:
@@ -125,6 +130,9 @@ class OnGpu:
         self.torch, self.gpu = torch, gpu % torch.cuda.device_count()
         torch.cuda.set_device(self.gpu)
 
+    def pinned(self, size):
+        return self.torch.empty(size, dtype=self.torch.int8, pin_memory=True)
+
     def bytes(self, size):
         return self.torch.empty(size, dtype=self.torch.int8, device="cuda")
 
@@ -135,6 +143,9 @@ class Memory:
     def __init__(self, kind, gpu):
         self.of = (OnGpu if os.environ.get("NVLX_BACKEND") == "cuda" else OnHost)(Alloc(kind), gpu)
         self.torch, self.gpu, self.guards = self.of.torch, self.of.gpu, []
+
+    def pinned(self, size):
+        return self.of.pinned(size)
 
     def bytes(self, size):
         self.guards.append(self.of.bytes(GUARD))

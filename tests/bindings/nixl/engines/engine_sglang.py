@@ -68,10 +68,10 @@ def import_sglang(folder, torch, rank, size, port):
 class Sglang:
     """A process of an instance: rank `rank` of `size` that share the heads."""
 
-    def __init__(self, folder, kind, gpu, role, rank, size, port, pages):
+    def __init__(self, folder, kind, gpu, role, rank, size, port, pages, pool):
         self.memory = Memory(kind, gpu)
         import_sglang(folder, self.memory.torch, rank, size, port)
-        self.rank, self.pages, self.requests = rank, pages, {}
+        self.rank, self.pages, self.pool, self.requests = rank, pages, pool, {}
         self.start(role, rank, size, port)
 
     def start(self, role, rank, size, port):
@@ -82,13 +82,15 @@ class Sglang:
         torch = self.memory.torch
         length = HEADS // size * WIDTH * ITEM * PAGE
         self.length = length
-        self.kv = [self.memory.bytes(length * self.pages) for _ in range(2 * LAYERS)]
+        make = self.memory.bytes if self.pool == "VRAM" else self.memory.pinned
+        self.kv = [make(length * self.pages) for _ in range(2 * LAYERS)]
         self.state = [self.memory.bytes(length * self.pages) for _ in range(2)]
         self.metadata = MetadataBuffers(SLOTS, HIDDEN, torch.bfloat16, 16)
         args = KVArgs()
         args.engine_rank, args.gpu_id, args.ib_device = rank, self.memory.gpu, ""
         args.pp_rank, args.system_dp_rank = 0, 0
         args.kv_data_ptrs, args.kv_data_lens, args.kv_item_lens = lists(self.kv, length)
+        args.kv_data_mem_kinds = [self.pool] * len(self.kv)
         args.aux_data_ptrs, args.aux_data_lens, args.aux_item_lens = self.metadata.get_buf_infos()
         args.state_types, args.swa_kv_cache_layout = [StateType.SWA], "nhd"
         state = lists(self.state, length)
@@ -217,11 +219,11 @@ FAILED, BOOTSTRAPPING, WAITING, TRANSFERRING, SUCCESS = range(5)
 class Instance:
     """The processes of one instance, that share its heads."""
 
-    def __init__(self, folder, kind, role, port, size=1, pages=40):
+    def __init__(self, folder, kind, role, port, size=1, pages=40, pool="VRAM"):
         self.size, self.pages, self.port = size, pages, port
         words = "sglang", folder, int(kind), int(role == "decode"), role
         self.server = Process("sglang server", folder, port) if role == "prefill" else None
-        self.processes = [Process(*words, rank, size, port, pages) for rank in range(size)]
+        self.processes = [Process(*words, rank, size, port, pages, pool) for rank in range(size)]
         self.sizes = {}
 
     def ready(self, seed):
@@ -308,24 +310,25 @@ def whole_request(prefill, decode, room, theirs, ours, slots, chunk=2):
     decode.check(f"room {room}: decode")
 
 
-def pair(folder, kind, ranks):
+def pair(folder, kind, ranks, pool="VRAM"):
     port = free_port()
     prefill = Instance(folder, kind, "prefill", port, ranks[0])
-    decode = Instance(folder, kind, "decode", port, ranks[1], pages=32)
+    decode = Instance(folder, kind, "decode", port, ranks[1], pages=32, pool=pool)
     prefill.ready("prefill")
     decode.ready("decode")
     return prefill, decode
 
 
-def requests(folder, kind, ranks):
-    prefill, decode = pair(folder, kind, ranks)
+def requests(folder, kind, ranks, pool="VRAM"):
+    """With a pool of DRAM, as of HiSparse, the prefill's VRAM goes to host memory of the decode."""
+    prefill, decode = pair(folder, kind, ranks, pool)
     whole_request(prefill, decode, 7, [3, 17, 5, 6, 39, 0], [7, 2, 30, 31, 11, 0], (2, 5))
     prefill.fill("prefill again")
     whole_request(prefill, decode, 8, [17, 4, 5], [8, 30, 1], (7, 0))
     whole_request(prefill, decode, 9, [20], [12], (0, 7))
     decode.end()
     prefill.end()
-    print(f"ok: sglang, {ranks[0]} -> {ranks[1]} ranks", flush=True)
+    print(f"ok: sglang, {ranks[0]} -> {ranks[1]} ranks, pool in {pool}", flush=True)
 
 
 def at_once(folder, kind):
@@ -440,6 +443,7 @@ def decode_stopped(folder, kind):
 def handing_over(folder, kind):
     for ranks in ((1, 1), (1, 2), (2, 1)):
         requests(folder, kind, ranks)
+    requests(folder, kind, (1, 1), "DRAM")
     at_once(folder, kind)
 
 
