@@ -8,11 +8,11 @@ add_library(plugin_NVLX MODULE
     src/bindings/nixl/peers/answers.cc
     src/bindings/nixl/peers/card.cc
     src/bindings/nixl/peers/copier.cc
+    src/bindings/nixl/peers/dram.cc
     src/bindings/nixl/peers/inbox.cc
     src/bindings/nixl/peers/link.cc
     src/bindings/nixl/peers/mail.cc
     src/bindings/nixl/process.cc
-    src/bindings/nixl/ranges.cc
     src/bindings/nixl/say.cc
     src/bindings/nixl/transfer.cc
     src/bindings/nixl/worker.cc)

@@ -3,9 +3,10 @@
 #define NVLX_BINDINGS_NIXL_RANGES_H
 
 #include <memory>
-#include <mutex>
+#include <optional>
 
 #include "bindings/nixl/peers/card.h"
+#include "bindings/nixl/peers/dram.h"
 #include "bindings/nixl/peers/link.h"
 
 namespace nvlx::nixl {
@@ -16,15 +17,8 @@ struct Mine : abi::Region {
     RegionCard card;
     abi::Range range;
     std::string text;
-    nvlx_region *region = nullptr; /* of VRAM; of DRAM once it was lent */
-
-    /* Lets GPUs of this process at DRAM: the library gets it as the local side of transfers, with the first list that
-     * has VRAM on the other side. What is not pinned is refused; the library logs it. Any thread. */
-    abi::Status lend(nvlx_engine *engine);
-    nvlx_region *lent();
-
-  private:
-    std::mutex lending; /* guards `region` of DRAM */
+    nvlx_region *region = nullptr; /* of VRAM */
+    std::optional<Dram> dram;
 };
 
 /* A peer that metadata was loaded of. Transfers keep it, and with it the Link, until they are released or revoked. */

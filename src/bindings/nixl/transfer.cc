@@ -56,7 +56,7 @@ Status Transfer::lend(const abi::Pieces &pieces) const {
     const abi::Region *last = nullptr;
     for (const abi::Piece &piece : pieces.items) {
         const Status status =
-            piece.region == last ? Status::success : static_cast<Mine *>(piece.region)->lend(around.engine);
+            piece.region == last ? Status::success : static_cast<Mine *>(piece.region)->dram->lend(around.engine);
         if (status != Status::success)
             return status;
         last = piece.region;

@@ -208,7 +208,7 @@ Status Backend::register_memory(const abi::Described &range, const Segment &segm
         if (status != Status::success)
             return status;
     } else if (segment == Segment::dram) {
-        state->copier->add(*made);
+        state->copier->add(made->card.id, made->dram.emplace(range));
         if (settings.traced)
             prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY); /* without Yama it fails, and is not needed */
     } else {
@@ -227,12 +227,13 @@ Status Backend::withdraw(Mine &range) const {
     if (!state->revoke(range, deadline))
         return refuse(Status::active, "a transfer of this agent still uses the range at 0x%llx",
                       static_cast<unsigned long long>(range.range.address));
-    if (range.card.segment == Segment::dram)
-        state->copier->withdraw(range);
-    if (!range.lent())
+    if (range.dram)
+        state->copier->withdraw(range.card.id);
+    nvlx_region *const region = range.dram ? range.dram->lent() : range.region;
+    if (!region) /* the library knows nothing of it */
         return Status::success;
     const auto left = std::max<std::chrono::nanoseconds>(deadline - Clock::now(), std::chrono::nanoseconds(0));
-    const int code = nvlx_unregister(range.lent(), left.count());
+    const int code = nvlx_unregister(region, left.count());
     if (code == NVLX_ETIMEDOUT)
         return refuse(Status::active, "the range at 0x%llx is withdrawn, and must not be freed yet: %s",
                       static_cast<unsigned long long>(range.range.address), nvlx_last_error());

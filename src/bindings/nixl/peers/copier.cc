@@ -21,14 +21,14 @@ Copier::Copier(nvlx_engine *library, Worker &links_closer, const Patience &with_
       answers(library, links_closer, with_askers.answer_ns) {
 }
 
-void Copier::add(Mine &range) {
+void Copier::add(uint64_t region, Dram &dram) {
     const std::unique_lock lock(mutex);
-    regions[range.card.id] = &range;
+    regions[region] = &dram;
 }
 
-void Copier::withdraw(const Mine &range) {
+void Copier::withdraw(uint64_t region) {
     const std::unique_lock lock(mutex);
-    regions.erase(range.card.id);
+    regions.erase(region);
 }
 
 void Copier::take(Copy &&copy) {
@@ -57,7 +57,7 @@ void Copier::serve(const Copy &copy) {
 }
 
 /* Under the lock. All of an op must lie in its region, also what was copied before; NULL if not. */
-Mine *Copier::find(const CopyOp &op, uint64_t offset) const {
+Dram *Copier::find(const CopyOp &op, uint64_t offset) const {
     const auto region = regions.find(op.region);
     if (region == regions.end())
         return nullptr;
@@ -133,8 +133,8 @@ abi::Status Copier::start_vram(const Copy &copy, nvlx_peer *peer, nvlx_request *
     ops.reserve(copy.ops.size());
     const std::shared_lock lock(mutex);
     for (const CopyOp &op : copy.ops) {
-        Mine *const range = find(op, 0);
-        const abi::Status status = range ? range->lend(engine) : abi::Status::not_found;
+        Dram *const dram = find(op, 0);
+        const abi::Status status = dram ? dram->lend(engine) : abi::Status::not_found;
         if (status != abi::Status::success)
             return status;
         ops.push_back({opcode, 0, peer, reinterpret_cast<void *>(op.theirs), op.mine, op.length, 0});

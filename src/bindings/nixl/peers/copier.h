@@ -22,8 +22,8 @@
 #include <shared_mutex>
 
 #include "bindings/nixl/peers/answers.h"
+#include "bindings/nixl/peers/dram.h"
 #include "bindings/nixl/peers/mail.h"
-#include "bindings/nixl/ranges.h"
 #include "bindings/nixl/worker.h"
 
 struct iovec;
@@ -40,8 +40,8 @@ class Copier {
 
     /* This process's DRAM. withdraw waits for what is being copied between DRAM. Of what was lent to the library, the
      * library knows what is being copied. */
-    void add(Mine &range);
-    void withdraw(const Mine &range);
+    void add(uint64_t region, Dram &dram);
+    void withdraw(uint64_t region);
 
     /* Letters of peers, in their order: from one thread. */
     void take(Copy &&copy);
@@ -53,13 +53,13 @@ class Copier {
     abi::Status copy_some(const Copy &copy, size_t *op, uint64_t *offset);
     abi::Status copy_vram(const Copy &copy);
     abi::Status start_vram(const Copy &copy, nvlx_peer *peer, nvlx_request **request);
-    Mine *find(const CopyOp &op, uint64_t offset) const;
+    Dram *find(const CopyOp &op, uint64_t offset) const;
 
     nvlx_engine *const engine;
     const Patience patience;
     const std::function<void(Notice &&)> deliver;
     std::shared_mutex mutex; /* `regions`. Shared while something is copied, or started */
-    std::unordered_map<uint64_t, Mine *> regions;
+    std::unordered_map<uint64_t, Dram *> regions;
     /* The worker's own: */
     std::unordered_map<uint64_t, abi::Status> failed; /* jobs, until their last letter */
     Answers answers;
