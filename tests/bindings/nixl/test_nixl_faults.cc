@@ -19,7 +19,7 @@
 
 /* ---- What stands between ------------------------------------------------------------------------------- */
 
-/* Copies of DRAM wait while it is shut. */
+/* Copies of DRAM, and transfers for peers, wait while it is shut. */
 class Gate {
   public:
     void shut() {
@@ -88,7 +88,7 @@ struct Fault {
 };
 
 static constexpr int often = 1 << 30, rest = 2, copy = 3, result = 4, drop = 5;
-static Fault sending, connecting, threads;
+static Fault sending, connecting, threads, transferring;
 
 /* Only of the thread that copies: it starts those that answer. */
 extern "C" [[gnu::visibility("default")]] int pthread_create(pthread_t *newthread, const pthread_attr_t *attr,
@@ -111,6 +111,16 @@ extern "C" [[gnu::visibility("default")]] int nvlx_connect(nvlx_engine *engine, 
     static auto *const connect = real("nvlx_connect", nvlx_connect);
     const int code = connecting.next();
     return code ? code : connect(engine, address, timeout_ns, peer);
+}
+
+/* Only who copies for a peer calls it. */
+extern "C" [[gnu::visibility("default")]] int nvlx_transfer(nvlx_engine *engine, const nvlx_op *ops, size_t count,
+                                                            const nvlx_transfer_options *options,
+                                                            nvlx_request **request) {
+    static auto *const transfer = real("nvlx_transfer", nvlx_transfer);
+    const int code = transferring.next();
+    gate.pass();
+    return code ? code : transfer(engine, ops, count, options, request);
 }
 
 template <class Condition> static bool eventually(const Condition &condition) {
@@ -235,6 +245,61 @@ static void needs_no_thread() {
     threads.set(0, 0);
 }
 
+/* `a` has VRAM, and reads DRAM of `b` that GPUs reach. */
+struct Mixed {
+    Mixed(const Parameters &asker, const Parameters &owner) : a("a", asker), b("b", owner) {
+        there = b.add(y, length, Segment::dram);
+        a.load(b.mine);
+        list = {&a, "b", Operation::read, pieces(Segment::vram, here, x, length),
+                pieces(Segment::dram, a.theirs.back(), y, length)};
+        EXPECT(list.prepare() == Status::success);
+    }
+
+    Agent a, b;
+    uint8_t *x = allocate(0), *y = allocate(0, NVLX_ALLOC_HOST); /* of one process, so the same GPU copies */
+    Region *here = a.add(x, length, Segment::vram), *there = nullptr;
+    Posted list = {};
+};
+
+/* To start a transfer for a peer may wait for that peer, which is mapped. Other DRAM comes and goes meanwhile, and that
+ * of the transfer is not freed. */
+static void starts_beside_others() {
+    Mixed pair({}, {{"withdraw_ms", "50"}});
+    std::vector<uint8_t> other(4096);
+    gate.shut();
+    EXPECT(pair.list.post() == Status::in_progress);
+    gate.await();
+    std::atomic<bool> came_and_went{false};
+    std::thread beside([&] {
+        Region *const region = pair.b.add(other.data(), other.size(), Segment::dram);
+        EXPECT(pair.b.engine->deregister_memory(region) == Status::success);
+        came_and_went = true;
+    });
+    EXPECT(eventually([&] { return came_and_went.load(); }));
+    beside.join();
+    EXPECT(pair.b.engine->deregister_memory(pair.there) == Status::active);
+    gate.reopen();
+    EXPECT(pair.list.wait() == Status::success);
+    EXPECT(pair.b.engine->deregister_memory(pair.there) == Status::success);
+    EXPECT(pair.list.finish() == Status::not_found && pair.list.release() == Status::success);
+}
+
+/* Whatever fails at its owner, who asks is told, and the next time it works. */
+static void tells_why_vram_fails() {
+    Mixed pair({}, {});
+    const std::string message = "done";
+    connecting.set(NVLX_ENOMEM, 1);
+    EXPECT(pair.list.finish(&message) == Status::backend);
+    connecting.set(0, 0);
+    for (const auto &[code, status] : {std::pair{NVLX_EBUSY, Status::backend}, {NVLX_ERANGE, Status::not_found}}) {
+        transferring.set(code, 1);
+        EXPECT(pair.list.finish(&message) == status);
+    }
+    transferring.set(0, 0);
+    EXPECT(pair.list.finish(&message) == Status::success && pair.b.notices(1)[0].second == message);
+    EXPECT(pair.list.release() == Status::success);
+}
+
 /* A message that was not sent whole leaves nothing at its receiver. */
 static void drops_halves() {
     Pair pair({}, {});
@@ -302,6 +367,8 @@ int main(int count, char **words) {
         {"what cannot be sent", says_what_cannot_be_sent},
         {"one that is dead", passes_over_the_dead},
         {"no more threads", needs_no_thread},
+        {"a start that waits", starts_beside_others},
+        {"what fails for VRAM", tells_why_vram_fails},
         {"halves of messages", drops_halves},
         {"no more files", knows_its_machine},
         {"peers that were removed, asked", [] { lets_peers_go(true); }},

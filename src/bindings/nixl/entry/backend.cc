@@ -207,17 +207,21 @@ Status Backend::register_memory(const abi::Described &range, const Segment &segm
         const Status status = register_vram(*made);
         if (status != Status::success)
             return status;
-    } else if (segment == Segment::dram) {
-        state->copier->add(made->card.id, made->dram.emplace(range));
-        if (settings.traced)
-            prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY); /* without Yama it fails, and is not needed */
-    } else {
+    } else if (segment != Segment::dram) {
         return Status::not_supported;
     }
     made->text = write_card(made->card);
-    const std::lock_guard guard(state->mutex);
-    state->ranges.insert(made.get());
-    region = made.release();
+    {
+        const std::lock_guard guard(state->mutex);
+        state->ranges.insert(made.get());
+    }
+    Mine *const kept = made.release(); /* until it is deregistered, or the end: so the copier may have it */
+    if (segment == Segment::dram) {
+        state->copier->add(kept->card.id, kept->dram.emplace(range));
+        if (settings.traced)
+            prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY); /* without Yama it fails, and is not needed */
+    }
+    region = kept;
     return Status::success;
 }
 
@@ -227,8 +231,12 @@ Status Backend::withdraw(Mine &range) const {
     if (!state->revoke(range, deadline))
         return refuse(Status::active, "a transfer of this agent still uses the range at 0x%llx",
                       static_cast<unsigned long long>(range.range.address));
-    if (range.dram)
-        state->copier->withdraw(range.card.id);
+    if (range.dram && !state->copier->withdraw(range.card.id, deadline))
+        return refuse(
+            Status::active,
+            "the range at 0x%llx is withdrawn, and must not be freed yet: a transfer of it for a peer is being "
+            "started",
+            static_cast<unsigned long long>(range.range.address));
     nvlx_region *const region = range.dram ? range.dram->lent() : range.region;
     if (!region) /* the library knows nothing of it */
         return Status::success;

@@ -1,13 +1,14 @@
 /* The backend of one NIXL agent, over one engine of the library. SPDX-License-Identifier: Apache-2.0
  *
  * It serves at an address of its own from the start, which its metadata tells, and connects to others when the first
- * request or message needs it. VRAM is registered with the library, and moved by it: a request is a prepared list, a
- * post is a post, a notification a message after the data. DRAM is copied by its owner: peers/copier.h. This process is
- * a peer of its own, like others.
+ * request or message needs it. VRAM is registered with the library. To and from a peer's VRAM the library moves all: a
+ * request is a prepared list, a post is a post, a notification a message after the data. A peer's DRAM is copied by its
+ * owner, who is asked for it: peers/copier.h. This process is a peer of its own, like others.
  *
  * Any thread may call, all functions at the same time, except that NIXL releases what no other thread uses. Whoever
- * holds a lock takes only later ones of: Backend's, a Transfer's, Answers', those of Link, Inbox, Copier and Worker,
- * the library's. None is held while something waits, except a Link's own while it connects. */
+ * holds a lock takes only later ones of: Backend's, a Transfer's, Answers', those of Link, Inbox, Copier, Worker and
+ * Dram, the library's. None is held while something waits, except a Link's own while it connects, and that of Dram
+ * while the library registers it. */
 #ifndef NVLX_BINDINGS_NIXL_ENTRY_BACKEND_H
 #define NVLX_BINDINGS_NIXL_ENTRY_BACKEND_H
 

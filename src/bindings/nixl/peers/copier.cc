@@ -26,9 +26,10 @@ void Copier::add(uint64_t region, Dram &dram) {
     regions[region] = &dram;
 }
 
-void Copier::withdraw(uint64_t region) {
-    const std::unique_lock lock(mutex);
+bool Copier::withdraw(uint64_t region, std::chrono::steady_clock::time_point deadline) {
+    std::unique_lock lock(mutex);
     regions.erase(region);
+    return changed.wait_until(lock, deadline, [&] { return !held.contains(region); });
 }
 
 void Copier::take(Copy &&copy) {
@@ -123,7 +124,26 @@ abi::Status Copier::copy_all(const Copy &copy) {
 
 /* ---- VRAM on the asker's side ------------------------------------------------------------------------- */
 
-/* The transfer that the library carries for who asks: what it reads is written to it. */
+/* All regions of a letter, or it fails. They are not freed until let_go. */
+abi::Status Copier::hold(const Copy &copy) {
+    const std::unique_lock lock(mutex);
+    for (const CopyOp &op : copy.ops) {
+        Dram *const dram = find(op, 0);
+        if (!dram)
+            return abi::Status::not_found;
+        held[op.region] = dram;
+    }
+    return abi::Status::success;
+}
+
+void Copier::let_go() {
+    const std::unique_lock lock(mutex);
+    held.clear();
+    changed.notify_all();
+}
+
+/* The transfer that the library carries for who asks: what it reads is written to it. No lock is held: it may wait for
+ * the asker, whose memory is mapped. */
 abi::Status Copier::start_vram(const Copy &copy, nvlx_peer *peer, nvlx_request **request) {
     const uint32_t opcode = copy.flags & mail_write ? NVLX_OP_READ : NVLX_OP_WRITE;
     nvlx_transfer_options options;
@@ -131,15 +151,15 @@ abi::Status Copier::start_vram(const Copy &copy, nvlx_peer *peer, nvlx_request *
     options.generation = copy.generation;
     std::vector<nvlx_op> ops;
     ops.reserve(copy.ops.size());
-    const std::shared_lock lock(mutex);
-    for (const CopyOp &op : copy.ops) {
-        Dram *const dram = find(op, 0);
-        const abi::Status status = dram ? dram->lend(engine) : abi::Status::not_found;
-        if (status != abi::Status::success)
-            return status;
+    for (const CopyOp &op : copy.ops)
         ops.push_back({opcode, 0, peer, reinterpret_cast<void *>(op.theirs), op.mine, op.length, 0});
-    }
-    return status_of(nvlx_transfer(engine, ops.data(), ops.size(), &options, request));
+    abi::Status status = hold(copy);
+    for (auto one = held.begin(); status == abi::Status::success && one != held.end(); ++one)
+        status = one->second->lend(engine);
+    if (status == abi::Status::success)
+        status = status_of(nvlx_transfer(engine, ops.data(), ops.size(), &options, request));
+    let_go();
+    return status;
 }
 
 abi::Status Copier::copy_vram(const Copy &copy) {

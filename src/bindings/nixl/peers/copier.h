@@ -12,11 +12,14 @@
  * VRAM on the asker's side: by a transfer of the library's, whose local side the DRAM is, so pinned. The owner connects
  * to who asks.
  *
- * One thread copies for all who ask an owner, one letter after the other: between DRAM some GB/s. An asker that is
- * stopped before it is connected holds up others for connect_ms, once. */
+ * One thread copies for all who ask an owner, one letter after the other: between DRAM some GB/s. So an asker that is
+ * stopped holds up others: by each letter for connect_ms as long as it is not connected, or has not told of its memory.
+ * The first to map memory that takes file descriptors waits up to 10 s for each: see nvlx_transfer. */
 #ifndef NVLX_BINDINGS_NIXL_PEERS_COPIER_H
 #define NVLX_BINDINGS_NIXL_PEERS_COPIER_H
 
+#include <chrono>
+#include <condition_variable>
 #include <functional>
 #include <memory>
 #include <shared_mutex>
@@ -38,10 +41,11 @@ class Copier {
     Copier(nvlx_engine *library, Worker &links_closer, const Patience &with_askers,
            std::function<void(Notice &&)> function);
 
-    /* This process's DRAM. withdraw waits for what is being copied between DRAM. Of what was lent to the library, the
-     * library knows what is being copied. */
+    /* This process's DRAM, which the caller keeps until it was withdrawn. */
     void add(uint64_t region, Dram &dram);
-    void withdraw(uint64_t region);
+    /* Waits for what is being copied between DRAM. For a transfer of the region that is being started it waits up to
+     * the deadline: false if it still is. Of one that was started the library knows. */
+    bool withdraw(uint64_t region, std::chrono::steady_clock::time_point deadline);
 
     /* Letters of peers, in their order: from one thread. */
     void take(Copy &&copy);
@@ -53,13 +57,17 @@ class Copier {
     abi::Status copy_some(const Copy &copy, size_t *op, uint64_t *offset);
     abi::Status copy_vram(const Copy &copy);
     abi::Status start_vram(const Copy &copy, nvlx_peer *peer, nvlx_request **request);
+    abi::Status hold(const Copy &copy);
+    void let_go();
     Dram *find(const CopyOp &op, uint64_t offset) const;
 
     nvlx_engine *const engine;
     const Patience patience;
     const std::function<void(Notice &&)> deliver;
-    std::shared_mutex mutex; /* `regions`. Shared while something is copied, or started */
+    std::shared_mutex mutex; /* guards `regions` and `held`. Shared while something is copied between DRAM */
+    std::condition_variable_any changed; /* nothing is held any more */
     std::unordered_map<uint64_t, Dram *> regions;
+    std::unordered_map<uint64_t, Dram *> held; /* the worker starts a transfer of them, without the lock */
     /* The worker's own: */
     std::unordered_map<uint64_t, abi::Status> failed; /* jobs, until their last letter */
     Answers answers;
