@@ -178,11 +178,12 @@ static void knows_generations(const Sides &sides) {
 
 static void refuses_what_is_wrong() {
     Agent a("a"), b("b");
-    std::vector<uint8_t> x(length);
+    std::vector<uint8_t> x(length), y(length);
     uint8_t *const here = allocate(0), *const there = allocate(1);
     Region *const region = a.add(here, length, Segment::vram);
     Region *const host = a.add(x.data(), length, Segment::dram);
     b.add(there, length / 2, Segment::vram);
+    b.add(y.data(), length / 2, Segment::dram);
     a.load(b.mine);
     Posted beyond = {&a, "b", Operation::read, pieces(Segment::vram, region, here, length),
                      pieces(Segment::vram, a.theirs[0], there, length)};
@@ -192,6 +193,13 @@ static void refuses_what_is_wrong() {
     Posted mixed = {&a, "b", Operation::read, pieces(Segment::dram, host, x.data(), 4096),
                     pieces(Segment::vram, a.theirs[0], there, 4096)};
     EXPECT(mixed.prepare() == Status::not_supported && !mixed.request);
+    for (const size_t bytes : {size_t{4096}, length}) { /* their owner knows that no GPU reaches them, and how many */
+        Posted away = {&a, "b", Operation::write, pieces(Segment::vram, region, here, bytes),
+                       pieces(Segment::dram, a.theirs[1], y.data(), bytes)};
+        EXPECT(away.prepare() == Status::success);
+        EXPECT(away.finish() == (bytes == length ? Status::not_found : Status::not_supported));
+        EXPECT(away.release() == Status::success);
+    }
     mixed.peer = "c";
     EXPECT(mixed.prepare() == Status::not_found && !mixed.request);
     Metadata far = b.mine;
