@@ -47,7 +47,7 @@ static int find_state(struct nvlxi_relay_link *link, uint64_t length_wanted) {
     code = nvlx_peer_find(link->peer, *link->address ? NVLXI_RELAY_READER_STATE : NVLXI_RELAY_STATE, &link->state,
                           &length);
     if (code)
-        return nvlxi_fail(code, "no relay is served there");
+        return nvlxi_fail(code, "no relay is served at \"%s\"", info.address);
     return length >= length_wanted
                ? 0
                : nvlxi_fail(NVLX_EFORMAT, "its flags and digests have %" PRIu64 " bytes, not %" PRIu64, length,

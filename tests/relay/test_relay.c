@@ -293,7 +293,7 @@ static void what_is_no_relay_is_refused(void) {
     owner_alloc(&owner, 0, 0, member_bytes(), 1);
     owner_register(&owner, 0, 0, 0, member_bytes(), NVLX_ACCESS_READ, "w0");
     OK(owner_serve(&owner, address, 0));
-    expect(member_join(&readers[0], address, PATIENCE), NVLX_ENOENT, "no relay is served there");
+    expect(member_join(&readers[0], address, PATIENCE), NVLX_ENOENT, "no relay is served at \"@");
     owner_end(&owner);
     end();
 }
@@ -853,7 +853,8 @@ static void at_a_reader_no_relay_is_served(void) {
     begin_here(NULL);
     snprintf(at, sizeof at, "%s", joined->address);
     const struct nvlx_relay_part part = {"w", allocate(own_engine, 1, MIB, 0), MIB};
-    REFUSED(nvlx_relay_join(own_engine, at, &part, 1, NULL, PATIENCE, &other), NVLX_ENOENT, "no relay is served there");
+    REFUSED(nvlx_relay_join(own_engine, at, &part, 1, NULL, PATIENCE, &other), NVLX_ENOENT,
+            "no relay is served at \"@");
     end_here();
 }
 
