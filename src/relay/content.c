@@ -8,8 +8,9 @@
 #include "base/error.h"
 
 #define PIECE_LEAST (UINT64_C(1) << 20)
-#define PIECE_MOST  (UINT64_C(64) << 20)  /* copies of that length have 386 GB/s, of 16 MiB 357 (two H200) */
-#define PIECE_SCALE (UINT64_C(512) << 10) /* what a piece costs, in bytes, by how many readers are in between */
+#define PIECE_MOST  (UINT64_C(64) << 20) /* copies of that length have 386 GB/s, of 16 MiB 357 (two H200) */
+/* Bytes that move in the time that a piece costs, divided by the readers in between. */
+#define PIECE_SCALE (UINT64_C(512) << 10)
 
 static int by_name(const void *a, const void *b) {
     return strcmp(((const struct nvlx_relay_part *)a)->name, ((const struct nvlx_relay_part *)b)->name);

@@ -48,7 +48,7 @@ int nvlxi_relay_content_make(struct nvlxi_relay_content *content, const struct n
 /* NVLX_EINVAL: two parts share bytes, so that nothing can come into them. */
 int nvlxi_relay_content_check_apart(const struct nvlxi_relay_content *content);
 /* How long pieces should be. Each costs some microseconds in which nothing moves. The last reader of a chain has all
- * bytes later by a piece for each reader before it. So there are about as many pieces as the root of the bytes. */
+ * bytes later by a piece for each reader before it. So the best length grows as the root of the bytes. */
 uint64_t nvlxi_relay_content_piece(const struct nvlxi_relay_content *content);
 /* Once: into pieces of at most so many bytes, > 0. */
 int nvlxi_relay_content_cut(struct nvlxi_relay_content *content, uint64_t piece_bytes);

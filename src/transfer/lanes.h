@@ -5,7 +5,7 @@
  * Both are made when first needed, without the lock held, given back after use, and destroyed with the pool.
  *
  * A free lane serves transfers without a stream, of one device pair, direction and priority; of host memory apart. A
- * borrower gets an idle one while fewer than NVLXI_LANES_MAX are in use for these, else the emptiest. Nothing in it
+ * borrower gets an idle one while fewer than the pool's `most` are in use for these, else the emptiest. Nothing in it
  * waits for anything but copies.
  *
  * A process has a few channels on a GPU. A copy by an engine that waits in a stream blocks one, with whatever else has
@@ -67,7 +67,7 @@ struct nvlxi_pooled_event {
 struct nvlxi_lane_pool {
     const struct nvlxi_context *context;
     pthread_mutex_t mutex;
-    size_t most; /* free lanes of one kind in use at the same time, up to NVLXI_LANES_MAX */
+    size_t most; /* free lanes of one kind in use at the same time, up to NVLXI_LANES_MAX. Set before any transfer */
     struct nvlxi_pooled_lane *lanes[NVLXI_LANE_KINDS]; /* all, callers' streams as long as they are borrowed */
     struct nvlxi_pooled_event *events;                 /* idle */
     struct nvlxi_pooled_event *marks;                  /* in callers' streams, not seen complete */

@@ -7,7 +7,8 @@ that of build/ in its own checkout. Nothing is loaded before the first call; no 
 
 What is below has an example of each kind of call. Details tell, each on a page: help(nvlxfer.Engine), where all begins,
 help(nvlxfer.Peer), help(nvlxfer.read), help(nvlxfer.Request), help(nvlxfer.Blocks), help(nvlxfer.publish),
-help(nvlxfer.pull), help(nvlxfer.Array), help(nvlxfer.NvlxError) and its classes. help(nvlxfer) goes on with all.
+help(nvlxfer.pull), help(nvlxfer.Relay), help(nvlxfer.Array), help(nvlxfer.NvlxError) and its classes. help(nvlxfer)
+goes on with all.
 
     # process A (seed)                                     # process B (target)
     from nvlxfer import Access, Engine                     from nvlxfer import Access, Engine, read
@@ -33,7 +34,8 @@ A paged KV cache is tables of blocks, and a transfer names blocks by their ids, 
     blocks.read(local_ids, remote_ids).wait(timeout=10)    # NumPy or PyTorch arrays of integers
 
 What is registered is a tensor, or a tuple (address, length). `Engine.empty` makes memory that torch, JAX, CuPy, Numba
-and, on the host backend, NumPy take as an array of theirs, without a copy. Without the rendezvous, take the text of
+and, on the host backend, NumPy take as an array of theirs, without a copy. With `kind=Alloc.HOST` it is host memory,
+which peers read and write, too: then the other side of an op is a GPU's. Without the rendezvous, take the text of
 `engine.export()` by any channel to `engine.peer_open(text)`. What each call means is told in nvlxfer.h; here is only
 what Python adds:
 
