@@ -2,7 +2,8 @@
  *
  * SPDX-License-Identifier: Apache-2.0
  *
- * nvlxfer.h is the manual. A member function here is one C function of nearly the same name. This tells the rest:
+ * nvlxfer.h is the manual. A member function here is one C function of nearly the same name: nvlx_memcpy is
+ * engine.copy. An object's get() is its handle; memory has data(). This tells the rest:
  *
  *     auto engine = nvlx::engine::create().value();                      // throws nvlx::error
  *     auto region = engine.register_region(address, length, {"w0", NVLX_ACCESS_READ}).value();

@@ -7,6 +7,7 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <thread>
 
 #include "bindings/nixl/say.h"
 
@@ -46,6 +47,7 @@ void Copier::take(Notice &&notice) {
 void Copier::serve(const Copy &copy) {
     const auto before = failed.find(copy.job);
     const abi::Status status = before != failed.end()   ? before->second
+                               : copy.ops.empty()       ? abi::Status::success /* its asker has given up */
                                : copy.flags & mail_vram ? copy_vram(copy)
                                                         : copy_all(copy);
     if (status != abi::Status::success)
@@ -142,13 +144,27 @@ void Copier::let_go() {
     changed.notify_all();
 }
 
+/* Waits for room: this process may have as many transfers in flight as its engine takes. */
+int Copier::transfer(const std::vector<nvlx_op> &ops, uint64_t generation, nvlx_request **request) const {
+    constexpr std::chrono::milliseconds longest{20};
+    const auto late = std::chrono::steady_clock::now() + std::chrono::nanoseconds(patience.answer_ns);
+    std::chrono::microseconds pause{200};
+    nvlx_transfer_options options;
+    nvlx_transfer_options_init(&options);
+    options.generation = generation;
+    for (;;) {
+        const int code = nvlx_transfer(engine, ops.data(), ops.size(), &options, request);
+        if (code != NVLX_EBUSY || std::chrono::steady_clock::now() > late)
+            return code;
+        std::this_thread::sleep_for(pause);
+        pause = std::min<std::chrono::microseconds>(2 * pause, longest);
+    }
+}
+
 /* The transfer that the library carries for who asks: what it reads is written to it. No lock is held: it may wait for
  * the asker, whose memory is mapped. */
 abi::Status Copier::start_vram(const Copy &copy, nvlx_peer *peer, nvlx_request **request) {
     const uint32_t opcode = copy.flags & mail_write ? NVLX_OP_READ : NVLX_OP_WRITE;
-    nvlx_transfer_options options;
-    nvlx_transfer_options_init(&options);
-    options.generation = copy.generation;
     std::vector<nvlx_op> ops;
     ops.reserve(copy.ops.size());
     for (const CopyOp &op : copy.ops)
@@ -157,7 +173,7 @@ abi::Status Copier::start_vram(const Copy &copy, nvlx_peer *peer, nvlx_request *
     for (auto one = held.begin(); status == abi::Status::success && one != held.end(); ++one)
         status = one->second->lend(engine);
     if (status == abi::Status::success)
-        status = status_of(nvlx_transfer(engine, ops.data(), ops.size(), &options, request));
+        status = status_of(transfer(ops, copy.generation, request));
     let_go();
     return status;
 }

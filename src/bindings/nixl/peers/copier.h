@@ -57,6 +57,7 @@ class Copier {
     abi::Status copy_some(const Copy &copy, size_t *op, uint64_t *offset);
     abi::Status copy_vram(const Copy &copy);
     abi::Status start_vram(const Copy &copy, nvlx_peer *peer, nvlx_request **request);
+    int transfer(const std::vector<nvlx_op> &ops, uint64_t generation, nvlx_request **request) const;
     abi::Status hold(const Copy &copy);
     void let_go();
     Dram *find(const CopyOp &op, uint64_t offset) const;
