@@ -110,6 +110,8 @@ extern "C" [[gnu::visibility("default")]] int nvlx_connect(nvlx_engine *engine, 
                                                            nvlx_peer **peer) {
     static auto *const connect = real("nvlx_connect", nvlx_connect);
     const int code = connecting.next();
+    if (code == NVLX_ETIMEDOUT)
+        std::this_thread::sleep_for(std::chrono::nanoseconds(timeout_ns));
     return code ? code : connect(engine, address, timeout_ns, peer);
 }
 
@@ -234,6 +236,38 @@ static void passes_over_the_dead() {
     const auto begin = std::chrono::steady_clock::now();
     gate.reopen();
     EXPECT(list.wait() == Status::success && std::chrono::steady_clock::now() - begin < 3s);
+}
+
+/* An asker that cannot be connected, as it is stopped, holds up others once, however much it has asked for. */
+static void waits_once_for_the_silent() {
+    Pair pair({}, {{"connect_ms", "500"}});
+    uint8_t *const vram = allocate(0), *const host = allocate(0, NVLX_ALLOC_HOST);
+    Region *const here = pair.a.add(vram, length, Segment::vram);
+    pair.b.add(host, length, Segment::dram);
+    pair.a.load(pair.b.mine);
+    std::vector<Posted> lists(6, {&pair.a, "b", Operation::read, pieces(Segment::vram, here, vram, 4096),
+                                  pieces(Segment::dram, pair.a.theirs.back(), host, 4096)});
+    Agent other("other");
+    std::vector<uint8_t> memory_of_it(4096);
+    Region *const region = other.add(memory_of_it.data(), 4096, Segment::dram);
+    other.load(pair.b.mine);
+    Posted list = {&other, "b", Operation::read, pieces(Segment::dram, region, memory_of_it.data(), 4096),
+                   pieces(Segment::dram, other.theirs[0], pair.y.data(), 4096)};
+    EXPECT(list.prepare() == Status::success && list.finish() == Status::success);
+    for (Posted &one : lists)
+        EXPECT(one.prepare() == Status::success);
+    connecting.set(NVLX_ETIMEDOUT, often);
+    for (Posted &one : lists)
+        EXPECT(one.post() == Status::in_progress);
+    EXPECT(eventually([] { return connecting.calls > 0; }));
+    std::this_thread::sleep_for(50ms); /* all have come, and the first one waits */
+    const auto begin = std::chrono::steady_clock::now();
+    EXPECT(list.finish() == Status::success && std::chrono::steady_clock::now() - begin < 1500ms);
+    connecting.set(0, 0);
+    for (Posted &one : lists)
+        EXPECT(one.wait() == Status::disconnected);
+    for (Posted &one : lists)
+        EXPECT(one.finish() == Status::success);
 }
 
 /* Where no more threads can be started, who asks is told all the same, and the owner goes on. */
@@ -364,6 +398,7 @@ int main(int count, char **words) {
         {"no answer", does_not_wait_for_ever},
         {"what cannot be sent", says_what_cannot_be_sent},
         {"one that is dead", passes_over_the_dead},
+        {"one that is silent", waits_once_for_the_silent},
         {"no more threads", needs_no_thread},
         {"a start that waits", starts_beside_others},
         {"what fails for VRAM", tells_why_vram_fails},

@@ -36,12 +36,17 @@ void Answers::send(int64_t pid, const std::string &address, std::string &&letter
         start(asker);
 }
 
-std::shared_ptr<Link> Answers::way_to(int64_t pid, const std::string &address) {
+Answers::Way Answers::way_to(const Copy &copy) {
     const std::lock_guard guard(mutex);
-    Asker &asker = find(pid, address);
+    Asker &asker = find(copy.pid, copy.address);
     if (!asker.busy && asker.link->lost())
-        asker.link = Link::make(closer, engine, address);
-    return asker.link;
+        asker.link = Link::make(closer, engine, asker.address);
+    return {asker.link, copy.came > asker.silent && !is_gone(copy.pid)};
+}
+
+void Answers::was_silent(const Copy &copy) {
+    const std::lock_guard guard(mutex);
+    find(copy.pid, copy.address).silent = Clock::now();
 }
 
 /* Those that are lost go before another comes. */
@@ -51,7 +56,7 @@ Answers::Asker &Answers::find(int64_t pid, const std::string &address) {
         return *known->second;
     forget_lost();
     return *(askers[address] =
-                 std::make_unique<Asker>(Asker{address, pid, Link::make(closer, engine, address), {}, {}, false}));
+                 std::make_unique<Asker>(Asker{address, pid, Link::make(closer, engine, address), {}, {}, false, {}}));
 }
 
 void Answers::forget_lost() {

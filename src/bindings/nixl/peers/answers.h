@@ -28,8 +28,15 @@ class Answers {
     /* From one thread. It does not wait, unless no thread can be started: then a moment. `pid`: whose it is, 0 if that
      * is not known. */
     void send(int64_t pid, const std::string &address, std::string &&letter);
-    /* The way to an asker, which may have to be connected yet. From the same thread. */
-    std::shared_ptr<Link> way_to(int64_t pid, const std::string &address);
+    /* To who asks, which may have to be connected yet. From the same thread. `waits`: it may be waited for. Not one
+     * that is gone, nor one that was silent since it has sent this: so it holds up others once, whatever it has asked
+     * for. */
+    struct Way {
+        std::shared_ptr<Link> link;
+        bool waits;
+    };
+    Way way_to(const Copy &copy);
+    void was_silent(const Copy &copy); /* who asks, until now */
 
   private:
     using Clock = std::chrono::steady_clock;
@@ -43,7 +50,8 @@ class Answers {
         std::shared_ptr<Link> link;
         std::deque<Answer> waiting; /* in their order */
         std::thread thread;
-        bool busy; /* the thread runs */
+        bool busy;                /* the thread runs */
+        Clock::time_point silent; /* until then, as far as is known */
     };
 
     Asker &find(int64_t pid, const std::string &address);

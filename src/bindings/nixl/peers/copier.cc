@@ -15,6 +15,7 @@ namespace nvlx::nixl {
 
 static constexpr size_t batch_vectors = 512;       /* of one call; the kernel takes 1,024 */
 static constexpr uint64_t batch_bytes = 32u << 20; /* after which who withdraws may have the lock */
+static constexpr int64_t silent_ns = 1000000000;   /* what fails later than that has waited for who asks */
 
 Copier::Copier(nvlx_engine *library, Worker &links_closer, const Patience &with_askers,
                std::function<void(Notice &&)> function)
@@ -34,6 +35,7 @@ bool Copier::withdraw(uint64_t region, std::chrono::steady_clock::time_point dea
 }
 
 void Copier::take(Copy &&copy) {
+    copy.came = std::chrono::steady_clock::now();
     worker.add([this, copy = std::move(copy)] { serve(copy); });
 }
 
@@ -145,13 +147,11 @@ void Copier::let_go() {
 }
 
 /* Waits for room: this process may have as many transfers in flight as its engine takes. */
-int Copier::transfer(const std::vector<nvlx_op> &ops, uint64_t generation, nvlx_request **request) const {
+int Copier::transfer(const std::vector<nvlx_op> &ops, const nvlx_transfer_options &options,
+                     nvlx_request **request) const {
     constexpr std::chrono::milliseconds longest{20};
     const auto late = std::chrono::steady_clock::now() + std::chrono::nanoseconds(patience.answer_ns);
     std::chrono::microseconds pause{200};
-    nvlx_transfer_options options;
-    nvlx_transfer_options_init(&options);
-    options.generation = generation;
     for (;;) {
         const int code = nvlx_transfer(engine, ops.data(), ops.size(), &options, request);
         if (code != NVLX_EBUSY || std::chrono::steady_clock::now() > late)
@@ -163,32 +163,49 @@ int Copier::transfer(const std::vector<nvlx_op> &ops, uint64_t generation, nvlx_
 
 /* The transfer that the library carries for who asks: what it reads is written to it. No lock is held: it may wait for
  * the asker, whose memory is mapped. */
-abi::Status Copier::start_vram(const Copy &copy, nvlx_peer *peer, nvlx_request **request) {
+abi::Status Copier::start_vram(const Copy &copy, const Answers::Way &way, nvlx_request **request) {
     const uint32_t opcode = copy.flags & mail_write ? NVLX_OP_READ : NVLX_OP_WRITE;
+    nvlx_transfer_options options;
+    nvlx_transfer_options_init(&options);
+    options.generation = copy.generation;
+    options.flags = way.waits ? 0 : NVLX_NO_MAP;
     std::vector<nvlx_op> ops;
     ops.reserve(copy.ops.size());
     for (const CopyOp &op : copy.ops)
-        ops.push_back({opcode, 0, peer, reinterpret_cast<void *>(op.theirs), op.mine, op.length, 0});
+        ops.push_back({opcode, 0, way.link->peer(), reinterpret_cast<void *>(op.theirs), op.mine, op.length, 0});
     abi::Status status = hold(copy);
     for (auto one = held.begin(); status == abi::Status::success && one != held.end(); ++one)
         status = one->second->lend(engine);
-    if (status == abi::Status::success)
-        status = status_of(transfer(ops, copy.generation, request));
+    if (status == abi::Status::success) {
+        const int code = transfer(ops, options, request);
+        status = code == NVLX_EAGAIN ? abi::Status::backend : status_of(code);
+    }
     let_go();
     return status;
 }
 
+/* Connects, and knows the ranges, and starts it: all that may wait for who asks. */
+abi::Status Copier::begin_vram(const Copy &copy, const Answers::Way &way, nvlx_request **request) {
+    const int64_t time = way.waits ? patience.connect_ns : 0;
+    if (!way.waits && !way.link->peer())
+        return abi::Status::disconnected;
+    abi::Status status = way.link->reach(time);
+    if (status == abi::Status::success)
+        status = way.link->status_of(nvlx_peer_sync(way.link->peer(), copy.generation, time));
+    return status == abi::Status::success ? start_vram(copy, way, request) : status;
+}
+
 abi::Status Copier::copy_vram(const Copy &copy) {
-    const std::shared_ptr<Link> link = answers.way_to(copy.pid, copy.address);
+    const Answers::Way way = answers.way_to(copy);
+    const auto long_time = std::chrono::nanoseconds(std::min(patience.connect_ns, silent_ns));
+    const auto begin = std::chrono::steady_clock::now();
     nvlx_request *request = nullptr;
-    abi::Status status = link->reach(patience.connect_ns);
-    if (status == abi::Status::success)
-        status = link->status_of(nvlx_peer_sync(link->peer(), copy.generation, patience.connect_ns));
-    if (status == abi::Status::success)
-        status = start_vram(copy, link->peer(), &request);
+    abi::Status status = begin_vram(copy, way, &request);
+    if (status != abi::Status::success && std::chrono::steady_clock::now() - begin >= long_time)
+        answers.was_silent(copy);
     if (status != abi::Status::success)
         return status;
-    status = link->status_of(nvlx_wait(request, -1));
+    status = way.link->status_of(nvlx_wait(request, -1));
     nvlx_request_free(request);
     return status;
 }

@@ -12,9 +12,10 @@
  * VRAM on the asker's side: by a transfer of the library's, whose local side the DRAM is, so pinned. The owner connects
  * to who asks.
  *
- * One thread copies for all who ask an owner, one letter after the other: between DRAM some GB/s. So an asker that is
- * stopped holds up others: by each letter for connect_ms as long as it is not connected, or has not told of its memory.
- * The first to map memory that takes file descriptors waits up to 10 s for each: see nvlx_transfer. */
+ * One thread copies for all who ask an owner, one letter after the other: between DRAM some GB/s. An asker that is
+ * stopped before it is connected holds up others for connect_ms, and for 10 s where its memory takes file descriptors
+ * and is not mapped yet. It does so once: what else it has asked for by then, and cannot be had without it, fails at
+ * once. */
 #ifndef NVLX_BINDINGS_NIXL_PEERS_COPIER_H
 #define NVLX_BINDINGS_NIXL_PEERS_COPIER_H
 
@@ -56,8 +57,9 @@ class Copier {
     abi::Status copy_all(const Copy &copy);
     abi::Status copy_some(const Copy &copy, size_t *op, uint64_t *offset);
     abi::Status copy_vram(const Copy &copy);
-    abi::Status start_vram(const Copy &copy, nvlx_peer *peer, nvlx_request **request);
-    int transfer(const std::vector<nvlx_op> &ops, uint64_t generation, nvlx_request **request) const;
+    abi::Status begin_vram(const Copy &copy, const Answers::Way &way, nvlx_request **request);
+    abi::Status start_vram(const Copy &copy, const Answers::Way &way, nvlx_request **request);
+    int transfer(const std::vector<nvlx_op> &ops, const nvlx_transfer_options &options, nvlx_request **request) const;
     abi::Status hold(const Copy &copy);
     void let_go();
     Dram *find(const CopyOp &op, uint64_t offset) const;

@@ -10,6 +10,7 @@
 #ifndef NVLX_BINDINGS_NIXL_PEERS_MAIL_H
 #define NVLX_BINDINGS_NIXL_PEERS_MAIL_H
 
+#include <chrono>
 #include <list>
 #include <map>
 #include <string_view>
@@ -45,6 +46,7 @@ struct Copy {
     std::string address; /* where the result goes */
     std::vector<CopyOp> ops;
     uint64_t generation; /* mail_vram, the asker's side is VRAM: of its engine, that has these ranges */
+    std::chrono::steady_clock::time_point came = {};
 };
 
 struct Notice {
