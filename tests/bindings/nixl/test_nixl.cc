@@ -176,6 +176,31 @@ static void knows_generations(const Sides &sides) {
     EXPECT(after.release() == Status::success);
 }
 
+/* Memory that is registered twice: a request with one registration has the bytes of the other, too. */
+static void keeps_what_is_registered_twice() {
+    for (const Segment segment : {Segment::dram, Segment::vram}) {
+        Agent a("a"), b("b");
+        uint8_t *const here = place(segment, Segment::vram, 0), *const there = allocate(1);
+        Region *const all = a.add(here, length, segment), *const part = a.add(here + 4096, 8192, segment);
+        b.add(there, length, Segment::vram);
+        a.load(b.mine);
+        for (const auto &[mine, other] : {std::pair{all, part}, std::pair{part, all}}) {
+            Posted list = {&a, "b", Operation::write, pieces(segment, mine, here + 4096, 4096),
+                           pieces(Segment::vram, a.theirs[0], there, 4096)},
+                   same = list;
+            same.here.items[0].region = other;
+            fill(here, mine == all);
+            EXPECT(same.prepare() == Status::success && same.finish() == Status::success);
+            EXPECT(list.prepare() == Status::success && same.release() == Status::success);
+            EXPECT(a.engine->deregister_memory(other) == Status::active);
+            EXPECT(list.finish() == Status::success && !memcmp(here + 4096, there, 4096));
+            EXPECT(list.release() == Status::success);
+        }
+        EXPECT(a.engine->deregister_memory(all) == Status::success);
+        EXPECT(a.engine->deregister_memory(part) == Status::success);
+    }
+}
+
 static void refuses_what_is_wrong() {
     Agent a("a"), b("b");
     std::vector<uint8_t> x(length), y(length);
@@ -396,6 +421,7 @@ int main(int count, char **words) {
             printf("ok: %s, %s\n", name, word);
         }
     }
+    keeps_what_is_registered_twice();
     refuses_what_is_wrong();
     reads_variables();
     connects_late();

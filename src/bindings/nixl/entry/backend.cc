@@ -245,6 +245,9 @@ Status Backend::withdraw(Mine &range) const {
     if (code == NVLX_ETIMEDOUT)
         return refuse(Status::active, "the range at 0x%llx is withdrawn, and must not be freed yet: %s",
                       static_cast<unsigned long long>(range.range.address), nvlx_last_error());
+    if (code == NVLX_EBUSY) /* by another registration of the same bytes: requests of this one were revoked */
+        return refuse(Status::active, "the range at 0x%llx is still registered, release the requests before: %s",
+                      static_cast<unsigned long long>(range.range.address), nvlx_last_error());
     return status_of(code);
 }
 
