@@ -95,7 +95,8 @@ Status Transfer::prepare_vram(const Lists &lists) {
         return status;
     const uint32_t opcode = lists.operation == abi::Operation::read ? NVLX_OP_READ : NVLX_OP_WRITE;
     std::vector<nvlx_op> ops(lists.mine.items.size());
-    for (size_t i = 0; i < ops.size(); i++)
+    for (size_t i = 0; i < ops.size(); i++) {
+        moves = moves || lists.mine.items[i].length;
         ops[i] = {opcode,
                   0,
                   peer->link->peer(),
@@ -103,6 +104,7 @@ Status Transfer::prepare_vram(const Lists &lists) {
                   lists.theirs.items[i].address,
                   lists.mine.items[i].length,
                   0};
+    }
     return peer->link->status_of(nvlx_prepare(around.engine, ops.data(), ops.size(), &options, &prepared));
 }
 
@@ -146,12 +148,15 @@ Status Transfer::post(const std::string *message) {
     return prepared ? post_vram(message) : post_dram(message);
 }
 
+/* The message is the transfer's own, if that has bytes which it is to come after. */
 Status Transfer::post_vram(const std::string *message) {
     nvlx_transfer_options options;
     nvlx_transfer_options_init(&options);
     if (message) {
         notice = unique_number();
         letters = notice_letters({notice, 0, around.agent, *message});
+    }
+    if (message && moves) {
         options.message = letters[0].data();
         options.message_length = letters[0].size();
         next_letter = 1;
@@ -233,6 +238,9 @@ Status Transfer::advance_dram() {
         status = Status::disconnected;
     if (status == Status::in_progress)
         return status;
+    if (status == Status::not_found)
+        refuse(status, "'%s' has withdrawn DRAM of a request, or has less of it: its metadata is outdated",
+               peer->name.c_str());
     if (status != Status::success)
         failure = status;
     around.inbox.forget(*job);

@@ -84,6 +84,7 @@ class Transfer : public abi::Request {
     abi::Status failure = abi::Status::success; /* of the last post, as far as it is known while that is ACTIVE */
     /* VRAM of the peer */
     nvlx_prepared *prepared = nullptr;
+    bool moves = false; /* it has at least one byte */
     nvlx_request *request = nullptr;
     /* DRAM of the peer */
     Copy copy{};

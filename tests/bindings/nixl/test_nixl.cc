@@ -71,6 +71,26 @@ static void moves_lists(const Sides &sides) {
     a.remove("b");
 }
 
+/* Nothing to move, but a message. */
+static void carries_messages_alone(const Sides &sides) {
+    Agent a("a"), b("b");
+    uint8_t *const here = place(sides.here, sides.there, 0), *const there = place(sides.there, sides.here, 1);
+    Region *const region = a.add(here, length, sides.here);
+    const std::string word = "all is there", long_word(100000, 'z');
+    b.add(there, length, sides.there);
+    a.load(b.mine);
+    for (const size_t count : {0, 3}) {
+        Posted list = {&a, "b", Operation::write, pieces(sides.here, region, here, 0, 16, count),
+                       pieces(sides.there, a.theirs[0], there, 0, 16, count)};
+        EXPECT(list.prepare() == Status::success);
+        for (const std::string &each : {word, long_word}) {
+            EXPECT(list.finish(&each) == Status::success);
+            EXPECT(b.notices(1)[0].second == each);
+        }
+        EXPECT(list.finish() == Status::success && list.release() == Status::success);
+    }
+}
+
 static void loops_back(const Sides &sides) {
     Agent a("a");
     uint8_t *const here = place(sides.here, sides.there, 0), *const there = place(sides.there, sides.here, 1);
@@ -410,6 +430,7 @@ int main(int count, char **words) {
     for (const auto &[word, sides] : all) {
         const std::pair<const char *, void (*)(const Sides &)> tests[] = {
             {"lists", moves_lists},
+            {"messages alone", carries_messages_alone},
             {"loopback", loops_back},
             {"release in flight", releases_what_has_ended},
             {"release in any order", releases_in_any_order},
