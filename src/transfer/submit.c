@@ -280,7 +280,15 @@ static struct nvlxi_lane_key key_of(const struct nvlxi_lane_pool *pool, const st
         .opcode = group->opcode};
 }
 
-/* Legs for signals alone: one on each GPU where no copies are. */
+/* Legs for signals alone. */
+static uint32_t lone_signals(const struct nvlxi_plan *plan) {
+    uint32_t count = 0;
+    for (size_t i = 0; i < plan->signal_count; i++)
+        count += nvlxi_signals_lone_gpu(plan, i) >= 0;
+    return count;
+}
+
+/* One on each GPU where no copies are. */
 static int borrow_for_signals(struct nvlxi_lane_pool *pool, const struct nvlxi_terms *terms, struct nvlxi_legs *legs) {
     int code = 0;
     for (size_t i = 0; i < terms->plan->signal_count && !code; i++) {
@@ -296,7 +304,7 @@ static int borrow_for_signals(struct nvlxi_lane_pool *pool, const struct nvlxi_t
 
 int nvlxi_submit_borrow(struct nvlxi_lane_pool *pool, const struct nvlxi_terms *terms, struct nvlxi_legs *legs) {
     const struct nvlxi_group *group;
-    uint32_t needed = (uint32_t)nvlxi_min(terms->plan->signal_count, NVLXI_DEVICES_MAX); /* one a GPU, at most */
+    uint32_t needed = lone_signals(terms->plan);
     for (group = terms->plan->groups; group; group = group->following)
         needed += engine_lanes(terms, group) + kernel_lanes(terms->plan, group);
     int code = make_room(legs, needed, terms->plan->group_count);

@@ -387,7 +387,7 @@ static int validate_ready(struct short_paths *paths, const struct short_path *pa
     do {
         before = *index;
         code = validate_alike(path, index, count);
-        if (code || *index == count)
+        if (code || *index == count || v->validated.ops[*index].opcode > NVLX_OP_WRITE)
             return code;
         code = validate_in_turns(paths, v, index, count);
         path = *index > before ? find_path(paths, &v->validated.ops[*index - 1]) : NULL;
