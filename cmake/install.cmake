@@ -37,6 +37,10 @@ install(FILES ${PROJECT_BINARY_DIR}/nvlxfer.pc DESTINATION ${CMAKE_INSTALL_LIBDI
 install(FILES LICENSE DESTINATION ${doc_dir} COMPONENT runtime)
 install(FILES README.md DESTINATION ${doc_dir} COMPONENT development)
 install(DIRECTORY src/doc DESTINATION ${doc_dir}/src COMPONENT development)
+foreach(binding IN ITEMS nixl python)
+    install(FILES src/bindings/${binding}/README.md DESTINATION ${doc_dir}/src/bindings/${binding}
+            COMPONENT development)
+endforeach()
 install(DIRECTORY examples DESTINATION ${doc_dir} COMPONENT development
         FILES_MATCHING PATTERN "*.c" PATTERN "*.cc" PATTERN "*.py" PATTERN __pycache__ EXCLUDE)
 if(NOT SKBUILD)

@@ -58,13 +58,13 @@ component() {
     printf '%s\n' "$files" >>"$work/parts"
 }
 component runtime '^\./lib.*/libnvlxfer\.so\.[0-9.]+$|/doc/nvlxfer/LICENSE$'
-component development '/include/|\.so$|/cmake/nvlxfer/|nvlxfer\.pc$|/man3/|/doc/nvlxfer/(README\.md|src/doc/|examples/)'
+component development '/include/|\.so$|/cmake/nvlxfer/|nvlxfer\.pc$|/man3/|/doc/nvlxfer/(README\.md|src/(doc|bindings)/|examples/)'
 component tools '^\./bin/nvlx_(info|perf|ping)$|/man1/'
 (cd "$prefix" && find . ! -type d | sort) | diff - <(sort "$work/parts")
 
 # Links of the installed README to documents and examples lead there, and so does the address in the pkg-config file.
 documents=$prefix/share/doc/nvlxfer
-grep -oE '\]\((src/doc|examples)/[^)#]+' "$documents/README.md" | cut -c3- | sort -u | while read -r link; do
+grep -oE '\]\((src/doc|src/bindings|examples)/[^)#]+' "$documents/README.md" | cut -c3- | sort -u | while read -r link; do
     [[ -e $documents/$link ]] || { echo "the installed README links $link" && exit 1; }
 done
 url=$(sed -n 's/^URL: //p' "$pc")
