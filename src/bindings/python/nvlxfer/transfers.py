@@ -141,18 +141,19 @@ class Request(_Object):
     ) -> None:
         """Calls what makes its handle. That is its own as soon as C has written it, whatever comes between: who drops
         it sees to it. After a code of `passed` it has none."""
-        self._engine, self._core, self._handle = engine, engine._core, None
+        self._core = core = engine._core
         self._pointer = pointer = _c_void_p()
-        self._lock, self._closing = _RLock(), False
-        self._ended = False  # and, if it failed, somebody was told
-        self._noted = noted  # its completion is an event
         try:
             _call(call, users, (*given, _byref(pointer)), passed)
         finally:
-            handle = pointer.value
+            handle = self._handle = pointer.value
             if handle is not None:
-                self._handle = handle
-                self._core.requests.add(handle)
+                core.requests.add(handle)
+        # While copies run:
+        self._engine = engine
+        self._lock, self._closing = _RLock(), False
+        self._ended = False  # and, if it failed, somebody was told
+        self._noted = noted  # its completion is an event
 
     def _words(self) -> str:
         return "complete" if self._ended else "in flight, as far as anybody has asked"
