@@ -120,13 +120,18 @@ static void one_part_arrives(void) {
     readers_get_all_bytes(ONE);
 }
 
-/* Its copies are slow, so that it queues as many as it may. */
-static void a_reader_of_the_source_uses_two_lanes(void) {
+/* One slow reader, which has so much, in hundredths. */
+static void begin_in_the_middle(uint64_t percent) {
     begin(ONE);
     offer();
     member_slow(&readers[0], true);
     join(0);
-    await_arrived(&readers[0], 20);
+    await_arrived(&readers[0], percent);
+}
+
+/* Its copies are slow, so that it queues as many as it may. */
+static void a_reader_of_the_source_uses_two_lanes(void) {
+    begin_in_the_middle(20);
     EQUAL(2, member_lanes(&readers[0]));
     member_slow(&readers[0], false);
     expect_done(&readers[0], SEED);
@@ -214,11 +219,7 @@ static void generations_follow_each_other(void) {
 }
 
 static void next_waits_for_readers(void) {
-    begin(ONE);
-    offer();
-    member_slow(&readers[0], true);
-    join(0);
-    await_arrived(&readers[0], 10);
+    begin_in_the_middle(10);
     EQUAL(NVLX_EBUSY, member_next(&readers[0]).code);
     expect(member_next(&source), NVLX_EBUSY, "1 are at it");
     expect(member_hold(&source), NVLX_EBUSY, "1 are at it");

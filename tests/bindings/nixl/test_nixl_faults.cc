@@ -220,15 +220,25 @@ static void says_what_cannot_be_sent() {
     sending.set(0, 0);
 }
 
+/* Another asker, which reads a little of the pair's owner. */
+struct Bystander {
+    explicit Bystander(Pair &pair) {
+        Region *const region = agent.add(bytes.data(), bytes.size(), Segment::dram);
+        agent.load(pair.b.mine);
+        list = {&agent, "b", Operation::read, pieces(Segment::dram, region, bytes.data(), bytes.size()),
+                pieces(Segment::dram, agent.theirs[0], pair.y.data(), bytes.size())};
+    }
+
+    Agent agent{"other"};
+    std::vector<uint8_t> bytes = std::vector<uint8_t>(4096);
+    Posted list = {};
+};
+
 /* An asker that is gone holds up nobody. */
 static void passes_over_the_dead() {
     Pair pair({{"withdraw_ms", "0"}}, {{"connect_ms", "5000"}});
-    Agent other("other");
-    std::vector<uint8_t> memory_of_it(4096);
-    Region *const region = other.add(memory_of_it.data(), 4096, Segment::dram);
-    other.load(pair.b.mine);
-    Posted list = {&other, "b", Operation::read, pieces(Segment::dram, region, memory_of_it.data(), 4096),
-                   pieces(Segment::dram, other.theirs[0], pair.y.data(), 4096)};
+    Bystander other(pair);
+    Posted &list = other.list;
     EXPECT(list.prepare() == Status::success);
     pair.hold();
     pair.a.end();
@@ -247,12 +257,8 @@ static void waits_once_for_the_silent() {
     pair.a.load(pair.b.mine);
     std::vector<Posted> lists(6, {&pair.a, "b", Operation::read, pieces(Segment::vram, here, vram, 4096),
                                   pieces(Segment::dram, pair.a.theirs.back(), host, 4096)});
-    Agent other("other");
-    std::vector<uint8_t> memory_of_it(4096);
-    Region *const region = other.add(memory_of_it.data(), 4096, Segment::dram);
-    other.load(pair.b.mine);
-    Posted list = {&other, "b", Operation::read, pieces(Segment::dram, region, memory_of_it.data(), 4096),
-                   pieces(Segment::dram, other.theirs[0], pair.y.data(), 4096)};
+    Bystander other(pair);
+    Posted &list = other.list;
     EXPECT(list.prepare() == Status::success && list.finish() == Status::success);
     for (Posted &one : lists)
         EXPECT(one.prepare() == Status::success);
