@@ -96,9 +96,10 @@ static void expect_done(struct nvlx_request *request, void *user, int status) {
 
 /* ---- Peers ------------------------------------------------------------------------------------------------ */
 
-/* Many that were not read are one. */
+/* Many that were not read are one. The last may be told a moment after its region is known, and so by itself. */
 static void changes_are_events(void) {
     struct nvlx_event event;
+    int told = 0;
     begin();
     expect_none();
     for (uint32_t i = 1; i <= 5; i++) {
@@ -107,10 +108,14 @@ static void changes_are_events(void) {
         owner_register(&owner, i, 0, 0, 16, NVLX_ACCESS_READ, name);
         await_name(peer, name);
     }
-    await(&event);
-    EQUAL(NVLX_EVENT_PEER_CHANGED, event.kind);
-    EXPECT(event.peer == peer && event.message == NULL && event.request == NULL && !event.reason[0]);
-    OK(nvlx_peer_sync(peer, event.generation, 0));
+    do {
+        await(&event);
+        EQUAL(NVLX_EVENT_PEER_CHANGED, event.kind);
+        EXPECT(event.peer == peer && event.message == NULL && event.request == NULL && !event.reason[0]);
+        OK(nvlx_peer_sync(peer, event.generation, 0));
+        told++;
+    } while (nvlx_peer_sync(peer, event.generation + 1, 0) == 0);
+    EXPECT(told <= 2);
     GIVES(NVLX_ETIMEDOUT, nvlx_peer_sync(peer, event.generation + 1, 0));
     expect_none();
     const uint64_t before = event.generation;
