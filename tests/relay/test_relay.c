@@ -680,6 +680,9 @@ static void readers_of_one_process_form_a_chain(void) {
         memory[i] = allocate(engine, i + 1, member_bytes(), 0);
         const struct nvlx_relay_part part = {"w0", memory[i], member_bytes()};
         OK(nvlx_relay_join(engine, address, &part, 1, NULL, PATIENCE, &relays[i]));
+        /* the next one finds it in its place */
+        for (double since = now_ms(); member_info(&source).readers <= (uint32_t)i; usleep(1000))
+            EXPECT(now_ms() - since < 10000);
     }
     for (int i = 0; i < READERS; i++) {
         struct nvlx_relay_info info = {.size = sizeof info};
