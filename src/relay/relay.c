@@ -62,12 +62,23 @@ static int add_region(struct nvlx_relay *relay, void *address, uint64_t length, 
     return code;
 }
 
+/* Something was wrong with the memory of a part: also says with which. */
+static int fail_part(const struct nvlx_relay_part *part, int code) {
+    char reason[NVLXI_ERROR_TEXT];
+    snprintf(reason, sizeof reason, "%s", nvlx_last_error());
+    return nvlxi_fail(code, "the part \"%s\": %s", part->name, reason);
+}
+
+static int add_part(struct nvlx_relay *relay, const struct nvlx_relay_part *part) {
+    int code = add_region(relay, part->address, part->length, part->name, NVLX_ACCESS_READ);
+    return code ? fail_part(part, code) : 0;
+}
+
 int nvlxi_relay_serve(struct nvlx_relay *relay, const char *address) {
     const struct nvlxi_relay_content *content = &relay->content;
     int code = 0;
     for (size_t i = 0; !code && i < content->part_count; i++)
-        code = add_region(relay, content->parts[i].address, content->parts[i].length, content->parts[i].name,
-                          NVLX_ACCESS_READ);
+        code = add_part(relay, &content->parts[i]);
     if (code)
         return code;
     snprintf(relay->address, sizeof relay->address, "%s", address);
@@ -160,7 +171,7 @@ static int find_gpu(const struct nvlx_engine *engine, const struct nvlxi_relay_c
         i++;
     int code = context->ops->resolve(context->device, (uint64_t)(uintptr_t)content->parts[i].address, &allocation);
     *gpu = allocation.gpu;
-    return code;
+    return code ? fail_part(&content->parts[i], code) : 0;
 }
 
 /* Those that the caller's engine works on. */

@@ -166,12 +166,12 @@ static int make_lane(struct nvlxi_lane_pool *pool, const struct nvlxi_lane_key *
     return 0;
 }
 
-int nvlxi_lanes_fail_busy(int gpu, bool ordered) {
+int nvlxi_lanes_fail_busy(const struct nvlxi_lane_pool *pool, int gpu, bool ordered) {
     if (!ordered)
         return nvlxi_fail(NVLX_EBUSY,
-                          "as many copies are in flight on GPU %d as its queues take, in this direction (%d lanes of "
+                          "as many copies are in flight on GPU %d as its queues take, in this direction (%zu lanes of "
                           "%d): wait for some of them",
-                          gpu, NVLXI_LANES_MAX, NVLXI_LANE_DEPTH);
+                          gpu, pool->most, NVLXI_LANE_DEPTH);
     return nvlxi_fail(NVLX_EBUSY,
                       "what waits for streams on GPU %d is as much as may wait: %d copies and kernels of this process, "
                       "for %d streams",

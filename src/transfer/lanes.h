@@ -95,7 +95,7 @@ void nvlxi_lanes_return(struct nvlxi_lane_pool *pool, struct nvlxi_pooled_lane *
 /* So many copies and kernels were counted too many. */
 void nvlxi_lanes_uncount(struct nvlxi_lane_pool *pool, struct nvlxi_pooled_lane *lane, uint32_t queued);
 /* Tells that there is no room. */
-int nvlxi_lanes_fail_busy(int gpu, bool ordered);
+int nvlxi_lanes_fail_busy(const struct nvlxi_lane_pool *pool, int gpu, bool ordered);
 
 int nvlxi_lanes_borrow_event(struct nvlxi_lane_pool *pool, int gpu, struct nvlxi_pooled_event **event);
 

@@ -185,7 +185,7 @@ static int borrow(struct nvlx_request *request, const struct nvlxi_terms *terms)
         return code;
     nvlxi_transfers_progress(t);
     code = nvlxi_submit_borrow(&t->pool, terms, &request->legs);
-    return code == NVLX_EBUSY ? nvlxi_lanes_fail_busy(request->legs.busy_gpu, terms->stream != NULL) : code;
+    return code == NVLX_EBUSY ? nvlxi_lanes_fail_busy(&t->pool, request->legs.busy_gpu, terms->stream != NULL) : code;
 }
 
 /* A list that is too long to wait for a stream need not wait if the stream has come so far. */

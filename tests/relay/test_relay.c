@@ -758,7 +758,8 @@ static void arguments_are_checked(void) {
     parts[1] = (struct nvlx_relay_part){"v", memory, 0};
     REFUSED(nvlx_relay_join(engine, own_name(), parts, 2, NULL, 0, &relay), NVLX_ETIMEDOUT, "");
     parts[1] = (struct nvlx_relay_part){"v", &relay, sizeof relay};
-    REFUSED(nvlx_relay_offer(engine, own_name(), parts, 2, NULL, &relay), NVLX_ENOTSUP, "");
+    REFUSED(nvlx_relay_offer(engine, own_name(), parts, 2, NULL, &relay), NVLX_ENOTSUP, "the part \"v\": ");
+    REFUSED(nvlx_relay_offer(engine, own_name(), parts + 1, 1, NULL, &relay), NVLX_ENOTSUP, "the part \"v\": ");
     REFUSED(nvlx_relay_wait(NULL, 0), NVLX_EINVAL, "relay is NULL");
     REFUSED(nvlx_relay_get_info(NULL, &info), NVLX_EINVAL, "relay is NULL");
     EXPECT(relay == NULL);
