@@ -205,6 +205,18 @@ static void does_not_wait_for_ever() {
     EXPECT(eventually([&] { return pair.a.engine->deregister_memory(pair.here) == Status::success; }));
 }
 
+/* One that is not reached is tried again, but less and less often: each try may be a line in a log. */
+static void tries_less_and_less_often() {
+    Pair pair({}, {});
+    EXPECT(pair.list.prepare() == Status::success);
+    connecting.set(NVLX_ENOMEM, often);
+    EXPECT(pair.list.post() == Status::in_progress);
+    std::this_thread::sleep_for(2s);
+    EXPECT(connecting.calls > 8 && connecting.calls < 50);
+    connecting.set(0, 0);
+    EXPECT(pair.list.wait() == Status::success);
+}
+
 /* A list that cannot be sent is an error. Where part of it was, the peer answers for that, so that it has ended. */
 static void says_what_cannot_be_sent() {
     Pair pair({{"withdraw_ms", "0"}}, {});
@@ -401,6 +413,7 @@ int main(int count, char **words) {
     const std::pair<const char *, void (*)()> tests[] = {
         {"what is abandoned", keeps_what_is_abandoned},
         {"answers again", answers_again},
+        {"less and less often", tries_less_and_less_often},
         {"no answer", does_not_wait_for_ever},
         {"what cannot be sent", says_what_cannot_be_sent},
         {"one that is dead", passes_over_the_dead},

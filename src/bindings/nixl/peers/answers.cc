@@ -1,6 +1,7 @@
 /* Sends answers, again and again. SPDX-License-Identifier: Apache-2.0 */
 #include "bindings/nixl/peers/answers.h"
 
+#include <algorithm>
 #include <system_error>
 
 #include "bindings/nixl/process.h"
@@ -8,8 +9,9 @@
 
 namespace nvlx::nixl {
 
-static constexpr std::chrono::milliseconds pause{20};      /* until one is tried again */
-static constexpr std::chrono::nanoseconds attempt = pause; /* to connect: an asker serves before it asks */
+/* Until one is tried again: an eighth of the time for which it was tried, within these. */
+static constexpr std::chrono::nanoseconds shortest = std::chrono::milliseconds(20), longest = std::chrono::seconds(1);
+static constexpr std::chrono::nanoseconds attempt = shortest; /* to connect: an asker serves before it asks */
 
 Answers::Answers(nvlx_engine *library, Worker &links_closer, int64_t timeout_ns)
     : engine(library), closer(links_closer), timeout(timeout_ns) {
@@ -19,6 +21,7 @@ Answers::~Answers() {
     {
         const std::lock_guard guard(mutex);
         ends = true;
+        ending.notify_all();
     }
     for (const auto &[address, asker] : askers)
         if (asker->thread.joinable())
@@ -85,6 +88,7 @@ void Answers::start(Asker &asker) {
 /* The thread of one who could not be told at once. */
 void Answers::deliver(Asker &asker) {
     std::unique_lock lock(mutex);
+    const auto begin = Clock::now();
     while (!asker.waiting.empty()) {
         if (asker.link->lost())
             asker.link = Link::make(closer, engine, asker.address);
@@ -97,9 +101,8 @@ void Answers::deliver(Asker &asker) {
         drop(asker);
         if (ends)
             break;
-        lock.unlock();
-        std::this_thread::sleep_for(pause);
-        lock.lock();
+        const std::chrono::nanoseconds tried = Clock::now() - begin;
+        ending.wait_for(lock, std::clamp(tried / 8, shortest, longest), [this] { return ends; });
     }
     asker.busy = false;
 }

@@ -2,12 +2,14 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * An asker that is connected, and takes it, has it at once. For each of the others a thread tries again: one that is
- * stopped, full or dead holds up no other. It gives up when the asker's process is gone, or after answer_ms: by then
- * the asker has given up, too. */
+ * stopped, full or dead holds up no other. It tries the less often the longer it has tried: of each try that fails the
+ * library may say so. It gives up when the asker's process is gone, or after answer_ms: by then the asker has given up,
+ * too. */
 #ifndef NVLX_BINDINGS_NIXL_PEERS_ANSWERS_H
 #define NVLX_BINDINGS_NIXL_PEERS_ANSWERS_H
 
 #include <chrono>
+#include <condition_variable>
 #include <deque>
 #include <memory>
 #include <mutex>
@@ -65,6 +67,7 @@ class Answers {
     Worker &closer;
     const std::chrono::nanoseconds timeout;
     std::mutex mutex; /* guards all below */
+    std::condition_variable ending;
     bool ends = false;
     std::unordered_map<std::string, std::unique_ptr<Asker>> askers; /* by address */
 };
