@@ -115,13 +115,24 @@ extern "C" [[gnu::visibility("default")]] int nvlx_connect(nvlx_engine *engine, 
     return code ? code : connect(engine, address, timeout_ns, peer);
 }
 
-/* Only who copies for a peer calls it. */
+/* Transfers for peers that were started when one of them was first waited for. */
+static std::atomic<int> started, started_before_waiting;
+
+/* Only who copies for a peer calls the next two. */
+extern "C" [[gnu::visibility("default")]] int nvlx_wait(nvlx_request *request, int64_t timeout_ns) {
+    static auto *const wait = real("nvlx_wait", nvlx_wait);
+    int none = 0;
+    started_before_waiting.compare_exchange_strong(none, started);
+    return wait(request, timeout_ns);
+}
+
 extern "C" [[gnu::visibility("default")]] int nvlx_transfer(nvlx_engine *engine, const nvlx_op *ops, size_t count,
                                                             const nvlx_transfer_options *options,
                                                             nvlx_request **request) {
     static auto *const transfer = real("nvlx_transfer", nvlx_transfer);
     const int code = transferring.next();
     gate.pass();
+    started += !code;
     return code ? code : transfer(engine, ops, count, options, request);
 }
 
@@ -350,6 +361,29 @@ static void tells_why_vram_fails() {
     EXPECT(pair.list.release() == Status::success);
 }
 
+/* A list of several letters is as many transfers. The next is started before the one before it has ended; and where one
+ * fails, the list has failed. */
+static void carries_letters_one_behind_the_other() {
+    Mixed pair({}, {});
+    const size_t count = 5000, bytes = 512; /* three letters */
+    const std::string message = "done";
+    Posted list = {&pair.a, "b", Operation::read, pieces(Segment::vram, pair.here, pair.x, bytes, bytes, count),
+                   pieces(Segment::dram, pair.a.theirs.back(), pair.y, bytes, bytes, count)};
+    EXPECT(list.prepare() == Status::success);
+    memset(pair.y, 7, bytes * count);
+    started = started_before_waiting = 0;
+    EXPECT(list.finish(&message) == Status::success && started == 3 && started_before_waiting == 2);
+    EXPECT(pair.x[0] == 7 && pair.x[bytes * count - 1] == 7 && pair.b.notices(1)[0].second == message);
+    for (int good = 0; good < 3; good++) {
+        transferring.set(NVLX_ERANGE, 1, 0, good);
+        EXPECT(list.finish(&message) == Status::not_found && transferring.calls == good + 1);
+    }
+    transferring.set(NVLX_EBUSY, 1, 0, 1); /* there is room once the first has ended */
+    EXPECT(list.finish(&message) == Status::success && transferring.calls == 4);
+    EXPECT(pair.b.notices(1)[0].second == message);
+    EXPECT(list.release() == Status::success);
+}
+
 /* A message that was not sent whole leaves nothing at its receiver. */
 static void drops_halves() {
     Pair pair({}, {});
@@ -421,6 +455,7 @@ int main(int count, char **words) {
         {"no more threads", needs_no_thread},
         {"a start that waits", starts_beside_others},
         {"what fails for VRAM", tells_why_vram_fails},
+        {"letters for VRAM", carries_letters_one_behind_the_other},
         {"halves of messages", drops_halves},
         {"no more files", knows_its_machine},
         {"peers that were removed, asked", [] { lets_peers_go(true); }},

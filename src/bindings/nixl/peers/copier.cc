@@ -46,16 +46,26 @@ void Copier::take(Notice &&notice) {
     });
 }
 
-void Copier::serve(const Copy &copy) {
-    const auto before = failed.find(copy.job);
-    const abi::Status status = before != failed.end()   ? before->second
-                               : copy.ops.empty()       ? abi::Status::success /* its asker has given up */
-                               : copy.flags & mail_vram ? copy_vram(copy)
-                                                        : copy_all(copy);
+/* Of a job the first failure counts. */
+void Copier::note(uint64_t job, abi::Status status) {
     if (status != abi::Status::success)
-        failed[copy.job] = status;
+        failed.try_emplace(job, status);
+}
+
+abi::Status Copier::known(uint64_t job) const {
+    const auto failure = failed.find(job);
+    return failure == failed.end() ? abi::Status::success : failure->second;
+}
+
+void Copier::serve(const Copy &copy) {
+    if (copy.job != carried.job)
+        settle();
+    if (known(copy.job) == abi::Status::success && !copy.ops.empty()) /* without ops: its asker has given up */
+        note(copy.job, copy.flags & mail_vram ? copy_vram(copy) : copy_all(copy));
     if (!(copy.flags & mail_last))
         return;
+    settle();
+    const abi::Status status = known(copy.job);
     if (!(copy.flags & mail_notice_follows))
         failed.erase(copy.job);
     answers.send(copy.pid, copy.address, result_letter(copy.job, status));
@@ -147,8 +157,7 @@ void Copier::let_go() {
 }
 
 /* Waits for room: this process may have as many transfers in flight as its engine takes. */
-int Copier::transfer(const std::vector<nvlx_op> &ops, const nvlx_transfer_options &options,
-                     nvlx_request **request) const {
+int Copier::transfer(const std::vector<nvlx_op> &ops, const nvlx_transfer_options &options, nvlx_request **request) {
     constexpr std::chrono::milliseconds longest{20};
     const auto late = std::chrono::steady_clock::now() + std::chrono::nanoseconds(patience.answer_ns);
     std::chrono::microseconds pause{200};
@@ -156,6 +165,10 @@ int Copier::transfer(const std::vector<nvlx_op> &ops, const nvlx_transfer_option
         const int code = nvlx_transfer(engine, ops.data(), ops.size(), &options, request);
         if (code != NVLX_EBUSY || std::chrono::steady_clock::now() > late)
             return code;
+        if (carried.request) {
+            settle();
+            continue;
+        }
         std::this_thread::sleep_for(pause);
         pause = std::min<std::chrono::microseconds>(2 * pause, longest);
     }
@@ -195,18 +208,26 @@ abi::Status Copier::begin_vram(const Copy &copy, const Answers::Way &way, nvlx_r
     return status == abi::Status::success ? start_vram(copy, way, request) : status;
 }
 
+/* Waits for what is carried. */
+void Copier::settle() {
+    if (carried.request)
+        note(carried.job, carried.link->status_of(nvlx_wait(carried.request.get(), -1)));
+    carried.request.reset(); /* before its link */
+    carried.link.reset();
+}
+
+/* Starts it, and only then waits for the letter before it. */
 abi::Status Copier::copy_vram(const Copy &copy) {
     const Answers::Way way = answers.way_to(copy);
     const auto long_time = std::chrono::nanoseconds(std::min(patience.connect_ns, silent_ns));
     const auto begin = std::chrono::steady_clock::now();
     nvlx_request *request = nullptr;
-    abi::Status status = begin_vram(copy, way, &request);
+    const abi::Status status = begin_vram(copy, way, &request);
     if (status != abi::Status::success && std::chrono::steady_clock::now() - begin >= long_time)
         answers.was_silent(copy);
-    if (status != abi::Status::success)
-        return status;
-    status = way.link->status_of(nvlx_wait(request, -1));
-    nvlx_request_free(request);
+    settle();
+    if (status == abi::Status::success)
+        carried = {copy.job, way.link, {request, nvlx_request_free}};
     return status;
 }
 

@@ -10,7 +10,7 @@
  * NVLX_NIXL_TRACED=0.
  *
  * VRAM on the asker's side: by a transfer of the library's, whose local side the DRAM is, so pinned. The owner connects
- * to who asks.
+ * to who asks. A list of several letters is as many transfers: each is started before the one before it is waited for.
  *
  * One thread copies for all who ask an owner, one letter after the other: between DRAM some GB/s. An asker that is
  * stopped before it is connected holds up others for connect_ms, and for 10 s where its memory takes file descriptors
@@ -53,13 +53,22 @@ class Copier {
     void take(Notice &&notice); /* of a copy: delivered if that has not failed */
 
   private:
+    /* A transfer for a peer, started for a letter after which more of its job come. */
+    struct Carried {
+        uint64_t job = 0;
+        std::shared_ptr<Link> link;
+        std::unique_ptr<nvlx_request, int (*)(nvlx_request *)> request{nullptr, nvlx_request_free};
+    };
     void serve(const Copy &copy);
+    void settle();
+    void note(uint64_t job, abi::Status status);
+    abi::Status known(uint64_t job) const;
     abi::Status copy_all(const Copy &copy);
     abi::Status copy_some(const Copy &copy, size_t *op, uint64_t *offset);
     abi::Status copy_vram(const Copy &copy);
     abi::Status begin_vram(const Copy &copy, const Answers::Way &way, nvlx_request **request);
     abi::Status start_vram(const Copy &copy, const Answers::Way &way, nvlx_request **request);
-    int transfer(const std::vector<nvlx_op> &ops, const nvlx_transfer_options &options, nvlx_request **request) const;
+    int transfer(const std::vector<nvlx_op> &ops, const nvlx_transfer_options &options, nvlx_request **request);
     abi::Status hold(const Copy &copy);
     void let_go();
     Dram *find(const CopyOp &op, uint64_t offset) const;
@@ -73,6 +82,7 @@ class Copier {
     std::unordered_map<uint64_t, Dram *> held; /* the worker starts a transfer of them, without the lock */
     /* The worker's own: */
     std::unordered_map<uint64_t, abi::Status> failed; /* jobs, until their last letter */
+    Carried carried;
     Answers answers;
     Worker worker{"nvlx-nixl-copy"}; /* the first to go */
 };
