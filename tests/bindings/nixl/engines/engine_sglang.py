@@ -9,11 +9,52 @@ import socket
 import threading
 import time
 import types
+from dataclasses import dataclass
 
 from engine_parts import Logger, Memory, Process, Wheel, content, fill, free_port, until
 
 LAYERS, HEADS, PAGE, WIDTH, ITEM = 3, 4, 8, 16, 2  # PAGE: tokens. ITEM: bytes of an element
-SLOTS, HIDDEN = 8, 64  # requests in the auxiliary buffers
+SLOTS, HIDDEN = 8, 64  # requests in the auxiliary buffers, and in states of which each has one
+LATENT, INDEX = 36, 20  # elements of a token in MLA's cache, and in that of its indexer
+TOKEN = HEADS * WIDTH * ITEM
+DIMS, CONVOLUTION, RECURRENT = 8, 6, 32  # bytes of a dimension of Mamba's two states
+
+
+@dataclass(frozen=True)
+class Group:
+    """Tensors of one kind. Ranks share each row of an item, or each has all of it."""
+
+    name: str
+    sizes: tuple  # bytes of an item, all ranks' together: of each tensor
+    rows: int  # in an item
+    shared: bool = True
+
+    def item(self, tensor, ranks):
+        return self.sizes[tensor] // (ranks if self.shared else 1)
+
+
+@dataclass(frozen=True)
+class Model:
+    cache: Group
+    state: Group
+    kind: str  # of StateType
+
+    def count(self, name, pages):
+        """Items in a tensor."""
+        return SLOTS if is_auxiliary(name) or (name.startswith("state") and self.kind == "MAMBA") else pages
+
+    def state_of(self, pages, slot):
+        """Which items of the state belong to a request."""
+        return {"SWA": pages[-2:], "DSA": pages, "MAMBA": [slot]}[self.kind]
+
+
+HEADED = Group("layer", (PAGE * TOKEN,) * 2 * LAYERS, PAGE)
+MODELS = {
+    "heads": Model(HEADED, Group("state", (PAGE * TOKEN,) * 2, PAGE), "SWA"),
+    "MLA": Model(Group("layer", (PAGE * LATENT * ITEM,) * LAYERS, PAGE, shared=False),
+                 Group("state", (PAGE * INDEX,) * LAYERS, PAGE, shared=False), "DSA"),
+    "Mamba": Model(HEADED, Group("state", (DIMS * CONVOLUTION,) * 2 + (DIMS * RECURRENT,) * 2, 1), "MAMBA"),
+}  # fmt: skip
 REAL = (
     "srt.disaggregation.base", "srt.disaggregation.base.conn", "srt.disaggregation.common.bootstrap",
     "srt.disaggregation.common.conn", "srt.disaggregation.common.staging_handler", "srt.disaggregation.common.utils",
@@ -68,10 +109,10 @@ def import_sglang(folder, torch, rank, size, port):
 class Sglang:
     """A process of an instance: rank `rank` of `size` that share the heads."""
 
-    def __init__(self, folder, kind, gpu, role, rank, size, port, pages, pool):
+    def __init__(self, folder, kind, gpu, role, rank, size, port, pages, pool, model):
         self.memory = Memory(kind, gpu)
         import_sglang(folder, self.memory.torch, rank, size, port)
-        self.rank, self.pages, self.pool, self.requests = rank, pages, pool, {}
+        self.rank, self.pages, self.pool, self.model, self.requests = rank, pages, pool, MODELS[model], {}
         self.start(role, rank, size, port)
 
     def start(self, role, rank, size, port):
@@ -79,30 +120,35 @@ class Sglang:
         from sglang.srt.disaggregation.nixl.conn import NixlKVManager
         from sglang.srt.disaggregation.utils import DisaggregationMode, MetadataBuffers
 
-        torch = self.memory.torch
-        length = HEADS // size * WIDTH * ITEM * PAGE
-        self.length = length
+        torch, model = self.memory.torch, self.model
         make = self.memory.bytes if self.pool == "VRAM" else self.memory.pinned
-        self.kv = [make(length * self.pages) for _ in range(2 * LAYERS)]
-        self.state = [self.memory.bytes(length * self.pages) for _ in range(2)]
+        self.kv, kv = self.tensors(make, model.cache, size)
+        self.state, state = self.tensors(self.memory.bytes, model.state, size)
         self.metadata = MetadataBuffers(SLOTS, HIDDEN, torch.bfloat16, 16)
         args = KVArgs()
         args.engine_rank, args.gpu_id, args.ib_device = rank, self.memory.gpu, ""
         args.pp_rank, args.system_dp_rank = 0, 0
-        args.kv_data_ptrs, args.kv_data_lens, args.kv_item_lens = lists(self.kv, length)
+        args.kv_data_ptrs, args.kv_data_lens, args.kv_item_lens = kv
         args.kv_data_mem_kinds = [self.pool] * len(self.kv)
         args.aux_data_ptrs, args.aux_data_lens, args.aux_item_lens = self.metadata.get_buf_infos()
-        args.state_types, args.swa_kv_cache_layout = [StateType.SWA], "nhd"
-        state = lists(self.state, length)
+        args.state_types, args.swa_kv_cache_layout = [StateType[model.kind]], "nhd"
         args.state_data_ptrs, args.state_data_lens, args.state_item_lens = ([each] for each in state)
-        args.state_layer_ids, args.state_dim_per_tensor, args.kv_layer_ids = [], [], []
+        args.state_layer_ids, args.kv_layer_ids = [], []
+        args.state_dim_per_tensor = [[DIMS // size] * len(self.state)] if model.kind == "MAMBA" else []
         args.is_hybrid_mla_backend, args.kv_cache_dtype_str, args.page_size = False, "auto", PAGE
         args.kv_head_num, args.total_kv_head_num = HEADS // size, HEADS
         args.prefill_start_layer, args.prefill_end_layer, args.rust_http_port = 0, LAYERS, None
-        self.manager = NixlKVManager(args, DisaggregationMode(role), types.SimpleNamespace(), False)
+        whole = not model.cache.shared
+        self.manager = NixlKVManager(args, DisaggregationMode(role), types.SimpleNamespace(), whole)
         self.address = f"127.0.0.1:{port}"
 
     # ---- Memory
+
+    def tensors(self, make, group, size):
+        """And where they are, how long they and their items are, as SGLang has it."""
+        items = [group.item(i, size) for i in range(len(group.sizes))]
+        made = [make(item * self.model.count(group.name, self.pages)) for item in items]
+        return made, ([each.data_ptr() for each in made], [each.nbytes for each in made], items)
 
     def everything(self):
         """Every tensor that a transfer may reach, by its name."""
@@ -113,13 +159,13 @@ class Sglang:
 
     def sizes(self):
         return {
-            name: [tensor.nbytes, tensor.nbytes // (SLOTS if is_auxiliary(name) else self.pages)]
+            name: [tensor.nbytes, tensor.nbytes // self.model.count(name, self.pages)]
             for name, tensor in self.everything().items()
         }
 
     def fill(self, seed):
         for name, tensor in self.everything().items():
-            fill(tensor, seed_of(seed, self.rank, name))
+            fill(tensor, seed_of(seed, self.rank, name, self.model))
 
     def content(self):
         self.memory.check_guards()
@@ -136,7 +182,7 @@ class Sglang:
 
         receiver = self.requests[room] = NixlKVReceiver(self.manager, self.address, room)
         receiver.init(0)
-        state = [np.array(pages[-2:], dtype=np.int32)]
+        state = [np.array(self.model.state_of(pages, slot), dtype=np.int32)]
         receiver.send_metadata(np.array(pages, dtype=np.int32), slot, state)
 
     def send_begin(self, room, count, slot):
@@ -145,11 +191,11 @@ class Sglang:
         sender = self.requests[room] = NixlKVSender(self.manager, self.address, room)
         sender.init(count, slot)
 
-    def send(self, room, pages, state_pages):
-        """The next chunk of a request, and with its last one the pages of the state."""
+    def send(self, room, pages, state_items):
+        """The next chunk of a request, and with its last one what belongs to it of the state."""
         import numpy as np
 
-        state = [np.array(state_pages, dtype=np.int32)] if state_pages else None
+        state = [np.array(state_items, dtype=np.int32)] if state_items else None
         self.requests[room].send(np.array(pages, dtype=np.int32), state)
 
     def poll(self, room):
@@ -202,13 +248,10 @@ def is_auxiliary(name):
     return not name.startswith(("layer", "state"))
 
 
-def seed_of(seed, rank, name):
-    """All ranks have the same in their auxiliary buffers."""
-    return f"{seed} {0 if is_auxiliary(name) else rank} {name}"
-
-
-def lists(tensors, item):
-    return [each.data_ptr() for each in tensors], [each.nbytes for each in tensors], [item] * len(tensors)
+def seed_of(seed, rank, name, model):
+    """All ranks have the same in their auxiliary buffers, and in what they do not share."""
+    same = is_auxiliary(name) or not (model.state if name.startswith("state") else model.cache).shared
+    return f"{seed} {0 if same else rank} {name}"
 
 
 # ---- The coordinator's side
@@ -219,11 +262,11 @@ FAILED, BOOTSTRAPPING, WAITING, TRANSFERRING, SUCCESS = range(5)
 class Instance:
     """The processes of one instance, that share its heads."""
 
-    def __init__(self, folder, kind, role, port, size=1, pages=40, pool="VRAM"):
-        self.size, self.pages, self.port = size, pages, port
+    def __init__(self, folder, kind, role, port, size=1, pages=40, pool="VRAM", model="heads"):
+        self.size, self.port, self.model = size, port, MODELS[model]
         words = "sglang", folder, int(kind), int(role == "decode"), role
         self.server = Process("sglang server", folder, port) if role == "prefill" else None
-        self.processes = [Process(*words, rank, size, port, pages, pool) for rank in range(size)]
+        self.processes = [Process(*words, rank, size, port, pages, pool, model) for rank in range(size)]
         self.sizes = {}
 
     def ready(self, seed):
@@ -240,7 +283,8 @@ class Instance:
         self.all("fill", seed)
         for rank in range(self.size):
             made = {
-                name: random.Random(seed_of(seed, rank, name)).randbytes(size) for name, (size, _) in self.sizes.items()
+                name: random.Random(seed_of(seed, rank, name, self.model)).randbytes(size)
+                for name, (size, _) in self.sizes.items()
             }
             self.expected.append({name: bytearray(data) for name, data in made.items()})
 
@@ -278,21 +322,33 @@ class Instance:
 
 
 def hand_over(prefill, decode, theirs, ours, slots):
-    """What decode must have then. A token's heads lie one behind the other, and a rank has an equal share of them."""
+    """What decode must have then."""
+    model = prefill.model
     for name in decode.sizes:
         if is_auxiliary(name):
             for rank in range(decode.size):
                 decode.item(rank, name, slots[1])[:] = prefill.item(0, name, slots[0])
-            continue
-        for there, here in list(zip(theirs, ours))[-2 if name.startswith("state") else 0 :]:
-            rows = [prefill.item(rank, name, there) for rank in range(prefill.size)]
-            row = len(rows[0]) // PAGE
-            whole = b"".join(bytes(part[t * row : (t + 1) * row]) for t in range(PAGE) for part in rows)
-            token = len(whole) // PAGE
-            share = token // decode.size
-            for rank in range(decode.size):
-                mine = b"".join(whole[t * token + rank * share :][:share] for t in range(PAGE))
-                decode.item(rank, name, here)[:] = mine
+        elif name.startswith("state"):
+            items = zip(model.state_of(theirs, slots[0]), model.state_of(ours, slots[1]))
+            hand_over_tensor(prefill, decode, name, model.state, items)
+        else:
+            hand_over_tensor(prefill, decode, name, model.cache, zip(theirs, ours))
+
+
+def hand_over_tensor(prefill, decode, name, group, items):
+    """Of a row, a rank has an equal share."""
+    for there, here in items:
+        sources = prefill.size if group.shared else 1
+        parts = [prefill.item(rank, name, there) for rank in range(sources)]
+        rows = [b"".join(bytes(cut(part, group.rows, row)) for part in parts) for row in range(group.rows)]
+        for rank in range(decode.size):
+            mine = [bytes(cut(row, decode.size, rank)) if group.shared else row for row in rows]
+            decode.item(rank, name, here)[:] = b"".join(mine)
+
+
+def cut(data, parts, i):
+    length = len(data) // parts
+    return data[i * length :][:length]
 
 
 def whole_request(prefill, decode, room, theirs, ours, slots, chunk=2):
@@ -300,7 +356,8 @@ def whole_request(prefill, decode, room, theirs, ours, slots, chunk=2):
     prefill.until_all(room, WAITING)
     for start in range(0, len(theirs), chunk):
         part = theirs[start : start + chunk]
-        prefill.all("send", room, part, theirs[-2:] if start + chunk >= len(theirs) else [])
+        last = start + chunk >= len(theirs)
+        prefill.all("send", room, part, prefill.model.state_of(theirs, slots[0]) if last else [])
     decode.until_all(room, SUCCESS)
     prefill.until_all(room, SUCCESS)
     for instance in prefill, decode:
@@ -310,25 +367,25 @@ def whole_request(prefill, decode, room, theirs, ours, slots, chunk=2):
     decode.check(f"room {room}: decode")
 
 
-def pair(folder, kind, ranks, pool="VRAM"):
+def pair(folder, kind, ranks, pool="VRAM", model="heads"):
     port = free_port()
-    prefill = Instance(folder, kind, "prefill", port, ranks[0])
-    decode = Instance(folder, kind, "decode", port, ranks[1], pages=32, pool=pool)
+    prefill = Instance(folder, kind, "prefill", port, ranks[0], model=model)
+    decode = Instance(folder, kind, "decode", port, ranks[1], pages=32, pool=pool, model=model)
     prefill.ready("prefill")
     decode.ready("decode")
     return prefill, decode
 
 
-def requests(folder, kind, ranks, pool="VRAM"):
+def requests(folder, kind, ranks, pool="VRAM", model="heads"):
     """With a pool of DRAM, as of HiSparse, the prefill's VRAM goes to host memory of the decode."""
-    prefill, decode = pair(folder, kind, ranks, pool)
+    prefill, decode = pair(folder, kind, ranks, pool, model)
     whole_request(prefill, decode, 7, [3, 17, 5, 6, 39, 0], [7, 2, 30, 31, 11, 0], (2, 5))
     prefill.fill("prefill again")
     whole_request(prefill, decode, 8, [17, 4, 5], [8, 30, 1], (7, 0))
     whole_request(prefill, decode, 9, [20], [12], (0, 7))
     decode.end()
     prefill.end()
-    print(f"ok: sglang, {ranks[0]} -> {ranks[1]} ranks, pool in {pool}", flush=True)
+    print(f"ok: sglang, {model}, {ranks[0]} -> {ranks[1]} ranks, pool in {pool}", flush=True)
 
 
 def at_once(folder, kind):
@@ -440,11 +497,21 @@ def decode_stopped(folder, kind):
     print("ok: sglang, a decode that is silent at first", flush=True)
 
 
+RANKS = (1, 1), (1, 2), (2, 1)
+
+
 def handing_over(folder, kind):
-    for ranks in ((1, 1), (1, 2), (2, 1)):
+    for ranks in RANKS:
         requests(folder, kind, ranks)
     requests(folder, kind, (1, 1), "DRAM")
     at_once(folder, kind)
+
+
+def models(folder, kind):
+    """MLA's latent cache and its indexer's, of which each rank has all; Mamba's states, one of each a request."""
+    for ranks in RANKS:
+        requests(folder, kind, ranks, model="MLA")
+        requests(folder, kind, ranks, model="Mamba")
 
 
 def lives(folder, kind):
@@ -453,4 +520,4 @@ def lives(folder, kind):
     decode_stopped(folder, kind)
 
 
-PARTS = {"requests": handing_over, "lives": lives}
+PARTS = {"requests": handing_over, "models": models, "lives": lives}
