@@ -14,8 +14,8 @@ shakes hands, prepares lists, posts, polls, notifies, releases.
   runtime context, server arguments, tracing and schedulers are stand-ins.
 - Any other module of theirs is one of empty names (engine_parts.Nothing), or gives single functions (Wheel.part).
 
-Not driven: states of Mamba and its like, hybrid models' groups of layers, pipeline and context parallel ranks, SGLang's
-staging buffer, which needs Triton, and its MLA.
+Not driven: hybrid models of vLLM with states of Mamba and its like, pipeline and context parallel ranks, and SGLang's
+staging buffer, which needs Triton.
 
 Tensors are PyTorch's, over memory of the backend host; with NVLX_BACKEND=cuda they are on one GPU or two. It is no part
 of the suite: it needs the wheels, NIXL 1.5.1, msgspec, pyzmq, psutil, requests, aiohttp, prometheus_client, regex,
