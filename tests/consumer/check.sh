@@ -62,11 +62,14 @@ component development '/include/|\.so$|/cmake/nvlxfer/|nvlxfer\.pc$|/man3/|/doc/
 component tools '^\./bin/nvlx_(info|perf|ping)$|/man1/'
 (cd "$prefix" && find . ! -type d | sort) | diff - <(sort "$work/parts")
 
-# Links of the installed README to documents and examples lead there, and so does the address in the pkg-config file.
+# Links of the installed documents lead to what is there, and so does the address in the pkg-config file.
 documents=$prefix/share/doc/nvlxfer
-grep -oE '\]\((src/doc|src/bindings|examples)/[^)#]+' "$documents/README.md" | cut -c3- | sort -u | while read -r link; do
-    [[ -e $documents/$link ]] || { echo "the installed README links $link" && exit 1; }
+find "$documents" -name '*.md' | while read -r page; do
+    { grep -oP '\]\(\K[^)#:]+(?=[)#])' "$page" || true; } | sort -u | while read -r link; do
+        [[ -e ${page%/*}/$link ]] || { echo "${page#"$documents"/}, installed, links $link" && exit 1; }
+    done
 done
+grep -q '](src/doc/README.md)' "$documents/README.md"
 url=$(sed -n 's/^URL: //p' "$pc")
 path=${url/#'file://${prefix}'/"$(pkg-config --variable=prefix nvlxfer)"}
 [[ $url == http* || -f $path ]] || { echo "nvlxfer.pc names $url" && exit 1; }

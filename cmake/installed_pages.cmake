@@ -1,0 +1,20 @@
+# Run by `cmake --install`, for the documents in the folder `pages`: a link to what is not installed there, such as a test,
+# becomes its text. SPDX-License-Identifier: Apache-2.0
+string(ASCII 1 mark) # for "](": CMake takes brackets in lists for its own
+file(GLOB_RECURSE found "${pages}/*.md")
+foreach(page IN LISTS found)
+    file(READ "${page}" text)
+    string(REPLACE "](" "${mark}" text "${text}")
+    string(REGEX MATCHALL "${mark}[^):#]+[)#]" links "${text}")
+    list(REMOVE_DUPLICATES links)
+    cmake_path(GET page PARENT_PATH folder)
+    foreach(link IN LISTS links)
+        string(REGEX REPLACE "^${mark}(.*).$" "\\1" target "${link}")
+        if(NOT EXISTS "${folder}/${target}")
+            string(REPLACE "." "[.]" target "${target}")
+            string(REGEX REPLACE "\\[([^]${mark}]*)${mark}${target}[^)]*\\)" "\\1" text "${text}")
+        endif()
+    endforeach()
+    string(REPLACE "${mark}" "](" text "${text}")
+    file(WRITE "${page}" "${text}")
+endforeach()
