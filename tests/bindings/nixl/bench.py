@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """How fast NIXL moves scattered fragments between two processes with a backend: the same program for NVLX and UCX.
 
-    bench.py BACKEND [FRAGMENTS] [SIZE...]
+    bench.py [--here DRAM] [--there DRAM] BACKEND [FRAGMENTS] [SIZE...]
 
 Memory is cudaMalloc's, of GPU 0 here and of GPU 1 in the other process; with NVLX_BACKEND=host it is that of software
-GPUs. Each fragment goes to another place than it comes from, and the bytes are looked at. `request`: making one from
-prepared lists, posting it, waiting. `again`: posting that request again, and waiting; `post`: the post of it alone.
+GPUs. A side that is DRAM has host memory instead, which GPUs reach, near to its GPU. Each fragment goes to another
+place than it comes from, and the bytes are looked at. `request`: making one from prepared lists, posting it, waiting.
+`again`: posting that request again, and waiting; `post`: the post of it alone.
 The exit code is 1 if bytes were wrong, or either process has failed."""
 
+import argparse
 import random
 import statistics
 import subprocess
@@ -21,8 +23,9 @@ except ImportError:
 
 import numpy as np
 
-from nvlxfer import Engine
+from nvlxfer import Alloc, Engine
 
+KINDS = {"VRAM": Alloc.CUDA_MALLOC, "DRAM": Alloc.HOST}
 MOST = 512 << 20
 
 
@@ -30,16 +33,21 @@ def words(length):
     return np.random.default_rng(7).integers(0, 256, length, np.uint8)
 
 
-def make(name, backend, gpu, length):
+def make(name, backend, kind, gpu, length):
     engine = Engine()
-    address = engine.alloc(gpu, length)
+    address = engine.alloc(gpu, length, KINDS[kind])
     agent = nixl_agent(name, nixl_agent_config(backends=[backend]))
-    agent.register_memory([(address, length, gpu, "")], "VRAM")
+    agent.register_memory([(address, length, number(kind, gpu), "")], kind)
     return engine, address, agent
 
 
-def own(backend, length):
-    engine, address, agent = make("owner", backend, 1, length)
+def number(kind, gpu):
+    """What NIXL calls the device's ID."""
+    return gpu if kind == "VRAM" else 0
+
+
+def own(backend, kind, length):
+    engine, address, agent = make("owner", backend, kind, 1, length)
     engine.memcpy(address, bytearray(words(length).tobytes()))
     print(address, agent.get_agent_metadata().hex(), flush=True)
     sys.stdin.read()
@@ -105,22 +113,22 @@ def measure(backend, agent, operation, size, make):
 class Maker:
     """Makes requests of one list of fragments, from prepared lists."""
 
-    def __init__(self, agent, here, there):
+    def __init__(self, agent, here, there, kinds):
         self.agent, self.count = agent, len(here)
         self.every = np.arange(self.count, dtype=np.int32)
-        self.here = agent.prep_xfer_dlist("NIXL_INIT_AGENT", here, "VRAM")
-        self.there = agent.prep_xfer_dlist("owner", there, "VRAM")
+        self.here = agent.prep_xfer_dlist("NIXL_INIT_AGENT", here, kinds[0])
+        self.there = agent.prep_xfer_dlist("owner", there, kinds[1])
 
     def __call__(self, operation):
         return self.agent.make_prepped_xfer(operation, self.here, self.every, self.there, self.every)
 
 
-def main(backend, count, sizes):
+def main(backend, kinds, count, sizes):
     """False: something has failed."""
     length = max(min(MOST, count * size) for size in sizes)
-    command = [sys.executable, __file__, "--own", backend, str(length)]
+    command = [sys.executable, __file__, "--own", backend, kinds[1], str(length)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as owner:
-        engine, address, agent = make("reader", backend, 0, length)
+        engine, address, agent = make("reader", backend, kinds[0], 0, length)
         told = next((line for line in owner.stdout if line[0].isdigit()), None)
         if told is None:
             print("the owner has told nothing", file=sys.stderr)
@@ -129,12 +137,12 @@ def main(backend, count, sizes):
         agent.add_remote_agent(bytes.fromhex(metadata))
         right = True
         for size in sizes:
-            number = min(count, MOST // size)
-            order = random.Random(5).sample(range(number), number)
-            there = rows(int(remote), order, size, 1)
-            maker = Maker(agent, rows(address, range(number), size, 0), there)
+            fragments = min(count, MOST // size)
+            order = random.Random(5).sample(range(fragments), fragments)
+            there = rows(int(remote), order, size, number(kinds[1], 1))
+            maker = Maker(agent, rows(address, range(fragments), size, 0), there, kinds)
             if not moves_right(agent, engine, address, order, size, maker):
-                print(f"{backend} has moved WRONG BYTES: {number} x {size}", file=sys.stderr)
+                print(f"{backend} has moved WRONG BYTES: {fragments} x {size}", file=sys.stderr)
                 right = False
             for operation in "READ", "WRITE":
                 measure(backend, agent, operation, size, maker)
@@ -143,11 +151,14 @@ def main(backend, count, sizes):
 
 
 if sys.argv[1] == "--own":
-    own(sys.argv[2], int(sys.argv[3]))
+    own(sys.argv[2], sys.argv[3], int(sys.argv[4]))
 else:
-    done = main(
-        sys.argv[1],
-        int((sys.argv[2:3] or [8192])[0]),
-        [int(size) for size in sys.argv[3:] or (1024, 4096, 16384, 65536)],
-    )
+    parser = argparse.ArgumentParser()
+    for side in "--here", "--there":
+        parser.add_argument(side, choices=KINDS, default="VRAM")
+    parser.add_argument("backend")
+    parser.add_argument("fragments", nargs="?", type=int, default=8192)
+    parser.add_argument("sizes", nargs="*", type=int, default=[1024, 4096, 16384, 65536])
+    asked = parser.parse_args()
+    done = main(asked.backend, (asked.here, asked.there), asked.fragments, asked.sizes)
     sys.exit(0 if done else 1)

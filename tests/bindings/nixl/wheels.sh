@@ -33,10 +33,12 @@ try() {
 
 # bench VERSION: the benchmark, in that wheel; and in one that moves nothing, where its exit code must tell.
 bench() {
-    local packages=$cache/$1:$cache/numpy:$cache/torch:$root/src/bindings/python program=$here/bench.py code=0 output
+    local packages=$cache/$1:$cache/numpy:$cache/torch:$root/src/bindings/python program=$here/bench.py code=0 there output
     [[ ! $1 =~ $known ]] && return
-    output=$(PYTHONPATH=$packages LD_PRELOAD=$preload timeout 100 python3 -s "$program" NVLX 64 1024 2>&1) ||
-        { printf '%s\nthe benchmark in NIXL %s: exit code %s\n' "$output" "$1" "$?" && return 1; }
+    for there in VRAM DRAM; do
+        output=$(PYTHONPATH=$packages LD_PRELOAD=$preload timeout 100 python3 -s "$program" --there $there NVLX 64 1024 2>&1) ||
+            { printf '%s\nthe benchmark in NIXL %s: exit code %s\n' "$output" "$1" "$?" && return 1; }
+    done
     output=$(PYTHONPATH=$cache/idle:$packages LD_PRELOAD=$preload timeout 100 python3 -s "$program" NVLX 64 1024 2>&1) ||
         code=$?
     [[ $code == 1 && $output == *"WRONG BYTES"* ]] ||
