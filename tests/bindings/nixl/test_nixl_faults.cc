@@ -361,19 +361,50 @@ static void tells_why_vram_fails() {
     EXPECT(pair.list.release() == Status::success);
 }
 
+/* A list of three letters. */
+static Posted long_list(Mixed &pair) {
+    const size_t count = 5000, bytes = 512;
+    Posted list = {&pair.a, "b", Operation::read, pieces(Segment::vram, pair.here, pair.x, bytes, bytes, count),
+                   pieces(Segment::dram, pair.a.theirs.back(), pair.y, bytes, bytes, count)};
+    EXPECT(list.prepare() == Status::success);
+    return list;
+}
+
+/* Of an asker that is gone before its list was sent whole, nothing is kept: the memory is free at once. */
+static void keeps_no_list_that_is_not_whole(bool other_comes) {
+    Mixed pair({{"withdraw_ms", "0"}}, {});
+    Agent other("other");
+    Posted list = long_list(pair);
+    started = 0;
+    sending.set(NVLX_EBUSY, often, copy, 1);
+    EXPECT(list.post() == Status::in_progress && eventually([] { return started == 1; }));
+    EXPECT(pair.a.engine->check(list.request) == Status::in_progress);
+    pair.a.end();
+    sending.set(0, 0);
+    if (other_comes) {
+        uint8_t *const vram = allocate(0);
+        Region *const here = other.add(vram, length, Segment::vram);
+        other.load(pair.b.mine);
+        Posted next = {&other, "b", Operation::write, pieces(Segment::vram, here, vram, 64),
+                       pieces(Segment::dram, other.theirs[0], pair.y, 64)};
+        EXPECT(next.prepare() == Status::success && next.finish() == Status::success);
+        EXPECT(next.release() == Status::success);
+    }
+    const auto begin = std::chrono::steady_clock::now();
+    EXPECT(pair.b.engine->deregister_memory(pair.there) == Status::success);
+    EXPECT(std::chrono::steady_clock::now() - begin < 3s);
+}
+
 /* A list of several letters is as many transfers. The next is started before the one before it has ended; and where one
  * fails, the list has failed. */
 static void carries_letters_one_behind_the_other() {
     Mixed pair({}, {});
-    const size_t count = 5000, bytes = 512; /* three letters */
     const std::string message = "done";
-    Posted list = {&pair.a, "b", Operation::read, pieces(Segment::vram, pair.here, pair.x, bytes, bytes, count),
-                   pieces(Segment::dram, pair.a.theirs.back(), pair.y, bytes, bytes, count)};
-    EXPECT(list.prepare() == Status::success);
-    memset(pair.y, 7, bytes * count);
+    Posted list = long_list(pair);
+    memset(pair.y, 7, length);
     started = started_before_waiting = 0;
     EXPECT(list.finish(&message) == Status::success && started == 3 && started_before_waiting == 2);
-    EXPECT(pair.x[0] == 7 && pair.x[bytes * count - 1] == 7 && pair.b.notices(1)[0].second == message);
+    EXPECT(pair.x[0] == 7 && pair.x[5000 * 512 - 1] == 7 && pair.b.notices(1)[0].second == message);
     for (int good = 0; good < 3; good++) {
         transferring.set(NVLX_ERANGE, 1, 0, good);
         EXPECT(list.finish(&message) == Status::not_found && transferring.calls == good + 1);
@@ -456,6 +487,8 @@ int main(int count, char **words) {
         {"a start that waits", starts_beside_others},
         {"what fails for VRAM", tells_why_vram_fails},
         {"letters for VRAM", carries_letters_one_behind_the_other},
+        {"a list that is never whole", [] { keeps_no_list_that_is_not_whole(false); }},
+        {"a list that is never whole, then another", [] { keeps_no_list_that_is_not_whole(true); }},
         {"halves of messages", drops_halves},
         {"no more files", knows_its_machine},
         {"peers that were removed, asked", [] { lets_peers_go(true); }},
