@@ -119,6 +119,7 @@ static void count_transfers(const struct nvlxi_metrics *metrics, struct nvlx_cou
     counts->failed = sum_codes(metrics->failed);
     counts->refused = sum_codes(metrics->refused);
     counts->peers_lost = nvlxi_counted(&metrics->peers_lost);
+    counts->graph_faults = nvlxi_counted(&metrics->graph_faults);
 }
 
 static void count_engine(struct nvlx_engine *engine, struct nvlx_counts *counts) {

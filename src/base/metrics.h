@@ -64,7 +64,7 @@ struct nvlxi_metrics {
     struct nvlxi_histogram submit[NVLXI_CALL_KINDS], transfer[NVLXI_CARRIED_BYS];
     /* Written from anywhere. */
     nvlxi_counter failed[NVLXI_METRIC_CODES], refused[NVLXI_METRIC_CODES], map_failed[NVLXI_METRIC_CODES];
-    nvlxi_counter peers_lost;
+    nvlxi_counter peers_lost, graph_faults;
     struct nvlxi_histogram map;
     struct nvlxi_peer_cell others, cells[NVLXI_METRIC_PEERS];
     struct nvlxi_peer_cell closed; /* written under the engine's mutex */

@@ -31,7 +31,8 @@ struct nvlxi_block_ids {
         uint64_t
             where; /* 0: none. Else 1 + the number of a pair with an id that is out of range; + NVLXI_FAULT_REMOTE */
         uint64_t id;
-    } * fault; /* in memory from list_alloc; written for one such pair, none of which is copied */
+    } * fault; /* in memory from list_alloc; written for one such pair, none of which is copied: both words at once, or
+                  `where` as the last, by __ATOMIC_RELEASE. A CPU may read it meanwhile, and set `where` to 0 */
 };
 
 #define NVLXI_FAULT_REMOTE (UINT64_C(1) << 63)

@@ -15,6 +15,7 @@
 #include "base/thread.h"
 #include "lifetime/graph_waits.h"
 #include "lifetime/reads.h"
+#include "transfer/graphs.h"
 #include "transfer/op.h"
 
 #define LOOK_NS 5000000u /* between two looks at all waits */
@@ -269,6 +270,7 @@ static bool turn(struct nvlxi_waits *waits) {
     struct nvlxi_attempt attempt;
     nvlxi_attempt_begin(&attempt);
     nvlxi_graph_waits_look(waits);
+    nvlxi_graphs_look(waits->transfers);
     take_out_all(waits);
     while (end_lost(waits)) /* a peer is gone for all its waits, before one is ended: that may end others */
         ;

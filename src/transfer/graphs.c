@@ -161,26 +161,75 @@ int nvlxi_graphs_issue(struct nvlx_request *request, const struct nvlxi_terms *t
     }
     free(legs.leg);
     free(legs.place);
+    pthread_mutex_lock(&request->transfers->mutex);
+    request->captured->has_ids = !code && request->blocks.id_count;
+    pthread_mutex_unlock(&request->transfers->mutex);
     return code;
+}
+
+/* ---- Ids out of range ------------------------------------------------------------------------------------ */
+
+#define LOOK_NS    100000000
+#define FAULTS_MAX 32 /* that are told at a time: graphs may meet them faster than they are told */
+
+struct met { /* by a part */
+    struct nvlxi_block_ids ids;
+    struct nvlxi_block_fault fault;
+    bool told;
+};
+
+/* Of a part that nobody else looks at. */
+static bool take_met(struct nvlx_request *request, struct met *met) {
+    if (!request->captured->has_ids || !nvlxi_blocks_take_fault(request, &met->fault))
+        return false;
+    met->ids = request->blocks.ids;
+    met->told = request->captured->told;
+    request->captured->told = true;
+    return true;
+}
+
+static bool find_met(struct nvlxi_transfers *t, struct met *met) {
+    struct nvlx_request *request;
+    bool found = false;
+    pthread_mutex_lock(&t->mutex);
+    DL_FOREACH(t->captured, request) {
+        if ((found = take_met(request, met)))
+            break;
+    }
+    pthread_mutex_unlock(&t->mutex);
+    return found;
+}
+
+/* Without a lock, as users may hear of it. */
+static void tell(struct nvlxi_transfers *t, const struct met *met, const char *whose) {
+    struct nvlxi_attempt attempt;
+    nvlxi_count_alone(&t->context->metrics->graph_faults, 1);
+    nvlxi_attempt_begin(&attempt);
+    nvlxi_blocks_fail(&met->ids, &met->fault);
+    nvlxi_attempt_note(&attempt, met->told ? NVLX_LOG_DEBUG : NVLX_LOG_WARNING, whose);
+}
+
+void nvlxi_graphs_look(struct nvlxi_transfers *transfers) {
+    uint64_t looked = atomic_load(&transfers->looked_ns);
+    const uint64_t now = nvlxi_now_ns();
+    struct met met;
+    nvlxi_graphs_reap(transfers);
+    if (now - looked < LOOK_NS || !atomic_compare_exchange_strong(&transfers->looked_ns, &looked, now))
+        return;
+    for (unsigned i = 0; i < FAULTS_MAX && find_met(transfers, &met); i++)
+        tell(transfers, &met, "a graph");
 }
 
 /* ---- CAPTURED -> (idle) -------------------------------------------------------------------------------- */
 
-/* Nobody was told of ids on the GPU that were out of range. */
-static void tell_fault(const struct nvlx_request *request) {
-    struct nvlxi_attempt attempt;
-    nvlxi_attempt_begin(&attempt);
-    nvlxi_blocks_judge(request);
-    nvlxi_attempt_note(&attempt, NVLX_LOG_WARNING, "a graph that is gone");
-}
-
 static void give_back(struct nvlx_request *request) {
+    struct met met;
     /* A capture that is broken lets go of the graph: the call that makes this part may still be at it. */
     pthread_mutex_lock(&request->polling);
     pthread_mutex_unlock(&request->polling);
-    if (request->blocks.id_count)
-        tell_fault(request);
     nvlxi_graphs_leave(request);
+    if (take_met(request, &met))
+        tell(request->transfers, &met, "a graph that is gone");
     nvlxi_plan_reset(&request->plan, NVLX_MECHANISM_AUTO);
     if (request->form)
         nvlxi_form_drop(request->form);

@@ -23,7 +23,10 @@
  * - A part is not IN FLIGHT: it has no completion, and is none of config.max_requests.
  * - An owner that withdraws memory waits for the parts that use it, and for no others, as graphs live long: a part
  *   counts as a transfer of the peer if the peer does not tell all its bytes any more (nvlxi_graphs_holding).
- * - As long as there is a part, its engine and its peers stay. */
+ * - As long as there is a part, its engine and its peers stay.
+ *
+ * A part with ids on the GPU leaves out those that are out of range, and no call is there to fail. So whoever looks
+ * (nvlxi_graphs_look) sees it in the part's list memory: it is counted, and of each part the first is logged. */
 #ifndef NVLXI_TRANSFER_GRAPHS_H
 #define NVLXI_TRANSFER_GRAPHS_H
 
@@ -34,6 +37,8 @@ struct nvlxi_captured { /* of a request: set before it enters */
     struct nvlxi_hold hold;
     struct nvlx_request *request;
     bool held;       /* by the graph: from then on the request is the graph's, whatever the call returns */
+    bool has_ids;    /* on the GPU, all is queued, and the part is looked at; under the transfers' mutex */
+    bool told;       /* one was out of range; likewise */
     uint64_t *known; /* [peers]: generations that have what its own list names; NULL: its form knows */
 };
 
@@ -60,6 +65,8 @@ int nvlxi_graphs_check_kernels(const struct nvlxi_context *context, int gpu);
 
 /* Gives back what graphs held that are gone. */
 void nvlxi_graphs_reap(struct nvlxi_transfers *transfers);
+/* The same; and at most each tenth of a second tells of ids out of range that parts have met. */
+void nvlxi_graphs_look(struct nvlxi_transfers *transfers);
 
 /* How many parts use bytes that the peer does not tell any more. */
 uint32_t nvlxi_graphs_holding(struct nvlxi_transfers *transfers, const struct nvlx_peer *peer);

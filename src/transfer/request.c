@@ -267,7 +267,7 @@ static void end_look(struct nvlx_request *request) {
 
 void nvlxi_transfers_progress(struct nvlxi_transfers *transfers) {
     unsigned found;
-    nvlxi_graphs_reap(transfers);
+    nvlxi_graphs_look(transfers);
     do {
         struct nvlx_request *request = find_complete(transfers, &found), *next;
         for (; request; request = next) {

@@ -1,6 +1,7 @@
 /* Waits of graphs: two graphs that keep step by signals, and how a wait is ended for good. On the host backend.
  * SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -195,6 +196,61 @@ static void readiness_is_captured(void) {
     end();
 }
 
+/* ---- With blocks --------------------------------------------------------------------------------------------- */
+
+static atomic_bool warned;
+
+static void find_warning(void *context, int level, const char *message) {
+    (void)context;
+    if (level == NVLX_LOG_WARNING &&
+        strstr(message, "a graph: local id 0, which was on the GPU, is 512, and there are"))
+        warned = true;
+}
+
+/* A program that only replays calls nothing. While one of its graphs has a wait, a thread looks what its parts met. */
+static void ids_out_of_range_are_told_without_a_call(void) {
+    struct owner owner;
+    struct nvlx_blocks *blocks;
+    struct nvlx_block_ids named;
+    struct nvlx_transfer_options options;
+    side_begin(&consumer);
+    owner_start(&owner);
+    owner_alloc(&owner, 0, 0, WORDS * sizeof(uint64_t), 5);
+    OK(owner_serve(&owner, own_name(), 0));
+    owner_register(&owner, 0, 0, 0, WORDS * sizeof(uint64_t), NVLX_ACCESS_READ, "words");
+    consumer.peer = connect_to(consumer.engine, own_name());
+    await_name(consumer.peer, "words");
+    const uint64_t there = find(consumer.peer, "words");
+    const struct nvlx_block_region here_region = {(uintptr_t)consumer.data, 8, 0, 8, WORDS, 0, 0},
+                                   there_region = {there, 8, 0, 8, WORDS, 0, 0};
+    OK(nvlx_blocks_create(consumer.engine, consumer.peer, &here_region, &there_region, 1, NULL, &blocks));
+    uint32_t *ids = allocate(consumer.engine, 0, 2 * sizeof *ids, 1);
+    nvlx_block_ids_init(&named);
+    named.opcode = NVLX_OP_READ;
+    named.flags = NVLX_IDS_ON_GPU;
+    named.local = ids, named.remote = ids + 1;
+    named.count = 1;
+    nvlx_transfer_options_init(&options);
+    options.stream = consumer.stream.lane;
+    capture(&consumer);
+    OK(wait_for(&consumer, consumer.peer, 0, false, NULL));
+    OK(nvlx_blocks_transfer(blocks, &named, &options, NULL));
+    captured(&consumer);
+    ids[0] = WORDS, ids[1] = 0;
+    OK(nvlx_set_log(NVLX_LOG_WARNING, find_warning, NULL));
+    launch(&consumer);
+    for (double since = now_ms(); !warned; usleep(1000))
+        EXPECT(now_ms() - since < 10000);
+    stream_end(&consumer.stream);
+    OK(nvlx_set_log(NVLX_LOG_WARNING, NULL, NULL));
+    drop(&consumer);
+    OK(nvlx_blocks_free(blocks));
+    OK(nvlx_peer_close(consumer.peer));
+    close_stream(&consumer.stream);
+    OK(nvlx_engine_destroy(consumer.engine));
+    owner_end(&owner);
+}
+
 /* ---- Without them -------------------------------------------------------------------------------------------- */
 
 static void expect_failed_runs(struct side *side, int code) {
@@ -326,6 +382,7 @@ int main(int argc, char **argv) {
         {"two_graphs_keep_step", two_graphs_keep_step},
         {"a_wait_reads_how_far", a_wait_reads_how_far},
         {"a_wait_for_a_value_waits_once", a_wait_for_a_value_waits_once},
+        {"ids_out_of_range_are_told_without_a_call", ids_out_of_range_are_told_without_a_call},
         {"readiness_is_captured", readiness_is_captured},
         {"no_replay_waits_for_the_dead", no_replay_waits_for_the_dead},
         {"the_count_is_withdrawn", the_count_is_withdrawn},

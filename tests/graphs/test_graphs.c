@@ -1,6 +1,7 @@
 /* Parts of graphs: what a replay moves, what graphs hold, and what is refused with the capture left as it was. On the
  * host backend, whose graphs repeat what a lane was given. SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -156,30 +157,30 @@ static void apply_blocks(const uint32_t *local, const uint32_t *remote, size_t c
     }
 }
 
-static char logged[2048];
+enum { IDS = 8 };
+static uint32_t *ids; /* on the GPU: local ones, then remote ones */
 
-static void collect(void *context, int level, const char *message) {
-    (void)context;
-    (void)level;
-    snprintf(logged, sizeof logged, "%s", message);
+/* Those of block 0. */
+static void capture_ids(void) {
+    struct nvlx_blocks *blocks = make_blocks();
+    ids = allocate(bench.engine, 0, 2 * IDS * sizeof *ids, 1);
+    memset(ids, 0, 2 * IDS * sizeof *ids);
+    const struct nvlx_block_ids named = {.size = sizeof named,
+                                         .opcode = NVLX_OP_READ,
+                                         .local = ids,
+                                         .remote = ids + IDS,
+                                         .count = IDS,
+                                         .width = sizeof *ids,
+                                         .flags = NVLX_IDS_ON_GPU};
+    OK(nvlx_blocks_transfer(blocks, &named, &in_stream, NULL));
+    OK(nvlx_blocks_free(blocks));
 }
 
 static void ids_on_the_gpu_change_between_replays(void) {
-    enum { IDS = 8 };
     begin();
-    struct nvlx_blocks *blocks = make_blocks();
-    uint32_t *ids = allocate(bench.engine, 0, 2 * IDS * sizeof *ids, 1);
-    struct nvlx_block_ids named = {.size = sizeof named,
-                                   .opcode = NVLX_OP_READ,
-                                   .local = ids,
-                                   .remote = ids + IDS,
-                                   .count = IDS,
-                                   .width = sizeof *ids,
-                                   .flags = NVLX_IDS_ON_GPU};
     capture();
-    OK(nvlx_blocks_transfer(blocks, &named, &in_stream, NULL));
+    capture_ids();
     struct nvlxi_host_graph *graph = captured();
-    OK(nvlx_blocks_free(blocks));
     REFUSED(nvlx_unregister(mine[0], 1000000), NVLX_ETIMEDOUT, "an own graph uses it");
     for (uint32_t i = 0; i < REPLAYS; i++) {
         bench_fill_remote(&bench, 0, 200 + i);
@@ -197,11 +198,73 @@ static void ids_on_the_gpu_change_between_replays(void) {
     apply_blocks(ids, ids + IDS, 2);
     apply_blocks(ids + 3, ids + IDS + 3, IDS - 3);
     bench_compare(&bench, "after a replay with an id that is out of range");
-    OK(nvlx_set_log(NVLX_LOG_WARNING, collect, NULL));
     nvlxi_host_graph_free(graph);
-    OK(nvlx_free(bench.engine, ids)); /* whoever looks next is told */
+    end();
+}
+
+/* Warnings that begin with "a graph". */
+static char logged[2048];
+static atomic_int warnings;
+
+static void collect(void *context, int level, const char *message) {
+    (void)context;
+    (void)level;
+    if (strncmp(message, "a graph", strlen("a graph")) != 0)
+        return;
+    snprintf(logged, sizeof logged, "%s", message);
+    warnings++;
+}
+
+static uint64_t count_faults(void) {
+    struct nvlx_counts counts = {.size = sizeof counts};
+    usleep(110000); /* else nobody looks */
+    OK(nvlx_stats(bench.engine, NULL, &counts));
+    return counts.graph_faults;
+}
+
+/* Each time that it is seen counts. The first is logged, of each part. */
+static void ids_out_of_range_are_told(void) {
+    begin();
+    capture();
+    capture_ids();
+    struct nvlxi_host_graph *graph = captured();
+    warnings = 0;
+    OK(nvlx_set_log(NVLX_LOG_WARNING, collect, NULL));
+    replay(graph);
+    EQUAL(0, count_faults());
+    ids[2] = BLOCKS;
+    replay(graph);
+    EQUAL(1, count_faults());
+    EQUAL(1, count_faults());
+    EQUAL(1, warnings);
+    EXPECT(strstr(logged, "a graph: ") && strstr(logged, "local id 2, which was on the GPU, is 32, and there are 32"));
+    ids[2] = 0, ids[IDS + 5] = BLOCKS + 7;
+    replay(graph);
+    EQUAL(2, count_faults());
+    replay(graph);
+    nvlxi_host_graph_free(graph);
+    OK(nvlx_free(bench.engine, ids)); /* whoever looks next sees that it is gone */
+    EQUAL(3, count_faults());
+    EQUAL(1, warnings);
     OK(nvlx_set_log(NVLX_LOG_WARNING, NULL, NULL));
-    EXPECT(strstr(logged, "a graph that is gone: ") && strstr(logged, "id"));
+    end();
+}
+
+static void ids_out_of_range_are_told_when_the_graph_is_gone(void) {
+    begin();
+    capture();
+    capture_ids();
+    struct nvlxi_host_graph *graph = captured();
+    warnings = 0;
+    OK(nvlx_set_log(NVLX_LOG_WARNING, collect, NULL));
+    ids[IDS + 5] = BLOCKS + 7;
+    replay(graph);
+    nvlxi_host_graph_free(graph);
+    OK(nvlx_free(bench.engine, ids));
+    EQUAL(1, warnings);
+    EXPECT(strstr(logged, "a graph that is gone: ") && strstr(logged, "remote id 5, which was on the GPU, is 39"));
+    OK(nvlx_set_log(NVLX_LOG_WARNING, NULL, NULL));
+    EQUAL(1, count_faults());
     end();
 }
 
@@ -450,6 +513,8 @@ int main(int argc, char **argv) {
         {"a_list_that_was_not_prepared_is_replayed", a_list_that_was_not_prepared_is_replayed},
         {"many_posts_are_in_one_graph", many_posts_are_in_one_graph},
         {"ids_on_the_gpu_change_between_replays", ids_on_the_gpu_change_between_replays},
+        {"ids_out_of_range_are_told", ids_out_of_range_are_told},
+        {"ids_out_of_range_are_told_when_the_graph_is_gone", ids_out_of_range_are_told_when_the_graph_is_gone},
         {"ids_of_the_host_are_those_of_the_capture", ids_of_the_host_are_those_of_the_capture},
         {"what_is_refused_leaves_the_capture_valid", what_is_refused_leaves_the_capture_valid},
         {"other_gpus_are_refused", other_gpus_are_refused},

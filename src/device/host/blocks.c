@@ -36,8 +36,8 @@ static bool take_pair(const struct nvlxi_block_kernel *kernel, uint32_t pair, ui
     if (*local < ids->local_blocks && *remote < ids->remote_blocks)
         return true;
     const bool good = *local < ids->local_blocks;
-    ids->fault->id = good ? *remote : *local;
-    ids->fault->where = (ids->first + pair + 1) | (good ? NVLXI_FAULT_REMOTE : 0);
+    __atomic_store_n(&ids->fault->id, good ? *remote : *local, __ATOMIC_RELAXED);
+    __atomic_store_n(&ids->fault->where, (ids->first + pair + 1) | (good ? NVLXI_FAULT_REMOTE : 0), __ATOMIC_RELEASE);
     return false;
 }
 

@@ -168,17 +168,29 @@ static int put_gpu_ids(struct nvlx_request *request, const struct nvlxi_block_ca
     return 0;
 }
 
-int nvlxi_blocks_judge(const struct nvlx_request *request) {
-    const struct nvlxi_block_ids *ids = &request->blocks.ids;
-    const uint64_t where = request->blocks.id_count ? ids->fault->where : 0;
-    const bool remote = where & NVLXI_FAULT_REMOTE;
-    if (!where)
-        return 0;
+int nvlxi_blocks_fail(const struct nvlxi_block_ids *ids, const struct nvlxi_block_fault *fault) {
+    const bool remote = fault->where & NVLXI_FAULT_REMOTE;
     return nvlxi_fail(NVLX_ERANGE,
                       "%s id %" PRIu64 ", which was on the GPU, is %" PRIu64 ", and there are %" PRIu64
                       " blocks: pairs with such ids were not copied",
-                      remote ? "remote" : "local", (where & ~NVLXI_FAULT_REMOTE) - 1, ids->fault->id,
+                      remote ? "remote" : "local", (fault->where & ~NVLXI_FAULT_REMOTE) - 1, fault->id,
                       remote ? ids->remote_blocks : ids->local_blocks);
+}
+
+int nvlxi_blocks_judge(const struct nvlx_request *request) {
+    const struct nvlxi_block_ids *ids = &request->blocks.ids;
+    return request->blocks.id_count && ids->fault->where ? nvlxi_blocks_fail(ids, ids->fault) : 0;
+}
+
+/* `id` is written with `where`, or before it. One that comes in between is lost: it is not the first. */
+bool nvlxi_blocks_take_fault(const struct nvlx_request *request, struct nvlxi_block_fault *fault) {
+    struct nvlxi_block_fault *met = request->blocks.id_count ? request->blocks.ids.fault : NULL;
+    fault->where = met ? __atomic_load_n(&met->where, __ATOMIC_ACQUIRE) : 0;
+    if (!fault->where)
+        return false;
+    fault->id = __atomic_load_n(&met->id, __ATOMIC_RELAXED);
+    __atomic_store_n(&met->where, 0, __ATOMIC_RELAXED);
+    return true;
 }
 
 static int fail_on_gpu(const struct nvlxi_block_call *call) {

@@ -160,7 +160,7 @@ _COUNTS = (
     "engine_write_bytes", "kernel_read_bytes", "kernel_write_bytes", "engine_read_fragments",
     "engine_write_fragments", "kernel_read_fragments", "kernel_write_fragments", "mappings_opened",
     "mappings_closed", "mappings_failed", "mappings_revoked", "revocations", "revocation_ns", "revocations_late",
-    "peers", "peers_lost",
+    "peers", "peers_lost", "graph_faults",
 )  # fmt: skip
 
 
