@@ -43,9 +43,10 @@ foreach(binding IN ITEMS nixl python)
 endforeach()
 install(DIRECTORY examples DESTINATION ${doc_dir} COMPONENT development
         FILES_MATCHING PATTERN "*.c" PATTERN "*.cc" PATTERN "*.py" PATTERN __pycache__ EXCLUDE)
-install(CODE "cmake_path(ABSOLUTE_PATH CMAKE_INSTALL_PREFIX NORMALIZE OUTPUT_VARIABLE prefix)
-              cmake_path(APPEND prefix \"${doc_dir}\" OUTPUT_VARIABLE pages)
-              string(PREPEND pages \"\$ENV{DESTDIR}\")" COMPONENT development)
+install(CODE "set(documents \"\${CMAKE_INSTALL_PREFIX}/\") # of the prefix / nothing is left
+              cmake_path(ABSOLUTE_PATH documents)
+              cmake_path(APPEND documents \"${doc_dir}\")
+              string(PREPEND documents \"\$ENV{DESTDIR}\")" COMPONENT development)
 install(SCRIPT cmake/installed_pages.cmake COMPONENT development)
 if(NOT SKBUILD)
     include(cmake/man.cmake)

@@ -1,8 +1,11 @@
-# Run by `cmake --install`, for the documents in the folder `pages`: a link to what is not installed there, such as a test,
-# becomes its text. SPDX-License-Identifier: Apache-2.0
+# Run by `cmake --install`, for the documents in the folder `documents`: a link to what is not installed there, such as a
+# test, becomes its text. SPDX-License-Identifier: Apache-2.0
 string(ASCII 1 mark) # for "](": CMake takes brackets in lists for its own
-file(GLOB_RECURSE found "${pages}/*.md")
-foreach(page IN LISTS found)
+file(GLOB installed_pages "${documents}/README.md" "${documents}/src/doc/*.md" "${documents}/src/bindings/*/README.md")
+foreach(page IN LISTS installed_pages)
+    if(IS_SYMLINK "${page}") # CMAKE_INSTALL_MODE: it is the source itself
+        continue()
+    endif()
     file(READ "${page}" text)
     string(REPLACE "](" "${mark}" text "${text}")
     string(REGEX MATCHALL "${mark}[^):#]+[)#]" links "${text}")
@@ -12,7 +15,7 @@ foreach(page IN LISTS found)
         string(REGEX REPLACE "^${mark}(.*).$" "\\1" target "${link}")
         if(NOT EXISTS "${folder}/${target}")
             string(REPLACE "." "[.]" target "${target}")
-            string(REGEX REPLACE "\\[([^]${mark}]*)${mark}${target}[^)]*\\)" "\\1" text "${text}")
+            string(REGEX REPLACE "\\[([^]${mark}]*)${mark}${target}(#[^)]*)?\\)" "\\1" text "${text}")
         endif()
     endforeach()
     string(REPLACE "${mark}" "](" text "${text}")
