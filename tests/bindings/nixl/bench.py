@@ -150,7 +150,7 @@ def main(backend, kinds, count, sizes):
     return right and owner.returncode == 0
 
 
-if sys.argv[1] == "--own":
+if sys.argv[1:2] == ["--own"]:
     own(sys.argv[2], sys.argv[3], int(sys.argv[4]))
 else:
     parser = argparse.ArgumentParser()

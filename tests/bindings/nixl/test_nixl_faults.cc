@@ -370,8 +370,8 @@ static Posted long_list(Mixed &pair) {
     return list;
 }
 
-/* Of an asker that is gone before its list was sent whole, nothing is kept: the memory is free at once. */
-static void keeps_no_list_that_is_not_whole(bool other_comes) {
+/* An asker that is gone before its list was sent whole keeps no memory of the owner. */
+static void is_free_of_half_a_list(bool other_comes) {
     Mixed pair({{"withdraw_ms", "0"}}, {});
     Agent other("other");
     Posted list = long_list(pair);
@@ -409,8 +409,10 @@ static void carries_letters_one_behind_the_other() {
         transferring.set(NVLX_ERANGE, 1, 0, good);
         EXPECT(list.finish(&message) == Status::not_found && transferring.calls == good + 1);
     }
-    transferring.set(NVLX_EBUSY, 1, 0, 1); /* there is room once the first has ended */
+    transferring.set(NVLX_EBUSY, 1, 0, 1); /* there is room once the first has ended: that is waited for at once */
+    started = started_before_waiting = 0;
     EXPECT(list.finish(&message) == Status::success && transferring.calls == 4);
+    EXPECT(started_before_waiting == 1);
     EXPECT(pair.b.notices(1)[0].second == message);
     EXPECT(list.release() == Status::success);
 }
@@ -487,8 +489,8 @@ int main(int count, char **words) {
         {"a start that waits", starts_beside_others},
         {"what fails for VRAM", tells_why_vram_fails},
         {"letters for VRAM", carries_letters_one_behind_the_other},
-        {"a list that is never whole", [] { keeps_no_list_that_is_not_whole(false); }},
-        {"a list that is never whole, then another", [] { keeps_no_list_that_is_not_whole(true); }},
+        {"a list that is never whole", [] { is_free_of_half_a_list(false); }},
+        {"a list that is never whole, then another", [] { is_free_of_half_a_list(true); }},
         {"halves of messages", drops_halves},
         {"no more files", knows_its_machine},
         {"peers that were removed, asked", [] { lets_peers_go(true); }},

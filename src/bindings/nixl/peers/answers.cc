@@ -88,7 +88,7 @@ void Answers::start(Asker &asker) {
 /* The thread of one who could not be told at once. */
 void Answers::deliver(Asker &asker) {
     std::unique_lock lock(mutex);
-    const auto begin = Clock::now();
+    auto begin = Clock::now(); /* of tries in vain */
     while (!asker.waiting.empty()) {
         if (asker.link->lost())
             asker.link = Link::make(closer, engine, asker.address);
@@ -96,8 +96,11 @@ void Answers::deliver(Asker &asker) {
         lock.unlock();
         const bool reached = link->reach(attempt.count()) == abi::Status::success;
         lock.lock();
+        const size_t before = asker.waiting.size();
         if (reached && flush(asker))
             break;
+        if (asker.waiting.size() < before)
+            begin = Clock::now();
         drop(asker);
         if (ends)
             break;

@@ -2,9 +2,8 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * An asker that is connected, and takes it, has it at once. For each of the others a thread tries again: one that is
- * stopped, full or dead holds up no other. It tries the less often the longer it has tried: of each try that fails the
- * library may say so. It gives up when the asker's process is gone, or after answer_ms: by then the asker has given up,
- * too. */
+ * stopped, full or dead holds up no other. It tries less and less often, since the library may log each failed try. It
+ * gives up when the asker's process is gone, or after answer_ms: by then the asker has given up, too. */
 #ifndef NVLX_BINDINGS_NIXL_PEERS_ANSWERS_H
 #define NVLX_BINDINGS_NIXL_PEERS_ANSWERS_H
 

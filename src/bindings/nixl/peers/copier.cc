@@ -28,14 +28,14 @@ void Copier::add(uint64_t region, Dram &dram) {
     regions[region] = &dram;
 }
 
-bool Copier::withdraw(uint64_t region, std::chrono::steady_clock::time_point deadline) {
+bool Copier::withdraw(uint64_t region, Clock::time_point deadline) {
     std::unique_lock lock(mutex);
     regions.erase(region);
     return changed.wait_until(lock, deadline, [&] { return !held.contains(region); });
 }
 
 void Copier::take(Copy &&copy) {
-    copy.came = std::chrono::steady_clock::now();
+    copy.came = Clock::now();
     worker.add([this, copy = std::move(copy)] { serve(copy); });
 }
 
@@ -159,11 +159,11 @@ void Copier::let_go() {
 /* Waits for room: this process may have as many transfers in flight as its engine takes. */
 int Copier::transfer(const std::vector<nvlx_op> &ops, const nvlx_transfer_options &options, nvlx_request **request) {
     constexpr std::chrono::milliseconds longest{20};
-    const auto late = std::chrono::steady_clock::now() + std::chrono::nanoseconds(patience.answer_ns);
+    const auto late = Clock::now() + std::chrono::nanoseconds(patience.answer_ns);
     std::chrono::microseconds pause{200};
     for (;;) {
         const int code = nvlx_transfer(engine, ops.data(), ops.size(), &options, request);
-        if (code != NVLX_EBUSY || std::chrono::steady_clock::now() > late)
+        if (code != NVLX_EBUSY || Clock::now() > late)
             return code;
         if (carried.request) {
             settle();
@@ -210,20 +210,23 @@ abi::Status Copier::begin_vram(const Copy &copy, const Answers::Way &way, nvlx_r
 
 /* Waits for what is carried. */
 void Copier::settle() {
+    const auto begin = Clock::now();
     if (carried.request)
         note(carried.job, carried.link->status_of(nvlx_wait(carried.request.get(), -1)));
     carried.request.reset(); /* before its link */
     carried.link.reset();
+    settling += Clock::now() - begin;
 }
 
 /* Starts it, and only then waits for the letter before it. */
 abi::Status Copier::copy_vram(const Copy &copy) {
     const Answers::Way way = answers.way_to(copy);
     const auto long_time = std::chrono::nanoseconds(std::min(patience.connect_ns, silent_ns));
-    const auto begin = std::chrono::steady_clock::now();
+    const auto begin = Clock::now();
     nvlx_request *request = nullptr;
+    settling = {};
     const abi::Status status = begin_vram(copy, way, &request);
-    if (status != abi::Status::success && std::chrono::steady_clock::now() - begin >= long_time)
+    if (status != abi::Status::success && Clock::now() - begin - settling >= long_time)
         answers.was_silent(copy);
     settle();
     if (status == abi::Status::success)

@@ -10,7 +10,8 @@
  * NVLX_NIXL_TRACED=0.
  *
  * VRAM on the asker's side: by a transfer of the library's, whose local side the DRAM is, so pinned. The owner connects
- * to who asks. A list of several letters is as many transfers: each is started before the one before it is waited for.
+ * to who asks. A list of several letters is as many transfers: where there is room, each is started before the one
+ * before it is waited for.
  *
  * One thread copies for all who ask an owner, one letter after the other: between DRAM some GB/s. An asker that is
  * stopped before it is connected holds up others for connect_ms, and for 10 s where its memory takes file descriptors
@@ -53,7 +54,9 @@ class Copier {
     void take(Notice &&notice); /* of a copy: delivered if that has not failed */
 
   private:
-    /* A transfer for a peer, started for a letter after which more of its job come. */
+    using Clock = std::chrono::steady_clock;
+    /* A transfer for a peer, started for a letter after which more of its job come. If none comes, as its asker is
+     * gone, it stays until the next letter of anybody: it keeps no memory, but the connection. */
     struct Carried {
         uint64_t job = 0;
         std::shared_ptr<Link> link;
@@ -83,6 +86,7 @@ class Copier {
     /* The worker's own: */
     std::unordered_map<uint64_t, abi::Status> failed; /* jobs, until their last letter */
     Carried carried;
+    Clock::duration settling{}; /* time in settle() */
     Answers answers;
     Worker worker{"nvlx-nixl-copy"}; /* the first to go */
 };
