@@ -170,8 +170,10 @@ static int find_gpu(const struct nvlx_engine *engine, const struct nvlxi_relay_c
     while (!content->parts[i].length)
         i++;
     int code = context->ops->resolve(context->device, (uint64_t)(uintptr_t)content->parts[i].address, &allocation);
+    if (code)
+        return fail_part(&content->parts[i], code);
     *gpu = allocation.gpu;
-    return code ? fail_part(&content->parts[i], code) : 0;
+    return 0;
 }
 
 /* Those that the caller's engine works on. */

@@ -168,10 +168,11 @@ static int make_lane(struct nvlxi_lane_pool *pool, const struct nvlxi_lane_key *
 
 int nvlxi_lanes_fail_busy(const struct nvlxi_lane_pool *pool, int gpu, bool ordered) {
     if (!ordered)
-        return nvlxi_fail(NVLX_EBUSY,
-                          "as many copies are in flight on GPU %d as its queues take, in this direction (%zu lanes of "
-                          "%d): wait for some of them",
-                          gpu, pool->most, NVLXI_LANE_DEPTH);
+        return nvlxi_fail(
+            NVLX_EBUSY,
+            "as many copies are in flight on GPU %d as its queues take, in this direction (up to %zu lanes of "
+            "%d): wait for some of them",
+            gpu, pool->most, NVLXI_LANE_DEPTH);
     return nvlxi_fail(NVLX_EBUSY,
                       "what waits for streams on GPU %d is as much as may wait: %d copies and kernels of this process, "
                       "for %d streams",
