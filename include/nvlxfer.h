@@ -996,9 +996,9 @@ int nvlx_region_ready(struct nvlx_region *region, void *stream);
  *   same value each time.
  * - Ids with NVLX_IDS_ON_GPU are read by each run: they may change between runs. Their memory must stay as long as the
  *   graph: it is not held. Ids in host memory are those of the capture.
- * - Pairs with an id out of range are not copied. nvlx_counts.graph_faults tells how often that was seen, and a warning
- *   names the first such id of each part. nvlx_stats looks, at most each tenth of a second; so do some other calls, and
- *   a thread of the library while a graph has a wait. Who looks when the graph is gone sees it at the latest.
+ * - Pairs with an id out of range are not copied. nvlx_counts.graph_faults counts that when it is seen. The first time
+ *   for each part, a warning names one such id. nvlx_stats looks, at most each tenth of a second. So do some other
+ *   calls, and a thread of the library while a graph has a wait. The rest is told after the graph is gone.
  *
  * A wait of a graph is a kernel of one thread. With wait_options.reached, it waits until the count has come to `value`
  * more than the number there. It then stores there what it has waited for. Set that memory to 0 before the first run:
@@ -1448,8 +1448,8 @@ struct nvlx_counts {
     uint64_t revocations_late;                 /* waits that ended before that; 0 of a peer */
     uint64_t peers;                            /* open now; 0 of a peer */
     uint64_t peers_lost;                       /* whose connection ended by itself; 0 of a peer */
-    uint64_t graph_faults;                     /* how often a part of a graph was seen to have left out pairs since it
-                                                  was looked at before: see Graphs; 0 of a peer */
+    uint64_t graph_faults;                     /* in how many looks a part of a graph had left out pairs: see Graphs;
+                                                  0 of a peer */
 };
 
 /* Tells the counts of an engine, or with a peer those that concern this peer. `counts->size` must be sizeof *counts.

@@ -173,7 +173,7 @@ static void expose_engine(struct nvlxi_exposition *e, const struct nvlx_engine *
                nvlxi_counted(&engine->revocations.late));
     expose_one(e, "peers_lost_total", "counter", "Peers whose connection ended by itself.",
                nvlxi_counted(&metrics->peers_lost));
-    expose_one(e, "graph_faults_total", "counter", "Times that a part of a graph had left out ids out of range.",
+    expose_one(e, "graph_faults_total", "counter", "Looks in which a part of a graph had left out ids out of range.",
                nvlxi_counted(&metrics->graph_faults));
 }
 

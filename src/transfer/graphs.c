@@ -79,6 +79,91 @@ void nvlxi_graphs_leave(struct nvlx_request *request) {
     nvlxi_needs_unpin(nvlxi_request_needs(request));
 }
 
+/* ---- Ids out of range ------------------------------------------------------------------------------------ */
+
+#define LOOK_NS    100000000
+#define LOOK_PARTS 256 /* with the mutex held: other calls wait for it */
+#define FAULTS_MAX 32  /* that are told before others are looked for */
+
+struct met { /* by a part */
+    struct nvlxi_block_ids ids;
+    struct nvlxi_block_fault fault;
+    bool told;
+};
+
+static void watch(struct nvlx_request *request) {
+    struct nvlxi_transfers *t = request->transfers;
+    pthread_mutex_lock(&t->mutex);
+    DL_APPEND(t->watched, request->captured);
+    request->captured->watched = true;
+    t->watched_count++;
+    pthread_mutex_unlock(&t->mutex);
+}
+
+static bool take_met(struct nvlxi_captured *captured, struct met *met) {
+    if (!nvlxi_blocks_take_fault(captured->request, &met->fault))
+        return false;
+    met->ids = captured->request->blocks.ids;
+    met->told = captured->told;
+    captured->told = true;
+    return true;
+}
+
+/* It runs no more. True: it has met something that was not seen yet. */
+static bool watch_not(struct nvlx_request *request, struct met *met) {
+    struct nvlxi_transfers *t = request->transfers;
+    bool found = false;
+    pthread_mutex_lock(&t->mutex);
+    if (request->captured->watched) {
+        found = take_met(request->captured, met);
+        DL_DELETE(t->watched, request->captured); /* NOLINT(clang-analyzer-core.NullDereference): the list has it */
+        t->watched_count--;
+    }
+    pthread_mutex_unlock(&t->mutex);
+    return found;
+}
+
+/* Looks at parts that were not looked at for the longest time, of *left of them. Returns how many have met something.
+ */
+static unsigned find_met(struct nvlxi_transfers *t, size_t *left, struct met *met) {
+    unsigned found = 0;
+    pthread_mutex_lock(&t->mutex);
+    *left = nvlxi_min(*left, t->watched_count);
+    for (unsigned i = 0; *left && i < LOOK_PARTS && found < FAULTS_MAX; i++) {
+        struct nvlxi_captured *captured = t->watched;
+        DL_DELETE(t->watched, captured);
+        DL_APPEND(t->watched, captured);
+        found += take_met(captured, &met[found]);
+        (*left)--;
+    }
+    pthread_mutex_unlock(&t->mutex);
+    return found;
+}
+
+/* Without a lock, as users may hear of it. */
+static void tell(struct nvlxi_transfers *t, const struct met *met, const char *whose) {
+    struct nvlxi_attempt attempt;
+    nvlxi_count_alone(&t->context->metrics->graph_faults, 1);
+    nvlxi_attempt_begin(&attempt);
+    nvlxi_blocks_fail(&met->ids, &met->fault);
+    nvlxi_attempt_note(&attempt, met->told ? NVLX_LOG_DEBUG : NVLX_LOG_WARNING, whose);
+}
+
+void nvlxi_graphs_look(struct nvlxi_transfers *transfers) {
+    uint64_t looked = atomic_load(&transfers->looked_ns);
+    const uint64_t now = nvlxi_now_ns();
+    struct met met[FAULTS_MAX];
+    size_t left = SIZE_MAX;
+    nvlxi_graphs_reap(transfers);
+    if (now - looked < LOOK_NS || !atomic_compare_exchange_strong(&transfers->looked_ns, &looked, now))
+        return;
+    while (left) {
+        const unsigned found = find_met(transfers, &left, met);
+        for (unsigned i = 0; i < found; i++)
+            tell(transfers, &met[i], "a graph");
+    }
+}
+
 /* ---- Queued -------------------------------------------------------------------------------------------- */
 
 int nvlxi_graphs_check_kernels(const struct nvlxi_context *context, int gpu) {
@@ -161,63 +246,9 @@ int nvlxi_graphs_issue(struct nvlx_request *request, const struct nvlxi_terms *t
     }
     free(legs.leg);
     free(legs.place);
-    pthread_mutex_lock(&request->transfers->mutex);
-    request->captured->has_ids = !code && request->blocks.id_count;
-    pthread_mutex_unlock(&request->transfers->mutex);
+    if (request->captured->held && request->blocks.id_count)
+        watch(request);
     return code;
-}
-
-/* ---- Ids out of range ------------------------------------------------------------------------------------ */
-
-#define LOOK_NS    100000000
-#define FAULTS_MAX 32 /* that are told at a time: graphs may meet them faster than they are told */
-
-struct met { /* by a part */
-    struct nvlxi_block_ids ids;
-    struct nvlxi_block_fault fault;
-    bool told;
-};
-
-/* Of a part that nobody else looks at. */
-static bool take_met(struct nvlx_request *request, struct met *met) {
-    if (!request->captured->has_ids || !nvlxi_blocks_take_fault(request, &met->fault))
-        return false;
-    met->ids = request->blocks.ids;
-    met->told = request->captured->told;
-    request->captured->told = true;
-    return true;
-}
-
-static bool find_met(struct nvlxi_transfers *t, struct met *met) {
-    struct nvlx_request *request;
-    bool found = false;
-    pthread_mutex_lock(&t->mutex);
-    DL_FOREACH(t->captured, request) {
-        if ((found = take_met(request, met)))
-            break;
-    }
-    pthread_mutex_unlock(&t->mutex);
-    return found;
-}
-
-/* Without a lock, as users may hear of it. */
-static void tell(struct nvlxi_transfers *t, const struct met *met, const char *whose) {
-    struct nvlxi_attempt attempt;
-    nvlxi_count_alone(&t->context->metrics->graph_faults, 1);
-    nvlxi_attempt_begin(&attempt);
-    nvlxi_blocks_fail(&met->ids, &met->fault);
-    nvlxi_attempt_note(&attempt, met->told ? NVLX_LOG_DEBUG : NVLX_LOG_WARNING, whose);
-}
-
-void nvlxi_graphs_look(struct nvlxi_transfers *transfers) {
-    uint64_t looked = atomic_load(&transfers->looked_ns);
-    const uint64_t now = nvlxi_now_ns();
-    struct met met;
-    nvlxi_graphs_reap(transfers);
-    if (now - looked < LOOK_NS || !atomic_compare_exchange_strong(&transfers->looked_ns, &looked, now))
-        return;
-    for (unsigned i = 0; i < FAULTS_MAX && find_met(transfers, &met); i++)
-        tell(transfers, &met, "a graph");
 }
 
 /* ---- CAPTURED -> (idle) -------------------------------------------------------------------------------- */
@@ -227,9 +258,9 @@ static void give_back(struct nvlx_request *request) {
     /* A capture that is broken lets go of the graph: the call that makes this part may still be at it. */
     pthread_mutex_lock(&request->polling);
     pthread_mutex_unlock(&request->polling);
-    nvlxi_graphs_leave(request);
-    if (take_met(request, &met))
+    if (watch_not(request, &met))
         tell(request->transfers, &met, "a graph that is gone");
+    nvlxi_graphs_leave(request);
     nvlxi_plan_reset(&request->plan, NVLX_MECHANISM_AUTO);
     if (request->form)
         nvlxi_form_drop(request->form);

@@ -26,7 +26,8 @@
  * - As long as there is a part, its engine and its peers stay.
  *
  * A part with ids on the GPU leaves out those that are out of range, and no call is there to fail. So whoever looks
- * (nvlxi_graphs_look) sees it in the part's list memory: it is counted, and of each part the first is logged. */
+ * (nvlxi_graphs_look) sees it in the part's list memory. Each time is counted, and for each part the first is logged.
+ */
 #ifndef NVLXI_TRANSFER_GRAPHS_H
 #define NVLXI_TRANSFER_GRAPHS_H
 
@@ -37,9 +38,10 @@ struct nvlxi_captured { /* of a request: set before it enters */
     struct nvlxi_hold hold;
     struct nvlx_request *request;
     bool held;       /* by the graph: from then on the request is the graph's, whatever the call returns */
-    bool has_ids;    /* on the GPU, all is queued, and the part is looked at; under the transfers' mutex */
-    bool told;       /* one was out of range; likewise */
     uint64_t *known; /* [peers]: generations that have what its own list names; NULL: its form knows */
+    bool watched;    /* it has ids on the GPU, and may run; under the transfers' mutex, as the next two */
+    bool told;       /* that it has met one out of range */
+    struct nvlxi_captured *prev, *next; /* of those that are watched */
 };
 
 /* Whether the call, with its stream, is one or the other: NVLX_EINVAL, NVLX_ENOTSUP. */

@@ -85,7 +85,9 @@ struct nvlxi_transfers {
     struct nvlx_request *in_flight, *done;    /* lists of what the caller has not freed */
     struct nvlx_request *captured;            /* list: parts of graphs (graphs.h), */
     struct nvlxi_holds holds;                 /* and which of them graphs have let go of */
-    atomic_uint_fast64_t looked_ns;           /* when they were looked at */
+    struct nvlxi_captured *watched;           /* list: parts that may meet ids out of range, */
+    size_t watched_count;                     /* how many, */
+    atomic_uint_fast64_t looked_ns;           /* and when they were looked at */
     struct nvlx_request *idle;                /* freed, kept for the next */
     struct nvlxi_form *forms;                 /* list: of prepared lists */
     struct nvlxi_validation *validations;     /* idle scratch memory */

@@ -160,8 +160,8 @@ static void apply_blocks(const uint32_t *local, const uint32_t *remote, size_t c
 enum { IDS = 8 };
 static uint32_t *ids; /* on the GPU: local ones, then remote ones */
 
-/* Those of block 0. */
-static void capture_ids(void) {
+/* So many parts, of block 0. */
+static void capture_ids(unsigned parts) {
     struct nvlx_blocks *blocks = make_blocks();
     ids = allocate(bench.engine, 0, 2 * IDS * sizeof *ids, 1);
     memset(ids, 0, 2 * IDS * sizeof *ids);
@@ -172,14 +172,15 @@ static void capture_ids(void) {
                                          .count = IDS,
                                          .width = sizeof *ids,
                                          .flags = NVLX_IDS_ON_GPU};
-    OK(nvlx_blocks_transfer(blocks, &named, &in_stream, NULL));
+    for (unsigned i = 0; i < parts; i++)
+        OK(nvlx_blocks_transfer(blocks, &named, &in_stream, NULL));
     OK(nvlx_blocks_free(blocks));
 }
 
 static void ids_on_the_gpu_change_between_replays(void) {
     begin();
     capture();
-    capture_ids();
+    capture_ids(1);
     struct nvlxi_host_graph *graph = captured();
     REFUSED(nvlx_unregister(mine[0], 1000000), NVLX_ETIMEDOUT, "an own graph uses it");
     for (uint32_t i = 0; i < REPLAYS; i++) {
@@ -226,7 +227,7 @@ static uint64_t count_faults(void) {
 static void ids_out_of_range_are_told(void) {
     begin();
     capture();
-    capture_ids();
+    capture_ids(1);
     struct nvlxi_host_graph *graph = captured();
     warnings = 0;
     OK(nvlx_set_log(NVLX_LOG_WARNING, collect, NULL));
@@ -250,10 +251,30 @@ static void ids_out_of_range_are_told(void) {
     end();
 }
 
+/* More than are told, and looked at, at a time. */
+static void each_part_is_looked_at(void) {
+    enum { PARTS = 600 };
+    begin();
+    capture();
+    capture_ids(PARTS);
+    struct nvlxi_host_graph *graph = captured();
+    warnings = 0;
+    OK(nvlx_set_log(NVLX_LOG_WARNING, collect, NULL));
+    ids[IDS] = BLOCKS;
+    replay(graph);
+    EQUAL(PARTS, count_faults());
+    replay(graph);
+    EQUAL(2 * PARTS, count_faults());
+    EQUAL(PARTS, warnings);
+    nvlxi_host_graph_free(graph);
+    OK(nvlx_set_log(NVLX_LOG_WARNING, NULL, NULL));
+    end();
+}
+
 static void ids_out_of_range_are_told_when_the_graph_is_gone(void) {
     begin();
     capture();
-    capture_ids();
+    capture_ids(1);
     struct nvlxi_host_graph *graph = captured();
     warnings = 0;
     OK(nvlx_set_log(NVLX_LOG_WARNING, collect, NULL));
@@ -514,6 +535,7 @@ int main(int argc, char **argv) {
         {"many_posts_are_in_one_graph", many_posts_are_in_one_graph},
         {"ids_on_the_gpu_change_between_replays", ids_on_the_gpu_change_between_replays},
         {"ids_out_of_range_are_told", ids_out_of_range_are_told},
+        {"each_part_is_looked_at", each_part_is_looked_at},
         {"ids_out_of_range_are_told_when_the_graph_is_gone", ids_out_of_range_are_told_when_the_graph_is_gone},
         {"ids_of_the_host_are_those_of_the_capture", ids_of_the_host_are_those_of_the_capture},
         {"what_is_refused_leaves_the_capture_valid", what_is_refused_leaves_the_capture_valid},

@@ -182,13 +182,16 @@ int nvlxi_blocks_judge(const struct nvlx_request *request) {
     return request->blocks.id_count && ids->fault->where ? nvlxi_blocks_fail(ids, ids->fault) : 0;
 }
 
-/* `id` is written with `where`, or before it. One that comes in between is lost: it is not the first. */
+/* `id` is written with `where`, or before it. One that comes when the first is taken is lost. */
 bool nvlxi_blocks_take_fault(const struct nvlx_request *request, struct nvlxi_block_fault *fault) {
     struct nvlxi_block_fault *met = request->blocks.id_count ? request->blocks.ids.fault : NULL;
     fault->where = met ? __atomic_load_n(&met->where, __ATOMIC_ACQUIRE) : 0;
     if (!fault->where)
         return false;
-    fault->id = __atomic_load_n(&met->id, __ATOMIC_RELAXED);
+    do {
+        fault->where = __atomic_load_n(&met->where, __ATOMIC_ACQUIRE);
+        fault->id = __atomic_load_n(&met->id, __ATOMIC_ACQUIRE);
+    } while (fault->where != __atomic_load_n(&met->where, __ATOMIC_ACQUIRE));
     __atomic_store_n(&met->where, 0, __ATOMIC_RELAXED);
     return true;
 }
