@@ -93,7 +93,8 @@ class Blocks(_Owned):
 
     def capture_read(self, local: Ids, remote: Ids, *, stream: Any, **how: Any) -> None:
         """As `read`, into the graph that a CUDA stream captures: each replay copies. Ids on a GPU are read by each, and
-        must stay as long as the graph; others are those of now."""
+        must stay as long as the graph; others are those of now. Pairs with an id out of range are left out: the log
+        says so, and graph_faults of Engine.stats() counts it."""
         self._start(_READ, local, remote, True, stream=stream, **how)
 
     def capture_write(self, local: Ids, remote: Ids, *, stream: Any, **how: Any) -> None:
