@@ -4,6 +4,7 @@
 #ifndef NVLX_BINDINGS_NIXL_WORKER_H
 #define NVLX_BINDINGS_NIXL_WORKER_H
 
+#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <functional>
@@ -25,6 +26,13 @@ class Worker {
 
     void add(std::function<void()> work);
     void end(); /* nothing is added any more */
+    /* The engine ends: work that others do better then asks for this, and does not do it. */
+    void hurry() {
+        hurries = true;
+    }
+    bool is_hurried() const {
+        return hurries;
+    }
 
   private:
     void run();
@@ -35,6 +43,7 @@ class Worker {
     std::deque<std::function<void()>> queue;
     std::thread thread;
     bool ends = false;
+    std::atomic<bool> hurries{false};
 };
 
 } // namespace nvlx::nixl

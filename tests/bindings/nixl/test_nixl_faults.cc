@@ -12,6 +12,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstring>
+#include <memory>
 #include <mutex>
 #include <vector>
 
@@ -113,6 +114,14 @@ extern "C" [[gnu::visibility("default")]] int nvlx_connect(nvlx_engine *engine, 
     if (code == NVLX_ETIMEDOUT)
         std::this_thread::sleep_for(std::chrono::nanoseconds(timeout_ns));
     return code ? code : connect(engine, address, timeout_ns, peer);
+}
+
+static std::atomic<int> slow_closes; /* so many milliseconds each */
+
+extern "C" [[gnu::visibility("default")]] int nvlx_peer_close(nvlx_peer *peer) {
+    static auto *const close = real("nvlx_peer_close", nvlx_peer_close);
+    std::this_thread::sleep_for(std::chrono::milliseconds(slow_closes.load()));
+    return close(peer);
 }
 
 /* Transfers for peers that were started when one of them was first waited for. */
@@ -297,6 +306,43 @@ static void waits_once_for_the_silent() {
         EXPECT(one.wait() == Status::disconnected);
     for (Posted &one : lists)
         EXPECT(one.finish() == Status::success);
+}
+
+/* Askers that are stopped hold up the owner's end once, not each of them: neither those that were never connected, nor
+ * those that have not taken their answers, which closing waits for. */
+static void ends_beside_the_silent() {
+    Agent owner("b", {{"connect_ms", "500"}});
+    uint8_t *const host = allocate(0, NVLX_ALLOC_HOST), *const vram = allocate(0);
+    owner.add(host, length, Segment::dram);
+    std::vector<std::unique_ptr<Agent>> askers;
+    std::vector<Posted> lists;
+    for (int i = 0; i < 8; i++) {
+        Agent &asker = *askers.emplace_back(std::make_unique<Agent>("a" + std::to_string(i)));
+        Region *const here = asker.add(vram, length, Segment::vram);
+        asker.load(owner.mine);
+        lists.push_back({&asker, "b", Operation::read, pieces(Segment::vram, here, vram, 4096),
+                         pieces(Segment::dram, asker.theirs[0], host, 4096)});
+        EXPECT(lists.back().prepare() == Status::success);
+        EXPECT(i % 2 || lists.back().finish() == Status::success); /* some are connected */
+    }
+    connecting.set(NVLX_ETIMEDOUT, often);
+    for (Posted &list : lists) {
+        const Status status = list.post(); /* to who is connected, it may be done at once */
+        EXPECT(status == Status::in_progress || status == Status::success);
+    }
+    EXPECT(eventually([] { return connecting.calls > 0; }));
+    std::this_thread::sleep_for(50ms); /* all have come */
+    slow_closes = 500;
+    const auto begin = std::chrono::steady_clock::now();
+    owner.end();
+    const auto time = std::chrono::steady_clock::now() - begin;
+    slow_closes = 0;
+    connecting.set(0, 0);
+    EXPECT(time < 2500ms);
+    for (Posted &list : lists) {
+        const Status status = list.wait();
+        EXPECT(status == Status::disconnected || status == Status::success);
+    }
 }
 
 /* Where no more threads can be started, who asks is told all the same, and the owner goes on. */
@@ -485,6 +531,7 @@ int main(int count, char **words) {
         {"what cannot be sent", says_what_cannot_be_sent},
         {"one that is dead", passes_over_the_dead},
         {"one that is silent", waits_once_for_the_silent},
+        {"an end beside silent ones", ends_beside_the_silent},
         {"no more threads", needs_no_thread},
         {"a start that waits", starts_beside_others},
         {"what fails for VRAM", tells_why_vram_fails},

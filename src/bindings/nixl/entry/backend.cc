@@ -156,6 +156,7 @@ Backend::~Backend() {
             say("the agent '%s' ends, while a transfer of it is in flight", state->agent.c_str());
     state->transfers.clear();
     state->leaving.clear();
+    state->closer.hurry();
     state->peers.clear();
     state->inbox.stop();
     state->copier.reset();

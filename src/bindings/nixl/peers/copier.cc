@@ -23,6 +23,10 @@ Copier::Copier(nvlx_engine *library, Worker &links_closer, const Patience &with_
       answers(library, links_closer, with_askers.answer_ns) {
 }
 
+Copier::~Copier() {
+    ends = true;
+}
+
 void Copier::add(uint64_t region, Dram &dram) {
     const std::unique_lock lock(mutex);
     regions[region] = &dram;
@@ -163,7 +167,7 @@ int Copier::transfer(const std::vector<nvlx_op> &ops, const nvlx_transfer_option
     std::chrono::microseconds pause{200};
     for (;;) {
         const int code = nvlx_transfer(engine, ops.data(), ops.size(), &options, request);
-        if (code != NVLX_EBUSY || Clock::now() > late)
+        if (code != NVLX_EBUSY || ends || Clock::now() > late)
             return code;
         if (carried.request) {
             settle();
@@ -220,7 +224,8 @@ void Copier::settle() {
 
 /* Starts it, and only then waits for the letter before it. */
 abi::Status Copier::copy_vram(const Copy &copy) {
-    const Answers::Way way = answers.way_to(copy);
+    Answers::Way way = answers.way_to(copy);
+    way.waits = way.waits && !ends;
     const auto long_time = std::chrono::nanoseconds(std::min(patience.connect_ns, silent_ns));
     const auto begin = Clock::now();
     nvlx_request *request = nullptr;

@@ -20,6 +20,7 @@
 #ifndef NVLX_BINDINGS_NIXL_PEERS_COPIER_H
 #define NVLX_BINDINGS_NIXL_PEERS_COPIER_H
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <functional>
@@ -42,6 +43,8 @@ class Copier {
     };
     Copier(nvlx_engine *library, Worker &links_closer, const Patience &with_askers,
            std::function<void(Notice &&)> function);
+    /* What has come is done yet, unless it would have to wait for who asks. */
+    ~Copier();
 
     /* This process's DRAM, which the caller keeps until it was withdrawn. */
     void add(uint64_t region, Dram &dram);
@@ -79,6 +82,7 @@ class Copier {
     nvlx_engine *const engine;
     const Patience patience;
     const std::function<void(Notice &&)> deliver;
+    std::atomic<bool> ends{false};
     std::shared_mutex mutex; /* guards `regions` and `held`. Shared while something is copied between DRAM */
     std::condition_variable_any changed; /* nothing is held any more */
     std::unordered_map<uint64_t, Dram *> regions;

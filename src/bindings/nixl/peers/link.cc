@@ -6,7 +6,13 @@
 namespace nvlx::nixl {
 
 std::shared_ptr<Link> Link::make(Worker &closer, nvlx_engine *engine, const std::string &address) {
-    return {new Link(engine, address), [&closer](Link *link) { closer.add([link] { delete link; }); }};
+    return {new Link(engine, address), [&closer](Link *link) {
+                closer.add([link, &closer] {
+                    if (closer.is_hurried())
+                        link->found.store(nullptr);
+                    delete link;
+                });
+            }};
 }
 
 Link::Link(nvlx_engine *library, std::string served) : address(std::move(served)), engine(library) {

@@ -3,7 +3,7 @@
  * NEW: nothing is known but the address. CONNECTED, from the first connect() that succeeds on: peer() is there. LOST:
  * the connection has ended, which peer() and the library tell; a Link that is lost stays so, and who wants the engine
  * again makes another. Closing may wait for the peer to take messages: so a Worker does it, once nobody holds the Link.
- */
+ * Where that hurries, the engine closes all its peers at once, which waits no longer for many than for one. */
 #ifndef NVLX_BINDINGS_NIXL_PEERS_LINK_H
 #define NVLX_BINDINGS_NIXL_PEERS_LINK_H
 

@@ -2,7 +2,8 @@
  *
  * - A notice: NIXL's notification, with the sender's name. One that is longer than a message (64 KiB) is several, with
  *   a number in common. Of a transfer, the first is the transfer's own message: it comes after the data, and not at all
- *   if the transfer fails. Then the others are dropped.
+ *   if the transfer fails. Then the others are dropped. Of a copy that was told as failed since it was late, it may
+ *   come.
  * - A copy: what of a peer's DRAM it shall copy from or to the sender's memory, see copier.h. A long list is several.
  * - A result: how a copy has ended.
  * - A drop: no more comes of a notice, of which the first letters were sent.
