@@ -95,7 +95,6 @@ static void watch(struct nvlx_request *request) {
     struct nvlxi_transfers *t = request->transfers;
     pthread_mutex_lock(&t->mutex);
     DL_APPEND(t->watched, request->captured);
-    request->captured->watched = true;
     t->watched_count++;
     pthread_mutex_unlock(&t->mutex);
 }
@@ -110,15 +109,12 @@ static bool take_met(struct nvlxi_captured *captured, struct met *met) {
 }
 
 /* It runs no more. True: it has met something that was not seen yet. */
-static bool watch_not(struct nvlx_request *request, struct met *met) {
+static bool watch_no_more(struct nvlx_request *request, struct met *met) {
     struct nvlxi_transfers *t = request->transfers;
-    bool found = false;
     pthread_mutex_lock(&t->mutex);
-    if (request->captured->watched) {
-        found = take_met(request->captured, met);
-        DL_DELETE(t->watched, request->captured); /* NOLINT(clang-analyzer-core.NullDereference): the list has it */
-        t->watched_count--;
-    }
+    const bool found = take_met(request->captured, met);
+    DL_DELETE(t->watched, request->captured); /* NOLINT(clang-analyzer-core.NullDereference): the list has it */
+    t->watched_count--;
     pthread_mutex_unlock(&t->mutex);
     return found;
 }
@@ -258,7 +254,7 @@ static void give_back(struct nvlx_request *request) {
     /* A capture that is broken lets go of the graph: the call that makes this part may still be at it. */
     pthread_mutex_lock(&request->polling);
     pthread_mutex_unlock(&request->polling);
-    if (watch_not(request, &met))
+    if (request->blocks.id_count && watch_no_more(request, &met))
         tell(request->transfers, &met, "a graph that is gone");
     nvlxi_graphs_leave(request);
     nvlxi_plan_reset(&request->plan, NVLX_MECHANISM_AUTO);

@@ -39,9 +39,8 @@ struct nvlxi_captured { /* of a request: set before it enters */
     struct nvlx_request *request;
     bool held;       /* by the graph: from then on the request is the graph's, whatever the call returns */
     uint64_t *known; /* [peers]: generations that have what its own list names; NULL: its form knows */
-    bool watched;    /* it has ids on the GPU, and may run; under the transfers' mutex, as the next two */
-    bool told;       /* that it has met one out of range */
-    struct nvlxi_captured *prev, *next; /* of those that are watched */
+    bool told;       /* that it has met an id out of range; under the transfers' mutex, as the next two */
+    struct nvlxi_captured *prev, *next; /* of those that are watched: that have ids on the GPU, and may run */
 };
 
 /* Whether the call, with its stream, is one or the other: NVLX_EINVAL, NVLX_ENOTSUP. */

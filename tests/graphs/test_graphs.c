@@ -216,6 +216,16 @@ static void collect(void *context, int level, const char *message) {
     warnings++;
 }
 
+/* A graph of so many parts; from now on warnings are collected. */
+static struct nvlxi_host_graph *begin_with_ids(unsigned parts) {
+    begin();
+    capture();
+    capture_ids(parts);
+    warnings = 0;
+    OK(nvlx_set_log(NVLX_LOG_WARNING, collect, NULL));
+    return captured();
+}
+
 static uint64_t count_faults(void) {
     struct nvlx_counts counts = {.size = sizeof counts};
     usleep(110000); /* else nobody looks */
@@ -225,12 +235,7 @@ static uint64_t count_faults(void) {
 
 /* Each time that it is seen counts. The first is logged, of each part. */
 static void ids_out_of_range_are_told(void) {
-    begin();
-    capture();
-    capture_ids(1);
-    struct nvlxi_host_graph *graph = captured();
-    warnings = 0;
-    OK(nvlx_set_log(NVLX_LOG_WARNING, collect, NULL));
+    struct nvlxi_host_graph *graph = begin_with_ids(1);
     replay(graph);
     EQUAL(0, count_faults());
     ids[2] = BLOCKS;
@@ -254,12 +259,7 @@ static void ids_out_of_range_are_told(void) {
 /* More than are told, and looked at, at a time. */
 static void each_part_is_looked_at(void) {
     enum { PARTS = 600 };
-    begin();
-    capture();
-    capture_ids(PARTS);
-    struct nvlxi_host_graph *graph = captured();
-    warnings = 0;
-    OK(nvlx_set_log(NVLX_LOG_WARNING, collect, NULL));
+    struct nvlxi_host_graph *graph = begin_with_ids(PARTS);
     ids[IDS] = BLOCKS;
     replay(graph);
     EQUAL(PARTS, count_faults());
@@ -272,12 +272,7 @@ static void each_part_is_looked_at(void) {
 }
 
 static void ids_out_of_range_are_told_when_the_graph_is_gone(void) {
-    begin();
-    capture();
-    capture_ids(1);
-    struct nvlxi_host_graph *graph = captured();
-    warnings = 0;
-    OK(nvlx_set_log(NVLX_LOG_WARNING, collect, NULL));
+    struct nvlxi_host_graph *graph = begin_with_ids(1);
     ids[IDS + 5] = BLOCKS + 7;
     replay(graph);
     nvlxi_host_graph_free(graph);

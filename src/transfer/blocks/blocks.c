@@ -184,16 +184,14 @@ int nvlxi_blocks_judge(const struct nvlx_request *request) {
 
 /* `id` is written with `where`, or before it. One that comes when the first is taken is lost. */
 bool nvlxi_blocks_take_fault(const struct nvlx_request *request, struct nvlxi_block_fault *fault) {
-    struct nvlxi_block_fault *met = request->blocks.id_count ? request->blocks.ids.fault : NULL;
-    fault->where = met ? __atomic_load_n(&met->where, __ATOMIC_ACQUIRE) : 0;
-    if (!fault->where)
-        return false;
+    struct nvlxi_block_fault *met = request->blocks.ids.fault;
     do {
         fault->where = __atomic_load_n(&met->where, __ATOMIC_ACQUIRE);
         fault->id = __atomic_load_n(&met->id, __ATOMIC_ACQUIRE);
     } while (fault->where != __atomic_load_n(&met->where, __ATOMIC_ACQUIRE));
-    __atomic_store_n(&met->where, 0, __ATOMIC_RELAXED);
-    return true;
+    if (fault->where)
+        __atomic_store_n(&met->where, 0, __ATOMIC_RELAXED);
+    return fault->where;
 }
 
 static int fail_on_gpu(const struct nvlxi_block_call *call) {

@@ -38,8 +38,7 @@ int nvlxi_blocks_transfer(struct nvlx_prepared *blocks, const struct nvlx_block_
 #define NVLXI_PLAIN 6 /* beside the codes of errors: these cannot be copied by id. Not logged */
 /* Of a request whose copies are complete: whether ids on the GPU were good. */
 int nvlxi_blocks_judge(const struct nvlx_request *request);
-/* The same of copies that may run, such as those of a graph: false, or what has gone wrong since this was asked before.
- */
+/* With ids on the GPU, of copies that may run, as a graph's may: false, or what has gone wrong since this was asked. */
 bool nvlxi_blocks_take_fault(const struct nvlx_request *request, struct nvlxi_block_fault *fault);
 /* NVLX_ERANGE, with words. */
 int nvlxi_blocks_fail(const struct nvlxi_block_ids *ids, const struct nvlxi_block_fault *fault);

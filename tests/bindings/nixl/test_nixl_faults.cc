@@ -311,7 +311,7 @@ static void waits_once_for_the_silent() {
 /* Askers that are stopped hold up the owner's end once, not each of them: neither those that were never connected, nor
  * those that have not taken their answers, which closing waits for. */
 static void ends_beside_the_silent() {
-    Agent owner("b", {{"connect_ms", "500"}});
+    Agent owner("b", {{"connect_ms", "1500"}});
     uint8_t *const host = allocate(0, NVLX_ALLOC_HOST), *const vram = allocate(0);
     owner.add(host, length, Segment::dram);
     std::vector<std::unique_ptr<Agent>> askers;
@@ -332,13 +332,13 @@ static void ends_beside_the_silent() {
     }
     EXPECT(eventually([] { return connecting.calls > 0; }));
     std::this_thread::sleep_for(50ms); /* all have come */
-    slow_closes = 500;
+    slow_closes = 1500;
     const auto begin = std::chrono::steady_clock::now();
     owner.end();
     const auto time = std::chrono::steady_clock::now() - begin;
     slow_closes = 0;
     connecting.set(0, 0);
-    EXPECT(time < 2500ms);
+    EXPECT(time < 3000ms); /* one of either is waited for, at most */
     for (Posted &list : lists) {
         const Status status = list.wait();
         EXPECT(status == Status::disconnected || status == Status::success);

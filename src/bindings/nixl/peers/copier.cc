@@ -62,7 +62,7 @@ abi::Status Copier::known(uint64_t job) const {
 }
 
 void Copier::serve(const Copy &copy) {
-    if (copy.job != carried.job)
+    if (copy.job != carried.job) /* one job after the other: what both have is not copied at the same time */
         settle();
     if (known(copy.job) == abi::Status::success && !copy.ops.empty()) /* without ops: its asker has given up */
         note(copy.job, copy.flags & mail_vram ? copy_vram(copy) : copy_all(copy));
