@@ -1309,8 +1309,8 @@ struct nvlx_relay_part {
 /* Options of a relay. None is needed. */
 struct nvlx_relay_options {
     size_t size;
-    uint64_t piece_bytes; /* of the source: what is passed on at a time, at least 65,536. 0: 1 to 64 MiB, the longer the
-                             more bytes there are */
+    uint64_t piece_bytes; /* of the source: what is passed on at a time, at least 65,536. 0: 1 to 128 MiB, the longer
+                             the more bytes there are */
     int64_t patience_ns;  /* of the source: see above. At least 10 ms. 0: half a second */
     uint32_t readers;     /* of the source: how many nvlx_relay_wait waits for, of each generation. Who was lost, or has
                              left, is not waited for, unless another one has joined. 0: for all that have joined; before

@@ -8,9 +8,10 @@
 #include "base/error.h"
 
 #define PIECE_LEAST (UINT64_C(1) << 20)
-#define PIECE_MOST  (UINT64_C(64) << 20) /* copies of that length have 386 GB/s, of 16 MiB 357 (two H200) */
-/* Bytes that move in the time that a piece costs, divided by the readers in between. */
-#define PIECE_SCALE (UINT64_C(512) << 10)
+#define PIECE_MOST  (UINT64_C(128) << 20)
+/* Bytes that move in the time that a piece costs, divided by the readers in between. A GPU that is read from meanwhile
+ * copies nothing for 12 us a piece (four H200). */
+#define PIECE_SCALE (UINT64_C(2) << 20)
 
 static int by_name(const void *a, const void *b) {
     return strcmp(((const struct nvlx_relay_part *)a)->name, ((const struct nvlx_relay_part *)b)->name);
@@ -105,7 +106,10 @@ int nvlxi_relay_content_make(struct nvlxi_relay_content *content, const struct n
     return code;
 }
 
-#define UNIT_BYTES (UINT64_C(512) << 20)
+/* A unit has at most a part of what is left, so that little is to be digested after the last piece. */
+#define UNIT_LEAST (UINT64_C(64) << 20)
+#define UNIT_MOST  (UINT64_C(512) << 20)
+#define UNIT_PART  4
 
 static size_t count_spans(const struct nvlxi_relay_content *content, uint64_t piece_bytes) {
     size_t count = 0;
@@ -114,17 +118,32 @@ static size_t count_spans(const struct nvlxi_relay_content *content, uint64_t pi
     return count;
 }
 
-static void cut_part(struct nvlxi_relay_content *content, size_t part, uint64_t piece_bytes, uint64_t *filled) {
+/* The bytes that a unit may have when so many are left, with its own. */
+static uint64_t unit_room(uint64_t left) {
+    return nvlxi_min(nvlxi_max(left / UNIT_PART, UNIT_LEAST), UNIT_MOST);
+}
+
+struct cut {            /* how far the content is cut */
+    uint64_t filled;    /* bytes of the last piece */
+    uint64_t left;      /* not cut yet */
+    uint64_t unit_room; /* bytes that the last unit may still get */
+};
+
+static void cut_part(struct nvlxi_relay_content *content, size_t part, uint64_t piece_bytes, struct cut *cut) {
     for (uint64_t offset = 0; offset < content->parts[part].length; offset += piece_bytes) {
         const uint64_t length = nvlxi_min(content->parts[part].length - offset, piece_bytes);
         const struct nvlxi_relay_unit *unit = content->unit_count ? &content->units[content->unit_count - 1] : NULL;
-        if (!content->piece_count || *filled + length > piece_bytes) {
+        if (!content->piece_count || cut->filled + length > piece_bytes) {
             content->first[content->piece_count++] = content->span_count;
-            *filled = 0;
+            cut->filled = 0;
         }
-        if (!unit || unit->part != part || unit->length + length > UNIT_BYTES)
+        if (!unit || unit->part != part || length > cut->unit_room) {
             content->units[content->unit_count++] = (struct nvlxi_relay_unit){.part = (uint32_t)part, .offset = offset};
-        *filled += length;
+            cut->unit_room = unit_room(cut->left);
+        }
+        cut->filled += length;
+        cut->left -= length;
+        cut->unit_room -= nvlxi_min(length, cut->unit_room);
         content->units[content->unit_count - 1].length += length;
         content->spans[content->span_count++] = (struct nvlxi_relay_span){
             .part = (uint32_t)part, .offset = offset, .length = length, .unit = content->unit_count - 1};
@@ -139,7 +158,7 @@ uint64_t nvlxi_relay_content_piece(const struct nvlxi_relay_content *content) {
 }
 
 int nvlxi_relay_content_cut(struct nvlxi_relay_content *content, uint64_t piece_bytes) {
-    uint64_t filled = 0;
+    struct cut cut = {.left = content->bytes};
     piece_bytes = nvlxi_min(piece_bytes, content->bytes); /* there is a byte; and no sum wraps around */
     const size_t spans = count_spans(content, piece_bytes);
     content->spans = calloc(spans + 1, sizeof *content->spans);
@@ -148,7 +167,7 @@ int nvlxi_relay_content_cut(struct nvlxi_relay_content *content, uint64_t piece_
     if (!content->spans || !content->units || !content->first)
         return nvlxi_fail(NVLX_ENOMEM, "no memory for %zu pieces", spans);
     for (size_t i = 0; i < content->part_count; i++)
-        cut_part(content, i, piece_bytes, &filled);
+        cut_part(content, i, piece_bytes, &cut);
     content->first[content->piece_count] = content->span_count;
     return 0;
 }

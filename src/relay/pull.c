@@ -76,13 +76,13 @@ static void skip_what_is_there(struct nvlx_relay *relay) {
 }
 
 /* False: there is no room for it now, or the parent was lost. */
-static bool start(struct nvlx_relay *relay, struct nvlxi_relay_flight *flight, const struct nvlx_op *ops,
-                  size_t count) {
+static bool start(struct nvlx_relay *relay, struct nvlxi_relay_flight *flight, const struct nvlx_op *ops, size_t count,
+                  const struct nvlx_transfer_options *options) {
     struct nvlxi_relay_reader *reader = relay->reader;
     struct nvlxi_attempt attempt;
     flight->link = reader->parent;
     nvlxi_attempt_begin(&attempt);
-    const int code = nvlx_transfer(relay->engine, ops, count, NULL, &flight->request);
+    const int code = nvlx_transfer(relay->engine, ops, count, options, &flight->request);
     if (code && code != NVLX_EBUSY)
         miss(relay, flight, code);
     nvlxi_attempt_end(&attempt, 0);
@@ -109,7 +109,7 @@ static bool read_piece(struct nvlx_relay *relay, struct nvlxi_relay_flight *flig
     reader->ops[count++] = (struct nvlx_op){
         .opcode = NVLX_OP_SIGNAL, .local = relay->state.memory + piece * sizeof(uint64_t), .arg = reader->generation};
     flight->piece = piece;
-    if (!start(relay, flight, reader->ops, count))
+    if (!start(relay, flight, reader->ops, count, NULL))
         return false;
     reader->pieces[piece] = NVLXI_RELAY_FLYING;
     skip_what_is_there(relay);
@@ -126,8 +126,25 @@ static const struct nvlxi_relay_seen *seen_of(const struct nvlx_relay *relay, co
     return link->here ? &relay->seen_here : &relay->seen;
 }
 
+/* By a kernel, before others, where one can: a copy engine would look behind the pieces that are queued, after 110 to
+ * 230 us instead of 20 (four H200). Within a process only engines reach another GPU. */
+static struct nvlx_transfer_options how_to_look(const struct nvlx_relay *relay) {
+    const struct nvlxi_context *context = &relay->engine->context;
+    struct nvlx_transfer_options options;
+    struct nvlxi_gpu_limits limits;
+    nvlx_transfer_options_init(&options);
+    if (relay->engine->transfers.mechanism == NVLX_MECHANISM_AUTO && !relay->reader->parent->here &&
+        !context->ops->limits(context->device, relay->gpu, &limits) && limits.sms) {
+        options.mechanism = NVLX_MECHANISM_KERNEL;
+        options.max_sms = 1;
+        options.priority = INT32_MIN;
+    }
+    return options;
+}
+
 static void look(struct nvlx_relay *relay) {
     struct nvlxi_relay_reader *reader = relay->reader;
+    const struct nvlx_transfer_options options = how_to_look(relay);
     const uint64_t moved_ns = reader->moved_ns;
     const struct nvlx_op op = {.opcode = NVLX_OP_READ,
                                .peer = reader->parent->peer,
@@ -135,7 +152,7 @@ static void look(struct nvlx_relay *relay) {
                                .remote = reader->parent->state + reader->first * sizeof(uint64_t),
                                .length = flag_count(relay, reader->first) * sizeof(uint64_t)};
     reader->look.piece = reader->first;
-    if (start(relay, &reader->look, &op, 1))
+    if (start(relay, &reader->look, &op, 1, &options))
         reader->moved_ns = moved_ns; /* a look changes nothing */
 }
 

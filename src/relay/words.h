@@ -24,7 +24,7 @@
 #include "nvlxfer.h"
 
 #define NVLXI_RELAY_MAGIC     0x59414c52u /* "RLAY" */
-#define NVLXI_RELAY_VERSION   1u
+#define NVLXI_RELAY_VERSION   2u          /* also of how the content is cut (content.h) */
 #define NVLXI_RELAY_ADDRESS   112         /* bytes, with the final NUL */
 #define NVLXI_RELAY_PIECE_MIN (64u << 10) /* bytes of a piece; nvlxfer.h tells it */
 

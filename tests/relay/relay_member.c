@@ -82,6 +82,7 @@ static int obey(const struct command *command, struct outcome *outcome) {
     case INFO:
         outcome->info.size = sizeof outcome->info;
         outcome->lanes = atomic_load(&faults.lane_creates);
+        outcome->kernels = atomic_load(&faults.kernels);
         return nvlx_relay_get_info(relay, &outcome->info);
     case SLOW:
         atomic_store(&faults.copy_delay_us, command->slow ? (int)(3000000 * MEMBER_PIECE / member_bytes()) : 0);
@@ -207,6 +208,11 @@ struct nvlx_relay_info member_info(struct member *member) {
 long member_lanes(struct member *member) {
     const struct command command = make(INFO, "", 0);
     return order(member, &command).lanes;
+}
+
+long member_kernels(struct member *member) {
+    const struct command command = make(INFO, "", 0);
+    return order(member, &command).kernels;
 }
 
 void member_slow(struct member *member, bool slow) {

@@ -29,6 +29,7 @@ struct outcome {
     char error[512];
     uint64_t wrong; /* bytes that are not the seed's */
     long lanes;     /* that its process has made */
+    long kernels;   /* that have copied there */
     struct nvlx_relay_info info;
 };
 
@@ -50,6 +51,7 @@ struct outcome member_free(struct member *member, int64_t timeout_ns);
 
 struct nvlx_relay_info member_info(struct member *member);
 long member_lanes(struct member *member);
+long member_kernels(struct member *member);
 /* From now on a reader takes 3 s for all bytes, however fast it is: so a test can do something in their middle. */
 void member_slow(struct member *member, bool slow);
 void member_fill(struct member *member, uint32_t seed);

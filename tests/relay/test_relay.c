@@ -120,6 +120,20 @@ static void one_part_arrives(void) {
     readers_get_all_bytes(ONE);
 }
 
+/* A kernel looks at a parent's flags: copy engines are busy. */
+static void looks_take_no_copy_engine(void) {
+    begin(ONE);
+    offer();
+    for (int i = 0; i < 2; i++) {
+        join(i);
+        expect_done(&readers[i], SEED);
+    }
+    EQUAL(0, member_kernels(&readers[0]));
+    EXPECT(member_kernels(&readers[1]) > 0);
+    free_all();
+    end();
+}
+
 /* One slow reader, which has so much, in hundredths. */
 static void begin_in_the_middle(uint64_t percent) {
     begin(ONE);
@@ -886,6 +900,7 @@ int main(int argc, char **argv) {
     static const struct role roles[] = {MEMBER_ROLE, OWNER_ROLE, {NULL, NULL}};
     static const struct test tests[] = {
         {"one_part_arrives", one_part_arrives},
+        {"looks_take_no_copy_engine", looks_take_no_copy_engine},
         {"a_reader_of_the_source_uses_two_lanes", a_reader_of_the_source_uses_two_lanes},
         {"many_parts_arrive", many_parts_arrive},
         {"readers_form_a_chain", readers_form_a_chain},

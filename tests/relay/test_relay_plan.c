@@ -66,33 +66,44 @@ static void pieces_have_all_bytes(void **state) {
     }
 }
 
-/* Half a GiB each, never of two parts. */
-static void units_are_long(void **state) {
+/* The bytes that a unit may have when so many of the content are left. */
+static uint64_t unit_most(uint64_t left) {
+    const uint64_t mib = UINT64_C(1) << 20, quarter = left / 4;
+    return quarter > 512 * mib ? 512 * mib : quarter < 64 * mib ? 64 * mib : quarter;
+}
+
+/* Half a GiB each, less towards the end, never of two parts; no piece longer, no two neighbours would be one. */
+static void units_are_long_and_end_short(void **state) {
     const uint64_t gib = UINT64_C(1) << 30;
     const struct nvlx_relay_part parts[] = {{"a", somewhere, 3 * gib + 5}, {"b", somewhere, 100}};
     struct nvlxi_relay_content content;
     (void)state;
-    for (uint64_t piece = gib / 16; piece < gib; piece *= 8) {
+    for (uint64_t piece = gib / 64; piece <= gib / 16; piece *= 2) {
         uint64_t bytes = 0;
         OK(nvlxi_relay_content_make(&content, parts, 2));
         OK(nvlxi_relay_content_cut(&content, piece));
-        EQUAL(8, content.unit_count);
+        EQUAL(gib / 2, content.units[0].length);
         for (size_t i = 0; i < content.unit_count; i++) {
-            EXPECT(content.units[i].length <= gib / 2);
-            EQUAL(i + 1 == content.unit_count, content.units[i].part);
-            EQUAL(i + 1 == content.unit_count ? 0 : bytes, content.units[i].offset);
-            bytes += content.units[i].length;
+            const struct nvlxi_relay_unit *unit = &content.units[i], *next = unit + 1;
+            const bool last = i + 1 == content.unit_count;
+            EXPECT(unit->length <= unit_most(content.bytes - bytes));
+            EXPECT(last || next->part != unit->part || unit->length + piece > unit_most(content.bytes - bytes) ||
+                   next->length < piece);
+            EQUAL(last, unit->part);
+            EQUAL(last ? 0 : bytes, unit->offset);
+            bytes += unit->length;
         }
+        EXPECT(content.units[content.unit_count - 2].length <= gib / 16);
         EQUAL(3 * gib + 105, bytes);
         nvlxi_relay_content_free(&content);
     }
 }
 
-/* 64 MiB of 8 GiB, as measured; of less, shorter ones, so that a reader behind others is not much later than they. */
+/* 128 MiB of 8 GiB, as measured; of less, shorter ones, so that a reader behind others is not much later than they. */
 static void fewer_bytes_have_shorter_pieces(void **state) {
     const uint64_t mib = UINT64_C(1) << 20,
                    bytes[] = {1, mib, 8 * mib, 64 * mib, 1024 * mib, 8192 * mib, UINT64_MAX - 1},
-                   pieces[] = {mib, mib, 2 * mib, 8 * mib, 32 * mib, 64 * mib, 64 * mib};
+                   pieces[] = {mib, 2 * mib, 4 * mib, 16 * mib, 64 * mib, 128 * mib, 128 * mib};
     struct nvlxi_relay_content content;
     (void)state;
     for (size_t i = 0; i < COUNT(bytes); i++) {
@@ -191,7 +202,7 @@ static void every_tree_has_all(void **state) {
 }
 
 static const struct CMUnitTest cases[] = {cmocka_unit_test(pieces_have_all_bytes),
-                                          cmocka_unit_test(units_are_long),
+                                          cmocka_unit_test(units_are_long_and_end_short),
                                           cmocka_unit_test(a_piece_may_be_longer_than_all),
                                           cmocka_unit_test(fewer_bytes_have_shorter_pieces),
                                           cmocka_unit_test(the_order_of_parts_does_not_matter),

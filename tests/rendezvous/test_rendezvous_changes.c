@@ -434,7 +434,7 @@ static int subscribe_and_read(uint16_t minor) {
 }
 
 static void register_many(size_t count) {
-    char name[32];
+    char name[40];
     for (size_t i = 0; i < count; i++) {
         snprintf(name, sizeof name, "layer.%zu.weight", i);
         register_range(owner, blocks[0] + i * 256, 256, name, NVLX_ACCESS_READ);

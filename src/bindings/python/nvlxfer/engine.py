@@ -313,7 +313,7 @@ class Engine(_Object):
         readers: int = 0,
     ) -> Relay:  # fmt: skip
         """Offers tensors, or pairs (address, length), by name, to all that `join` at this address. They need not be
-        registered. `piece_bytes`: what is passed on at a time, at least 65,536; 0: 1 to 64 MiB, the longer the more
+        registered. `piece_bytes`: what is passed on at a time, at least 65,536; 0: 1 to 128 MiB, the longer the more
         bytes there are. `patience`: seconds after which nobody waits for a reader that says nothing, at least 0.01; 0:
         half a second. `readers`: how many `Relay.wait` waits for, of each generation; 0: all that have joined."""
         return self._relay("nvlx_relay_offer", address, tensors, piece_bytes, patience, readers)
