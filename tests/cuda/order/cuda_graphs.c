@@ -1,6 +1,6 @@
 /* Parts of CUDA graphs: what replays move, that two processes' graphs keep step by signals and waits alone, what graphs
  * hold, what is refused with the capture left valid, and that no replay waits for the dead. Usage:
- * cuda_graphs [moves | blocks | rounds [N] | held | killed [N]]: all of them, in short, without an argument.
+ * cuda_graphs [moves | blocks | bad_ids | rounds [N] | held | killed [N]]: all of them, in short, without an argument.
  * SPDX-License-Identifier: Apache-2.0 */
 #include <stdio.h>
 #include <stdlib.h>
@@ -190,28 +190,38 @@ static void model_blocks(const struct model *model, const uint32_t *ids) {
         memcpy(model->target + ids[i] * 2 * BLOCK, model->source + ids[IDS + i] * BLOCK, BLOCK);
 }
 
-static void blocks_by(struct side *side, const struct model *model, bool on_gpu, uint32_t mechanism, const char *name) {
+/* Each block of the other process's source in every second one of the target here. */
+static struct nvlx_blocks *make_blocks(const struct side *side) {
     const struct nvlx_block_region local = {.base = (uint64_t)(uintptr_t)side->target,
                                             .stride = 2 * BLOCK,
                                             .length = BLOCK,
                                             .blocks = BLOCKS},
                                    remote = {
                                        .base = side->their_source, .stride = BLOCK, .length = BLOCK, .blocks = BLOCKS};
+    struct nvlx_blocks *blocks;
+    OK(nvlx_blocks_create(side->engine, side->peer, &local, &remote, 1, NULL, &blocks));
+    return blocks;
+}
+
+/* The ids are these, one side's behind the other's. */
+static struct nvlx_block_ids ids_at(const uint32_t *where, uint32_t flags) {
+    return (struct nvlx_block_ids){.size = sizeof(struct nvlx_block_ids),
+                                   .opcode = NVLX_OP_READ,
+                                   .local = where,
+                                   .remote = where + IDS,
+                                   .count = IDS,
+                                   .width = sizeof *where,
+                                   .flags = flags};
+}
+
+static void blocks_by(struct side *side, const struct model *model, bool on_gpu, uint32_t mechanism, const char *name) {
     uint32_t ids[2 * IDS];
     uint64_t random = 5;
-    struct nvlx_blocks *blocks;
     struct nvlx_transfer_options options = side->in_stream;
-    const uint32_t *where = on_gpu ? side->ids : ids;
-    const struct nvlx_block_ids named = {.size = sizeof named,
-                                         .opcode = NVLX_OP_READ,
-                                         .local = where,
-                                         .remote = where + IDS,
-                                         .count = IDS,
-                                         .width = sizeof *ids,
-                                         .flags = on_gpu ? NVLX_IDS_ON_GPU : 0};
+    const struct nvlx_block_ids named = ids_at(on_gpu ? side->ids : ids, on_gpu ? NVLX_IDS_ON_GPU : 0);
     choose_ids(ids, &random);
     options.mechanism = mechanism;
-    OK(nvlx_blocks_create(side->engine, side->peer, &local, &remote, 1, NULL, &blocks));
+    struct nvlx_blocks *blocks = make_blocks(side);
     capture(side);
     OK(nvlx_blocks_transfer(blocks, &named, &options, NULL));
     struct graph graph = captured(side);
@@ -240,6 +250,73 @@ static void blocks(struct side *side, uint64_t unused) {
     blocks_by(side, &model, true, NVLX_MECHANISM_AUTO, "ids on the GPU");
     blocks_by(side, &model, false, NVLX_MECHANISM_KERNEL, "ids of the host, by kernels");
     blocks_by(side, &model, false, NVLX_MECHANISM_COPY_ENGINE, "ids of the host, by copy engines");
+    model_free(&model);
+    put_int(side->socket, 0);
+}
+
+/* ---- Bad ids: replays leave out their pairs, and somebody hears of it -------------------------------------------- */
+
+static uint64_t graph_faults(const struct side *side) {
+    struct nvlx_counts counts = {.size = sizeof counts};
+    OK(nvlx_stats(side->engine, NULL, &counts));
+    return counts.graph_faults;
+}
+
+/* Whoever asks looks, but not each time. */
+static void await_faults(const struct side *side, uint64_t wanted) {
+    for (const double since = now_ms(); graph_faults(side) < wanted; usleep(1000))
+        EXPECT(now_ms() - since < 2000);
+    EQUAL(wanted, graph_faults(side));
+}
+
+/* One pair of the replay is out of range, or none: the others are copied. */
+static void replay_with(struct side *side, const struct model *model, const struct graph *graph, int bad) {
+    static uint64_t random = 11;
+    uint32_t ids[2 * IDS], good[2 * IDS];
+    choose_ids(ids, &random);
+    memcpy(good, ids, sizeof ids);
+    if (bad >= 0) {
+        ids[bad] = BLOCKS;
+        const int left_out = bad % IDS, other = (left_out + 1) % IDS; /* once more instead */
+        good[left_out] = good[other];
+        good[left_out + IDS] = good[other + IDS];
+    }
+    CUDA(cudaMemcpy(side->ids, ids, sizeof ids, cudaMemcpyHostToDevice));
+    replay(side, graph);
+    model_blocks(model, good);
+    model_compare(side, model, "a replay with an id out of range");
+}
+
+static void count_bad_ids(struct side *side, const struct model *model) {
+    const struct nvlx_block_ids named = ids_at(side->ids, NVLX_IDS_ON_GPU);
+    struct nvlx_blocks *blocks = make_blocks(side);
+    capture(side);
+    OK(nvlx_blocks_transfer(blocks, &named, &side->in_stream, NULL));
+    struct graph graph = captured(side);
+    OK(nvlx_blocks_free(blocks));
+    uint64_t faults = graph_faults(side);
+    model_renew(side, model, 77);
+    for (int i = 1; i <= REPLAYS; i++) {
+        replay_with(side, model, &graph, i % IDS); /* here */
+        await_faults(side, ++faults);
+        replay_with(side, model, &graph, IDS + i % IDS); /* there */
+        await_faults(side, ++faults);
+        replay_with(side, model, &graph, -1);
+    }
+    usleep(200000);
+    EQUAL(faults, graph_faults(side));
+    destroy(&graph);
+    printf("ids out of range: %d replays without them right, each told of once\n", 2 * REPLAYS);
+}
+
+static void bad_ids(struct side *side, uint64_t unused) {
+    (void)unused;
+    if (!side->leads) {
+        follow(side);
+        return;
+    }
+    const struct model model = model_make(side);
+    count_bad_ids(side, &model);
     model_free(&model);
     put_int(side->socket, 0);
 }
@@ -417,7 +494,11 @@ static void held(struct side *side, uint64_t unused) {
 static const struct mode {
     const char *name;
     void (*run)(struct side *side, uint64_t count);
-} modes[] = {{"moves", moves}, {"blocks", blocks}, {"rounds", rounds}, {"held", held}}; /* the last one withdraws */
+} modes[] = {{"moves", moves},
+             {"blocks", blocks},
+             {"bad_ids", bad_ids},
+             {"rounds", rounds},
+             {"held", held}}; /* the last one withdraws */
 
 /* `what` has a bit for each mode. */
 static void run_modes(bool leads, int gpu, int socket, int pid, int what, int count) {
