@@ -27,6 +27,7 @@ from nvlxfer import Alloc, Engine
 
 KINDS = {"VRAM": Alloc.CUDA_MALLOC, "DRAM": Alloc.HOST}
 MOST = 512 << 20
+TOLD = "owner:"  # begins the line by which the owner says where its memory is; NIXL logs to the same place
 
 
 def words(length):
@@ -49,7 +50,7 @@ def number(kind, gpu):
 def own(backend, kind, length):
     engine, address, agent = make("owner", backend, kind, 1, length)
     engine.memcpy(address, bytearray(words(length).tobytes()))
-    print(address, agent.get_agent_metadata().hex(), flush=True)
+    print(TOLD, address, agent.get_agent_metadata().hex(), flush=True)
     sys.stdin.read()
 
 
@@ -129,11 +130,11 @@ def main(backend, kinds, count, sizes):
     command = [sys.executable, __file__, "--own", backend, kinds[1], str(length)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as owner:
         engine, address, agent = make("reader", backend, kinds[0], 0, length)
-        told = next((line for line in owner.stdout if line[0].isdigit()), None)
+        told = next((line for line in owner.stdout if line.startswith(TOLD)), None)
         if told is None:
             print("the owner has told nothing", file=sys.stderr)
             return False
-        remote, metadata = told.split()
+        remote, metadata = told.split()[1:]
         agent.add_remote_agent(bytes.fromhex(metadata))
         right = True
         for size in sizes:
