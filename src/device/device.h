@@ -49,6 +49,15 @@ struct nvlxi_files {
     int (*take)(struct nvlxi_files *files, int *fd);
 };
 
+/* Who uses chunks while others are still being mapped. Called by the thread that maps. */
+struct nvlxi_map_watch {
+    /* The first `length` bytes from `address` on can be used. It may call the device, but not map or unmap. */
+    void (*grown)(void *context, uint64_t address, uint64_t length);
+    /* The rest has failed: all goes away again when this returns. */
+    void (*failed)(void *context);
+    void *context;
+};
+
 /* What is to be mapped: one segment, or adjacent ones that join, back to back. */
 struct nvlxi_map {
     int gpu;                                     /* of this process */
@@ -56,7 +65,8 @@ struct nvlxi_map {
     const struct nvlxi_segment_record *segments; /* in order of address */
     size_t count;
     bool read_only; /* peers may only read all of it: enforced by mappings of VMM, FABRIC and HOST, no other */
-    struct nvlxi_files *files; /* one is taken for each segment with `file`, in order; NULL if none has it */
+    struct nvlxi_files *files;           /* one is taken for each segment with `file`, in order; NULL if none has it */
+    const struct nvlxi_map_watch *watch; /* of several segments; NULL: nobody watches */
 };
 
 #define NVLXI_HOST_MEMORY (-1) /* in place of a GPU: a side of a copy is host memory */
@@ -195,7 +205,7 @@ struct nvlxi_device_ops {
      * ours (owner.h); no driver is asked, no file taken.
      *
      * Files are taken one at a time and closed at once, none after a failure; that of take is passed on. Whatever
-     * fails, nothing stays mapped, and no file open.
+     * fails, nothing stays mapped, and no file open. Who watches is told after each segment of kinds that join.
      *
      * map takes milliseconds, unmap may wait for running kernels. A mapping shows the old bytes after the exporter has
      * freed them or has died; of POOL, only until the exporter frees. */

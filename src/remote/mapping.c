@@ -14,7 +14,6 @@
 
 #define MAP_TRIES       32 /* to map what changes meanwhile, at least ... */
 #define MAP_PATIENCE_NS INT64_C(10000000000)
-#define RANGE_RUNS      64 /* of a range, looked up at a time */
 
 /* ---- READY -> RETIRED -> closed ------------------------------------------------------------------------- */
 
@@ -132,6 +131,7 @@ struct opening {
     uint64_t size; /* of all */
     bool read_only;
     struct nvlxi_files *files; /* while they are being taken; NULL: none, or they were not asked for yet */
+    const struct nvlxi_opening_watch *watch; /* or NULL */
 };
 
 static int fail_freed(uint64_t base) {
@@ -202,6 +202,23 @@ static void close_files(const struct nvlx_peer *peer, struct opening *opening) {
     opening->files = NULL;
 }
 
+struct watched { /* a mapping that is being opened */
+    const struct nvlxi_opening_watch *watch;
+    struct nvlx_peer *peer;
+    struct nvlxi_mapping *mapping;
+};
+
+static void tell_grown(void *context, uint64_t address, uint64_t length) {
+    const struct watched *watched = context;
+    watched->mapping->address = address;
+    watched->watch->grown(watched->watch->context, watched->peer, watched->mapping, length);
+}
+
+static void tell_failed(void *context) {
+    const struct watched *watched = context;
+    watched->watch->failed(watched->watch->context);
+}
+
 /* The files, if there are any, stay open. */
 static int open_mapping(struct nvlx_peer *peer, struct opening *opening, struct nvlxi_mapping *mapping) {
     const struct nvlxi_context *context = peer->remote->context;
@@ -210,6 +227,8 @@ static int open_mapping(struct nvlx_peer *peer, struct opening *opening, struct 
                             .segments = opening->segments,
                             .count = opening->count,
                             .read_only = opening->read_only};
+    struct watched watched = {opening->watch, peer, mapping};
+    const struct nvlxi_map_watch watch = {tell_grown, tell_failed, &watched};
     int code = nvlxi_peer_check(peer);
     if (code)
         return code;
@@ -220,6 +239,7 @@ static int open_mapping(struct nvlx_peer *peer, struct opening *opening, struct 
     if (!opening->files && needs_files(opening) && (code = ask_for_files(peer, opening)))
         return code;
     map.files = opening->files;
+    map.watch = opening->watch ? &watch : NULL;
     return context->ops->map(context->device, &map, &mapping->address);
 }
 
@@ -403,6 +423,7 @@ struct begun {
  * else's mapping: two threads might wait for each other. */
 struct begun_queue {
     const struct nvlxi_missing *missing;
+    const struct nvlxi_opening_watch *watch;
     size_t count, first, end;
     struct begun ring[AHEAD_RUNS];
 };
@@ -472,6 +493,7 @@ static int begin_more(struct begun_queue *queue) {
     while (!code && queue->end < queue->count && queue->end - queue->first < AHEAD_RUNS && files < AHEAD_FILES) {
         struct begun *begun = place_in(queue, queue->end);
         code = begin(begun, &queue->missing[queue->end]);
+        begun->opening.watch = queue->watch;
         files += queue->end > queue->first ? begun->opening.count : 0;
         queue->end += !code;
     }
@@ -479,8 +501,9 @@ static int begin_more(struct begun_queue *queue) {
 }
 
 /* Opens all that can be begun. */
-static int open_ahead(const struct nvlxi_missing *missing, size_t count, struct nvlxi_patience *patience) {
-    struct begun_queue queue = {.missing = missing, .count = count};
+static int open_ahead(const struct nvlxi_missing *missing, size_t count, struct nvlxi_patience *patience,
+                      const struct nvlxi_opening_watch *watch) {
+    struct begun_queue queue = {.missing = missing, .watch = watch, .count = count};
     int code = 0;
     while (queue.first < count && !(code = begin_more(&queue))) {
         code = finish(place_in(&queue, queue.first++));
@@ -494,96 +517,13 @@ static int open_ahead(const struct nvlxi_missing *missing, size_t count, struct 
     return code;
 }
 
-int nvlxi_mappings_open(const struct nvlxi_missing *missing, size_t count, struct nvlxi_patience *patience) {
-    int code = open_ahead(missing, count, patience);
+int nvlxi_mappings_open(const struct nvlxi_missing *missing, size_t count, struct nvlxi_patience *patience,
+                        const struct nvlxi_opening_watch *watch) {
+    int code = open_ahead(missing, count, patience, watch);
     for (size_t i = 0; i < count && !code; i++) {
         code = nvlxi_mapping_open(missing[i].peer, missing[i].gpu, missing[i].base, missing[i].serial);
         if (code == NVLX_EAGAIN)
             code = nvlxi_mapping_try_again(patience);
-    }
-    return code;
-}
-
-/* ---- Ranges of addresses -------------------------------------------------------------------------------- */
-
-/* The run that holds `address`, which is registered, and the end of what lies in it of [address, end), the rest of a
- * range from `first` on. */
-static int run_at(struct nvlx_peer *peer, uint64_t first, uint64_t address, uint64_t end, struct nvlxi_mapping_key *key,
-                  uint64_t *stop) {
-    const struct nvlxi_intervals *ranges = &peer->table->ranges;
-    uint32_t piece = nvlxi_intervals_find(ranges, address);
-    uint64_t where = address;
-    bool registered = false;
-    if (piece && ranges->piece[piece].start <= address) {
-        const struct nvlxi_run *run = &peer->table->runs.run[ranges->piece[piece].owner];
-        *key = (struct nvlxi_mapping_key){.base = run->base, .serial = run->serial};
-        *stop = nvlxi_min(end, run->base + run->size);
-        if (nvlxi_intervals_cover(ranges, piece, address, *stop - address, NVLX_ACCESS_NONE, &where, &registered))
-            return 0;
-    }
-    if (nvlxi_peer_sleeper(peer, where))
-        return nvlxi_fail(NVLX_ESUSPENDED, "the peer has suspended its range 0x%" PRIx64 " + %" PRIu64, first,
-                          end - first);
-    return nvlxi_fail(NVLX_ERANGE,
-                      "the peer's range 0x%" PRIx64 " + %" PRIu64 " is not in its registered regions (byte 0x%" PRIx64
-                      " is missing)",
-                      first, end - first, where);
-}
-
-/* Maps the run that holds `address`; *address becomes where the next one begins. NVLX_EAGAIN (not logged): as
- * nvlxi_mapping_open. */
-static int map_next(struct nvlx_peer *peer, int gpu, uint64_t first, uint64_t *address, uint64_t end) {
-    struct nvlxi_remote *r = peer->remote;
-    struct nvlxi_mapping_key key = {0};
-    uint64_t stop = end;
-    nvlxi_tables_read(r->context->tables);
-    int code = run_at(peer, first, *address, end, &key, &stop);
-    nvlxi_tables_read_end(r->context->tables);
-    if (!code)
-        code = nvlxi_mapping_open(peer, gpu, key.base, key.serial);
-    if (!code)
-        *address = stop;
-    return code;
-}
-
-/* Opens what can be begun of a range; the rest, and what changes meanwhile, is left to map_next. */
-static int open_range_ahead(struct nvlx_peer *peer, int gpu, uint64_t first, uint64_t end,
-                            struct nvlxi_patience *patience) {
-    struct nvlxi_missing missing[RANGE_RUNS];
-    uint64_t address = first;
-    int code = 0;
-    while (address < end && !code) {
-        size_t count = 0;
-        nvlxi_tables_read(peer->remote->context->tables);
-        while (address < end && count < RANGE_RUNS && !code) {
-            struct nvlxi_mapping_key key;
-            code = run_at(peer, first, address, end, &key, &address);
-            if (!code)
-                missing[count++] = (struct nvlxi_missing){peer, gpu, key.base, key.serial};
-        }
-        nvlxi_tables_read_end(peer->remote->context->tables);
-        if (!code)
-            code = open_ahead(missing, count, patience);
-    }
-    return code;
-}
-
-int nvlxi_mapping_open_range(struct nvlx_peer *peer, int gpu, uint64_t address, uint64_t length) {
-    struct nvlxi_remote *r = peer->remote;
-    struct nvlxi_patience patience = {0};
-    const uint64_t first = address;
-    uint64_t end;
-    if (gpu < 0 || gpu >= r->gpus)
-        return nvlxi_fail(NVLX_EINVAL, "GPU %d is not one of the %d GPUs here", gpu, r->gpus);
-    if (!nvlxi_add(address, length, &end))
-        return nvlxi_fail(NVLX_EINVAL, "address 0x%" PRIx64 " + length %" PRIu64 " wraps around", address, length);
-    int code = nvlxi_peer_check(peer);
-    if (!code)
-        code = open_range_ahead(peer, gpu, address, end, &patience);
-    while (address < end && !code) {
-        code = map_next(peer, gpu, first, &address, end);
-        if (code == NVLX_EAGAIN)
-            code = nvlxi_mapping_try_again(&patience);
     }
     return code;
 }

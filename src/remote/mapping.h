@@ -5,7 +5,8 @@
  * A mapping belongs to the peer, is keyed by run (base and serial) and local GPU, and outlives the peer's table. Its
  * states:
  *
- *     PENDING   one thread opens it, without a lock; others who need it wait for the outcome, and share it
+ *     PENDING   one thread opens it, without a lock; others who need it wait for the outcome, and share it. That
+ *               thread alone may read what is mapped of it by then (nvlxi_opening_watch)
  *     READY     open; its offset is published in the peer's table, and transfers pin it while they are in flight
  *     RETIRED   the peer withdrew the run, or is gone: not in the table any more; closed as soon as nothing pins it, by
  *               lifetime/closer.h or in close of the peer
@@ -65,9 +66,19 @@ struct nvlxi_missing { /* a mapping that must be opened first */
     uint64_t base, serial;
 };
 
+/* Who reads from a mapping that is PENDING, by the thread that opens it. Called without a lock. */
+struct nvlxi_opening_watch {
+    /* Its first `length` bytes can be read. Who reads them pins it. */
+    void (*grown)(void *context, struct nvlx_peer *peer, struct nvlxi_mapping *mapping, uint64_t length);
+    /* It will not be opened: nothing pins it any more when this returns. */
+    void (*failed)(void *context);
+    void *context;
+};
+
 /* Opens several. Files of a run are asked for while those before it are opened. What peers have withdrawn meanwhile is
- * left out. */
-int nvlxi_mappings_open(const struct nvlxi_missing *missing, size_t count, struct nvlxi_patience *patience);
+ * left out. `watch`, if it is not NULL, is told of runs of which files are asked for. */
+int nvlxi_mappings_open(const struct nvlxi_missing *missing, size_t count, struct nvlxi_patience *patience,
+                        const struct nvlxi_opening_watch *watch);
 
 /* In the exporter's own process the pointer itself is the mapping: it must still be to the memory that was exported.
  * NVLX_ESTALE. Nothing to check for other mappings. */

@@ -8,6 +8,7 @@
 #include "base/thread.h"
 #include "base/trace.h"
 #include "transfer/blocks/blocks.h"
+#include "transfer/early.h"
 #include "transfer/graphs.h"
 #include "transfer/plan/tally.h"
 #include "transfer/signals.h"
@@ -89,7 +90,7 @@ static void become_done(struct nvlx_request *request) {
     const bool event = request->asked.event;
     if (request->kept.waits && !request->outcome)
         tally_kept(request);
-    if (request->outcome) {
+    if (request->outcome && !request->is_part) {
         nvlxi_count_code(t->context->metrics->failed, request->outcome);
         nvlxi_log(request->outcome == NVLX_EDEVICE ? NVLX_LOG_ERROR : NVLX_LOG_WARNING,
                   "transfer of %" PRIu64 " ops, %" PRIu64 " bytes failed: %s", request->info.ops, request->info.bytes,
@@ -138,7 +139,9 @@ static void tally(struct nvlx_request *request) {
                                       .info = &request->info,
                                       .elapsed_ns = request->elapsed_ns};
     request->kept.waits = false;
-    if (!request->outcome && request->asked.letter)
+    if (!request->outcome && request->is_part)
+        nvlxi_tally_part(&ended);
+    else if (!request->outcome && request->asked.letter)
         nvlxi_tally_later(&ended, &request->kept);
     else if (!request->outcome)
         nvlxi_tally(request->transfers->context->metrics, &ended);
@@ -161,6 +164,7 @@ void nvlxi_request_finish(struct nvlx_request *request) {
     tally(request);
     pthread_mutex_unlock(&t->mutex);
     nvlxi_request_drop_verification(request);
+    nvlxi_parts_drop(request);
     nvlxi_plan_reset(&request->plan, NVLX_MECHANISM_AUTO); /* nobody looks for uses in it any more */
     request->copied = true;
     const bool later = deliver(request);
@@ -182,12 +186,12 @@ void nvlxi_request_conclude(struct nvlx_request *request, int code) {
     pthread_mutex_unlock(&request->polling);
 }
 
-/* Under `polling`; true when all legs are complete, or the device has failed. */
+/* Under `polling`; true when all legs are complete, or the device has failed, and all parts are. */
 static bool poll_legs(struct nvlx_request *request) {
     for (;;) {
         int code = nvlxi_submit_poll(&request->transfers->pool, &request->legs);
         if (code == 0 || code == NVLX_EAGAIN)
-            return code == 0;
+            return code == 0 && nvlxi_parts_done(request);
         nvlxi_request_fail(request, code);
     }
 }
@@ -217,12 +221,13 @@ static bool poll_all(struct nvlx_request *request) {
 }
 
 bool nvlxi_request_poll(struct nvlx_request *request) {
+    nvlxi_parts_poll(request);
     if (!request->copied && poll_all(request))
         nvlxi_request_finish(request);
     return request->copied || request->verification;
 }
 
-static void poll_request(struct nvlx_request *request) {
+void nvlxi_request_look(struct nvlx_request *request) {
     if (pthread_mutex_trylock(&request->polling))
         return;
     nvlxi_request_poll(request);
@@ -372,7 +377,7 @@ void nvlxi_request_tell(const struct nvlx_request *request) {
 int nvlxi_request_test(struct nvlx_request *request) {
     int status = atomic_load_explicit(&request->status, memory_order_acquire);
     if (status == NVLX_EAGAIN) {
-        poll_request(request);
+        nvlxi_request_look(request);
         status = atomic_load_explicit(&request->status, memory_order_acquire);
     }
     return status && status != NVLX_EAGAIN ? nvlxi_fail_again(status, request->error) : status;
@@ -398,6 +403,7 @@ int nvlxi_request_wait(struct nvlx_request *request, int64_t timeout_ns) {
 void nvlxi_request_info(struct nvlx_request *request, struct nvlx_request_info *info) {
     int status = nvlxi_request_test(request);
     *info = request->info;
+    nvlxi_parts_add(info, &request->info_of_parts);
     info->status = status;
     if (status == NVLX_EAGAIN)
         return;

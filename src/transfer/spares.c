@@ -11,6 +11,7 @@
 void nvlxi_transfers_init(struct nvlxi_transfers *transfers, const struct nvlxi_context *context, size_t list_limit) {
     transfers->context = context;
     transfers->slab = NVLXI_SLAB_BYTES;
+    transfers->early_bytes = NVLXI_EARLY_BYTES;
     pthread_mutex_init(&transfers->mutex, NULL);
     nvlxi_lanes_init(&transfers->pool, context, list_limit);
 }
@@ -37,7 +38,8 @@ static void renew_request(struct nvlx_request *request) {
     request->needs.keeps_remote_uses = false;
     request->needs.ops = NULL;
     request->prepared = NULL;
-    request->copied = request->detached = false;
+    request->copied = request->detached = request->is_part = false;
+    request->info_of_parts = (struct nvlx_request_info){0};
     request->wait_count = 0;
     request->asked = (struct nvlxi_asked){0};
     request->form = NULL;
@@ -101,14 +103,21 @@ return_validation:
     return NVLX_ENOMEM;
 }
 
+/* Those of the callers: each frees its parts. */
+static struct nvlx_request *first_of_callers(struct nvlx_request *list) {
+    while (list && list->is_part)
+        list = list->next;
+    return list;
+}
+
 void nvlxi_transfers_free(struct nvlxi_transfers *transfers) {
     struct nvlx_request *request, *next;
     struct nvlxi_validation *validation, *next_validation;
     struct nvlxi_verification *verification, *next_verification;
-    while (transfers->in_flight)
-        nvlxi_request_free(transfers->in_flight);
-    while (transfers->done)
-        nvlxi_request_free(transfers->done);
+    while ((request = first_of_callers(transfers->in_flight)))
+        nvlxi_request_free(request);
+    while ((request = first_of_callers(transfers->done)))
+        nvlxi_request_free(request);
     while (transfers->forms)
         nvlxi_prepared_free(transfers->forms->prepared);
     LL_FOREACH_SAFE(transfers->idle, request, next) {

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/trace.h"
 #include "transfer/blocks/blocks.h"
+#include "transfer/early.h"
 #include "transfer/graphs.h"
 #include "transfer/signals.h"
 
@@ -62,19 +63,22 @@ static void leave(struct nvlx_request *request) {
 }
 
 /* If a peer has changed something meanwhile, the next validation finds it. */
-static int map_missing(const struct nvlxi_validation *validation, uint32_t flags, struct nvlxi_patience *patience) {
-    if (flags & NVLX_NO_MAP)
+static int map_missing(const struct nvlxi_admission *a, struct nvlxi_patience *patience) {
+    const struct nvlxi_validation *validation = a->validation;
+    if (a->flags & NVLX_NO_MAP)
         return nvlxi_fail(
             NVLX_EAGAIN, "peers' segments must be mapped first (%zu), and NVLX_NO_MAP is set: nvlx_peer_map maps ahead",
             validation->missing_count);
-    return nvlxi_mappings_open(validation->missing, validation->missing_count, patience);
+    return nvlxi_mappings_open(validation->missing, validation->missing_count, patience,
+                               a->early ? &a->early->watch : NULL);
 }
 
 static int validate_and_enter(struct nvlxi_transfers *t, const struct nvlxi_admission *a) {
     struct nvlxi_validated *validated = &a->validation->validated;
+    const struct nvlx_op *ops = a->early ? nvlxi_early_ops(a->early) : a->ops;
     nvlxi_tables_read(t->context->tables);
     const bool traced = nvlxi_trace_begin(NVLXI_TRACE_VALIDATE, a->count);
-    int code = nvlxi_validate(a->validation, t->registration, a->ops, a->count, a->plan->mechanism, a->needs);
+    int code = nvlxi_validate(a->validation, t->registration, ops, a->count, a->plan->mechanism, a->needs);
     nvlxi_trace_end(traced);
     if (!code && a->verification && validated->wait_count)
         code = nvlxi_fail(NVLX_EINVAL, "op 0: a list that is verified is of reads alone, and waits for no count");
@@ -99,7 +103,7 @@ static int admit(struct nvlxi_transfers *transfers, const struct nvlxi_admission
     for (;;) {
         int code = validate_and_enter(transfers, admission);
         if (code == NVLX_EAGAIN) {
-            code = map_missing(admission->validation, admission->flags, &patience);
+            code = map_missing(admission, &patience);
         } else if (code == NVLXI_GROW) {
             code = nvlxi_list_memory_grow(&transfers->pool.lists, bytes);
             bytes *= 2;
@@ -263,7 +267,7 @@ static void note_issued(struct nvlx_request *request) {
     request->range = nvlxi_trace_start(NVLXI_TRACE_TRANSFER, request->info.bytes);
     if (nvlxi_unlikely(nvlxi_log_is_on(NVLX_LOG_DEBUG)))
         nvlxi_request_tell(request);
-    if (!request->legs.count && !request->verification)
+    if (!request->legs.count && !request->verification && !request->parts)
         nvlxi_request_finish(request);
 }
 
@@ -352,8 +356,16 @@ static int submit_shape(struct nvlx_request *made, const struct nvlxi_admission 
         return submit_list(made, admission, how, mechanism);
     shaped.ops = shape->ops;
     shaped.count = shape->count;
+    shaped.early = NULL;
     int code = submit_list(made, &shaped, how, mechanism);
     return nvlxi_shape_misfits(code) && !nvlxi_graphs_have(made) ? submit_list(made, admission, how, mechanism) : code;
+}
+
+/* Whether parts of a list may be copied before all that it needs is mapped. */
+static bool may_begin_early(const struct nvlx_request *made, const struct nvlx_transfer_options *options) {
+    const uint32_t mechanism = options->mechanism ? options->mechanism : made->transfers->mechanism;
+    return !made->is_part && !made->notice && !made->verification && !options->stream && !options->generation &&
+           mechanism != NVLX_MECHANISM_KERNEL;
 }
 
 static int submit(struct nvlx_request *made, struct nvlxi_validation *validation, const struct nvlx_op *ops,
@@ -365,11 +377,14 @@ static int submit(struct nvlx_request *made, struct nvlxi_validation *validation
                                        .calls = made->notice != NULL},
                              .validated = &validation->validated,
                              .stream = options->stream};
+    struct nvlxi_early early;
     int code = find_stream(made, &how, asked, options->flags);
     if (code)
         return code;
+    nvlxi_early_begin(&early, made, ops, count, may_begin_early(made, options));
     const struct nvlxi_admission admission = {.ops = ops,
                                               .count = count,
+                                              .early = &early,
                                               .flags = options->flags,
                                               .portions = !made->captured,
                                               .plan = &made->plan,
@@ -381,10 +396,19 @@ static int submit(struct nvlx_request *made, struct nvlxi_validation *validation
     made->needs.generation = options->generation;
     if (options->stream && count && ops[0].opcode >= NVLX_OP_SIGNAL)
         validation->signal_gpu = how.found.gpu;
-    code = submit_shape(made, &admission, &how, options->mechanism ? options->mechanism : t->mechanism);
-    if (code)
+    const uint32_t mechanism = options->mechanism ? options->mechanism : t->mechanism;
+    code = submit_shape(made, &admission, &how, mechanism);
+    if (code == NVLX_EBUSY && made->parts) { /* it may be them for whom there is no room */
+        nvlxi_parts_await(made);
+        code = submit_shape(made, &admission, &how, mechanism);
+    }
+    if (!code)
+        nvlxi_needs_drop_ops(t, &made->needs);
+    nvlxi_early_end(&early);
+    if (code) {
+        nvlxi_parts_drop(made);
         return code == TOO_LONG ? tell_too_long(&made->plan) : code;
-    nvlxi_needs_drop_ops(t, &made->needs);
+    }
     nvlxi_submit_describe(&t->pool, &made->plan, count, how.terms.max_sms, &made->info);
     note_issued(made);
     return 0;
@@ -411,6 +435,28 @@ int nvlxi_transfer_submit(struct nvlxi_transfers *transfers, const struct nvlx_o
     nvlxi_transfers_return_validation(transfers, validation);
     nvlxi_trace_end(traced);
     return hand_over(made, code, request);
+}
+
+int nvlxi_transfer_submit_part(const struct nvlx_request *whole, const struct nvlx_op *ops, size_t count,
+                               struct nvlx_peer *peer, struct nvlxi_mapping *opening, struct nvlx_request **part) {
+    const struct nvlxi_asked nothing = {.wanted = NVLXI_WANTS_REQUEST};
+    struct nvlx_transfer_options options;
+    struct nvlx_request *made;
+    struct nvlxi_validation *validation;
+    int code = nvlxi_transfers_take(whole->transfers, &made, &validation);
+    if (code)
+        return code;
+    nvlx_transfer_options_init(&options);
+    options.flags = NVLX_NO_MAP;
+    options.mechanism = NVLX_MECHANISM_COPY_ENGINE;
+    validation->opening_peer = peer;
+    validation->opening = opening;
+    pthread_mutex_lock(&made->polling);
+    made->started_ns = nvlxi_now_ns();
+    made->is_part = true;
+    code = submit(made, validation, ops, count, &options, &nothing);
+    nvlxi_validation_free(validation);
+    return hand_over(made, code, part);
 }
 
 /* Blocks by id are planned when they are posted. */

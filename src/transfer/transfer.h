@@ -38,6 +38,8 @@
 
 #define NVLXI_VERIFIED_MAX 32                    /* verified transfers in flight: each has lanes of its own */
 #define NVLXI_SLAB_BYTES   (UINT64_C(256) << 20) /* of a verified transfer: what is digested while more arrives */
+#define NVLXI_EARLY_BYTES  (UINT64_C(256) << 20) /* that were mapped since the last part of a list was begun (early.h) \
+                                                  */
 
 struct nvlxi_letter;
 
@@ -98,6 +100,7 @@ struct nvlxi_transfers {
     struct nvlxi_desks *desks; /* the engine's */
     atomic_uint verified;      /* in flight */
     uint64_t slab;             /* NVLXI_SLAB_BYTES, or fewer leaves for tests */
+    uint64_t early_bytes;      /* NVLXI_EARLY_BYTES, or fewer for tests */
     struct nvlxi_teller teller;
     struct nvlxi_waiter waiter;
     struct nvlxi_notices *notices; /* NULL until it is needed; under the mutex */
@@ -125,10 +128,14 @@ struct nvlx_request {
     uint64_t waits[NVLXI_LIST_WAITS]; /* that its copies are behind, */
     uint32_t wait_count;              /* and how many */
     struct nvlxi_asked asked;
-    struct nvlxi_tally_kept kept;       /* of one that is COPIED */
-    struct nvlxi_notice *notice;        /* while it is IN FLIGHT, if something is to be told */
-    bool copied;                        /* COPIED; under `polling` */
-    bool detached;                      /* nobody has it: who sees it DONE recycles it; under `polling` */
+    struct nvlxi_tally_kept kept;           /* of one that is COPIED */
+    struct nvlxi_notice *notice;            /* while it is IN FLIGHT, if something is to be told */
+    bool copied;                            /* COPIED; under `polling` */
+    bool detached;                          /* nobody has it: who sees it DONE recycles it; under `polling` */
+    bool is_part;                           /* of another request (early.h) */
+    struct nvlx_request *parts;             /* list by `next_part`, until it is DONE; */
+    struct nvlx_request_info info_of_parts; /* what they carry */
+    struct nvlx_request *next_part;
     struct nvlxi_event_node done;       /* its event */
     struct nvlx_request *next_complete; /* of who found it so, under `polling` */
     struct nvlx_request *prev, *next;
@@ -179,6 +186,11 @@ int nvlxi_transfer_submit(struct nvlxi_transfers *transfers, const struct nvlx_o
                           const struct nvlx_transfer_options *options, const struct nvlxi_asked *asked,
                           struct nvlx_request **request);
 
+/* Of a list that is being submitted: reads of a peer's mapping that is PENDING, and which has all their bytes by now.
+ * NVLX_EAGAIN: they need other mappings, too. */
+int nvlxi_transfer_submit_part(const struct nvlx_request *whole, const struct nvlx_op *ops, size_t count,
+                               struct nvlx_peer *peer, struct nvlxi_mapping *opening, struct nvlx_request **part);
+
 int nvlxi_prepare(struct nvlxi_transfers *transfers, const struct nvlx_op *ops, size_t count,
                   const struct nvlx_transfer_options *options, struct nvlx_prepared **prepared);
 /* The same of tables of blocks, with the ops that they are, for nvlxi_post with blocks. Both are taken over, except
@@ -208,9 +220,11 @@ void nvlxi_form_drop(struct nvlxi_form *form);
 bool nvlxi_prepared_names(struct nvlxi_transfers *transfers, const struct nvlx_peer *peer);
 
 /* Between transfer.c and prepared.c: a list on its way to VALIDATED and further. */
+struct nvlxi_early;
 struct nvlxi_admission {
     const struct nvlx_op *ops;
     size_t count;
+    struct nvlxi_early *early; /* what begins while it is mapped, and has the ops; or NULL */
     uint32_t flags;            /* NVLX_NO_MAP */
     bool unplanned;            /* it is checked, and not planned */
     bool portions;             /* the plan may get the first portion only: the others are planned from `validated` */
@@ -244,6 +258,8 @@ void nvlxi_request_finish(struct nvlx_request *request);
 /* Does so if it is IN FLIGHT and complete. False: it is not complete, and what it waits for may take long. Under
  * `polling`. */
 bool nvlxi_request_poll(struct nvlx_request *request);
+/* The same, if nobody else is at it. */
+void nvlxi_request_look(struct nvlx_request *request);
 /* COPIED -> DONE. `code`: what has become of its message, in the words of the last error. */
 void nvlxi_request_conclude(struct nvlx_request *request, int code);
 /* Keeps a request that is in no list, with an empty plan, for the next transfer, or frees it. */

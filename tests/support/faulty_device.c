@@ -93,7 +93,9 @@ static int faulty_map(struct nvlxi_device *device, const struct nvlxi_map *map, 
     int code = fault("map");
     atomic_fetch_add(&faults.maps, 1);
     usleep((useconds_t)atomic_load(&faults.map_delay_us));
+    const size_t issued = atomic_load(&faults.issued);
     code = code ? code : real->map(device, map, address);
+    atomic_store(&faults.issued_in_map, atomic_load(&faults.issued) - issued);
     usleep((useconds_t)atomic_load(&faults.mapped_delay_us));
     return code;
 }

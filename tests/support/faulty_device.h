@@ -44,6 +44,7 @@ struct faults {
         struct nvlxi_lane *lane;
         uint64_t source; /* of the first fragment */
     } issues[64];
+    atomic_size_t issued_in_map; /* of `issued`, while the last mapping was made */
 };
 extern struct faults faults;
 

@@ -337,6 +337,8 @@ static int map_segments(struct nvlxi_cuda_record *record, const struct nvlxi_map
         code = map_segment(record, map, &map->segments[i]);
         if (!code)
             code = grant(record, from, map->read_only);
+        if (!code && map->watch)
+            map->watch->grown(map->watch->context, record->address, record->mapped);
     }
     return code;
 }
@@ -364,6 +366,8 @@ int nvlxi_cuda_vmm_map(struct nvlxi_device *device, const struct nvlxi_map *map,
         return code;
     record->foreign = true;
     if ((code = map_segments(record, map)) || (code = nvlxi_cuda_record_add(device, record))) {
+        if (map->watch)
+            map->watch->failed(map->watch->context);
         nvlxi_cuda_vmm_drop(record);
         return code;
     }

@@ -178,8 +178,14 @@ static int open_mapping(const struct nvlxi_map *map, struct nvlxi_host_block *bl
     block->read_only = map->read_only;
     if (reserve(block->size, &block->base))
         return no_space(map->gpu, block->size, errno);
-    for (size_t i = 0; i < map->count && !code; i++)
-        code = place_segment(map, &map->segments[i], block);
+    for (size_t i = 0; i < map->count && !code; i++) {
+        const struct nvlxi_segment_record *segment = &map->segments[i];
+        code = place_segment(map, segment, block);
+        if (!code && map->watch)
+            map->watch->grown(map->watch->context, block->base, segment->base - map->segments->base + segment->size);
+    }
+    if (code && map->watch)
+        map->watch->failed(map->watch->context);
     if (code)
         munmap(nvlxi_host_pointer(block->base), block->size);
     return code;

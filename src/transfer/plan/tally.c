@@ -66,12 +66,16 @@ static void count_call(struct nvlxi_metrics *metrics, enum nvlxi_call_kind call,
     nvlxi_histogram_count(&metrics->transfer[carried_by(info)], elapsed_ns);
 }
 
-void nvlxi_tally(struct nvlxi_metrics *metrics, const struct nvlxi_ended *ended) {
-    const struct nvlxi_needs *needs = ended->needs;
-    if (ended->plan->group_count == 1 && needs->peer_count == 1)
+void nvlxi_tally_part(const struct nvlxi_ended *ended) {
+    if (ended->plan->group_count == 1 && ended->needs->peer_count == 1)
         count_one_group(ended);
     else
         count_groups(ended);
+}
+
+void nvlxi_tally(struct nvlxi_metrics *metrics, const struct nvlxi_ended *ended) {
+    const struct nvlxi_needs *needs = ended->needs;
+    nvlxi_tally_part(ended);
     for (size_t i = 0; i < needs->peer_count; i++)
         count_times(needs->peers[i]->cell, ended->info->submit_ns, ended->elapsed_ns);
     count_call(metrics, ended->call, ended->info, ended->elapsed_ns);

@@ -16,6 +16,9 @@ struct nvlxi_ended { /* a transfer that did not fail */
 /* Under the transfers' mutex. */
 void nvlxi_tally(struct nvlxi_metrics *metrics, const struct nvlxi_ended *ended);
 
+/* The same of a part of one (transfer/early.h): only what it has moved. */
+void nvlxi_tally_part(const struct nvlxi_ended *ended);
+
 struct nvlxi_moved {
     uint64_t bytes[NVLXI_CARRIERS][NVLXI_DIRECTIONS], fragments[NVLXI_CARRIERS][NVLXI_DIRECTIONS];
 };

@@ -64,6 +64,8 @@ struct nvlxi_validation {
     struct nvlxi_validated validated; /* the outcome */
     struct nvlxi_shape shape;         /* what is validated in the place of the caller's list, if that has rows */
     size_t remote_capacity, pair_capacity, stretch_capacity, cut_capacity, signal_capacity, wait_capacity;
+    struct nvlx_peer *opening_peer; /* NULL: none. Of it, this mapping may be read that is PENDING: the ops name only */
+    struct nvlxi_mapping *opening;  /* what is mapped of it. The validation is of no use for another list */
     int signal_gpu; /* of the caller's stream, if the list begins with a signal or a wait for one; else < 0 */
     struct nvlxi_digested_shelf digested; /* of peers that were verified */
     struct nvlxi_validation *next;

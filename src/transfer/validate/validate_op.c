@@ -216,13 +216,29 @@ static bool are_same(const struct nvlxi_pair *a, const struct nvlxi_pair *b) {
            a->hosts == b->hosts;
 }
 
+/* By which this process sees a run of the peer, or NULL; and how far from where the peer does. */
+static struct nvlxi_mapping *mapping_of(const struct nvlxi_validation *v, const struct nvlxi_route *route, uint32_t run,
+                                        uint64_t *offset) {
+    const struct nvlxi_run *wanted = &route->table->runs.run[run];
+    const struct nvlxi_mapping *opening = v->opening;
+    *offset = atomic_load_explicit(&route->view->offset[run], memory_order_acquire);
+    if (*offset != NVLXI_UNMAPPED)
+        return route->view->mapping[run];
+    if (nvlxi_likely(route->peer != v->opening_peer) || opening->key.base != wanted->base ||
+        opening->key.serial != wanted->serial || opening->key.gpu != (uint64_t)route->gpu)
+        return NULL;
+    *offset = opening->address - wanted->base;
+    return v->opening;
+}
+
 /* Finds the pair that a route's ops of this opcode go between, or adds it. `index` is that of such an op. */
 static int find_pair(struct nvlxi_validation *v, struct nvlxi_route *route, const struct nvlxi_range *remote,
                      uint32_t opcode, size_t index) {
     struct nvlxi_validated *validated = &v->validated;
     const uint16_t device = nvlxi_place_device(remote->place);
+    uint64_t offset;
     struct nvlxi_pair pair = {.gpu = route->gpu,
-                              .remote_gpu = route->view->mapping[remote->owner]->memory_gpu,
+                              .remote_gpu = mapping_of(v, route, remote->owner, &offset)->memory_gpu,
                               .device = device,
                               .opcode = (uint16_t)opcode,
                               .hosts = hosts_of(route),
@@ -273,11 +289,10 @@ int nvlxi_validate_note_mappings(struct nvlxi_validation *v) {
 /* Notes that the list uses a run of the peer: pins its mapping, or lists it as missing; tells its offset. */
 static inline __attribute__((always_inline)) int use_run(struct nvlxi_validation *v, struct nvlxi_route *route,
                                                          uint32_t run, uint64_t *offset) {
-    *offset = atomic_load_explicit(&route->view->offset[run], memory_order_acquire);
+    struct nvlxi_mapping *mapping = mapping_of(v, route, run, offset);
     if (route->mark[run] == v->number)
         return 0;
-    int code = *offset == NVLXI_UNMAPPED ? note_missing(v, route, &route->table->runs.run[run])
-                                         : need_mapping(v, route, route->view->mapping[run]);
+    int code = mapping ? need_mapping(v, route, mapping) : note_missing(v, route, &route->table->runs.run[run]);
     if (!code)
         route->mark[run] = v->number;
     return code;

@@ -1,0 +1,180 @@
+/* Reads that begin while what they read is still being mapped: see early.h. SPDX-License-Identifier: Apache-2.0 */
+#include "transfer/early.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <utlist.h>
+
+#include "base/error.h"
+
+/* ---- Which ops ------------------------------------------------------------------------------------------- */
+
+#define EARLY_OPS (64u << 10) /* that are looked at: a longer list has short ones */
+
+/* What orders other ops, or is not copied as it stands, stays together. */
+static bool is_plain(const struct nvlx_op *ops, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        if (ops[i].opcode > NVLX_OP_WRITE || ops[i].flags)
+            return false;
+    return true;
+}
+
+static bool is_long_read(const struct nvlx_op *op) {
+    return op->opcode == NVLX_OP_READ && op->length >= NVLXI_ENGINE_MIN && !op->peer->same_process;
+}
+
+/* False: there is nothing to do early, or no memory for it. */
+static bool look_at_list(struct nvlxi_early *early) {
+    const size_t count = early->count;
+    if (count > EARLY_OPS || !is_plain(early->given, count))
+        return false;
+    early->ops = malloc(count * sizeof *early->ops);
+    early->some = malloc(count * sizeof *early->some);
+    early->which = malloc(2 * count * sizeof *early->which);
+    if (!early->ops || !early->some || !early->which)
+        return false;
+    early->left = early->which + count;
+    memcpy(early->ops, early->given, count * sizeof *early->ops);
+    for (size_t i = 0; i < count; i++)
+        if (is_long_read(&early->ops[i]))
+            early->left[early->left_count++] = i;
+    return early->left_count > 0;
+}
+
+struct readable { /* of a mapping */
+    const struct nvlx_peer *peer;
+    uint64_t base, length; /* as the peer calls it */
+};
+
+static bool is_within(const struct nvlx_op *op, const struct readable *readable) {
+    const uint64_t from = op->remote - readable->base;
+    return op->peer == readable->peer && from <= readable->length && op->length <= readable->length - from;
+}
+
+/* Those that can be read: how many. One of the peer's stays. */
+static size_t choose(struct nvlxi_early *early, const struct readable *readable) {
+    size_t chosen = 0, others = 0;
+    for (size_t i = 0; i < early->left_count; i++) {
+        const struct nvlx_op *op = &early->ops[early->left[i]];
+        if (is_within(op, readable))
+            early->which[chosen++] = early->left[i];
+        else
+            others += op->peer == readable->peer;
+    }
+    chosen -= chosen && !others;
+    for (size_t i = 0; i < chosen; i++)
+        early->some[i] = early->ops[early->which[i]];
+    return chosen;
+}
+
+/* A part has them now. */
+static void take_out(struct nvlxi_early *early, size_t chosen) {
+    size_t kept = 0;
+    for (size_t i = 0; i < chosen; i++)
+        early->ops[early->which[i]].length = 0;
+    for (size_t i = 0; i < early->left_count; i++)
+        if (early->ops[early->left[i]].length)
+            early->left[kept++] = early->left[i];
+    early->left_count = kept;
+}
+
+/* ---- Parts ----------------------------------------------------------------------------------------------- */
+
+void nvlxi_parts_add(struct nvlx_request_info *info, const struct nvlx_request_info *part) {
+    info->bytes += part->bytes;
+    info->engine_bytes += part->engine_bytes;
+    info->engine_fragments += part->engine_fragments;
+    info->kernel_bytes += part->kernel_bytes;
+    info->kernel_fragments += part->kernel_fragments;
+}
+
+static void begin_part(struct nvlxi_early *early, struct nvlx_peer *peer, struct nvlxi_mapping *mapping,
+                       size_t chosen) {
+    struct nvlx_request *part;
+    struct nvlxi_attempt attempt;
+    nvlxi_attempt_begin(&attempt);
+    const int code = nvlxi_transfer_submit_part(early->whole, early->some, chosen, peer, mapping, &part);
+    nvlxi_attempt_end(&attempt, 0);
+    early->over = code != 0; /* the list as a whole will say what it is */
+    if (code)
+        return;
+    take_out(early, chosen);
+    nvlxi_parts_add(&early->whole->info_of_parts, &part->info);
+    LL_PREPEND2(early->whole->parts, part, next_part);
+}
+
+static void grown(void *context, struct nvlx_peer *peer, struct nvlxi_mapping *mapping, uint64_t length) {
+    struct nvlxi_early *early = context;
+    const struct readable readable = {peer, mapping->key.base, length};
+    if (early->mapping != mapping)
+        early->seen = 0;
+    early->mapping = mapping;
+    if (early->over || length - early->seen < early->whole->transfers->early_bytes)
+        return;
+    early->seen = length;
+    if (!early->ops && !look_at_list(early)) {
+        early->over = true;
+        return;
+    }
+    const size_t chosen = choose(early, &readable);
+    if (chosen)
+        begin_part(early, peer, mapping, chosen);
+}
+
+/* What they read is about to go. DONE, they pin nothing. */
+static void failed(void *context) {
+    const struct nvlxi_early *early = context;
+    nvlxi_parts_await(early->whole);
+}
+
+void nvlxi_early_begin(struct nvlxi_early *early, struct nvlx_request *whole, const struct nvlx_op *ops, size_t count,
+                       bool can) {
+    *early = (struct nvlxi_early){
+        .whole = whole, .given = ops, .count = count, .over = !can, .watch = {grown, failed, early}};
+}
+
+const struct nvlx_op *nvlxi_early_ops(const struct nvlxi_early *early) {
+    return early->ops ? early->ops : early->given;
+}
+
+void nvlxi_early_end(struct nvlxi_early *early) {
+    free(early->ops);
+    free(early->some);
+    free(early->which);
+}
+
+bool nvlxi_parts_done(struct nvlx_request *whole) {
+    const struct nvlx_request *part;
+    LL_FOREACH2(whole->parts, part, next_part) {
+        const int status = atomic_load_explicit(&part->status, memory_order_acquire);
+        if (status == NVLX_EAGAIN)
+            return false;
+        if (status && !whole->outcome) {
+            whole->outcome = status;
+            memcpy(whole->error, part->error, sizeof whole->error);
+        }
+    }
+    return true;
+}
+
+void nvlxi_parts_poll(const struct nvlx_request *whole) {
+    struct nvlx_request *part;
+    LL_FOREACH2(whole->parts, part, next_part) {
+        nvlxi_request_look(part);
+    }
+}
+
+void nvlxi_parts_await(const struct nvlx_request *whole) {
+    struct nvlx_request *part;
+    LL_FOREACH2(whole->parts, part, next_part) {
+        nvlxi_request_wait(part, -1);
+    }
+}
+
+void nvlxi_parts_drop(struct nvlx_request *whole) {
+    struct nvlx_request *part, *next;
+    LL_FOREACH_SAFE2(whole->parts, part, next, next_part) {
+        nvlxi_request_free(part);
+    }
+    whole->parts = NULL;
+}

@@ -1,0 +1,299 @@
+/* Long reads begin while what they read is still being mapped, by parts of their request, and nobody can tell but by
+ * the time. SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "api/engine.h"
+#include "faulty_device.h"
+#include "rendezvous_support.h"
+
+#define CHUNK   (2 * MIB)
+#define CHUNKS  24
+#define BYTES   (CHUNK * CHUNKS)
+#define STEP    (4 * CHUNK)
+#define OPS_MAX 200
+#define SEED    5
+
+/* ---- The owner: a child ----------------------------------------------------------------------------------- */
+
+struct start {
+    char address[64];
+    int file_us; /* that a file takes */
+};
+
+static void owner_of_chunks_role(int socket) {
+    struct nvlx_alloc_options options;
+    struct start how;
+    void *chunks;
+    get(socket, &how, sizeof how);
+    struct nvlx_engine *engine = make_faulty_engine(0);
+    nvlx_alloc_options_init(&options);
+    options.flags = NVLX_ALLOC_VMM;
+    options.chunk_length = CHUNK;
+    OK(nvlx_alloc(engine, 0, BYTES, &options, &chunks));
+    fill(engine, chunks, BYTES, SEED);
+    register_range(engine, chunks, BYTES, "all", NVLX_ACCESS_READ_WRITE);
+    atomic_store(&faults.file_delay_us, how.file_us);
+    OK(nvlx_serve(engine, how.address, NULL));
+    put(socket, "s", 1);
+    char end;
+    get_or_end(socket, &end, 1);
+    OK(nvlx_engine_destroy(engine));
+}
+
+/* ---- The reader: this process ------------------------------------------------------------------------------ */
+
+static struct child owner;
+static struct nvlx_engine *engine;
+static struct nvlx_peer *peer;
+static char *local;
+static struct nvlx_region *region;
+static uint64_t remote;
+static struct nvlx_op ops[OPS_MAX + 1];
+static size_t count;
+static struct nvlx_transfer_options options;
+
+/* Ops that are all bytes, long and short, so that some cross from one chunk to the next. */
+static void make_list(void) {
+    static const size_t lengths[] = {3 * MIB / 2, 1000, 3 * MIB + 7, 300 * KIB, MIB, MIB - 1};
+    size_t at = 0;
+    for (count = 0; at < BYTES; count++) {
+        const size_t wanted = lengths[count % COUNT(lengths)], length = wanted < BYTES - at ? wanted : BYTES - at;
+        ops[count] = make_op(NVLX_OP_READ, peer, local + at, remote + at, length);
+        at += length;
+    }
+    EXPECT(count <= OPS_MAX);
+}
+
+static void begin_with(int file_us, uint32_t max_requests) {
+    struct start how = {.file_us = file_us};
+    snprintf(how.address, sizeof how.address, "%s", own_name());
+    child_start(&owner, "owner_of_chunks");
+    put(owner.socket, &how, sizeof how);
+    await_child(&owner);
+    engine = make_faulty_engine(max_requests);
+    engine->transfers.early_bytes = STEP;
+    local = allocate(engine, 0, BYTES, 0);
+    region = register_range(engine, local, BYTES, NULL, NVLX_ACCESS_NONE);
+    peer = connect_to(engine, own_name());
+    remote = find(peer, "all");
+    nvlx_transfer_options_init(&options);
+    make_list();
+}
+
+static void begin(void) {
+    begin_with(0, 0);
+}
+
+static void end(void) {
+    OK(nvlx_peer_close(peer));
+    OK(nvlx_engine_destroy(engine));
+    child_end(&owner);
+}
+
+static struct nvlx_request *transfer(void) {
+    struct nvlx_request *request;
+    OK(nvlx_transfer(engine, ops, count, &options, &request));
+    return request;
+}
+
+static size_t early_copies(void) {
+    return atomic_load(&faults.issued_in_map);
+}
+
+static void *await_issue(void *unused) {
+    for (const double since = now_ms(); !atomic_load(&faults.issued); usleep(500))
+        EXPECT(now_ms() - since < 30000);
+    return unused;
+}
+
+/* ---- All goes well ------------------------------------------------------------------------------------------ */
+
+static void expect_counts(uint64_t transfers) {
+    const struct nvlx_counts all = engine_counts(engine);
+    struct nvlx_counts of_peer = {.size = sizeof of_peer};
+    OK(nvlx_stats(engine, peer, &of_peer));
+    EQUAL(transfers, of_peer.transfers);
+    EQUAL(transfers * BYTES, of_peer.engine_read_bytes + of_peer.kernel_read_bytes);
+    EQUAL(0, all.in_flight);
+}
+
+static void long_reads_begin_while_others_are_mapped(void) {
+    begin();
+    struct nvlx_request *request = transfer();
+    struct nvlx_request_info info = {.size = sizeof info};
+    EXPECT(early_copies() >= 2);
+    nvlx_request_get_info(request, &info);
+    EQUAL(count, info.ops);
+    EQUAL(BYTES, info.bytes);
+    EQUAL(BYTES, info.engine_bytes + info.kernel_bytes);
+    finish(request);
+    EQUAL(0, wrong(engine, local, BYTES, SEED));
+    expect_counts(1);
+    fill(engine, local, BYTES, SEED + 1);
+    finish(transfer());
+    EQUAL(1, atomic_load(&faults.maps));
+    EQUAL(0, wrong(engine, local, BYTES, SEED));
+    expect_counts(2);
+    end();
+}
+
+/* Its parts take the room that it needs itself. */
+static void one_request_is_enough(void) {
+    begin_with(0, 1);
+    finish(transfer());
+    EXPECT(early_copies() > 0);
+    EQUAL(0, wrong(engine, local, BYTES, SEED));
+    end();
+}
+
+static void a_request_may_be_left_to_the_engine(void) {
+    begin();
+    transfer();
+    EXPECT(early_copies() > 0);
+    end();
+}
+
+static void a_caller_may_only_test(void) {
+    begin();
+    struct nvlx_request *request = transfer();
+    int code;
+    for (const double since = now_ms(); (code = nvlx_test(request)) == NVLX_EAGAIN;)
+        EXPECT(now_ms() - since < 30000);
+    EQUAL(0, code);
+    EQUAL(0, wrong(engine, local, BYTES, SEED));
+    OK(nvlx_request_free(request));
+    end();
+}
+
+/* ---- What waits for all ------------------------------------------------------------------------------------- */
+
+static void expect_none_early(void) {
+    finish(transfer());
+    EQUAL(0, early_copies());
+    EQUAL(0, wrong(engine, local, BYTES, SEED));
+    end();
+}
+
+static void what_orders_or_writes_is_not_early(void) {
+    struct nvlx_request *request;
+    begin();
+    options.mechanism = NVLX_MECHANISM_KERNEL;
+    expect_none_early();
+
+    begin();
+    options.flags = NVLX_DONE_EVENT;
+    expect_none_early();
+
+    begin();
+    struct nvlx_peer_info known = {.size = sizeof known};
+    OK(nvlx_peer_get_info(peer, &known));
+    options.generation = known.generation;
+    expect_none_early();
+
+    begin();
+    uint64_t *own = allocate(engine, 0, 8, 0);
+    register_range(engine, own, 8, NULL, NVLX_ACCESS_NONE);
+    ops[count++] = (struct nvlx_op){.opcode = NVLX_OP_SIGNAL, .local = own, .arg = 7};
+    expect_none_early();
+
+    begin();
+    options.flags = NVLX_NO_MAP;
+    GIVES(NVLX_EAGAIN, nvlx_transfer(engine, ops, count, &options, &request));
+    end();
+
+    begin();
+    fill(engine, local, BYTES, SEED);
+    for (size_t i = 0; i < count; i++)
+        ops[i].opcode = NVLX_OP_WRITE;
+    expect_none_early();
+}
+
+/* ---- What goes wrong ---------------------------------------------------------------------------------------- */
+
+static void *kill_when_issued(void *unused) {
+    await_issue(NULL);
+    child_kill(&owner);
+    return unused;
+}
+
+/* Nothing uses its memory when the call returns. */
+static void an_owner_may_die_meanwhile(void) {
+    struct nvlx_request *request;
+    pthread_t thread;
+    begin_with(20000, 0);
+    EQUAL(0, pthread_create(&thread, NULL, kill_when_issued, NULL));
+    const int code = nvlx_transfer(engine, ops, count, &options, &request);
+    EQUAL(0, pthread_join(thread, NULL));
+    EXPECT(code == NVLX_ESTALE || code == NVLX_EDEVICE);
+    EXPECT(early_copies() > 0);
+    EQUAL(0, engine_counts(engine).in_flight);
+    EQUAL(0, engine_info(engine).mappings);
+    OK(nvlx_unregister(region, 0));
+    OK(nvlx_peer_close(peer));
+    OK(nvlx_engine_destroy(engine));
+}
+
+static void *mend_when_issued(void *unused) {
+    await_issue(NULL);
+    atomic_store(&faults.copies, false);
+    return unused;
+}
+
+/* The rest has come: it fails all the same, and tells why. */
+static void a_part_that_fails_fails_the_request(void) {
+    pthread_t thread;
+    begin_with(5000, 0);
+    atomic_store(&faults.copies, true);
+    EQUAL(0, pthread_create(&thread, NULL, mend_when_issued, NULL));
+    struct nvlx_request *request = transfer();
+    EQUAL(0, pthread_join(thread, NULL));
+    REFUSED(nvlx_wait(request, PATIENCE), NVLX_EDEVICE, "broke on purpose");
+    GIVES(NVLX_EDEVICE, nvlx_request_free(request));
+    finish(transfer());
+    EQUAL(0, wrong(engine, local, BYTES, SEED));
+    end();
+}
+
+static void *unregister_when_issued(void *code) {
+    await_issue(NULL);
+    *(int *)code = nvlx_unregister(region, SECOND_NS / 20);
+    atomic_store(&faults.hold, false);
+    return NULL;
+}
+
+/* Whoever unregisters memory in the middle waits for them. The list as a whole is refused then. */
+static void parts_keep_what_they_write(void) {
+    struct nvlx_request *request;
+    pthread_t thread;
+    int code = 0;
+    begin_with(5000, 0);
+    atomic_store(&faults.hold, true);
+    EQUAL(0, pthread_create(&thread, NULL, unregister_when_issued, &code));
+    REFUSED(nvlx_transfer(engine, ops, count, &options, &request), NVLX_ERANGE, "not registered");
+    EQUAL(0, engine_counts(engine).in_flight);
+    EQUAL(0, pthread_join(thread, NULL));
+    EQUAL((uint64_t)NVLX_ETIMEDOUT, (uint64_t)code);
+    OK(nvlx_unregister(region, 0));
+    end();
+}
+
+int main(int argc, char **argv) {
+    static const struct test tests[] = {
+        {"long_reads_begin_while_others_are_mapped", long_reads_begin_while_others_are_mapped},
+        {"one_request_is_enough", one_request_is_enough},
+        {"a_request_may_be_left_to_the_engine", a_request_may_be_left_to_the_engine},
+        {"a_caller_may_only_test", a_caller_may_only_test},
+        {"what_orders_or_writes_is_not_early", what_orders_or_writes_is_not_early},
+        {"an_owner_may_die_meanwhile", an_owner_may_die_meanwhile},
+        {"a_part_that_fails_fails_the_request", a_part_that_fails_fails_the_request},
+        {"parts_keep_what_they_write", parts_keep_what_they_write},
+        {0}};
+    static const struct role roles[] = {{"owner_of_chunks", owner_of_chunks_role}, {0}};
+    return run_tests(argc, argv, tests, roles, 60);
+}
