@@ -16,11 +16,11 @@
 #include "relay/relay.h"
 
 /* Copies between two GPUs go one by one, in the order in which they were queued, whichever lane they are in (measured:
- * two H200, driver 580, 1 to 4 streams of copies of 64 MiB). So some are queued ahead, in two lanes: while the signal
- * and the event behind a copy are done in one, the other copies. Of 8 GiB, 4 in two lanes have 375 GB/s, 3 in one 373,
- * 3 in four 358. */
+ * two H200, driver 580, 1 to 4 streams of copies of 64 MiB). So some are queued ahead, in one lane. In two, one copies
+ * while the signal and the event behind a copy of the other wait, till that is over: who reads from this reader then
+ * hears of each piece later by another (four H200, 8 GiB to three readers: 340 GB/s at the last, 348 with one lane). */
 #define NVLXI_RELAY_FLIGHTS 4
-#define NVLXI_RELAY_LANES   2
+#define NVLXI_RELAY_LANES   1
 
 struct nvlxi_relay_link {
     char address[NVLXI_RELAY_ADDRESS]; /* "": the source */

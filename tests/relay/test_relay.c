@@ -144,9 +144,9 @@ static void begin_in_the_middle(uint64_t percent) {
 }
 
 /* Its copies are slow, so that it queues as many as it may. */
-static void a_reader_of_the_source_uses_two_lanes(void) {
+static void a_reader_of_the_source_uses_one_lane(void) {
     begin_in_the_middle(20);
-    EQUAL(2, member_lanes(&readers[0]));
+    EQUAL(1, member_lanes(&readers[0]));
     member_slow(&readers[0], false);
     expect_done(&readers[0], SEED);
     expect(member_free(&readers[0], PATIENCE), 0, "");
@@ -901,7 +901,7 @@ int main(int argc, char **argv) {
     static const struct test tests[] = {
         {"one_part_arrives", one_part_arrives},
         {"looks_take_no_copy_engine", looks_take_no_copy_engine},
-        {"a_reader_of_the_source_uses_two_lanes", a_reader_of_the_source_uses_two_lanes},
+        {"a_reader_of_the_source_uses_one_lane", a_reader_of_the_source_uses_one_lane},
         {"many_parts_arrive", many_parts_arrive},
         {"readers_form_a_chain", readers_form_a_chain},
         {"a_reader_joins_late", a_reader_joins_late},
