@@ -93,7 +93,8 @@ static void begin_part(struct nvlxi_early *early, struct nvlx_peer *peer, struct
     struct nvlx_request *part;
     struct nvlxi_attempt attempt;
     nvlxi_attempt_begin(&attempt);
-    const int code = nvlxi_transfer_submit_part(early->whole, early->some, chosen, peer, mapping, &part);
+    const int code =
+        nvlxi_transfer_submit_part(early->whole, early->some, chosen, peer, mapping, &early->validation, &part);
     nvlxi_attempt_end(&attempt, 0);
     early->over = code != 0; /* the list as a whole will say what it is */
     if (code)
@@ -103,11 +104,20 @@ static void begin_part(struct nvlxi_early *early, struct nvlx_peer *peer, struct
     LL_PREPEND2(early->whole->parts, part, next_part);
 }
 
+/* What it knows is where bytes are mapped: of this mapping alone. */
+static void forget_mapping(struct nvlxi_early *early) {
+    if (early->validation)
+        nvlxi_validation_free(early->validation);
+    early->validation = NULL;
+    early->mapping = NULL;
+    early->seen = 0;
+}
+
 static void grown(void *context, struct nvlx_peer *peer, struct nvlxi_mapping *mapping, uint64_t length) {
     struct nvlxi_early *early = context;
     const struct readable readable = {peer, mapping->key.base, length};
     if (early->mapping != mapping)
-        early->seen = 0;
+        forget_mapping(early);
     early->mapping = mapping;
     if (early->over || length - early->seen < early->whole->transfers->early_bytes)
         return;
@@ -123,8 +133,9 @@ static void grown(void *context, struct nvlx_peer *peer, struct nvlxi_mapping *m
 
 /* What they read is about to go. DONE, they pin nothing. */
 static void failed(void *context) {
-    const struct nvlxi_early *early = context;
+    struct nvlxi_early *early = context;
     nvlxi_parts_await(early->whole);
+    forget_mapping(early);
 }
 
 void nvlxi_early_begin(struct nvlxi_early *early, struct nvlx_request *whole, const struct nvlx_op *ops, size_t count,
@@ -138,6 +149,7 @@ const struct nvlx_op *nvlxi_early_ops(const struct nvlxi_early *early) {
 }
 
 void nvlxi_early_end(struct nvlxi_early *early) {
+    forget_mapping(early);
     free(early->ops);
     free(early->some);
     free(early->which);

@@ -28,6 +28,7 @@ struct nvlxi_early {
     size_t *which;        /* and which they are; behind it: */
     size_t *left;         /* ops that may be of a part */
     size_t left_count;
+    struct nvlxi_validation *validation; /* of parts that read `mapping`; NULL: there was none yet */
     const struct nvlxi_mapping *mapping; /* of which bytes were told last, */
     uint64_t seen;                       /* and how many had been when a part was begun */
     struct nvlxi_opening_watch watch;    /* who opens mappings for the list tells this */

@@ -438,24 +438,23 @@ int nvlxi_transfer_submit(struct nvlxi_transfers *transfers, const struct nvlx_o
 }
 
 int nvlxi_transfer_submit_part(const struct nvlx_request *whole, const struct nvlx_op *ops, size_t count,
-                               struct nvlx_peer *peer, struct nvlxi_mapping *opening, struct nvlx_request **part) {
+                               struct nvlx_peer *peer, struct nvlxi_mapping *opening,
+                               struct nvlxi_validation **validation, struct nvlx_request **part) {
     const struct nvlxi_asked nothing = {.wanted = NVLXI_WANTS_REQUEST};
     struct nvlx_transfer_options options;
     struct nvlx_request *made;
-    struct nvlxi_validation *validation;
-    int code = nvlxi_transfers_take(whole->transfers, &made, &validation);
+    int code = nvlxi_transfers_take(whole->transfers, &made, *validation ? NULL : validation);
     if (code)
         return code;
     nvlx_transfer_options_init(&options);
     options.flags = NVLX_NO_MAP;
     options.mechanism = NVLX_MECHANISM_COPY_ENGINE;
-    validation->opening_peer = peer;
-    validation->opening = opening;
+    (*validation)->opening_peer = peer;
+    (*validation)->opening = opening;
     pthread_mutex_lock(&made->polling);
     made->started_ns = nvlxi_now_ns();
     made->is_part = true;
-    code = submit(made, validation, ops, count, &options, &nothing);
-    nvlxi_validation_free(validation);
+    code = submit(made, *validation, ops, count, &options, &nothing);
     return hand_over(made, code, part);
 }
 

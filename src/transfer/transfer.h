@@ -38,8 +38,9 @@
 
 #define NVLXI_VERIFIED_MAX 32                    /* verified transfers in flight: each has lanes of its own */
 #define NVLXI_SLAB_BYTES   (UINT64_C(256) << 20) /* of a verified transfer: what is digested while more arrives */
-#define NVLXI_EARLY_BYTES  (UINT64_C(256) << 20) /* that were mapped since the last part of a list was begun (early.h) \
-                                                  */
+#define NVLXI_EARLY_BYTES                                                                                              \
+    (UINT64_C(512) << 20) /* that were mapped since the last part of a list was begun (early.h)                        \
+                           */
 
 struct nvlxi_letter;
 
@@ -187,9 +188,11 @@ int nvlxi_transfer_submit(struct nvlxi_transfers *transfers, const struct nvlx_o
                           struct nvlx_request **request);
 
 /* Of a list that is being submitted: reads of a peer's mapping that is PENDING, and which has all their bytes by now.
- * NVLX_EAGAIN: they need other mappings, too. */
+ * NVLX_EAGAIN: they need other mappings, too. *validation is for all parts that read this mapping, made for
+ * the first: what it knows may never be, so no other list gets it. */
 int nvlxi_transfer_submit_part(const struct nvlx_request *whole, const struct nvlx_op *ops, size_t count,
-                               struct nvlx_peer *peer, struct nvlxi_mapping *opening, struct nvlx_request **part);
+                               struct nvlx_peer *peer, struct nvlxi_mapping *opening,
+                               struct nvlxi_validation **validation, struct nvlx_request **part);
 
 int nvlxi_prepare(struct nvlxi_transfers *transfers, const struct nvlx_op *ops, size_t count,
                   const struct nvlx_transfer_options *options, struct nvlx_prepared **prepared);
