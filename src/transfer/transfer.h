@@ -39,7 +39,7 @@
 #define NVLXI_VERIFIED_MAX 32                    /* verified transfers in flight: each has lanes of its own */
 #define NVLXI_SLAB_BYTES   (UINT64_C(256) << 20) /* of a verified transfer: what is digested while more arrives */
 #define NVLXI_EARLY_BYTES                                                                                              \
-    (UINT64_C(512) << 20) /* that were mapped since the last part of a list was begun (early.h)                        \
+    (UINT64_C(256) << 20) /* that were mapped since the last part of a list was begun (early.h)                        \
                            */
 
 struct nvlxi_letter;
