@@ -439,15 +439,18 @@ static inline void nvlx_transfer_options_init(struct nvlx_transfer_options *opti
     options->size = sizeof *options;
 }
 
-/* Starts a list of copies. They may mix peers, GPUs, reads and writes. All ops are checked, and all segments mapped,
- * before the first copy starts. So all are accepted, or none is and the message names the op. After 0 the request tells
- * what becomes of them. `ops` may be reused at once. The caller frees the request.
+/* Starts a list of copies. They may mix peers, GPUs, reads and writes. All ops are checked before the first copy starts,
+ * and all segments are mapped, except for reads that begin meanwhile: see below. All are accepted, or none is and the
+ * message names the op. After 0 the request tells what becomes of them. `ops` may be reused at once. The caller frees
+ * the request.
  * - The sources' content must be complete before the call, unless `stream` orders it.
  * - Ops have no order among each other. What two of them write, or one writes and another reads, ends undefined.
  * - They may name several peers, in turn or one after the other. Each GPU begins with another GPU at the other end, in
  *   the order of their UUIDs from its own on: so that not all ask the same one.
  * - An op may lie in adjacent regions, whatever allocations they are in.
- * - The first use of a peer's segment maps it.
+ * - The first use of a peer's segment maps it. In lists of at most 65,536 reads and writes, without a stream,
+ *   generation, verification, event or message, reads of 1 MiB and more begin while others' bytes are mapped. If the
+ *   call then fails, it returns when they have ended: local bytes of any of the ops may have been written.
  * - A peer may withdraw a region and register another one at the same address. With options.generation, addresses do
  *   not outlive their regions: an op on bytes of a region that came later gives NVLX_ESTALE. The generation is that of
  *   nvlx_peer_generation, asked before nvlx_peer_find, or info.peer_generation. Of several generations give the
