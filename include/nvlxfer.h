@@ -439,10 +439,10 @@ static inline void nvlx_transfer_options_init(struct nvlx_transfer_options *opti
     options->size = sizeof *options;
 }
 
-/* Starts a list of copies. They may mix peers, GPUs, reads and writes. All ops are checked before the first copy starts,
- * and all segments are mapped, except for reads that begin meanwhile: see below. All are accepted, or none is and the
- * message names the op. After 0 the request tells what becomes of them. `ops` may be reused at once. The caller frees
- * the request.
+/* Starts a list of copies. They may mix peers, GPUs, reads and writes. All ops are checked before the first copy
+ * starts, and all segments are mapped, except for reads that begin meanwhile: see below. All are accepted, or none is
+ * and the message names the op. After 0 the request tells what becomes of them. `ops` may be reused at once. The caller
+ * frees the request.
  * - The sources' content must be complete before the call, unless `stream` orders it.
  * - Ops have no order among each other. What two of them write, or one writes and another reads, ends undefined.
  * - They may name several peers, in turn or one after the other. Each GPU begins with another GPU at the other end, in
