@@ -30,7 +30,7 @@ static bool look_at_list(struct nvlxi_early *early) {
         return false;
     early->ops = malloc(count * sizeof *early->ops);
     early->some = malloc(count * sizeof *early->some);
-    early->which = malloc(2 * count * sizeof *early->which);
+    early->which = calloc(2 * count, sizeof *early->which);
     if (!early->ops || !early->some || !early->which)
         return false;
     early->left = early->which + count;
