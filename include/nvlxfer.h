@@ -524,6 +524,8 @@ int nvlx_request_free(struct nvlx_request *request);
  *   question. NVLX_NO_MAP forbids it. The first mapping between two GPUs takes 1 to 10 ms more (measured). So that
  *   later ones do not, even when all was closed, an engine holds 2 MiB of the other GPU as long as such a peer is open
  *   and alive. CUDA must show that GPU here.
+ * - nvlx_transfer, where reads have begun while it maps: until they have ended, if the mapping fails, the peer changes
+ *   something meanwhile, or a queue is full.
  * - nvlx_peer_close, nvlx_engine_destroy, nvlx_free: up to 1 s for CUDA to tell that graphs are gone: see Graphs.
  * - nvlx_serve: up to 1 s while others begin to serve in the same folder, or at the same "@name".
  * - nvlx_peer_close, nvlx_engine_destroy: up to 1 s for peers to take messages; nvlx_request_free for its own.

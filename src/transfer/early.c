@@ -28,15 +28,18 @@ static bool look_at_list(struct nvlxi_early *early) {
     const size_t count = early->count;
     if (count > EARLY_OPS || !is_plain(early->given, count))
         return false;
-    early->ops = malloc(count * sizeof *early->ops);
+    struct nvlx_op *ops = malloc(count * sizeof *ops);
     early->some = malloc(count * sizeof *early->some);
     early->which = calloc(2 * count, sizeof *early->which);
-    if (!early->ops || !early->some || !early->which)
+    if (!ops || !early->some || !early->which) {
+        free(ops);
         return false;
+    }
+    memcpy(ops, early->given, count * sizeof *ops);
+    early->ops = ops;
     early->left = early->which + count;
-    memcpy(early->ops, early->given, count * sizeof *early->ops);
     for (size_t i = 0; i < count; i++)
-        if (is_long_read(&early->ops[i]))
+        if (is_long_read(&ops[i]))
             early->left[early->left_count++] = i;
     return early->left_count > 0;
 }
@@ -88,17 +91,25 @@ void nvlxi_parts_add(struct nvlx_request_info *info, const struct nvlx_request_i
     info->kernel_fragments += part->kernel_fragments;
 }
 
+static uint64_t generation_of(const struct nvlx_peer *peer) {
+    return peer->table->descriptor->identity.generation;
+}
+
 static void begin_part(struct nvlxi_early *early, struct nvlx_peer *peer, struct nvlxi_mapping *mapping,
                        size_t chosen) {
     struct nvlx_request *part;
+    nvlxi_tables_read(peer->remote->context->tables);
+    const uint64_t generation = generation_of(peer);
+    nvlxi_tables_read_end(peer->remote->context->tables);
     struct nvlxi_attempt attempt;
     nvlxi_attempt_begin(&attempt);
-    const int code =
-        nvlxi_transfer_submit_part(early->whole, early->some, chosen, peer, mapping, &early->validation, &part);
+    const int code = nvlxi_transfer_submit_part(early, chosen, peer, mapping, &part);
     nvlxi_attempt_end(&attempt, 0);
     early->over = code != 0; /* the list as a whole will say what it is */
     if (code)
         return;
+    part->part_of = peer;
+    part->generation = generation;
     take_out(early, chosen);
     nvlxi_parts_add(&early->whole->info_of_parts, &part->info);
     LL_PREPEND2(early->whole->parts, part, next_part);
@@ -116,7 +127,7 @@ static void forget_mapping(struct nvlxi_early *early) {
 static void grown(void *context, struct nvlx_peer *peer, struct nvlxi_mapping *mapping, uint64_t length) {
     struct nvlxi_early *early = context;
     const struct readable readable = {peer, mapping->key.base, length};
-    if (early->mapping != mapping)
+    if (early->mapping != mapping || length < early->seen)
         forget_mapping(early);
     early->mapping = mapping;
     if (early->over || length - early->seen < early->whole->transfers->early_bytes)
@@ -139,9 +150,30 @@ static void failed(void *context) {
 }
 
 void nvlxi_early_begin(struct nvlxi_early *early, struct nvlx_request *whole, const struct nvlx_op *ops, size_t count,
-                       bool can) {
-    *early = (struct nvlxi_early){
-        .whole = whole, .given = ops, .count = count, .over = !can, .watch = {grown, failed, early}};
+                       int32_t priority, bool can) {
+    *early = (struct nvlxi_early){.whole = whole,
+                                  .given = ops,
+                                  .count = count,
+                                  .priority = priority,
+                                  .over = !can,
+                                  .watch = {grown, failed, early}};
+}
+
+bool nvlxi_early_outdated(const struct nvlxi_early *early) {
+    const struct nvlx_request *part;
+    LL_FOREACH2(early->whole->parts, part, next_part) {
+        if (part->generation != generation_of(part->part_of))
+            return true;
+    }
+    return false;
+}
+
+void nvlxi_early_undo(struct nvlxi_early *early) {
+    nvlxi_parts_drop(early->whole);
+    early->whole->info_of_parts = (struct nvlx_request_info){0};
+    free(early->ops);
+    early->ops = NULL;
+    early->over = true;
 }
 
 const struct nvlx_op *nvlxi_early_ops(const struct nvlxi_early *early) {
@@ -178,15 +210,23 @@ void nvlxi_parts_poll(const struct nvlx_request *whole) {
 
 void nvlxi_parts_await(const struct nvlx_request *whole) {
     struct nvlx_request *part;
+    struct nvlxi_attempt attempt;
+    nvlxi_attempt_begin(&attempt);
     LL_FOREACH2(whole->parts, part, next_part) {
         nvlxi_request_wait(part, -1);
     }
+    nvlxi_attempt_end(&attempt, 0);
 }
 
 void nvlxi_parts_drop(struct nvlx_request *whole) {
     struct nvlx_request *part, *next;
+    if (nvlxi_likely(!whole->parts))
+        return;
+    struct nvlxi_attempt attempt;
+    nvlxi_attempt_begin(&attempt);
     LL_FOREACH_SAFE2(whole->parts, part, next, next_part) {
         nvlxi_request_free(part);
     }
+    nvlxi_attempt_end(&attempt, 0);
     whole->parts = NULL;
 }

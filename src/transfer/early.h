@@ -9,10 +9,13 @@
  *
  *     begun    the thread that opens the mapping submits a part; its request is in `parts` of the list's
  *     joined   the list is IN FLIGHT, too: it is DONE when its copies are and all of its parts, and fails as they do
- *     dropped  the mapping has failed, or the list was refused: its parts are waited for, then the call returns
+ *     undone   the peer has changed something since: what a part has read it may have changed, too. Its parts are
+ * waited for, and the list as a whole is copied dropped  the mapping has failed, or the list was refused: its parts are
+ * waited for, then the call returns
  *
  * Only reads: a call that fails has then written no memory but this process's own. Of each peer at least one op stays
- * in the list, so that this needs all that its parts do. All belongs to the thread that submits. */
+ * in the list, which therefore pins the peer. Parts take no place of config.max_requests. All belongs to the thread
+ * that submits. */
 #ifndef NVLXI_TRANSFER_EARLY_H
 #define NVLXI_TRANSFER_EARLY_H
 
@@ -22,6 +25,7 @@ struct nvlxi_early {
     struct nvlx_request *whole;
     const struct nvlx_op *given; /* the list's ops */
     size_t count;
+    int32_t priority;
     bool over;            /* no part is begun any more */
     struct nvlx_op *ops;  /* the same, with 0 bytes where a part has them; NULL: nothing was looked at yet */
     struct nvlx_op *some; /* room for those of a part, */
@@ -36,7 +40,11 @@ struct nvlxi_early {
 
 /* For a list of `whole`, which may have parts if `can`. */
 void nvlxi_early_begin(struct nvlxi_early *early, struct nvlx_request *whole, const struct nvlx_op *ops, size_t count,
-                       bool can);
+                       int32_t priority, bool can);
+/* Whether a part is of a peer that has changed something since. With the tables held for reading. */
+bool nvlxi_early_outdated(const struct nvlxi_early *early);
+/* The list has no parts any more, and all its ops. */
+void nvlxi_early_undo(struct nvlxi_early *early);
 /* The list as it is now. */
 const struct nvlx_op *nvlxi_early_ops(const struct nvlxi_early *early);
 /* Nobody reads nvlxi_early_ops any more. Parts stay. */
@@ -48,7 +56,7 @@ bool nvlxi_parts_done(struct nvlx_request *whole);
 void nvlxi_parts_add(struct nvlx_request_info *info, const struct nvlx_request_info *part);
 /* Looks at each once. */
 void nvlxi_parts_poll(const struct nvlx_request *whole);
-/* Until each is DONE. */
+/* Until each is DONE. How they end is not told. */
 void nvlxi_parts_await(const struct nvlx_request *whole);
 /* The same, and frees them. */
 void nvlxi_parts_drop(struct nvlx_request *whole);

@@ -137,6 +137,7 @@ static void tally(struct nvlx_request *request) {
                                       .plan = request->form && !blocks ? &request->form->plan : &request->plan,
                                       .needs = nvlxi_request_needs(request),
                                       .info = &request->info,
+                                      .parts = &request->info_of_parts,
                                       .elapsed_ns = request->elapsed_ns};
     request->kept.waits = false;
     if (!request->outcome && request->is_part)
@@ -160,7 +161,7 @@ void nvlxi_request_finish(struct nvlx_request *request) {
     pthread_mutex_lock(&t->mutex);
     DL_DELETE(t->in_flight, request);
     DL_APPEND(t->done, request);
-    t->in_flight_count--;
+    t->in_flight_count -= !request->is_part;
     tally(request);
     pthread_mutex_unlock(&t->mutex);
     nvlxi_request_drop_verification(request);
@@ -403,7 +404,6 @@ int nvlxi_request_wait(struct nvlx_request *request, int64_t timeout_ns) {
 void nvlxi_request_info(struct nvlx_request *request, struct nvlx_request_info *info) {
     int status = nvlxi_request_test(request);
     *info = request->info;
-    nvlxi_parts_add(info, &request->info_of_parts);
     info->status = status;
     if (status == NVLX_EAGAIN)
         return;

@@ -100,6 +100,8 @@ recycle_request:
 return_validation:
     if (validation && *validation)
         nvlxi_transfers_return_validation(t, *validation);
+    if (validation)
+        *validation = NULL;
     return NVLX_ENOMEM;
 }
 

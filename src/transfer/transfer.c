@@ -29,9 +29,9 @@ static int enter(void *holder) {
     if (nvlxi_unlikely(request->captured != NULL))
         return nvlxi_graphs_enter(request);
     pthread_mutex_lock(&t->mutex);
-    bool room = t->in_flight_count < t->max_requests;
+    bool room = request->is_part || t->in_flight_count < t->max_requests;
     if (room) {
-        t->in_flight_count++;
+        t->in_flight_count += !request->is_part;
         DL_APPEND(t->in_flight, request);
         request->number = ++t->number;
         if (request->prepared) {
@@ -57,7 +57,7 @@ static void leave(struct nvlx_request *request) {
     }
     pthread_mutex_lock(&t->mutex);
     DL_DELETE(t->in_flight, request); /* NOLINT(clang-analyzer-core.NullDereference): the list has it */
-    t->in_flight_count--;
+    t->in_flight_count -= !request->is_part;
     pthread_mutex_unlock(&t->mutex);
     nvlxi_needs_unpin(nvlxi_request_needs(request));
 }
@@ -73,12 +73,15 @@ static int map_missing(const struct nvlxi_admission *a, struct nvlxi_patience *p
                                a->early ? &a->early->watch : NULL);
 }
 
+/* NVLXI_OUTDATED, not logged: the list's parts are. */
 static int validate_and_enter(struct nvlxi_transfers *t, const struct nvlxi_admission *a) {
     struct nvlxi_validated *validated = &a->validation->validated;
     const struct nvlx_op *ops = a->early ? nvlxi_early_ops(a->early) : a->ops;
     nvlxi_tables_read(t->context->tables);
     const bool traced = nvlxi_trace_begin(NVLXI_TRACE_VALIDATE, a->count);
-    int code = nvlxi_validate(a->validation, t->registration, ops, a->count, a->plan->mechanism, a->needs);
+    int code = a->early && nvlxi_early_outdated(a->early) ? NVLXI_OUTDATED : 0;
+    if (!code)
+        code = nvlxi_validate(a->validation, t->registration, ops, a->count, a->plan->mechanism, a->needs);
     nvlxi_trace_end(traced);
     if (!code && a->verification && validated->wait_count)
         code = nvlxi_fail(NVLX_EINVAL, "op 0: a list that is verified is of reads alone, and waits for no count");
@@ -104,6 +107,9 @@ static int admit(struct nvlxi_transfers *transfers, const struct nvlxi_admission
         int code = validate_and_enter(transfers, admission);
         if (code == NVLX_EAGAIN) {
             code = map_missing(admission, &patience);
+        } else if (code == NVLXI_OUTDATED) {
+            nvlxi_early_undo(admission->early);
+            code = 0;
         } else if (code == NVLXI_GROW) {
             code = nvlxi_list_memory_grow(&transfers->pool.lists, bytes);
             bytes *= 2;
@@ -381,7 +387,7 @@ static int submit(struct nvlx_request *made, struct nvlxi_validation *validation
     int code = find_stream(made, &how, asked, options->flags);
     if (code)
         return code;
-    nvlxi_early_begin(&early, made, ops, count, may_begin_early(made, options));
+    nvlxi_early_begin(&early, made, ops, count, options->priority, may_begin_early(made, options));
     const struct nvlxi_admission admission = {.ops = ops,
                                               .count = count,
                                               .early = &early,
@@ -398,9 +404,9 @@ static int submit(struct nvlx_request *made, struct nvlxi_validation *validation
         validation->signal_gpu = how.found.gpu;
     const uint32_t mechanism = options->mechanism ? options->mechanism : t->mechanism;
     code = submit_shape(made, &admission, &how, mechanism);
-    if (code == NVLX_EBUSY && made->parts) { /* it may be them for whom there is no room */
+    if (code == NVLX_EBUSY && made->parts) { /* it may be they who have filled the queues */
         nvlxi_parts_await(made);
-        code = submit_shape(made, &admission, &how, mechanism);
+        code = submit_list(made, &admission, &how, mechanism);
     }
     if (!code)
         nvlxi_needs_drop_ops(t, &made->needs);
@@ -410,6 +416,7 @@ static int submit(struct nvlx_request *made, struct nvlxi_validation *validation
         return code == TOO_LONG ? tell_too_long(&made->plan) : code;
     }
     nvlxi_submit_describe(&t->pool, &made->plan, count, how.terms.max_sms, &made->info);
+    nvlxi_parts_add(&made->info, &made->info_of_parts);
     note_issued(made);
     return 0;
 }
@@ -437,24 +444,24 @@ int nvlxi_transfer_submit(struct nvlxi_transfers *transfers, const struct nvlx_o
     return hand_over(made, code, request);
 }
 
-int nvlxi_transfer_submit_part(const struct nvlx_request *whole, const struct nvlx_op *ops, size_t count,
-                               struct nvlx_peer *peer, struct nvlxi_mapping *opening,
-                               struct nvlxi_validation **validation, struct nvlx_request **part) {
+int nvlxi_transfer_submit_part(struct nvlxi_early *early, size_t count, struct nvlx_peer *peer,
+                               struct nvlxi_mapping *opening, struct nvlx_request **part) {
     const struct nvlxi_asked nothing = {.wanted = NVLXI_WANTS_REQUEST};
     struct nvlx_transfer_options options;
     struct nvlx_request *made;
-    int code = nvlxi_transfers_take(whole->transfers, &made, *validation ? NULL : validation);
+    int code = nvlxi_transfers_take(early->whole->transfers, &made, early->validation ? NULL : &early->validation);
     if (code)
         return code;
     nvlx_transfer_options_init(&options);
     options.flags = NVLX_NO_MAP;
     options.mechanism = NVLX_MECHANISM_COPY_ENGINE;
-    (*validation)->opening_peer = peer;
-    (*validation)->opening = opening;
+    options.priority = early->priority;
+    early->validation->opening_peer = peer;
+    early->validation->opening = opening;
     pthread_mutex_lock(&made->polling);
     made->started_ns = nvlxi_now_ns();
     made->is_part = true;
-    code = submit(made, *validation, ops, count, &options, &nothing);
+    code = submit(made, early->validation, early->some, count, &options, &nothing);
     return hand_over(made, code, part);
 }
 

@@ -42,6 +42,7 @@
     (UINT64_C(256) << 20) /* that were mapped since the last part of a list was begun (early.h)                        \
                            */
 
+struct nvlxi_early;
 struct nvlxi_letter;
 
 struct nvlxi_asked { /* of a transfer: what is to be told when it is complete */
@@ -129,11 +130,13 @@ struct nvlx_request {
     uint64_t waits[NVLXI_LIST_WAITS]; /* that its copies are behind, */
     uint32_t wait_count;              /* and how many */
     struct nvlxi_asked asked;
-    struct nvlxi_tally_kept kept;           /* of one that is COPIED */
-    struct nvlxi_notice *notice;            /* while it is IN FLIGHT, if something is to be told */
-    bool copied;                            /* COPIED; under `polling` */
-    bool detached;                          /* nobody has it: who sees it DONE recycles it; under `polling` */
-    bool is_part;                           /* of another request (early.h) */
+    struct nvlxi_tally_kept kept; /* of one that is COPIED */
+    struct nvlxi_notice *notice;  /* while it is IN FLIGHT, if something is to be told */
+    bool copied;                  /* COPIED; under `polling` */
+    bool detached;                /* nobody has it: who sees it DONE recycles it; under `polling` */
+    bool is_part;                 /* of another request (early.h): reads of */
+    struct nvlx_peer *part_of;    /* this peer, as it was at this generation */
+    uint64_t generation;
     struct nvlx_request *parts;             /* list by `next_part`, until it is DONE; */
     struct nvlx_request_info info_of_parts; /* what they carry */
     struct nvlx_request *next_part;
@@ -187,12 +190,11 @@ int nvlxi_transfer_submit(struct nvlxi_transfers *transfers, const struct nvlx_o
                           const struct nvlx_transfer_options *options, const struct nvlxi_asked *asked,
                           struct nvlx_request **request);
 
-/* Of a list that is being submitted: reads of a peer's mapping that is PENDING, and which has all their bytes by now.
- * NVLX_EAGAIN: they need other mappings, too. *validation is for all parts that read this mapping, made for
- * the first: what it knows may never be, so no other list gets it. */
-int nvlxi_transfer_submit_part(const struct nvlx_request *whole, const struct nvlx_op *ops, size_t count,
-                               struct nvlx_peer *peer, struct nvlxi_mapping *opening,
-                               struct nvlxi_validation **validation, struct nvlx_request **part);
+/* The first ops of `early->some`: reads of a peer's mapping that is PENDING, and which has all their bytes by now.
+ * NVLX_EAGAIN: they need other mappings, too. `early->validation` is for all parts that read this mapping, made for the
+ * first: what it knows may never be, so no other list gets it. */
+int nvlxi_transfer_submit_part(struct nvlxi_early *early, size_t count, struct nvlx_peer *peer,
+                               struct nvlxi_mapping *opening, struct nvlx_request **part);
 
 int nvlxi_prepare(struct nvlxi_transfers *transfers, const struct nvlx_op *ops, size_t count,
                   const struct nvlx_transfer_options *options, struct nvlx_prepared **prepared);
@@ -223,7 +225,6 @@ void nvlxi_form_drop(struct nvlxi_form *form);
 bool nvlxi_prepared_names(struct nvlxi_transfers *transfers, const struct nvlx_peer *peer);
 
 /* Between transfer.c and prepared.c: a list on its way to VALIDATED and further. */
-struct nvlxi_early;
 struct nvlxi_admission {
     const struct nvlx_op *ops;
     size_t count;

@@ -16,33 +16,52 @@
 #define CHUNKS  24
 #define BYTES   (CHUNK * CHUNKS)
 #define STEP    (4 * CHUNK)
+#define RUNS    2 /* at most */
 #define OPS_MAX 200
 #define SEED    5
+
+static const char *const names[RUNS] = {"0", "1"};
 
 /* ---- The owner: a child ----------------------------------------------------------------------------------- */
 
 struct start {
     char address[64];
     int file_us; /* that a file takes */
+    int runs;    /* of as many bytes; each is mapped by itself */
 };
+
+#define CHANGE "c" /* the first run gets other bytes, as it should: while nobody can read it */
+
+static void change(struct nvlx_engine *engine, struct nvlx_region **first, void *bytes, size_t length) {
+    OK(nvlx_unregister(*first, PATIENCE));
+    fill(engine, bytes, length, SEED + 1);
+    *first = register_range(engine, bytes, length, "0", NVLX_ACCESS_READ_WRITE);
+}
 
 static void owner_of_chunks_role(int socket) {
     struct nvlx_alloc_options options;
+    struct nvlx_region *region[RUNS];
     struct start how;
-    void *chunks;
+    void *chunks[RUNS];
+    char order;
     get(socket, &how, sizeof how);
     struct nvlx_engine *engine = make_faulty_engine(0);
     nvlx_alloc_options_init(&options);
     options.flags = NVLX_ALLOC_VMM;
     options.chunk_length = CHUNK;
-    OK(nvlx_alloc(engine, 0, BYTES, &options, &chunks));
-    fill(engine, chunks, BYTES, SEED);
-    register_range(engine, chunks, BYTES, "all", NVLX_ACCESS_READ_WRITE);
+    const size_t length = BYTES / (size_t)how.runs;
+    for (int i = 0; i < how.runs; i++) {
+        OK(nvlx_alloc(engine, 0, length, &options, &chunks[i]));
+        fill(engine, chunks[i], length, SEED);
+        region[i] = register_range(engine, chunks[i], length, names[i], NVLX_ACCESS_READ_WRITE);
+    }
     atomic_store(&faults.file_delay_us, how.file_us);
     OK(nvlx_serve(engine, how.address, NULL));
     put(socket, "s", 1);
-    char end;
-    get_or_end(socket, &end, 1);
+    while (get_or_end(socket, &order, 1)) {
+        change(engine, &region[0], chunks[0], length);
+        put(socket, "s", 1);
+    }
     OK(nvlx_engine_destroy(engine));
 }
 
@@ -53,7 +72,7 @@ static struct nvlx_engine *engine;
 static struct nvlx_peer *peer;
 static char *local;
 static struct nvlx_region *region;
-static uint64_t remote;
+static int runs;
 static struct nvlx_op ops[OPS_MAX + 1];
 static size_t count;
 static struct nvlx_transfer_options options;
@@ -61,17 +80,22 @@ static struct nvlx_transfer_options options;
 /* Ops that are all bytes, long and short, so that some cross from one chunk to the next. */
 static void make_list(void) {
     static const size_t lengths[] = {3 * MIB / 2, 1000, 3 * MIB + 7, 300 * KIB, MIB, MIB - 1};
-    size_t at = 0;
-    for (count = 0; at < BYTES; count++) {
-        const size_t wanted = lengths[count % COUNT(lengths)], length = wanted < BYTES - at ? wanted : BYTES - at;
-        ops[count] = make_op(NVLX_OP_READ, peer, local + at, remote + at, length);
-        at += length;
+    const size_t each = BYTES / (size_t)runs;
+    count = 0;
+    for (int run = 0; run < runs; run++) {
+        const uint64_t remote = find(peer, names[run]);
+        char *to = local + (size_t)run * each;
+        for (size_t at = 0; at < each; count++) {
+            const size_t wanted = lengths[count % COUNT(lengths)], length = wanted < each - at ? wanted : each - at;
+            ops[count] = make_op(NVLX_OP_READ, peer, to + at, remote + at, length);
+            at += length;
+        }
     }
     EXPECT(count <= OPS_MAX);
 }
 
-static void begin_with(int file_us, uint32_t max_requests) {
-    struct start how = {.file_us = file_us};
+static void begin_runs(int file_us, uint32_t max_requests, int run_count) {
+    struct start how = {.file_us = file_us, .runs = runs = run_count};
     snprintf(how.address, sizeof how.address, "%s", own_name());
     child_start(&owner, "owner_of_chunks");
     put(owner.socket, &how, sizeof how);
@@ -81,9 +105,12 @@ static void begin_with(int file_us, uint32_t max_requests) {
     local = allocate(engine, 0, BYTES, 0);
     region = register_range(engine, local, BYTES, NULL, NVLX_ACCESS_NONE);
     peer = connect_to(engine, own_name());
-    remote = find(peer, "all");
     nvlx_transfer_options_init(&options);
     make_list();
+}
+
+static void begin_with(int file_us, uint32_t max_requests) {
+    begin_runs(file_us, max_requests, 1);
 }
 
 static void begin(void) {
@@ -143,11 +170,27 @@ static void long_reads_begin_while_others_are_mapped(void) {
     end();
 }
 
-/* Its parts take the room that it needs itself. */
-static void one_request_is_enough(void) {
-    begin_with(0, 1);
-    finish(transfer());
+static void *release_soon(void *unused) {
+    usleep(50000);
+    atomic_store(&faults.hold, false);
+    return unused;
+}
+
+/* A part is not one. */
+static void one_request_is_one(void) {
+    struct nvlx_request *second;
+    pthread_t thread;
+    begin_with(0, 2);
+    atomic_store(&faults.hold, true);
+    struct nvlx_request *request = transfer();
     EXPECT(early_copies() > 0);
+    EQUAL(1, engine_counts(engine).in_flight);
+    OK(nvlx_transfer(engine, ops, 1, &options, &second));
+    REFUSED(nvlx_transfer(engine, ops, 1, &options, &second), NVLX_EBUSY, "2 requests are in flight");
+    EQUAL(0, pthread_create(&thread, NULL, release_soon, NULL));
+    finish(second);
+    finish(request);
+    EQUAL(0, pthread_join(thread, NULL));
     EQUAL(0, wrong(engine, local, BYTES, SEED));
     end();
 }
@@ -239,6 +282,47 @@ static void an_owner_may_die_meanwhile(void) {
     OK(nvlx_engine_destroy(engine));
 }
 
+/* It is told why, by the words of what went wrong last. */
+static void parts_have_no_words(void) {
+    struct nvlx_request *request;
+    pthread_t thread;
+    begin_with(20000, 0);
+    atomic_store(&faults.copies, true);
+    EQUAL(0, pthread_create(&thread, NULL, kill_when_issued, NULL));
+    const int code = nvlx_transfer(engine, ops, count, &options, &request);
+    EXPECT(code && !strstr(nvlx_last_error(), "on purpose"));
+    EQUAL(0, pthread_join(thread, NULL));
+    OK(nvlx_peer_close(peer));
+    OK(nvlx_engine_destroy(engine));
+}
+
+static void *change_when_mapped(void *unused) {
+    char done;
+    for (const double since = now_ms(); atomic_load(&faults.maps) < RUNS; usleep(200))
+        EXPECT(now_ms() - since < 30000);
+    put(owner.socket, CHANGE, 1);
+    get(owner.socket, &done, 1);
+    return unused;
+}
+
+/* A run whose parts are done may change while another is mapped. What comes is all old or all new. */
+static void what_changes_meanwhile_is_read_again(void) {
+    struct nvlx_request *request;
+    pthread_t thread;
+    begin_runs(0, 0, RUNS);
+    atomic_store(&faults.mapped_delay_us, 2000000);
+    EQUAL(0, pthread_create(&thread, NULL, change_when_mapped, NULL));
+    OK(nvlx_transfer(engine, ops, count, &options, &request));
+    EQUAL(0, pthread_join(thread, NULL));
+    struct nvlx_request_info info = {.size = sizeof info};
+    nvlx_request_get_info(request, &info);
+    EQUAL(BYTES, info.bytes);
+    finish(request);
+    EQUAL(0, wrong(engine, local, BYTES / RUNS, SEED + 1));
+    EQUAL(0, wrong(engine, local + BYTES / RUNS, BYTES / RUNS, SEED));
+    end();
+}
+
 static void *mend_when_issued(void *unused) {
     await_issue(NULL);
     atomic_store(&faults.copies, false);
@@ -286,11 +370,13 @@ static void parts_keep_what_they_write(void) {
 int main(int argc, char **argv) {
     static const struct test tests[] = {
         {"long_reads_begin_while_others_are_mapped", long_reads_begin_while_others_are_mapped},
-        {"one_request_is_enough", one_request_is_enough},
+        {"one_request_is_one", one_request_is_one},
         {"a_request_may_be_left_to_the_engine", a_request_may_be_left_to_the_engine},
         {"a_caller_may_only_test", a_caller_may_only_test},
         {"what_orders_or_writes_is_not_early", what_orders_or_writes_is_not_early},
         {"an_owner_may_die_meanwhile", an_owner_may_die_meanwhile},
+        {"parts_have_no_words", parts_have_no_words},
+        {"what_changes_meanwhile_is_read_again", what_changes_meanwhile_is_read_again},
         {"a_part_that_fails_fails_the_request", a_part_that_fails_fails_the_request},
         {"parts_keep_what_they_write", parts_keep_what_they_write},
         {0}};

@@ -395,7 +395,9 @@ int nvlxi_host_map(struct nvlxi_device *device, const struct nvlxi_map *map, uin
     pthread_mutex_unlock(&mutex);
     if (entered)
         *address = base;
-    else
+    else if (map->watch)
+        map->watch->failed(map->watch->context);
+    if (!entered)
         close_mapping(made);
     if (!entered && !again)
         return nvlxi_fail(NVLX_ENOMEM, "no memory to keep a mapping on GPU %d", map->gpu);
