@@ -10,6 +10,7 @@
 
 #include "api/engine.h"
 #include "faulty_device.h"
+#include "faulty_memory.h"
 #include "rendezvous_support.h"
 
 #define CHUNK   (2 * MIB)
@@ -367,6 +368,58 @@ static void parts_keep_what_they_write(void) {
     end();
 }
 
+/* ---- Without memory ----------------------------------------------------------------------------------------- */
+
+/* Starts the list while one allocation fails, which may end the connection. Whether all bytes are right if it is
+ * accepted; if not, nothing is wrong with the list. */
+static bool try_without(long allocation) {
+    struct nvlx_request *request;
+    memory_fail_at(allocation);
+    memory_arm(true);
+    const int code = nvlx_transfer(engine, ops, count, &options, &request);
+    memory_arm(false);
+    if (code)
+        return code != NVLX_EINVAL && code != NVLX_ERANGE;
+    const int outcome = nvlx_request_free(request); /* copies may have found none */
+    return outcome ? outcome == NVLX_ENOMEM : wrong(engine, local, BYTES, SEED) == 0;
+}
+
+/* Each of those that the call makes, or others meanwhile. */
+static void any_allocation_may_fail(void) {
+    long allocation = 1;
+    begin();
+    do {
+        EXPECT(try_without(allocation));
+        EQUAL(0, engine_counts(engine).in_flight);
+        OK(nvlx_peer_close(peer));
+        fill(engine, local, BYTES, SEED + 1);
+        peer = connect_to(engine, own_name());
+        make_list();
+    } while (memory_allocations() >= allocation++);
+    EXPECT(allocation > 20);
+    finish(transfer());
+    EQUAL(0, wrong(engine, local, BYTES, SEED));
+    end();
+}
+
+static void what_is_not_taken_is_not_told(void) {
+    struct nvlx_request *request;
+    struct nvlxi_validation *validation, *same;
+    begin();
+    struct nvlxi_transfers *t = &engine->transfers;
+    OK(nvlxi_transfers_take(t, NULL, &validation));
+    nvlxi_transfers_return_validation(t, validation);
+    memory_fail_at(1);
+    memory_arm(true);
+    const int code = nvlxi_transfers_take(t, &request, &validation);
+    memory_arm(false);
+    EQUAL((uint64_t)NVLX_ENOMEM, (uint64_t)code);
+    EXPECT(!validation);
+    OK(nvlxi_transfers_take(t, NULL, &same));
+    nvlxi_transfers_return_validation(t, same);
+    end();
+}
+
 int main(int argc, char **argv) {
     static const struct test tests[] = {
         {"long_reads_begin_while_others_are_mapped", long_reads_begin_while_others_are_mapped},
@@ -379,6 +432,8 @@ int main(int argc, char **argv) {
         {"what_changes_meanwhile_is_read_again", what_changes_meanwhile_is_read_again},
         {"a_part_that_fails_fails_the_request", a_part_that_fails_fails_the_request},
         {"parts_keep_what_they_write", parts_keep_what_they_write},
+        {"any_allocation_may_fail", any_allocation_may_fail},
+        {"what_is_not_taken_is_not_told", what_is_not_taken_is_not_told},
         {0}};
     static const struct role roles[] = {{"owner_of_chunks", owner_of_chunks_role}, {0}};
     return run_tests(argc, argv, tests, roles, 60);
