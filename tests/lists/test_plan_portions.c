@@ -5,7 +5,7 @@
 #include "plan_support.h"
 
 #define LONG 20000
-#define CUT  1536 /* where the first portion ends, of short ops */
+#define CUT  (LONG / 8) /* where the first portion ends, of short ops */
 
 /* Every op of the list once, in order, whole, in pieces or joined; `fragments` of them. */
 static void expect_all(uint64_t fragments) {

@@ -346,18 +346,17 @@ int nvlxi_plan_all(struct nvlxi_plan *plan, struct nvlxi_validated *valid) {
 
 /* ---- Portions ---------------------------------------------------------------------------------------- */
 
-/* The first portion is a fifth of a long list, or less: as much as keeps the link busy until the next one is there; of
- * fragments that are not short, a third of that. Each makes what is planned three times as much, since every launch
- * costs time, and planning a fragment takes less than half as long as copying 4 KiB; later twice as much. Of lists that
- * are too long for a CPU's caches it takes longer: so no portion is much longer than another then. */
-#define LIST_MIN   8192u /* ops: a shorter list is planned before a second launch would be made, */
-#define BYTES_MIN  (64u << 20)
-#define LONG_MIN   1024u  /* unless they may have that many bytes: so many are enough then */
-#define FIRST_MAX  1536u  /* ops of the first portion */
-#define TRIPLE_MAX 8192u  /* planned ops that become three times as many */
-#define STEP_MAX   32768u /* ops of a later one, unless these would be more than STEPS */
-#define STEPS      24u
-#define SHORT      (8u << 10)
+/* The first portion is an eighth of a long list, or less: as much as keeps the link busy until the next one is there;
+ * of fragments that are not short, half as many. Each makes what is planned four times as much, since every launch
+ * costs time; later twice as much, for planning a fragment takes about half as long as copying 4 KiB. Of lists that are
+ * too long for a CPU's caches it takes longer: so no portion is much longer than another then. */
+#define LIST_MIN    8192u /* ops: a shorter list is planned before a second launch would be made, */
+#define BYTES_MIN   (64u << 20)
+#define LONG_MIN    1024u  /* unless they may have that many bytes: so many are enough then */
+#define PORTION_MAX 8192u  /* ops of the first portion */
+#define STEP_MAX    32768u /* ops of a later one, unless these would be more than STEPS */
+#define STEPS       24u
+#define SHORT       (8u << 10)
 
 static bool is_long(const struct nvlxi_validated *valid) {
     if (valid->longest >= NVLXI_ENGINE_MIN - 1 || valid->cut_count)
@@ -433,11 +432,11 @@ static void end_portion(struct nvlxi_plan *plan) {
 }
 
 int nvlxi_plan_begin(struct nvlxi_plan *plan, struct nvlxi_validated *valid) {
-    const size_t part = valid->longest < SHORT ? 5 : 16;
+    const size_t part = valid->longest < SHORT ? 8 : 16;
     int code = begin(plan, valid);
     if (code || !is_long(valid))
         return code ? code : plan_rest(plan, valid);
-    code = plan_until(plan, valid, nvlxi_min(valid->count / part, FIRST_MAX));
+    code = plan_until(plan, valid, nvlxi_min(valid->count / part, PORTION_MAX));
     if (code || (code = begin_portions(plan)))
         return code;
     if (!can_follow(plan) || !is_even(plan, valid))
@@ -455,8 +454,8 @@ int nvlxi_plan_begin(struct nvlxi_plan *plan, struct nvlxi_validated *valid) {
 }
 
 void nvlxi_plan_next(struct nvlxi_plan *plan, struct nvlxi_validated *valid) {
-    const size_t step = valid->planned < TRIPLE_MAX
-                            ? 2 * valid->planned
+    const size_t step = valid->planned < PORTION_MAX
+                            ? 3 * valid->planned
                             : nvlxi_min(valid->planned, nvlxi_max(STEP_MAX, valid->count / STEPS));
     plan_until(plan, valid, nvlxi_min(valid->count, valid->planned + step));
     if (valid->planned < valid->count) {
