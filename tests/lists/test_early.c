@@ -21,7 +21,9 @@
 #define OPS_MAX 200
 #define SEED    5
 
-static const char *const names[RUNS] = {"0", "1"};
+static const char *name_of(int run) {
+    return run ? "1" : "0";
+}
 
 /* ---- The owner: a child ----------------------------------------------------------------------------------- */
 
@@ -41,9 +43,9 @@ static void change(struct nvlx_engine *engine, struct nvlx_region **first, void 
 
 static void owner_of_chunks_role(int socket) {
     struct nvlx_alloc_options options;
-    struct nvlx_region *region[RUNS];
+    struct nvlx_region *first = NULL;
     struct start how;
-    void *chunks[RUNS];
+    void *chunks = NULL, *made;
     char order;
     get(socket, &how, sizeof how);
     struct nvlx_engine *engine = make_faulty_engine(0);
@@ -52,15 +54,17 @@ static void owner_of_chunks_role(int socket) {
     options.chunk_length = CHUNK;
     const size_t length = BYTES / (size_t)how.runs;
     for (int i = 0; i < how.runs; i++) {
-        OK(nvlx_alloc(engine, 0, length, &options, &chunks[i]));
-        fill(engine, chunks[i], length, SEED);
-        region[i] = register_range(engine, chunks[i], length, names[i], NVLX_ACCESS_READ_WRITE);
+        OK(nvlx_alloc(engine, 0, length, &options, &made));
+        fill(engine, made, length, SEED);
+        struct nvlx_region *region = register_range(engine, made, length, name_of(i), NVLX_ACCESS_READ_WRITE);
+        first = i ? first : region;
+        chunks = i ? chunks : made;
     }
     atomic_store(&faults.file_delay_us, how.file_us);
     OK(nvlx_serve(engine, how.address, NULL));
     put(socket, "s", 1);
     while (get_or_end(socket, &order, 1)) {
-        change(engine, &region[0], chunks[0], length);
+        change(engine, &first, chunks, length);
         put(socket, "s", 1);
     }
     OK(nvlx_engine_destroy(engine));
@@ -84,7 +88,7 @@ static void make_list(void) {
     const size_t each = BYTES / (size_t)runs;
     count = 0;
     for (int run = 0; run < runs; run++) {
-        const uint64_t remote = find(peer, names[run]);
+        const uint64_t remote = find(peer, name_of(run));
         char *to = local + (size_t)run * each;
         for (size_t at = 0; at < each; count++) {
             const size_t wanted = lengths[count % COUNT(lengths)], length = wanted < each - at ? wanted : each - at;
