@@ -9,8 +9,8 @@
  *
  *     begun    the thread that opens the mapping submits a part; its request is in `parts` of the list's
  *     joined   the list is IN FLIGHT, too: it is DONE when its copies are and all of its parts, and fails as they do
- *     undone   the peer has changed something since, so what a part has read may have changed, too: its parts are waited
- *              for, and the list as a whole is copied
+ *     undone   the peer has changed something since: what a part has read may have changed, too. Its parts are
+ *              waited for, and the list as a whole is copied
  *     dropped  the mapping has failed, or the list was refused: its parts are waited for, then the call returns
  *
  * Only reads: a call that fails has then written no memory but this process's own. Of each peer at least one op stays

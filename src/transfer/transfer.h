@@ -38,9 +38,7 @@
 
 #define NVLXI_VERIFIED_MAX 32                    /* verified transfers in flight: each has lanes of its own */
 #define NVLXI_SLAB_BYTES   (UINT64_C(256) << 20) /* of a verified transfer: what is digested while more arrives */
-#define NVLXI_EARLY_BYTES                                                                                              \
-    (UINT64_C(256) << 20) /* that were mapped since the last part of a list was begun (early.h)                        \
-                           */
+#define NVLXI_EARLY_BYTES  (UINT64_C(256) << 20) /* mapped between two parts of a list (early.h) */
 
 struct nvlxi_early;
 struct nvlxi_letter;
