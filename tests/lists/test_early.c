@@ -100,7 +100,8 @@ static void make_list(void) {
 }
 
 static void begin_runs(int file_us, uint32_t max_requests, int run_count) {
-    struct start how = {.file_us = file_us, .runs = runs = run_count};
+    struct start how = {.file_us = file_us, .runs = run_count};
+    runs = run_count;
     snprintf(how.address, sizeof how.address, "%s", own_name());
     child_start(&owner, "owner_of_chunks");
     put(owner.socket, &how, sizeof how);
