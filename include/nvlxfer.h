@@ -1303,7 +1303,7 @@ enum {
  * - What it takes: two threads ("nvlx-relay", "nvlx-relay-sum"), 2 MiB on the first GPU of the parts, mappings of its
  *   parent's memory, and a connection to each reader at the source.
  * - Copy engines carry the pieces, as of any list. Digests take SMs that are free. Where a reader waits for its
- *   parent, a kernel on one SM looks about every 20 us (measured), if config.mechanism is auto. */
+ *   parent, a kernel on one SM looks again and again, if config.mechanism is auto. */
 struct nvlx_relay;
 
 struct nvlx_relay_part {

@@ -83,14 +83,6 @@ static void take_out(struct nvlxi_early *early, size_t chosen) {
 
 /* ---- Parts ----------------------------------------------------------------------------------------------- */
 
-void nvlxi_parts_add(struct nvlx_request_info *info, const struct nvlx_request_info *part) {
-    info->bytes += part->bytes;
-    info->engine_bytes += part->engine_bytes;
-    info->engine_fragments += part->engine_fragments;
-    info->kernel_bytes += part->kernel_bytes;
-    info->kernel_fragments += part->kernel_fragments;
-}
-
 static uint64_t generation_of(const struct nvlx_peer *peer) {
     return peer->table->descriptor->identity.generation;
 }
@@ -108,10 +100,8 @@ static void begin_part(struct nvlxi_early *early, struct nvlx_peer *peer, struct
     early->over = code != 0; /* the list as a whole will say what it is */
     if (code)
         return;
-    part->part_of = peer;
     part->generation = generation;
     take_out(early, chosen);
-    nvlxi_parts_add(&early->whole->info_of_parts, &part->info);
     LL_PREPEND2(early->whole->parts, part, next_part);
 }
 
@@ -162,7 +152,7 @@ void nvlxi_early_begin(struct nvlxi_early *early, struct nvlx_request *whole, co
 bool nvlxi_early_outdated(const struct nvlxi_early *early) {
     const struct nvlx_request *part;
     LL_FOREACH2(early->whole->parts, part, next_part) {
-        if (part->generation != generation_of(part->part_of))
+        if (part->generation != generation_of(part->needs.peers[0]))
             return true;
     }
     return false;
@@ -170,7 +160,6 @@ bool nvlxi_early_outdated(const struct nvlxi_early *early) {
 
 void nvlxi_early_undo(struct nvlxi_early *early) {
     nvlxi_parts_drop(early->whole);
-    early->whole->info_of_parts = (struct nvlx_request_info){0};
     free(early->ops);
     early->ops = NULL;
     early->over = true;
@@ -185,6 +174,18 @@ void nvlxi_early_end(struct nvlxi_early *early) {
     free(early->ops);
     free(early->some);
     free(early->which);
+}
+
+void nvlxi_parts_describe(struct nvlx_request *whole) {
+    struct nvlx_request_info *info = &whole->info;
+    const struct nvlx_request *part;
+    LL_FOREACH2(whole->parts, part, next_part) {
+        info->bytes += part->info.bytes;
+        info->engine_bytes += part->info.engine_bytes;
+        info->engine_fragments += part->info.engine_fragments;
+        info->kernel_bytes += part->info.kernel_bytes;
+        info->kernel_fragments += part->info.kernel_fragments;
+    }
 }
 
 bool nvlxi_parts_done(struct nvlx_request *whole) {

@@ -52,8 +52,8 @@ void nvlxi_early_end(struct nvlxi_early *early);
 
 /* Whether all parts of a request are DONE; the first failure is its own. Under its `polling`. */
 bool nvlxi_parts_done(struct nvlx_request *whole);
-/* To what a request tells of itself. */
-void nvlxi_parts_add(struct nvlx_request_info *info, const struct nvlx_request_info *part);
+/* Adds what they carry to what the request tells of itself. */
+void nvlxi_parts_describe(struct nvlx_request *whole);
 /* Looks at each once. */
 void nvlxi_parts_poll(const struct nvlx_request *whole);
 /* Until each is DONE. How they end is not told. */

@@ -137,7 +137,7 @@ static void tally(struct nvlx_request *request) {
                                       .plan = request->form && !blocks ? &request->form->plan : &request->plan,
                                       .needs = nvlxi_request_needs(request),
                                       .info = &request->info,
-                                      .parts = &request->info_of_parts,
+                                      .has_parts = request->parts != NULL,
                                       .elapsed_ns = request->elapsed_ns};
     request->kept.waits = false;
     if (!request->outcome && request->is_part)
@@ -222,7 +222,8 @@ static bool poll_all(struct nvlx_request *request) {
 }
 
 bool nvlxi_request_poll(struct nvlx_request *request) {
-    nvlxi_parts_poll(request);
+    if (nvlxi_unlikely(request->parts != NULL))
+        nvlxi_parts_poll(request);
     if (!request->copied && poll_all(request))
         nvlxi_request_finish(request);
     return request->copied || request->verification;

@@ -39,7 +39,6 @@ static void renew_request(struct nvlx_request *request) {
     request->needs.ops = NULL;
     request->prepared = NULL;
     request->copied = request->detached = request->is_part = false;
-    request->info_of_parts = (struct nvlx_request_info){0};
     request->wait_count = 0;
     request->asked = (struct nvlxi_asked){0};
     request->form = NULL;

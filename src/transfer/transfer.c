@@ -416,7 +416,7 @@ static int submit(struct nvlx_request *made, struct nvlxi_validation *validation
         return code == TOO_LONG ? tell_too_long(&made->plan) : code;
     }
     nvlxi_submit_describe(&t->pool, &made->plan, count, how.terms.max_sms, &made->info);
-    nvlxi_parts_add(&made->info, &made->info_of_parts);
+    nvlxi_parts_describe(made);
     note_issued(made);
     return 0;
 }

@@ -132,11 +132,9 @@ struct nvlx_request {
     struct nvlxi_notice *notice;  /* while it is IN FLIGHT, if something is to be told */
     bool copied;                  /* COPIED; under `polling` */
     bool detached;                /* nobody has it: who sees it DONE recycles it; under `polling` */
-    bool is_part;                 /* of another request (early.h): reads of */
-    struct nvlx_peer *part_of;    /* this peer, as it was at this generation */
-    uint64_t generation;
-    struct nvlx_request *parts;             /* list by `next_part`, until it is DONE; */
-    struct nvlx_request_info info_of_parts; /* what they carry */
+    bool is_part;                 /* of another request (early.h): reads of one peer, */
+    uint64_t generation;          /* as that was at this generation */
+    struct nvlx_request *parts;   /* list by `next_part`, until it is DONE */
     struct nvlx_request *next_part;
     struct nvlxi_event_node done;       /* its event */
     struct nvlx_request *next_complete; /* of who found it so, under `polling` */

@@ -240,6 +240,11 @@ static void what_orders_or_writes_is_not_early(void) {
     expect_none_early();
 
     begin();
+    options.message = "read";
+    options.message_length = 4;
+    expect_none_early();
+
+    begin();
     struct nvlx_peer_info known = {.size = sizeof known};
     OK(nvlx_peer_get_info(peer, &known));
     options.generation = known.generation;

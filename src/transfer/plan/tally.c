@@ -45,10 +45,8 @@ static void count_one_group(const struct nvlxi_ended *ended) {
     const struct nvlxi_group *group = ended->plan->groups;
     const struct nvlx_request_info *info = ended->info;
     struct nvlxi_peer_cell *cell = ended->needs->peers[0]->cell;
-    carried(cell, NVLXI_ENGINES, direction_of(group), info->engine_bytes - ended->parts->engine_bytes,
-            info->engine_fragments - ended->parts->engine_fragments);
-    carried(cell, NVLXI_KERNELS, direction_of(group), info->kernel_bytes - ended->parts->kernel_bytes,
-            info->kernel_fragments - ended->parts->kernel_fragments);
+    carried(cell, NVLXI_ENGINES, direction_of(group), info->engine_bytes, info->engine_fragments);
+    carried(cell, NVLXI_KERNELS, direction_of(group), info->kernel_bytes, info->kernel_fragments);
 }
 
 static enum nvlxi_carried_by carried_by(const struct nvlx_request_info *info) {
@@ -69,7 +67,7 @@ static void count_call(struct nvlxi_metrics *metrics, enum nvlxi_call_kind call,
 }
 
 void nvlxi_tally_part(const struct nvlxi_ended *ended) {
-    if (ended->plan->group_count == 1 && ended->needs->peer_count == 1)
+    if (ended->plan->group_count == 1 && ended->needs->peer_count == 1 && !ended->has_parts)
         count_one_group(ended);
     else
         count_groups(ended);

@@ -10,7 +10,7 @@ struct nvlxi_ended { /* a transfer that did not fail */
     const struct nvlxi_plan *plan; /* as long as it is whole, and its peers are pinned */
     const struct nvlxi_needs *needs;
     const struct nvlx_request_info *info;
-    const struct nvlx_request_info *parts; /* what of it its parts carry (transfer/early.h): they count it */
+    bool has_parts; /* which the info tells of, too, and which count what they carry (transfer/early.h) */
     uint64_t elapsed_ns;
 };
 
