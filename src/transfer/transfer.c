@@ -29,7 +29,7 @@ static int enter(void *holder) {
     if (nvlxi_unlikely(request->captured != NULL))
         return nvlxi_graphs_enter(request);
     pthread_mutex_lock(&t->mutex);
-    bool room = request->is_part || t->in_flight_count < t->max_requests;
+    bool room = t->in_flight_count < t->max_requests;
     if (room) {
         t->in_flight_count += !request->is_part;
         DL_APPEND(t->in_flight, request);
