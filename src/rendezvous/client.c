@@ -103,9 +103,13 @@ static int follow(struct nvlxi_clients *clients, struct nvlxi_subscription *made
     made->peer->channel = made->connection.minor >= 1 ? &made->channel : NULL;
     pthread_mutex_lock(&clients->mutex);
     int code = nvlxi_watch(clients->watcher, &made->watch, made->connection.socket, EPOLLIN);
-    if (!code)
+    if (!code) {
         DL_APPEND(clients->list, made);
+        clients->joined = true;
+    }
     pthread_mutex_unlock(&clients->mutex);
+    if (!code)
+        clients->wake(clients->context);
     return code;
 }
 
@@ -195,6 +199,8 @@ struct nvlx_peer *nvlxi_clients_find(struct nvlxi_clients *clients, const char *
 void nvlxi_clients_prepare(struct nvlxi_clients *clients) {
     struct nvlxi_subscription *subscription;
     pthread_mutex_lock(&clients->mutex);
+    const bool joined = clients->joined;
+    clients->joined = false;
     free_left(clients);
     DL_FOREACH(clients->list, subscription) {
         const uint32_t out = atomic_load(&subscription->outbox.blocked) ? EPOLLOUT : 0;
@@ -202,6 +208,8 @@ void nvlxi_clients_prepare(struct nvlxi_clients *clients) {
             nvlxi_watch(clients->watcher, &subscription->watch, subscription->connection.socket, EPOLLIN | out);
     }
     pthread_mutex_unlock(&clients->mutex);
+    if (joined) /* next, it may bring files */
+        nvlxi_watcher_make_room(clients->watcher);
 }
 
 /* An older text than is known is no failure: the user may have been faster, by nvlx_peer_update. */

@@ -47,6 +47,7 @@ struct nvlxi_clients {
     pthread_mutex_t mutex;
     pthread_cond_t idle;                    /* a subscription is not busy any more */
     struct nvlxi_subscription *list, *left; /* left: to be freed */
+    bool joined;                            /* there is a new one */
     struct nvlxi_watcher *watcher;          /* the service thread's */
 };
 

@@ -22,6 +22,9 @@ struct nvlxi_watcher {
 int nvlxi_watcher_open(struct nvlxi_watcher *watcher);
 void nvlxi_watcher_close(struct nvlxi_watcher *watcher);
 
+/* Makes room for the files that a new connection brings (base/file_table.h). By the service thread, which may wait. */
+void nvlxi_watcher_make_room(const struct nvlxi_watcher *watcher);
+
 /* From now on waits for these events of `fd`; again, to wait for others. From any thread. NVLX_ENOMEM. */
 int nvlxi_watch(struct nvlxi_watcher *watcher, struct nvlxi_watch *watch, int fd, uint32_t events);
 /* Before the socket is closed: a forked child may have it as well. The waiting thread may still look at `watch` until

@@ -571,6 +571,94 @@ static void followed_other_kinds_have_no_files(void) {
     other_kinds_have_no_files();
 }
 
+/* ---- The table of files ---------------------------------------------------------------------------------- */
+
+/* How many files this process's table has room for. */
+static long table_size(void) {
+    FILE *status = fopen("/proc/self/status", "re");
+    char line[256];
+    long size = 0;
+    EXPECT(status != NULL);
+    while (!size && fgets(line, sizeof line, status))
+        sscanf(line, "FDSize: %ld", &size);
+    fclose(status);
+    EXPECT(size > 0);
+    return size;
+}
+
+static void await_larger_table(long size) {
+    for (int i = 0; i < 5000 && table_size() <= size; i++)
+        usleep(1000);
+    EXPECT(table_size() > size);
+}
+
+/* Opens files until so many more fit. What they are is left to the end of the process. */
+static long fill_table(int left) {
+    const long size = table_size();
+    int last;
+    do
+        last = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 0);
+    while (last >= 0 && last < size - left - 1);
+    EXPECT(last >= 0);
+    EQUAL(size, table_size());
+    return size;
+}
+
+static void visitor_role(int socket) {
+    char at[64];
+    struct nvlx_engine *visitor = make_engine(0);
+    get(socket, at, sizeof at);
+    connect_to(visitor, at);
+    get_or_end(socket, at, 1);
+    OK(nvlx_engine_destroy(visitor));
+}
+
+/* To make it larger takes long: it is done by the service thread, before files are asked for. */
+static void servers_make_the_table_larger_ahead(void) {
+    server = make_file_engine();
+    register_range(server, allocate_file(server, SIZE), SIZE, NULL, NVLX_ACCESS_READ);
+    const long first = fill_table(20);
+    OK(nvlx_serve(server, own_path(), NULL));
+    await_larger_table(first);
+    for (int i = 0; i < 3; i++) {
+        const long size = fill_table(20);
+        struct child visitor;
+        child_start(&visitor, "visitor");
+        put(visitor.socket, own_path(), 64);
+        await_larger_table(size);
+        child_end(&visitor);
+    }
+    OK(nvlx_engine_destroy(server));
+}
+
+static void clients_make_the_table_larger_ahead(void) {
+    struct owner other;
+    owner_start(&other);
+    OK(owner_serve(&other, own_path(), 0));
+    client = make_file_engine();
+    for (int i = 0; i < 3; i++) {
+        const long size = fill_table(20);
+        connect_to(client, own_path());
+        await_larger_table(size);
+    }
+    OK(nvlx_engine_destroy(client));
+    owner_end(&other);
+}
+
+/* All that a pull takes fits. */
+static void files_fit_in_the_table(void) {
+    fill_table(20);
+    begin(SEGMENTS);
+    const long size = table_size();
+    followed = true;
+    struct nvlxi_files *opened = open_files(SEGMENTS);
+    for (size_t i = 0; i < SEGMENTS; i++)
+        expect_file(opened, i);
+    files->close(files, opened);
+    EQUAL(size, table_size());
+    end();
+}
+
 int main(int argc, char **argv) {
     static const struct test tests[] = {
         {"files_come_in_order", files_come_in_order},
@@ -591,7 +679,10 @@ int main(int argc, char **argv) {
         {"bad_servers_leave_nothing", bad_servers_leave_nothing},
         {"followed_bad_servers_leave_nothing", followed_bad_servers_leave_nothing},
         {"greedy_clients_wait_their_turn", greedy_clients_wait_their_turn},
+        {"servers_make_the_table_larger_ahead", servers_make_the_table_larger_ahead},
+        {"clients_make_the_table_larger_ahead", clients_make_the_table_larger_ahead},
+        {"files_fit_in_the_table", files_fit_in_the_table},
         {0}};
-    static const struct role roles[] = {{0}};
+    static const struct role roles[] = {OWNER_ROLE, {"visitor", visitor_role}, {0}};
     return run_tests(argc, argv, tests, roles, 30);
 }
