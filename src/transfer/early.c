@@ -188,6 +188,13 @@ void nvlxi_parts_describe(struct nvlx_request *whole) {
     }
 }
 
+void nvlxi_parts_tally(const struct nvlx_request *whole) {
+    const struct nvlx_request *part;
+    LL_FOREACH2(whole->parts, part, next_part) {
+        nvlxi_tally_part(&part->kept);
+    }
+}
+
 bool nvlxi_parts_done(struct nvlx_request *whole) {
     const struct nvlx_request *part;
     LL_FOREACH2(whole->parts, part, next_part) {

@@ -54,6 +54,8 @@ void nvlxi_early_end(struct nvlxi_early *early);
 bool nvlxi_parts_done(struct nvlx_request *whole);
 /* Adds what they carry to what the request tells of itself. */
 void nvlxi_parts_describe(struct nvlx_request *whole);
+/* Counts what they have moved, of one that has not failed. Under the transfers' mutex. */
+void nvlxi_parts_tally(const struct nvlx_request *whole);
 /* Looks at each once. */
 void nvlxi_parts_poll(const struct nvlx_request *whole);
 /* Until each is DONE. How they end is not told. */

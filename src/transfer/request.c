@@ -88,7 +88,7 @@ static void tally_kept(struct nvlx_request *request) {
 static void become_done(struct nvlx_request *request) {
     struct nvlxi_transfers *t = request->transfers;
     const bool event = request->asked.event;
-    if (request->kept.waits && !request->outcome)
+    if (request->kept.waits && !request->outcome && !request->is_part)
         tally_kept(request);
     if (request->outcome && !request->is_part) {
         nvlxi_count_code(t->context->metrics->failed, request->outcome);
@@ -128,7 +128,7 @@ static void judge(struct nvlx_request *request) {
         nvlxi_request_fail(request, early);
 }
 
-/* Under the mutex, while the plan is whole. One with a message is counted when that was taken. */
+/* Under the mutex, while the plan is whole. One with a message is counted when that was taken, a part with its list. */
 static void tally(struct nvlx_request *request) {
     const bool blocks = request->form && request->form->needs.tables;
     const struct nvlxi_ended ended = {.call = blocks          ? NVLXI_CALL_BLOCKS
@@ -140,12 +140,14 @@ static void tally(struct nvlx_request *request) {
                                       .has_parts = request->parts != NULL,
                                       .elapsed_ns = request->elapsed_ns};
     request->kept.waits = false;
-    if (!request->outcome && request->is_part)
-        nvlxi_tally_part(&ended);
-    else if (!request->outcome && request->asked.letter)
+    if (request->outcome)
+        return;
+    if (request->is_part || request->asked.letter) {
         nvlxi_tally_later(&ended, &request->kept);
-    else if (!request->outcome)
+    } else {
         nvlxi_tally(request->transfers->context->metrics, &ended);
+        nvlxi_parts_tally(request);
+    }
 }
 
 /* Under `polling`, of a request that is IN FLIGHT. */

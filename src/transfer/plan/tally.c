@@ -66,7 +66,7 @@ static void count_call(struct nvlxi_metrics *metrics, enum nvlxi_call_kind call,
     nvlxi_histogram_count(&metrics->transfer[carried_by(info)], elapsed_ns);
 }
 
-void nvlxi_tally_part(const struct nvlxi_ended *ended) {
+static void count_carried(const struct nvlxi_ended *ended) {
     if (ended->plan->group_count == 1 && ended->needs->peer_count == 1 && !ended->has_parts)
         count_one_group(ended);
     else
@@ -75,7 +75,7 @@ void nvlxi_tally_part(const struct nvlxi_ended *ended) {
 
 void nvlxi_tally(struct nvlxi_metrics *metrics, const struct nvlxi_ended *ended) {
     const struct nvlxi_needs *needs = ended->needs;
-    nvlxi_tally_part(ended);
+    count_carried(ended);
     for (size_t i = 0; i < needs->peer_count; i++)
         count_times(needs->peers[i]->cell, ended->info->submit_ns, ended->elapsed_ns);
     count_call(metrics, ended->call, ended->info, ended->elapsed_ns);
@@ -87,6 +87,11 @@ void nvlxi_tally_later(const struct nvlxi_ended *ended, struct nvlxi_tally_kept 
         .waits = true, .call = ended->call, .cell = needs->peer_count ? needs->peers[0]->cell : NULL};
     for (const struct nvlxi_group *group = ended->plan->groups; group; group = group->following)
         add_group(group, &kept->moved);
+}
+
+void nvlxi_tally_part(const struct nvlxi_tally_kept *kept) {
+    if (kept->cell)
+        count_moved(kept->cell, &kept->moved);
 }
 
 void nvlxi_tally_kept(struct nvlxi_metrics *metrics, const struct nvlxi_tally_kept *kept,

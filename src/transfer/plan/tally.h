@@ -10,22 +10,19 @@ struct nvlxi_ended { /* a transfer that did not fail */
     const struct nvlxi_plan *plan; /* as long as it is whole, and its peers are pinned */
     const struct nvlxi_needs *needs;
     const struct nvlx_request_info *info;
-    bool has_parts; /* which the info tells of, too, and which count what they carry (transfer/early.h) */
+    bool has_parts; /* which the info tells of, too, and which keep what they have moved (transfer/early.h) */
     uint64_t elapsed_ns;
 };
 
 /* Under the transfers' mutex. */
 void nvlxi_tally(struct nvlxi_metrics *metrics, const struct nvlxi_ended *ended);
 
-/* The same of a part of one (transfer/early.h): only what it has moved. */
-void nvlxi_tally_part(const struct nvlxi_ended *ended);
-
 struct nvlxi_moved {
     uint64_t bytes[NVLXI_CARRIERS][NVLXI_DIRECTIONS], fragments[NVLXI_CARRIERS][NVLXI_DIRECTIONS];
 };
 
-/* What is to be counted of a transfer with a message: it may fail yet when its plan and its pins are gone. Its one peer
- * is not closed before it has ended. */
+/* What is to be counted of a transfer with a message, or of a part of one (transfer/early.h), which has one peer, too:
+ * it may fail yet when its plan and its pins are gone. The peer is not closed before it has ended. */
 struct nvlxi_tally_kept {
     bool waits; /* there is something to be counted */
     enum nvlxi_call_kind call;
@@ -36,5 +33,7 @@ void nvlxi_tally_later(const struct nvlxi_ended *ended, struct nvlxi_tally_kept 
 /* Under the transfers' mutex. */
 void nvlxi_tally_kept(struct nvlxi_metrics *metrics, const struct nvlxi_tally_kept *kept,
                       const struct nvlx_request_info *info, uint64_t elapsed_ns);
+/* Likewise, of a part of a transfer that has not failed: only what it has moved. */
+void nvlxi_tally_part(const struct nvlxi_tally_kept *kept);
 
 #endif
