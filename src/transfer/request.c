@@ -368,12 +368,12 @@ void nvlxi_request_tell(const struct nvlx_request *request) {
     const struct nvlx_request_info *info = &request->info;
     const struct nvlxi_needs *needs = nvlxi_request_needs(request);
     nvlxi_log(NVLX_LOG_DEBUG,
-              "transfer %" PRIu64 " of %" PRIu64 " ops with %s%s: %" PRIu64 " copies by engines (%" PRIu64
-              " bytes), %" PRIu64 " pieces by kernels (%" PRIu64 " bytes, %" PRIu32 " SMs), submitted in %" PRIu64
-              " ns",
-              request->number, info->ops, needs->peer_count ? needs->peers[0]->name : "nobody",
-              needs->peer_count > 1 ? " and others" : "", info->engine_fragments, info->engine_bytes,
-              info->kernel_fragments, info->kernel_bytes, info->sms, info->submit_ns);
+              "%s %" PRIu64 " of %" PRIu64 " ops with %s%s: %" PRIu64 " copies by engines (%" PRIu64 " bytes), %" PRIu64
+              " pieces by kernels (%" PRIu64 " bytes, %" PRIu32 " SMs), submitted in %" PRIu64 " ns",
+              request->is_part ? "early part" : "transfer", request->number, info->ops,
+              needs->peer_count ? needs->peers[0]->name : "nobody", needs->peer_count > 1 ? " and others" : "",
+              info->engine_fragments, info->engine_bytes, info->kernel_fragments, info->kernel_bytes, info->sms,
+              info->submit_ns);
 }
 
 /* ---- What the caller asks ---------------------------------------------------------------------------- */

@@ -1,6 +1,7 @@
 /* Long reads begin while what they read is still being mapped, by parts of their request, and nobody can tell but by
  * the time. SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -11,14 +12,15 @@
 #include "api/engine.h"
 #include "faulty_device.h"
 #include "faulty_memory.h"
+#include "host_stream.h"
 #include "rendezvous_support.h"
 
 #define CHUNK   (2 * MIB)
 #define CHUNKS  12
 #define BYTES   (CHUNK * CHUNKS)
 #define STEP    (2 * CHUNK)
-#define RUNS    2 /* at most */
-#define OPS_MAX 200
+#define RUNS    2     /* at most */
+#define OPS_MAX 65536 /* of a list that may have parts */
 #define SEED    5
 
 static const char *name_of(int run) {
@@ -220,6 +222,85 @@ static void a_caller_may_only_test(void) {
     end();
 }
 
+/* All that copies is where the caller's priority says. */
+static void parts_have_the_priority_of_their_list(void) {
+    const struct nvlxi_pooled_lane *lane;
+    size_t lanes = 0;
+    begin();
+    options.priority = -1;
+    finish(transfer());
+    EXPECT(early_copies() > 0);
+    for (lane = engine->transfers.pool.lanes[NVLXI_FREE]; lane; lane = lane->next, lanes++)
+        EQUAL((uint64_t)-1, (uint64_t)lane->key.priority);
+    EXPECT(lanes > 0);
+    end();
+}
+
+/* So that it has as many ops as a list with parts may have, and so many more. They move nothing. */
+static void make_list_longer(size_t more) {
+    const struct nvlx_op nothing = make_op(NVLX_OP_READ, peer, local, ops[0].remote, 0);
+    while (count < OPS_MAX + more)
+        ops[count++] = nothing;
+}
+
+static void long_lists_may_have_parts(void) {
+    begin();
+    make_list_longer(0);
+    finish(transfer());
+    EXPECT(early_copies() > 0);
+    EQUAL(0, wrong(engine, local, BYTES, SEED));
+    end();
+}
+
+/* ---- What is told ------------------------------------------------------------------------------------------- */
+
+static struct told {
+    pthread_mutex_t mutex;
+    unsigned transfers, parts, failures;
+    uint64_t ops, bytes; /* of transfers */
+} told = {.mutex = PTHREAD_MUTEX_INITIALIZER};
+
+static void read_line(void *context, int level, const char *line) {
+    uint64_t number, ops_told, by_engines, by_kernels;
+    (void)level;
+    (void)context;
+    pthread_mutex_lock(&told.mutex);
+    const char *sizes = strstr(line, " copies by engines (");
+    if (sizes && strncmp(line, "early part ", 11) == 0)
+        told.parts++;
+    if (sizes && sscanf(line, "transfer %" SCNu64 " of %" SCNu64 " ops", &number, &ops_told) == 2 &&
+        sscanf(sizes, " copies by engines (%" SCNu64 " bytes), %*u pieces by kernels (%" SCNu64, &by_engines,
+               &by_kernels) == 2) {
+        told.transfers++;
+        told.ops += ops_told;
+        told.bytes += by_engines + by_kernels;
+    }
+    if (sscanf(line, "transfer of %" SCNu64 " ops, %" SCNu64 " bytes failed", &ops_told, &by_engines) == 2) {
+        told.failures++;
+        EQUAL(count, ops_told);
+        EQUAL(BYTES, by_engines);
+    }
+    pthread_mutex_unlock(&told.mutex);
+}
+
+/* A list has a line, with all its bytes. Its parts are told from it. */
+static void the_log_tells_the_size_of_the_list(void) {
+    begin();
+    OK(nvlx_set_log(NVLX_LOG_DEBUG, read_line, NULL));
+    finish(transfer());
+    EXPECT(early_copies() > 0);
+    EQUAL(1, told.transfers);
+    EQUAL(count, told.ops);
+    EQUAL(BYTES, told.bytes);
+    EXPECT(told.parts > 0);
+    EQUAL(0, told.failures);
+    atomic_store(&faults.queries, true);
+    GIVES(NVLX_EDEVICE, nvlx_request_free(transfer()));
+    EQUAL(1, told.failures);
+    atomic_store(&faults.queries, false);
+    end();
+}
+
 /* ---- What waits for all ------------------------------------------------------------------------------------- */
 
 static void expect_none_early(void) {
@@ -266,6 +347,27 @@ static void what_orders_or_writes_is_not_early(void) {
     for (size_t i = 0; i < count; i++)
         ops[i].opcode = NVLX_OP_WRITE;
     expect_none_early();
+
+    begin();
+    make_list_longer(1);
+    expect_none_early();
+}
+
+/* Its turn may not have come. */
+static void what_has_a_stream_is_not_early(void) {
+    struct stream stream;
+    begin();
+    open_stream(&stream);
+    stream_stands_still(&stream);
+    options.stream = stream.lane;
+    struct nvlx_request *request = transfer();
+    EQUAL(0, early_copies());
+    GIVES(NVLX_EAGAIN, nvlx_test(request));
+    stream_goes_on(&stream);
+    finish(request);
+    EQUAL(0, wrong(engine, local, BYTES, SEED));
+    close_stream(&stream);
+    end();
 }
 
 /* ---- What goes wrong ---------------------------------------------------------------------------------------- */
@@ -440,7 +542,11 @@ int main(int argc, char **argv) {
         {"one_request_is_one", one_request_is_one},
         {"a_request_may_be_left_to_the_engine", a_request_may_be_left_to_the_engine},
         {"a_caller_may_only_test", a_caller_may_only_test},
+        {"parts_have_the_priority_of_their_list", parts_have_the_priority_of_their_list},
+        {"long_lists_may_have_parts", long_lists_may_have_parts},
+        {"the_log_tells_the_size_of_the_list", the_log_tells_the_size_of_the_list},
         {"what_orders_or_writes_is_not_early", what_orders_or_writes_is_not_early},
+        {"what_has_a_stream_is_not_early", what_has_a_stream_is_not_early},
         {"an_owner_may_die_meanwhile", an_owner_may_die_meanwhile},
         {"parts_have_no_words", parts_have_no_words},
         {"what_changes_meanwhile_is_read_again", what_changes_meanwhile_is_read_again},
