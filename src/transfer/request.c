@@ -318,14 +318,15 @@ uint64_t nvlxi_transfers_number(struct nvlxi_transfers *transfers) {
 
 uint32_t nvlxi_transfers_naming(struct nvlxi_transfers *transfers, const struct nvlx_peer *peer, uint64_t number) {
     const struct nvlx_request *request;
-    uint32_t count = 0;
+    uint32_t whole = 0, parts = 0;
     size_t ignored;
     pthread_mutex_lock(&transfers->mutex);
     DL_FOREACH(transfers->in_flight, request) {
-        count += request->number <= number && nvlxi_needs_name(nvlxi_request_needs(request), peer, &ignored);
+        if (request->number <= number && nvlxi_needs_name(nvlxi_request_needs(request), peer, &ignored))
+            ++*(request->is_part ? &parts : &whole);
     }
     pthread_mutex_unlock(&transfers->mutex);
-    return count;
+    return whole || !parts ? whole : 1;
 }
 
 static bool touches(const struct nvlx_request *request, uint64_t address, uint64_t length) {

@@ -277,7 +277,8 @@ int nvlxi_request_free(struct nvlx_request *request);
 
 /* The number of the request that came to be in flight last. */
 uint64_t nvlxi_transfers_number(struct nvlxi_transfers *transfers);
-/* How many of the requests in flight up to a number name the peer. */
+/* How many of the requests in flight up to a number name the peer. Parts of lists are none, yet it is not 0 while one
+ * does: its list may not be in flight. */
 uint32_t nvlxi_transfers_naming(struct nvlxi_transfers *transfers, const struct nvlx_peer *peer, uint64_t number);
 
 /* Looks whether requests in flight are done: for those who wait for what requests hold. */

@@ -35,12 +35,17 @@ struct start {
     int runs;    /* of as many bytes; each is mapped by itself */
 };
 
-#define CHANGE "c" /* the first run gets other bytes, as it should: while nobody can read it */
+#define CHANGE   "c" /* the first run gets other bytes, as it should: while nobody can read it */
+#define WITHDRAW "w" /* the first run is withdrawn while a list reads it */
 
 static void change(struct nvlx_engine *engine, struct nvlx_region **first, void *bytes, size_t length) {
     OK(nvlx_unregister(*first, PATIENCE));
     fill(engine, bytes, length, SEED + 1);
     *first = register_range(engine, bytes, length, "0", NVLX_ACCESS_READ_WRITE);
+}
+
+static void withdraw_what_is_read(struct nvlx_region *first) {
+    REFUSED(nvlx_unregister(first, SECOND_NS / 5), NVLX_ETIMEDOUT, "still holds 1 transfers and 1 mappings");
 }
 
 static void owner_of_chunks_role(int socket) {
@@ -66,7 +71,10 @@ static void owner_of_chunks_role(int socket) {
     OK(nvlx_serve(engine, how.address, NULL));
     put(socket, "s", 1);
     while (get_or_end(socket, &order, 1)) {
-        change(engine, &first, chunks, length);
+        if (order == *WITHDRAW)
+            withdraw_what_is_read(first);
+        else
+            change(engine, &first, chunks, length);
         put(socket, "s", 1);
     }
     OK(nvlx_engine_destroy(engine));
@@ -199,6 +207,21 @@ static void one_request_is_one(void) {
     finish(second);
     finish(request);
     EQUAL(0, pthread_join(thread, NULL));
+    EQUAL(0, wrong(engine, local, BYTES, SEED));
+    end();
+}
+
+/* Nor one of the reader's, as its peer counts. */
+static void a_peer_is_told_of_one(void) {
+    char done;
+    begin();
+    atomic_store(&faults.hold, true);
+    struct nvlx_request *request = transfer();
+    EXPECT(early_copies() > 0);
+    put(owner.socket, WITHDRAW, 1);
+    get(owner.socket, &done, 1);
+    atomic_store(&faults.hold, false);
+    finish(request);
     EQUAL(0, wrong(engine, local, BYTES, SEED));
     end();
 }
@@ -540,6 +563,7 @@ int main(int argc, char **argv) {
     static const struct test tests[] = {
         {"long_reads_begin_while_others_are_mapped", long_reads_begin_while_others_are_mapped},
         {"one_request_is_one", one_request_is_one},
+        {"a_peer_is_told_of_one", a_peer_is_told_of_one},
         {"a_request_may_be_left_to_the_engine", a_request_may_be_left_to_the_engine},
         {"a_caller_may_only_test", a_caller_may_only_test},
         {"parts_have_the_priority_of_their_list", parts_have_the_priority_of_their_list},
