@@ -449,8 +449,8 @@ static inline void nvlx_transfer_options_init(struct nvlx_transfer_options *opti
  *   the order of their UUIDs from its own on: so that not all ask the same one.
  * - An op may lie in adjacent regions, whatever allocations they are in.
  * - The first use of a peer's segment maps it. In lists of at most 65,536 reads and writes, without a stream,
- *   generation, verification, event or message, reads of 1 MiB and more begin while others' bytes are mapped. If the
- *   call then fails, it returns when they have ended: local bytes of any of the ops may have been written.
+ *   generation, verification, event or message, reads of 1 MiB and more may begin while others' bytes are mapped. If
+ *   the call then fails, it returns when they have ended: local bytes of any of the ops may have been written.
  * - A peer may withdraw a region and register another one at the same address. With options.generation, addresses do
  *   not outlive their regions: an op on bytes of a region that came later gives NVLX_ESTALE. The generation is that of
  *   nvlx_peer_generation, asked before nvlx_peer_find, or info.peer_generation. Of several generations give the
@@ -524,8 +524,8 @@ int nvlx_request_free(struct nvlx_request *request);
  *   question. NVLX_NO_MAP forbids it. The first mapping between two GPUs takes 1 to 10 ms more (measured). So that
  *   later ones do not, even when all was closed, an engine holds 2 MiB of the other GPU as long as such a peer is open
  *   and alive. CUDA must show that GPU here.
- * - nvlx_transfer, where reads have begun while it maps: until they have ended, if the mapping fails, the peer changes
- *   something meanwhile, or a queue is full.
+ * - nvlx_transfer, where reads have begun while it maps: until they have ended, if the call fails, the peer changes
+ *   something meanwhile, or a queue is full. Calls that need the same mapping wait too, if that fails.
  * - nvlx_peer_close, nvlx_engine_destroy, nvlx_free: up to 1 s for CUDA to tell that graphs are gone: see Graphs.
  * - nvlx_serve: up to 1 s while others begin to serve in the same folder, or at the same "@name".
  * - nvlx_peer_close, nvlx_engine_destroy: up to 1 s for peers to take messages; nvlx_request_free for its own.
