@@ -47,6 +47,7 @@ static bool look_at_list(struct nvlxi_early *early) {
 struct readable { /* of a mapping */
     const struct nvlx_peer *peer;
     uint64_t base, length; /* as the peer calls it */
+    int gpu;               /* that it is mapped on */
 };
 
 static bool is_within(const struct nvlx_op *op, const struct readable *readable) {
@@ -54,16 +55,26 @@ static bool is_within(const struct nvlx_op *op, const struct readable *readable)
     return op->peer == readable->peer && from <= readable->length && op->length <= readable->length - from;
 }
 
+/* Another GPU has a mapping of its own. With the tables held for reading. */
+static bool is_copied_by(const struct nvlxi_intervals *own, const struct nvlx_op *op, int gpu) {
+    const uint64_t address = (uintptr_t)op->local;
+    const uint32_t piece = nvlxi_intervals_find(own, address);
+    return piece && own->piece[piece].start <= address && nvlxi_place_device(own->piece[piece].place) == gpu;
+}
+
 /* Those that can be read: how many. One of the peer's stays. */
 static size_t choose(struct nvlxi_early *early, const struct readable *readable) {
+    const struct nvlxi_transfers *t = early->whole->transfers;
     size_t chosen = 0, others = 0;
+    nvlxi_tables_read(t->context->tables);
     for (size_t i = 0; i < early->left_count; i++) {
         const struct nvlx_op *op = &early->ops[early->left[i]];
-        if (is_within(op, readable))
+        if (is_within(op, readable) && is_copied_by(&t->registration->ranges, op, readable->gpu))
             early->which[chosen++] = early->left[i];
         else
             others += op->peer == readable->peer;
     }
+    nvlxi_tables_read_end(t->context->tables);
     chosen -= chosen && !others;
     for (size_t i = 0; i < chosen; i++)
         early->some[i] = early->ops[early->which[i]];
@@ -116,7 +127,7 @@ static void forget_mapping(struct nvlxi_early *early) {
 
 static void grown(void *context, struct nvlx_peer *peer, struct nvlxi_mapping *mapping, uint64_t length) {
     struct nvlxi_early *early = context;
-    const struct readable readable = {peer, mapping->key.base, length};
+    const struct readable readable = {peer, mapping->key.base, length, (int)mapping->key.gpu};
     if (early->mapping != mapping || length < early->seen)
         forget_mapping(early);
     early->mapping = mapping;

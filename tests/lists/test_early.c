@@ -259,6 +259,25 @@ static void parts_have_the_priority_of_their_list(void) {
     end();
 }
 
+/* Each GPU has a mapping of its own: a part reads by one. */
+static void parts_may_be_of_several_gpus(void) {
+    begin();
+    char *other = allocate(engine, second_gpu(), BYTES, 0);
+    register_range(engine, other, BYTES, NULL, NVLX_ACCESS_NONE);
+    const uint64_t remote = ops[0].remote;
+    for (size_t i = 0; i < count; i++)
+        if (ops[i].length > 2 * MIB)
+            ops[i].local = other + (ops[i].remote - remote);
+    finish(transfer());
+    EQUAL(2, atomic_load(&faults.maps));
+    EXPECT(early_copies() > 0);
+    for (size_t i = 0; i < count; i++)
+        OK(nvlx_memcpy(engine, local + (ops[i].remote - remote), ops[i].local, ops[i].length));
+    EQUAL(0, wrong(engine, local, BYTES, SEED));
+    expect_counts(1);
+    end();
+}
+
 /* So that it has as many ops as a list with parts may have, and so many more. They move nothing. */
 static void make_list_longer(size_t more) {
     const struct nvlx_op nothing = make_op(NVLX_OP_READ, peer, local, ops[0].remote, 0);
@@ -567,6 +586,7 @@ int main(int argc, char **argv) {
         {"a_request_may_be_left_to_the_engine", a_request_may_be_left_to_the_engine},
         {"a_caller_may_only_test", a_caller_may_only_test},
         {"parts_have_the_priority_of_their_list", parts_have_the_priority_of_their_list},
+        {"parts_may_be_of_several_gpus", parts_may_be_of_several_gpus},
         {"long_lists_may_have_parts", long_lists_may_have_parts},
         {"the_log_tells_the_size_of_the_list", the_log_tells_the_size_of_the_list},
         {"what_orders_or_writes_is_not_early", what_orders_or_writes_is_not_early},
