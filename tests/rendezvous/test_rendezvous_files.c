@@ -15,6 +15,7 @@
 
 #include "api/engine.h"
 #include "base/base.h"
+#include "base/file_table.h"
 #include "file_device.h"
 #include "remote/peer.h"
 #include "rendezvous/files/fd_fetch.h"
@@ -645,6 +646,28 @@ static void clients_make_the_table_larger_ahead(void) {
     owner_end(&other);
 }
 
+/* Where few more may be opened, or none, it stays as it is, and what was opened to look is closed. */
+static void a_table_at_its_limit_stays(void) {
+    struct rlimit limit;
+    const int free_one = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 0);
+    EXPECT(free_one >= 0);
+    close(free_one);
+    EQUAL(0, getrlimit(RLIMIT_NOFILE, &limit));
+    const struct holdings before = holdings();
+    const long size = table_size();
+    for (int left = 0; left < 3; left++) {
+        const struct rlimit lower = {(rlim_t)(free_one + left), limit.rlim_max};
+        EQUAL(0, setrlimit(RLIMIT_NOFILE, &lower));
+        nvlxi_file_table_widen(STDIN_FILENO);
+        EQUAL(0, setrlimit(RLIMIT_NOFILE, &limit));
+        expect_holdings(&before, "at the limit");
+    }
+    EQUAL(size, table_size());
+    for (int i = 0; i < 3; i++)
+        nvlxi_file_table_widen(STDIN_FILENO);
+    expect_holdings(&before, "without a limit");
+}
+
 /* All that a pull takes fits. */
 static void files_fit_in_the_table(void) {
     fill_table(20);
@@ -681,6 +704,7 @@ int main(int argc, char **argv) {
         {"greedy_clients_wait_their_turn", greedy_clients_wait_their_turn},
         {"servers_make_the_table_larger_ahead", servers_make_the_table_larger_ahead},
         {"clients_make_the_table_larger_ahead", clients_make_the_table_larger_ahead},
+        {"a_table_at_its_limit_stays", a_table_at_its_limit_stays},
         {"files_fit_in_the_table", files_fit_in_the_table},
         {0}};
     static const struct role roles[] = {OWNER_ROLE, {"visitor", visitor_role}, {0}};
