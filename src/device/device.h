@@ -218,6 +218,9 @@ struct nvlxi_device_ops {
      * memory for it. Each link is undone by unlink. Neither fails, or waits for kernels. */
     struct nvlxi_link *(*link)(struct nvlxi_device *device, int gpu, const uint8_t uuid[NVLXI_UUID_BYTES]);
     void (*unlink)(struct nvlxi_device *device, struct nvlxi_link *link);
+    /* Wakes what a link goes over, if it sleeps: NVLink does when it was not used for a while (transfer/wake.h). Does
+     * not wait for that, nor for anything else. */
+    void (*wake)(struct nvlxi_device *device, struct nvlxi_link *link);
 
     /* Loads the kernels for a GPU that has none yet, as `open` does for those named and those with an active
      * context. May wait until all that runs on the GPU is over. A GPU for which there are none goes without. */

@@ -33,10 +33,26 @@ void nvlxi_peer_link(struct nvlx_peer *peer, int gpu, const uint8_t uuid[NVLXI_U
         return;
     *link = (struct nvlxi_peer_link){.gpu = gpu};
     memcpy(link->uuid, uuid, sizeof link->uuid);
-    if (!enter(peer, link))
+    if (!enter(peer, link)) {
         free(link);
-    else
-        link->link = context->ops->link(context->device, gpu, uuid);
+        return;
+    }
+    struct nvlxi_link *made = context->ops->link(context->device, gpu, uuid);
+    pthread_mutex_lock(&peer->remote->mutex);
+    link->link = made;
+    pthread_mutex_unlock(&peer->remote->mutex);
+}
+
+/* Whoever gives them back takes them off the list first: under the mutex, they stay. */
+void nvlxi_peer_wake(struct nvlx_peer *peer) {
+    const struct nvlxi_context *context = peer->remote->context;
+    const struct nvlxi_peer_link *link;
+    pthread_mutex_lock(&peer->remote->mutex);
+    LL_FOREACH(peer->links, link) {
+        if (link->link)
+            context->ops->wake(context->device, link->link);
+    }
+    pthread_mutex_unlock(&peer->remote->mutex);
 }
 
 bool nvlxi_peer_is_left(struct nvlx_peer *peer) {

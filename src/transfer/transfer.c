@@ -12,6 +12,7 @@
 #include "transfer/early.h"
 #include "transfer/graphs.h"
 #include "transfer/signals.h"
+#include "transfer/wake.h"
 
 #define TOO_LONG   2 /* what issue_plan returns for such a list, see there */
 #define BY_KERNELS 3 /* likewise: plan it for kernels alone */
@@ -270,6 +271,7 @@ static void note_issued(struct nvlx_request *request) {
     if (request->captured)
         return;
     request->info.submit_ns = nvlxi_now_ns() - request->started_ns;
+    nvlxi_wake_note_use(request->transfers, request->started_ns);
     request->range = nvlxi_trace_start(NVLXI_TRACE_TRANSFER, request->info.bytes);
     if (nvlxi_unlikely(nvlxi_log_is_on(NVLX_LOG_DEBUG)))
         nvlxi_request_tell(request);
@@ -387,6 +389,8 @@ static int submit(struct nvlx_request *made, struct nvlxi_validation *validation
     int code = find_stream(made, &how, asked, options->flags);
     if (code)
         return code;
+    if (!made->captured)
+        nvlxi_wake_for(t, ops, count);
     nvlxi_early_begin(&early, made, ops, count, options->priority, may_begin_early(made, options));
     const struct nvlxi_admission admission = {.ops = ops,
                                               .count = count,

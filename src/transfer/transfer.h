@@ -97,10 +97,11 @@ struct nvlxi_transfers {
     uint32_t in_flight_count, idle_count;
     uint64_t number; /* of the request that came last */
     struct nvlxi_lane_pool pool;
-    struct nvlxi_desks *desks; /* the engine's */
-    atomic_uint verified;      /* in flight */
-    uint64_t slab;             /* NVLXI_SLAB_BYTES, or fewer leaves for tests */
-    uint64_t early_bytes;      /* NVLXI_EARLY_BYTES, or fewer for tests */
+    struct nvlxi_desks *desks;    /* the engine's */
+    atomic_uint verified;         /* in flight */
+    uint64_t slab;                /* NVLXI_SLAB_BYTES, or fewer leaves for tests */
+    uint64_t early_bytes;         /* NVLXI_EARLY_BYTES, or fewer for tests */
+    atomic_uint_fast64_t used_ns; /* when something was submitted, or found to be done (wake.h) */
     struct nvlxi_teller teller;
     struct nvlxi_waiter waiter;
     struct nvlxi_notices *notices; /* NULL until it is needed; under the mutex */

@@ -1,8 +1,10 @@
 /* What keeps mapping another GPU's memory cheap is held as long as the peer is there, and no longer.
  * SPDX-License-Identifier: Apache-2.0 */
+#include <pthread.h>
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "api/engine.h"
 #include "faulty_device.h"
 #include "rendezvous_support.h"
 
@@ -42,6 +44,12 @@ static void end(void) {
 
 static void map(struct nvlx_peer *peer, int gpu, const char *name) {
     OK(nvlx_peer_map(peer, gpu, find(peer, name), SIZE));
+}
+
+static void *alloc_on(int gpu) {
+    void *memory;
+    OK(nvlx_alloc(engine, gpu, SIZE, NULL, &memory));
+    return memory;
 }
 
 static void one_for_two_gpus_as_long_as_the_peer(void) {
@@ -104,11 +112,183 @@ static void given_back_with_the_engine(void) {
     owner_end(&owner);
 }
 
+/* ---- Waking them ----------------------------------------------------------------------------------------- */
+
+#define OPS    4096u
+#define LENGTH 16u
+
+enum order { IN_TURN, ONE_AFTER_THE_OTHER };
+
+/* Reads so many ops of "a". */
+static void read_of(struct nvlx_peer *const *peers, size_t peer_count, enum order order, char *to, size_t count) {
+    struct nvlx_op *ops = calloc(count, sizeof *ops);
+    struct nvlx_request *request;
+    for (size_t i = 0; i < count; i++)
+        ops[i] = (struct nvlx_op){.opcode = NVLX_OP_READ,
+                                  .peer = peers[order == IN_TURN ? i % peer_count : i * peer_count / count],
+                                  .local = to + i * LENGTH,
+                                  .remote = find(peers[0], "a") + (i * 7919 % count) * LENGTH,
+                                  .length = LENGTH};
+    OK(nvlx_transfer(engine, ops, count, NULL, &request));
+    OK(nvlx_wait(request, -1));
+    OK(nvlx_request_free(request));
+    free(ops);
+}
+
+static void expect_wakes(long expected) {
+    EQUAL(expected, atomic_load(&faults.wakes));
+}
+
+static void long_lists_wake_links_that_were_idle(void) {
+    begin();
+    struct nvlx_peer *peer = connect_to(engine, own_path());
+    char *here = alloc_on(1);
+    struct nvlx_region *region;
+    OK(nvlx_register(engine, here, SIZE, NULL, &region));
+    map(peer, 1, "a");
+    usleep(50000);
+    read_of(&peer, 1, IN_TURN, here, OPS - 1);
+    expect_wakes(0); /* it is too short */
+    read_of(&peer, 1, IN_TURN, here, OPS);
+    expect_wakes(0); /* the link was used just now */
+    usleep(50000);
+    read_of(&peer, 1, IN_TURN, here, OPS);
+    expect_wakes(1);
+    read_of(&peer, 1, IN_TURN, here, OPS);
+    expect_wakes(1);
+    usleep(50000);
+    read_of(&peer, 1, IN_TURN, here, 2 * OPS);
+    expect_wakes(2);
+    OK(nvlx_peer_close(peer));
+    expect_links(1, 1);
+    owner_end(&owner);
+    end();
+}
+
+static void without_a_link_nothing_is_woken(void) {
+    begin();
+    struct nvlx_peer *peer = connect_to(engine, own_path());
+    char *here = alloc_on(0);
+    struct nvlx_region *region;
+    OK(nvlx_register(engine, here, SIZE, NULL, &region));
+    usleep(50000);
+    read_of(&peer, 1, IN_TURN, here, OPS); /* which is not even mapped */
+    usleep(50000);
+    read_of(&peer, 1, IN_TURN, here, OPS); /* it is the same GPU */
+    expect_wakes(0);
+    OK(nvlx_peer_close(peer));
+    owner_end(&owner);
+    end();
+}
+
+/* And no others. */
+static void all_peers_of_a_list_are_woken(void) {
+    begin();
+    struct nvlx_peer *peers[4];
+    char *here = alloc_on(1);
+    struct nvlx_region *region;
+    OK(nvlx_register(engine, here, SIZE, NULL, &region));
+    for (int i = 0; i < 4; i++) {
+        peers[i] = connect_to(engine, own_path());
+        map(peers[i], 1, "a");
+    }
+    for (size_t i = 0; i < 6; i++) {
+        const long before = atomic_load(&faults.wakes);
+        const size_t count = 1 + i / 2;
+        usleep(50000);
+        read_of(peers, count, i % 2 ? IN_TURN : ONE_AFTER_THE_OTHER, here, OPS);
+        expect_wakes(before + (long)count);
+    }
+    for (int i = 0; i < 4; i++)
+        OK(nvlx_peer_close(peers[i]));
+    owner_end(&owner);
+    end();
+}
+
+/* What is no peer of the engine is refused, as ever. */
+static void a_bad_list_wakes_nobody(void) {
+    begin();
+    struct nvlx_peer *peer = connect_to(engine, own_path());
+    struct nvlx_engine *other = make_faulty_engine(0);
+    struct nvlx_peer *foreign = connect_to(other, own_path());
+    char *here = alloc_on(1);
+    struct nvlx_region *region;
+    struct nvlx_request *request;
+    struct nvlx_op *ops = calloc(OPS, sizeof *ops);
+    OK(nvlx_register(engine, here, SIZE, NULL, &region));
+    map(peer, 1, "a");
+    map(foreign, 1, "a");
+    for (int bad = 0; bad < 2; bad++) {
+        usleep(50000);
+        for (size_t i = 0; i < OPS; i++)
+            ops[i] = (struct nvlx_op){.opcode = NVLX_OP_READ,
+                                      .peer = bad ? foreign : NULL,
+                                      .local = here,
+                                      .remote = find(peer, "a"),
+                                      .length = 1};
+        EXPECT(nvlx_transfer(engine, ops, OPS, NULL, &request) == NVLX_EINVAL);
+    }
+    expect_wakes(0);
+    free(ops);
+    OK(nvlx_engine_destroy(other));
+    owner_end(&owner);
+    end();
+}
+
+/* It dies while others make lists that wake its link. */
+static void *read_again_and_again(void *argument) {
+    struct nvlx_peer *peer = argument;
+    struct nvlx_op *ops = calloc(OPS, sizeof *ops);
+    struct nvlx_request *request;
+    char *here = alloc_on(1);
+    struct nvlx_region *region;
+    int code = 0;
+    OK(nvlx_register(engine, here, SIZE, NULL, &region));
+    for (size_t i = 0; i < OPS; i++)
+        ops[i] = (struct nvlx_op){.opcode = NVLX_OP_READ,
+                                  .peer = peer,
+                                  .local = here + i * LENGTH,
+                                  .remote = find(peer, "a") + (i * 7919 % OPS) * LENGTH,
+                                  .length = LENGTH};
+    while (!code) {
+        atomic_store(&engine->transfers.used_ns, 0);
+        code = nvlx_transfer(engine, ops, OPS, NULL, &request);
+        if (!code)
+            nvlx_request_free(request);
+    }
+    EQUAL(NVLX_ESTALE, code);
+    free(ops);
+    return NULL;
+}
+
+static void a_peer_may_die_while_it_is_woken(void) {
+    begin();
+    struct nvlx_peer *peer = connect_to(engine, own_path());
+    pthread_t threads[2];
+    map(peer, 1, "a");
+    for (int i = 0; i < 2; i++)
+        EXPECT(!pthread_create(&threads[i], NULL, read_again_and_again, peer));
+    usleep(50000);
+    owner_kill(&owner);
+    for (int i = 0; i < 2; i++)
+        pthread_join(threads[i], NULL);
+    EXPECT(atomic_load(&faults.wakes) > 0);
+    await_links(1);
+    OK(nvlx_peer_close(peer));
+    unlink(own_path());
+    end();
+}
+
 int main(int argc, char **argv) {
     static const struct test tests[] = {{"one_for_two_gpus_as_long_as_the_peer", one_for_two_gpus_as_long_as_the_peer},
                                         {"given_back_when_the_peer_is_gone", given_back_when_the_peer_is_gone},
                                         {"given_back_without_a_mapping", given_back_without_a_mapping},
                                         {"given_back_with_the_engine", given_back_with_the_engine},
+                                        {"long_lists_wake_links_that_were_idle", long_lists_wake_links_that_were_idle},
+                                        {"without_a_link_nothing_is_woken", without_a_link_nothing_is_woken},
+                                        {"all_peers_of_a_list_are_woken", all_peers_of_a_list_are_woken},
+                                        {"a_bad_list_wakes_nobody", a_bad_list_wakes_nobody},
+                                        {"a_peer_may_die_while_it_is_woken", a_peer_may_die_while_it_is_woken},
                                         {0}};
     static const struct role roles[] = {OWNER_ROLE, {0}};
     return run_tests(argc, argv, tests, roles, 20);

@@ -118,6 +118,11 @@ static struct nvlxi_link *faulty_link(struct nvlxi_device *device, int gpu, cons
     return link;
 }
 
+static void faulty_wake(struct nvlxi_device *device, struct nvlxi_link *link) {
+    atomic_fetch_add(&faults.wakes, 1);
+    real->wake(device, link);
+}
+
 static void faulty_unlink(struct nvlxi_device *device, struct nvlxi_link *link) {
     atomic_fetch_add(&faults.unlinks, 1);
     real->unlink(device, link);
@@ -349,6 +354,7 @@ const struct nvlxi_device_ops faulty_device = {
     .unmap = faulty_unmap,
     .link = faulty_link,
     .unlink = faulty_unlink,
+    .wake = faulty_wake,
     .load = faulty_load,
     .limits = faulty_limits,
     .list_alloc = faulty_list_alloc,

@@ -21,8 +21,9 @@ struct faults {
     atomic_bool queries;    /* every event says that the device failed */
     atomic_long files_done; /* of `files`, which counts exports of files when they begin */
     atomic_long maps, unmaps, exports, files, resolves, queried, kernels, loads;
-    atomic_long rows;                     /* calls of copy_rows and copy_grid */
-    atomic_long links, unlinks;           /* that gave a link, and undid one */
+    atomic_long rows;           /* calls of copy_rows and copy_grid */
+    atomic_long links, unlinks; /* that gave a link, and undid one */
+    atomic_long wakes;
     atomic_long digests_queued, digested; /* calls of digest; leaves that they were given */
     _Atomic(struct nvlxi_event *) last;   /* event that was recorded */
     atomic_long overlapping;              /* kernels that may overlap the one before them */

@@ -39,6 +39,7 @@
 #include "base/identity.h"
 #include "base/log.h"
 #include "device/cuda/digest.h"
+#include "device/cuda/link.h"
 
 _Static_assert(sizeof(cudaIpcMemHandle_t) == NVLXI_HANDLE_BYTES, "a legacy IPC handle fills a handle");
 
@@ -227,6 +228,8 @@ static void load_kernels(struct nvlxi_cuda_gpu *gpu, int ordinal) {
     if (!error)
         error = nvlxi_cuda_load_counters(&gpu->counters);
     if (!error)
+        error = nvlxi_cuda_load_toucher(&gpu->toucher);
+    if (!error)
         error = cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, ordinal);
     if (!error) {
         atomic_store(&gpu->sms, (uint32_t)sms);
@@ -341,6 +344,7 @@ static int open_gpus(struct nvlxi_device *device, const int *gpus, size_t gpu_co
 }
 
 static void cuda_close(struct nvlxi_device *device) {
+    nvlxi_cuda_links_close(device);
     nvlxi_cuda_pools_close(device);
     for (int ordinal = 0; ordinal < device->gpu_count; ordinal++)
         if (device->gpus[ordinal].context)
@@ -406,6 +410,7 @@ const struct nvlxi_device_ops nvlxi_device_cuda = {
     .unmap = nvlxi_cuda_unmap,
     .link = nvlxi_cuda_link,
     .unlink = nvlxi_cuda_unlink,
+    .wake = nvlxi_cuda_wake,
     .load = nvlxi_cuda_load,
     .limits = cuda_limits,
     .list_alloc = nvlxi_cuda_list_alloc,

@@ -29,6 +29,7 @@ struct nvlxi_cuda_gpu {
     struct nvlxi_cuda_kernels kernels; /* once sms is set, as the next */
     CUfunction digest;
     struct nvlxi_cuda_counters counters;
+    struct CUfunc_st *toucher;
     int priority_least, priority_most; /* of streams; once the context is set */
     atomic_bool allowed;               /* a context may be made: config.gpus names it, or a call did */
     _Atomic(CUcontext) context; /* its primary context, retained; NULL before it is needed; set under the mutex */
@@ -55,7 +56,7 @@ struct nvlxi_device {
     pthread_mutex_t mutex;
     struct nvlxi_cuda_record *records; /* by address */
     pthread_mutex_t links_mutex;
-    struct nvlxi_link *links; /* list */
+    struct nvlxi_link *links, *left_links; /* lists; left: see link.c */
     struct nvlxi_cuda_gpu gpus[];
 };
 
@@ -248,6 +249,8 @@ int nvlxi_cuda_map(struct nvlxi_device *device, const struct nvlxi_map *map, uin
 int nvlxi_cuda_unmap(struct nvlxi_device *device, int gpu, uint64_t address);
 struct nvlxi_link *nvlxi_cuda_link(struct nvlxi_device *device, int gpu, const uint8_t uuid[NVLXI_UUID_BYTES]);
 void nvlxi_cuda_unlink(struct nvlxi_device *device, struct nvlxi_link *link);
+void nvlxi_cuda_wake(struct nvlxi_device *device, struct nvlxi_link *link);
+void nvlxi_cuda_links_close(struct nvlxi_device *device);
 int nvlxi_cuda_lane_create(struct nvlxi_device *device, int gpu, int priority, struct nvlxi_lane **lane);
 void nvlxi_cuda_lane_destroy(struct nvlxi_lane *lane);
 int nvlxi_cuda_lane_query(struct nvlxi_lane *lane);

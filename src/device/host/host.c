@@ -141,6 +141,12 @@ static void host_unlink(struct nvlxi_device *device, struct nvlxi_link *link) {
     free(link);
 }
 
+/* Nothing sleeps. */
+static void host_wake(struct nvlxi_device *device, struct nvlxi_link *link) {
+    (void)device;
+    (void)link;
+}
+
 static int host_memcpy(struct nvlxi_device *device, void *destination, const void *source, size_t length) {
     (void)device;
     const struct nvlxi_fragment fragment = {(uintptr_t)destination, (uintptr_t)source, length};
@@ -202,6 +208,7 @@ const struct nvlxi_device_ops nvlxi_device_host = {
     .unmap = nvlxi_host_unmap,
     .link = host_link,
     .unlink = host_unlink,
+    .wake = host_wake,
     .load = host_load,
     .limits = host_limits,
     .list_alloc = host_list_alloc,

@@ -14,7 +14,7 @@ extern "C" {
 /* Loads all of them, so that no launch does it behind running work or within a graph capture. */
 cudaError_t kernels_load(void);
 
-/* Runs for `spin_ns`, and only then writes the seed's words: see cuda_word. */
+/* Runs for `spin_ns`, and only then writes the seed's words. */
 cudaError_t kernel_produce(uint32_t *words, size_t count, uint64_t spin_ns, uint32_t seed, cudaStream_t stream);
 
 /* Spins, then copies words. */
