@@ -422,6 +422,7 @@ class peer : public detail::object<nvlx_peer> {
     result<void> map(int gpu, std::uint64_t address, std::uint64_t length) noexcept {
         return detail::done(nvlx_peer_map(get(), gpu, address, length));
     }
+    result<void> wake() noexcept { return detail::done(nvlx_peer_wake(get())); }
     result<text> stats(timeout limit) const noexcept {
         char *characters = nullptr;
         std::size_t length = 0;

@@ -20,6 +20,7 @@
 #include "base/identity.h"
 #include "base/log.h"
 #include "base/thread.h"
+#include "remote/link.h"
 
 int nvlxi_engine_refuse(const struct nvlx_engine *engine) {
     if (!engine)
@@ -382,6 +383,13 @@ int nvlx_peer_map(struct nvlx_peer *peer, int gpu, uint64_t address, uint64_t le
     struct nvlxi_attempt call;
     nvlxi_attempt_begin(&call);
     return nvlxi_attempt_end(&call, map_peer(peer, gpu, address, length));
+}
+
+int nvlx_peer_wake(struct nvlx_peer *peer) {
+    int code = check_peer(peer);
+    if (!code && !(code = nvlxi_peer_check(peer)))
+        nvlxi_peer_wake(peer);
+    return code;
 }
 
 static int close_peer(struct nvlx_peer *peer) {

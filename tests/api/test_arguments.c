@@ -251,6 +251,7 @@ static void pointers(void) {
     REFUSED(nvlx_peer_open(engine, "{}", 2, NULL), NVLX_EINVAL, "peer is NULL");
     REFUSED(nvlx_peer_update(NULL, "{}", 2), NVLX_EINVAL, "peer is NULL");
     REFUSED(nvlx_peer_map(NULL, 0, 0, 1), NVLX_EINVAL, "peer is NULL");
+    REFUSED(nvlx_peer_wake(NULL), NVLX_EINVAL, "peer is NULL");
     REFUSED(nvlx_test(NULL), NVLX_EINVAL, "request is NULL");
     REFUSED(nvlx_wait(NULL, 0), NVLX_EINVAL, "request is NULL");
     OK(nvlx_memcpy(engine, NULL, NULL, 0));

@@ -440,6 +440,7 @@ static void expect_refusals(struct nvlx_request *request, struct nvlx_prepared *
     REFUSED(nvlx_peer_update(bench.peer, "{}", 2), NVLX_EFORK, "forked child");
     REFUSED(nvlx_peer_find(bench.peer, "near", &number, &number), NVLX_EFORK, "forked child");
     REFUSED(nvlx_peer_map(bench.peer, 0, bench.remote[0], 1), NVLX_EFORK, "forked child");
+    REFUSED(nvlx_peer_wake(bench.peer), NVLX_EFORK, "forked child");
     REFUSED(nvlx_peer_close(bench.peer), NVLX_EFORK, "forked child");
     REFUSED(nvlx_transfer(bench.engine, &one, 1, NULL, &made), NVLX_EFORK, "forked child");
     REFUSED(nvlx_prepare(bench.engine, &one, 1, NULL, &made_prepared), NVLX_EFORK, "forked child");

@@ -126,6 +126,7 @@ USES(nvlx_export, e, (struct nvlx_engine * e, char **t, size_t *l), (e, t, l))
 USES(nvlx_peer_find, p, (struct nvlx_peer * p, const char *n, uint64_t *a, uint64_t *l), (p, n, a, l))
 USES(nvlx_peer_test, p, (struct nvlx_peer * p), (p))
 USES(nvlx_peer_map, p, (struct nvlx_peer * p, int g, uint64_t a, uint64_t l), (p, g, a, l))
+USES(nvlx_peer_wake, p, (struct nvlx_peer * p), (p))
 USES(nvlx_request_get_info, r, (struct nvlx_request * r, struct nvlx_request_info *i), (r, i))
 MAKES(nvlx_register, e,
       (struct nvlx_engine * e, const void *a, size_t l, const struct nvlx_region_options *o, struct nvlx_region **r),

@@ -181,6 +181,26 @@ static void without_a_link_nothing_is_woken(void) {
     end();
 }
 
+/* By a call, whether they were idle or not. */
+static void a_peer_is_woken_as_told(void) {
+    begin();
+    struct nvlx_peer *peer = connect_to(engine, own_path());
+    OK(nvlx_peer_wake(peer));
+    expect_wakes(0); /* nothing is mapped */
+    map(peer, 1, "a");
+    map(peer, 0, "c");
+    OK(nvlx_peer_wake(peer));
+    expect_wakes(2);
+    OK(nvlx_peer_wake(peer));
+    expect_wakes(4);
+    owner_kill(&owner);
+    await_end(peer);
+    REFUSED(nvlx_peer_wake(peer), NVLX_ESTALE, "gone");
+    OK(nvlx_peer_close(peer));
+    unlink(own_path());
+    end();
+}
+
 /* And no others. */
 static void all_peers_of_a_list_are_woken(void) {
     begin();
@@ -288,6 +308,7 @@ int main(int argc, char **argv) {
                                         {"without_a_link_nothing_is_woken", without_a_link_nothing_is_woken},
                                         {"all_peers_of_a_list_are_woken", all_peers_of_a_list_are_woken},
                                         {"a_bad_list_wakes_nobody", a_bad_list_wakes_nobody},
+                                        {"a_peer_is_woken_as_told", a_peer_is_woken_as_told},
                                         {"a_peer_may_die_while_it_is_woken", a_peer_may_die_while_it_is_woken},
                                         {0}};
     static const struct role roles[] = {OWNER_ROLE, {0}};

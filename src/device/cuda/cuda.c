@@ -230,6 +230,8 @@ static void load_kernels(struct nvlxi_cuda_gpu *gpu, int ordinal) {
     if (!error)
         error = nvlxi_cuda_load_toucher(&gpu->toucher);
     if (!error)
+        error = cudaStreamCreateWithFlags(&gpu->waker, cudaStreamNonBlocking);
+    if (!error)
         error = cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, ordinal);
     if (!error) {
         atomic_store(&gpu->sms, (uint32_t)sms);

@@ -29,7 +29,9 @@ struct nvlxi_cuda_gpu {
     struct nvlxi_cuda_kernels kernels; /* once sms is set, as the next */
     CUfunction digest;
     struct nvlxi_cuda_counters counters;
-    struct CUfunc_st *toucher;
+    struct CUfunc_st *toucher;         /* the kernel that wakes links (link.c), */
+    cudaStream_t waker;                /* its stream, set before `sms`, */
+    atomic_uint waking;                /* and how many may be in it */
     int priority_least, priority_most; /* of streams; once the context is set */
     atomic_bool allowed;               /* a context may be made: config.gpus names it, or a call did */
     _Atomic(CUcontext) context; /* its primary context, retained; NULL before it is needed; set under the mutex */

@@ -7,7 +7,7 @@
  *
  * NVLink sleeps when it was not used for a while, and so does each of its lanes. A kernel wakes them that reads words
  * all over the link's chunk: of 2 MiB, 64 words at equal distances wake all, 32 do not, and 4 KiB by a copy engine do
- * not (measured on two H200). It has a stream of its own, and may stand behind whatever fills the GPU. Until it is
+ * not (measured on two H200). Each GPU has a stream for it, and it may stand behind whatever fills the GPU. Until it is
  * over, the chunk stays: a link that is given up meanwhile is *left*, and dropped when a link is made or given up next.
  *
  * SPDX-License-Identifier: Apache-2.0 */
@@ -19,11 +19,12 @@
 #include "device/cuda/cuda.h"
 #include "device/cuda/link.h"
 
+#define WAKES_MAX 64u /* kernels in that stream */
+
 struct nvlxi_link {
     int gpu, other;
     unsigned holders;
     struct nvlxi_cuda_record *chunk;
-    cudaStream_t stream; /* of the kernel that wakes it; NULL: it cannot be woken */
     struct nvlxi_link *next;
 };
 
@@ -40,17 +41,14 @@ static int map_chunk(struct nvlxi_device *device, struct nvlxi_link *link) {
     if (code)
         return code;
     code = nvlxi_cuda_vmm_reach(link->gpu, link->other, &link->chunk);
-    if (!code && cudaStreamCreateWithFlags(&link->stream, cudaStreamNonBlocking)) {
-        link->stream = NULL;
-        cudaGetLastError();
-    }
     nvlxi_cuda_leave(&entry);
     return code;
 }
 
 /* Whether a kernel may still read the chunk. The GPU's context is current. */
-static bool is_waking(const struct nvlxi_link *link) {
-    return link->stream && nvlxi_cuda_driver.cuStreamQuery(link->stream) == CUDA_ERROR_NOT_READY;
+static bool is_waking(const struct nvlxi_device *device, const struct nvlxi_link *link) {
+    const struct nvlxi_cuda_gpu *gpu = &device->gpus[link->gpu];
+    return atomic_load(&gpu->sms) && nvlxi_cuda_driver.cuStreamQuery(gpu->waker) == CUDA_ERROR_NOT_READY;
 }
 
 /* Those of which that is over. Under the mutex of links. */
@@ -62,9 +60,7 @@ static void drop_left(struct nvlxi_device *device) {
         nvlxi_attempt_begin(&attempt);
         bool waking = false;
         if (!nvlxi_cuda_enter(device, link->gpu, &entry)) {
-            waking = is_waking(link);
-            if (!waking && link->stream)
-                cudaStreamDestroy(link->stream);
+            waking = is_waking(device, link);
             if (!waking)
                 nvlxi_cuda_vmm_drop(link->chunk);
             nvlxi_cuda_leave(&entry);
@@ -125,26 +121,35 @@ void nvlxi_cuda_unlink(struct nvlxi_device *device, struct nvlxi_link *link) {
     pthread_mutex_unlock(&device->links_mutex);
 }
 
-/* Who cannot be sure that a link is awake asks again and again: there is one kernel at a time. */
-void nvlxi_cuda_wake(struct nvlxi_device *device, struct nvlxi_link *link) {
-    const struct nvlxi_cuda_gpu *gpu = &device->gpus[link->gpu];
+/* What stands behind a kernel that fills the GPU must not become so much that a launch waits. */
+static bool may_wake(struct nvlxi_cuda_gpu *gpu) {
+    if (nvlxi_cuda_driver.cuStreamQuery(gpu->waker) == CUDA_SUCCESS)
+        atomic_store(&gpu->waking, 0);
+    return atomic_fetch_add(&gpu->waking, 1) < WAKES_MAX;
+}
+
+static CUresult launch(struct nvlxi_cuda_gpu *gpu, const struct nvlxi_link *link) {
     const CUlaunchConfig config = {.gridDimX = 1,
                                    .gridDimY = 1,
                                    .gridDimZ = 1,
                                    .blockDimX = NVLXI_CUDA_TOUCHES,
                                    .blockDimY = 1,
                                    .blockDimZ = 1,
-                                   .hStream = link->stream};
+                                   .hStream = gpu->waker};
     unsigned long long address = link->chunk->address, step = link->chunk->mapped / NVLXI_CUDA_TOUCHES;
     void *arguments[] = {&address, &step};
+    return nvlxi_cuda_driver.cuLaunchKernelEx(&config, gpu->toucher, arguments, NULL);
+}
+
+void nvlxi_cuda_wake(struct nvlxi_device *device, struct nvlxi_link *link) {
+    struct nvlxi_cuda_gpu *gpu = &device->gpus[link->gpu];
     struct nvlxi_attempt attempt;
     struct nvlxi_cuda_entry entry;
-    if (!link->stream || !atomic_load(&gpu->sms))
+    if (!atomic_load(&gpu->sms))
         return;
     nvlxi_attempt_begin(&attempt);
     if (!nvlxi_cuda_enter(device, link->gpu, &entry)) {
-        CUresult error =
-            is_waking(link) ? CUDA_SUCCESS : nvlxi_cuda_driver.cuLaunchKernelEx(&config, gpu->toucher, arguments, NULL);
+        CUresult error = may_wake(gpu) ? launch(gpu, link) : CUDA_SUCCESS;
         if (error)
             nvlxi_cuda_driver_failure(error, NVLX_EDEVICE, "launching the kernel that wakes a link");
         nvlxi_cuda_leave(&entry);
@@ -154,7 +159,14 @@ void nvlxi_cuda_wake(struct nvlxi_device *device, struct nvlxi_link *link) {
 
 /* Nobody makes or holds links any more. A kernel that never ends keeps its link: what it reads must stay. */
 void nvlxi_cuda_links_close(struct nvlxi_device *device) {
+    struct nvlxi_cuda_entry entry;
     pthread_mutex_lock(&device->links_mutex);
     drop_left(device);
     pthread_mutex_unlock(&device->links_mutex);
+    for (int gpu = 0; gpu < device->gpu_count; gpu++) {
+        if (!device->gpus[gpu].waker || nvlxi_cuda_enter(device, gpu, &entry))
+            continue;
+        cudaStreamDestroy(device->gpus[gpu].waker);
+        nvlxi_cuda_leave(&entry);
+    }
 }

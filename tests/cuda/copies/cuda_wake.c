@@ -1,8 +1,8 @@
 /* Links that sleep (src/transfer/wake.h): what a pause costs a list of 24,576 ops of 4 KiB in one call, which wakes the
- * link before it is checked, and a prepared one, which does not; and that a link is given up at once while the kernel
- * that wakes it stands behind others. Prints medians; every byte is checked. Whether NVLink sleeps after the pause is
- * the machine's affair: `nvidia-smi nvlink -gLowPwrInfo` tells its threshold. Usage: cuda_wake [MS]: the pause, 60 by
- * default. SPDX-License-Identifier: Apache-2.0 */
+ * link before it is checked, and a prepared one, which does not, but may be woken by a call; and that a link is given
+ * up at once while the kernel that wakes it stands behind others. Prints medians; every byte is checked. Whether NVLink
+ * sleeps after the pause is the machine's affair: `nvidia-smi nvlink -gLowPwrInfo` tells its threshold. Usage:
+ * cuda_wake [MS]: the pause, 60 by default. SPDX-License-Identifier: Apache-2.0 */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -84,12 +84,15 @@ static void await_ms(double ms) {
         ;
 }
 
-/* The median of the rounds, in microseconds. */
-static double measure(struct nvlx_prepared *prepared, double ms) {
+/* The median of the rounds, in microseconds. With `wake_ms`, the peer is woken so long before. */
+static double measure_woken(struct nvlx_prepared *prepared, double ms, double wake_ms) {
     double took[ROUNDS];
     for (int round = 0; round < ROUNDS; round++) {
         struct nvlx_request *request;
         await_ms(ms);
+        if (wake_ms > 0)
+            OK(nvlx_peer_wake(peer));
+        await_ms(wake_ms);
         const double since = now_ms();
         if (prepared)
             OK(nvlx_post(prepared, NULL, &request));
@@ -101,6 +104,10 @@ static double measure(struct nvlx_prepared *prepared, double ms) {
     }
     sort_values(took, ROUNDS);
     return took[ROUNDS / 2];
+}
+
+static double measure(struct nvlx_prepared *prepared, double ms) {
+    return measure_woken(prepared, ms, 0);
 }
 
 /* What the owner's chunk has. */
@@ -132,6 +139,8 @@ static void a_pause(void) {
     printf("one after the other: one call %.0f us, prepared %.0f\n", call, post);
     printf("after a pause of %.0f ms: one call %.0f us (%+.0f), prepared %.0f (%+.0f)\n", pause_ms, late_call,
            late_call - call, late_post, late_post - post);
+    const double woken = measure_woken(prepared, pause_ms, 0.3);
+    printf("after a pause, and nvlx_peer_wake 0.3 ms before: prepared %.0f us (%+.0f)\n", woken, woken - post);
     OK(nvlx_prepared_free(prepared));
     CUDA(cudaMemset(here, 0, SEGMENT));
     await_ms(pause_ms);

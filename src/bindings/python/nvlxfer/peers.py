@@ -153,6 +153,10 @@ class Peer(_Owned):
         where = _integer("gpu", gpu, _I), _integer("address", address), _integer("length", length)
         _interruptibly(lambda stop: _run("nvlx_peer_map", self, *where))
 
+    def wake(self) -> None:
+        """Wakes the links to the peer's GPUs, for who knows that a transfer will come: see nvlx_peer_wake."""
+        _run("nvlx_peer_wake", self)
+
     def update(self, text: str) -> None:
         """Replaces what is known of the peer by a newer text of its Engine.export()."""
         encoded = _text("text", text, nul=True)

@@ -21,7 +21,7 @@ _FUNCTIONS = dict(  # noqa: C408 - the result's type, then the arguments'
     engine_destroy="ip", engine_get_info="ipp", backend_name="sp", alloc="ipizpp", free="ipp", memcpy="ipppz",
     digest="ippzp",
     register="ippzpp", unregister="ipt", export="ippp", text_free="vp", serve="ipsp", connect="ipstp",
-    peer_open="ipszp", peer_update="ipsz", peer_find="ipspp", peer_map="ipiqq", peer_test="ip", peer_close="ip",
+    peer_open="ipszp", peer_update="ipsz", peer_find="ipspp", peer_map="ipiqq", peer_wake="ip", peer_test="ip", peer_close="ip",
     transfer="ippzpp", prepare="ippzpp", post="ippp", prepared_free="ip", test="ip", wait="ipt", request_get_info="ipp",
     request_free="ip", set_log="iipp", hold="ip", publish="ipp", peer_sync="ipqt", check="ip",
     peer_region="ippp", peer_region_by_name="ipsp", peer_generation="ipp", peer_get_info="ipp", region_set_digest="ipp",
