@@ -411,7 +411,6 @@ static uint64_t deadline_of(const struct nvlxi_server *server, const struct conn
 }
 
 static int serve(struct nvlxi_server *server, struct connection *c, uint32_t events) {
-    const bool knew = c->knows;
     struct nvlxi_text *text;
     int code = 0;
     if (c->state == CUT_OFF)
@@ -436,8 +435,6 @@ static int serve(struct nvlxi_server *server, struct connection *c, uint32_t eve
         begin_sending(c, nvlxi_protocol_put_await(c->head, c->generation));
         code = send_more(c);
     }
-    if (c->knows && !knew) /* next, it may ask for files */
-        nvlxi_watcher_make_room(server->watcher);
     if (!code && may_tell_denial(server, c)) {
         begin_sending(c, nvlxi_protocol_put_denied(c->head, c->giving.request, c->denied, c->denied_why));
         c->denied = 0;
@@ -471,6 +468,7 @@ static int admit(struct nvlxi_server *server, int socket) {
     made->since = nvlxi_now_ns();
     DL_APPEND(server->connections, made);
     server->count++;
+    nvlxi_watcher_make_room(server->watcher); /* it may ask for files */
     return 0;
 }
 

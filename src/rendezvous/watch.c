@@ -7,7 +7,6 @@
 
 #include "base/base.h"
 #include "base/error.h"
-#include "base/file_table.h"
 #include "base/fork_files.h"
 
 #define EVENTS_A_WAIT 64
@@ -18,11 +17,12 @@ int nvlxi_watcher_open(struct nvlxi_watcher *watcher) {
 }
 
 void nvlxi_watcher_close(struct nvlxi_watcher *watcher) {
+    nvlxi_file_table_end(&watcher->table);
     nvlxi_fork_files_close(watcher->epoll);
 }
 
-void nvlxi_watcher_make_room(const struct nvlxi_watcher *watcher) {
-    nvlxi_file_table_widen(watcher->epoll);
+void nvlxi_watcher_make_room(struct nvlxi_watcher *watcher) {
+    nvlxi_file_table_widen(&watcher->table, watcher->epoll);
 }
 
 int nvlxi_watch(struct nvlxi_watcher *watcher, struct nvlxi_watch *watch, int fd, uint32_t events) {

@@ -8,6 +8,8 @@
 #include <stdint.h>
 #include <sys/epoll.h>
 
+#include "base/file_table.h"
+
 struct nvlxi_watch { /* of one socket, as part of what it belongs to; starts zeroed */
     int fd;
     bool watched;
@@ -15,15 +17,16 @@ struct nvlxi_watch { /* of one socket, as part of what it belongs to; starts zer
     uint32_t ready;  /* what was found by the last wait */
 };
 
-struct nvlxi_watcher {
+struct nvlxi_watcher { /* starts zeroed */
     int epoll;
+    struct nvlxi_file_table table;
 };
 
 int nvlxi_watcher_open(struct nvlxi_watcher *watcher);
 void nvlxi_watcher_close(struct nvlxi_watcher *watcher);
 
-/* Makes room for the files that a new connection brings (base/file_table.h). By the service thread, which may wait. */
-void nvlxi_watcher_make_room(const struct nvlxi_watcher *watcher);
+/* Makes room for the files that a new connection brings, without waiting for it. By the service thread. */
+void nvlxi_watcher_make_room(struct nvlxi_watcher *watcher);
 
 /* From now on waits for these events of `fd`; again, to wait for others. From any thread. NVLX_ENOMEM. */
 int nvlxi_watch(struct nvlxi_watcher *watcher, struct nvlxi_watch *watch, int fd, uint32_t events);
