@@ -120,13 +120,13 @@ static void given_back_with_the_engine(void) {
 enum order { IN_TURN, ONE_AFTER_THE_OTHER };
 
 /* Reads so many ops of "a". */
-static void read_of(struct nvlx_peer *const *peers, size_t peer_count, enum order order, char *to, size_t count) {
+static void read_of(struct nvlx_peer *const *peers, size_t peer_count, enum order order, void *to, size_t count) {
     struct nvlx_op *ops = calloc(count, sizeof *ops);
     struct nvlx_request *request;
     for (size_t i = 0; i < count; i++)
         ops[i] = (struct nvlx_op){.opcode = NVLX_OP_READ,
                                   .peer = peers[order == IN_TURN ? i % peer_count : i * peer_count / count],
-                                  .local = to + i * LENGTH,
+                                  .local = (char *)to + i * LENGTH,
                                   .remote = find(peers[0], "a") + (i * 7919 % count) * LENGTH,
                                   .length = LENGTH};
     OK(nvlx_transfer(engine, ops, count, NULL, &request));

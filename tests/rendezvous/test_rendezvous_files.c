@@ -686,7 +686,8 @@ static void nobody_waits_for_the_table(void) {
         OK(nvlx_peer_map(from, 0, find(from, "here"), SIZE));
         const double since = now_ms();
         OK(owner_unregister(&other, 0));
-        best_ms = nvlxi_min(best_ms, now_ms() - since);
+        const double took = now_ms() - since;
+        best_ms = took < best_ms ? took : best_ms;
         OK(nvlx_peer_close(from));
     }
     OK(nvlx_engine_destroy(client));
