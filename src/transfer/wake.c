@@ -5,7 +5,7 @@
 
 #define LIST_MIN  4096u              /* ops: fewer are checked and planned sooner than a link is awake */
 #define IDLE_NS   UINT64_C(40000000) /* then they sleep, or soon will */
-#define PEERS_MAX 16u
+#define PEERS_MAX ((size_t)16)
 
 static bool is_known(struct nvlx_peer *const *peers, size_t count, const struct nvlx_peer *peer) {
     for (size_t i = 0; i < count; i++)
