@@ -143,9 +143,12 @@ void act_map(struct worker *w) {
         return;
     move.process = move.link->process;
     move.incarnation = move.link->incarnation;
-    const int code = nvlx_peer_map(move.link->peer, w->board->gpus[draw(w, 2)], move.address, move.length);
+    int code = nvlx_peer_map(move.link->peer, w->board->gpus[draw(w, 2)], move.address, move.length);
     if (code && !may_fail(w, &move, 0, code))
         wrong_code(w, "nvlx_peer_map", code);
+    code = nvlx_peer_wake(move.link->peer);
+    if (code && (code != NVLX_ESTALE || !board_doomed(w->board, move.process, move.incarnation)))
+        wrong_code(w, "nvlx_peer_wake", code);
 }
 
 /* What a peer has published becomes known; what it has not, does not. */
