@@ -244,6 +244,7 @@ static void test_rendezvous() {
     EXPECT(take(peer.generation()) == generation && peer.find("later"));
     take(home.engine.check());
     take(peer.map(0, take(peer.find("later")).address, 64));
+    take(peer.wake());
     take(peer.test());
     EXPECT(peer.update("no descriptor").code() == NVLX_EFORMAT);
 

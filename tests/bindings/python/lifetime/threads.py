@@ -68,7 +68,7 @@ def test_engine():
             lambda: engine.transfer(ops).wait(10),
             lambda: prepared.post().close(),
             lambda: engine.register((own, 64)).close(),
-            lambda: (peer.find("all"), peer.test(), engine.info()),
+            lambda: (peer.find("all"), peer.wake(), peer.test(), engine.info()),
             lambda: engine.export(),
             lambda: engine.peer_open(engine.export()).close(),
         )
