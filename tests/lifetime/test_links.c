@@ -119,19 +119,29 @@ static void given_back_with_the_engine(void) {
 
 enum order { IN_TURN, ONE_AFTER_THE_OTHER };
 
+/* As if nothing had been used for 50 ms, or something a moment ago. */
+static void set_idle(bool idle) {
+    atomic_store(&engine->transfers.used_ns, nvlxi_now_ns() - (idle ? 50000000 : 0));
+}
+
 /* Reads so many ops of "a". */
-static void read_of(struct nvlx_peer *const *peers, size_t peer_count, enum order order, void *to, size_t count) {
+static void read_of(struct nvlx_peer *const *peers, size_t peer_count, enum order order, bool idle, void *to,
+                    size_t count) {
+    const uint64_t there = find(peers[0], "a");
     struct nvlx_op *ops = calloc(count, sizeof *ops);
     struct nvlx_request *request;
     for (size_t i = 0; i < count; i++)
         ops[i] = (struct nvlx_op){.opcode = NVLX_OP_READ,
                                   .peer = peers[order == IN_TURN ? i % peer_count : i * peer_count / count],
                                   .local = (char *)to + i * LENGTH,
-                                  .remote = find(peers[0], "a") + (i * 7919 % count) * LENGTH,
+                                  .remote = there + (i * 7919 % count) * LENGTH,
                                   .length = LENGTH};
+    set_idle(idle);
+    const uint64_t since = nvlxi_now_ns();
     OK(nvlx_transfer(engine, ops, count, NULL, &request));
     OK(nvlx_wait(request, -1));
     OK(nvlx_request_free(request));
+    EXPECT(atomic_load(&engine->transfers.used_ns) >= since);
     free(ops);
 }
 
@@ -146,18 +156,15 @@ static void long_lists_wake_links_that_were_idle(void) {
     struct nvlx_region *region;
     OK(nvlx_register(engine, here, SIZE, NULL, &region));
     map(peer, 1, "a");
-    usleep(50000);
-    read_of(&peer, 1, IN_TURN, here, OPS - 1);
+    read_of(&peer, 1, IN_TURN, true, here, OPS - 1);
     expect_wakes(0); /* it is too short */
-    read_of(&peer, 1, IN_TURN, here, OPS);
+    read_of(&peer, 1, IN_TURN, false, here, OPS);
     expect_wakes(0); /* the link was used just now */
-    usleep(50000);
-    read_of(&peer, 1, IN_TURN, here, OPS);
+    read_of(&peer, 1, IN_TURN, true, here, OPS);
     expect_wakes(1);
-    read_of(&peer, 1, IN_TURN, here, OPS);
+    read_of(&peer, 1, IN_TURN, false, here, OPS);
     expect_wakes(1);
-    usleep(50000);
-    read_of(&peer, 1, IN_TURN, here, 2 * OPS);
+    read_of(&peer, 1, IN_TURN, true, here, 2 * OPS);
     expect_wakes(2);
     OK(nvlx_peer_close(peer));
     expect_links(1, 1);
@@ -171,10 +178,8 @@ static void without_a_link_nothing_is_woken(void) {
     char *here = alloc_on(0);
     struct nvlx_region *region;
     OK(nvlx_register(engine, here, SIZE, NULL, &region));
-    usleep(50000);
-    read_of(&peer, 1, IN_TURN, here, OPS); /* which is not even mapped */
-    usleep(50000);
-    read_of(&peer, 1, IN_TURN, here, OPS); /* it is the same GPU */
+    read_of(&peer, 1, IN_TURN, true, here, OPS); /* which is not even mapped */
+    read_of(&peer, 1, IN_TURN, true, here, OPS); /* it is the same GPU */
     expect_wakes(0);
     OK(nvlx_peer_close(peer));
     owner_end(&owner);
@@ -215,8 +220,7 @@ static void all_peers_of_a_list_are_woken(void) {
     for (size_t i = 0; i < 6; i++) {
         const long before = atomic_load(&faults.wakes);
         const size_t count = 1 + i / 2;
-        usleep(50000);
-        read_of(peers, count, i % 2 ? IN_TURN : ONE_AFTER_THE_OTHER, here, OPS);
+        read_of(peers, count, i % 2 ? IN_TURN : ONE_AFTER_THE_OTHER, true, here, OPS);
         expect_wakes(before + (long)count);
     }
     for (int i = 0; i < 4; i++)
@@ -239,13 +243,13 @@ static void a_bad_list_wakes_nobody(void) {
     map(peer, 1, "a");
     map(foreign, 1, "a");
     for (int bad = 0; bad < 2; bad++) {
-        usleep(50000);
         for (size_t i = 0; i < OPS; i++)
             ops[i] = (struct nvlx_op){.opcode = NVLX_OP_READ,
                                       .peer = bad ? foreign : NULL,
                                       .local = here,
                                       .remote = find(peer, "a"),
                                       .length = 1};
+        set_idle(true);
         EXPECT(nvlx_transfer(engine, ops, OPS, NULL, &request) == NVLX_EINVAL);
     }
     expect_wakes(0);
