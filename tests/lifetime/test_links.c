@@ -242,13 +242,11 @@ static void a_bad_list_wakes_nobody(void) {
     OK(nvlx_register(engine, here, SIZE, NULL, &region));
     map(peer, 1, "a");
     map(foreign, 1, "a");
+    const uint64_t there = find(peer, "a");
     for (int bad = 0; bad < 2; bad++) {
         for (size_t i = 0; i < OPS; i++)
-            ops[i] = (struct nvlx_op){.opcode = NVLX_OP_READ,
-                                      .peer = bad ? foreign : NULL,
-                                      .local = here,
-                                      .remote = find(peer, "a"),
-                                      .length = 1};
+            ops[i] = (struct nvlx_op){
+                .opcode = NVLX_OP_READ, .peer = bad ? foreign : NULL, .local = here, .remote = there, .length = 1};
         set_idle(true);
         EXPECT(nvlx_transfer(engine, ops, OPS, NULL, &request) == NVLX_EINVAL);
     }
@@ -266,13 +264,14 @@ static void *read_again_and_again(void *argument) {
     struct nvlx_request *request;
     char *here = alloc_on(1);
     struct nvlx_region *region;
+    const uint64_t there = find(peer, "a");
     int code = 0;
     OK(nvlx_register(engine, here, SIZE, NULL, &region));
     for (size_t i = 0; i < OPS; i++)
         ops[i] = (struct nvlx_op){.opcode = NVLX_OP_READ,
                                   .peer = peer,
                                   .local = here + i * LENGTH,
-                                  .remote = find(peer, "a") + (i * 7919 % OPS) * LENGTH,
+                                  .remote = there + (i * 7919 % OPS) * LENGTH,
                                   .length = LENGTH};
     while (!code) {
         atomic_store(&engine->transfers.used_ns, 0);
@@ -292,11 +291,12 @@ static void a_peer_may_die_while_it_is_woken(void) {
     map(peer, 1, "a");
     for (int i = 0; i < 2; i++)
         EXPECT(!pthread_create(&threads[i], NULL, read_again_and_again, peer));
-    usleep(50000);
+    for (int i = 0; i < 10000 && atomic_load(&faults.wakes) < 10; i++)
+        usleep(1000);
+    EXPECT(atomic_load(&faults.wakes) >= 10);
     owner_kill(&owner);
     for (int i = 0; i < 2; i++)
         pthread_join(threads[i], NULL);
-    EXPECT(atomic_load(&faults.wakes) > 0);
     await_links(1);
     OK(nvlx_peer_close(peer));
     unlink(own_path());
