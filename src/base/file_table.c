@@ -30,12 +30,8 @@ static int size_with(int number) {
     return size;
 }
 
-void nvlxi_file_table_widen(struct nvlxi_file_table *table, int fd) {
-    const int lowest = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-    if (lowest < 0)
-        return;
-    close(lowest);
-    const int wanted = lowest + ROOM, size = table->size ? table->size : SMALLEST;
+void nvlxi_file_table_widen(struct nvlxi_file_table *table, int fd, int number) {
+    const int wanted = number + ROOM, size = table->size ? table->size : SMALLEST;
     if (wanted < size || (table->started && !atomic_load(&table->over)))
         return;
     nvlxi_file_table_end(table);

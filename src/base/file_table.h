@@ -28,9 +28,9 @@ struct nvlxi_file_table { /* starts zeroed */
     int size;       /* so many numbers it has, or will have */
 };
 
-/* Makes room for some dozens more, soon. `fd`: one that stays open until the end, and of which a forked child may keep
- * a duplicate. Takes a microsecond, or what starting a thread does. */
-void nvlxi_file_table_widen(struct nvlxi_file_table *table, int fd);
+/* Makes room for some dozens more than `number`, the file that was opened last, soon. `fd`: one that stays open until
+ * the end, and of which a forked child may keep a duplicate. Takes no longer than starting a thread does. */
+void nvlxi_file_table_widen(struct nvlxi_file_table *table, int fd, int number);
 /* Waits for the thread, if there is one. */
 void nvlxi_file_table_end(struct nvlxi_file_table *table);
 

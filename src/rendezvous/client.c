@@ -200,16 +200,19 @@ void nvlxi_clients_prepare(struct nvlxi_clients *clients) {
     struct nvlxi_subscription *subscription;
     pthread_mutex_lock(&clients->mutex);
     const bool joined = clients->joined;
+    int newest = -1; /* the last of the list */
     clients->joined = false;
     free_left(clients);
     DL_FOREACH(clients->list, subscription) {
         const uint32_t out = atomic_load(&subscription->outbox.blocked) ? EPOLLOUT : 0;
-        if (!subscription->ended)
-            nvlxi_watch(clients->watcher, &subscription->watch, subscription->connection.socket, EPOLLIN | out);
+        if (subscription->ended)
+            continue;
+        newest = subscription->connection.socket;
+        nvlxi_watch(clients->watcher, &subscription->watch, newest, EPOLLIN | out);
     }
     pthread_mutex_unlock(&clients->mutex);
     if (joined) /* next, it may bring files */
-        nvlxi_watcher_make_room(clients->watcher);
+        nvlxi_watcher_make_room(clients->watcher, newest);
 }
 
 /* An older text than is known is no failure: the user may have been faster, by nvlx_peer_update. */

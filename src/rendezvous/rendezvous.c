@@ -73,7 +73,7 @@ static void *run(void *argument) {
     struct nvlxi_server *server;
     eventfd_t ignored;
     prctl(PR_SET_NAME, "nvlx-service");
-    nvlxi_watcher_make_room(&r->watcher);
+    nvlxi_watcher_make_room(&r->watcher, -1);
     while (begin_turn(r, &server)) {
         uint64_t deadline = UINT64_MAX;
         if (server)

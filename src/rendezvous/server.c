@@ -468,7 +468,7 @@ static int admit(struct nvlxi_server *server, int socket) {
     made->since = nvlxi_now_ns();
     DL_APPEND(server->connections, made);
     server->count++;
-    nvlxi_watcher_make_room(server->watcher); /* it may ask for files */
+    nvlxi_watcher_make_room(server->watcher, socket); /* it may ask for files */
     return 0;
 }
 

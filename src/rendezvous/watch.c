@@ -21,8 +21,8 @@ void nvlxi_watcher_close(struct nvlxi_watcher *watcher) {
     nvlxi_fork_files_close(watcher->epoll);
 }
 
-void nvlxi_watcher_make_room(struct nvlxi_watcher *watcher) {
-    nvlxi_file_table_widen(&watcher->table, watcher->epoll);
+void nvlxi_watcher_make_room(struct nvlxi_watcher *watcher, int socket) {
+    nvlxi_file_table_widen(&watcher->table, watcher->epoll, socket < watcher->epoll ? watcher->epoll : socket);
 }
 
 int nvlxi_watch(struct nvlxi_watcher *watcher, struct nvlxi_watch *watch, int fd, uint32_t events) {

@@ -25,8 +25,9 @@ struct nvlxi_watcher { /* starts zeroed */
 int nvlxi_watcher_open(struct nvlxi_watcher *watcher);
 void nvlxi_watcher_close(struct nvlxi_watcher *watcher);
 
-/* Makes room for the files that a new connection brings, without waiting for it. By the service thread. */
-void nvlxi_watcher_make_room(struct nvlxi_watcher *watcher);
+/* Makes room for the files that a new connection brings, without waiting for it. `socket`: its own, or -1: none came
+ * yet. By the service thread. */
+void nvlxi_watcher_make_room(struct nvlxi_watcher *watcher, int socket);
 
 /* From now on waits for these events of `fd`; again, to wait for others. From any thread. NVLX_ENOMEM. */
 int nvlxi_watch(struct nvlxi_watcher *watcher, struct nvlxi_watch *watch, int fd, uint32_t events);

@@ -649,6 +649,7 @@ static void clients_make_the_table_larger_ahead(void) {
 /* Where few more may be opened, or none, it stays as it is, and what was opened to look is closed. */
 static void a_table_at_its_limit_stays(void) {
     struct rlimit limit;
+    fill_table(20);
     const int free_one = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 0);
     EXPECT(free_one >= 0);
     close(free_one);
@@ -659,14 +660,15 @@ static void a_table_at_its_limit_stays(void) {
     for (int left = 0; left < 3; left++) {
         const struct rlimit lower = {(rlim_t)(free_one + left), limit.rlim_max};
         EQUAL(0, setrlimit(RLIMIT_NOFILE, &lower));
-        nvlxi_file_table_widen(&table, STDIN_FILENO);
+        nvlxi_file_table_widen(&table, STDIN_FILENO, free_one - 1);
         nvlxi_file_table_end(&table);
         EQUAL(0, setrlimit(RLIMIT_NOFILE, &limit));
         expect_holdings(&before, "at the limit");
     }
     EQUAL(size, table_size());
+    table.size = 0;
     for (int i = 0; i < 3; i++)
-        nvlxi_file_table_widen(&table, STDIN_FILENO);
+        nvlxi_file_table_widen(&table, STDIN_FILENO, free_one - 1);
     nvlxi_file_table_end(&table);
     expect_holdings(&before, "without a limit");
 }
