@@ -1074,11 +1074,12 @@ enum {
 int nvlx_peer_map(struct nvlx_peer *peer, int gpu, uint64_t address, uint64_t length);
 
 /* Wakes the links to the peer's GPUs, for who knows that a transfer will come. NVLink sleeps when nobody has used it
- * for 50 ms, or for what `nvidia-smi nvlink -gLowPwrInfo` says. The next transfer then takes 160 to 230 us longer
- * (measured, two H200): 4 KiB took 218 us instead of 20. The call takes 5 to 25 us, and waits for nothing; the links
- * are awake 0.2 ms later. It does nothing for a GPU of which nothing was mapped yet, or that CUDA does not show here,
- * and no harm where links are awake. Lists of 4,096 ops and more do it themselves before they are checked. From any
- * thread. Errors: NVLX_ESTALE (the peer is gone), NVLX_EINVAL. */
+ * for 50 ms, or for what `nvidia-smi nvlink -gLowPwrInfo` says. The next transfer then takes about 0.2 ms longer, and
+ * the links are awake so long after this call (measured, two H200). It launches a kernel for each link, and waits for
+ * nothing. It does nothing for a GPU of which nothing was mapped yet, or that CUDA does not show here, and no harm
+ * where links are awake. Lists of 4,096 ops and more do it themselves, if this engine has used nothing for 40 ms. From
+ * any thread.
+ * Errors: NVLX_ESTALE (the peer is gone), NVLX_EINVAL. */
 int nvlx_peer_wake(struct nvlx_peer *peer);
 
 /* ---- Prepared lists ---------------------------------------------------------------------------------- */

@@ -390,7 +390,7 @@ static int submit(struct nvlx_request *made, struct nvlxi_validation *validation
     if (code)
         return code;
     if (!made->captured)
-        nvlxi_wake_for(t, ops, count);
+        nvlxi_wake_for(t, ops, count, made->started_ns);
     nvlxi_early_begin(&early, made, ops, count, options->priority, may_begin_early(made, options));
     const struct nvlxi_admission admission = {.ops = ops,
                                               .count = count,

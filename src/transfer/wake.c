@@ -27,13 +27,13 @@ static void wake_peers(const struct nvlxi_transfers *t, const struct nvlx_op *op
     }
 }
 
-void nvlxi_wake_for(struct nvlxi_transfers *transfers, const struct nvlx_op *ops, size_t count) {
+void nvlxi_wake_for(struct nvlxi_transfers *transfers, const struct nvlx_op *ops, size_t count, uint64_t now_ns) {
     if (count < LIST_MIN)
         return;
-    const uint64_t now = nvlxi_now_ns(), used = atomic_load_explicit(&transfers->used_ns, memory_order_relaxed);
-    if (now < used || now - used < IDLE_NS)
+    const uint64_t used_ns = atomic_load_explicit(&transfers->used_ns, memory_order_relaxed);
+    if (now_ns < used_ns || now_ns - used_ns < IDLE_NS)
         return;
-    nvlxi_wake_note_use(transfers, now);
+    nvlxi_wake_note_use(transfers, now_ns); /* if it is refused, too */
     wake_peers(transfers, ops, count);
 }
 

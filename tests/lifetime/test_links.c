@@ -46,9 +46,12 @@ static void map(struct nvlx_peer *peer, int gpu, const char *name) {
     OK(nvlx_peer_map(peer, gpu, find(peer, name), SIZE));
 }
 
-static void *alloc_on(int gpu) {
+/* Memory of this process's own, registered. */
+static char *memory_on(int gpu) {
+    struct nvlx_region *region;
     void *memory;
     OK(nvlx_alloc(engine, gpu, SIZE, NULL, &memory));
+    OK(nvlx_register(engine, memory, SIZE, NULL, &region));
     return memory;
 }
 
@@ -152,9 +155,7 @@ static void expect_wakes(long expected) {
 static void long_lists_wake_links_that_were_idle(void) {
     begin();
     struct nvlx_peer *peer = connect_to(engine, own_path());
-    char *here = alloc_on(1);
-    struct nvlx_region *region;
-    OK(nvlx_register(engine, here, SIZE, NULL, &region));
+    char *here = memory_on(1);
     map(peer, 1, "a");
     read_of(&peer, 1, IN_TURN, true, here, OPS - 1);
     expect_wakes(0); /* it is too short */
@@ -175,9 +176,7 @@ static void long_lists_wake_links_that_were_idle(void) {
 static void without_a_link_nothing_is_woken(void) {
     begin();
     struct nvlx_peer *peer = connect_to(engine, own_path());
-    char *here = alloc_on(0);
-    struct nvlx_region *region;
-    OK(nvlx_register(engine, here, SIZE, NULL, &region));
+    char *here = memory_on(0);
     read_of(&peer, 1, IN_TURN, true, here, OPS); /* which is not even mapped */
     read_of(&peer, 1, IN_TURN, true, here, OPS); /* it is the same GPU */
     expect_wakes(0);
@@ -210,9 +209,7 @@ static void a_peer_is_woken_as_told(void) {
 static void all_peers_of_a_list_are_woken(void) {
     begin();
     struct nvlx_peer *peers[4];
-    char *here = alloc_on(1);
-    struct nvlx_region *region;
-    OK(nvlx_register(engine, here, SIZE, NULL, &region));
+    char *here = memory_on(1);
     for (int i = 0; i < 4; i++) {
         peers[i] = connect_to(engine, own_path());
         map(peers[i], 1, "a");
@@ -235,11 +232,9 @@ static void a_bad_list_wakes_nobody(void) {
     struct nvlx_peer *peer = connect_to(engine, own_path());
     struct nvlx_engine *other = make_faulty_engine(0);
     struct nvlx_peer *foreign = connect_to(other, own_path());
-    char *here = alloc_on(1);
-    struct nvlx_region *region;
+    char *here = memory_on(1);
     struct nvlx_request *request;
     struct nvlx_op *ops = calloc(OPS, sizeof *ops);
-    OK(nvlx_register(engine, here, SIZE, NULL, &region));
     map(peer, 1, "a");
     map(foreign, 1, "a");
     const uint64_t there = find(peer, "a");
@@ -262,11 +257,9 @@ static void *read_again_and_again(void *argument) {
     struct nvlx_peer *peer = argument;
     struct nvlx_op *ops = calloc(OPS, sizeof *ops);
     struct nvlx_request *request;
-    char *here = alloc_on(1);
-    struct nvlx_region *region;
+    char *here = memory_on(1);
     const uint64_t there = find(peer, "a");
     int code = 0;
-    OK(nvlx_register(engine, here, SIZE, NULL, &region));
     for (size_t i = 0; i < OPS; i++)
         ops[i] = (struct nvlx_op){.opcode = NVLX_OP_READ,
                                   .peer = peer,
