@@ -614,7 +614,7 @@ static void visitor_role(int socket) {
     OK(nvlx_engine_destroy(visitor));
 }
 
-/* To make it larger takes long: it is done by the service thread, before files are asked for. */
+/* To make it larger takes long: it is done before files are asked for. */
 static void servers_make_the_table_larger_ahead(void) {
     server = make_file_engine();
     register_range(server, allocate_file(server, SIZE), SIZE, NULL, NVLX_ACCESS_READ);

@@ -11,10 +11,11 @@ uint32_t next_random(uint64_t *state); /* any state except 0 will do */
 /* ---- What a process holds ------------------------------------------------------------------------------ */
 
 struct holdings {
-    size_t fds, threads, maps;
+    size_t fds, threads, maps; /* those of GPU memory */
 };
+/* Waits for what comes and goes by itself, at most 200 ms or so. */
 struct holdings holdings(void);
-/* Maps: those of GPU memory. */
+/* The same, or fewer threads. */
 void expect_holdings(const struct holdings *before, const char *when);
 
 /* ---- The library --------------------------------------------------------------------------------------- */
