@@ -9,8 +9,8 @@
 #include "base/log.h"
 #include "base/trace.h"
 #include "transfer/blocks/blocks.h"
-#include "transfer/early.h"
 #include "transfer/graphs.h"
+#include "transfer/requests/early.h"
 #include "transfer/signals.h"
 #include "transfer/wake.h"
 

@@ -10,7 +10,7 @@ struct nvlxi_ended { /* a transfer that did not fail */
     const struct nvlxi_plan *plan; /* as long as it is whole, and its peers are pinned */
     const struct nvlxi_needs *needs;
     const struct nvlx_request_info *info;
-    bool has_parts; /* which the info tells of, too, and which keep what they have moved (transfer/early.h) */
+    bool has_parts; /* which the info tells of, too, and keep what they have moved (transfer/requests/early.h) */
     uint64_t elapsed_ns;
 };
 
@@ -21,8 +21,8 @@ struct nvlxi_moved {
     uint64_t bytes[NVLXI_CARRIERS][NVLXI_DIRECTIONS], fragments[NVLXI_CARRIERS][NVLXI_DIRECTIONS];
 };
 
-/* What is to be counted of a transfer with a message, or of a part of one (transfer/early.h), which has one peer, too:
- * it may fail yet when its plan and its pins are gone. The peer is not closed before it has ended. */
+/* What is to be counted of a transfer with a message, or of a part of one (transfer/requests/early.h), which has one
+ * peer, too: it may fail yet when its plan and its pins are gone. The peer is not closed before it has ended. */
 struct nvlxi_tally_kept {
     bool waits; /* there is something to be counted */
     enum nvlxi_call_kind call;

@@ -1,6 +1,6 @@
 /* The thread that sees transfers complete: see notice.h. SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
-#include "transfer/notice.h"
+#include "transfer/requests/notice.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>

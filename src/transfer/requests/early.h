@@ -16,8 +16,8 @@
  * Only reads: a call that fails has then written no memory but this process's own. Of each peer at least one op stays
  * in the list, which therefore pins the peer. Parts take no place of config.max_requests. All belongs to the thread
  * that submits. */
-#ifndef NVLXI_TRANSFER_EARLY_H
-#define NVLXI_TRANSFER_EARLY_H
+#ifndef NVLXI_TRANSFER_REQUESTS_EARLY_H
+#define NVLXI_TRANSFER_REQUESTS_EARLY_H
 
 #include "transfer/transfer.h"
 

@@ -1,5 +1,5 @@
 /* Reads that begin while what they read is still being mapped: see early.h. SPDX-License-Identifier: Apache-2.0 */
-#include "transfer/early.h"
+#include "transfer/requests/early.h"
 
 #include <stdlib.h>
 #include <string.h>

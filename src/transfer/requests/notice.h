@@ -19,8 +19,8 @@
  *
  * `mutex` guards all of it. Its holder may only try a request's `polling`. As long as a notice has a request, that one
  * is not DONE, so it stays. */
-#ifndef NVLXI_TRANSFER_NOTICE_H
-#define NVLXI_TRANSFER_NOTICE_H
+#ifndef NVLXI_TRANSFER_REQUESTS_NOTICE_H
+#define NVLXI_TRANSFER_REQUESTS_NOTICE_H
 
 #include <pthread.h>
 #include <stdbool.h>
