@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import math
 import operator
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ._c.arguments import _buffer
@@ -73,7 +74,7 @@ class Array(_Local):
         cuda = engine.backend == "cuda"
         self._device = (_CUDA_HOST, 0) if cuda and on_host else (_CUDA, gpu) if cuda else (_CPU, 0)
         self._closed = self._freed = False
-        self._lock = threading.RLock()  # of those that close
+        self._lock = threading.RLock()  # of those that close, and of those that copy
 
     @property
     def closed(self) -> bool:
@@ -146,13 +147,22 @@ class Array(_Local):
             raise _error(_ENOTSUP, f"the content is of Python's objects (format {view.format!r}): give numbers")
         if _DTYPES[self.dtype][1] > 8 and view.itemsize > 1:  # else they are no more than bytes
             _refuse_swapped("the content", kinds[max(kinds.find(">"), kinds.find("!"), 0) :])
-        self._engine.memcpy(self.address, content if view.ndim else view.cast("B"), self.nbytes)
+        with self._held() as address:
+            self._engine.memcpy(address, content if view.ndim else view.cast("B"), self.nbytes)
 
     def tobytes(self) -> bytes:
         """A copy of the content."""
-        content = bytearray(self.nbytes)
-        self._engine.memcpy(content, self.address)
-        return bytes(content)
+        with self._held() as address:
+            content = bytearray(self.nbytes)
+            self._engine.memcpy(content, address)
+            return bytes(content)
+
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[int]:
+        """Its memory: a thread that closes it meanwhile waits. A forked child, in which the lock may be another
+        thread's for ever, is refused by the engine."""
+        with contextlib.nullcontext() if self._engine._core.forked else self._lock:
+            yield self.data_ptr()
 
     def close(self) -> None:
         """Frees the memory. Regions in it are withdrawn first, but peers are not waited for. On CUDA, to free what a

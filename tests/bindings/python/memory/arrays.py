@@ -8,6 +8,7 @@ import importlib.util
 import os
 import pickle
 import threading
+import time
 
 import nvlxfer
 from nvlxfer import Access, Alloc, Engine, read
@@ -41,7 +42,8 @@ def test_array():
             except TypeError as refused:
                 assert "object of this process" in str(refused)
         assert made.closed and "closed" in repr(made)
-        raises(nvlxfer.InvalidArgument, "NVLX_EINVAL", "closed", made.data_ptr)
+        for call in (made.data_ptr, made.tobytes, lambda: made.fill(bytes(60))):  # the last two would end the process
+            raises(nvlxfer.InvalidArgument, "NVLX_EINVAL", "the Array is closed", call)
         raises(nvlxfer.OutOfRange, "NVLX_ERANGE", "", engine.transfer, [read(engine.peer_open(engine.export()), 8, 8, 8)])
         assert engine.empty((), "bfloat16").nbytes == 2 and engine.empty(7).shape == (7,)
         assert engine.empty((0, 4), "int8", kind=Alloc.VMM).nbytes == 0
@@ -263,12 +265,37 @@ def test_closed_by_threads():
                 each.close()
 
 
+def test_closed_while_it_is_copied():
+    """Who copies has the whole of it, or is refused."""
+    with Engine() as engine:
+        for _ in range(30):
+            made, copies = engine.empty(1 << 20), []
+            made.fill(bytes(1 << 20))
+
+            def copy(made=made, copies=copies):
+                try:
+                    while True:
+                        copies.append(not any(made.tobytes()))
+                except nvlxfer.InvalidArgument as refused:
+                    copies.append("the Array is closed" in str(refused))
+
+            thread = threading.Thread(target=copy)
+            thread.start()
+            while not copies:
+                time.sleep(0)
+            made.close()
+            thread.join()
+            assert all(copies)
+
+
 def test_fork():
     """A child leaves its parent's memory alone."""
     with Engine() as engine, engine.empty(8) as made:
         made.fill(b"01234567")
         child = os.fork()
         if child == 0:
+            for call in (made.tobytes, lambda: made.fill(bytes(8))):
+                raises(nvlxfer.Forked, "NVLX_EFORK", "", call)
             made.close()
             os._exit(7 if made.closed else 8)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
@@ -307,5 +334,6 @@ def test_numpy():
         raises(nvlxfer.InvalidArgument, "NVLX_EINVAL", "64-bit", read, peer, local, remote, numpy.full(100, 64.0))
 
 
-run_tests([test_array, test_no_dimension, test_byte_order, test_host_memory, test_dlpack, test_parts, test_given_back_by_the_collector,
-           test_closed_by_threads, test_fork, test_numpy])  # fmt: skip
+run_tests([test_array, test_no_dimension, test_byte_order, test_host_memory, test_dlpack, test_parts,
+           test_given_back_by_the_collector, test_closed_by_threads, test_closed_while_it_is_copied, test_fork,
+           test_numpy])  # fmt: skip
