@@ -295,7 +295,7 @@ static void list_names(const struct nvlxi_descriptor *descriptor, char *text, si
     text[0] = '\0';
     for (size_t i = 0, told = 0; i < tried && told < NAMES_TOLD && at < size; i++) {
         const char *name = descriptor->regions[i].name;
-        if (!*name)
+        if (!*name || descriptor->regions[i].access == NVLXI_GONE)
             continue;
         at += (size_t)snprintf(text + at, size - at, "%s \"%.*s\"", told ? "," : ", but",
                                nvlxi_text_cut(name, NAME_TOLD), name);

@@ -58,6 +58,15 @@ static void refuse_bytes(const struct estate *e, const struct known *known) {
     EQUAL(grants ? NVLX_ESUSPENDED : NVLX_EACCES, nvlx_transfer(e->engine, &op, 1, NULL, &request));
 }
 
+/* Who asks for a name that is gone is not told of one that is gone, too. */
+static void expect_no_advice(const struct picture *picture, const char *advice) {
+    char name[32];
+    for (size_t i = 0; advice && i < NAMES; i++) {
+        snprintf(name, sizeof name, "\"region.%zu\"", i);
+        EXPECT(picture->known[i].address || !strstr(advice, name));
+    }
+}
+
 /* All is as the owner has it. */
 static void expect_picture(const struct estate *e, const struct picture *picture) {
     char name[32];
@@ -70,6 +79,8 @@ static void expect_picture(const struct estate *e, const struct picture *picture
         if (code == 0 && known->address)
             EXPECT(address == known->address && length == known->length);
         EQUAL(known->address != 0, code == 0);
+        if (code)
+            expect_no_advice(picture, strstr(nvlx_last_error(), ", but"));
         if (known->address && !known->asleep && known->access & NVLX_ACCESS_READ)
             read_bytes(e, known);
         else if (known->access)
