@@ -42,7 +42,7 @@ foreach(binding IN ITEMS nixl python)
             COMPONENT development)
 endforeach()
 install(DIRECTORY examples DESTINATION ${doc_dir} COMPONENT development
-        FILES_MATCHING PATTERN "*.c" PATTERN "*.cc" PATTERN "*.py" PATTERN __pycache__ EXCLUDE)
+        FILES_MATCHING PATTERN "*.c" PATTERN "*.cc" PATTERN "*.cu" PATTERN "*.h" PATTERN "*.py" PATTERN __pycache__ EXCLUDE)
 install(CODE "set(documents \"\${CMAKE_INSTALL_PREFIX}/\") # of the prefix / nothing is left
               cmake_path(ABSOLUTE_PATH documents)
               cmake_path(APPEND documents \"${doc_dir}\")

@@ -40,6 +40,16 @@ echo "by pkg-config:"
 "$work/consumer_c"
 "$work/consumer_cc"
 
+# So are the examples, as installed.
+read -ra flags <<<"$(pkg-config --cflags --libs nvlxfer)"
+for example in "$prefix"/share/doc/nvlxfer/examples/*.{c,cc}; do
+    parts=("${example%.*}"/*.c)
+    [[ -e ${parts[0]} ]] || parts=()
+    quietly "$([[ $example == *.c ]] && echo cc || echo c++)" -Wall -Wextra -Werror -o "$work/example" "$example" "${parts[@]}" \
+        "${flags[@]}" -lpthread
+    echo "${example##*/} is built"
+done
+
 # The installed tools find the library by themselves.
 unset LD_LIBRARY_PATH
 for tool in "$prefix"/bin/*; do
