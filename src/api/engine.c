@@ -400,7 +400,8 @@ static int close_peer(struct nvlx_peer *peer) {
         return code;
     struct nvlx_engine *engine = peer->engine;
     if (nvlxi_prepared_names(&engine->transfers, peer))
-        return nvlxi_fail(NVLX_EBUSY, "a prepared list names the peer: free it first");
+        return nvlxi_fail(NVLX_EBUSY, "a prepared list or a table of blocks names the peer: free it first "
+                                      "(nvlx_prepared_free, nvlx_blocks_free)");
     if ((code = nvlxi_graphs_refuse(engine, peer)))
         return code;
     nvlxi_waits_leave(&engine->waits, peer);

@@ -11,7 +11,7 @@
 #define PATIENCE_NS UINT64_C(1000000000) /* nvlxfer.h tells it */
 
 const char *nvlxi_users_name(uint32_t users) {
-    return users & NVLXI_A_PREPARED_LIST ? "a prepared list"
+    return users & NVLXI_A_PREPARED_LIST ? "a prepared list or a table of blocks"
            : users & NVLXI_A_GRAPH       ? "a graph"
            : users & NVLXI_A_TRANSFER    ? "a transfer in flight"
            : users & NVLXI_A_DIGEST      ? "a digest in flight"
@@ -19,7 +19,7 @@ const char *nvlxi_users_name(uint32_t users) {
 }
 
 const char *nvlxi_users_advice(uint32_t users) {
-    return users & NVLXI_A_PREPARED_LIST ? ": free the list first"
+    return users & NVLXI_A_PREPARED_LIST ? ": free it first (nvlx_prepared_free, nvlx_blocks_free)"
            : users & NVLXI_A_GRAPH       ? ": destroy it first, with all executable graphs that were made of it"
                                          : "";
 }

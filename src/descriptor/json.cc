@@ -42,8 +42,9 @@ size_t find_string_end(std::string_view text, size_t begin) {
 }
 
 int control_character(std::string_view text, size_t at) {
-    return nvlxi_fail(NVLX_EFORMAT, "descriptor: control character 0x%02x at byte %zu",
-                      static_cast<unsigned>(static_cast<unsigned char>(text[at])), at);
+    const char *advice = text[at] == '\0' && at + 1 == text.size() ? ": the length is without a final NUL" : "";
+    return nvlxi_fail(NVLX_EFORMAT, "descriptor: control character 0x%02x at byte %zu%s",
+                      static_cast<unsigned>(static_cast<unsigned char>(text[at])), at, advice);
 }
 
 // Looks at the text before jsoncpp does, which would recurse, allocate without bound, take a NUL for the end, and skip
@@ -173,7 +174,9 @@ size_t find_portion(std::string_view text, size_t *at) {
 
 int read_json(std::string_view text, const char *field, Json::Value *root, Cut *cut) {
     *cut = Cut();
-    if (!text.empty() && (text[0] == '@' || text[0] == '/'))
+    if (text.empty())
+        return nvlxi_fail(NVLX_EFORMAT, "descriptor: the text is empty");
+    if (text[0] == '@' || text[0] == '/')
         return nvlxi_fail(NVLX_EFORMAT,
                           "descriptor: begins with '%c': an address is for nvlx_connect, not a descriptor", text[0]);
     const int code = scan(text);

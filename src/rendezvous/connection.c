@@ -196,20 +196,22 @@ int nvlxi_connection_refused(const struct nvlxi_connection *connection) {
 }
 
 static int fill_inbox(struct nvlxi_connection *connection, struct nvlxi_connection_files *files, uint64_t deadline,
-                      int64_t patience_ns) {
+                      int64_t patience_ns, const char *or_else) {
     int code;
     nvlxi_inbox_clear(&connection->in);
     while ((code = nvlxi_inbox_fill(&connection->in, connection->socket, files)) == NVLX_EAGAIN)
         if (!wait_for(connection->socket, POLLIN, nvlxi_max(deadline, nvlxi_deadline(patience_ns))))
-            return nvlxi_fail(NVLX_ETIMEDOUT, "the server at \"%s\" does not answer: is it stopped?",
-                              connection->address);
+            return nvlxi_fail(NVLX_ETIMEDOUT, "the server at \"%s\" does not answer: is it stopped%s?",
+                              connection->address, or_else);
     return code;
 }
 
 int nvlxi_connection_receive(struct nvlxi_connection *connection, enum nvlxi_protocol_type type,
                              struct nvlxi_connection_files *files, uint64_t deadline, int64_t patience_ns,
                              bool *closed) {
-    int code = fill_inbox(connection, files, deadline, patience_ns);
+    const bool text = type == NVLXI_PROTOCOL_TEXT;
+    int code = fill_inbox(connection, files, deadline, patience_ns,
+                          text ? ", or is it between nvlx_hold and nvlx_publish" : "");
     if (code == NVLX_ESTALE && closed)
         *closed = true;
     else if (code == NVLX_ESTALE)

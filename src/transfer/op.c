@@ -112,8 +112,8 @@ int nvlxi_op_check(const struct nvlx_op *op, size_t index) {
     if (op->flags == NVLX_OP_ROWS)
         return check_rows(op, index);
     if (op->flags)
-        return nvlxi_fail(NVLX_EINVAL, "op %zu: flags 0x%" PRIx32 " are not known: NVLX_OP_ROWS is 0x1", index,
-                          op->flags);
+        return nvlxi_fail(NVLX_EINVAL, "op %zu: flags 0x%" PRIx32 " are not of a read or a write: NVLX_OP_ROWS is 0x1",
+                          index, op->flags);
     return op->arg
                ? nvlxi_fail(NVLX_EINVAL, "op %zu: flags 0x0 and arg 0x%" PRIx64 ": arg must be 0 without NVLX_OP_ROWS",
                             index, op->arg)
@@ -174,10 +174,10 @@ int nvlxi_op_fail_local(const struct nvlx_op *op, size_t index, uint64_t where) 
                       label_of(op, index).text, (uint64_t)(uintptr_t)op->local, op->length, where);
 }
 
-int nvlxi_op_fail_asleep(const struct nvlx_op *op, size_t index, const char *whose, uint64_t where) {
-    return nvlxi_fail(NVLX_ESUSPENDED,
-                      "%s, of %" PRIu64 " bytes: %s memory at 0x%" PRIx64 " is suspended: wait until it is resumed",
-                      label_of(op, index).text, op->length, whose, where);
+int nvlxi_op_fail_asleep(const struct nvlx_op *op, size_t index, bool local, uint64_t where) {
+    return nvlxi_fail(NVLX_ESUSPENDED, "%s, of %" PRIu64 " bytes: %s memory at 0x%" PRIx64 " is suspended: %s",
+                      label_of(op, index).text, op->length, local ? "local" : "the peer's", where,
+                      local ? "nvlx_resume it first" : "wait until it is resumed");
 }
 
 int nvlxi_op_fail_remote(const struct nvlx_op *op, size_t index, uint64_t where, bool registered) {

@@ -56,8 +56,8 @@ int nvlxi_op_check_rows_overlap(const struct nvlx_op *op, size_t index);
 /* NVLX_ERANGE: the local byte `where` is not registered. */
 int nvlxi_op_fail_local(const struct nvlx_op *op, size_t index, uint64_t where);
 
-/* NVLX_ESUSPENDED: the byte `where` sleeps, of memory that is "local" or "the peer's". */
-int nvlxi_op_fail_asleep(const struct nvlx_op *op, size_t index, const char *whose, uint64_t where);
+/* NVLX_ESUSPENDED: the byte `where` sleeps, of local memory or the peer's. */
+int nvlxi_op_fail_asleep(const struct nvlx_op *op, size_t index, bool local, uint64_t where);
 
 /* NVLX_ERANGE, or NVLX_EACCES if it is `registered`: the same of the peer's. */
 int nvlxi_op_fail_remote(const struct nvlx_op *op, size_t index, uint64_t where, bool registered);

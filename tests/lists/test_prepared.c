@@ -156,8 +156,8 @@ static void what_is_prepared_is_held(void) {
     struct nvlx_op one = bench_op(&bench, NVLX_OP_READ, 0, 1000, 0, 100);
     struct nvlx_prepared *prepared = bench_prepare(&bench, &one, 1), *again = bench_prepare(&bench, &one, 1);
     for (int round = 0; round < 2; round++) { /* before any post, and after one */
-        REFUSED(nvlx_unregister(whole[0], 0), NVLX_EBUSY, "a prepared list uses the region at");
-        REFUSED(nvlx_unregister(whole[0], 0), NVLX_EBUSY, "bytes: free the list first");
+        REFUSED(nvlx_unregister(whole[0], 0), NVLX_EBUSY, "a prepared list or a table of blocks uses the region at");
+        REFUSED(nvlx_unregister(whole[0], 0), NVLX_EBUSY, "bytes: free it first");
         REFUSED(nvlx_unregister(inside, -1), NVLX_EBUSY, "a prepared list"); /* at once: it may never be freed */
         REFUSED(nvlx_free(bench.engine, bench.local[0]), NVLX_EBUSY, "a prepared list");
         REFUSED(nvlx_peer_close(bench.peer), NVLX_EBUSY, "prepared");

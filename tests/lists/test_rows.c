@@ -80,7 +80,7 @@ static void wrong_fields_are_named(void) {
     begin_simply();
     struct nvlx_op op = rows_op(NVLX_OP_READ, 512, &rows);
     op.flags = 3;
-    REFUSED(nvlx_transfer(engine, &op, 1, NULL, &request), NVLX_EINVAL, "op 0: flags 0x3 are not known");
+    REFUSED(nvlx_transfer(engine, &op, 1, NULL, &request), NVLX_EINVAL, "op 0: flags 0x3 are not of a read");
     op.flags = 0;
     REFUSED(nvlx_transfer(engine, &op, 1, NULL, &request), NVLX_EINVAL, "must be 0 without NVLX_OP_ROWS");
     op.flags = NVLX_OP_ROWS;

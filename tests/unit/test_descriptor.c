@@ -427,7 +427,8 @@ static void test_bad_json(void **state) {
                                             {"{\"format\"", "\f{\"format\"", "control character 0x0c at byte 0"}};
     EXPECT_REFUSED(changes, NVLX_EFORMAT);
     struct nvlxi_descriptor *descriptor;
-    expect("final NUL", decode(VALID, sizeof VALID, &descriptor), NVLX_EFORMAT, "control character 0x00 at byte");
+    expect("final NUL", decode(VALID, sizeof VALID, &descriptor), NVLX_EFORMAT, "the length is without a final NUL");
+    expect("empty", decode("", 0, &descriptor), NVLX_EFORMAT, "the text is empty");
     expect("an address", decode("@weights", 8, &descriptor), NVLX_EFORMAT, "an address is for nvlx_connect");
     expect("too long", nvlxi_descriptor_decode(VALID, NVLXI_TEXT_MAX + 1ull, &descriptor), NVLX_EFORMAT,
            "268435457 bytes");

@@ -330,7 +330,7 @@ static int validate_age(const struct nvlxi_validation *v, const struct nvlx_op *
 static int fail_remote(const struct nvlx_op *op, size_t index, uint64_t where, bool registered) {
     const struct nvlxi_region_record *sleeper = nvlxi_peer_sleeper(op->peer, where);
     if (sleeper && (sleeper->access & op->opcode))
-        return nvlxi_op_fail_asleep(op, index, "the peer's", where);
+        return nvlxi_op_fail_asleep(op, index, false, where);
     return nvlxi_op_fail_remote(op, index, where, registered || sleeper);
 }
 
@@ -347,7 +347,7 @@ int nvlxi_validate_local(const struct nvlxi_validation *v, const struct nvlx_op 
     if (nvlxi_intervals_cover(local, nvlxi_intervals_find(local, address), address, op->length, NVLX_ACCESS_NONE,
                               &where, &registered))
         return 0;
-    return nvlxi_registration_sleeps(v->registration, where) ? nvlxi_op_fail_asleep(op, index, "local", where)
+    return nvlxi_registration_sleeps(v->registration, where) ? nvlxi_op_fail_asleep(op, index, true, where)
                                                              : nvlxi_op_fail_local(op, index, where);
 }
 
