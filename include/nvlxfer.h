@@ -32,7 +32,8 @@
  *
  * What holds for every function
  *
- * - Results. A function returns 0 or a negative NVLX_E... code. Outputs come last. They are written only on success.
+ * - Results. A function returns 0 or a negative NVLX_E... code. Outputs come last. They are written only on success,
+ *   unless the function's comment says otherwise.
  * - Errors. "Errors:" lists the codes of a function beyond these, which every function may return:
  *     NVLX_EINVAL   an argument is wrong
  *     NVLX_ENOMEM   no host memory, address space, file descriptor or thread is left; never a full GPU of cuda
@@ -47,8 +48,9 @@
  *     NVLX_EFORK    in this process. Its own engine, if it makes one, is not concerned.
  * - Threads. Any thread may call, with any CUDA device current or none, also while another thread captures a graph. The
  *   caller's current device and context never change.
- * - Objects. An object passed to a function must be alive: no thread may use it while another one frees it. NULL in
- *   place of an object to free is allowed, except for nvlx_unregister, which gives NVLX_EINVAL.
+ * - Objects. An object passed to a function must be alive: no thread may use it while another one frees it, or later.
+ *   Some calls notice that, none promises to. NULL in place of an object to free is allowed, except for
+ *   nvlx_unregister, which gives NVLX_EINVAL.
  * - Structs. A struct that the caller fills begins with its size. Its init function sets every field: call it first.
  *   NULL in place of options means the defaults.
  * - Versions. The init functions are compiled into the caller. So a library with longer structs serves programs that
@@ -111,14 +113,14 @@ const char *nvlx_build_info(void);
     X(ETIMEDOUT, -6, "the time is over")                                                                               \
     X(EBUSY, -7, "in use, or as many as are allowed")                                                                  \
     X(ENOTSUP, -8, "not supported")                                                                                    \
-    X(ERANGE, -9, "the address range is not registered, or not all of it")                                             \
+    X(ERANGE, -9, "out of range: not all of it is registered, or there is no such id")                                 \
     X(EACCES, -10, "this access is not granted")                                                                       \
-    X(ENOENT, -11, "no such name")                                                                                     \
-    X(EEXIST, -12, "the name is taken")                                                                                \
+    X(ENOENT, -11, "not found")                                                                                        \
+    X(EEXIST, -12, "it is there already")                                                                              \
     X(EFORMAT, -13, "malformed")                                                                                       \
     X(EVERSION, -14, "of a version that this library does not know")                                                   \
     X(EBACKEND, -15, "the backend cannot run here, or the peer uses another one")                                      \
-    X(ESTALE, -16, "outdated: the peer has withdrawn or replaced it, or is gone")                                      \
+    X(ESTALE, -16, "outdated: withdrawn, replaced or freed, or the peer is gone")                                      \
     X(EDIGEST, -17, "the bytes are not those that the peer's digest tells")                                            \
     X(ESUSPENDED, -18, "the memory sleeps: its owner has suspended it")
 
@@ -148,8 +150,8 @@ struct nvlx_config {
     uint32_t backend;      /* NVLX_BACKEND_...: see Backends */
     uint32_t max_requests; /* see Budgets */
     const int *gpus;       /* the only GPUs (CUDA ordinals of this process) that the engine uses; copied. It makes their
-                              contexts. NULL: those that nvlx_alloc and nvlx_peer_map name, whose contexts these calls
-                              make, and those whose primary context is active when a call first needs it */
+                              contexts. NULL: it uses all that a call needs whose primary context is active by then.
+                              nvlx_alloc and nvlx_peer_map make the context of the GPU that they name */
     size_t gpu_count;      /* entries of `gpus`: at least one, unless that is NULL */
     uint32_t mechanism;    /* NVLX_MECHANISM_...: see Mechanisms */
     uint32_t max_sms;      /* see Budgets */
@@ -200,9 +202,9 @@ int nvlx_alloc(struct nvlx_engine *engine, int gpu, size_t length, const struct 
 
 /* Frees memory from nvlx_alloc of this engine. It first withdraws all regions in it. They may be unregistered before or
  * after. Peers that follow this engine are told at once. Own ops on it get NVLX_ERANGE from then on. Peers must have
- * closed it: nvlx_unregister, called before, tells when. Kernels that use it must have ended: the call waits for them
+ * closed it before: call nvlx_unregister until it gives 0. Kernels that use it must have ended: the call waits for them
  * only if it is cudaMalloc memory. Errors: NVLX_EBUSY (this engine uses it: in a transfer in flight, an nvlx_digest, a
- * prepared list, a CUDA graph, a stream's wait, or the read of a count. What others do is not seen). */
+ * prepared list, blocks, a CUDA graph, a stream's wait, or the read of a count. What others do is not seen). */
 int nvlx_free(struct nvlx_engine *engine, void *address);
 
 /* Copies `length` bytes within this process, and waits for it: to fill and to check buffers. Each side is host memory
@@ -259,7 +261,8 @@ int nvlx_register(struct nvlx_engine *engine, const void *address, size_t length
  * - A follower's transfers on the region give NVLX_ERANGE, its prepared lists NVLX_ESTALE. If another region takes the
  *   place of this one, its prepared lists still do. Its transfers give NVLX_ESTALE then, if they tell a generation.
  * Errors: NVLX_ETIMEDOUT (somebody still uses it: the message says who, and for how long it has known. The region stays
- *         withdrawn: call again), NVLX_EBUSY (at once: a prepared list of this engine uses it. The region stays). */
+ *         withdrawn: call again), NVLX_EBUSY (at once: a prepared list or blocks of this engine use it. The region
+ *         stays). */
 int nvlx_unregister(struct nvlx_region *region, int64_t timeout_ns);
 
 /* ---- Peers ------------------------------------------------------------------------------------------- */
@@ -279,7 +282,8 @@ void nvlx_text_free(char *text);
 int nvlx_peer_open(struct nvlx_engine *engine, const char *text, size_t length, struct nvlx_peer **peer);
 
 /* The address range of the peer's region of this name. The address is the peer's own: it only means something in ops
- * for this peer. Of a region that sleeps, it is where the region was: see Sleep.
+ * for this peer. Of a region that sleeps, it is where the region was: see Sleep. Of a peer that is gone, it is what was
+ * known last.
  * Errors: NVLX_ENOENT (there is none). */
 int nvlx_peer_find(struct nvlx_peer *peer, const char *name, uint64_t *address, uint64_t *length);
 
@@ -343,8 +347,8 @@ int nvlx_peer_generation(struct nvlx_peer *peer, uint64_t *generation);
  * to take the messages to it. No other thread may submit one meanwhile. Events of the peer that were not read are
  * dropped. Until this call, the memory of a dead process stays allocated (measured), if the peer was made from a
  * text. What a peer of nvlx_connect leaves behind is closed as soon as nothing of it is in flight. Memory of a pool
- * stays until this process ends: see Kinds of memory.
- * Errors: NVLX_EBUSY (a prepared list names the peer in an op that moves bytes, or a CUDA graph does),
+ * stays until this process ends: see Kinds of memory. Requests of transfers with it stay, and tell what they told.
+ * Errors: NVLX_EBUSY (a prepared list names the peer in an op that moves bytes, or blocks or a CUDA graph do),
  *         NVLX_ETIMEDOUT (the peer has not taken all messages: the last may be lost. It is closed all the same),
  *         NVLX_EDEVICE (CUDA failed to close a mapping. The peer is closed all the same). */
 int nvlx_peer_close(struct nvlx_peer *peer);
@@ -405,12 +409,12 @@ enum {
 };
 
 enum {
-    NVLX_OP_ROWS = 1, /* flag of an op: see Rows */
-    NVLX_OP_ADD = 2   /* flag of an op: see Signals */
+    NVLX_OP_ROWS = 1, /* flags of an op, not opcodes, though these have the same values: see Rows, */
+    NVLX_OP_ADD = 2   /* and Signals */
 };
 
 struct nvlx_op {
-    uint32_t opcode; /* NVLX_OP_... */
+    uint32_t opcode; /* NVLX_OP_READ, NVLX_OP_WRITE, NVLX_OP_SIGNAL or NVLX_OP_WAIT_READY */
     uint32_t flags;  /* NVLX_OP_ROWS, NVLX_OP_ADD, or 0 */
     struct nvlx_peer *peer;
     void *local;     /* registered in this engine */
@@ -444,9 +448,9 @@ static inline void nvlx_transfer_options_init(struct nvlx_transfer_options *opti
  * and the message names the op. After 0 the request tells what becomes of them. `ops` may be reused at once. The caller
  * frees the request.
  * - The sources' content must be complete before the call, unless `stream` orders it.
- * - Ops have no order among each other. What two of them write, or one writes and another reads, ends undefined.
- * - They may name several peers, in turn or one after the other. Each GPU begins with another GPU at the other end, in
- *   the order of their UUIDs from its own on: so that not all ask the same one.
+ * - Ops have no order among each other. What two of them write, or one writes and another reads, has undefined content.
+ * - They may name several peers, in turn or one after the other. Each GPU starts with a different peer's GPU (in the
+ *   order of UUIDs, from its own on), so that not all of them read from the same one.
  * - An op may lie in adjacent regions, whatever allocations they are in.
  * - The first use of a peer's segment maps it. In lists of at most 65,536 reads and writes, without a stream,
  *   generation, verification, event or message, reads of 1 MiB and more may begin while others' bytes are mapped. If
@@ -641,8 +645,9 @@ enum {
 /* ---- The life of a peer ------------------------------------------------------------------------------ */
 
 /* Tells whether the peer is alive, as far as known. Of a peer from nvlx_peer_open nothing is known: 0. An engine of
- * this process is the exception: once it was destroyed, it is gone. For a peer that is gone, nvlx_transfer,
- * nvlx_prepare, nvlx_post, nvlx_peer_map and nvlx_peer_update give NVLX_ESTALE and issue nothing. What is in flight
+ * this process is the exception: once it was destroyed, it is gone. For a peer that is gone, all calls that need it
+ * give NVLX_ESTALE and issue nothing: transfers, posts and blocks, nvlx_prepare, nvlx_peer_map, nvlx_peer_wake,
+ * nvlx_peer_update, nvlx_send and waits. What is in flight
  * ends as it does. Then the library closes what it had mapped of the peer, by itself. A process that restarts is a new
  * peer: connect again. Errors: NVLX_ESTALE (the connection that nvlx_connect made has ended; the message says why). The
  * reasons are:
@@ -971,7 +976,7 @@ int nvlx_signal_wait(struct nvlx_engine *engine, struct nvlx_peer *peer, const v
  *   nvlx_unregister and nvlx_suspend of the bytes wait until they are ready.
  * - A list waits for up to 8 counts, and streams of one GPU for up to 32 of lists at a time: one too many is refused.
  * - A wait is a kernel of one thread. It reads the count over the link. The limits of streams hold: see Limits.
- * - Where both processes use the same GPU without MPS, they take turns, and a wait takes turns from who is to end it.
+ * - Where both processes use the same GPU without MPS, they take turns: a wait takes time from who is to end it.
  * - A list that waits has a stream, moves at least one byte, and does not signal. nvlx_prepare and NVLX_VERIFY
  *   do not take it.
  * Errors of nvlx_transfer for such lists, beyond those of a read:
@@ -1051,7 +1056,7 @@ enum {
  * transfer_options.max_sms is how many SMs of each local GPU the kernels of a list may take together. Kernels of
  * several peers or directions share them, and take turns if they are too few. 0: config.max_sms. Where that is 0 too:
  * - Kernels take 32 SMs for reads and 64 for writes, with however many peers. What stays on the GPU takes as many of
- *   its own. That many fill NVLink (measured, two H100). With 16, copies are up to 6 % slower.
+ *   its own. That many fill NVLink; writes lack 2 % (measured, two H100). With 16, copies are up to 6 % slower.
  * - The kernels of a long list (three to ten) overlap, and may take several times as many.
  *
  * config.list_memory is how much pinned host memory lists may take, in bytes.
@@ -1073,12 +1078,16 @@ enum {
  * Errors: those of nvlx_transfer, or NVLX_EINVAL (also: the range wraps around). */
 int nvlx_peer_map(struct nvlx_peer *peer, int gpu, uint64_t address, uint64_t length);
 
-/* Wakes the links to the peer's GPUs, for who knows that a transfer will come. NVLink sleeps when nobody has used it
- * for 50 ms, or for what `nvidia-smi nvlink -gLowPwrInfo` says. The next transfer then takes about 0.2 ms longer, and
- * the links are awake so long after this call (measured, two H200). It launches a kernel for each link, and waits for
- * nothing. It does nothing for a GPU of which nothing was mapped yet, or that CUDA does not show here, and no harm
- * where links are awake. Lists of 4,096 ops and more do it themselves, if this engine has used nothing for 40 ms. From
- * any thread.
+/* Wakes NVLink between this engine's GPUs and the peer's, ahead of a transfer. It has nothing to do with Sleep, which
+ * is about memory. NVLink sleeps when nobody has used it for 50 ms, or for what `nvidia-smi nvlink -gLowPwrInfo` says.
+ * The next transfer then takes about 0.2 ms longer: so call this 0.2 ms or more before it (measured, two H200:
+ * src/doc/performance.md, After a pause).
+ * - It launches one small kernel on each of this engine's GPUs for each GPU of the peer, and waits for nothing. It does
+ *   no harm where NVLink is awake.
+ * - It does nothing between two GPUs where nothing was mapped yet: see nvlx_peer_map. Nor does it where CUDA does not
+ *   show the peer's GPU here.
+ * - nvlx_transfer does it for a list of 4,096 ops and more, if this engine has moved nothing for 40 ms, for 16 of its
+ *   peers at most. Shorter lists, nvlx_post and nvlx_blocks_transfer do not.
  * Errors: NVLX_ESTALE (the peer is gone), NVLX_EINVAL. */
 int nvlx_peer_wake(struct nvlx_peer *peer);
 
@@ -1183,7 +1192,8 @@ struct nvlx_block_ids {
     const void *local;     /* [count] ids of this side, */
     const void *remote;    /* and of the peer's. Read during the call. Aligned as integers of their width are */
     size_t count;          /* of each. Ids may repeat. 0: nothing is moved */
-    uint32_t width;        /* bytes of an id: 4 or 8. The default is 4 */
+    uint32_t width;        /* bytes of an id: 4 or 8. The default is 4. With the wrong one, other ids are read: only
+                              one that is out of range shows it */
     uint32_t flags;        /* NVLX_IDS_ON_GPU: see below. Else 0 */
     uint32_t first_region; /* of the group's regions, in their order in the tables */
     uint32_t regions;      /* how many from there on; 0: all that follow */
