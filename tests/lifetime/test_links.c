@@ -296,6 +296,54 @@ static void a_peer_may_die_while_it_is_woken(void) {
     end();
 }
 
+/* As when the GPU's queue is full of what others have launched. */
+#define LAUNCH_MS 1000
+
+static void *wake_the_peer(void *peer) {
+    OK(nvlx_peer_wake(peer));
+    return NULL;
+}
+
+static pthread_t begin_long_wake(struct nvlx_peer *peer) {
+    pthread_t thread;
+    atomic_store(&faults.wake_delay_us, LAUNCH_MS * 1000);
+    EXPECT(!pthread_create(&thread, NULL, wake_the_peer, peer));
+    while (!atomic_load(&faults.wakes))
+        usleep(1000);
+    return thread;
+}
+
+/* Owners are answered, and others map. */
+static void a_launch_that_waits_holds_up_nobody(void) {
+    begin();
+    struct nvlx_peer *peer = connect_to(engine, own_path());
+    map(peer, 1, "a");
+    const pthread_t thread = begin_long_wake(peer);
+    map(peer, 1, "b");
+    OK(owner_unregister(&owner, 0));
+    EQUAL(0, atomic_load(&faults.woken));
+    pthread_join(thread, NULL);
+    OK(nvlx_peer_close(peer));
+    owner_end(&owner);
+    end();
+}
+
+static void a_link_stays_while_it_is_woken(void) {
+    begin();
+    struct nvlx_peer *peer = connect_to(engine, own_path());
+    map(peer, 1, "a");
+    map(peer, 0, "c");
+    const pthread_t thread = begin_long_wake(peer);
+    owner_kill(&owner);
+    await_end(peer);
+    pthread_join(thread, NULL);
+    await_links(2);
+    EQUAL(0, atomic_load(&faults.unlinked_in_wake));
+    OK(nvlx_peer_close(peer));
+    unlink(own_path());
+    end();
+}
+
 int main(int argc, char **argv) {
     static const struct test tests[] = {{"one_for_two_gpus_as_long_as_the_peer", one_for_two_gpus_as_long_as_the_peer},
                                         {"given_back_when_the_peer_is_gone", given_back_when_the_peer_is_gone},
@@ -307,6 +355,8 @@ int main(int argc, char **argv) {
                                         {"a_bad_list_wakes_nobody", a_bad_list_wakes_nobody},
                                         {"a_peer_is_woken_as_told", a_peer_is_woken_as_told},
                                         {"a_peer_may_die_while_it_is_woken", a_peer_may_die_while_it_is_woken},
+                                        {"a_launch_that_waits_holds_up_nobody", a_launch_that_waits_holds_up_nobody},
+                                        {"a_link_stays_while_it_is_woken", a_link_stays_while_it_is_woken},
                                         {0}};
     static const struct role roles[] = {OWNER_ROLE, {0}};
     return run_tests(argc, argv, tests, roles, 20);

@@ -118,12 +118,19 @@ static struct nvlxi_link *faulty_link(struct nvlxi_device *device, int gpu, cons
     return link;
 }
 
+static _Atomic(struct nvlxi_link *) being_woken;
+
 static void faulty_wake(struct nvlxi_device *device, struct nvlxi_link *link) {
+    atomic_store(&being_woken, link);
     atomic_fetch_add(&faults.wakes, 1);
+    usleep((useconds_t)atomic_load(&faults.wake_delay_us));
     real->wake(device, link);
+    atomic_store(&being_woken, NULL);
+    atomic_fetch_add(&faults.woken, 1);
 }
 
 static void faulty_unlink(struct nvlxi_device *device, struct nvlxi_link *link) {
+    atomic_fetch_add(&faults.unlinked_in_wake, atomic_load(&being_woken) == link);
     atomic_fetch_add(&faults.unlinks, 1);
     real->unlink(device, link);
 }

@@ -23,7 +23,9 @@ struct faults {
     atomic_long maps, unmaps, exports, files, resolves, queried, kernels, loads;
     atomic_long rows;           /* calls of copy_rows and copy_grid */
     atomic_long links, unlinks; /* that gave a link, and undid one */
-    atomic_long wakes;
+    atomic_long wakes, woken;     /* begun, and over */
+    atomic_long unlinked_in_wake; /* of `unlinks`, those of a link that was being woken */
+    atomic_int wake_delay_us;
     atomic_long digests_queued, digested; /* calls of digest; leaves that they were given */
     _Atomic(struct nvlxi_event *) last;   /* event that was recorded */
     atomic_long overlapping;              /* kernels that may overlap the one before them */
