@@ -9,6 +9,7 @@ struct nvlxi_peer_link {
     int gpu;
     uint8_t uuid[NVLXI_UUID_BYTES];
     struct nvlxi_link *link; /* the device's; or NULL: there is none to hold, which is not tried again */
+    unsigned users;          /* the peer's list, and who wakes it: the last one gives it back. Under the mutex */
     struct nvlxi_peer_link *next;
 };
 
@@ -31,7 +32,7 @@ void nvlxi_peer_link(struct nvlx_peer *peer, int gpu, const uint8_t uuid[NVLXI_U
     struct nvlxi_peer_link *link = malloc(sizeof *link);
     if (!link) /* mapping goes on being dear, no more */
         return;
-    *link = (struct nvlxi_peer_link){.gpu = gpu};
+    *link = (struct nvlxi_peer_link){.gpu = gpu, .users = 1};
     memcpy(link->uuid, uuid, sizeof link->uuid);
     if (!enter(peer, link)) {
         free(link);
@@ -43,14 +44,32 @@ void nvlxi_peer_link(struct nvlx_peer *peer, int gpu, const uint8_t uuid[NVLXI_U
     pthread_mutex_unlock(&peer->remote->mutex);
 }
 
-/* Whoever gives them back takes them off the list first: under the mutex, they stay. */
+/* Gives up one use of it, under the mutex, of which the last one lets go meanwhile. */
+static void drop(struct nvlx_peer *peer, struct nvlxi_peer_link *link) {
+    const struct nvlxi_context *context = peer->remote->context;
+    if (--link->users)
+        return;
+    pthread_mutex_unlock(&peer->remote->mutex);
+    if (link->link)
+        context->ops->unlink(context->device, link->link);
+    free(link);
+    pthread_mutex_lock(&peer->remote->mutex);
+}
+
+/* Without the mutex while the device is at it: a launch waits where others have filled the GPU's queue. Once the list
+ * has been taken there are no more, and what comes next on it may be gone. */
 void nvlxi_peer_wake(struct nvlx_peer *peer) {
     const struct nvlxi_context *context = peer->remote->context;
-    const struct nvlxi_peer_link *link;
     pthread_mutex_lock(&peer->remote->mutex);
-    LL_FOREACH(peer->links, link) {
-        if (link->link)
-            context->ops->wake(context->device, link->link);
+    for (struct nvlxi_peer_link *link = peer->links, *next; link; link = next) {
+        struct nvlxi_link *known = link->link;
+        link->users++;
+        pthread_mutex_unlock(&peer->remote->mutex);
+        if (known)
+            context->ops->wake(context->device, known);
+        pthread_mutex_lock(&peer->remote->mutex);
+        next = peer->links ? link->next : NULL;
+        drop(peer, link);
     }
     pthread_mutex_unlock(&peer->remote->mutex);
 }
@@ -63,15 +82,12 @@ bool nvlxi_peer_is_left(struct nvlx_peer *peer) {
 }
 
 void nvlxi_peer_unlink(struct nvlx_peer *peer) {
-    const struct nvlxi_context *context = peer->remote->context;
     struct nvlxi_peer_link *link, *next;
     pthread_mutex_lock(&peer->remote->mutex);
     struct nvlxi_peer_link *links = peer->links;
     peer->links = NULL;
-    pthread_mutex_unlock(&peer->remote->mutex);
     LL_FOREACH_SAFE(links, link, next) {
-        if (link->link)
-            context->ops->unlink(context->device, link->link);
-        free(link);
+        drop(peer, link);
     }
+    pthread_mutex_unlock(&peer->remote->mutex);
 }

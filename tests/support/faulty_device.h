@@ -21,8 +21,8 @@ struct faults {
     atomic_bool queries;    /* every event says that the device failed */
     atomic_long files_done; /* of `files`, which counts exports of files when they begin */
     atomic_long maps, unmaps, exports, files, resolves, queried, kernels, loads;
-    atomic_long rows;           /* calls of copy_rows and copy_grid */
-    atomic_long links, unlinks; /* that gave a link, and undid one */
+    atomic_long rows;             /* calls of copy_rows and copy_grid */
+    atomic_long links, unlinks;   /* that gave a link, and undid one */
     atomic_long wakes, woken;     /* begun, and over */
     atomic_long unlinked_in_wake; /* of `unlinks`, those of a link that was being woken */
     atomic_int wake_delay_us;
