@@ -711,6 +711,15 @@ static void files_fit_in_the_table(void) {
     end();
 }
 
+/* Whoever counts what a process holds does not count the thread that makes the table larger, nor its file. */
+static void what_is_held_is_told_apart(void) {
+    for (int i = 0; i < 3; i++) {
+        fill_table(20);
+        begin(1);
+        end();
+    }
+}
+
 int main(int argc, char **argv) {
     static const struct test tests[] = {
         {"files_come_in_order", files_come_in_order},
@@ -736,6 +745,7 @@ int main(int argc, char **argv) {
         {"a_table_at_its_limit_stays", a_table_at_its_limit_stays},
         {"nobody_waits_for_the_table", nobody_waits_for_the_table},
         {"files_fit_in_the_table", files_fit_in_the_table},
+        {"what_is_held_is_told_apart", what_is_held_is_told_apart},
         {0}};
     static const struct role roles[] = {OWNER_ROLE, {"visitor", visitor_role}, {0}};
     return run_tests(argc, argv, tests, roles, 30);
