@@ -61,7 +61,8 @@
  * - Its threads. The first nvlx_serve or nvlx_connect of an engine starts one thread, "nvlx-service". The first
  *   transfer with a message or NVLX_DONE_EVENT starts "nvlx-notice". The first nvlx_stream_wait, or list that waits,
  *   starts "nvlx-waits". The host backend starts one worker for each lane. What a peer has withdrawn is closed by
- *   "nvlx-close" and "nvlx-close-wait". All block all signals, except those of a crash, and end with
+ *   "nvlx-close" and "nvlx-close-wait". "nvlx-files" makes the process's table of open files larger, some milliseconds
+ *   at a time: meanwhile it may duplicate a file. All block all signals, except those of a crash, and end with
  *   nvlx_engine_destroy. A relay has "nvlx-relay" and "nvlx-relay-sum", and those of its engine, until nvlx_relay_free.
  * - Fork. An object of the parent gives NVLX_EFORK in the child. The child may make an engine of its own. If CUDA was
  *   used before the fork, the cuda backend gives NVLX_EBACKEND in the child: exec or spawn such a process. The child
@@ -511,6 +512,8 @@ int nvlx_request_free(struct nvlx_request *request);
  *   object end.
  * - nvlx_transfer, nvlx_post and nvlx_blocks_transfer, only if the list is too long for the GPU's queues, or the
  *   program itself has filled a stream's: see Limits.
+ * - nvlx_peer_wake, and a nvlx_transfer that wakes links, as each launch does: where the program has filled the queue
+ *   of one of the GPUs that map the peer's memory, or a thread waits in the driver there, as above.
  * - nvlx_memcpy, nvlx_signal_read: until its own copy is done.
  * - nvlx_digest, nvlx_region_set_digest: until their own kernels are done. They begin when SMs are free.
  *
@@ -1082,8 +1085,8 @@ int nvlx_peer_map(struct nvlx_peer *peer, int gpu, uint64_t address, uint64_t le
  * is about memory. NVLink sleeps when nobody has used it for 50 ms, or for what `nvidia-smi nvlink -gLowPwrInfo` says.
  * The next transfer then takes about 0.2 ms longer: so call this 0.2 ms or more before it (measured, two H200:
  * src/doc/performance.md, After a pause).
- * - It launches one small kernel on each of this engine's GPUs for each GPU of the peer, and waits for nothing. It does
- *   no harm where NVLink is awake.
+ * - It launches one small kernel on each of this engine's GPUs for each GPU of the peer, and does not wait for its
+ *   end. It does no harm where NVLink is awake.
  * - It does nothing between two GPUs where nothing was mapped yet: see nvlx_peer_map. Nor does it where CUDA does not
  *   show the peer's GPU here.
  * - nvlx_transfer does it for a list of 4,096 ops and more, if this engine has moved nothing for 40 ms, for 16 of its

@@ -219,7 +219,7 @@ struct nvlxi_device_ops {
     struct nvlxi_link *(*link)(struct nvlxi_device *device, int gpu, const uint8_t uuid[NVLXI_UUID_BYTES]);
     void (*unlink)(struct nvlxi_device *device, struct nvlxi_link *link);
     /* Wakes what a link goes over, if it sleeps: NVLink does when it was not used for a while (transfer/wake.h). Does
-     * not wait for that, nor for anything else. */
+     * not wait for that. Waits as any launch does: so without a lock. */
     void (*wake)(struct nvlxi_device *device, struct nvlxi_link *link);
 
     /* Loads the kernels for a GPU that has none yet, as `open` does for those named and those with an active
