@@ -23,6 +23,8 @@ struct nvlxi_lane;   /* an ordered queue of copies on one GPU */
 struct nvlxi_event;  /* a point in a lane or a caller's stream */
 struct nvlxi_link;   /* a way from one GPU to another that is held open */
 
+#define NVLXI_WAKES_MAX 8 /* operations of `wake` that are not done, on one GPU: more are left out */
+
 /* What lies under a pointer. */
 struct nvlxi_allocation {
     uint32_t kind; /* enum nvlxi_kind */
@@ -219,7 +221,7 @@ struct nvlxi_device_ops {
     struct nvlxi_link *(*link)(struct nvlxi_device *device, int gpu, const uint8_t uuid[NVLXI_UUID_BYTES]);
     void (*unlink)(struct nvlxi_device *device, struct nvlxi_link *link);
     /* Wakes what a link goes over, if it sleeps: NVLink does when it was not used for a while (transfer/wake.h). Does
-     * not wait for that. Waits as any launch does: so without a lock. */
+     * not wait for that. Waits as any launch does: so without a lock. It takes places in a queue that it may share. */
     void (*wake)(struct nvlxi_device *device, struct nvlxi_link *link);
 
     /* Loads the kernels for a GPU that has none yet, as `open` does for those named and those with an active

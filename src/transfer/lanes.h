@@ -26,11 +26,15 @@
 
 #include "transfer/list_memory.h"
 
-#define NVLXI_LANES_MAX         4   /* of one kind, free */
-#define NVLXI_LANES_BESIDE      3   /* of them, in use at the same time while something waits for a stream */
-#define NVLXI_ORDERED_LANES_MAX 64  /* of one GPU and priority, behind streams of other GPUs */
-#define NVLXI_LANE_DEPTH        500 /* copies and kernels in a free lane, of which one may share a queue with all */
-#define NVLXI_ORDERED_DEPTH     512 /* that wait for streams, on one GPU: a queue takes 1,021 (H100, driver 580) */
+#define NVLXI_QUEUE_DEPTH       1021 /* that one takes (H100, driver 580) */
+#define NVLXI_LANES_MAX         4    /* of one kind, free */
+#define NVLXI_LANES_BESIDE      3    /* of them, in use at the same time while something waits for a stream */
+#define NVLXI_ORDERED_LANES_MAX 64   /* of one GPU and priority, behind streams of other GPUs */
+#define NVLXI_LANE_DEPTH        500  /* copies and kernels in a free lane, of which one may share a queue with all */
+#define NVLXI_ORDERED_DEPTH     512  /* that wait for streams, on one GPU */
+
+_Static_assert(NVLXI_LANE_DEPTH + NVLXI_ORDERED_DEPTH + NVLXI_WAKES_MAX <= NVLXI_QUEUE_DEPTH,
+               "what may stand in one queue fits into it");
 
 struct nvlxi_lane_key {
     int gpu;

@@ -19,8 +19,6 @@
 #include "device/cuda/cuda.h"
 #include "device/cuda/link.h"
 
-#define WAKES_MAX 64u /* kernels in that stream */
-
 struct nvlxi_link {
     int gpu, other;
     unsigned holders;
@@ -125,7 +123,7 @@ void nvlxi_cuda_unlink(struct nvlxi_device *device, struct nvlxi_link *link) {
 static bool may_wake(struct nvlxi_cuda_gpu *gpu) {
     if (nvlxi_cuda_driver.cuStreamQuery(gpu->waker) == CUDA_SUCCESS)
         atomic_store(&gpu->waking, 0);
-    return atomic_fetch_add(&gpu->waking, 1) < WAKES_MAX;
+    return atomic_fetch_add(&gpu->waking, 1) < NVLXI_WAKES_MAX;
 }
 
 static CUresult launch(struct nvlxi_cuda_gpu *gpu, const struct nvlxi_link *link) {
