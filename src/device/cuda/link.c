@@ -22,6 +22,7 @@
 struct nvlxi_link {
     int gpu, other;
     unsigned holders;
+    atomic_bool woken; /* once: a kernel may read the chunk */
     struct nvlxi_cuda_record *chunk;
     struct nvlxi_link *next;
 };
@@ -43,10 +44,11 @@ static int map_chunk(struct nvlxi_device *device, struct nvlxi_link *link) {
     return code;
 }
 
-/* Whether a kernel may still read the chunk. The GPU's context is current. */
+/* Whether a kernel may still read the chunk. The GPU's context is current. Who never woke it asks no driver, which may
+ * be held by who closes memory of cudaMalloc. */
 static bool is_waking(const struct nvlxi_device *device, const struct nvlxi_link *link) {
     const struct nvlxi_cuda_gpu *gpu = &device->gpus[link->gpu];
-    return atomic_load(&gpu->sms) && nvlxi_cuda_driver.cuStreamQuery(gpu->waker) == CUDA_ERROR_NOT_READY;
+    return atomic_load(&link->woken) && nvlxi_cuda_driver.cuStreamQuery(gpu->waker) == CUDA_ERROR_NOT_READY;
 }
 
 /* Those of which that is over. Under the mutex of links. */
@@ -145,6 +147,7 @@ void nvlxi_cuda_wake(struct nvlxi_device *device, struct nvlxi_link *link) {
     struct nvlxi_cuda_entry entry;
     if (!atomic_load(&gpu->sms))
         return;
+    atomic_store(&link->woken, true);
     nvlxi_attempt_begin(&attempt);
     if (!nvlxi_cuda_enter(device, link->gpu, &entry)) {
         CUresult error = may_wake(gpu) ? launch(gpu, link) : CUDA_SUCCESS;
