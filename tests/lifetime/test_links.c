@@ -173,6 +173,31 @@ static void long_lists_wake_links_that_were_idle(void) {
     end();
 }
 
+/* Its copies ended long before anybody looked. */
+static void what_is_seen_done_late_was_not_used_just_now(void) {
+    begin();
+    struct nvlx_peer *peer = connect_to(engine, own_path());
+    struct nvlx_request *early;
+    char *here = memory_on(1);
+    map(peer, 1, "a");
+    const struct nvlx_op op = {
+        .opcode = NVLX_OP_READ, .peer = peer, .local = here, .remote = find(peer, "a"), .length = LENGTH};
+    struct nvlx_op *ops = calloc(OPS, sizeof *ops);
+    for (size_t i = 0; i < OPS; i++)
+        ops[i] = op;
+    OK(nvlx_transfer(engine, &op, 1, NULL, &early));
+    usleep(60000);
+    OK(nvlx_wait(early, -1));
+    OK(nvlx_request_free(early));
+    OK(nvlx_transfer(engine, ops, OPS, NULL, &early));
+    expect_wakes(1);
+    OK(nvlx_request_free(early));
+    free(ops);
+    OK(nvlx_peer_close(peer));
+    owner_end(&owner);
+    end();
+}
+
 static void without_a_link_nothing_is_woken(void) {
     begin();
     struct nvlx_peer *peer = connect_to(engine, own_path());
@@ -345,19 +370,21 @@ static void a_link_stays_while_it_is_woken(void) {
 }
 
 int main(int argc, char **argv) {
-    static const struct test tests[] = {{"one_for_two_gpus_as_long_as_the_peer", one_for_two_gpus_as_long_as_the_peer},
-                                        {"given_back_when_the_peer_is_gone", given_back_when_the_peer_is_gone},
-                                        {"given_back_without_a_mapping", given_back_without_a_mapping},
-                                        {"given_back_with_the_engine", given_back_with_the_engine},
-                                        {"long_lists_wake_links_that_were_idle", long_lists_wake_links_that_were_idle},
-                                        {"without_a_link_nothing_is_woken", without_a_link_nothing_is_woken},
-                                        {"all_peers_of_a_list_are_woken", all_peers_of_a_list_are_woken},
-                                        {"a_bad_list_wakes_nobody", a_bad_list_wakes_nobody},
-                                        {"a_peer_is_woken_as_told", a_peer_is_woken_as_told},
-                                        {"a_peer_may_die_while_it_is_woken", a_peer_may_die_while_it_is_woken},
-                                        {"a_launch_that_waits_holds_up_nobody", a_launch_that_waits_holds_up_nobody},
-                                        {"a_link_stays_while_it_is_woken", a_link_stays_while_it_is_woken},
-                                        {0}};
+    static const struct test tests[] = {
+        {"one_for_two_gpus_as_long_as_the_peer", one_for_two_gpus_as_long_as_the_peer},
+        {"given_back_when_the_peer_is_gone", given_back_when_the_peer_is_gone},
+        {"given_back_without_a_mapping", given_back_without_a_mapping},
+        {"given_back_with_the_engine", given_back_with_the_engine},
+        {"long_lists_wake_links_that_were_idle", long_lists_wake_links_that_were_idle},
+        {"what_is_seen_done_late_was_not_used_just_now", what_is_seen_done_late_was_not_used_just_now},
+        {"without_a_link_nothing_is_woken", without_a_link_nothing_is_woken},
+        {"all_peers_of_a_list_are_woken", all_peers_of_a_list_are_woken},
+        {"a_bad_list_wakes_nobody", a_bad_list_wakes_nobody},
+        {"a_peer_is_woken_as_told", a_peer_is_woken_as_told},
+        {"a_peer_may_die_while_it_is_woken", a_peer_may_die_while_it_is_woken},
+        {"a_launch_that_waits_holds_up_nobody", a_launch_that_waits_holds_up_nobody},
+        {"a_link_stays_while_it_is_woken", a_link_stays_while_it_is_woken},
+        {0}};
     static const struct role roles[] = {OWNER_ROLE, {0}};
     return run_tests(argc, argv, tests, roles, 20);
 }
