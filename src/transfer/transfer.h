@@ -101,7 +101,7 @@ struct nvlxi_transfers {
     atomic_uint verified;         /* in flight */
     uint64_t slab;                /* NVLXI_SLAB_BYTES, or fewer leaves for tests */
     uint64_t early_bytes;         /* NVLXI_EARLY_BYTES, or fewer for tests */
-    atomic_uint_fast64_t used_ns; /* when something was submitted, or found to be done (wake.h) */
+    atomic_uint_fast64_t used_ns; /* when something was submitted (wake.h) */
     struct nvlxi_teller teller;
     struct nvlxi_waiter waiter;
     struct nvlxi_notices *notices; /* NULL until it is needed; under the mutex */

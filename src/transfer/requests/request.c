@@ -13,7 +13,6 @@
 #include "transfer/requests/early.h"
 #include "transfer/signals.h"
 #include "transfer/transfer.h"
-#include "transfer/wake.h"
 
 #define FOUND_MAX 32 /* requests whose `polling` is held at the same time */
 #define POLLS     8  /* for a look at the clock, which costs up to a third of one */
@@ -155,7 +154,6 @@ static void tally(struct nvlx_request *request) {
 void nvlxi_request_finish(struct nvlx_request *request) {
     struct nvlxi_transfers *t = request->transfers;
     request->elapsed_ns = nvlxi_now_ns() - request->started_ns;
-    nvlxi_wake_note_use(request->transfers, request->started_ns + request->elapsed_ns);
     nvlxi_trace_stop(request->range);
     nvlxi_submit_return(&t->pool, &request->legs);
     if (request->notice)
