@@ -15,14 +15,17 @@
 #include <string.h>
 #include <utlist.h>
 
+#include "base/base.h"
 #include "base/error.h"
 #include "device/cuda/cuda.h"
 #include "device/cuda/link.h"
 
+#define FRESH_NS UINT64_C(1000000) /* a link that was woken is awake so long: several peers may share it */
+
 struct nvlxi_link {
     int gpu, other;
     unsigned holders;
-    atomic_bool woken; /* once: a kernel may read the chunk */
+    atomic_uint_fast64_t woken_ns; /* last; 0: never, no kernel reads the chunk */
     struct nvlxi_cuda_record *chunk;
     struct nvlxi_link *next;
 };
@@ -48,7 +51,7 @@ static int map_chunk(struct nvlxi_device *device, struct nvlxi_link *link) {
  * be held by who closes memory of cudaMalloc. */
 static bool is_waking(const struct nvlxi_device *device, const struct nvlxi_link *link) {
     const struct nvlxi_cuda_gpu *gpu = &device->gpus[link->gpu];
-    return atomic_load(&link->woken) && nvlxi_cuda_driver.cuStreamQuery(gpu->waker) == CUDA_ERROR_NOT_READY;
+    return atomic_load(&link->woken_ns) && nvlxi_cuda_driver.cuStreamQuery(gpu->waker) == CUDA_ERROR_NOT_READY;
 }
 
 /* Those of which that is over. Under the mutex of links. */
@@ -145,9 +148,10 @@ void nvlxi_cuda_wake(struct nvlxi_device *device, struct nvlxi_link *link) {
     struct nvlxi_cuda_gpu *gpu = &device->gpus[link->gpu];
     struct nvlxi_attempt attempt;
     struct nvlxi_cuda_entry entry;
-    if (!atomic_load(&gpu->sms))
+    const uint64_t now_ns = nvlxi_now_ns();
+    if (!atomic_load(&gpu->sms) || now_ns - atomic_load(&link->woken_ns) < FRESH_NS)
         return;
-    atomic_store(&link->woken, true);
+    atomic_store(&link->woken_ns, now_ns);
     nvlxi_attempt_begin(&attempt);
     if (!nvlxi_cuda_enter(device, link->gpu, &entry)) {
         CUresult error = may_wake(gpu) ? launch(gpu, link) : CUDA_SUCCESS;
