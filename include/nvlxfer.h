@@ -512,8 +512,8 @@ int nvlx_request_free(struct nvlx_request *request);
  *   object end.
  * - nvlx_transfer, nvlx_post and nvlx_blocks_transfer, only if the list is too long for the GPU's queues, or the
  *   program itself has filled a stream's: see Limits.
- * - nvlx_peer_wake, and a nvlx_transfer that wakes links, as each launch does: where the program has filled the queue
- *   of one of the GPUs that map the peer's memory, or a thread waits in the driver there, as above.
+ * - nvlx_peer_wake, and nvlx_transfer where it wakes links, as launches do. They wait where the program has filled a
+ *   queue of a GPU that maps the peer's memory, or a thread waits in the driver there, as above.
  * - nvlx_memcpy, nvlx_signal_read: until its own copy is done.
  * - nvlx_digest, nvlx_region_set_digest: until their own kernels are done. They begin when SMs are free.
  *
