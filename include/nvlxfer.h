@@ -1089,7 +1089,7 @@ int nvlx_peer_map(struct nvlx_peer *peer, int gpu, uint64_t address, uint64_t le
  *   end. It does no harm where NVLink is awake.
  * - It does nothing between two GPUs where nothing was mapped yet: see nvlx_peer_map. Nor does it where CUDA does not
  *   show the peer's GPU here.
- * - nvlx_transfer does it for a list of 4,096 ops and more, if this engine has moved nothing for 40 ms, for 16 of its
+ * - nvlx_transfer does it for a list of 4,096 ops and more, if this engine has started none for 40 ms, for 16 of its
  *   peers at most. Shorter lists, nvlx_post and nvlx_blocks_transfer do not.
  * Errors: NVLX_ESTALE (the peer is gone), NVLX_EINVAL. */
 int nvlx_peer_wake(struct nvlx_peer *peer);
