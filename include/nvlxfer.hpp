@@ -11,8 +11,11 @@
  *     auto request = engine.transfer(ops);                               // or without exceptions
  *     if (!request)
  *         return request.code();                                         // nvlx_last_error() has the message
- *     while (request->test().code() == NVLX_EAGAIN)
+ *     int code;
+ *     while ((code = request->test().code()) == NVLX_EAGAIN)
  *         work();
+ *     if (code)
+ *         return code;                                                   // how the transfer failed
  *
  * - Errors. What can fail gives an nvlx::result: a code, and the value if the code is 0. The compiler warns where none
  *   looks at it. Its value() throws nvlx::error. Nothing else here throws, except std::bad_alloc of std::string. With
@@ -23,8 +26,8 @@
  * - Destructors call the C function that frees, and drop its code. They never throw. Three of them wait, for at most
  *   what nvlx::destructor_limit says: 10 s if nothing does. ~request waits until the transfer ends. ~region and ~relay
  *   wait as nvlx_unregister does, until no peer uses it. Then the others find no transfer in flight.
- * - What has not ended by then is left to the engine. From then on nobody knows what is still in use. So no destructor
- *   of this module frees a peer, list, memory or engine any more: the end of the process does. To do better, call
+ * - What has not ended by then is left to the engine. From then on no destructor of this module frees a peer, list,
+ *   memory or engine: nobody knows what is still in use. The end of the process frees them. To do better, call
  *   request.wait and region.unregister with a timeout before. A module is the program, or one of its shared libraries:
  *   each that includes this header has a limit of its own, and does not know what others have left.
  * - Without a transfer, some C functions wait all the same, and so do the destructors of peers, memory and engines. It
@@ -197,6 +200,9 @@ struct region_options : nvlx_region_options {
         name = its_name;
         access = its_access;
     }
+    /* The string stays the caller's, until nvlx_register has returned. */
+    region_options(const std::string &its_name, std::uint32_t its_access = NVLX_ACCESS_READ_WRITE) noexcept
+        : region_options(its_name.c_str(), its_access) {}
 };
 
 struct serve_options : nvlx_serve_options {
@@ -416,13 +422,13 @@ class peer : public detail::object<nvlx_peer> {
     result<void> update(std::string_view text) noexcept {
         return detail::done(nvlx_peer_update(get(), text.data(), text.size()));
     }
-    result<void> send(std::string_view message) noexcept {
+    result<void> send(std::string_view message) const noexcept {
         return detail::done(nvlx_send(get(), message.data(), message.size()));
     }
-    result<void> map(int gpu, std::uint64_t address, std::uint64_t length) noexcept {
+    result<void> map(int gpu, std::uint64_t address, std::uint64_t length) const noexcept {
         return detail::done(nvlx_peer_map(get(), gpu, address, length));
     }
-    result<void> wake() noexcept { return detail::done(nvlx_peer_wake(get())); }
+    result<void> wake() const noexcept { return detail::done(nvlx_peer_wake(get())); }
     result<text> stats(timeout limit) const noexcept {
         char *characters = nullptr;
         std::size_t length = 0;
