@@ -58,10 +58,11 @@ if(NVLX_MAN)
     endif()
 endif()
 
-# What goes into a wheel of Python's: the library in its package, and the licences of what is linked into it.
+# What goes into a wheel of Python's: the library in its package, its manual, and the licences of what is linked into it.
 if(SKBUILD)
     install(FILES $<TARGET_FILE:nvlxfer> DESTINATION nvlxfer RENAME libnvlxfer.so.${PROJECT_VERSION_MAJOR}
             COMPONENT python)
+    install(FILES include/nvlxfer.h DESTINATION nvlxfer COMPONENT python)
     if(NVLX_STATIC_DEPS)
         install(FILES ${nvlx_glog_SOURCE_DIR}/COPYING DESTINATION nvlxfer/licenses RENAME glog COMPONENT python)
         install(FILES ${nvlx_jsoncpp_SOURCE_DIR}/LICENSE DESTINATION nvlxfer/licenses RENAME jsoncpp COMPONENT python)

@@ -36,8 +36,8 @@ A paged KV cache is tables of blocks, and a transfer names blocks by their ids, 
 What is registered is a tensor, or a tuple (address, length). `Engine.empty` makes memory that torch, JAX, CuPy, Numba
 and, on the host backend, NumPy take as an array of theirs, without a copy. With `kind=Alloc.HOST` it is host memory,
 which peers read and write, too: then the other side of an op is a GPU's. Without the rendezvous, take the text of
-`engine.export()` by any channel to `engine.peer_open(text)`. What each call means is told in nvlxfer.h; here is only
-what Python adds:
+`engine.export()` by any channel to `engine.peer_open(text)`. What each call means is told in nvlxfer.h, which is
+installed beside this file; here is only what Python adds:
 
 - A failure is an NvlxError with .code, .name and the library's own text. Each code has a class, whose help tells what
   to do. An argument of a wrong type is InvalidType, a TypeError too, and no number is cut to what C can hold. Lengths

@@ -18,7 +18,9 @@ Ids = Any  # a buffer of 32-bit or 64-bit integers, a tensor of them, or a seque
 
 
 class BlockRegion(NamedTuple):
-    """Blocks of a paged cache at equal distances: as struct nvlx_block_region."""
+    """Blocks of a paged cache at equal distances, in bytes: block i begins at `base` + i * `stride`, for i below
+    `blocks`, and of each `length` bytes from `offset` on are moved. `base` is an own address, as of data_ptr(), or one
+    of the peer. Regions of one `group` have the same ids."""
 
     base: int
     stride: int
