@@ -155,7 +155,7 @@ class Peer(_Owned):
 
     def wake(self) -> None:
         """Wakes NVLink to the peer's GPUs, 0.2 ms or more before a transfer: it sleeps after 50 ms without use. Map the
-        peer's memory first. Lists of 4,096 ops and more do it themselves. It waits for nothing that it starts. Stale."""
+        peer's memory first. Lists of 4,096 ops and more, of Engine.transfer, do it themselves. Stale."""
         _run("nvlx_peer_wake", self)
 
     def update(self, text: str) -> None:

@@ -106,7 +106,7 @@ def _last_error(code: int) -> NvlxError:
     told = _library().nvlx_last_error() or _library().nvlx_strerror(code)
     text = told.decode("utf-8", "replace").removeprefix(f"{_name(code)}: ")  # nvlx_strerror begins with it
     if code == _EBUSY and "a prepared list" in text:
-        text += ". In Python that is a Pull, Prepared or Blocks: close it before. One that was dropped lives until Engine.close"
+        text += ". In Python that is a Pull, Prepared or Blocks: close it before. Dropped ones live on until then"
     return _error(code, text)
 
 
