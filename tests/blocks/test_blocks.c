@@ -319,7 +319,8 @@ static void ids_out_of_range(void) {
             ids.narrow[0][17] = PAGES;
             refuse(blocks, &ids.all, &options, NVLX_ERANGE, "local id 17 of group 0 is 32, and there are 32 blocks");
             ids.narrow[0][17] = 0, ids.narrow[1][19] = UINT32_MAX;
-            refuse(blocks, &ids.all, &options, NVLX_ERANGE, "remote id 19 of group 0 is 4294967295, and there are 32");
+            refuse(blocks, &ids.all, &options, NVLX_ERANGE,
+                   "remote id 19 of group 0 is 4294967295 (-1), and there are 32");
             ids.all.width = 8, ids.all.local = ids.wide[0], ids.all.remote = ids.wide[1];
             ids.wide[1][3] = UINT64_C(1) << 32; /* its lower half is good */
             refuse(blocks, &ids.all, &options, NVLX_ERANGE, "remote id 3 of group 0 is 4294967296");
@@ -363,8 +364,9 @@ static void ids_on_the_gpu_out_of_range(void) {
                 ids.wide[side][19] = bad;
                 good.all.count = 19;
                 put_on_gpu(&ids);
-                snprintf(words, sizeof words, "%s id 19, which was on the GPU, is %" PRIu64 ", and there are 32 blocks",
-                         side ? "remote" : "local", bad);
+                snprintf(words, sizeof words,
+                         "%s id 19, which was on the GPU, is %" PRIu64 "%s, and there are 32 blocks",
+                         side ? "remote" : "local", bad, width == 4 ? " (-1)" : "");
                 expect_out_of_range(blocks, &ids, words);
                 apply(&t, &good);
                 bench_compare(&bench, words);

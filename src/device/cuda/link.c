@@ -162,7 +162,8 @@ void nvlxi_cuda_wake(struct nvlxi_device *device, struct nvlxi_link *link) {
     nvlxi_attempt_note(&attempt, NVLX_LOG_DEBUG, "the way to another GPU was not woken");
 }
 
-/* Nobody makes or holds links any more. A kernel that never ends keeps its link: what it reads must stay. */
+/* Nobody makes or holds links any more. A kernel that has not ended keeps its link for the life of the process: what it
+ * reads must stay. */
 void nvlxi_cuda_links_close(struct nvlxi_device *device) {
     struct nvlxi_cuda_entry entry;
     pthread_mutex_lock(&device->links_mutex);

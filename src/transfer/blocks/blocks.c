@@ -59,11 +59,16 @@ static bool on_gpu(const struct nvlx_block_ids *ids) {
     return ids->flags & NVLX_IDS_ON_GPU;
 }
 
+/* Block tables of engines are often filled up with -1. */
+static const char *as_signed(uint64_t id, uint32_t width) {
+    return id == (width == 4 ? UINT32_MAX : UINT64_MAX) ? " (-1)" : "";
+}
+
 static int fail_id(const struct nvlx_block_ids *ids, size_t index, const char *side, uint64_t id, uint64_t blocks) {
     return nvlxi_fail(NVLX_ERANGE,
-                      "%s id %zu of group %" PRIu32 " is %" PRIu64 ", and there are %" PRIu64
+                      "%s id %zu of group %" PRIu32 " is %" PRIu64 "%s, and there are %" PRIu64
                       " blocks; block_ids.width is %" PRIu32,
-                      side, index, ids->group, id, blocks, ids->width);
+                      side, index, ids->group, id, as_signed(id, ids->width), blocks, ids->width);
 }
 
 static int check_ids(const struct nvlx_block_ids *ids, const struct nvlxi_block_group *group) {
@@ -171,10 +176,10 @@ static int put_gpu_ids(struct nvlx_request *request, const struct nvlxi_block_ca
 int nvlxi_blocks_fail(const struct nvlxi_block_ids *ids, const struct nvlxi_block_fault *fault) {
     const bool remote = fault->where & NVLXI_FAULT_REMOTE;
     return nvlxi_fail(NVLX_ERANGE,
-                      "%s id %" PRIu64 ", which was on the GPU, is %" PRIu64 ", and there are %" PRIu64
+                      "%s id %" PRIu64 ", which was on the GPU, is %" PRIu64 "%s, and there are %" PRIu64
                       " blocks: pairs with such ids were not copied",
                       remote ? "remote" : "local", (fault->where & ~NVLXI_FAULT_REMOTE) - 1, fault->id,
-                      remote ? ids->remote_blocks : ids->local_blocks);
+                      as_signed(fault->id, ids->width), remote ? ids->remote_blocks : ids->local_blocks);
 }
 
 int nvlxi_blocks_judge(const struct nvlx_request *request) {
