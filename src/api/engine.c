@@ -388,7 +388,7 @@ int nvlx_peer_map(struct nvlx_peer *peer, int gpu, uint64_t address, uint64_t le
 int nvlx_peer_wake(struct nvlx_peer *peer) {
     int code = check_peer(peer);
     if (!code && !(code = nvlxi_peer_check(peer)))
-        nvlxi_peer_wake(peer);
+        nvlxi_peer_wake(peer, -1);
     return code;
 }
 

@@ -58,14 +58,14 @@ static void drop(struct nvlx_peer *peer, struct nvlxi_peer_link *link) {
 
 /* Without the mutex while the device is at it: a launch waits where others have filled the GPU's queue. Once the list
  * has been taken there are no more, and what comes next on it may be gone. */
-void nvlxi_peer_wake(struct nvlx_peer *peer) {
+void nvlxi_peer_wake(struct nvlx_peer *peer, int gpu) {
     const struct nvlxi_context *context = peer->remote->context;
     pthread_mutex_lock(&peer->remote->mutex);
     for (struct nvlxi_peer_link *link = peer->links, *next; link; link = next) {
         struct nvlxi_link *known = link->link;
         link->users++;
         pthread_mutex_unlock(&peer->remote->mutex);
-        if (known)
+        if (known && (gpu < 0 || link->gpu == gpu))
             context->ops->wake(context->device, known);
         pthread_mutex_lock(&peer->remote->mutex);
         next = peer->links ? link->next : NULL;

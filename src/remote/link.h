@@ -11,8 +11,8 @@
 
 /* A mapping of memory of the GPU with this UUID is about to be READY. Without a lock. */
 void nvlxi_peer_link(struct nvlx_peer *peer, int gpu, const uint8_t uuid[NVLXI_UUID_BYTES]);
-/* Wakes all that they go over. */
-void nvlxi_peer_wake(struct nvlx_peer *peer);
+/* Wakes what those from the GPU go over; -1: from all. Without a lock: it waits as launches do. */
+void nvlxi_peer_wake(struct nvlx_peer *peer, int gpu);
 /* Whether the peer is gone, and links to it are still held. */
 bool nvlxi_peer_is_left(struct nvlx_peer *peer);
 /* Gives all of them back. Without a lock; nobody opens mappings of the peer any more. */

@@ -12,7 +12,7 @@
 #include "transfer/transfer.h"
 
 /* A list is about to be checked, which has come at that time: of its ops, nothing is known but that they can be read.
- */
+ * Wakes only the links of its own GPUs: where another one's queue is full, a launch would wait. Without a lock. */
 void nvlxi_wake_for(struct nvlxi_transfers *transfers, const struct nvlx_op *ops, size_t count, uint64_t now_ns);
 /* Something has been submitted. When it ends nobody knows: it may be seen done long after. */
 void nvlxi_wake_note_use(struct nvlxi_transfers *transfers, uint64_t now_ns);

@@ -251,6 +251,20 @@ static void all_peers_of_a_list_are_woken(void) {
     end();
 }
 
+/* Another GPU's queue may be full, and a launch would wait there. */
+static void only_links_of_the_gpus_of_a_list_are_woken(void) {
+    begin();
+    struct nvlx_peer *peer = connect_to(engine, own_path());
+    char *here = memory_on(1);
+    map(peer, 1, "a");
+    map(peer, 0, "c");
+    read_of(&peer, 1, IN_TURN, true, here, OPS);
+    expect_wakes(1);
+    OK(nvlx_peer_close(peer));
+    owner_end(&owner);
+    end();
+}
+
 /* What is no peer of the engine is refused, as ever. */
 static void a_bad_list_wakes_nobody(void) {
     begin();
@@ -379,6 +393,7 @@ int main(int argc, char **argv) {
         {"what_is_seen_done_late_was_not_used_just_now", what_is_seen_done_late_was_not_used_just_now},
         {"without_a_link_nothing_is_woken", without_a_link_nothing_is_woken},
         {"all_peers_of_a_list_are_woken", all_peers_of_a_list_are_woken},
+        {"only_links_of_the_gpus_of_a_list_are_woken", only_links_of_the_gpus_of_a_list_are_woken},
         {"a_bad_list_wakes_nobody", a_bad_list_wakes_nobody},
         {"a_peer_is_woken_as_told", a_peer_is_woken_as_told},
         {"a_peer_may_die_while_it_is_woken", a_peer_may_die_while_it_is_woken},
