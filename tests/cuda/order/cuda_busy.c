@@ -122,11 +122,23 @@ static void map_parts(struct actor *actor, const struct order *order) {
     }
 }
 
+/* Where the owner has it: the connection may tell of it a moment later. */
+static uint64_t await_part(const struct actor *actor, const char *name) {
+    uint64_t address, length;
+    const double until = now_ms() + 5000;
+    int code;
+    while ((code = nvlx_peer_find(actor->peer, name, &address, &length)) == NVLX_ENOENT && now_ms() < until)
+        usleep(1000);
+    OK(code);
+    return address;
+}
+
 /* Reads a part behind a kernel in a stream: in flight until that ends. */
 static void read_behind(struct actor *actor, const struct order *order) {
+    const uint64_t part = await_part(actor, order->text);
     CUDA(kernel_produce(actor->spinner.words, SPIN_WORDS, (uint64_t)(order->ms * 1e6), 1, actor->spinner.stream));
-    actor->request = start_op(actor->engine, NVLX_OP_READ, actor->peer, actor->local, find(actor->peer, order->text),
-                              PART, actor->spinner.stream);
+    actor->request =
+        start_op(actor->engine, NVLX_OP_READ, actor->peer, actor->local, part, PART, actor->spinner.stream);
     CUDA(cudaEventCreateWithFlags(&actor->read, cudaEventDisableTiming));
     CUDA(cudaEventRecord(actor->read, actor->spinner.stream));
 }
@@ -300,7 +312,6 @@ static void withdrawn(uint32_t kind, const char *kind_name, const struct setup *
     OK(answer.code);
     within("the reader is idle", answer.ms, WITHDRAW_MS);
     parts(&owner, kind, 1, "flying");
-    usleep(20000);
     const double begun = now_ms();
     ask(&reader, (struct order){.task = READ_BEHIND, .ms = 500, .text = "flying0"});
     tell(&reader, (struct order){.task = AWAIT_READ});
