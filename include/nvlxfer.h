@@ -512,8 +512,8 @@ int nvlx_request_free(struct nvlx_request *request);
  *   object end.
  * - nvlx_transfer, nvlx_post and nvlx_blocks_transfer, only if the list is too long for the GPU's queues, or the
  *   program itself has filled a stream's: see Limits.
- * - nvlx_peer_wake, and nvlx_transfer where it wakes links, as launches do: where the program has filled a queue of a
- *   GPU that they wake from, or a thread waits in the driver there, as above.
+ * - nvlx_peer_wake, and nvlx_transfer where it wakes links, as launches do. They wait where the program has filled a
+ *   queue of a GPU that they wake from, or a thread waits in the driver there, as above.
  * - nvlx_memcpy, nvlx_signal_read: until its own copy is done.
  * - nvlx_digest, nvlx_region_set_digest: until their own kernels are done. They begin when SMs are free.
  *
@@ -1089,9 +1089,9 @@ int nvlx_peer_map(struct nvlx_peer *peer, int gpu, uint64_t address, uint64_t le
  *   end. It does no harm where NVLink is awake.
  * - It does nothing between two GPUs where nothing was mapped yet: see nvlx_peer_map. Nor does it where CUDA does not
  *   show the peer's GPU here.
- * - nvlx_transfer does it for a list of 4,096 ops and more, if this engine has started none for 40 ms, from the GPUs
- *   with its local bytes, for 16 pairs of a GPU and a peer at most. Shorter lists, nvlx_post and nvlx_blocks_transfer
- *   do not.
+ * - nvlx_transfer does it for a list of 4,096 ops and more, if this engine has started none for 40 ms. It wakes from
+ *   the GPUs with the list's local bytes, for at most 16 pairs of a GPU and a peer. Shorter lists, nvlx_post and
+ *   nvlx_blocks_transfer wake nothing.
  * Errors: NVLX_ESTALE (the peer is gone), NVLX_EINVAL. */
 int nvlx_peer_wake(struct nvlx_peer *peer);
 
