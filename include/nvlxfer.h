@@ -151,7 +151,7 @@ struct nvlx_config {
     uint32_t backend;      /* NVLX_BACKEND_...: see Backends */
     uint32_t max_requests; /* see Budgets */
     const int *gpus;       /* the only GPUs (CUDA ordinals of this process) that the engine uses; copied. It makes their
-                              contexts. NULL: it uses all that a call needs whose primary context is active by then.
+                              contexts. NULL: each GPU whose primary context is active when a call first needs it.
                               nvlx_alloc and nvlx_peer_map make the context of the GPU that they name */
     size_t gpu_count;      /* entries of `gpus`: at least one, unless that is NULL */
     uint32_t mechanism;    /* NVLX_MECHANISM_...: see Mechanisms */
@@ -650,7 +650,7 @@ enum {
 /* Tells whether the peer is alive, as far as known. Of a peer from nvlx_peer_open nothing is known: 0. An engine of
  * this process is the exception: once it was destroyed, it is gone. For a peer that is gone, all calls that need it
  * give NVLX_ESTALE and issue nothing: transfers, posts and blocks, nvlx_prepare, nvlx_peer_map, nvlx_peer_wake,
- * nvlx_peer_update, nvlx_send and waits. What is in flight
+ * nvlx_peer_update, nvlx_peer_sync, nvlx_peer_stats, nvlx_send, nvlx_stream_wait. What is in flight
  * ends as it does. Then the library closes what it had mapped of the peer, by itself. A process that restarts is a new
  * peer: connect again. Errors: NVLX_ESTALE (the connection that nvlx_connect made has ended; the message says why). The
  * reasons are:

@@ -127,18 +127,24 @@ static void set_idle(bool idle) {
     atomic_store(&engine->transfers.used_ns, nvlxi_now_ns() - (idle ? 50000000 : 0));
 }
 
-/* Reads so many ops of "a". */
-static void read_of(struct nvlx_peer *const *peers, size_t peer_count, enum order order, bool idle, void *to,
-                    size_t count) {
+/* So many reads of "a", to be freed. */
+static struct nvlx_op *reads_of(struct nvlx_peer *const *peers, size_t peer_count, enum order order, void *to,
+                                size_t count) {
     const uint64_t there = find(peers[0], "a");
     struct nvlx_op *ops = calloc(count, sizeof *ops);
-    struct nvlx_request *request;
     for (size_t i = 0; i < count; i++)
         ops[i] = (struct nvlx_op){.opcode = NVLX_OP_READ,
                                   .peer = peers[order == IN_TURN ? i % peer_count : i * peer_count / count],
                                   .local = (char *)to + i * LENGTH,
                                   .remote = there + (i * 7919 % count) * LENGTH,
                                   .length = LENGTH};
+    return ops;
+}
+
+static void read_of(struct nvlx_peer *const *peers, size_t peer_count, enum order order, bool idle, void *to,
+                    size_t count) {
+    struct nvlx_op *ops = reads_of(peers, peer_count, order, to, count);
+    struct nvlx_request *request;
     set_idle(idle);
     const uint64_t since = nvlxi_now_ns();
     OK(nvlx_transfer(engine, ops, count, NULL, &request));
@@ -177,21 +183,16 @@ static void long_lists_wake_links_that_were_idle(void) {
 static void what_is_seen_done_late_was_not_used_just_now(void) {
     begin();
     struct nvlx_peer *peer = connect_to(engine, own_path());
-    struct nvlx_request *early;
-    char *here = memory_on(1);
+    struct nvlx_request *early, *late;
+    struct nvlx_op *ops = reads_of(&peer, 1, IN_TURN, memory_on(1), OPS);
     map(peer, 1, "a");
-    const struct nvlx_op op = {
-        .opcode = NVLX_OP_READ, .peer = peer, .local = here, .remote = find(peer, "a"), .length = LENGTH};
-    struct nvlx_op *ops = calloc(OPS, sizeof *ops);
-    for (size_t i = 0; i < OPS; i++)
-        ops[i] = op;
-    OK(nvlx_transfer(engine, &op, 1, NULL, &early));
+    OK(nvlx_transfer(engine, ops, 1, NULL, &early));
     usleep(60000);
     OK(nvlx_wait(early, -1));
     OK(nvlx_request_free(early));
-    OK(nvlx_transfer(engine, ops, OPS, NULL, &early));
+    OK(nvlx_transfer(engine, ops, OPS, NULL, &late));
     expect_wakes(1);
-    OK(nvlx_request_free(early));
+    OK(nvlx_request_free(late));
     free(ops);
     OK(nvlx_peer_close(peer));
     owner_end(&owner);
@@ -294,17 +295,9 @@ static void a_bad_list_wakes_nobody(void) {
 /* It dies while others make lists that wake its link. */
 static void *read_again_and_again(void *argument) {
     struct nvlx_peer *peer = argument;
-    struct nvlx_op *ops = calloc(OPS, sizeof *ops);
+    struct nvlx_op *ops = reads_of(&peer, 1, IN_TURN, memory_on(1), OPS);
     struct nvlx_request *request;
-    char *here = memory_on(1);
-    const uint64_t there = find(peer, "a");
     int code = 0;
-    for (size_t i = 0; i < OPS; i++)
-        ops[i] = (struct nvlx_op){.opcode = NVLX_OP_READ,
-                                  .peer = peer,
-                                  .local = here + i * LENGTH,
-                                  .remote = there + (i * 7919 % OPS) * LENGTH,
-                                  .length = LENGTH};
     while (!code) {
         atomic_store(&engine->transfers.used_ns, 0);
         code = nvlx_transfer(engine, ops, OPS, NULL, &request);
